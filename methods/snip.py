@@ -1,0 +1,28 @@
+"""SNIP: connection sensitivity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pai_bench.registry import register
+from pai_bench.scoring import Problem
+
+
+@register("snip")
+@dataclass(frozen=True)
+class SNIP:
+    """|w dL/dw|, L the mean loss over all scoring samples. Lee et al. 2019 (arXiv 1810.02340), eq. 4.
+
+    Scores the weights that are then trained (the releases score a second draw), no biases, without the
+    normalisation by the sum, which does not change the ranking. `bn`: "train" normalises with the statistics of
+    the scoring batch, as training does; "eval" with the running ones, as the TensorFlow release and Synaptic-Flow.
+    """
+
+    bn: str = "train"
+
+    def __call__(self, problem: Problem) -> dict[str, Tensor]:
+        problem.train_mode(self.bn)
+        gradients = problem.gradient()
+        return {name: (w * gradients[name]).abs() for name, w in problem.weights.items()}

@@ -1,0 +1,276 @@
+"""From scores to masks: outer rounds, exact counts and checks, once for all methods; masks on a model."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pai_bench import registry
+from pai_bench.cells import exact_sparsity, kept_count
+from pai_bench.errors import PaiBenchError
+from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+Select = Callable[[Tensor, Tensor, float, int], Tensor]
+"""(scores [N], candidates bool [N], density after this round, exact count) -> kept, bool [N]."""
+
+
+def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
+    """Keep the `count` highest scores among the candidates; equal scores are kept in the order of their position.
+
+    scores [N] and candidates bool [N], flattened over all layers; returns bool [N]. `density` is not used here:
+    released rules derive their own count from it (the golden tests do).
+    """
+    del density
+    kept = torch.zeros_like(candidates)
+    pool = scores[candidates]
+    if count < pool.numel():
+        chosen = torch.zeros_like(pool, dtype=torch.bool)
+        if count:
+            threshold = torch.kthvalue(pool, pool.numel() - count + 1).values
+            chosen = pool > threshold
+            tied = (pool == threshold).nonzero().squeeze(1)
+            chosen[tied[: count - int(chosen.sum())]] = True
+    else:
+        chosen = torch.ones_like(pool, dtype=torch.bool)
+    kept[candidates] = chosen
+    return kept
+
+
+def round_densities(density: float, rounds: int, schedule: str) -> list[float]:
+    """The density after each of the outer rounds, from just below 1 down to `density`.
+
+    "exponential": density^(t/T); "linear": 1 - t (1 - density)/T.
+
+    Raises: PaiBenchError for another schedule or fewer than one round.
+    """
+    if rounds < 1:
+        raise PaiBenchError(f"rounds must be at least 1, not {rounds}", "write for instance synflow:rounds=100")
+    if schedule == "exponential":
+        return [density ** (t / rounds) for t in range(1, rounds)] + [density]
+    if schedule == "linear":
+        return [1 - t * (1 - density) / rounds for t in range(1, rounds)] + [density]
+    raise PaiBenchError(f"schedule must be 'exponential' or 'linear', not {schedule!r}", "name one of the two")
+
+
+class Pruner:
+    """One scoring task: a private copy of a model, the batches, and a method; the caller's model is never touched."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Batch],
+        scorer: Scorer,
+        *,
+        name: str,
+        seed: int = 0,
+        dtype: str = "float64",
+        initialise: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise PaiBenchError(
+                f"scoring dtype {dtype!r} is not supported", f"known: {', '.join(DTYPES)}; half precision changes masks"
+            )
+        self.name = name
+        self._scorer = scorer
+        self._seed = seed
+        self._model = copy.deepcopy(model).to(DTYPES[dtype])
+        for parameter in self._model.parameters():
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        self._weights = prunable(self._model)
+        self._state = {key: value.clone() for key, value in self._model.state_dict().items()}
+        self._dense = {key: weight.detach().clone() for key, weight in self._weights.items()}
+        device = next(iter(self._weights.values())).device
+        self._stream = Batches(batches, device, DTYPES[dtype])
+        self._generator = torch.Generator().manual_seed(seed)
+        self._initialise = initialise or reset_parameters
+        self.size = sum(weight.numel() for weight in self._weights.values())
+
+    def _problem(self, masks: Mapping[str, Tensor], density: float, kept: int) -> Problem:
+        self._model.load_state_dict(self._state)
+        self._model.train()
+        with torch.no_grad():
+            for key, weight in self._weights.items():
+                weight.mul_(masks[key])
+        return Problem(
+            model=self._model,
+            weights={key: weight.detach() for key, weight in self._weights.items()},
+            dense_weights=self._dense,
+            masks=masks,
+            density=density,
+            kept=kept,
+            generator=self._generator,
+            stream=self._stream,
+            initialise=self._initialise,
+        )
+
+    def _scores(self, problem: Problem) -> dict[str, Tensor]:
+        scores = self._scorer(problem)
+        return checked_scores(self.name, scores, problem.weights)
+
+    def score(self, sparsity: float) -> dict[str, Tensor]:
+        """The scores of the dense network (first round)."""
+        full = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
+        rounds, schedule = self._rounds()
+        density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
+        kept = kept_count(sparsity, self.size) if rounds == 1 else round(density * self.size)
+        with _undisturbed(self._seed):
+            return self._scores(self._problem(full, density, kept))
+
+    def _rounds(self) -> tuple[int, str]:
+        return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
+
+    @property
+    def single_shot(self) -> bool:
+        """Whether one score vector serves every sparsity."""
+        return self._rounds()[0] == 1 and not hasattr(self._scorer, "quotas")
+
+    def masks(self, sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
+        """Bool masks by name after all rounds; exactly round(density x N) weights are kept (all by `dense`).
+
+        `select` is another rule for what a round keeps; golden tests give the released ones.
+        """
+        masks = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
+        if not getattr(self._scorer, "prunes", True):
+            return masks
+        rounds, schedule = self._rounds()
+        densities = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)
+        target = kept_count(sparsity, self.size)
+        with _undisturbed(self._seed):
+            for position, density in enumerate(densities, start=1):
+                kept = target if position == rounds else max(target, round(density * self.size))
+                problem = self._problem(masks, density, kept)
+                scores = self._scores(problem)
+                quotas = self._scorer.quotas(problem) if hasattr(self._scorer, "quotas") else None
+                revives = bool(getattr(self._scorer, "revives", False))
+                masks = to_masks(scores, masks, density, kept, quotas=quotas, revives=revives, select=select)
+        return masks
+
+    def masks_from(self, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+        """The masks of a single-shot method at any sparsity from its one score vector."""
+        full = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
+        return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, self.size))
+
+
+def to_masks(
+    scores: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    density: float,
+    kept: int,
+    *,
+    quotas: Mapping[str, int] | None = None,
+    revives: bool = False,
+    select: Select = keep_exactly,
+) -> dict[str, Tensor]:
+    """The masks of one round: the best `kept` of the network, or the best quota of each layer.
+
+    A weight that is pruned stays so unless the method `revives`.
+    """
+    if quotas is not None:
+        if sum(quotas.values()) != kept:
+            raise ValueError(f"the layer quotas sum to {sum(quotas.values())}, not to the {kept} weights to keep")
+        return {
+            key: to_masks({key: scores[key]}, {key: masks[key]}, density, quotas[key], revives=revives)[key]
+            for key in scores
+        }
+    flat = torch.cat([scores[key].flatten() for key in masks])
+    alive = torch.cat([masks[key].flatten() for key in masks])
+    chosen = select(flat, torch.ones_like(alive) if revives else alive, density, kept)
+    parts = chosen.split([mask.numel() for mask in masks.values()])
+    return {key: part.view_as(mask) for (key, mask), part in zip(masks.items(), parts, strict=True)}
+
+
+def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scores in the order of the weights, detached.
+
+    Raises: PaiBenchError when a weight has no score, or one of another shape, or not finite.
+    """
+    remedy = f"mend the method: {method} must return one finite score per prunable weight, by parameter name"
+    if not isinstance(scores, Mapping):
+        raise PaiBenchError(f"method {method} returned {type(scores).__name__}, not a dict of scores", remedy)
+    missing = [key for key in weights if key not in scores]
+    extra = [str(key) for key in scores if key not in weights]
+    if missing or extra:
+        what = f"no scores for {', '.join(missing)}" if missing else f"scores for unknown weights {', '.join(extra)}"
+        raise PaiBenchError(f"method {method} returned {what}", remedy)
+    for key, weight in weights.items():
+        score = scores[key]
+        if not isinstance(score, Tensor) or score.shape != weight.shape:
+            shape = list(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise PaiBenchError(
+                f"method {method} returned {shape} for {key}, whose shape is {list(weight.shape)}", remedy
+            )
+        finite = torch.isfinite(score)
+        if not bool(finite.all()):
+            count = int((~finite).sum())
+            raise PaiBenchError(f"method {method} returned {count} scores for {key} that are not finite", remedy)
+    return {key: scores[key].detach() for key in weights}
+
+
+def reset_parameters(model: nn.Module) -> None:
+    """Draw the parameters of every module anew as the module itself does."""
+    for module in model.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
+@contextmanager
+def _undisturbed(seed: int) -> Iterator[None]:
+    """Leave every global random state as it was; inside (dropout, a loader that shuffles) it follows from the seed."""
+    python, legacy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+
+
+def score(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    method: str = "snip",
+    sparsity: float = 0.9,
+    seed: int = 0,
+    dtype: str = "float64",
+    **hyperparameters: Any,
+) -> dict[str, Tensor]:
+    """The scores that `method` gives to the dense network, by parameter name; a higher score is kept.
+
+    `batches` is any re-iterable of (x, y). Nothing of the caller's model is changed.
+
+    Raises: PaiBenchError for bad input, and when a method returns scores that cannot be used.
+    """
+    scorer = registry.get(method, hyperparameters)
+    return Pruner(model, batches, scorer, name=method, seed=seed, dtype=dtype).score(sparsity)
+
+
+def prune(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    method: str = "prospr",
+    sparsity: float = 0.98,
+    seed: int = 0,
+    dtype: str = "float64",
+    **hyperparameters: Any,
+) -> dict[str, Tensor]:
+    """Bool masks by parameter name, True = kept; exactly round((1 - sparsity) x N) weights are (all by `dense`).
+
+    Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`.
+    """
+    scorer = registry.get(method, hyperparameters)
+    return Pruner(model, batches, scorer, name=method, seed=seed, dtype=dtype).masks(sparsity)

@@ -1,0 +1,159 @@
+"""Scores and masks equal those that the authors' own code computed on the same weights and batches."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pai_bench import registry
+from pai_bench.pruning import Pruner, keep_exactly
+
+from . import nets
+
+CASES = Path(__file__).parent / "cases"
+NAMES = sorted(path.stem for path in CASES.glob("*.npz"))
+SPARSITIES = (0.9, 0.98)
+
+
+@dataclass(frozen=True)
+class Case:
+    meta: dict[str, object]
+    model: nn.Module
+    batches: list[tuple[Tensor, Tensor]]
+    layers: list[str]
+    arrays: dict[str, np.ndarray]
+
+    def reference(self, prefix: str) -> Tensor:
+        """One flat vector over the prunable layers, in the network's order."""
+        return torch.cat([torch.from_numpy(self._oriented(f"{prefix}/{layer}")).flatten() for layer in self.layers])
+
+    def _oriented(self, key: str) -> np.ndarray:
+        array = self.arrays[key]
+        # TensorFlow stores dense weights as [in, out].
+        return array.T if self.meta["architecture"]["name"].startswith("lenet300") else array
+
+
+def read(name: str) -> Case:
+    with np.load(CASES / f"{name}.npz", allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    meta = json.loads(str(arrays.pop("meta")))
+    architecture = meta["architecture"]["name"].split()[0]
+    model = nets.build(architecture)
+    stored = {key.partition("/")[2]: torch.from_numpy(v) for key, v in arrays.items() if key[:6] in ("param/", "buffer")}
+    if architecture == "lenet300":
+        stored = {f"w{i}.{kind}": stored[f"{key}{i}"].T for i in (1, 2, 3) for kind, key in (("weight", "w"), ("bias", "b"))}
+    stored |= {key.partition("/")[2]: torch.from_numpy(v) for key, v in arrays.items() if key.startswith("reinit_param/")}
+    nets.load(model, stored)
+    count = sum(key[0] == "x" and key[1:].isdigit() for key in arrays)
+    batches = [(torch.from_numpy(arrays[f"x{i}"]), torch.from_numpy(arrays[f"y{i}"]).long()) for i in range(count)]
+    layers = [key.removesuffix(".weight") for key in dict(model.named_parameters()) if f"score/{key[:-7]}" in arrays]
+    return Case(meta, model, batches, layers, arrays)
+
+
+def method(case: Case, name: str) -> tuple[str, dict[str, object]]:
+    """Our method and hyper-parameters for a case."""
+    hyper = case.meta["hyper"]
+    bn = "eval" if name.endswith("_eval") or "official_tf" in name else "train"
+    if name.startswith("prospr"):
+        return "prospr", {
+            "steps": hyper["inner_steps"],
+            "lr": hyper["inner_lr"],
+            "momentum": hyper["inner_momentum"],
+            "variant": hyper["meta_grads"],
+            "new_batches": hyper["new_data_in_inner"],
+            "detach_first_buffer": True,
+        }
+    if "snip" in name:
+        return "snip", {"bn": bn}
+    if "grasp" in name:
+        return "grasp", {"bn": bn, "temperature": float(hyper["T"])}
+    if "synflow_" in name:
+        return "synflow", {"rounds": hyper["iterations"]}
+    return "magnitude", {}
+
+
+def released_rule(name: str):
+    """What the authors' code keeps, written as one round's selection (each release has its own count and ties)."""
+
+    def select(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
+        n = scores.numel()
+        if name.startswith("prospr"):
+            return keep_exactly(scores, candidates, density, int(np.ceil(n * density)))
+        if name.startswith("snip_milad"):
+            return scores >= torch.topk(scores, int(n * density)).values[-1]
+        if name.startswith("grasp_official"):
+            return scores >= torch.topk(scores, int(n * (1 - density)), largest=False).values[-1]
+        if name.startswith("synflowrepo"):
+            # Pruned weights score 0 there and stay in the ranking.
+            scores = torch.where(candidates, scores, torch.zeros_like(scores))
+            removed = int((1 - density) * n)
+            return scores > torch.kthvalue(scores, removed).values if removed >= 1 else candidates
+        return keep_exactly(scores, candidates, density, count)
+
+    return select
+
+
+def pruner(case: Case, name: str) -> Pruner:
+    method_name, hyperparameters = method(case, name)
+    return Pruner(case.model, case.batches, registry.get(method_name, hyperparameters), name=method_name)
+
+
+def flat(tensors: dict[str, Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])
+
+
+def released_scale(name: str, scores: Tensor) -> Tensor:
+    """Our scores with the sign and the normalisation of the release."""
+    if name.startswith("grasp_official"):
+        return -scores / (scores.sum().abs() + 0)
+    if "grasp" in name:
+        return scores / scores.sum().abs()
+    if "snip" in name:
+        return scores / scores.sum()
+    return scores
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_the_authors(name: str) -> None:
+    case = read(name)
+    ours = released_scale(name, flat(pruner(case, name).score(0.9)))
+    exact = f"score64/{case.layers[0]}" in case.arrays
+    theirs = case.reference("score64" if exact else "score").double()
+    if "official_tf" in name:  # normalised over the biases too, whose scores are zero
+        assert all(not case.arrays[f"score/b{i}"].any() for i in (1, 2, 3))
+    tolerance = 1e-9 if exact else 1e-6
+    assert ((ours - theirs).abs().max() / theirs.abs().max()).item() < tolerance
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_are_the_authors(name: str, sparsity: float) -> None:
+    case = read(name)
+    exact = f"mask64@{sparsity}/{case.layers[0]}" in case.arrays
+    theirs = case.reference(f"mask64@{sparsity}" if exact else f"mask@{sparsity}")
+    task = pruner(case, name)
+    if "official_tf" in name:
+        # N there counts the 410 biases, all of them pruned.
+        count = round((theirs.numel() + 410) * (1 - sparsity))
+        scores = flat(task.score(sparsity))
+        kept = keep_exactly(scores, torch.ones_like(scores, dtype=torch.bool), 1 - sparsity, count)
+        assert torch.equal(kept, theirs)
+        return
+    assert torch.equal(flat(task.masks(sparsity, released_rule(name))), theirs)
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+@pytest.mark.parametrize("name", [name for name in NAMES if "_it100" not in name and "official_tf" not in name])
+def test_our_count_differs_by_two_weights_at_most(name: str, sparsity: float) -> None:
+    case = read(name)
+    exact = f"mask64@{sparsity}/{case.layers[0]}" in case.arrays
+    theirs = case.reference(f"mask64@{sparsity}" if exact else f"mask@{sparsity}")
+    ours = flat(pruner(case, name).masks(sparsity))
+    assert int(ours.sum()) == round(theirs.numel() * (100 - round(100 * sparsity)) / 100)
+    assert int((ours ^ theirs).sum()) <= 2
