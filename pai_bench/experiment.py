@@ -1,0 +1,188 @@
+"""One cell, from its name to its result: seed, build, score, prune, train, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pai_bench import datasets, models, provenance, registry, training
+from pai_bench.cells import Cell
+from pai_bench.measures import Cost, effective_masks, flops, measured, tensors_hash
+from pai_bench.pruning import Pruner
+from pai_bench.recipes import Recipe, result_fingerprint
+from pai_bench.results import Epoch, Layer, Result
+from pai_bench.scoring import Scorer
+from pai_bench.seeds import derive_seed
+from pai_bench.training import MaskedGradients, train
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a job is handed for one cell: names and numbers only."""
+
+    cell: Cell
+    recipe: Recipe
+
+    def scorer(self) -> Scorer:
+        """The cell's method with its hyper-parameters."""
+        return registry.get(self.cell.spec.name, dict(self.cell.spec.hyperparameters))
+
+    def fingerprint(self) -> str:
+        """Of everything that moves a number but the sparsity and the seed, which the cell itself names."""
+        scorer = self.scorer()
+        return result_fingerprint(
+            method_name=self.cell.spec.name,
+            method_version=registry.version(scorer),
+            hyperparameters=registry.hyperparameters(scorer),
+            dataset=self.cell.dataset,
+            model=self.cell.model,
+            recipe=self.recipe,
+            trainer_version=training.VERSION,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A result and the masks behind it (bool arrays by parameter name)."""
+
+    result: Result
+    masks: dict[str, np.ndarray]
+
+
+class Laboratory:
+    """Runs cells one after the other and keeps what the next one can use: the data, and one score vector.
+
+    The cells of a single-shot method that differ in sparsity alone are scored once if they follow one another.
+    """
+
+    def __init__(self, data_root: Path | None = None, device: str | None = None) -> None:
+        self._data_root = data_root
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._dataset: datasets.Dataset | None = None
+        self._scored: tuple[tuple[str, str, int], Pruner, dict[str, Tensor], Cost] | None = None
+
+    def dataset(self, name: str) -> datasets.Dataset:
+        """The data set, on the device; the one used last stays loaded."""
+        if self._dataset is None or self._dataset.name != name:
+            self._dataset = datasets.load(name, self._data_root, self.device)
+        return self._dataset
+
+    def model(self, run: Run) -> nn.Module:
+        """The network at initialisation: the same for every method of one (data set, model, recipe, seed)."""
+        info = datasets.info(run.cell.dataset)
+        network = models.build(run.cell.model, info.channels, info.size, info.classes)
+        models.initialise(network, run.recipe.init, derive_seed(run.cell.seed, "init"))
+        return network.to(self.device)
+
+    def scoring_batches(self, run: Run, scorer: Scorer) -> list[tuple[Tensor, Tensor]]:
+        """The recipe's scoring batches, or as many as the method says it needs."""
+        settings = run.recipe.scoring
+        needed = getattr(scorer, "batches_needed", None)
+        return datasets.scoring_batches(
+            self.dataset(run.cell.dataset),
+            settings.batch_size,
+            needed() if needed else settings.batches,
+            derive_seed(run.cell.seed, "scoring"),
+            run.recipe.data.mean,
+            run.recipe.data.std,
+        )
+
+    def masks(self, run: Run, network: nn.Module) -> tuple[dict[str, Tensor], Cost]:
+        """The masks of a run and what scoring cost (all of it, also where a score vector is shared)."""
+        cell = run.cell
+        key = (run.fingerprint(), cell.model, cell.seed)
+        if self._scored is not None and self._scored[0] == key:
+            _, pruner, scores, cost = self._scored
+            return pruner.masks_from(scores, cell.sparsity), cost
+        scorer = run.scorer()
+        pruner = Pruner(
+            network,
+            self.scoring_batches(run, scorer),
+            scorer,
+            name=cell.method,
+            seed=derive_seed(cell.seed, "method"),
+            dtype=run.recipe.scoring.dtype,
+            initialise=lambda model: models.initialise(model, run.recipe.init, derive_seed(cell.seed, "redraw")),
+        )
+        with measured(self.device) as cost:
+            if pruner.single_shot:
+                scores = pruner.score(cell.sparsity)
+                masks = pruner.masks_from(scores, cell.sparsity)
+            else:
+                masks = pruner.masks(cell.sparsity)
+        if pruner.single_shot:
+            self._scored = (key, pruner, scores, cost)
+        return masks, cost
+
+    def run(self, run: Run, on_epoch: Callable[[Epoch], None] | None = None) -> Outcome:
+        """Score, prune, train and measure one cell.
+
+        Raises: PaiBenchError for bad input or scores that cannot be used; a collapsed or diverged network is a result.
+        """
+        cell, recipe = run.cell, run.recipe
+        dataset = self.dataset(cell.dataset)
+        network = self.model(run)
+        init_hash = tensors_hash(dict(network.state_dict()))
+        masks, scoring_cost = self.masks(run, network)
+        info = datasets.info(cell.dataset)
+        shape = (info.channels, info.size, info.size)
+        effective = effective_masks(network, masks, shape)
+        dense_flops, sparse_flops = flops(network, masks, shape)
+        MaskedGradients(network, masks)
+        with measured(self.device) as training_cost:
+            trained = train(network, masks, dataset, recipe, cell.seed, on_epoch)
+        layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in masks.items())
+        size, kept = sum(layer.size for layer in layers), sum(layer.kept for layer in layers)
+        empty = tuple(layer.name for layer in layers if layer.kept == 0)
+        scorer = run.scorer()
+        result = Result(
+            method=cell.method,
+            dataset=cell.dataset,
+            model=cell.model,
+            sparsity=cell.sparsity,
+            seed=cell.seed,
+            accuracy=trained.accuracy,
+            status="diverged" if trained.diverged else "collapsed" if empty else "ok",
+            actual_sparsity=1 - kept / size,
+            effective_sparsity=1 - sum(int(mask.sum()) for mask in effective.values()) / size,
+            init_hash=init_hash,
+            mask_hash=tensors_hash(masks),
+            fingerprint=run.fingerprint(),
+            recipe=recipe.name,
+            recipe_values=recipe.as_dict(),
+            hyperparameters=registry.hyperparameters(scorer),
+            method_version=registry.version(scorer),
+            n_prunable=size,
+            n_kept=kept,
+            layers=layers,
+            empty_layers=empty,
+            curve=trained.curve,
+            costs={
+                "score_seconds": scoring_cost.seconds,
+                "score_peak_bytes": scoring_cost.peak_bytes,
+                "train_seconds": training_cost.seconds,
+                "train_peak_bytes": training_cost.peak_bytes,
+                "flops_dense": dense_flops,
+                "flops_sparse": sparse_flops,
+            },
+            chance=1 / info.classes,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            provenance={**provenance.collect(), "device": device_name(self.device), "data_hash": dataset.content_hash},
+        )
+        return Outcome(result, to_arrays(masks))
+
+
+def to_arrays(masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Masks as bool arrays on the host."""
+    return {name: mask.cpu().numpy() for name, mask in masks.items()}
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

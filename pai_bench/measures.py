@@ -1,0 +1,138 @@
+"""What a mask does to a network: effective sparsity and arithmetic; what a piece of work costs."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pai_bench.scoring import PRUNABLE_MODULES
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def effective_masks(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """The kept weights that lie on a path of kept weights from the input to the output, bool by name.
+
+    Vysogorets and Kempe 2023 (arXiv 2107.02306). Every kept weight is set to one over its fan-in, norms to the
+    identity, biases to zero; a weight matters if the summed output for an all-ones input of `shape` (without the
+    batch dimension) depends on it.
+    """
+    network = copy.deepcopy(model).double().eval()
+    parameters = dict(network.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if name in masks:
+                parameter.copy_(masks[name].double() / max(1, parameter[0].numel()))
+            else:
+                parameter.zero_()
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.reset_running_stats()
+                if module.affine:
+                    module.weight.fill_(1)
+    device = next(network.parameters()).device
+    output = network(torch.ones(1, *shape, dtype=torch.float64, device=device)).sum()
+    weights = [parameters[name] for name in masks]
+    if not output.requires_grad:
+        return {name: torch.zeros_like(mask) for name, mask in masks.items()}
+    gradients = torch.autograd.grad(output, weights, materialize_grads=True)
+    return {name: mask & (g != 0) for (name, mask), g in zip(masks.items(), gradients, strict=True)}
+
+
+def flops(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> tuple[int, int]:
+    """Floating point operations of one forward pass of one sample: dense, and with pruned weights left out.
+
+    Two per multiply-add of the conv and linear layers; nothing else is counted.
+    """
+    network = copy.deepcopy(model).eval()
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    totals = [0, 0]
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+        # Each weight is used once per position of the output (of the input, when transposed).
+        channels = 1 if isinstance(module, nn.Linear) else weight.shape[0 if not transposed else 0]
+        positions = (inputs[0] if transposed else output).numel()
+        positions //= module.out_features if isinstance(module, nn.Linear) else channels
+        totals[0] += 2 * positions * weight.numel()
+        mask = masks.get(names[id(weight)])
+        totals[1] += 2 * positions * (weight.numel() if mask is None else int(mask.sum()))
+
+    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, PRUNABLE_MODULES)]
+    parameter = next(network.parameters())
+    with torch.no_grad():
+        network(torch.ones(1, *shape, dtype=parameter.dtype, device=parameter.device))
+    for handle in handles:
+        handle.remove()
+    return totals[0], totals[1]
+
+
+@dataclass
+class Cost:
+    """Wall seconds, and the peak of memory in bytes above its start (None where it cannot be measured)."""
+
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[Cost]:
+    """Measure what happens inside; the yielded Cost is filled in at the end."""
+    cost = Cost()
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        start = torch.cuda.memory_allocated(device)
+    else:
+        start = _reset_peak()
+    began = time.perf_counter()
+    try:
+        yield cost
+    finally:
+        if cuda:
+            torch.cuda.synchronize(device)
+        cost.seconds = time.perf_counter() - began
+        if cuda:
+            cost.peak_bytes = torch.cuda.max_memory_allocated(device) - start
+        elif start is not None:
+            peak = _status("VmHWM")
+            cost.peak_bytes = None if peak is None else max(0, peak - start)
+
+
+def _reset_peak() -> int | None:
+    """Reset the process's own high-water mark (Linux); returns the resident bytes now."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int | None:
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None

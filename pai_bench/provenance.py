@@ -1,0 +1,76 @@
+"""What a result was made with: the sources, the versions, the machine and the job."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parent
+PACKAGES = ("pai-bench", "torch", "torchvision", "numpy")
+
+
+@cache
+def source_hash() -> str:
+    """SHA-256 (hex) of the Python and TOML files of the harness and its methods, as installed."""
+    digest = hashlib.sha256()
+    for root in (PACKAGE, _methods_folder()):
+        for path in sorted(root.rglob("*")):
+            if path.suffix in (".py", ".toml"):
+                digest.update(f"{path.relative_to(root)}\n".encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _methods_folder() -> Path:
+    inside = PACKAGE / "methods"
+    return inside if inside.is_dir() else PACKAGE.parent / "methods"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(PACKAGE), *arguments], capture_output=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace")
+
+
+@cache
+def _commit() -> tuple[str | None, str | None]:
+    """The commit of this checkout and the hash of what differs from it (None when clean, or without git)."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None, None
+    commit, difference = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
+    dirty = hashlib.sha256(difference.encode()).hexdigest() if difference else None
+    return (commit.strip() if commit else None), dirty
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def collect() -> dict[str, Any]:
+    """Commit, hash of the uncommitted difference, hash of the sources, versions, host, and the cluster job if any."""
+    commit, dirty = _commit()
+    return {
+        "commit": commit,
+        "dirty_diff_hash": dirty,
+        "source_hash": source_hash(),
+        "versions": _versions(),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "job_id": os.environ.get("SLURM_JOB_ID"),
+    }

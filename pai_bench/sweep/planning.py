@@ -1,0 +1,197 @@
+"""From what a user asks to the cells that are missing, checked before anything is started."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pai_bench import datasets, models, recipes, registry, results
+from pai_bench.cells import Filter, MethodSpec, grid
+from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.experiment import Laboratory, Run
+from pai_bench.pruning import Pruner
+from pai_bench.scoring import prunable
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. Empty means the default: all methods; each data set's own model, recipe, sparsities, seeds."""
+
+    methods: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ("digits",)
+    models: tuple[str, ...] = ()
+    recipe: str | None = None
+    sparsities: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    filter: Filter | None = None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run, its fingerprint, and what is on disk of it: done, failed, stale or missing."""
+
+    run: Run
+    fingerprint: str
+    state: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line of a plan file: the cell, the recipe's name and the fingerprint."""
+        return {**asdict(self.run.cell), "recipe": self.run.recipe.name, "fingerprint": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a sweep, and those of them that are to be done now."""
+
+    runs: tuple[PlannedRun, ...]
+    todo: tuple[PlannedRun, ...]
+
+    def counts(self) -> Counter[str]:
+        """How many runs are in each state."""
+        return Counter(planned.state for planned in self.runs)
+
+    def summary(self) -> str:
+        """The one line that says what will happen."""
+        counts = self.counts()
+        waiting = sum(planned.state == "failed" for planned in self.runs if planned not in set(self.todo))
+        parts = [f"{counts['done']} done"]
+        if waiting:
+            parts.append(f"{waiting} failed (use --retry failed)")
+        if counts["stale"]:
+            parts.append(f"{counts['stale']} stale (made by another version or setting, kept as they are)")
+        parts.append(f"{len(self.todo)} to run")
+        return f"plan: {len(self.runs)} cells = {', '.join(parts)}"
+
+    def write(self, root: Path) -> Path:
+        """Note the plan beside the results, so that a report knows what is missing."""
+        created = datetime.now(UTC)
+        name = f"{created:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}.json"
+        cells = [planned.as_dict() for planned in self.runs]
+        return results.write_plan(root, name, {"created": created.isoformat(), "cells": cells})
+
+
+def expand(request: Request) -> list[Run]:
+    """All runs of a request, the dense reference included.
+
+    Raises: PaiBenchError for whatever is unknown or cannot work.
+    """
+    for name in request.datasets:
+        if name not in datasets.names():
+            raise unknown("data set", name, datasets.names())
+    for name in request.models:
+        if name not in models.names():
+            raise unknown("model", name, models.names())
+    methods = [_canonical(text) for text in request.methods or tuple(registry.names())]
+    runs = []
+    for dataset in request.datasets:
+        defaults = recipes.defaults(dataset)
+        recipe = recipes.load(request.recipe or defaults.recipe, dataset)
+        cells = grid(
+            methods,
+            [(dataset, model) for model in request.models or (defaults.model,)],
+            request.sparsities or defaults.sparsities,
+            request.seeds or defaults.seeds,
+        )
+        runs += [Run(cell, recipe) for cell in cells if request.filter is None or request.filter.matches(cell)]
+    if not runs:
+        raise PaiBenchError("the filter leaves no cell of the plan", "widen --filter; --dry-run shows the plan without it")
+    return runs
+
+
+def _canonical(text: str) -> str:
+    spec = MethodSpec.parse(text)
+    registry.get(spec.name, dict(spec.hyperparameters))
+    return str(spec)
+
+
+def check(runs: Sequence[Run], data_root: Path | None) -> None:
+    """See to it that data are there, models can be built and pruned, and strangers' methods return usable scores.
+
+    Raises: PaiBenchError for the first that fails; no job has been started then.
+    """
+    for dataset in dict.fromkeys(run.cell.dataset for run in runs):
+        datasets.check(dataset, data_root)
+    for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
+        info = datasets.info(dataset)
+        try:
+            network = models.build(model, info.channels, info.size, info.classes)
+        except (RuntimeError, ValueError) as error:
+            raise PaiBenchError(f"model {model} cannot be built for {dataset}: {error}", "choose another model") from error
+        prunable(network)
+    for run in {run.cell.method: run for run in runs}.values():
+        if not registry.is_builtin(run.cell.spec.name):
+            _rehearse(run)
+
+
+def _rehearse(run: Run) -> None:
+    """Let a method that is not ours score the first network of the plan on two made-up samples a class."""
+    info = datasets.info(run.cell.dataset)
+    network = models.build(run.cell.model, info.channels, info.size, info.classes)
+    scorer = run.scorer()
+    needed = getattr(scorer, "batches_needed", None)
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(2 * info.classes) % info.classes
+    batches = [
+        (torch.rand(len(targets), info.channels, info.size, info.size, generator=generator), targets)
+        for _ in range(needed() if needed else 1)
+    ]
+    try:
+        Pruner(network, batches, scorer, name=run.cell.method).score(run.cell.sparsity)
+    except PaiBenchError:
+        raise
+    except Exception as error:
+        raise PaiBenchError(
+            f"method {run.cell.method} raised {type(error).__name__}: {error}",
+            f"mend it; it was tried on {run.cell.model} with random inputs before any job was started (-v shows where)",
+        ) from error
+
+
+def make(runs: Sequence[Run], root: Path, *, retry_failed: bool = False, redo: bool = False) -> Plan:
+    """What is done and what is to do; a damaged result file is set aside and counts as missing."""
+    planned = []
+    for run in runs:
+        fingerprint = run.fingerprint()
+        planned.append(PlannedRun(run, fingerprint, results.state(root, run.cell, run.recipe.name, fingerprint)))
+    wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())
+    todo = tuple(p for p in planned if redo or p.state in wanted)
+    return Plan(tuple(planned), todo)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs that a worker does one after the other, sharing data, model, recipe and one score vector."""
+
+    runs: tuple[Run, ...]
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """The work of a plan in jobs, those of one data set and model together, the dense references first."""
+
+    def order(run: Run) -> tuple[Any, ...]:
+        cell = run.cell
+        return (cell.dataset, cell.model, run.recipe.name, cell.method != "dense", cell.seed, cell.method, cell.sparsity)
+
+    return [Job(tuple(group)) for group in _grouped(sorted((p.run for p in plan.todo), key=order))]
+
+
+def _grouped(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    group: list[Run] = []
+    for run in runs:
+        if group and not (_score_key(run) == _score_key(group[0]) and Laboratory.shares_scores(run.scorer())):
+            yield group
+            group = []
+        group.append(run)
+    if group:
+        yield group
+
+
+def _score_key(run: Run) -> tuple[str, str, str, str, int]:
+    cell = run.cell
+    return cell.dataset, cell.model, run.recipe.name, cell.method, cell.seed

@@ -1,0 +1,114 @@
+"""What a running sweep shows: a live bar on a terminal, a quiet line now and then in a log. All on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pai_bench.cells import Cell
+from pai_bench.experiment import Run
+
+QUIET_SECONDS = 30.0
+
+
+def describe(cell: Cell) -> str:
+    """A cell in a few words."""
+    return f"{cell.method} · {cell.dataset} · {cell.model} · sparsity {cell.sparsity:g} · seed {cell.seed}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 42s, 3m05s or 2h07m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Progress:
+    """Counts cells and shows how far the sweep is; a context manager and the Observer of a Pool."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.total = total
+        self.console = console
+        self.n_done = 0
+        self.n_failed = 0
+        self.causes: list[tuple[Run, str]] = []
+        self._running: dict[Run, str] = {}
+        self._began = time.monotonic()
+        self._said = self._began
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+        self._say()
+
+    def eta(self) -> str:
+        """The time left at the rate so far; "?" before the first cell has ended."""
+        ended = self.n_done + self.n_failed
+        if not ended:
+            return "?"
+        return duration((time.monotonic() - self._began) / ended * (self.total - ended))
+
+    def line(self) -> str:
+        """The state in one line."""
+        elapsed = duration(time.monotonic() - self._began)
+        return (
+            f"{self.n_done}/{self.total} done, {len(self._running)} running, {self.n_failed} failed, "
+            f"{elapsed} elapsed, ETA {self.eta()}"
+        )
+
+    def _render(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self.total, completed=self.n_done + self.n_failed, width=30)
+        table.add_row(bar, Text(self.line()))
+        for run, what in self._running.items():
+            table.add_row("", Text(f"{describe(run.cell)}: {what}", style="dim"))
+        return table
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        self.console.print(self.line(), highlight=False)
+
+    def tick(self) -> None:
+        if not self.console.is_terminal and time.monotonic() - self._said >= QUIET_SECONDS:
+            self._say()
+
+    def started(self, run: Run) -> None:
+        self._running[run] = "scoring"
+
+    def epoch(self, run: Run, epoch: int, epochs: int) -> None:
+        self._running[run] = f"epoch {epoch}/{epochs}"
+        self.tick()
+
+    def done(self, run: Run, accuracy: float, status: str) -> None:
+        self._running.pop(run, None)
+        self.n_done += 1
+        if status != "ok":
+            self.console.print(f"{status}: {describe(run.cell)}, accuracy {100 * accuracy:.2f} %", highlight=False)
+        self.tick()
+
+    def failed(self, run: Run, cause: str) -> None:
+        self._running.pop(run, None)
+        self.n_failed += 1
+        self.causes.append((run, cause))
+        self.console.print(f"failed: {describe(run.cell)}: {cause}", highlight=False)
+
+    def lost(self, run: Run, cause: str) -> None:
+        self._running.pop(run, None)
+        self.console.print(f"lost: {describe(run.cell)}: {cause}; it is run again", highlight=False)
