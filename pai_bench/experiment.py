@@ -67,6 +67,11 @@ class Laboratory:
         self._dataset: datasets.Dataset | None = None
         self._scored: tuple[tuple[str, str, int], Pruner, dict[str, Tensor], Cost] | None = None
 
+    @staticmethod
+    def shares_scores(scorer: Scorer) -> bool:
+        """Whether one score vector of the method serves every sparsity: one round, and no quotas of its own."""
+        return int(getattr(scorer, "rounds", 1)) == 1 and not hasattr(scorer, "quotas") and getattr(scorer, "prunes", True)
+
     def dataset(self, name: str) -> datasets.Dataset:
         """The data set, on the device; the one used last stays loaded."""
         if self._dataset is None or self._dataset.name != name:
@@ -111,12 +116,12 @@ class Laboratory:
             initialise=lambda model: models.initialise(model, run.recipe.init, derive_seed(cell.seed, "redraw")),
         )
         with measured(self.device) as cost:
-            if pruner.single_shot:
+            if self.shares_scores(scorer):
                 scores = pruner.score(cell.sparsity)
                 masks = pruner.masks_from(scores, cell.sparsity)
             else:
                 masks = pruner.masks(cell.sparsity)
-        if pruner.single_shot:
+        if self.shares_scores(scorer):
             self._scored = (key, pruner, scores, cost)
         return masks, cost
 

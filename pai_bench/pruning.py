@@ -129,11 +129,6 @@ class Pruner:
     def _rounds(self) -> tuple[int, str]:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
 
-    @property
-    def single_shot(self) -> bool:
-        """Whether one score vector serves every sparsity."""
-        return self._rounds()[0] == 1 and not hasattr(self._scorer, "quotas")
-
     def masks(self, sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
         """Bool masks by name after all rounds; exactly round(density x N) weights are kept (all by `dense`).
 

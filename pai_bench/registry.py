@@ -85,6 +85,11 @@ def names() -> list[str]:
     return sorted(_methods)
 
 
+def is_builtin(name: str) -> bool:
+    """Whether a method is one of ours, not a plug-in's or another package's."""
+    return method_class(name).__module__.startswith("pai_bench.")
+
+
 def method_class(name: str) -> type:
     """The class registered under `name`.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pai_bench import results
+from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep.planning import Job
 
@@ -46,9 +47,18 @@ class Settings:
 @dataclass
 class _Worker:
     number: int
+    place: str
     process: subprocess.Popen[str]
+    log: Path
+    ready: bool = False
     pending: deque[Run] = field(default_factory=deque)
     current: Run | None = None
+
+
+def places(workers: int | None, jobs: int) -> list[str]:
+    """The device of each worker: as many as wanted (None: what fits), no more than there are jobs."""
+    found = devices()
+    return [found[index % len(found)] for index in range(min(workers or len(found), jobs))]
 
 
 def devices() -> list[str]:
@@ -80,10 +90,9 @@ class Pool:
         self._events: queue.SimpleQueue[tuple[int, dict[str, Any] | None]] = queue.SimpleQueue()
         self._workers: dict[int, _Worker] = {}
         self._deaths: dict[Run, int] = {}
-        places = devices()
-        wanted = settings.workers or len(places)
-        self._places = [places[index % len(places)] for index in range(min(wanted, len(self._jobs)))]
+        self._places = places(settings.workers, len(self._jobs))
         self._started = 0
+        self._stillborn = 0
 
     def run(self) -> None:
         """Work until nothing is left; on any way out no worker stays behind."""
@@ -132,9 +141,7 @@ class Pool:
                 # Ctrl-C is the sweep's to handle; its workers must not see it first.
                 start_new_session=True,
             )
-        worker = _Worker(number, process)
-        self._workers[number] = worker
-        self._place_of = {**getattr(self, "_place_of", {}), number: place}
+        self._workers[number] = _Worker(number, place, process, log)
         threading.Thread(target=self._listen, args=(number, process), daemon=True).start()
 
     def _listen(self, number: int, process: subprocess.Popen[str]) -> None:
@@ -163,6 +170,8 @@ class Pool:
     def _handle(self, worker: _Worker, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind in ("ready", "idle"):
+            worker.ready = True
+            self._stillborn = 0
             self._feed(worker)
         elif kind == "start":
             worker.current = worker.pending.popleft()
@@ -182,6 +191,10 @@ class Pool:
         """A worker's end: give back what it had, and put another in its place if there is work."""
         code = worker.process.wait()
         del self._workers[worker.number]
+        if not worker.ready:
+            self._stillborn += 1
+            if self._stillborn >= MAX_DEATHS:
+                raise PaiBenchError(f"workers end with code {code} before they are ready", f"see {worker.log}")
         left = list(worker.pending)
         run = worker.current
         if run is not None:
@@ -199,4 +212,4 @@ class Pool:
         if left:
             self._jobs.appendleft(tuple(left))
         if self._jobs:
-            self._spawn(self._place_of[worker.number])
+            self._spawn(worker.place)

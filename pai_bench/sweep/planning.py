@@ -52,6 +52,7 @@ class Plan:
 
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
+    damaged: tuple[str, ...] = ()
 
     def counts(self) -> Counter[str]:
         """How many runs are in each state."""

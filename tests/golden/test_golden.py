@@ -47,7 +47,7 @@ def read(name: str) -> Case:
     model = nets.build(architecture)
     stored = {key.partition("/")[2]: torch.from_numpy(v) for key, v in arrays.items() if key[:6] in ("param/", "buffer")}
     if architecture == "lenet300":
-        stored = {f"w{i}.{kind}": stored[f"{key}{i}"].T for i in (1, 2, 3) for kind, key in (("weight", "w"), ("bias", "b"))}
+        stored = {f"w{i}.{kind}": stored[f"{key}{i}"].t() for i in (1, 2, 3) for kind, key in (("weight", "w"), ("bias", "b"))}
     stored |= {key.partition("/")[2]: torch.from_numpy(v) for key, v in arrays.items() if key.startswith("reinit_param/")}
     nets.load(model, stored)
     count = sum(key[0] == "x" and key[1:].isdigit() for key in arrays)
@@ -108,12 +108,13 @@ def flat(tensors: dict[str, Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors.values()])
 
 
-def released_scale(name: str, scores: Tensor) -> Tensor:
+def released_scale(name: str, case: Case, scores: Tensor) -> Tensor:
     """Our scores with the sign and the normalisation of the release."""
-    if name.startswith("grasp_official"):
-        return -scores / (scores.sum().abs() + 0)
     if "grasp" in name:
-        return scores / scores.sum().abs()
+        # The releases sum the gradients of equally large batches where we average over all samples.
+        scores = scores * len(case.batches) ** 2
+        scores = scores / (scores.sum().abs() + 1e-10)
+        return -scores if name.startswith("grasp_official") else scores
     if "snip" in name:
         return scores / scores.sum()
     return scores
@@ -122,12 +123,13 @@ def released_scale(name: str, scores: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_the_authors(name: str) -> None:
     case = read(name)
-    ours = released_scale(name, flat(pruner(case, name).score(0.9)))
+    ours = released_scale(name, case, flat(pruner(case, name).score(0.9)))
     exact = f"score64/{case.layers[0]}" in case.arrays
     theirs = case.reference("score64" if exact else "score").double()
     if "official_tf" in name:  # normalised over the biases too, whose scores are zero
         assert all(not case.arrays[f"score/b{i}"].any() for i in (1, 2, 3))
-    tolerance = 1e-9 if exact else 1e-6
+    # TensorFlow's own run was in float32; the larger networks' runs were in float64 and stored as float32.
+    tolerance = 1e-9 if exact else 1e-5 if "official_tf" in name else 1e-6
     assert ((ours - theirs).abs().max() / theirs.abs().max()).item() < tolerance
 
 

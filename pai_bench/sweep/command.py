@@ -1,0 +1,124 @@
+"""`pai-bench sweep`, from its options to its exit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pai_bench import cells, registry, results
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep import local, planning
+from pai_bench.sweep.progress import Progress, describe
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options as typed."""
+
+    methods: str | None
+    datasets: str
+    models: str | None
+    recipe: str | None
+    sparsities: str | None
+    densities: str | None
+    compressions: str | None
+    seeds: str | None
+    filter: str | None
+    retry: str | None
+    redo: bool
+    dry_run: bool
+    workers: int | None
+    results: Path | None
+    data_dir: Path | None
+    plugins: tuple[Path, ...]
+    as_json: bool
+
+
+def request(options: Options) -> planning.Request:
+    """The options as a request.
+
+    Raises: PaiBenchError for what cannot be read.
+    """
+    given = {
+        "--sparsities": (options.sparsities, cells.parse_sparsities),
+        "--densities": (options.densities, cells.parse_densities),
+        "--compressions": (options.compressions, cells.parse_compressions),
+    }
+    used = [name for name, (text, _) in given.items() if text is not None]
+    if len(used) > 1:
+        raise PaiBenchError(f"{' and '.join(used)} say the same thing", "give one of them")
+    sparsities: tuple[float, ...] = ()
+    for text, parse in given.values():
+        if text is not None:
+            sparsities = parse(text)
+    if options.retry not in (None, "failed"):
+        raise PaiBenchError(f"--retry {options.retry!r} is not known", "known: failed")
+    return planning.Request(
+        methods=() if options.methods is None else tuple(cells.split_specs(options.methods)),
+        datasets=tuple(cells.parse_names(options.datasets)),
+        models=() if options.models is None else tuple(cells.parse_names(options.models)),
+        recipe=options.recipe,
+        sparsities=sparsities,
+        seeds=() if options.seeds is None else cells.parse_seeds(options.seeds),
+        filter=None if options.filter is None else cells.Filter.parse(options.filter),
+    )
+
+
+def run(options: Options, messages: Console) -> int:
+    """Plan, say so, and do what is missing; returns how many cells failed.
+
+    Raises: PaiBenchError for bad input, before anything is started.
+    """
+    for plugin in options.plugins:
+        registry.load_plugin(plugin)
+    root = results.resolve_root(options.results)
+    runs = planning.expand(request(options))
+    planning.check(runs, options.data_dir)
+    plan = planning.make(runs, root, retry_failed=options.retry == "failed", redo=options.redo)
+    for path in plan.damaged:
+        messages.print(f"damaged: {path}", highlight=False, markup=False)
+    for line in _grid_lines(plan):
+        messages.print(line, highlight=False, markup=False)
+    if options.as_json:
+        states = [{**planned.as_dict(), "state": planned.state} for planned in plan.runs]
+        print(json.dumps({"summary": plan.summary(), "cells": states}, indent=1))
+    elif options.dry_run:
+        for planned in plan.todo:
+            print(describe(planned.run.cell))
+    work = planning.jobs(plan)
+    n_workers = len(local.places(options.workers, len(work)))
+    how = f" in {len(work)} jobs by {n_workers} worker{'s' if n_workers > 1 else ''}" if work else ""
+    messages.print(plan.summary() + how, highlight=False, markup=False)
+    if options.dry_run:
+        return 0
+    plan.write(root)
+    if not work:
+        return 0
+    settings = local.Settings(root, options.data_dir, options.plugins, options.workers)
+    with Progress(len(plan.todo), messages) as progress:
+        local.Pool(work, settings, progress).run()
+    if progress.causes:
+        messages.print(f"{progress.n_failed} cells failed; the rest is safe:", highlight=False)
+        for cause in dict.fromkeys(cause for _, cause in progress.causes):
+            cells_with = sum(cause == other for _, other in progress.causes)
+            messages.print(f"  {cells_with} x {cause}", highlight=False, markup=False)
+        messages.print(f"tracebacks are in {results.failures_folder(root)}; --retry failed runs them again")
+    return progress.n_failed
+
+
+def _grid_lines(plan: planning.Plan) -> list[str]:
+    """What the plan consists of, a line per data set, model and recipe."""
+    lines = []
+    groups: dict[tuple[str, str, str], list[cells.Cell]] = {}
+    for planned in plan.runs:
+        cell = planned.run.cell
+        groups.setdefault((cell.dataset, cell.model, planned.run.recipe.name), []).append(cell)
+    for (dataset, model, recipe), group in groups.items():
+        methods = ",".join(dict.fromkeys(cell.method for cell in group))
+        sparsities = ",".join(f"{s:g}" for s in sorted({cell.sparsity for cell in group if cell.method != "dense"}))
+        seeds = ",".join(str(seed) for seed in sorted({cell.seed for cell in group}))
+        lines.append(f"{dataset} · {model} · recipe {recipe}: {methods}; sparsities {sparsities}; seeds {seeds}")
+    return lines

@@ -1,0 +1,42 @@
+"""Small networks and batches that the unit tests share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class TinyNet(nn.Module):
+    """Two conv layers with BatchNorm and a classifier, 3x6x6 inputs; 486 prunable weights."""
+
+    def __init__(self, norm: bool = True, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 3, padding=1, bias=not norm)
+        self.bn1 = nn.BatchNorm2d(6) if norm else nn.Identity()
+        self.conv2 = nn.Conv2d(6, 5, 3, padding=1, bias=not norm)
+        self.bn2 = nn.BatchNorm2d(5) if norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(5, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv2(x)))
+        return self.fc(self.dropout(x.mean((2, 3))))
+
+
+def tiny(seed: int = 0, **options: object) -> TinyNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return TinyNet(**options)  # type: ignore[arg-type]
+
+
+def batches(count: int = 4, size: int = 12, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(size, 3, 6, 6, generator=generator), torch.randint(0, 10, (size,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def flat(tensors: dict[str, Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])

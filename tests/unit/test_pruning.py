@@ -1,0 +1,231 @@
+"""Laws of masks: exact counts, a model left alone, and zeros that stay."""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import pai_bench
+from pai_bench import registry
+from pai_bench.measures import tensors_hash
+from pai_bench.pruning import Pruner, keep_exactly, round_densities
+from pai_bench.scoring import Problem
+
+from .nets import batches, flat, tiny
+
+PRUNING = [name for name in pai_bench.list_methods() if name != "dense"]
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.7, 0.9, 0.995])
+@pytest.mark.parametrize("method", PRUNING)
+def test_the_count_is_exact(method: str, sparsity: float) -> None:
+    model = tiny()
+    masks = pai_bench.prune(model, batches(), method, sparsity=sparsity)
+    total = sum(mask.numel() for mask in masks.values())
+    assert int(flat(masks).sum()) == round((1000 - round(1000 * sparsity)) * total / 1000)
+    assert list(masks) == ["conv1.weight", "conv2.weight", "fc.weight"]
+    assert all(mask.dtype == torch.bool and mask.shape == model.get_parameter(k).shape for k, mask in masks.items())
+
+
+def test_dense_keeps_everything() -> None:
+    assert bool(flat(pai_bench.prune(tiny(), batches(), "dense")).all())
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 7, 10])
+def test_ties_are_kept_in_the_order_of_their_position(count: int) -> None:
+    scores = torch.tensor([1.0, 3.0, 1.0, 1.0, 3.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+    kept = keep_exactly(scores, torch.ones(10, dtype=torch.bool), 0.5, count)
+    best = sorted(range(10), key=lambda i: (-scores[i].item(), i))[:count]
+    assert kept.nonzero().flatten().tolist() == sorted(best)
+
+
+def test_only_candidates_are_kept() -> None:
+    scores, candidates = torch.arange(10.0), torch.arange(10) < 4
+    assert keep_exactly(scores, candidates, 0.2, 2).nonzero().flatten().tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("method", PRUNING)
+def test_a_dead_network_never_yields_a_dense_mask(method: str) -> None:
+    model = tiny()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    masks = pai_bench.prune(model, batches(), method, sparsity=0.9)
+    total = sum(mask.numel() for mask in masks.values())
+    assert int(flat(masks).sum()) == round(total / 10)
+
+
+@pytest.mark.parametrize("method", pai_bench.list_methods())
+def test_scoring_changes_nothing_of_the_caller(method: str) -> None:
+    model = tiny(dropout=0.3)
+    model.bn2.eval()
+    F.cross_entropy(model(batches(1)[0][0]), batches(1)[0][1]).backward()
+    loader = torch.utils.data.DataLoader(list(zip(*batches(1, size=48)[0], strict=True)), batch_size=12, shuffle=True)
+    before = tensors_hash(model.state_dict())
+    gradients = tensors_hash({name: p.grad for name, p in model.named_parameters()})
+    modes = [module.training for module in model.modules()]
+    versions = [p._version for p in model.parameters()]
+    torch.manual_seed(5)
+    states = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    pai_bench.prune(model, loader, method, sparsity=0.8)
+    assert tensors_hash(model.state_dict()) == before
+    assert tensors_hash({name: p.grad for name, p in model.named_parameters()}) == gradients
+    assert [module.training for module in model.modules()] == modes
+    assert [p._version for p in model.parameters()] == versions
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
+
+
+@pytest.mark.parametrize("method", PRUNING)
+def test_a_shuffling_loader_and_dropout_give_the_same_masks_again(method: str) -> None:
+    loader = torch.utils.data.DataLoader(list(zip(*batches(1, size=48)[0], strict=True)), batch_size=12, shuffle=True)
+    model = tiny(dropout=0.3)
+    first, second = (flat(pai_bench.prune(model, loader, method, sparsity=0.8)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("method", PRUNING)
+def test_frozen_weights_are_scored_too(method: str) -> None:
+    model = tiny()
+    reference = flat(pai_bench.score(model, batches(), method))
+    model.requires_grad_(False)
+    assert torch.equal(flat(pai_bench.score(model, batches(), method)), reference)
+
+
+def test_float32_is_there_for_comparison_and_half_is_not() -> None:
+    scores = pai_bench.score(tiny(), batches(), "snip", dtype="float32")
+    assert all(score.dtype == torch.float32 for score in scores.values())
+    with pytest.raises(pai_bench.PaiBenchError, match="float16"):
+        pai_bench.score(tiny(), batches(), "snip", dtype="float16")
+
+
+def test_rounds_fall_to_the_density() -> None:
+    assert round_densities(0.01, 2, "exponential") == pytest.approx([0.1, 0.01])
+    assert round_densities(0.2, 4, "linear") == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    with pytest.raises(pai_bench.PaiBenchError, match="schedule"):
+        round_densities(0.2, 4, "cubic")
+
+
+def test_rounds_prune_on_from_what_is_left() -> None:
+    seen: list[tuple[int, int]] = []
+
+    @dataclass(frozen=True)
+    class Spy:
+        rounds: int = 5
+
+        def __call__(self, problem: Problem) -> dict[str, Tensor]:
+            seen.append((int(flat(dict(problem.masks)).sum()), problem.kept))
+            assert all(bool((w[~problem.masks[k]] == 0).all()) for k, w in problem.weights.items())
+            assert all(bool((problem.dense_weights[k] != 0).all()) for k in problem.weights)
+            return {name: -w.abs() for name, w in problem.weights.items()}
+
+    Pruner(tiny(), batches(), Spy(), name="spy").masks(0.9)
+    assert len(seen) == 5
+    assert all(now == before for (now, _), (_, before) in zip(seen[1:], seen, strict=False))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_masked_weights_stay_exactly_zero(norm: bool) -> None:
+    model = tiny(norm=norm)
+    masks = pai_bench.prune(model, batches(), "random", sparsity=0.8)
+    keys = list(model.state_dict())
+    pai_bench.apply_masks(model, masks)
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    for x, y in batches(6):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        assert all(not bool(model.get_parameter(name)[~mask].any()) for name, mask in masks.items())
+    assert list(model.state_dict()) == keys
+    assert all(bool(model.get_parameter(name)[mask].all()) for name, mask in masks.items())
+
+
+def test_masked_training_equals_a_forward_multiply() -> None:
+    model = tiny().double()
+    masks = pai_bench.prune(model, batches(), "random", sparsity=0.7)
+    other = copy.deepcopy(model)
+    pai_bench.apply_masks(model, masks)
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    ours, theirs = (torch.optim.SGD(m.parameters(), **settings) for m in (model, other))
+    for x, y in batches(6):
+        for optimizer, output in (
+            (ours, lambda x: model(x)),
+            (theirs, lambda x: torch.func.functional_call(other, {n: other.get_parameter(n) * m for n, m in masks.items()}, (x,))),
+        ):
+            optimizer.zero_grad()
+            F.cross_entropy(output(x.double()), y).backward()
+            optimizer.step()
+    for name, parameter in other.named_parameters():
+        expected = parameter * masks[name] if name in masks else parameter
+        assert torch.equal(model.get_parameter(name), expected)
+
+
+def test_new_masks_replace_old_ones() -> None:
+    model = tiny()
+    first = {"fc.weight": torch.zeros(10, 5, dtype=torch.bool)}
+    second = {"fc.weight": torch.ones(10, 5, dtype=torch.bool)}
+    pai_bench.apply_masks(model, first)
+    pai_bench.apply_masks(model, second)
+    F.cross_entropy(model(batches(1)[0][0]), batches(1)[0][1]).backward()
+    assert bool(model.fc.weight.grad.any())
+
+
+@pytest.mark.parametrize(
+    ("masks", "what"),
+    [
+        ({"nope.weight": torch.ones(1, dtype=torch.bool)}, "nope"),
+        ({"fc.weight": torch.ones(10, 5)}, "torch.bool"),
+        ({"fc.weight": torch.ones(5, 10, dtype=torch.bool)}, "10, 5"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks: dict[str, Tensor], what: str) -> None:
+    model = tiny()
+    before = tensors_hash(model.state_dict())
+    with pytest.raises(pai_bench.PaiBenchError, match=what):
+        pai_bench.apply_masks(model, masks)
+    assert tensors_hash(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("kind", ["missing", "extra", "shape", "nan", "type"])
+def test_unusable_scores_are_refused(kind: str) -> None:
+    @dataclass(frozen=True)
+    class Broken:
+        def __call__(self, problem: Problem) -> dict[str, Tensor]:
+            scores = {name: w.abs() for name, w in problem.weights.items()}
+            if kind == "missing":
+                del scores["fc.weight"]
+            elif kind == "extra":
+                scores["fc.bias"] = torch.ones(10)
+            elif kind == "shape":
+                scores["fc.weight"] = scores["fc.weight"].sum(0)
+            elif kind == "nan":
+                scores["fc.weight"] = scores["fc.weight"] * float("nan")
+            return scores if kind != "type" else [1.0]  # type: ignore[return-value]
+
+    with pytest.raises(pai_bench.PaiBenchError, match="method broken returned"):
+        Pruner(tiny(), batches(), Broken(), name="broken").masks(0.9)
+
+
+def test_what_cannot_be_pruned_is_said() -> None:
+    with pytest.raises(pai_bench.PaiBenchError, match="nothing to prune"):
+        pai_bench.prune(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(108)), batches(), "snip")
+    with pytest.raises(pai_bench.PaiBenchError, match="needs 4 scoring batches"):
+        pai_bench.prune(tiny(), batches(2), "prospr")
+    with pytest.raises(pai_bench.PaiBenchError, match="hold no batch"):
+        pai_bench.prune(tiny(), [], "snip")
+    with pytest.raises(pai_bench.PaiBenchError, match="did you mean snip"):
+        pai_bench.prune(tiny(), batches(), "snp")
+    with pytest.raises(pai_bench.PaiBenchError, match="did you mean steps"):
+        pai_bench.prune(tiny(), batches(), "prospr", step=3)
+    with pytest.raises(pai_bench.PaiBenchError, match="takes int"):
+        registry.get("prospr", {"steps": "three"})
+    with pytest.raises(pai_bench.PaiBenchError, match="0.9"):
+        pai_bench.prune(tiny(), batches(), "snip", sparsity=90)
