@@ -192,8 +192,9 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """All images (uint8 [N, C, H, W]) in their order, normalised and never augmented; the last batch may be short."""
     mean_column, std_column = _by_channel(mean, x), _by_channel(std, x)
-    for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        yield normalise(images, mean_column, std_column), labels
+    for start in range(0, len(x), batch_size):
+        part = slice(start, start + batch_size)
+        yield normalise(x[part], mean_column, std_column), y[part]
 
 
 def scoring_batches(
@@ -219,8 +220,8 @@ def scoring_batches(
         if drawn:
             index[places] = torch.cat(drawn)[: len(places)]
     batches = []
-    for chosen in index.split(batch_size):
-        mixed = chosen[torch.randperm(len(chosen), generator=generator)].to(dataset.train_x.device)
+    for chosen in index.view(count, batch_size):
+        mixed = chosen[torch.randperm(batch_size, generator=generator)].to(dataset.train_x.device)
         x = normalise(dataset.train_x.index_select(0, mixed), mean, std)
         batches.append((x, dataset.train_y.index_select(0, mixed)))
     return batches

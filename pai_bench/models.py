@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,8 @@ class LeNet300(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.fc1(x.flatten(1)))
-        return self.linear(F.relu(self.fc2(x)))
+        logits: Tensor = self.linear(F.relu(self.fc2(x)))
+        return logits
 
 
 class SmallConv(nn.Module):
@@ -70,19 +72,21 @@ class SmallConv(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int], strides: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.conv1 = _conv(channels, widths[0], stride=strides[0])
-        self.bn1 = nn.BatchNorm2d(widths[0])
-        self.conv2 = _conv(widths[0], widths[1], stride=strides[1])
-        self.bn2 = nn.BatchNorm2d(widths[1])
-        self.conv3 = _conv(widths[1], widths[2], stride=strides[2])
-        self.bn3 = nn.BatchNorm2d(widths[2])
-        self.linear = nn.Linear(widths[2], classes)
+        first, second, third = widths
+        self.conv1 = _conv(channels, first, stride=strides[0])
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = _conv(first, second, stride=strides[1])
+        self.bn2 = nn.BatchNorm2d(second)
+        self.conv3 = _conv(second, third, stride=strides[2])
+        self.bn3 = nn.BatchNorm2d(third)
+        self.linear = nn.Linear(third, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
 
 
 class ZeroPadShortcut(nn.Module):
@@ -98,6 +102,10 @@ class ZeroPadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
+Shortcut = Callable[[int, int, int], nn.Module]
+"""(inputs, outputs, stride) to a module."""
+
+
 def _conv_shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
@@ -105,7 +113,7 @@ def _conv_shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; ReLU after the sum."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Callable[[int, int, int], nn.Module]) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.conv1 = _conv(inputs, outputs, stride=stride)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -121,14 +129,7 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network with a 3x3 stem of stride 1 and no pooling before the global average."""
 
-    def __init__(
-        self,
-        channels: int,
-        classes: int,
-        widths: Sequence[int],
-        blocks: int,
-        shortcut: Callable[[int, int, int], nn.Module],
-    ) -> None:
+    def __init__(self, channels: int, classes: int, widths: Sequence[int], blocks: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.conv1 = _conv(channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
@@ -147,7 +148,8 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for stage in range(1, self.stages + 1):
             x = self.get_submodule(f"layer{stage}")(x)
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
 
 
 class VGG(nn.Module):
@@ -167,7 +169,8 @@ class VGG(nn.Module):
         self.classifier = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).mean((2, 3)))
+        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return logits
 
 
 @register_model("lenet-300-100")
@@ -184,7 +187,7 @@ def _conv8(channels: int, size: int, classes: int) -> nn.Module:
 @register_model("conv28")
 def _conv28(channels: int, size: int, classes: int) -> nn.Module:
     del size
-    return SmallConv(channels, (16, 32, 64), (2, 2, 1), classes)
+    return SmallConv(channels, (16, 32, 64), (2, 2, 2), classes)
 
 
 @register_model("resnet20")
@@ -227,45 +230,49 @@ def _vgg19(channels: int, size: int, classes: int) -> nn.Module:
     return _vgg("vgg19-bn", 4, channels, size, classes)
 
 
-def _zero_bias(module: nn.Module) -> None:
-    if isinstance(module.bias, Tensor):
-        nn.init.zeros_(module.bias)
-
-
 def _torch(model: nn.Module) -> None:
     """PyTorch's defaults: each module's own reset_parameters, which `initialise` has called already."""
 
 
+Kinds = tuple[type[nn.Module], ...]
+
+
+def _kaiming(model: nn.Module, kinds: Kinds, mode: Literal["fan_in", "fan_out"]) -> None:
+    for module in model.modules():
+        if isinstance(module, kinds):
+            nn.init.kaiming_normal_(module.get_parameter("weight"), mode=mode, nonlinearity="relu")
+
+
+def _zero_biases(model: nn.Module, kinds: Kinds) -> None:
+    for module in model.modules():
+        if isinstance(module, kinds) and isinstance(module.bias, Tensor):
+            nn.init.zeros_(module.bias)
+
+
 def _kaiming_fan_in(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-            _zero_bias(module)
-
-
-def _kaiming_fan_out(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            _zero_bias(module)
+    """Synaptic-Flow and FORCE."""
+    _kaiming(model, (nn.Conv2d, nn.Linear), "fan_in")
+    _zero_biases(model, (nn.Conv2d, nn.Linear))
 
 
 def _grasp(model: nn.Module) -> None:
-    _kaiming_fan_out(model)
+    _kaiming(model, (nn.Conv2d,), "fan_out")
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.01)
-            _zero_bias(module)
+    _zero_biases(model, (nn.Conv2d, nn.Linear))
 
 
 def _prospr(model: nn.Module) -> None:
-    """ProsPr's release draws each architecture in its own way; what it does not have keeps PyTorch's defaults."""
+    """ProsPr's release draws each architecture in its own way; ResNet-18 and what it has not keep PyTorch's defaults.
+
+    VGG is torchvision's with the head replaced after its weights were drawn; ResNet-20 keeps the default bias.
+    """
     if isinstance(model, VGG):
-        _kaiming_fan_out(model)
+        _kaiming(model, (nn.Conv2d,), "fan_out")
+        _zero_biases(model, (nn.Conv2d,))
     elif isinstance(model, ResNet) and model.stages == 3:
-        for module in model.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        _kaiming(model, (nn.Conv2d, nn.Linear), "fan_in")
 
 
 _SCHEMES: dict[str, Callable[[nn.Module], None]] = {

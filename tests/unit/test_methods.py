@@ -16,7 +16,7 @@ from pai_bench.allocation import apportion, erdos_renyi_kernel
 
 from .nets import batches, flat, tiny
 
-PRUNING = [name for name in pai_bench.list_methods() if name != "dense"]
+
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
