@@ -82,7 +82,7 @@ class Laboratory:
         """The network at initialisation: the same for every method of one (data set, model, recipe, seed)."""
         info = datasets.info(run.cell.dataset)
         network = models.build(run.cell.model, info.channels, info.size, info.classes)
-        models.initialise(network, run.recipe.init, derive_seed(run.cell.seed, "init"))
+        models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, "init"))
         return network.to(self.device)
 
     def scoring_batches(self, run: Run, scorer: Scorer) -> list[tuple[Tensor, Tensor]]:
@@ -113,7 +113,7 @@ class Laboratory:
             name=cell.method,
             seed=derive_seed(cell.seed, "method"),
             dtype=run.recipe.scoring.dtype,
-            initialise=lambda model: models.initialise(model, run.recipe.init, derive_seed(cell.seed, "redraw")),
+            initialise=lambda model: models.initialise(model, run.recipe.init.scheme, derive_seed(cell.seed, "redraw")),
         )
         with measured(self.device) as cost:
             if self.shares_scores(scorer):
@@ -160,7 +160,7 @@ class Laboratory:
             mask_hash=tensors_hash(masks),
             fingerprint=run.fingerprint(),
             recipe=recipe.name,
-            recipe_values=recipe.as_dict(),
+            recipe_values=recipe.values(),
             hyperparameters=registry.hyperparameters(scorer),
             method_version=registry.version(scorer),
             n_prunable=size,

@@ -179,35 +179,30 @@ def _lenet(channels: int, size: int, classes: int) -> nn.Module:
 
 
 @register_model("conv8")
-def _conv8(channels: int, size: int, classes: int) -> nn.Module:
-    del size
+def _conv8(channels: int, _size: int, classes: int) -> nn.Module:
     return SmallConv(channels, (16, 32, 32), (1, 2, 1), classes)
 
 
 @register_model("conv28")
-def _conv28(channels: int, size: int, classes: int) -> nn.Module:
-    del size
+def _conv28(channels: int, _size: int, classes: int) -> nn.Module:
     return SmallConv(channels, (16, 32, 64), (2, 2, 2), classes)
 
 
 @register_model("resnet20")
-def _resnet20(channels: int, size: int, classes: int) -> nn.Module:
+def _resnet20(channels: int, _size: int, classes: int) -> nn.Module:
     """ProsPr's and the ResNet paper's wiring: shortcuts without weights."""
-    del size
     return ResNet(channels, classes, (16, 32, 64), 3, ZeroPadShortcut)
 
 
 @register_model("resnet20-conv")
-def _resnet20_conv(channels: int, size: int, classes: int) -> nn.Module:
+def _resnet20_conv(channels: int, _size: int, classes: int) -> nn.Module:
     """The wiring of Synaptic-Flow, NTK-SAP and PX: 1x1 convolutions in the shortcuts."""
-    del size
     return ResNet(channels, classes, (16, 32, 64), 3, _conv_shortcut)
 
 
 @register_model("resnet18")
-def _resnet18(channels: int, size: int, classes: int) -> nn.Module:
+def _resnet18(channels: int, _size: int, classes: int) -> nn.Module:
     """The papers' ResNet-18 for CIFAR (32x32) and Tiny-ImageNet (64x64) alike."""
-    del size
     return ResNet(channels, classes, (64, 128, 256, 512), 2, _conv_shortcut)
 
 
@@ -228,10 +223,6 @@ def _vgg16(channels: int, size: int, classes: int) -> nn.Module:
 @register_model("vgg19-bn")
 def _vgg19(channels: int, size: int, classes: int) -> nn.Module:
     return _vgg("vgg19-bn", 4, channels, size, classes)
-
-
-def _torch(model: nn.Module) -> None:
-    """PyTorch's defaults: each module's own reset_parameters, which `initialise` has called already."""
 
 
 Kinds = tuple[type[nn.Module], ...]
@@ -255,6 +246,20 @@ def _kaiming_fan_in(model: nn.Module) -> None:
     _zero_biases(model, (nn.Conv2d, nn.Linear))
 
 
+def _ntk_sap(model: nn.Module) -> None:
+    """NTK-SAP and PX: biases keep PyTorch's default."""
+    _kaiming(model, (nn.Conv2d, nn.Linear), "fan_in")
+
+
+def _openlth(model: nn.Module) -> None:
+    """OpenLTH, and so Frankle et al.: as NTK-SAP, and the norms' weights are uniform in [0, 1)."""
+    _ntk_sap(model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
 def _grasp(model: nn.Module) -> None:
     _kaiming(model, (nn.Conv2d,), "fan_out")
     for module in model.modules():
@@ -276,9 +281,11 @@ def _prospr(model: nn.Module) -> None:
 
 
 _SCHEMES: dict[str, Callable[[nn.Module], None]] = {
-    "torch": _torch,
+    "torch": lambda model: None,  # each module's own reset_parameters, which `initialise` calls first
     "kaiming-normal-fan-in": _kaiming_fan_in,
     "grasp": _grasp,
+    "ntk-sap": _ntk_sap,
+    "openlth": _openlth,
     "prospr": _prospr,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from pai_bench import cells, registry, results
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep import local, planning
-from pai_bench.sweep.progress import Progress, describe
+from pai_bench.sweep.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def request(options: Options) -> planning.Request:
         raise PaiBenchError(f"--retry {options.retry!r} is not known", "known: failed")
     return planning.Request(
         methods=() if options.methods is None else tuple(cells.split_specs(options.methods)),
-        datasets=tuple(cells.parse_names(options.datasets)),
-        models=() if options.models is None else tuple(cells.parse_names(options.models)),
+        datasets=cells.parse_names("--datasets", options.datasets),
+        models=() if options.models is None else cells.parse_names("--models", options.models),
         recipe=options.recipe,
         sparsities=sparsities,
         seeds=() if options.seeds is None else cells.parse_seeds(options.seeds),
@@ -77,9 +78,13 @@ def run(options: Options, messages: Console) -> int:
     root = results.resolve_root(options.results)
     runs = planning.expand(request(options))
     planning.check(runs, options.data_dir)
-    plan = planning.make(runs, root, retry_failed=options.retry == "failed", redo=options.redo)
-    for path in plan.damaged:
-        messages.print(f"damaged: {path}", highlight=False, markup=False)
+    if not options.dry_run:
+        results.check_writable(root)
+    plan = planning.make(
+        runs, root, retry_failed=options.retry == "failed", redo=options.redo, set_aside=not options.dry_run
+    )
+    for cause in plan.damaged:
+        messages.print(cause, highlight=False, markup=False)
     for line in _grid_lines(plan):
         messages.print(line, highlight=False, markup=False)
     if options.as_json:
@@ -87,7 +92,7 @@ def run(options: Options, messages: Console) -> int:
         print(json.dumps({"summary": plan.summary(), "cells": states}, indent=1))
     elif options.dry_run:
         for planned in plan.todo:
-            print(describe(planned.run.cell))
+            print(planned.run.cell)
     work = planning.jobs(plan)
     n_workers = len(local.places(options.workers, len(work)))
     how = f" in {len(work)} jobs by {n_workers} worker{'s' if n_workers > 1 else ''}" if work else ""
@@ -102,9 +107,8 @@ def run(options: Options, messages: Console) -> int:
         local.Pool(work, settings, progress).run()
     if progress.causes:
         messages.print(f"{progress.n_failed} cells failed; the rest is safe:", highlight=False)
-        for cause in dict.fromkeys(cause for _, cause in progress.causes):
-            cells_with = sum(cause == other for _, other in progress.causes)
-            messages.print(f"  {cells_with} x {cause}", highlight=False, markup=False)
+        for cause, count in Counter(progress.causes.values()).most_common():
+            messages.print(f"  {count} x {cause}", highlight=False, markup=False)
         messages.print(f"tracebacks are in {results.failures_folder(root)}; --retry failed runs them again")
     return progress.n_failed
 

@@ -160,7 +160,7 @@ class Pool:
             return
         runs = self._jobs.popleft()
         worker.pending = deque(runs)
-        job = {"cells": [asdict(run.cell) for run in runs], "recipe": runs[0].recipe.name}
+        job = {"cells": [asdict(run.cell) for run in runs], "recipe": runs[0].recipe.as_dict()}
         try:
             worker.process.stdin.write(json.dumps(job) + "\n")
             worker.process.stdin.flush()

@@ -53,22 +53,17 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
     damaged: tuple[str, ...] = ()
-
-    def counts(self) -> Counter[str]:
-        """How many runs are in each state."""
-        return Counter(planned.state for planned in self.runs)
+    """What is wrong with each damaged file, and where it is now."""
 
     def summary(self) -> str:
         """The one line that says what will happen."""
-        counts = self.counts()
-        waiting = sum(planned.state == "failed" for planned in self.runs if planned not in set(self.todo))
-        parts = [f"{counts['done']} done"]
-        if waiting:
-            parts.append(f"{waiting} failed (use --retry failed)")
-        if counts["stale"]:
-            parts.append(f"{counts['stale']} stale (made by another version or setting, kept as they are)")
-        parts.append(f"{len(self.todo)} to run")
-        return f"plan: {len(self.runs)} cells = {', '.join(parts)}"
+        left = Counter(planned.state for planned in set(self.runs) - set(self.todo))
+        parts = [f"{left['done']} done"]
+        if left["failed"]:
+            parts.append(f"{left['failed']} failed (use --retry failed)")
+        stale = sum(planned.state == "stale" for planned in self.todo)
+        note = f" ({stale} of them have results of other settings or versions, which are kept)" if stale else ""
+        return f"plan: {len(self.runs)} cells = {', '.join(parts)}, {len(self.todo)} to run{note}"
 
     def write(self, root: Path) -> Path:
         """Note the plan beside the results, so that a report knows what is missing."""
@@ -107,9 +102,12 @@ def expand(request: Request) -> list[Run]:
 
 
 def _canonical(text: str) -> str:
+    """The spec with the types of the method's fields and without what is its default."""
     spec = MethodSpec.parse(text)
-    registry.get(spec.name, dict(spec.hyperparameters))
-    return str(spec)
+    values = registry.hyperparameters(registry.get(spec.name, dict(spec.hyperparameters)))
+    defaults = registry.hyperparameters(registry.get(spec.name))
+    given = tuple((key, values[key]) for key, _ in spec.hyperparameters if values[key] != defaults[key])
+    return str(MethodSpec(spec.name, given))
 
 
 def check(runs: Sequence[Run], data_root: Path | None) -> None:
@@ -118,7 +116,10 @@ def check(runs: Sequence[Run], data_root: Path | None) -> None:
     Raises: PaiBenchError for the first that fails; no job has been started then.
     """
     for dataset in dict.fromkeys(run.cell.dataset for run in runs):
-        datasets.check(dataset, data_root)
+        datasets.require(dataset, data_root)
+    for scheme in {run.recipe.init.scheme for run in runs}:
+        if scheme not in models.schemes():
+            raise unknown("initialisation scheme", scheme, models.schemes())
     for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
         info = datasets.info(dataset)
         try:
@@ -154,15 +155,25 @@ def _rehearse(run: Run) -> None:
         ) from error
 
 
-def make(runs: Sequence[Run], root: Path, *, retry_failed: bool = False, redo: bool = False) -> Plan:
-    """What is done and what is to do; a damaged result file is set aside and counts as missing."""
-    planned = []
+def make(
+    runs: Sequence[Run], root: Path, *, retry_failed: bool = False, redo: bool = False, set_aside: bool = True
+) -> Plan:
+    """What is done and what is to do; a damaged result file counts as missing and is set aside when wanted."""
+    planned, damaged = [], []
     for run in runs:
         fingerprint = run.fingerprint()
-        planned.append(PlannedRun(run, fingerprint, results.state(root, run.cell, run.recipe.name, fingerprint)))
+        address = (root, run.cell, run.recipe.name, fingerprint)
+        try:
+            state = results.state(*address)
+        except results.DamagedResult as error:
+            state, note = "missing", error.cause
+            if set_aside:
+                note = f"{note}; set aside as {results.set_aside(results.path(*address)).name}"
+            damaged.append(note)
+        planned.append(PlannedRun(run, fingerprint, state))
     wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())
     todo = tuple(p for p in planned if redo or p.state in wanted)
-    return Plan(tuple(planned), todo)
+    return Plan(tuple(planned), todo, tuple(damaged))
 
 
 @dataclass(frozen=True)

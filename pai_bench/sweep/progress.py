@@ -11,15 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pai_bench.cells import Cell
 from pai_bench.experiment import Run
 
 QUIET_SECONDS = 30.0
-
-
-def describe(cell: Cell) -> str:
-    """A cell in a few words."""
-    return f"{cell.method} · {cell.dataset} · {cell.model} · sparsity {cell.sparsity:g} · seed {cell.seed}"
 
 
 def duration(seconds: float) -> str:
@@ -40,7 +34,7 @@ class Progress:
         self.console = console
         self.n_done = 0
         self.n_failed = 0
-        self.causes: list[tuple[Run, str]] = []
+        self.causes: dict[Run, str] = {}
         self._running: dict[Run, str] = {}
         self._began = time.monotonic()
         self._said = self._began
@@ -78,7 +72,7 @@ class Progress:
         bar = ProgressBar(total=self.total, completed=self.n_done + self.n_failed, width=30)
         table.add_row(bar, Text(self.line()))
         for run, what in self._running.items():
-            table.add_row("", Text(f"{describe(run.cell)}: {what}", style="dim"))
+            table.add_row("", Text(f"{run.cell}: {what}", style="dim"))
         return table
 
     def _say(self) -> None:
@@ -100,15 +94,17 @@ class Progress:
         self._running.pop(run, None)
         self.n_done += 1
         if status != "ok":
-            self.console.print(f"{status}: {describe(run.cell)}, accuracy {100 * accuracy:.2f} %", highlight=False)
+            self.console.print(f"{status}: {run.cell}, accuracy {100 * accuracy:.2f} %", highlight=False)
         self.tick()
 
     def failed(self, run: Run, cause: str) -> None:
         self._running.pop(run, None)
         self.n_failed += 1
-        self.causes.append((run, cause))
-        self.console.print(f"failed: {describe(run.cell)}: {cause}", highlight=False)
+        # The first cell of each cause is named at once; all are counted at the end.
+        if cause not in self.causes.values():
+            self.console.print(f"failed: {run.cell}: {cause}", highlight=False, markup=False)
+        self.causes[run] = cause
 
     def lost(self, run: Run, cause: str) -> None:
         self._running.pop(run, None)
-        self.console.print(f"lost: {describe(run.cell)}: {cause}; it is run again", highlight=False)
+        self.console.print(f"lost: {run.cell}: {cause}; it is run again", highlight=False)

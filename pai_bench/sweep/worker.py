@@ -1,6 +1,6 @@
 """A worker process: takes jobs as JSON lines on stdin, tells what happens as JSON lines on stdout.
 
-One line in: {"cells": [...], "recipe": name}. Lines out: ready, start, epoch, done, failed, idle. Whatever methods
+One line in: {"cells": [...], "recipe": {...}}. Lines out: ready, start, epoch, done, failed, idle. Whatever methods
 print goes to stderr. When stdin closes, the sweep is gone, and the worker goes too, in the middle of a cell if need be.
 """
 
@@ -18,9 +18,10 @@ from typing import Any, TextIO
 
 import torch
 
-from pai_bench import recipes, registry, results
+from pai_bench import registry, results
 from pai_bench.cells import Cell
 from pai_bench.experiment import Laboratory, Run
+from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     while True:
         job = jobs.get()
         for position, fields in enumerate(job["cells"]):
-            run = Run(Cell(**fields), recipes.load(job["recipe"], fields["dataset"]))
+            run = Run(Cell(**fields), Recipe.from_dict(job["recipe"]))
             tell("start", position=position)
 
             def on_epoch(epoch: Epoch, total: int = run.recipe.train.epochs) -> None:

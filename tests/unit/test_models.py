@@ -1,0 +1,253 @@
+"""The networks have the parameters that the papers' have, and their weights are a function of the seed alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pai_bench
+from pai_bench import models
+from pai_bench.errors import PaiBenchError
+from pai_bench.scoring import prunable
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
+SIZES = {"conv8": (1, 8), "conv28": (1, 28), "lenet-300-100": (1, 28)}
+SMALL = ("conv8", "conv28", "lenet-300-100", "resnet20", "resnet20-conv")
+
+# name, classes: all, prunable, layers, biases, BatchNorm (research: the authors' networks, instantiated)
+COUNTS = {
+    ("resnet20", 10): (269_722, 268_336, 20, 10, 1_376),
+    ("resnet20-conv", 10): (272_474, 270_896, 22, 10, 1_568),
+    ("resnet18", 10): (11_173_962, 11_164_352, 21, 10, 9_600),
+    ("resnet18", 200): (11_271_432, 11_261_632, 21, 200, 9_600),
+    ("vgg16-bn", 10): (14_728_266, 14_715_584, 14, 4_234, 8_448),
+    ("vgg16-bn", 100): (14_774_436, 14_761_664, 14, 4_324, 8_448),
+    ("vgg16-bn", 200): (14_825_736, 14_812_864, 14, 4_424, 8_448),
+    ("vgg19-bn", 10): (20_040_522, 20_024_000, 17, 5_514, 11_008),
+    ("vgg19-bn", 100): (20_086_692, 20_070_080, 17, 5_604, 11_008),
+    ("vgg19-bn", 200): (20_137_992, 20_121_280, 17, 5_704, 11_008),
+    ("lenet-300-100", 10): (266_610, 266_200, 3, 410, 0),
+    ("conv8", 10): (14_458, 14_288, 4, 10, 160),
+    ("conv28", 10): (24_058, 23_824, 4, 10, 224),
+}
+
+
+def network(name: str, classes: int = 10) -> nn.Module:
+    channels, size = SIZES.get(name, (3, 32))
+    return models.build(name, channels, size, classes)
+
+
+def images(name: str, count: int = 4) -> Tensor:
+    channels, size = SIZES.get(name, (3, 32))
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def values(model: nn.Module) -> Tensor:
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+@pytest.mark.parametrize(("name", "classes"), COUNTS, ids=lambda value: str(value))
+def test_counts_are_those_of_the_papers(name: str, classes: int) -> None:
+    with torch.device("meta"):
+        model = network(name, classes)
+    norms = sum(p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
+    weights = prunable(model)
+    kept = sum(weight.numel() for weight in weights.values())
+    total = sum(p.numel() for p in model.parameters())
+    assert (total, kept, len(weights), total - kept - norms, norms) == COUNTS[name, classes]
+
+
+def test_every_model_has_its_counts_tested() -> None:
+    assert {name for name, _ in COUNTS} == set(models.names())
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_logits_have_one_column_a_class(name: str) -> None:
+    with torch.no_grad():
+        assert network(name, 7).eval()(images(name, 2)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16-bn"])
+def test_tiny_imagenet_takes_the_same_network(name: str) -> None:
+    small, large = models.build(name, 3, 32, 10), models.build(name, 3, 64, 10)
+    large.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        assert large.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_second_derivatives_are_right(name: str) -> None:
+    model = network(name).double()
+    models.initialise(model, "torch", 0)
+    x, y = images(name).double(), torch.tensor([0, 1, 2, 3])
+    start = {key: p.detach().clone() for key, p in model.named_parameters()}
+    generator = torch.Generator().manual_seed(1)
+    toward = {key: torch.randn(p.shape, generator=generator, dtype=p.dtype) for key, p in start.items()}
+
+    def gradient(step: float, graph: bool = False) -> tuple[Tensor, list[Tensor]]:
+        params = {key: (p + step * toward[key]).requires_grad_() for key, p in start.items()}
+        loss = nn.functional.cross_entropy(torch.func.functional_call(model, params, (x,)), y)
+        grads = torch.autograd.grad(loss, list(params.values()), create_graph=graph)
+        slope = sum((g * t).sum() for g, t in zip(grads, toward.values(), strict=True))
+        assert isinstance(slope, Tensor)
+        return slope, list(params.values())
+
+    slope, leaves = gradient(0.0, graph=True)
+    second = torch.autograd.grad(slope, leaves)
+    exact = float(sum((h * t).sum() for h, t in zip(second, toward.values(), strict=True)))
+    step = 1e-7
+    numeric = float((gradient(step)[0] - gradient(-step)[0]) / (2 * step))
+    assert numeric == pytest.approx(exact, rel=2e-3)
+
+
+def ours(name: str) -> str:
+    """Our name for a parameter of the golden ResNet-20, which counts its blocks through."""
+    head, _, rest = name.partition(".")
+    if head == "blocks":
+        number, _, rest = rest.partition(".")
+        return f"layer{int(number) // 3 + 1}.{int(number) % 3}.{rest}"
+    return {"conv": "conv1", "bn": "bn1", "fc": "linear"}.get(head, head) + f".{rest}"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("snip_milad_resnet20", "resnet20-conv"), ("prospr_resnet20A_full_m0.9_M3_new_lr0.5", "resnet20")],
+)
+def test_layers_are_those_of_the_authors_in_their_order(file: str, name: str) -> None:
+    with np.load(GOLDEN / f"{file}.npz", allow_pickle=False) as arrays:
+        order = json.loads(str(arrays["meta"]))["prunable"]
+        stored = {ours(key.split("/", 1)[1]): arrays[key] for key in arrays.files if key[:6] in ("param/", "buffer")}
+    model = network(name)
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in stored.items()})
+    assert [ours(f"{layer}.weight") for layer in order] == list(prunable(model))
+
+
+def test_wiring_gives_the_authors_scores() -> None:
+    with np.load(GOLDEN / "snip_milad_resnet20.npz", allow_pickle=False) as arrays:
+        data = {key: torch.from_numpy(arrays[key]) for key in arrays.files if key != "meta"}
+    model = network("resnet20-conv")
+    params = {key.split("/", 1)[1]: value for key, value in data.items() if key[:6] in ("param/", "buffer")}
+    model.load_state_dict({ours(key): value for key, value in params.items()})
+    scores = pai_bench.score(model, [(data["x0"], data["y0"])], method="snip")
+    pairs = [
+        (scores[ours(f"{key[6:]}.weight")].flatten().double(), value.flatten().double())
+        for key, value in data.items()
+        if key.startswith("score/")
+    ]
+    mine, theirs = (torch.cat(column) for column in zip(*pairs, strict=True))
+    torch.testing.assert_close(mine / mine.sum(), theirs / theirs.sum(), rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", models.schemes())
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_are_a_function_of_the_seed(name: str, scheme: str) -> None:
+    first, second, other = network(name), network(name), network(name)
+    for model, seed in ((first, 1), (second, 1), (other, 2)):
+        models.initialise(model, scheme, seed)
+    assert torch.equal(values(first), values(second))
+    for key, weight in prunable(first).items():
+        assert not torch.equal(weight, prunable(other)[key])
+
+
+def test_initialising_leaves_the_global_generator_alone_and_does_not_depend_on_it() -> None:
+    model = network("conv8")
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    models.initialise(model, "prospr", 3)
+    assert torch.equal(torch.get_rng_state(), before)
+    drawn = values(model)
+    torch.manual_seed(6)
+    models.initialise(model, "prospr", 3)
+    assert torch.equal(values(model), drawn)
+
+
+def test_initialising_draws_the_same_in_every_dtype_and_keeps_the_parameters() -> None:
+    single, double = network("conv8"), network("conv8").double()
+    parameters = list(double.parameters())
+    models.initialise(single, "torch", 3)
+    models.initialise(double, "torch", 3)
+    assert torch.equal(values(single), values(double))
+    assert all(a is b for a, b in zip(double.parameters(), parameters, strict=True))
+    assert all(p.dtype == torch.float64 for p in double.parameters())
+
+
+@pytest.mark.parametrize("scheme", models.schemes())
+def test_initialising_resets_the_norms(scheme: str) -> None:
+    model = network("conv8")
+    model(images("conv8"))
+    for p in model.parameters():
+        p.data.add_(1)
+    models.initialise(model, scheme, 0)
+    norm = model.get_submodule("bn1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    fresh = nn.BatchNorm2d(16).state_dict()
+    assert all(torch.equal(value, fresh[key]) for key, value in norm.state_dict().items())
+
+
+def spread(weight: Tensor) -> float:
+    return float(weight.detach().pow(2).mean().sqrt())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name", "conv", "linear", "linear_bias"),
+    [
+        ("torch", "vgg16-bn", math.sqrt(1 / 3 / (512 * 9)), math.sqrt(1 / 3 / 512), True),
+        ("kaiming-normal-fan-in", "vgg16-bn", math.sqrt(2 / (512 * 9)), math.sqrt(2 / 512), False),
+        ("grasp", "vgg16-bn", math.sqrt(2 / (512 * 9)), 0.01, False),
+        ("prospr", "vgg16-bn", math.sqrt(2 / (512 * 9)), math.sqrt(1 / 3 / 512), True),
+        ("prospr", "resnet20", math.sqrt(2 / (64 * 9)), math.sqrt(2 / 64), True),
+        ("prospr", "resnet18", math.sqrt(1 / 3 / (512 * 9)), math.sqrt(1 / 3 / 512), True),
+    ],
+)
+def test_schemes_have_the_spread_they_are_named_for(
+    scheme: str, name: str, conv: float, linear: float, linear_bias: bool
+) -> None:
+    model = network(name, 100)
+    models.initialise(model, scheme, 0)
+    *convs, head = prunable(model).values()
+    assert spread(convs[-1]) == pytest.approx(conv, rel=0.01)
+    assert spread(head) == pytest.approx(linear, rel=0.03)
+    bias = list(model.parameters())[-1]
+    assert bool(bias.any()) == linear_bias
+    conv_biases = [m.bias for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
+    assert all(bool(b.any()) == (scheme == "torch") for b in conv_biases)
+
+
+def test_fan_out_and_fan_in_differ_where_the_width_changes() -> None:
+    model = network("vgg16-bn")
+    weight = model.get_parameter("features.7.weight")  # 64 to 128 channels
+    models.initialise(model, "grasp", 0)
+    assert spread(weight) == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.02)
+    models.initialise(model, "kaiming-normal-fan-in", 0)
+    assert spread(weight) == pytest.approx(math.sqrt(2 / (64 * 9)), rel=0.02)
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(PaiBenchError, match="resnet20"):
+        models.build("resnet21", 3, 32, 10)
+    with pytest.raises(PaiBenchError, match="did you mean prospr"):
+        models.initialise(network("conv8"), "prosper", 0)
+
+
+def test_images_too_small_for_a_vgg_are_refused() -> None:
+    with pytest.raises(PaiBenchError, match="16x16"):
+        models.build("vgg16-bn", 1, 8, 10)
+
+
+def test_a_stranger_may_add_a_model_but_not_take_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_builders", dict(models._builders))
+
+    @models.register_model("line")
+    def line(channels: int, size: int, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
+
+    assert "line" in models.names()
+    assert models.build("line", 1, 2, 3)(torch.zeros(5, 1, 2, 2)).shape == (5, 3)
+    with pytest.raises(ValueError, match="registered twice"):
+        models.register_model("line")(line)
