@@ -1,1 +1,1 @@
-"""From results to statistics, tables and figures; never imports torch."""
+"""From results to tables and figures. Never imports torch."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pai_bench import cells, registry, results
+from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep import local, planning
 from pai_bench.sweep.progress import Progress
@@ -79,7 +80,7 @@ def run(options: Options, messages: Console) -> int:
     runs = planning.expand(request(options))
     planning.check(runs, options.data_dir)
     if not options.dry_run:
-        results.check_writable(root)
+        check_writable(root, "--results")
     plan = planning.make(
         runs, root, retry_failed=options.retry == "failed", redo=options.redo, set_aside=not options.dry_run
     )

@@ -1,0 +1,96 @@
+"""`pai-bench report`: from a results folder to a folder with figure and tables."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from pai_bench import results
+from pai_bench.analysis import figures, tables
+from pai_bench.analysis.frame import Collection, collect
+from pai_bench.analysis.statistics import POINT, summarise
+from pai_bench.atomic import check_writable
+
+
+def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: bool, messages: Console) -> bool:
+    """Write figure and tables; names them on stdout. Returns whether every planned cell has a result.
+
+    Raises: PaiBenchError when there is nothing to report, or it cannot be written.
+    """
+    resolved = results.resolve_root(root)
+    collection = collect(resolved, extra)
+    summary = summarise(collection)
+    folder = out or resolved / "report"
+    check_writable(folder, "--out")
+    files = write(collection, summary, folder)
+    for line in status_lines(collection):
+        messages.print(line, highlight=False, markup=False)
+    if as_json:
+        points = json.loads(tables.csv(summary).to_json(orient="records"))
+        missing = json.loads(collection.missing.to_json(orient="records"))
+        content = {
+            "complete": collection.missing.empty,
+            "files": [str(path) for path in files],
+            "points": points,
+            "missing": missing,
+            "stale": collection.stale,
+            "damaged": collection.damaged,
+        }
+        print(json.dumps(content, indent=1))
+    else:
+        for path in files:
+            print(path)
+    return collection.missing.empty
+
+
+def status_lines(collection: Collection) -> list[str]:
+    """What is there and what is not, in a few lines."""
+    n_missing = len(collection.missing)
+    lines = [f"{len(collection.rows)} results" + (f", {n_missing} planned cells without one" if n_missing else "")]
+    for state, count in Counter(collection.missing["state"]).items():
+        remedy = "pai-bench sweep --retry failed runs them again" if state == "failed" else "not finished yet"
+        lines.append(f"  {count} {state}: {remedy}")
+    flagged = Counter(collection.rows["status"])
+    for status in ("collapsed", "diverged"):
+        if flagged[status]:
+            lines.append(f"  {flagged[status]} {status}: counted, and marked in figure and table")
+    if collection.stale:
+        lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
+    lines += [f"  {cause}; not counted" for cause in collection.damaged]
+    return lines
+
+
+def write(collection: Collection, summary: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write everything to `folder`; returns the files, the report first."""
+    figure = figures.save_accuracy(summary, folder / "accuracy")
+    texts = {
+        "report.md": _page(collection, summary),
+        "table.md": tables.markdown(summary),
+        "table.tex": tables.latex(summary),
+        "table.csv": tables.csv(summary).to_csv(index=False),
+        "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / "report.md", *figure, *(folder / name for name in texts if name != "report.md")]
+
+
+def _page(collection: Collection, summary: pd.DataFrame) -> str:
+    parts = ["# Accuracy against sparsity", "![accuracy against sparsity](accuracy.png)", tables.markdown(summary)]
+    parts.append("## What is there\n\n" + "\n".join(f"- {line.strip()}" for line in status_lines(collection)))
+    if len(collection.missing):
+        counted = collection.missing.groupby([*POINT[1:], "state"], sort=False)["seed"].apply(list)
+        rows = [
+            f"- {tables.panel_title(dataset, model, recipe)}: {method} at {tables.per_cent(sparsity)} %,"
+            f" seeds {', '.join(map(str, sorted(seeds)))} ({state})"
+            for (method, dataset, model, recipe, sparsity, state), seeds in counted.items()
+        ]
+        parts.append("## Missing\n\n" + "\n".join(rows))
+    if collection.stale:
+        parts.append("## Stale\n\n" + "\n".join(f"- {path}" for path in collection.stale))
+    return "\n\n".join(parts) + "\n"

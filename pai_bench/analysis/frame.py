@@ -1,0 +1,166 @@
+"""Collect results: what counts, what is missing, what is stale, what is damaged, as tidy tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
+
+OURS = ""
+"""The source of results that lie below the results root; that of a table is the stem of its file's name."""
+
+CELL = ["source", "method", "dataset", "model", "recipe", "sparsity", "seed"]
+"""What names a row."""
+
+CONTRACT = ["method", "dataset", "model", "sparsity", "seed", "accuracy"]
+"""The columns of a tidy table; any more may follow."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All that a report is made from."""
+
+    rows: pd.DataFrame
+    """One row a result that counts: CELL, accuracy, status, and more."""
+    missing: pd.DataFrame
+    """One row a planned cell without a result that counts: CELL and state ("failed" or "missing")."""
+    stale: tuple[str, ...]
+    """Files made by another version or with other settings than those of the newest plan; not counted."""
+    damaged: tuple[str, ...]
+    """What is wrong with each file that cannot be read; not counted."""
+
+
+def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
+    """Everything below the results root and in tidy tables.
+
+    Raises: PaiBenchError when there is no result at all, or a table cannot be used.
+    """
+    found, damaged = _read_all(results.result_paths(root))
+    plans = results.plans(root)
+    planned = {tuple(cell[column] for column in CELL): cell for plan in plans for cell in _cells(plan)}
+    current = _current_fingerprints(found, plans)
+    valid = [row for row in found if row["fingerprint"] == current[_variant(row)]]
+    stale = tuple(row["path"] for row in found if row["fingerprint"] != current[_variant(row)])
+    rows = pd.DataFrame(valid, columns=[*CELL, *_EXTRA]).drop_duplicates(CELL)
+    have = {tuple(row) for row in rows[CELL].itertuples(index=False)}
+    missing = [row for key, row in planned.items() if key not in have]
+    for row in missing:
+        cell = Cell(*(row[field.name] for field in fields(Cell)))
+        failed = results.has_failed(root, cell, row["recipe"], row["fingerprint"])
+        row["state"] = "failed" if failed else "missing"
+    frames = [rows, *(read_table(table) for table in tables)]
+    rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+    if rows.empty:
+        planned_note = f" yet ({len(missing)} cells are planned)" if missing else ""
+        raise PaiBenchError(
+            f"there is no finished result in {root}{planned_note}",
+            "run pai-bench sweep first, or name the folder with --results, or a table with --from",
+        )
+    return Collection(rows, pd.DataFrame(missing, columns=[*CELL, "state"]), stale, damaged)
+
+
+_EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]
+_EXTRA += ["finished_at", "path"]
+
+
+def _read_all(paths: Iterable[Path]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    rows, damaged = [], []
+    for path in paths:
+        try:
+            row = results.read_plain(path)
+        except FileNotFoundError:
+            continue  # replaced or set aside while we read
+        except PaiBenchError as error:
+            damaged.append(error.cause)
+        else:
+            rows.append({"source": OURS, **row, "path": str(path)})
+    return rows, tuple(damaged)
+
+
+def _cells(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for cell in plan["cells"]:
+        yield {"source": OURS, **cell}
+
+
+def _variant(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["method"], row["dataset"], row["model"], row["recipe"]
+
+
+def _current_fingerprints(
+    found: Iterable[dict[str, Any]], plans: Iterable[dict[str, Any]]
+) -> dict[tuple[str, ...], str]:
+    """The fingerprint that counts: the newest plan's; where no plan is, that of the result finished last."""
+    current: dict[tuple[str, ...], str] = {}
+    for row in sorted(found, key=lambda row: row["finished_at"]):
+        current[_variant(row)] = row["fingerprint"]
+    for plan in plans:
+        for cell in _cells(plan):
+            current[_variant(cell)] = cell["fingerprint"]
+    return current
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A tidy table (.csv or .parquet) with the columns of CONTRACT and any more; its source is the file's stem.
+
+    Rows without an accuracy are left out.
+
+    Raises: PaiBenchError when the file cannot be read, columns are missing, numbers are out of range, or two rows
+        are of one cell.
+    """
+    frame = _open_table(path)
+    absent = [column for column in CONTRACT if column not in frame]
+    if absent:
+        raise PaiBenchError(f"{path} has no column {', '.join(absent)}", f"a table needs {', '.join(CONTRACT)}")
+    for column in ("sparsity", "accuracy", "seed"):
+        try:
+            frame[column] = pd.to_numeric(frame[column])
+        except (ValueError, TypeError) as error:
+            raise PaiBenchError(f"{path}: column {column} holds what is no number: {error}", "write numbers") from None
+    for column, top in (("accuracy", "1]"), ("sparsity", "1)")):
+        values = frame[column].dropna()
+        wrong = values[(values < 0) | ((values > 1) if column == "accuracy" else (values >= 1))]
+        if len(wrong):
+            raise PaiBenchError(
+                f"{path}: {column} {wrong.iloc[0]:g} (row {wrong.index[0] + 2}) is not in [0, {top}",
+                "write fractions, not per cent",
+            )
+    frame = frame.dropna(subset=CONTRACT).copy()
+    for column in ("method", "dataset", "model"):
+        frame[column] = frame[column].astype(str)
+    frame["seed"] = frame["seed"].astype(int)
+    frame["source"] = path.stem
+    # Two recipes are never averaged; a table without recipes has one of its own.
+    frame["recipe"] = frame["recipe"].astype(str) if "recipe" in frame else ""
+    frame["status"] = frame["status"].astype(str) if "status" in frame else "ok"
+    repeated = frame[frame.duplicated(CELL)]
+    if len(repeated):
+        row = repeated.iloc[0]
+        raise PaiBenchError(
+            f"{path}: row {repeated.index[0] + 2} repeats {row.method}, {row.dataset}, {row.model},"
+            f" sparsity {row.sparsity:g}, seed {row.seed}",
+            "keep one row a cell, or add a column recipe that tells them apart",
+        )
+    return frame
+
+
+def _open_table(path: Path) -> pd.DataFrame:
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise PaiBenchError(f"table {path} is neither .csv nor .parquet", "give one of these to --from")
+    try:
+        frame: pd.DataFrame = readers[path.suffix](path)
+    except FileNotFoundError:
+        raise PaiBenchError(f"table {path} does not exist", "give the path of a .csv or .parquet file to --from") from None
+    except ImportError:
+        raise PaiBenchError(f"{path} needs pyarrow to be read", "run: pip install 'pai-bench[parquet]'") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        reason = str(error).strip().splitlines()[0]
+        raise PaiBenchError(f"table {path} cannot be read: {reason}", "give a table that pandas can read") from None
+    return frame

@@ -1,0 +1,126 @@
+"""The table of a paper: mean ± sample deviation with n, as Markdown and LaTeX; and every number as CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from pai_bench.analysis.statistics import PANEL
+
+NONE = "–"
+
+
+def panel_title(dataset: str, model: str, recipe: str) -> str:
+    """The name of a panel."""
+    return " · ".join(part for part in (dataset, model, recipe) if part)
+
+
+def series_label(method: str, source: str, several_sources: bool) -> str:
+    """The name of a series; where results of several sources meet, those of tables say which."""
+    return f"{method} [{source}]" if source and several_sources else method
+
+
+def per_cent(sparsity: float) -> str:
+    """A sparsity as per cent without superfluous digits, but never rounded to 100."""
+    for digits in range(1, 12):
+        text = f"{100 * sparsity:.{digits}f}".rstrip("0").rstrip(".")
+        if digits >= 2 and abs(float(text) / 100 - sparsity) < 0.002 * (1 - sparsity):
+            return text
+        if math.isclose(float(text) / 100, sparsity, abs_tol=1e-12):
+            return text
+    return repr(100 * sparsity)
+
+
+def csv(summary: pd.DataFrame) -> pd.DataFrame:
+    """All points with their numbers; accuracies are fractions."""
+    table = summary.copy()
+    table.insert(table.columns.get_loc("sparsity") + 1, "density", 1 - table["sparsity"])
+    return table.round({"density": 12})
+
+
+def markdown(summary: pd.DataFrame) -> str:
+    """One table a panel: a line a series, the dense reference first, a column a sparsity."""
+    parts = []
+    for title, columns, lines in _panels(summary):
+        head = ["sparsity (%)", *columns]
+        body = [[label, *(_text(point, "±") for point in points)] for label, points in lines]
+        widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+        rows = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+                for row in [head, *body]]  # fmt: skip
+        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+        parts.append("\n".join([f"### {title}", "", rows[0], rule, *rows[1:]]))
+    return "\n\n".join([*parts, NOTE]) + "\n"
+
+
+NOTE = (
+    "Test accuracy (%) after the last epoch: mean ± sample standard deviation over seeds (n). "
+    "(2 of 3): results are missing; c, d: that many runs with a collapsed layer, diverged."
+)
+
+
+def latex(summary: pd.DataFrame) -> str:
+    """The same as a booktabs table a panel, to be \\input."""
+    parts = []
+    for title, columns, lines in _panels(summary):
+        heads = " & ".join(["Sparsity (\\%)", *(f"{column}" for column in columns)])
+        body = [
+            " & ".join([_escape(label), *(_text(point, "\\pm") for point in points)]) + r" \\" for label, points in lines
+        ]
+        parts += [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escape(title)}. {_LATEX_NOTE}}}",
+            rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
+            r"\toprule",
+            heads + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
+
+
+_LATEX_NOTE = (
+    NOTE.replace("%", r"\%").replace("±", r"$\pm$").replace("(n)", "($n$)").replace("c, d:", r"\emph{c}, \emph{d}:")
+)
+
+
+def _panels(summary: pd.DataFrame) -> Iterator[tuple[str, list[str], list[tuple[str, list[Any]]]]]:
+    """(title, sparsities in per cent, [(label, point or None by sparsity)]) of each panel."""
+    for key, panel in summary.groupby(PANEL, sort=False):
+        several = panel["source"].nunique() > 1
+        sparsities = sorted(panel["sparsity"].unique())
+        lines = []
+        for (source, method), series in panel.groupby(["source", "method"], sort=False):
+            points = {point.sparsity: point for point in series.itertuples()}
+            lines.append((series_label(method, source, several), [points.get(sparsity) for sparsity in sparsities]))
+        yield panel_title(*key), [per_cent(sparsity) for sparsity in sparsities], lines
+
+
+def _text(point: Any, plus_minus: str) -> str:
+    """One entry: "93.26 ± 0.12 (3)"."""
+    math_mode = plus_minus.startswith("\\")
+    dash = "--" if math_mode else NONE
+    if point is None:
+        return ""
+    n = f"{point.n} of {point.planned}" if point.planned > point.n else f"{point.n}"
+    if point.n == 0:
+        return f"{dash} ({n})"
+    value = f"{100 * point.mean:.2f}"
+    if point.n > 1:
+        value += f" {plus_minus} {100 * point.std:.2f}"
+    marks = [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
+    text = f"${value}$" if math_mode else value
+    return " ".join([text, f"({', '.join([n, *marks])})"])
+
+
+def _escape(text: str) -> str:
+    for symbol in "&%$#_{}":
+        text = text.replace(symbol, "\\" + symbol)
+    return text.replace("·", r"$\cdot$")
