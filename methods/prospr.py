@@ -33,9 +33,13 @@ class ProsPr:
 
     def __post_init__(self) -> None:
         if self.variant not in ("full", "first_order"):
-            raise PaiBenchError(f"prospr:variant takes 'full' or 'first_order', not {self.variant!r}", "name one of the two")
+            raise PaiBenchError(
+                f"prospr:variant takes 'full' or 'first_order', not {self.variant!r}", "name one of the two"
+            )
         if self.steps < 0:
-            raise PaiBenchError(f"prospr:steps must be 0 or more, not {self.steps}", "write for instance prospr:steps=3")
+            raise PaiBenchError(
+                f"prospr:steps must be 0 or more, not {self.steps}", "write for instance prospr:steps=3"
+            )
 
     def batches_needed(self) -> int:
         return self.steps + 1 if self.new_batches else 1

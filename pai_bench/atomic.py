@@ -27,7 +27,7 @@ def replacing(place: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, place)
+        temporary.replace(place)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -169,7 +169,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     for item in _items("--seeds", text):
         match = re.fullmatch(r"(\d{1,18})(?:\s*-\s*(\d{1,18}))?", item)
         if not match:
-            raise PaiBenchError(f"--seeds {text!r}: {item!r} is not a seed", "write whole numbers from 0 on, as in 0-4,7")
+            raise PaiBenchError(
+                f"--seeds {text!r}: {item!r} is not a seed", "write whole numbers from 0 on, as in 0-4,7"
+            )
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise PaiBenchError(f"--seeds {text!r}: the range {item} is reversed", f"did you mean {last}-{first}?")
@@ -208,7 +210,9 @@ def _sparsities(
         except ValueError:
             value = math.nan
         if math.isnan(value):
-            raise PaiBenchError(f"{option} {text!r}: {item!r} is not a number", f"write numbers {allowed}, as in 0.9,0.98")
+            raise PaiBenchError(
+                f"{option} {text!r}: {item!r} is not a number", f"write numbers {allowed}, as in 0.9,0.98"
+            )
         if per_cent or not valid(value) or math.isinf(value):
             # Only fractions are mistaken for per cent; a compression has no such reading.
             mistaken = (per_cent or 1 < value < 100) and valid(value / 100) and option != "--compressions"
@@ -248,7 +252,9 @@ class Filter:
         for item in _items("--filter", text):
             match = re.fullmatch(r"(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+)", item)
             if not match:
-                raise PaiBenchError(f"--filter {text!r}: {item!r} cannot be read", "write for instance method=snip,seed<3")
+                raise PaiBenchError(
+                    f"--filter {text!r}: {item!r} cannot be read", "write for instance method=snip,seed<3"
+                )
             field, comparison, value = match.groups()
             if field not in _FIELDS:
                 if clauses and clauses[-1][0] == "method" and ":" in clauses[-1][2]:
@@ -259,7 +265,9 @@ class Filter:
                 try:
                     float(value)
                 except ValueError:
-                    raise PaiBenchError(f"--filter {text!r}: {value!r} is not a number", f"compare {field} with one") from None
+                    raise PaiBenchError(
+                        f"--filter {text!r}: {value!r} is not a number", f"compare {field} with one"
+                    ) from None
             elif comparison not in ("=", "!="):
                 raise PaiBenchError(f"--filter {text!r}: {field} has no order", f"use {field}=… or {field}!=…")
             clauses.append((field, comparison, value))

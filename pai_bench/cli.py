@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-
 from typer.exceptions import TyperException
 
 from pai_bench import __version__
@@ -30,11 +29,14 @@ messages = Console(stderr=True, soft_wrap=True)
 FAILED, USAGE, INCOMPLETE, INTERRUPTED = 1, 2, 3, 130
 
 Results = Annotated[
-    Path | None, typer.Option("--results", envvar="PAI_BENCH_RESULTS", help="Folder of the results.  [default: results]")
+    Path | None,
+    typer.Option("--results", envvar="PAI_BENCH_RESULTS", help="Folder of the results.  [default: results]"),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", envvar="PAI_BENCH_DATA", help="Folder of the data sets.  [default: ~/.cache/pai-bench/data]"),
+    typer.Option(
+        "--data-dir", envvar="PAI_BENCH_DATA", help="Folder of the data sets.  [default: ~/.cache/pai-bench/data]"
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file that registers methods or models; may be repeated.")
@@ -74,8 +76,8 @@ def _read_settings(path: Path, allowed: set[str]) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in allowed:
-            error = unknown("key", key, allowed)
-            raise PaiBenchError(f"{path}: {error.cause}", error.remedy)
+            complaint = unknown("key", key, allowed)
+            raise PaiBenchError(f"{path}: {complaint.cause}", complaint.remedy)
         settings[name] = ",".join(str(item) for item in value) if isinstance(value, list) else value
     return settings
 
@@ -99,9 +101,7 @@ def sweep(
         typer.Option(envvar="PAI_BENCH_METHODS", help="For instance snip,prospr:steps=10,lr=0.5.  [default: all]"),
     ] = None,
     datasets: Annotated[str, typer.Option(envvar="PAI_BENCH_DATASETS", help="For instance digits,cifar10.")] = "digits",
-    models: Annotated[
-        str | None, typer.Option(envvar="PAI_BENCH_MODELS", help="[default: the data set's own]")
-    ] = None,
+    models: Annotated[str | None, typer.Option(envvar="PAI_BENCH_MODELS", help="[default: the data set's own]")] = None,
     recipe: Annotated[
         str | None, typer.Option(envvar="PAI_BENCH_RECIPE", help="Training recipe.  [default: the data set's own]")
     ] = None,
@@ -120,11 +120,15 @@ def sweep(
         str | None, typer.Option("--filter", help="Only these cells, for instance 'method=snip,sparsity>=0.95'.")
     ] = None,
     retry: Annotated[str | None, typer.Option(help="'failed': run failed cells again.")] = None,
-    redo: Annotated[bool, typer.Option("--redo", help="Run cells again that are done; new results replace old.")] = False,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Run cells again that are done; new results replace old.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     workers: Annotated[
         int | None,
-        typer.Option(envvar="PAI_BENCH_WORKERS", min=1, help="Worker processes.  [default: one a GPU, else one a core]"),
+        typer.Option(
+            envvar="PAI_BENCH_WORKERS", min=1, help="Worker processes.  [default: one a GPU, else one a core]"
+        ),
     ] = None,
     results: Results = None,
     data_dir: DataDir = None,
@@ -167,7 +171,9 @@ def sweep(
 @app.command()
 def report(
     results: Results = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to.  [default: report in the results folder]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to.  [default: report in the results folder]")
+    ] = None,
     tables: Annotated[
         list[Path] | None, typer.Option("--from", help="Tidy .csv or .parquet table to read as well; may be repeated.")
     ] = None,

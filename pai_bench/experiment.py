@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,7 +70,9 @@ class Laboratory:
     @staticmethod
     def shares_scores(scorer: Scorer) -> bool:
         """Whether one score vector of the method serves every sparsity: one round, and no quotas of its own."""
-        return int(getattr(scorer, "rounds", 1)) == 1 and not hasattr(scorer, "quotas") and getattr(scorer, "prunes", True)
+        return (
+            int(getattr(scorer, "rounds", 1)) == 1 and not hasattr(scorer, "quotas") and getattr(scorer, "prunes", True)
+        )
 
     def dataset(self, name: str) -> datasets.Dataset:
         """The data set, on the device; the one used last stays loaded."""

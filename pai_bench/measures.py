@@ -69,9 +69,7 @@ def flops(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...])
         assert isinstance(weight, Tensor)
         transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
         # Each weight is used once per position of the output (of the input, when transposed).
-        channels = 1 if isinstance(module, nn.Linear) else weight.shape[0 if not transposed else 0]
-        positions = (inputs[0] if transposed else output).numel()
-        positions //= module.out_features if isinstance(module, nn.Linear) else channels
+        positions = (inputs[0] if transposed else output).numel() // weight.shape[0]
         totals[0] += 2 * positions * weight.numel()
         mask = masks.get(names[id(weight)])
         totals[1] += 2 * positions * (weight.numel() if mask is None else int(mask.sum()))
@@ -101,7 +99,7 @@ def measured(device: torch.device) -> Iterator[Cost]:
     if cuda:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        start = torch.cuda.memory_allocated(device)
+        start: int | None = torch.cuda.memory_allocated(device)
     else:
         start = _reset_peak()
     began = time.perf_counter()
@@ -112,7 +110,7 @@ def measured(device: torch.device) -> Iterator[Cost]:
             torch.cuda.synchronize(device)
         cost.seconds = time.perf_counter() - began
         if cuda:
-            cost.peak_bytes = torch.cuda.max_memory_allocated(device) - start
+            cost.peak_bytes = torch.cuda.max_memory_allocated(device) - (start or 0)
         elif start is not None:
             peak = _status("VmHWM")
             cost.peak_bytes = None if peak is None else max(0, peak - start)

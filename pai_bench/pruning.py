@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ def to_masks(
     flat = torch.cat([scores[key].flatten() for key in masks])
     alive = torch.cat([masks[key].flatten() for key in masks])
     chosen = select(flat, torch.ones_like(alive) if revives else alive, density, kept)
-    parts = chosen.split([mask.numel() for mask in masks.values()])
+    parts = torch.tensor_split(chosen, list(accumulate(mask.numel() for mask in masks.values()))[:-1])
     return {key: part.view_as(mask) for (key, mask), part in zip(masks.items(), parts, strict=True)}
 
 
@@ -223,7 +224,7 @@ def reset_parameters(model: nn.Module) -> None:
 def _undisturbed(seed: int) -> Iterator[None]:
     """Leave every global random state as it was; inside (dropout, a loader that shuffles) it follows from the seed."""
     python, legacy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         random.seed(seed)

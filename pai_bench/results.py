@@ -127,7 +127,7 @@ def write(root: Path, result: Result, masks: Mapping[str, NDArray[np.bool_]]) ->
     shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
     packed = {name: np.packbits(mask) for name, mask in masks.items()}
     with replacing(masks_path(place)) as file:
-        np.savez_compressed(file, __shapes__=np.array(shapes), **packed)
+        np.savez_compressed(file, __shapes__=np.array(shapes), **packed)  # type: ignore[arg-type]
     write_json(place, asdict(result))
     return place
 
@@ -198,7 +198,7 @@ def set_aside(place: Path) -> Path:
         aside = place.with_name(f"{place.name}.damaged-{number}")
         if not aside.exists():
             break
-    os.replace(place, aside)
+    place.rename(aside)
     return aside
 
 
@@ -224,7 +224,7 @@ def state(root: Path, cell: Cell, recipe: str, fingerprint: str) -> str:
         return "failed"
     with suppress(FileNotFoundError, NotADirectoryError):
         prefix = _name(cell, recipe)
-        for name in os.listdir(place.parent):
+        for name in os.listdir(place.parent):  # noqa: PTH208 - names alone, from folders of thousands
             if name.startswith(prefix) and re.fullmatch(r"[0-9a-f]{8}\.json", name[len(prefix) :]):
                 return "stale"
     return "missing"

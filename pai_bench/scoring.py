@@ -147,8 +147,10 @@ class Problem:
     def forward(self, inputs: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """The model's outputs, with `params` in the place of its parameters of those names; differentiable in both."""
         if params is None:
-            return self.model(inputs)
-        return torch.func.functional_call(self.model, dict(params), (inputs,))
+            outputs: Tensor = self.model(inputs)
+        else:
+            outputs = torch.func.functional_call(self.model, dict(params), (inputs,))
+        return outputs
 
     def train_mode(self, bn: str) -> None:
         """Put the copy in the mode of a method's option `bn`: "train" (batch statistics) or "eval" (running ones).

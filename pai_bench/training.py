@@ -64,7 +64,7 @@ class MaskedGradients:
     def __call__(self) -> None:
         """Mask the gradients that a backward pass has just left."""
         if self._weights:
-            torch._foreach_mul_([weight.grad for weight in self._weights], self._masks)
+            torch._foreach_mul_([weight.grad for weight in self._weights], self._masks)  # type: ignore[misc,arg-type]
 
     def intact(self) -> bool:
         """Whether every pruned weight is exactly zero."""
@@ -110,7 +110,7 @@ def train(
                 group["lr"] = learning_rate(settings, epoch, step, steps)
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(model(x), y)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             masked()
             optimizer.step()
             total += loss.detach() * len(y)

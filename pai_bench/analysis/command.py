@@ -27,6 +27,7 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
     summary = summarise(collection)
     folder = out or resolved / "report"
     check_writable(folder, "--out")
+    complete = len(collection.missing) == 0
     files = write(collection, summary, folder)
     for line in status_lines(collection):
         messages.print(line, highlight=False, markup=False)
@@ -34,7 +35,7 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
         points = json.loads(tables.csv(summary).to_json(orient="records"))
         missing = json.loads(collection.missing.to_json(orient="records"))
         content = {
-            "complete": collection.missing.empty,
+            "complete": complete,
             "files": [str(path) for path in files],
             "points": points,
             "missing": missing,
@@ -45,7 +46,7 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
     else:
         for path in files:
             print(path)
-    return collection.missing.empty
+    return complete
 
 
 def status_lines(collection: Collection) -> list[str]:

@@ -21,7 +21,7 @@ from pai_bench.analysis.style import DENSE_STYLE, Style, styles
 from pai_bench.analysis.tables import panel_title, per_cent, series_label
 from pai_bench.cells import DENSE
 
-_RC = {
+_RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType: editors and publishers refuse Type 3
     "ps.fonttype": 42,
     "font.family": "DejaVu Sans",

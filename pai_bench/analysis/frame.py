@@ -157,7 +157,9 @@ def _open_table(path: Path) -> pd.DataFrame:
     try:
         frame: pd.DataFrame = readers[path.suffix](path)
     except FileNotFoundError:
-        raise PaiBenchError(f"table {path} does not exist", "give the path of a .csv or .parquet file to --from") from None
+        raise PaiBenchError(
+            f"table {path} does not exist", "give the path of a .csv or .parquet file to --from"
+        ) from None
     except ImportError:
         raise PaiBenchError(f"{path} needs pyarrow to be read", "run: pip install 'pai-bench[parquet]'") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

@@ -67,7 +67,8 @@ def latex(summary: pd.DataFrame) -> str:
     for title, columns, lines in _panels(summary):
         heads = " & ".join(["Sparsity (\\%)", *(f"{column}" for column in columns)])
         body = [
-            " & ".join([_escape(label), *(_text(point, "\\pm") for point in points)]) + r" \\" for label, points in lines
+            " & ".join([_escape(label), *(_text(point, "\\pm") for point in points)]) + r" \\"
+            for label, points in lines
         ]
         parts += [
             r"\begin{table}",

@@ -272,7 +272,12 @@ def _check(recipe: Recipe, where: str) -> None:
         ("train.warmup_epochs", train.warmup_epochs, 0 <= train.warmup_epochs < train.epochs, "in [0, epochs)"),
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
         ("data.padding", data.padding, not_negative(data.padding), "0 or more"),
-        ("data.std", data.std, all(map(positive, data.std)) and len(data.std) == len(data.mean), "above 0, as many as mean"),
+        (
+            "data.std",
+            data.std,
+            all(map(positive, data.std)) and len(data.std) == len(data.mean),
+            "above 0, as many as mean",
+        ),
         ("scoring.batch_size", scoring.batch_size, positive(scoring.batch_size), "1 or more"),
         ("scoring.batches", scoring.batches, positive(scoring.batches), "1 or more"),
         ("scoring.dtype", scoring.dtype, scoring.dtype in DTYPES, " or ".join(DTYPES)),

@@ -97,7 +97,9 @@ def expand(request: Request) -> list[Run]:
         )
         runs += [Run(cell, recipe) for cell in cells if request.filter is None or request.filter.matches(cell)]
     if not runs:
-        raise PaiBenchError("the filter leaves no cell of the plan", "widen --filter; --dry-run shows the plan without it")
+        raise PaiBenchError(
+            "the filter leaves no cell of the plan", "widen --filter; --dry-run shows the plan without it"
+        )
     return runs
 
 
@@ -125,7 +127,9 @@ def check(runs: Sequence[Run], data_root: Path | None) -> None:
         try:
             network = models.build(model, info.channels, info.size, info.classes)
         except (RuntimeError, ValueError) as error:
-            raise PaiBenchError(f"model {model} cannot be built for {dataset}: {error}", "choose another model") from error
+            raise PaiBenchError(
+                f"model {model} cannot be built for {dataset}: {error}", "choose another model"
+            ) from error
         prunable(network)
     for run in {run.cell.method: run for run in runs}.values():
         if not registry.is_builtin(run.cell.spec.name):
@@ -188,7 +192,15 @@ def jobs(plan: Plan) -> list[Job]:
 
     def order(run: Run) -> tuple[Any, ...]:
         cell = run.cell
-        return (cell.dataset, cell.model, run.recipe.name, cell.method != "dense", cell.seed, cell.method, cell.sparsity)
+        return (
+            cell.dataset,
+            cell.model,
+            run.recipe.name,
+            cell.method != "dense",
+            cell.seed,
+            cell.method,
+            cell.sparsity,
+        )
 
     return [Job(tuple(group)) for group in _grouped(sorted((p.run for p in plan.todo), key=order))]
 

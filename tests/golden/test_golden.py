@@ -45,10 +45,16 @@ def read(name: str) -> Case:
     meta = json.loads(str(arrays.pop("meta")))
     architecture = meta["architecture"]["name"].split()[0]
     model = nets.build(architecture)
-    stored = {key.partition("/")[2]: torch.from_numpy(v) for key, v in arrays.items() if key[:6] in ("param/", "buffer")}
+    stored = {
+        key.partition("/")[2]: torch.from_numpy(v) for key, v in arrays.items() if key[:6] in ("param/", "buffer")
+    }
     if architecture == "lenet300":
-        stored = {f"w{i}.{kind}": stored[f"{key}{i}"].t() for i in (1, 2, 3) for kind, key in (("weight", "w"), ("bias", "b"))}
-    stored |= {key.partition("/")[2]: torch.from_numpy(v) for key, v in arrays.items() if key.startswith("reinit_param/")}
+        stored = {
+            f"w{i}.{kind}": stored[f"{key}{i}"].t() for i in (1, 2, 3) for kind, key in (("weight", "w"), ("bias", "b"))
+        }
+    stored |= {
+        key.partition("/")[2]: torch.from_numpy(v) for key, v in arrays.items() if key.startswith("reinit_param/")
+    }
     nets.load(model, stored)
     count = sum(key[0] == "x" and key[1:].isdigit() for key in arrays)
     batches = [(torch.from_numpy(arrays[f"x{i}"]), torch.from_numpy(arrays[f"y{i}"]).long()) for i in range(count)]

@@ -17,8 +17,6 @@ from pai_bench.allocation import apportion, erdos_renyi_kernel
 from .nets import batches, flat, tiny
 
 
-
-
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
 

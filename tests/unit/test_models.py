@@ -81,31 +81,6 @@ def test_tiny_imagenet_takes_the_same_network(name: str) -> None:
         assert large.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 10)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_second_derivatives_are_right(name: str) -> None:
-    model = network(name).double()
-    models.initialise(model, "torch", 0)
-    x, y = images(name).double(), torch.tensor([0, 1, 2, 3])
-    start = {key: p.detach().clone() for key, p in model.named_parameters()}
-    generator = torch.Generator().manual_seed(1)
-    toward = {key: torch.randn(p.shape, generator=generator, dtype=p.dtype) for key, p in start.items()}
-
-    def gradient(step: float, graph: bool = False) -> tuple[Tensor, list[Tensor]]:
-        params = {key: (p + step * toward[key]).requires_grad_() for key, p in start.items()}
-        loss = nn.functional.cross_entropy(torch.func.functional_call(model, params, (x,)), y)
-        grads = torch.autograd.grad(loss, list(params.values()), create_graph=graph)
-        slope = sum((g * t).sum() for g, t in zip(grads, toward.values(), strict=True))
-        assert isinstance(slope, Tensor)
-        return slope, list(params.values())
-
-    slope, leaves = gradient(0.0, graph=True)
-    second = torch.autograd.grad(slope, leaves)
-    exact = float(sum((h * t).sum() for h, t in zip(second, toward.values(), strict=True)))
-    step = 1e-7
-    numeric = float((gradient(step)[0] - gradient(-step)[0]) / (2 * step))
-    assert numeric == pytest.approx(exact, rel=2e-3)
-
-
 def ours(name: str) -> str:
     """Our name for a parameter of the golden ResNet-20, which counts its blocks through."""
     head, _, rest = name.partition(".")
@@ -187,7 +162,16 @@ def test_initialising_resets_the_norms(scheme: str) -> None:
     norm = model.get_submodule("bn1")
     assert isinstance(norm, nn.BatchNorm2d)
     fresh = nn.BatchNorm2d(16).state_dict()
-    assert all(torch.equal(value, fresh[key]) for key, value in norm.state_dict().items())
+    drawn = {"weight"} if scheme == "openlth" else set()
+    assert all(torch.equal(value, fresh[key]) for key, value in norm.state_dict().items() if key not in drawn)
+
+
+def test_openlth_draws_the_norms_weights_in_the_unit_interval() -> None:
+    model = network("resnet20-conv")
+    models.initialise(model, "openlth", 0)
+    weights = torch.cat([m.weight.detach() for m in model.modules() if isinstance(m, nn.BatchNorm2d)])
+    assert float(weights.min()) >= 0 and float(weights.max()) < 1
+    assert float(weights.mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def spread(weight: Tensor) -> float:
@@ -199,6 +183,8 @@ def spread(weight: Tensor) -> float:
     [
         ("torch", "vgg16-bn", math.sqrt(1 / 3 / (512 * 9)), math.sqrt(1 / 3 / 512), True),
         ("kaiming-normal-fan-in", "vgg16-bn", math.sqrt(2 / (512 * 9)), math.sqrt(2 / 512), False),
+        ("ntk-sap", "vgg16-bn", math.sqrt(2 / (512 * 9)), math.sqrt(2 / 512), True),
+        ("openlth", "resnet20-conv", math.sqrt(2 / (64 * 9)), math.sqrt(2 / 64), True),
         ("grasp", "vgg16-bn", math.sqrt(2 / (512 * 9)), 0.01, False),
         ("prospr", "vgg16-bn", math.sqrt(2 / (512 * 9)), math.sqrt(1 / 3 / 512), True),
         ("prospr", "resnet20", math.sqrt(2 / (64 * 9)), math.sqrt(2 / 64), True),
@@ -216,7 +202,7 @@ def test_schemes_have_the_spread_they_are_named_for(
     bias = list(model.parameters())[-1]
     assert bool(bias.any()) == linear_bias
     conv_biases = [m.bias for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
-    assert all(bool(b.any()) == (scheme == "torch") for b in conv_biases)
+    assert all(bool(b.any()) == (scheme in ("torch", "ntk-sap")) for b in conv_biases)
 
 
 def test_fan_out_and_fan_in_differ_where_the_width_changes() -> None:
