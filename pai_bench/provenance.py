@@ -12,8 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGE = Path(__file__).resolve().parent
-PACKAGES = ("pai-bench", "torch", "torchvision", "numpy")
+PACKAGES = ("pai-bench", "torchvision", "numpy")
 
 
 @cache
@@ -53,7 +55,8 @@ def _commit() -> tuple[str | None, str | None]:
 
 @cache
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    # torch says which build it is, which its package metadata does not.
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
     for name in PACKAGES:
         try:
             found[name] = version(name)

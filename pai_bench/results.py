@@ -182,7 +182,7 @@ def read_masks(result_path: Path) -> dict[str, NDArray[np.bool_]]:
     """
     place = masks_path(result_path)
     try:
-        with np.load(place, allow_pickle=False) as content:
+        with place.open("rb") as file, np.load(file, allow_pickle=False) as content:
             shapes = json.loads(str(content["__shapes__"]))
             return {
                 name: np.unpackbits(content[name], count=math.prod(shape)).reshape(shape).astype(bool)

@@ -78,7 +78,7 @@ def _figure(summary: pd.DataFrame) -> Iterator[Figure]:
         last = [label for label in (_BAD, _PARTIAL, _ABSENT) if label in legend]
         order = [label for label in legend if label not in last] + last
         figure.legend([legend[label] for label in order], order, loc="outside right upper", handlelength=3.2)
-        note = f"Mean over seeds, {number_of_seeds(summary)}; band: ± 1 sample standard deviation."
+        note = f"Mean over seeds, {number_of_seeds(summary)}; band or bar: ± 1 sample standard deviation."
         figure.supxlabel(note, fontsize=6.5, color="#444444")
         yield figure
 
@@ -86,6 +86,7 @@ def _figure(summary: pd.DataFrame) -> Iterator[Figure]:
 def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: dict[str, Line2D]) -> None:
     several = panel["source"].nunique() > 1
     ax.set_xscale("log")
+    _label_sparsities(ax, panel)
     absent: list[tuple[float, str]] = []
     for (source, method), points in panel.groupby(["source", "method"], sort=False):
         label = series_label(method, source, several)
@@ -111,13 +112,18 @@ def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: dict[s
         height = 0.02 + 0.05 * sum(density == other for other, _ in absent[:place])
         ax.plot(density, height, marker="$?$", color=color, ms=4.5, ls="", transform=ax.get_xaxis_transform(), zorder=5)
         legend.setdefault(_ABSENT, Line2D([], [], ls="", marker="$?$", color="#444444", ms=4.5))
-    _label_sparsities(ax, panel)
+    # A band may leave what accuracy can be; the axis does not follow it.
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -1), min(high, 101))
 
 
 def _series(ax: Axes, points: pd.DataFrame, look: Style, foreign: bool) -> Line2D:
     """One method's line and band; what other code measured is drawn thinner."""
     density, mean, std = 1 - points["sparsity"], 100 * points["mean"], 100 * points["std"].fillna(0)
-    ax.fill_between(density, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0, zorder=2)
+    if len(points) == 1:  # a band has no width
+        ax.errorbar(density, mean, std, color=look.color, capsize=2, linewidth=0.8, zorder=2)
+    else:
+        ax.fill_between(density, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0, zorder=2)
     (line,) = ax.plot(
         density,
         mean,
@@ -152,6 +158,3 @@ def _label_sparsities(ax: Axes, panel: pd.DataFrame) -> None:
     ax.xaxis.set_major_formatter(FixedFormatter(list(shown.values())))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(math.exp(left + 0.05 * span), math.exp(right - 0.05 * span))
-    # A band may leave what accuracy can be; the axis does not follow it.
-    low, high = ax.get_ylim()
-    ax.set_ylim(max(low, -1), min(high, 101))

@@ -1,0 +1,310 @@
+"""The report: what counts, what is missing, and whether the numbers and figures say so."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from pai_bench import results
+from pai_bench.analysis import figures, tables
+from pai_bench.analysis.command import run
+from pai_bench.analysis.frame import collect, read_table
+from pai_bench.analysis.statistics import summarise
+from pai_bench.analysis.style import KNOWN, styles
+from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
+from tests.unit.test_results import result
+
+QUIET = Console(file=io.StringIO())
+ACCURACIES = {0: 0.80, 1: 0.83, 2: 0.89}
+
+
+def put(root: Path, method: str = "snip", sparsity: float = 0.9, seed: int = 0, **changes: object) -> Path:
+    accuracy = changes.pop("accuracy", ACCURACIES.get(seed, 0.5) - sparsity / 10)
+    mine = {"method": method, "sparsity": sparsity, "seed": seed, "accuracy": accuracy, **changes}
+    return results.write(root, result(**mine), {})
+
+
+def plan(root: Path, name: str, cells: list[Cell], fingerprint: str = result().fingerprint) -> None:
+    lines = [{**vars(cell), "recipe": "quick", "fingerprint": fingerprint} for cell in cells]
+    results.write_plan(root, f"{name}.json", {"created": name, "cells": lines})
+
+
+def cell(method: str = "snip", sparsity: float = 0.9, seed: int = 0) -> Cell:
+    return Cell(method, "digits", "conv8", sparsity, seed)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two methods and the dense reference, three seeds, two sparsities; all there."""
+    for seed in ACCURACIES:
+        put(tmp_path, "dense", 0.0, seed)
+        for method in ("snip", "random"):
+            for sparsity in (0.9, 0.98):
+                put(tmp_path, method, sparsity, seed)
+    return tmp_path
+
+
+def test_points_have_n_mean_and_sample_deviation(root: Path) -> None:
+    summary = summarise(collect(root))
+    point = summary[(summary.method == "snip") & (summary.sparsity == 0.9)].iloc[0]
+    expected = np.array(list(ACCURACIES.values())) - 0.09
+    assert (point.n, point.planned) == (3, 3)
+    assert point["mean"] == pytest.approx(expected.mean())
+    assert point["std"] == pytest.approx(expected.std(ddof=1))
+    assert summary.method.iloc[0] == "dense"
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    put(tmp_path)
+    summary = summarise(collect(tmp_path))
+    assert summary["n"].tolist() == [1] and np.isnan(summary["std"].iloc[0])
+    assert "71.00 (1)" in tables.markdown(summary)
+
+
+def test_missing_cells_are_those_of_the_plans(root: Path) -> None:
+    plan(root, "1", [cell(seed=seed) for seed in range(4)] + [cell("erk")])
+    results.write_failure(root, cell("erk"), "quick", result().fingerprint, cause="boom", traceback="")
+    collection = collect(root)
+    assert collection.missing[["method", "seed", "state"]].values.tolist() == [
+        ["snip", 3, "missing"],
+        ["erk", 0, "failed"],
+    ]
+    markdown = tables.markdown(summarise(collection))
+    assert "(3 of 4)" in markdown and "– (0 of 1)" in markdown
+
+
+def test_stale_results_are_named_and_never_mixed(root: Path) -> None:
+    old = put(root, "snip", 0.9, 5, fingerprint="f" * 16, finished_at="2020-01-01T00:00:00+00:00")
+    # Without a plan the newest settings count.
+    assert collect(root).stale == (str(old),)
+    plan(root, "1", [cell()], fingerprint="f" * 16)
+    plan(root, "2", [cell()])
+    collection = collect(root)
+    assert collection.stale == (str(old),)
+    assert 5 not in set(collection.rows.seed)
+    # A newer plan with the old settings turns it round, for this method alone.
+    plan(root, "3", [cell(seed=5)], fingerprint="f" * 16)
+    collection = collect(root)
+    snip = collection.rows[collection.rows.method == "snip"]
+    assert snip.seed.tolist() == [5]
+    assert len(collection.stale) == 6
+    assert (collection.rows.method == "random").sum() == 6
+
+
+def test_damaged_files_are_named_and_not_counted(root: Path) -> None:
+    place = put(root, "erk")
+    place.write_text(place.read_text()[:100])
+    collection = collect(root)
+    assert "erk" not in set(collection.rows.method)
+    assert len(collection.damaged) == 1 and str(place) in collection.damaged[0]
+
+
+def test_collapsed_and_diverged_runs_count_and_are_marked(root: Path) -> None:
+    put(root, "erk", seed=0, status="collapsed", accuracy=0.1)
+    put(root, "erk", seed=1, status="diverged", accuracy=0.1)
+    put(root, "erk", seed=2)
+    summary = summarise(collect(root))
+    point = summary[summary.method == "erk"].iloc[0]
+    assert (point.n, point.collapsed, point.diverged) == (3, 1, 1)
+    assert "(3, 1c, 1d)" in tables.markdown(summary)
+
+
+def test_recipes_and_models_are_never_averaged(root: Path) -> None:
+    put(root, recipe="other")
+    put(root, model="conv28")
+    summary = summarise(collect(root))
+    assert len(summary.groupby(["dataset", "model", "recipe"])) == 3
+    assert tables.markdown(summary).count("###") == 3
+
+
+def test_nothing_to_report_is_said(tmp_path: Path) -> None:
+    with pytest.raises(PaiBenchError, match="no finished result"):
+        collect(tmp_path)
+    plan(tmp_path, "1", [cell()])
+    with pytest.raises(PaiBenchError, match="1 cells are planned"):
+        collect(tmp_path)
+
+
+def tidy(**changes: object) -> pd.DataFrame:
+    columns: dict[str, object] = {
+        "method": ["snip", "snip", "theirs"],
+        "dataset": "digits",
+        "model": "conv8",
+        "sparsity": [0.9, 0.9, 0.9],
+        "seed": [0, 1, 0],
+        "accuracy": [0.7, 0.9, 0.5],
+        "note": "x",
+    }
+    return pd.DataFrame(columns | changes)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tidy_tables_of_others_join_ours(root: Path, kind: str) -> None:
+    path = root / f"lab.{kind}"
+    tidy(recipe="quick").to_csv(path, index=False) if kind == "csv" else tidy(recipe="quick").to_parquet(path)
+    summary = summarise(collect(root, [path]))
+    markdown = tables.markdown(summary)
+    assert "| snip [lab] " in markdown and "| theirs [lab]" in markdown and "| snip  " in markdown
+    assert markdown.count("###") == 1
+    lab = summary[(summary.source == "lab") & (summary.method == "snip")].iloc[0]
+    assert (lab.n, lab["mean"]) == (2, pytest.approx(0.8))
+
+
+def test_a_table_alone_needs_no_results(tmp_path: Path) -> None:
+    path = tmp_path / "lab.csv"
+    tidy().to_csv(path, index=False)
+    assert run(tmp_path / "none", tmp_path / "out", [path], False, QUIET)
+    assert "[lab]" not in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (tidy().drop(columns="seed"), "no column seed"),
+        (tidy(accuracy=[70.0, 90.0, 50.0]), r"accuracy 70 \(row 2\)"),
+        (tidy(sparsity=[0.9, 1.0, 0.9]), r"sparsity 1 \(row 3\)"),
+        (tidy(accuracy=["good", "bad", "x"]), "accuracy holds what is no number"),
+        (tidy(seed=[0, 0, 0]), "row 3 repeats snip"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, frame: pd.DataFrame, words: str) -> None:
+    frame.to_csv(tmp_path / "lab.csv", index=False)
+    with pytest.raises(PaiBenchError, match=words):
+        read_table(tmp_path / "lab.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", ""), ("a.parquet", "no parquet"), ("a.txt", "x"), ("b.csv", None)]
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(PaiBenchError, match=name):
+        read_table(tmp_path / name)
+
+
+def test_a_report_reads_what_it_wrote(root: Path) -> None:
+    run(root, root / "out", [], False, QUIET)
+    again = read_table(root / "out" / "results.csv")
+    ours = collect(root).rows
+    columns = ["method", "dataset", "model", "recipe", "sparsity", "seed", "accuracy", "status"]
+    pd.testing.assert_frame_equal(again[columns], ours[columns], check_dtype=False)
+
+
+def test_all_files_are_written_and_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(root, "1", [cell("erk")])
+    assert not run(root, None, [], False, QUIET)
+    named = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert {path.name for path in named} == {
+        *("report.md", "accuracy.pdf", "accuracy.png", "table.md", "table.tex", "table.csv", "results.csv")
+    }
+    assert all(path.parent == root / "report" and path.stat().st_size for path in named)
+    assert "erk at 90 %, seeds 0 (missing)" in (root / "report" / "report.md").read_text()
+    run(root, None, [], True, QUIET)
+    content = json.loads(capsys.readouterr().out)
+    assert content["complete"] is False and content["missing"][0]["method"] == "erk"
+    assert len(content["points"]) == 6
+
+
+def test_the_pdf_has_type_42_fonts_and_the_same_results_give_the_same_bytes(root: Path) -> None:
+    summary = summarise(collect(root))
+    pdf, png = figures.save_accuracy(summary, root / "one")
+    again, _ = figures.save_accuracy(summary, root / "two")
+    raw = pdf.read_bytes()
+    # matplotlib's name for Type 42 inside a PDF; Type 3 is what publishers refuse.
+    assert b"/CIDFontType2" in raw and b"/Type3" not in raw and b"/FontFile2" in raw
+    assert raw == again.read_bytes()
+    with Image.open(png) as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.5)
+
+
+def test_the_figure_shows_what_the_table_says(root: Path) -> None:
+    put(root, "erk", 0.9, 0, status="collapsed")
+    plan(root, "1", [cell("erk", 0.9, 1), cell("erk", 0.98, 0), cell("snip", 0.9, 0)])
+    summary = summarise(collect(root))
+    with figures._figure(summary) as figure:
+        (ax,) = figure.axes
+        lines = {line.get_color(): line for line in ax.get_lines()}
+        snip = lines[KNOWN["snip"].color]
+        expected = summary[summary.method == "snip"]
+        assert np.allclose(snip.get_xdata(), 1 - expected.sparsity)
+        assert np.allclose(snip.get_ydata(), 100 * expected["mean"])
+        assert ax.get_xscale() == "log" and ax.xaxis_inverted()
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["98", "90"]
+        bands = ax.collections
+        assert len(bands) == 3  # snip, random, and the bar of the one point of erk
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels == ["dense", "erk", "random", "snip", *(figures._BAD, figures._PARTIAL, figures._ABSENT)]
+        assert "n = 1 to 3" in figure.get_supxlabel() and "sample standard deviation" in figure.get_supxlabel()
+
+
+def test_a_panel_for_each_data_set_and_model(root: Path) -> None:
+    for model in ("a", "b", "c"):
+        put(root, model=model)
+    with figures._figure(summarise(collect(root))) as figure:
+        assert len(figure.axes) == 4
+        assert len(figure.legends) == 1
+
+
+def test_methods_look_the_same_everywhere_and_apart() -> None:
+    names = ["snip", "prospr", "prospr:steps=1", "prospr:steps=2", *(f"new-{i}" for i in range(12))]
+    looks = styles(names)
+    assert len(set(looks.values())) == len(names)
+    assert looks["snip"] == KNOWN["snip"]
+    assert looks["prospr:steps=1"].color == KNOWN["prospr"].color
+    assert styles(["new-3"])["new-3"] == styles(["snip", "new-3"])["new-3"]
+    # In grey, marker and line must do: no two methods of ours share both.
+    assert len({(look.marker, look.line) for look in KNOWN.values()}) == len(KNOWN)
+    assert len({look.marker for look in KNOWN.values()}) == len(KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "text"),
+    [(0.9, "90"), (0.98, "98"), (0.995, "99.5"), (0.437659, "43.77"), (0.5904, "59.04"), (0.0, "0"), (0.9999, "99.99")],
+)
+def test_sparsities_are_written_without_being_rounded_away(sparsity: float, text: str) -> None:
+    assert tables.per_cent(sparsity) == text
+
+
+def test_latex_is_escaped_and_balanced(root: Path) -> None:
+    put(root, "my_method:a=1", model="net_50%")
+    text = tables.latex(summarise(collect(root)))
+    assert r"my\_method:a=1" in text and r"net\_50\%" in text
+    assert not re.search(r"(?<!\\)[%_&](?=\w)", "\n".join(line for line in text.splitlines()[1:] if "&" not in line))
+    for line in text.splitlines():
+        if line.endswith(r"\\"):
+            assert line.count(" & ") in (1, 3)
+    assert text.count(r"\begin{") == text.count(r"\end{")
+
+
+def test_copies_of_a_result_count_once(root: Path) -> None:
+    place = put(root)
+    place.with_name("copy.json").write_bytes(place.read_bytes())
+    rows = collect(root).rows
+    assert len(rows) == 15
+
+
+def test_a_newer_schema_is_named_and_not_counted(root: Path) -> None:
+    put(root, "erk", schema=results.SCHEMA + 1)
+    collection = collect(root)
+    assert "newer pai-bench" in collection.damaged[0]
+    assert "erk" not in set(collection.rows.method)
+
+
+def test_results_need_not_be_whole_to_be_replaced(root: Path) -> None:
+    """A result may be replaced while a report reads; the newest file counts."""
+    before = collect(root).rows
+    put(root, "snip", 0.9, 0, accuracy=0.5)
+    after = collect(root).rows
+    assert len(before) == len(after)
+    assert replace(result(), accuracy=0.5).accuracy in set(after.accuracy)

@@ -1,0 +1,99 @@
+"""Who may import whom, read from the sources; and what must never load torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pai_bench
+
+PACKAGE = Path(pai_bench.__file__).parent
+METHODS = PACKAGE.parent / "methods"
+
+# A module may import those to the right of it, and nothing else of ours.
+BASE = {"errors", "atomic", "cells"}
+ALLOWED = {
+    "errors": set(),
+    "atomic": {"errors"},
+    "cells": {"errors"},
+    "recipes": BASE,
+    "results": BASE,
+    "seeds": set(),
+    "provenance": set(),
+    "dataset_files": {"errors"},
+    "datasets": {"dataset_files", "errors", "seeds"},
+    "models": {"errors"},
+    "scoring": {"errors"},
+    "registry": {"errors", "scoring"},
+    "allocation": set(),
+    "pruning": {"cells", "errors", "registry", "scoring"},
+    "masking": {"errors"},
+    "measures": {"scoring"},
+    "training": {"datasets", "recipes", "results"},
+    "experiment": {
+        *("cells", "datasets", "measures", "models", "provenance", "pruning", "recipes", "registry", "results"),
+        *("scoring", "seeds", "training"),
+    },
+    "sweep": {*BASE, "datasets", "experiment", "models", "pruning", "recipes", "registry", "results", "scoring"},
+    "analysis": {*BASE, "recipes", "results"},
+    "methods": {"allocation", "errors", "registry", "scoring"},
+    "cli": {"analysis", "sweep", "errors", "__version__"},
+    "__init__": {"errors", "masking", "pruning", "registry"},
+    "__main__": {"cli"},
+}
+
+
+def sources() -> list[tuple[str, Path]]:
+    files = [(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in PACKAGE.rglob("*.py")]
+    return files + [("methods", path) for path in METHODS.glob("*.py")]
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "pai_bench" else {node.module}
+            )
+    return names
+
+
+@pytest.mark.parametrize(("room", "path"), sources(), ids=lambda value: str(value))
+def test_imports_go_down_only(room: str, path: Path) -> None:
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("pai_bench.")}
+    assert ours - {room} <= ALLOWED[room]
+
+
+@pytest.mark.parametrize(("room", "path"), sources(), ids=lambda value: str(value))
+def test_rooms_without_torch_do_not_import_it(room: str, path: Path) -> None:
+    if room in {"cells", "recipes", "results", "analysis", "cli", "errors", "atomic", "dataset_files"}:
+        assert not {name for name in imported(path) if name.split(".")[0] in ("torch", "torchvision")}
+
+
+@pytest.mark.parametrize("path", sorted(METHODS.glob("*.py")), ids=lambda path: path.name)
+def test_a_method_is_one_small_file_without_a_library_name(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 90
+    assert path.stem == "__init__" or path.stem not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pai_bench",
+        "pai_bench.cli",
+        "pai_bench.cells",
+        "pai_bench.recipes",
+        "pai_bench.results",
+        "pai_bench.analysis.command",
+    ],
+)
+def test_loading_it_does_not_load_torch(module: str) -> None:
+    check = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,185 @@
+"""A cell from its name to its result: what training and recording must hold to."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from pai_bench import datasets, models, recipes, registry
+from pai_bench.cells import Cell
+from pai_bench.experiment import Laboratory, Outcome, Run
+from pai_bench.measures import tensors_hash
+from pai_bench.recipes import Recipe, Train
+from pai_bench.training import evaluate, learning_rate, train
+
+
+def recipe(**changes: object) -> Recipe:
+    quick = recipes.load("quick", "digits")
+    settings = {"epochs": 2, "warmup_epochs": 0.0, **changes}
+    return dataclasses.replace(quick, train=dataclasses.replace(quick.train, **settings))  # type: ignore[arg-type]
+
+
+def run(method: str = "snip", sparsity: float = 0.9, seed: int = 0, model: str = "conv8", **changes: object) -> Outcome:
+    return Laboratory(device="cpu").run(Run(Cell(method, "digits", model, sparsity, seed), recipe(**changes)))
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return run()
+
+
+def test_the_same_cell_gives_the_same_result(outcome: Outcome) -> None:
+    again = run()
+    torch.manual_seed(77)
+    assert again.result.accuracy == outcome.result.accuracy
+    assert again.result.curve == outcome.result.curve
+    assert again.result.mask_hash == outcome.result.mask_hash
+    assert again.result.fingerprint == outcome.result.fingerprint
+
+
+def test_a_result_says_what_was_kept(outcome: Outcome) -> None:
+    result = outcome.result
+    assert result.status == "ok" and result.accuracy is not None and result.accuracy > 0.5
+    assert result.n_kept == round(0.1 * result.n_prunable) == sum(int(mask.sum()) for mask in outcome.masks.values())
+    assert result.actual_sparsity == pytest.approx(0.9, abs=1e-4)
+    assert result.actual_sparsity <= result.effective_sparsity < 1
+    assert [(layer.name, layer.size, layer.kept) for layer in result.layers] == [
+        (name, mask.size, int(mask.sum())) for name, mask in outcome.masks.items()
+    ]
+    assert result.curve[-1].accuracy == result.accuracy and len(result.curve) == 2
+    assert result.costs["flops_sparse"] < result.costs["flops_dense"]  # type: ignore[operator]
+    assert result.provenance["data_hash"] == datasets.load("digits").content_hash
+    assert result.provenance["versions"]["torch"] == torch.__version__
+    assert result.recipe_values == recipe().values()
+
+
+def test_methods_of_a_seed_share_the_initial_network(outcome: Outcome) -> None:
+    assert run("random", epochs=1).result.init_hash == outcome.result.init_hash
+    assert run("dense", 0.0, epochs=1).result.init_hash == outcome.result.init_hash
+    assert run("random", seed=1, epochs=1).result.init_hash != outcome.result.init_hash
+
+
+def test_sharing_scores_changes_no_mask() -> None:
+    shared = Laboratory(device="cpu")
+    for method in ("snip", "random"):
+        for sparsity in (0.5, 0.9):
+            cell = Run(Cell(method, "digits", "conv8", sparsity, 0), recipe(epochs=1))
+            alone = Laboratory(device="cpu").run(cell)
+            assert shared.run(cell).result.mask_hash == alone.result.mask_hash
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names() if registry.is_builtin(name)])
+def test_every_method_makes_a_result(name: str) -> None:
+    result = run(name, epochs=1).result
+    assert result.accuracy is not None
+    assert result.n_kept == (result.n_prunable if name == "dense" else round(0.1 * result.n_prunable))
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_pruned_weights_stay_exactly_zero(nesterov: bool) -> None:
+    settings = recipe(weight_decay=0.1, momentum=0.9, nesterov=nesterov, lr=0.5)
+    data = datasets.load("digits")
+    model = models.build("resnet20", 1, 8, 10)
+    generator = torch.Generator().manual_seed(0)
+    masks = {
+        name: torch.rand(p.shape, generator=generator) < 0.2 for name, p in model.named_parameters() if p.dim() > 1
+    }
+    small = dataclasses.replace(data, train_x=data.train_x[:256], train_y=data.train_y[:256])
+    train(model, masks, small, settings, seed=0)
+    for name, mask in masks.items():
+        weight = model.get_parameter(name)
+        assert not weight[~mask].any()
+        assert weight[mask].all()
+
+
+def test_the_last_epoch_is_reported_and_not_the_best() -> None:
+    # The rate explodes in the last epoch: what was learnt before is lost.
+    result = run(epochs=3, lr=0.05, schedule="step", milestones=(2,), gamma=200.0).result
+    accuracies = [epoch.accuracy for epoch in result.curve]
+    assert result.accuracy == accuracies[-1]
+    assert max(a for a in accuracies if a is not None) > accuracies[-1]  # type: ignore[operator]
+
+
+def test_divergence_is_a_result() -> None:
+    result = run(lr=1e30, epochs=5).result
+    assert result.status == "diverged"
+    assert result.accuracy is not None and result.curve[-1].loss is None
+    assert len(result.curve) < 5
+
+
+def test_an_emptied_layer_is_a_result_that_names_it() -> None:
+    result = run("magnitude", 0.999, model="lenet-300-100", epochs=1).result
+    assert result.status == "collapsed"
+    assert result.empty_layers and set(result.empty_layers) == {x.name for x in result.layers if x.kept == 0}
+    assert result.effective_sparsity == 1.0
+    assert result.accuracy is not None
+
+
+def test_evaluation_is_rare_when_asked_but_never_left_out_at_the_end() -> None:
+    curve = run(epochs=3, evaluate_every=2).result.curve
+    assert [epoch.accuracy is not None for epoch in curve] == [False, True, True]
+
+
+def test_learning_rates_follow_the_schedule() -> None:
+    base = Train(10, 64, 0.1, 0.9, False, 0.0, "step", (5, 8), 0.1, 0.0, 1)
+    rates = [learning_rate(base, epoch, 0, 4) for epoch in range(10)]
+    assert rates == pytest.approx([0.1] * 5 + [0.01] * 3 + [0.001] * 2)
+    cosine = dataclasses.replace(base, schedule="cosine", warmup_epochs=2.0)
+    assert learning_rate(cosine, 0, 0, 4) == pytest.approx(0.1 / 8)
+    assert learning_rate(cosine, 1, 3, 4) == pytest.approx(0.1)
+    assert learning_rate(cosine, 6, 0, 4) == pytest.approx(0.05)
+    assert 0 < learning_rate(cosine, 9, 3, 4) < 0.001
+
+
+def test_training_matches_a_plain_loop() -> None:
+    """The fused, gradient-masked step is SGD on the masked network (multiplied by its masks in forward)."""
+    settings = recipe(epochs=1, weight_decay=1e-3)
+    data = datasets.load("digits")
+    data = dataclasses.replace(data, train_x=data.train_x[:128], train_y=data.train_y[:128])
+    ours = models.build("conv8", 1, 8, 10).double()
+    theirs = models.build("conv8", 1, 8, 10).double()
+    theirs.load_state_dict(ours.state_dict())
+    masks = {n: torch.rand(p.shape) < 0.5 for n, p in ours.named_parameters() if p.dim() > 1}
+
+    class Double(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x.double())  # type: ignore[no-any-return]
+
+    train(Double(ours), {f"inner.{n}": m for n, m in masks.items()}, data, settings, seed=5)
+    t = settings.train
+    augment = datasets.Augment(settings.data.padding, settings.data.flip, settings.data.mean, settings.data.std)
+    batcher = datasets.Batcher(data.train_x, data.train_y, t.batch_size, augment, 5)
+    for n, p in theirs.named_parameters():
+        if n in masks:
+            p.data *= masks[n]
+    optimizer = torch.optim.SGD(
+        theirs.parameters(), lr=1.0, momentum=t.momentum, nesterov=t.nesterov, weight_decay=t.weight_decay
+    )
+    theirs.train()
+    for step, (x, y) in enumerate(batcher.epoch(0)):
+        optimizer.param_groups[0]["lr"] = learning_rate(t, 0, step, len(batcher))
+        weights = {n: p * masks[n] if n in masks else p for n, p in theirs.named_parameters()}
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(torch.func.functional_call(theirs, weights, (x.double(),)), y).backward()
+        optimizer.step()
+    for n, p in theirs.named_parameters():
+        value = p * masks[n] if n in masks else p
+        torch.testing.assert_close(ours.get_parameter(n), value, rtol=1e-10, atol=1e-12)
+
+
+def test_evaluation_changes_nothing_and_sees_every_test_image() -> None:
+    data = datasets.load("digits")
+    model = models.build("conv8", 1, 8, 10)
+    before = tensors_hash(model.state_dict())
+    accuracy, finite = evaluate(model, data, recipe())
+    assert finite and tensors_hash(model.state_dict()) == before
+    with torch.no_grad():
+        logits = model(datasets.normalise(data.test_x, recipe().data.mean, recipe().data.std))
+    assert accuracy == pytest.approx(float((logits.argmax(1) == data.test_y).double().mean()))

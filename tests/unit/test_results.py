@@ -1,0 +1,228 @@
+"""The record: written whole or not at all, read back as it was, and never trusted when damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pai_bench import results
+from pai_bench.atomic import check_writable, replacing
+from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
+from pai_bench.results import DamagedResult, Epoch, Layer, Result
+
+MASKS = {"a.weight": np.array([[True, False, True], [False, False, True]]), "b.weight": np.zeros((3, 5), bool)}
+
+
+def result(**changes: object) -> Result:
+    whole = Result(
+        method="prospr:lr=0.1",
+        dataset="digits",
+        model="conv8",
+        sparsity=0.9,
+        seed=3,
+        accuracy=0.75,
+        status="ok",
+        actual_sparsity=0.9,
+        effective_sparsity=0.91,
+        init_hash="i",
+        mask_hash="m",
+        fingerprint="0123456789abcdef",
+        recipe="quick",
+        recipe_values={"train": {"lr": 0.1, "milestones": [1, 2]}},
+        hyperparameters={"lr": 0.1},
+        method_version=1,
+        n_prunable=21,
+        n_kept=3,
+        layers=(Layer("a.weight", 6, 3), Layer("b.weight", 15, 0)),
+        empty_layers=("b.weight",),
+        curve=(Epoch(1, 2.0, None), Epoch(2, 1.0, 0.75)),
+        costs={"score_seconds": 0.5, "score_peak_bytes": None},
+        chance=0.1,
+        finished_at="2026-01-01T00:00:00+00:00",
+        provenance={"commit": None, "versions": {"torch": "2"}},
+    )
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    place = results.write(tmp_path, result(), MASKS)
+    assert results.read(place) == result()
+    masks = results.read_masks(place)
+    assert list(masks) == list(MASKS)
+    assert all(mask.dtype == bool and np.array_equal(mask, MASKS[name]) for name, mask in masks.items())
+
+
+def test_a_result_lies_where_the_contract_says(tmp_path: Path) -> None:
+    place = results.write(tmp_path, result(), MASKS)
+    assert place.parent == tmp_path / "runs" / "digits" / "conv8" / "prospr:lr=0.1"
+    assert place.name == "s0.9-seed3-quick-01234567.json"
+    assert [path.suffix for path in sorted(place.parent.iterdir())] == [".json", ".npz"]
+    keys = json.loads(place.read_text())
+    contract = "method dataset model sparsity seed accuracy status actual_sparsity effective_sparsity"
+    assert set(f"{contract} init_hash mask_hash fingerprint schema".split()) <= set(keys)
+    assert list(results.result_paths(tmp_path)) == [place]
+
+
+def test_numbers_that_do_not_exist_are_null(tmp_path: Path) -> None:
+    diverged = result(status="diverged", accuracy=math.nan, curve=(Epoch(1, math.inf, math.nan),))
+    place = results.write(tmp_path, diverged, MASKS)
+    assert "NaN" not in place.read_text() and "Infinity" not in place.read_text()
+    read = results.read(place)
+    assert read.accuracy is None
+    assert read.curve == (Epoch(1, None, None),)
+
+
+def test_masks_take_a_bit_a_weight(tmp_path: Path) -> None:
+    masks = {"w": np.random.default_rng(0).random(268_336) < 0.5}
+    place = results.write(tmp_path, result(), masks)
+    assert results.masks_path(place).stat().st_size < 268_336 / 8 + 2000
+
+
+def damage(place: Path, how: str) -> None:
+    text = place.read_text()
+    if how == "cut short":
+        place.write_text(text[: len(text) // 2])
+    elif how == "empty":
+        place.write_text("")
+    elif how == "not an object":
+        place.write_text("[1, 2]")
+    elif how == "zeros":
+        place.write_bytes(bytes(len(text)))
+    else:
+        key, value = how.split("=")
+        content = json.loads(text)
+        if value == "gone":
+            del content[key]
+        else:
+            content[key] = json.loads(value)
+        place.write_text(json.dumps(content))
+
+
+HARM = ["cut short", "empty", "not an object", "zeros", "accuracy=gone", 'accuracy="high"', "accuracy=93.5"]
+HARM += ['status="fine"', "sparsity=null", "seed=true", "layers=3", "schema=gone"]
+
+
+@pytest.mark.parametrize("how", HARM)
+def test_damage_is_named_set_aside_and_never_deleted(tmp_path: Path, how: str) -> None:
+    place = results.write(tmp_path, result(), MASKS)
+    damage(place, how)
+    harmed = place.read_bytes()
+    with pytest.raises(DamagedResult, match=r"s0\.9-seed3"):
+        results.read(place)
+    address = (tmp_path, result().cell, "quick", result().fingerprint)
+    with pytest.raises(DamagedResult):
+        results.state(*address)
+    aside = results.set_aside(place)
+    assert aside.read_bytes() == harmed
+    assert results.state(*address) == "missing"
+    assert list(results.result_paths(tmp_path)) == []
+    # A second one does not overwrite the first.
+    results.write(tmp_path, result(), MASKS)
+    assert results.set_aside(place) != aside
+    assert aside.read_bytes() == harmed
+
+
+def test_a_file_of_another_cell_is_not_this_cells_result(tmp_path: Path) -> None:
+    place = results.write(tmp_path, result(seed=4), MASKS)
+    place.rename(results.path(tmp_path, result().cell, "quick", result().fingerprint))
+    with pytest.raises(DamagedResult, match="seed 4"):
+        results.state(tmp_path, result().cell, "quick", result().fingerprint)
+
+
+def test_a_newer_schema_is_not_taken_for_damage(tmp_path: Path) -> None:
+    place = results.write(tmp_path, result(schema=results.SCHEMA + 1), MASKS)
+    with pytest.raises(PaiBenchError, match="newer pai-bench") as caught:
+        results.read(place)
+    assert not isinstance(caught.value, DamagedResult)
+
+
+def test_damaged_masks_are_named(tmp_path: Path) -> None:
+    place = results.write(tmp_path, result(), MASKS)
+    masks = results.masks_path(place)
+    masks.write_bytes(masks.read_bytes()[:50])
+    with pytest.raises(DamagedResult, match="masks"):
+        results.read_masks(place)
+
+
+def test_states_follow_what_is_on_disk(tmp_path: Path) -> None:
+    cell, current = result().cell, result().fingerprint
+    assert results.state(tmp_path, cell, "quick", current) == "missing"
+    results.write(tmp_path, result(fingerprint="f" * 16), MASKS)
+    assert results.state(tmp_path, cell, "quick", current) == "stale"
+    assert results.state(tmp_path, cell, "qui", current) == "missing"  # another recipe's files do not count
+    assert results.state(tmp_path, replace_seed(cell, 33), "quick", current) == "missing"
+    results.write_failure(tmp_path, cell, "quick", current, cause="boom", traceback="")
+    assert results.state(tmp_path, cell, "quick", current) == "failed"
+    results.clear_failure(tmp_path, cell, "quick", current)
+    results.write(tmp_path, result(), MASKS)
+    assert results.state(tmp_path, cell, "quick", current) == "done"
+
+
+def replace_seed(cell: Cell, seed: int) -> Cell:
+    return replace(cell, seed=seed)
+
+
+def test_every_field_is_checked_when_read() -> None:
+    assert {field.name for field in fields(Result)} == set(results._KINDS)
+    plain = json.loads(json.dumps(asdict(result())))
+    assert all(type(plain[name]) in kinds for name, kinds in results._KINDS.items())
+
+
+def _write_forever(root: str) -> None:
+    while True:
+        results.write(Path(root), result(), MASKS)
+
+
+def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    place = results.path(tmp_path, result().cell, "quick", result().fingerprint)
+    for pause in (0.0, 0.003, 0.011):
+        writer = context.Process(target=_write_forever, args=(str(tmp_path),))
+        writer.start()
+        while not place.exists():
+            time.sleep(0.01)
+        time.sleep(pause)
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        assert results.read(place) == result()
+        assert len(results.read_masks(place)) == 2
+        assert list(results.result_paths(tmp_path)) == [place]
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("old")
+    with pytest.raises(RuntimeError), replacing(place) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert place.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PaiBenchError, match="cannot be written to") as caught:
+        check_writable(tmp_path / "file" / "results", "--results")
+    assert "--results" in caught.value.remedy
+    check_writable(tmp_path / "new" / "results", "--results")
+    assert list((tmp_path / "new" / "results").iterdir()) == []
+
+
+def test_the_root_is_the_option_then_the_environment_then_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PAI_BENCH_RESULTS", raising=False)
+    assert results.resolve_root() == tmp_path / "results"
+    monkeypatch.setenv("PAI_BENCH_RESULTS", str(tmp_path / "env"))
+    assert results.resolve_root() == tmp_path / "env"
+    assert results.resolve_root(tmp_path / "option") == tmp_path / "option"
