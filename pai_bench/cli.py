@@ -62,8 +62,20 @@ def _root(
     del version
 
 
-def _read_settings(path: Path, allowed: set[str]) -> dict[str, Any]:
-    """The settings of a TOML file, lists joined by commas as on the command line."""
+def _settings_keys(context: typer.Context) -> dict[str, Any]:
+    """The options of all commands by the key that a config file gives them: the long name without dashes."""
+    root = context.find_root().command
+    keys = {}
+    for command in root.commands.values():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            key = max(parameter.opts, key=len).lstrip("-")
+            if key not in ("config", "verbose", "help", "json", "dry-run") and parameter.param_type_name == "option":
+                keys[key.replace("-", "_")] = parameter
+    return keys
+
+
+def _read_settings(path: Path, keys: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a TOML file by parameter name, lists joined by commas as on the command line."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -74,28 +86,56 @@ def _read_settings(path: Path, allowed: set[str]) -> dict[str, Any]:
         raise PaiBenchError(f"config file {path} is not valid TOML: {error}", "mend that line") from None
     settings = {}
     for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in allowed:
-            complaint = unknown("key", key, allowed)
+        parameter = keys.get(key.replace("-", "_"))
+        if parameter is None:
+            complaint = unknown("key", key, keys)
             raise PaiBenchError(f"{path}: {complaint.cause}", complaint.remedy)
-        settings[name] = ",".join(str(item) for item in value) if isinstance(value, list) else value
+        if isinstance(value, dict):
+            raise PaiBenchError(f"{path}: {key} is a table", f"write {key} = … above all tables")
+        if parameter.multiple:
+            value = value if isinstance(value, list) else [value]
+        elif isinstance(value, list):
+            value = ",".join(str(item) for item in value)
+        settings[parameter.name] = value
     return settings
 
 
 def _config(context: typer.Context, value: Path | None) -> Path | None:
     """Let --config and the user's profile stand behind the command line and the environment."""
-    allowed = {p.name for p in context.command.params if p.name and p.name not in ("config", "verbose", "help")}
+    keys = _settings_keys(context)
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     profile = home / "pai-bench" / "config.toml"
     settings: dict[str, Any] = {}
     for path in ([profile] if profile.is_file() else []) + ([value] if value is not None else []):
-        settings |= _read_settings(path, allowed)
+        found = _read_settings(path, keys)
+        if _SPARSITY & found.keys():  # three ways to say one thing: the nearer file's way counts
+            settings = {key: old for key, old in settings.items() if key not in _SPARSITY}
+        settings |= found
     context.default_map = settings
     return value
 
 
+_SPARSITY = {"sparsities", "densities", "compressions"}
+
+
+def _nearest_sparsities(context: typer.Context, values: dict[str, str | None]) -> dict[str, str | None]:
+    """The options for sparsity, without those of a config file where the command line or environment has one."""
+    source = {name: context.get_parameter_source(name) for name in values}
+    from_file = {name for name in values if source[name] is not None and source[name].name == "DEFAULT_MAP"}  # type: ignore[union-attr]
+    if any(value is not None for name, value in values.items() if name not in from_file):
+        return {name: None if name in from_file else value for name, value in values.items()}
+    return values
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", callback=_config, is_eager=True, help="TOML file with options as keys."),
+]
+
+
 @app.command()
 def sweep(
+    context: typer.Context,
     methods: Annotated[
         str | None,
         typer.Option(envvar="PAI_BENCH_METHODS", help="For instance snip,prospr:steps=10,lr=0.5.  [default: all]"),
@@ -133,10 +173,7 @@ def sweep(
     results: Results = None,
     data_dir: DataDir = None,
     plugin: Plugins = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", callback=_config, is_eager=True, help="TOML file with these options as keys."),
-    ] = None,
+    config: Config = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -149,9 +186,9 @@ def sweep(
         datasets=datasets,
         models=models,
         recipe=recipe,
-        sparsities=sparsities,
-        densities=densities,
-        compressions=compressions,
+        **_nearest_sparsities(
+            context, {"sparsities": sparsities, "densities": densities, "compressions": compressions}
+        ),
         seeds=seeds,
         filter=filter_,
         retry=retry,
@@ -178,13 +215,14 @@ def report(
         list[Path] | None, typer.Option("--from", help="Tidy .csv or .parquet table to read as well; may be repeated.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a planned cell has no result.")] = False,
+    config: Config = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Make the accuracy-against-sparsity figure and table from the results that are there."""
     from pai_bench.analysis.command import run
 
-    del verbose
+    del config, verbose
     if not run(results, out, tuple(tables or ()), as_json, messages) and strict:
         raise typer.Exit(INCOMPLETE)
 

@@ -1,0 +1,172 @@
+"""Bad input gets a line of cause and a line of remedy, and exit code 2, before anything is started."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import pai_bench, recipe
+
+METHODS = """
+from dataclasses import dataclass
+from pai_bench.registry import register
+
+@register("raises")
+@dataclass(frozen=True)
+class Raises:
+    def __call__(self, problem):
+        raise ZeroDivisionError("one by zero")
+
+@register("shapes")
+@dataclass(frozen=True)
+class Shapes:
+    def __call__(self, problem):
+        return {name: w[:1] for name, w in problem.weights.items()}
+
+@register("nan")
+@dataclass(frozen=True)
+class NaN:
+    def __call__(self, problem):
+        return {name: w * float("nan") for name, w in problem.weights.items()}
+
+@register("few")
+@dataclass(frozen=True)
+class Few:
+    def __call__(self, problem):
+        return dict(list(problem.weights.items())[1:])
+
+@register("nothing")
+@dataclass(frozen=True)
+class Nothing:
+    def __call__(self, problem):
+        return None
+"""
+
+MODELS = """
+from torch import nn
+from pai_bench.models import register_model
+
+@register_model("norms")
+def norms(channels, size, classes):
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.Flatten())
+
+@register_model("broken")
+def broken(channels, size, classes):
+    return nn.Linear(-1, classes)
+"""
+
+# (arguments, words of the cause, words of the remedy)
+CASES = [
+    ("sweep --methods snipp", "unknown method 'snipp'", "did you mean snip?"),
+    ("sweep --methods snip:bm=eval", "unknown hyper-parameter of snip 'bm'", "did you mean bn?"),
+    ("sweep --methods prospr:steps=three", "prospr:steps takes int", "prospr:steps=3"),
+    ("sweep --methods prospr:variant=half", "'full' or 'first_order'", ""),
+    ("sweep --methods snip:", "'snip:' cannot be read", "name:key=value"),
+    ("sweep --methods snip,bn=eval", "belongs to no method", "snip:bn=eval"),
+    ("sweep --datasets digit", "unknown data set 'digit'", "did you mean digits?"),
+    ("sweep --models conv9", "unknown model 'conv9'", "did you mean conv8"),
+    ("sweep --models vgg16-bn", "too few", "conv8"),
+    ("sweep --recipe quik", "unknown recipe 'quik'", "did you mean quick?"),
+    ("sweep --recipe frankle", "not meant for data set digits", "cifar10"),
+    ("sweep --recipe typo-recipe.toml", "typo-recipe.toml: unknown key 'train.epoch'", "did you mean train.epochs"),
+    ("sweep --recipe scheme.toml", "unknown initialisation scheme 'xavier'", "known: grasp"),
+    ("sweep --sparsities 1", "1 is not in [0, 1)", ""),
+    ("sweep --sparsities -0.1", "-0.1 is not in [0, 1)", ""),
+    ("sweep --sparsities 90", "90 is not in [0, 1)", "did you mean 0.9?"),
+    ("sweep --sparsities 98%", "98% is not in [0, 1)", "did you mean 0.98?"),
+    ("sweep --sparsities much", "'much' is not a number", "0.9,0.98"),
+    ("sweep --sparsities nan", "'nan' is not a number", "0.9,0.98"),
+    ("sweep --sparsities ,", "empty list", ""),
+    ("sweep --methods ,", "empty list", ""),
+    ("sweep --seeds ,", "empty list", ""),
+    ("sweep --datasets ,", "empty list", ""),
+    ("sweep --sparsities 0.9 --densities 0.1", "--sparsities and --densities say the same", "give one"),
+    ("sweep --seeds 4-0", "the range 4-0 is reversed", "did you mean 0-4?"),
+    ("sweep --seeds one", "'one' is not a seed", "0-4,7"),
+    ("sweep --filter metod=snip", "unknown field of --filter 'metod'", "did you mean method"),
+    ("sweep --filter method=erkk", "leaves no cell", "--filter"),
+    ("sweep --retry all", "--retry 'all'", "failed"),
+    ("sweep --workers 0", "--workers", "--help"),
+    ("sweep --frob", "No such option", "--help"),
+    ("swep", "No such command", "--help"),
+    ("sweep --config none.toml", "none.toml does not exist", "--config"),
+    ("sweep --config broken.toml", "broken.toml is not valid TOML", "mend"),
+    ("sweep --config typo.toml", "typo.toml: unknown key 'sedes'", "did you mean seeds"),
+    ("sweep --datasets cifar10 --data-dir .", "data set cifar10 is not on disk", "--data-dir"),
+    ("sweep --results a-file/results", "cannot be written to: Not a directory", "--results"),
+    ("sweep --plugin none.py", "none.py is not a file", ""),
+    ("sweep --plugin broken.py", "broken.py cannot be loaded: SyntaxError", ""),
+    ("sweep --plugin methods.py --methods raises", "ZeroDivisionError: one by zero", "before any job"),
+    ("sweep --plugin methods.py --methods snip,shapes", "shapes returned [1, 1, 3, 3] for conv1.weight", "mend"),
+    ("sweep --plugin methods.py --methods nan", "scores for conv1.weight that are not finite", "mend"),
+    ("sweep --plugin methods.py --methods few", "no scores for conv1.weight", "mend"),
+    ("sweep --plugin methods.py --methods nothing", "nothing returned", "mend"),
+    ("sweep --plugin models.py --models norms", "nothing to prune", "Conv"),
+    ("sweep --plugin models.py --models broken", "broken cannot be built for digits", ""),
+    ("report", "no finished result", "pai-bench sweep"),
+    ("report --from none.csv", "none.csv does not exist", ""),
+    ("list frobs", "unknown list 'frobs'", "methods"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    fast = Path(recipe(folder)).read_text()
+    files = {
+        "methods.py": METHODS,
+        "models.py": MODELS,
+        "broken.py": "def (",
+        "broken.toml": "methods = [",
+        "typo.toml": "sedes = '0'",
+        "typo-recipe.toml": fast.replace("epochs = ", "epoch = ", 1),
+        "scheme.toml": fast.replace('"torch"', '"xavier"'),
+        "a-file": "",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(("arguments", "cause", "remedy"), CASES, ids=[case[0] for case in CASES])
+def test_bad_input_is_refused_before_anything_is_started(folder: Path, arguments: str, cause: str, remedy: str) -> None:
+    done = pai_bench(folder, *arguments.split())
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert lines[0].startswith("error: ") and cause in lines[0]
+    assert lines[1].startswith("  ") and remedy in lines[1]
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    assert not (folder / "results").exists()
+
+
+def test_tracebacks_are_shown_when_asked_for(folder: Path) -> None:
+    done = pai_bench(folder, "sweep", "--plugin", "methods.py", "--methods", "raises", "-v")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
+
+
+def _without_override() -> None:
+    """Make permissions bind for root too: drop CAP_DAC_OVERRIDE (1) from what the next program may have."""
+    if os.geteuid() == 0 and ctypes.CDLL(None, use_errno=True).prctl(24, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_CAPBSET_DROP")
+
+
+def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    done = pai_bench(tmp_path, "sweep", "--results", "locked", preexec_fn=_without_override)
+    assert done.returncode == 2
+    assert "cannot be written to: Permission denied" in done.stderr.splitlines()[-2]
+    assert "--results" in done.stderr.splitlines()[-1]
+    assert list((tmp_path / "locked").iterdir()) == []
+
+
+def test_a_typo_in_the_users_profile_names_the_profile(tmp_path: Path) -> None:
+    (tmp_path / "config" / "pai-bench").mkdir(parents=True)
+    (tmp_path / "config" / "pai-bench" / "config.toml").write_text("resultz = 'x'")
+    done = pai_bench(tmp_path, "report")
+    assert done.returncode == 2
+    assert "config.toml: unknown key 'resultz'" in done.stderr and "did you mean results" in done.stderr
