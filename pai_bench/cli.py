@@ -258,22 +258,21 @@ def main() -> None:
         _say(f"error: {error.cause}")
         _say(f"  {error.remedy}")
         code = USAGE
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except TyperException as error:
         _say(f"error: {error.format_message()}")
         context = getattr(error, "ctx", None)
         _say(f"  see {context.command_path if context else 'pai-bench'} --help")
         code = USAGE
-    except KeyboardInterrupt:
-        _say("interrupted: finished cells are kept; the same command goes on from here")
-        code = INTERRUPTED
     except PermissionError as error:
         if verbose:
             messages.print_exception()
         _say(f"error: no permission to use {error.filename}")
         _say("  choose another folder (--results, --out) or change its permissions")
         code = USAGE
+    if code == INTERRUPTED:
+        _say("interrupted: finished cells are kept; the same command goes on from here")
     sys.exit(code or 0)
 
 

@@ -1,0 +1,74 @@
+"""What README and docs tell people to type, typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from pai_bench.dataset_files import _SOURCES
+from tests.cli.program import pai_bench
+
+TOP = Path(__file__).parents[2]
+DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+
+
+def commands() -> list[str]:
+    """Every `pai-bench …` in a code block or between backticks."""
+    found = []
+    for path in DOCS:
+        text = path.read_text(encoding="utf-8")
+        found += re.findall(r"^ {4}(pai-bench .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+        found += re.findall(r"`(pai-bench [^`]+)`", text)
+    return sorted(set(found))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all that the documents speak of is on disk; the data sets by name only, for nothing is trained."""
+    folder = tmp_path_factory.mktemp("readme")
+    for source in _SOURCES.values():
+        for name in source.files:
+            place = folder / "data" / source.folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+    (folder / "table.csv").write_text("method,dataset,model,sparsity,seed,accuracy\nsnip,digits,conv8,0.9,0,0.5\n")
+    (folder / "sweep.toml").write_text('methods = ["prospr", "snip"]\n')
+    method = (TOP / "docs" / "methods.md").read_text(encoding="utf-8")
+    (folder / "my_method.py").write_text(re.findall(r"```python\n(.*?)```", method, re.DOTALL)[0])
+    return folder
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_of_the_documents_are_understood(folder: Path, command: str) -> None:
+    arguments = [word for word in shlex.split(command)[1:] if word != "…"]
+    if arguments[0] == "sweep":
+        arguments += ["--dry-run", "--data-dir", "data"]
+    if arguments[0] == "report" and "--from" not in arguments:
+        arguments += ["--from", "table.csv"]
+    done = pai_bench(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_documents_show_the_commands_that_matter() -> None:
+    text = "\n".join(commands())
+    assert "pai-bench sweep --methods prospr,snip --datasets cifar100" in text and "pai-bench report" in text
+    first_screen = "\n".join((TOP / "README.md").read_text(encoding="utf-8").splitlines()[:30])
+    assert re.findall(r"^ {4}make (\w+)", first_screen, re.MULTILINE) == ["demo", "test"]
+
+
+def test_the_readmes_python_runs() -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.rand(6, 8, generator=generator), torch.arange(6) % 3) for _ in range(4)]
+    names: dict[str, object] = {"model": model, "batches": batches}
+    exec(snippet, names)
+    masks, scores = names["masks"], names["scores"]
+    assert isinstance(masks, dict) and isinstance(scores, dict)
+    assert sum(int(mask.sum()) for mask in masks.values()) == round(0.02 * (128 + 48))
+    assert set(scores) == {"1.weight", "3.weight"}
+    assert not model[1].weight[~masks["1.weight"]].any()

@@ -1,0 +1,299 @@
+"""A sweep loses nothing: killed workers, a killed sweep, Ctrl-C, damaged files, failing methods."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import PAI_BENCH, environment, pai_bench, recipe, results
+
+
+def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*PAI_BENCH, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def sweep(folder: Path, *more: str, methods: str = "random,snip", seeds: str = "0,1", epochs: int = 1) -> list[str]:
+    grid = ["--methods", methods, "--sparsities", "0.5,0.9", "--seeds", seeds, "--recipe", recipe(folder, epochs)]
+    return ["sweep", *grid, *more]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished sweep of ten cells."""
+    folder = tmp_path_factory.mktemp("done")
+    run = pai_bench(folder, *sweep(folder))
+    assert run.returncode == 0, run.stderr
+    assert "plan: 10 cells = 0 done, 10 to run in 6 jobs" in run.stderr
+    assert "10/10 done, 0 running, 0 failed" in run.stderr
+    assert run.stdout == ""
+    return folder
+
+
+def copy(done: Path, tmp_path: Path) -> Path:
+    subprocess.run(["cp", "-a", f"{done}/.", tmp_path], check=True)
+    return tmp_path
+
+
+def test_a_sweep_writes_a_result_a_cell(done: Path) -> None:
+    found = results(done / "results")
+    assert len(found) == 10
+    assert {path.split("/")[1:4] == ["digits", "conv8", result["method"]] for path, result in found.items()} == {True}
+    assert {(r["method"], r["sparsity"], r["seed"]) for r in found.values()} == {
+        *(("dense", 0.0, seed) for seed in (0, 1)),
+        *((m, s, seed) for m in ("random", "snip") for s in (0.5, 0.9) for seed in (0, 1)),
+    }
+    for seed in (0, 1):
+        assert len({r["init_hash"] for r in found.values() if r["seed"] == seed}) == 1
+
+
+def test_nothing_is_done_twice(done: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (done / "results" / "runs").rglob("*.json")}
+    again = pai_bench(done, *sweep(done))
+    assert again.returncode == 0
+    assert "plan: 10 cells = 10 done, 0 to run" in again.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in (done / "results" / "runs").rglob("*.json")}
+
+
+def test_only_what_is_missing_is_done(done: Path, tmp_path: Path) -> None:
+    folder = copy(done, tmp_path)
+    lost = next((folder / "results" / "runs" / "digits" / "conv8" / "snip").glob("s0.9-seed1*.json"))
+    kept = json.loads(lost.read_text())
+    lost.unlink()
+    run = pai_bench(folder, *sweep(folder))
+    assert "plan: 10 cells = 9 done, 1 to run" in run.stderr
+    again = json.loads(lost.read_text())
+    for key in ("accuracy", "curve", "mask_hash", "init_hash", "fingerprint", "effective_sparsity"):
+        assert again[key] == kept[key]
+
+
+def test_dry_run_shows_the_plan_and_touches_nothing(tmp_path: Path) -> None:
+    run = pai_bench(tmp_path, *sweep(tmp_path), "--dry-run")
+    assert run.returncode == 0
+    assert len(run.stdout.splitlines()) == 10
+    assert "snip · digits · conv8 · sparsity 0.9 · seed 1" in run.stdout
+    assert "plan: 10 cells = 0 done, 10 to run" in run.stderr
+    assert not (tmp_path / "results").exists()
+    plain = pai_bench(tmp_path, *sweep(tmp_path), "--dry-run", "--json")
+    content = json.loads(plain.stdout)
+    assert len(content["cells"]) == 10 and content["cells"][0]["state"] == "missing"
+
+
+def test_a_filter_and_redo_do_their_part_only(done: Path, tmp_path: Path) -> None:
+    folder = copy(done, tmp_path)
+    runs = folder / "results" / "runs"
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
+    run = pai_bench(folder, *sweep(folder), "--redo", "--filter", "method=snip,sparsity>=0.9,seed=0")
+    assert run.returncode == 0 and "plan: 1 cells = 0 done, 1 to run" in run.stderr
+    changed = [path for path in runs.rglob("*.json") if path.stat().st_mtime_ns != before[path]]
+    assert [(path.parent.name, path.name[:10]) for path in changed] == [("snip", "s0.9-seed0")]
+
+
+def test_other_settings_lie_beside_and_are_never_mixed(done: Path, tmp_path: Path) -> None:
+    folder = copy(done, tmp_path)
+    path = Path(recipe(folder))
+    text = path.read_text()
+    run = ["--methods", "snip", "--sparsities", "0.9", "--seeds", "0", "--recipe", str(path)]
+    path.write_text(text.replace("lr = { value = 0.1", "lr = { value = 0.2"))
+    # The worker writes what was planned, whatever becomes of the file.
+    changed = pai_bench(folder, "sweep", *run)
+    assert "2 to run (2 of them have results of other settings or versions, which are kept)" in changed.stderr
+    assert len(results(folder / "results")) == 12
+    report = pai_bench(folder, "report")
+    # The newest plan names new settings for dense and snip: their old results are stale, random's are not.
+    assert "6 stale" in report.stderr
+    table = (folder / "results" / "report" / "results.csv").read_text()
+    assert table.count("\n") == 1 + 2 + 4
+
+
+def test_a_damaged_result_is_set_aside_and_made_again(done: Path, tmp_path: Path) -> None:
+    folder = copy(done, tmp_path)
+    victim = next((folder / "results" / "runs").rglob("snip/s0.5-seed0*.json"))
+    victim.write_text(victim.read_text()[:200])
+    report = pai_bench(folder, "report", "--strict")
+    assert report.returncode == 3 and f"result {victim}" in report.stderr and "damaged" in report.stderr
+    dry = pai_bench(folder, *sweep(folder), "--dry-run")
+    assert str(victim) in dry.stderr and "9 done, 1 to run" in dry.stderr
+    assert len(victim.read_text()) == 200  # a dry run touches nothing
+    run = pai_bench(folder, *sweep(folder))
+    assert run.returncode == 0 and "set aside as" in run.stderr
+    aside = list(victim.parent.glob("*.damaged-*"))
+    assert len(aside) == 1 and len(aside[0].read_text()) == 200
+    json.loads(victim.read_text())
+    assert pai_bench(folder, "report", "--strict").returncode == 0
+
+
+def test_a_killed_worker_loses_its_cell_only_for_a_while(tmp_path: Path) -> None:
+    with started(tmp_path, *sweep(tmp_path, "--workers", "1", epochs=4)) as process:
+        for count in (1, 3):
+            wait_for(lambda count=count: len(results(tmp_path / "results")) >= count)  # type: ignore[misc]
+            (worker,) = children(process.pid)
+            os.kill(worker, signal.SIGKILL)
+            wait_for(lambda worker=worker: worker not in children(process.pid))  # type: ignore[misc]
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert errors.count("lost: ") <= 2 and "signal 9" in errors
+    assert len(results(tmp_path / "results")) == 10
+
+
+def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+    with started(tmp_path, *sweep(tmp_path, epochs=4)) as process:
+        wait_for(lambda: len(results(tmp_path / "results")) >= 2)
+        workers = children(process.pid)
+        process.kill()
+        process.wait()
+        wait_for(lambda: not any(map(alive, workers)), 60)
+    before = results(tmp_path / "results")
+    assert 2 <= len(before) < 10
+    again = pai_bench(tmp_path, *sweep(tmp_path, epochs=4))
+    assert again.returncode == 0, again.stderr
+    assert f"plan: 10 cells = {len(before)} done, {10 - len(before)} to run" in again.stderr
+    after = results(tmp_path / "results")
+    assert len(after) == 10 and all(after[path] == result for path, result in before.items())
+    assert pai_bench(tmp_path, "report", "--strict").returncode == 0
+
+
+def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
+    with started(tmp_path, *sweep(tmp_path, epochs=30)) as process:
+        wait_for(lambda: (tmp_path / "results" / "plans").is_dir() and len(children(process.pid)) == 2)
+        time.sleep(1)
+        workers = children(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130, errors
+        assert "interrupted" in errors and "Traceback" not in errors
+        wait_for(lambda: not any(map(alive, workers)), 20)
+    report = pai_bench(tmp_path, "report", "--strict")
+    assert report.returncode in (2, 3)  # 2 when no cell had ended yet
+
+
+MOODY = """
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from pai_bench.registry import register
+
+@register("moody")
+@dataclass(frozen=True)
+class Moody:
+    rounds: int = 2
+
+    def __call__(self, problem):
+        print("a method may print")
+        # In the second round alone, so that the rehearsal before the sweep does not see it.
+        late = not all(mask.all() for mask in problem.masks.values())
+        if late and problem.density < 0.2 and not Path("calm").exists():
+            HOW
+        return {name: w.abs() for name, w in problem.weights.items()}
+"""
+
+
+def moody(folder: Path, how: str) -> list[str]:
+    (folder / "moody.py").write_text(MOODY.replace("HOW", how))
+    return sweep(folder, "--plugin", "moody.py", methods="moody,random", seeds="0")
+
+
+def test_a_failed_cell_leaves_the_rest_alone_and_waits_for_retry(tmp_path: Path) -> None:
+    command = moody(tmp_path, "raise RuntimeError('not in the mood [x]')")
+    run = pai_bench(tmp_path, *command)
+    assert run.returncode == 1, run.stderr
+    assert "1 x RuntimeError: not in the mood [x]" in run.stderr and "--retry failed" in run.stderr
+    assert len(results(tmp_path / "results")) == 4
+    (note,) = (tmp_path / "results" / "state" / "failed").rglob("*.json")
+    assert "moody.py" in json.loads(note.read_text())["traceback"]
+    again = pai_bench(tmp_path, *command)
+    assert again.returncode == 0
+    assert "plan: 5 cells = 4 done, 1 failed (use --retry failed), 0 to run" in again.stderr
+    report = pai_bench(tmp_path, "report", "--strict")
+    assert report.returncode == 3 and "1 failed" in report.stderr
+    (tmp_path / "calm").touch()
+    retry = pai_bench(tmp_path, *command, "--retry", "failed")
+    assert retry.returncode == 0 and "4 done, 1 to run" in retry.stderr
+    assert len(results(tmp_path / "results")) == 5
+    assert not list((tmp_path / "results" / "state" / "failed").rglob("*.json"))
+
+
+def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+    run = pai_bench(tmp_path, *moody(tmp_path, "os._exit(7)"))
+    assert run.returncode == 1, run.stderr
+    assert run.stderr.count("lost: ") == 2 and "exit code 7), 3 times" in run.stderr
+    assert len(results(tmp_path / "results")) == 4
+
+
+def test_options_beat_environment_beats_config_beats_profile(tmp_path: Path) -> None:
+    (tmp_path / "config" / "pai-bench").mkdir(parents=True)
+    profile = tmp_path / "config" / "pai-bench" / "config.toml"
+    profile.write_text('seeds = "5"\nmethods = "erk"\nsparsities = [0.1]\nresults = "from-profile"\n')
+    (tmp_path / "mine.toml").write_text('methods = ["snip", "random"]\nsparsities = 0.2\n')
+
+    def plan(*arguments: str, **env: str) -> list[str]:
+        run = pai_bench(tmp_path, "sweep", "--dry-run", *arguments, env=env)
+        assert run.returncode == 0, run.stderr
+        return run.stdout.splitlines()
+
+    tail = "· digits · conv8 · sparsity"
+    assert plan() == [f"dense {tail} 0 · seed 5", f"erk {tail} 0.1 · seed 5"]
+    assert plan("--config", "mine.toml")[1:] == [f"snip {tail} 0.2 · seed 5", f"random {tail} 0.2 · seed 5"]
+    assert plan("-c", "mine.toml", PAI_BENCH_METHODS="grasp")[1:] == [f"grasp {tail} 0.2 · seed 5"]
+    mixed = plan("-c", "mine.toml", "--methods", "snip", "--densities", "0.3", PAI_BENCH_METHODS="grasp")
+    assert mixed[1:] == [f"snip {tail} 0.7 · seed 5"]
+
+
+def test_the_same_method_in_other_words_is_the_same(tmp_path: Path) -> None:
+    run = pai_bench(
+        tmp_path, "sweep", "--dry-run", "--methods", "prospr:lr=0.5,steps=3,prospr,prospr:lr=1", "--seeds", "0",
+        "--sparsities", "0.9",
+    )  # fmt: skip
+    assert [line.split(" ")[0] for line in run.stdout.splitlines()] == ["dense", "prospr", "prospr:lr=1.0"]
+
+
+def test_versions_help_and_lists(tmp_path: Path) -> None:
+    assert pai_bench(tmp_path, "--version").stdout.strip()
+    for command in ([], ["sweep"], ["report"], ["list"]):
+        shown = pai_bench(tmp_path, *command, "--help")
+        assert shown.returncode == 0 and "Usage" in shown.stdout
+    assert pai_bench(tmp_path, "list", "methods").stdout.split()[0] == "dense"
+    assert json.loads(pai_bench(tmp_path, "list", "recipes", "--json").stdout)[0] == "frankle"
