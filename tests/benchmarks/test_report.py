@@ -1,0 +1,62 @@
+"""Reading 10,000 results of 160 epochs, and a report on 1,000."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from rich.console import Console
+
+from pai_bench import results
+from pai_bench.analysis.command import run
+from pai_bench.analysis.frame import collect
+from pai_bench.results import Epoch, Layer
+from tests.benchmarks.conftest import Compare
+from tests.unit.test_results import result
+
+
+@pytest.fixture
+def folder(tmp_path: Path, measuring: bool) -> Callable[[int], Path]:
+    """Makes a results folder with that many results; with few when nothing is measured."""
+
+    def make(count: int) -> Path:
+        curve = tuple(Epoch(epoch, 1.0 / epoch, 0.5 if epoch % 10 == 0 else None) for epoch in range(1, 161))
+        layers = tuple(Layer(f"layer{i}.conv.weight", 9216, 921) for i in range(20))
+        count = count if measuring else 50
+        for number in range(count):
+            sparsity = (0.9, 0.95, 0.98, 0.99)[number % 4]
+            method = ("snip", "grasp", "synflow", "prospr", "random")[number // 4 % 5]
+            whole = result(method=method, sparsity=sparsity, seed=number // 20, curve=curve, layers=layers)
+            place = results.path(tmp_path, whole.cell, whole.recipe, whole.fingerprint)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps({**vars(whole), "curve": [vars(e) for e in curve],
+                                         "layers": [vars(x) for x in layers]}))  # fmt: skip
+        return tmp_path
+
+    return make
+
+
+def plain_reading(root: Path) -> pd.DataFrame:
+    """What anybody would write: walk, json.load, json_normalize."""
+    rows: list[dict[str, Any]] = []
+    for path, _, files in os.walk(root / "runs"):
+        rows += [json.loads(Path(path, name).read_text()) for name in files]
+    return pd.json_normalize(rows)
+
+
+def test_reading_ten_thousand_results(compare: Compare, folder: Callable[[int], Path]) -> None:
+    root = folder(10_000)
+    collection = compare(lambda: collect(root), lambda: plain_reading(root), "of json_normalize", rounds=3)
+    assert len(collection.rows) == len(plain_reading(root))
+
+
+def test_report_on_a_thousand_results(benchmark: BenchmarkFixture, folder: Callable[[int], Path]) -> None:
+    root = folder(1_000)
+    assert benchmark(lambda: run(root, None, [], False, Console(file=io.StringIO())))
