@@ -1,0 +1,72 @@
+"""The program: its commands, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from pai_bench import __version__
+from pai_bench.cli.listing import list_
+from pai_bench.cli.options import INTERRUPTED, USAGE, messages, say
+from pai_bench.cli.report import report
+from pai_bench.cli.sweep import sweep
+from pai_bench.errors import PaiBenchError
+
+app = typer.Typer(
+    add_completion=True,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Pruning at initialisation, measured: run a sweep, then make its report.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    del version
+
+
+app.command()(sweep)
+app.command()(report)
+app.command("list")(list_)
+
+
+def main() -> None:
+    """Run the command line; every error is two lines and an exit code, tracebacks only with -v."""
+    verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
+    try:
+        code = app(standalone_mode=False)
+    except PaiBenchError as error:
+        if verbose:
+            messages.print_exception()
+        say(f"error: {error.cause}")
+        say(f"  {error.remedy}")
+        code = USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except TyperException as error:
+        say(f"error: {error.format_message()}")
+        context = getattr(error, "ctx", None)
+        say(f"  see {context.command_path if context else 'pai-bench'} --help")
+        code = USAGE
+    except PermissionError as error:
+        if verbose:
+            messages.print_exception()
+        say(f"error: no permission to use {error.filename}")
+        say("  choose another folder (--results, --out) or change its permissions")
+        code = USAGE
+    if code == INTERRUPTED:
+        say("interrupted: finished cells are kept; the same command goes on from here")
+    sys.exit(code or 0)

@@ -1,0 +1,79 @@
+"""`pai-bench sweep`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Verbose, messages
+from pai_bench.cli.settings import Config, nearest_sparsities
+
+
+def sweep(
+    context: typer.Context,
+    methods: Annotated[
+        str | None,
+        typer.Option(envvar="PAI_BENCH_METHODS", help="For instance snip,prospr:steps=10,lr=0.5.  [default: all]"),
+    ] = None,
+    datasets: Annotated[str, typer.Option(envvar="PAI_BENCH_DATASETS", help="For instance digits,cifar10.")] = "digits",
+    models: Annotated[str | None, typer.Option(envvar="PAI_BENCH_MODELS", help="[default: the data set's own]")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(envvar="PAI_BENCH_RECIPE", help="Training recipe.  [default: the data set's own]")
+    ] = None,
+    sparsities: Annotated[
+        str | None,
+        typer.Option(envvar="PAI_BENCH_SPARSITIES", help="Fractions removed, for instance 0.9,0.98."),
+    ] = None,
+    densities: Annotated[
+        str | None, typer.Option(envvar="PAI_BENCH_DENSITIES", help="Fractions kept, instead of --sparsities.")
+    ] = None,
+    compressions: Annotated[
+        str | None, typer.Option(envvar="PAI_BENCH_COMPRESSIONS", help="1/density, instead of --sparsities.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(envvar="PAI_BENCH_SEEDS", help="For instance 0-4 or 0,3,7.")] = None,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", help="Only these cells, for instance 'method=snip,sparsity>=0.95'.")
+    ] = None,
+    retry: Annotated[str | None, typer.Option(help="'failed': run failed cells again.")] = None,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Run cells again that are done; new results replace old.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            envvar="PAI_BENCH_WORKERS", min=1, help="Worker processes.  [default: one a GPU, else one a core]"
+        ),
+    ] = None,
+    results: Results = None,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run every cell of a grid that has no result yet; typed again, it does what is missing."""
+    from pai_bench.sweep import command
+
+    del config, verbose
+    options = command.Options(
+        methods=methods,
+        datasets=datasets,
+        models=models,
+        recipe=recipe,
+        **nearest_sparsities(context, {"sparsities": sparsities, "densities": densities, "compressions": compressions}),
+        seeds=seeds,
+        filter=filter_,
+        retry=retry,
+        redo=redo,
+        dry_run=dry_run,
+        workers=workers,
+        results=results,
+        data_dir=data_dir,
+        plugins=tuple(plugin or ()),
+        as_json=as_json,
+    )
+    failed = command.run(options, messages)
+    if failed:
+        raise typer.Exit(FAILED)
