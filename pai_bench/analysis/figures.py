@@ -93,8 +93,9 @@ def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: dict[s
         with_results = points[points["n"] > 0]
         if method == DENSE:
             if len(with_results):
-                line = ax.axhline(100 * with_results["mean"].iloc[0], zorder=1, **DENSE_STYLE)
-                legend.setdefault(label, line)
+                mean, std = 100 * with_results["mean"].iloc[0], 100 * with_results["std"].fillna(0).iloc[0]
+                ax.axhspan(mean - std, mean + std, color=DENSE_STYLE["color"], alpha=0.12, linewidth=0, zorder=1)
+                legend.setdefault(label, ax.axhline(mean, zorder=1, **DENSE_STYLE))
             continue
         look = looks[method]
         foreign = bool(source) and several

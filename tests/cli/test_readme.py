@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.touch()
     (folder / "table.csv").write_text("method,dataset,model,sparsity,seed,accuracy\nsnip,digits,conv8,0.9,0,0.5\n")
+    shutil.copytree(TOP / "results" / "reference", folder / "results" / "reference")
     (folder / "sweep.toml").write_text('methods = ["prospr", "snip"]\n')
     method = (TOP / "docs" / "methods.md").read_text(encoding="utf-8")
     (folder / "my_method.py").write_text(re.findall(r"```python\n(.*?)```", method, re.DOTALL)[0])
