@@ -88,14 +88,15 @@ def expand(request: Request) -> list[Run]:
     runs = []
     for dataset in request.datasets:
         defaults = recipes.defaults(dataset)
-        recipe = recipes.load(request.recipe or defaults.recipe, dataset)
-        cells = grid(
-            methods,
-            [(dataset, model) for model in request.models or (defaults.model,)],
-            request.sparsities or defaults.sparsities,
-            request.seeds or defaults.seeds,
-        )
-        runs += [Run(cell, recipe) for cell in cells if request.filter is None or request.filter.matches(cell)]
+        for model in dict.fromkeys(request.models or (defaults.model,)):
+            recipe = recipes.load(request.recipe or defaults.recipe, dataset, model)
+            cells = grid(
+                methods,
+                [(dataset, model)],
+                request.sparsities or defaults.sparsities,
+                request.seeds or defaults.seeds,
+            )
+            runs += [Run(cell, recipe) for cell in cells if request.filter is None or request.filter.matches(cell)]
     if not runs:
         raise PaiBenchError(
             "the filter leaves no cell of the plan", "widen --filter; --dry-run shows the plan without it"

@@ -17,7 +17,7 @@ from pai_bench.training import evaluate, learning_rate, train
 
 
 def recipe(**changes: object) -> Recipe:
-    quick = recipes.load("quick", "digits")
+    quick = recipes.load("quick", "digits", "conv8")
     settings = {"epochs": 2, "warmup_epochs": 0.0, **changes}
     return dataclasses.replace(quick, train=dataclasses.replace(quick.train, **settings))  # type: ignore[arg-type]
 

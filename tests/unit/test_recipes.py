@@ -29,7 +29,7 @@ def pairs() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "dataset"), pairs())
 def test_every_recipe_is_whole_and_every_value_has_its_source(name: str, dataset: str) -> None:
-    recipe = recipes.load(name, dataset)
+    recipe = recipes.load(name, dataset, "resnet20")
     values = {f"{table}.{key}" for table, keys in recipe.values().items() for key in keys}
     assert {key for key, source in recipe.sources if source.strip()} == values
     assert recipe.summary
@@ -41,7 +41,7 @@ def test_every_recipe_is_whole_and_every_value_has_its_source(name: str, dataset
 @pytest.mark.parametrize("dataset", datasets.names())
 def test_every_data_set_has_defaults_that_work(dataset: str) -> None:
     defaults = recipes.defaults(dataset)
-    recipes.load(defaults.recipe, dataset)
+    recipes.load(defaults.recipe, dataset, defaults.model)
     info = datasets.info(dataset)
     models.build(defaults.model, info.channels, info.size, info.classes)
     assert defaults.sparsities and all(0 < s < 1 for s in defaults.sparsities)
@@ -49,27 +49,27 @@ def test_every_data_set_has_defaults_that_work(dataset: str) -> None:
 
 
 def test_papers_protocols_are_theirs() -> None:
-    prospr = recipes.load("prospr", "cifar10").train
+    prospr = recipes.load("prospr", "cifar10", "resnet20").train
     assert (prospr.epochs, prospr.batch_size, prospr.weight_decay, prospr.milestones) == (200, 256, 5e-4, (100, 150))
-    frankle = recipes.load("frankle", "cifar10").train
+    frankle = recipes.load("frankle", "cifar10", "resnet20").train
     assert (frankle.epochs, frankle.batch_size, frankle.weight_decay, frankle.milestones) == (160, 128, 1e-4, (80, 120))
-    synflow = recipes.load("synflow", "cifar100").train
+    synflow = recipes.load("synflow", "cifar100", "resnet20").train
     assert (synflow.milestones, synflow.nesterov) == ((60, 120), True)
-    assert recipes.load("ntk-sap", "cifar100").train.weight_decay == 5e-4
-    assert recipes.load("ntk-sap", "cifar10").train.weight_decay == 1e-4
-    assert recipes.load("grasp", "cifar10").data.std == (0.2023, 0.1994, 0.2010)
+    assert recipes.load("ntk-sap", "cifar100", "resnet20").train.weight_decay == 5e-4
+    assert recipes.load("ntk-sap", "cifar10", "resnet20").train.weight_decay == 1e-4
+    assert recipes.load("grasp", "cifar10", "resnet20").data.std == (0.2023, 0.1994, 0.2010)
 
 
-def load(tmp_path: Path, text: str, dataset: str = "digits") -> Recipe:
+def load(tmp_path: Path, text: str, dataset: str = "digits", model: str = "conv8") -> Recipe:
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
-    return recipes.load(str(path), dataset)
+    return recipes.load(str(path), dataset, model)
 
 
 def test_a_users_file_is_a_recipe_by_its_own_name(tmp_path: Path) -> None:
     recipe = load(tmp_path, QUICK)
     assert recipe.name == "mine"
-    assert recipe.values() == recipes.load("quick", "digits").values()
+    assert recipe.values() == recipes.load("quick", "digits", "conv8").values()
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,14 @@ def test_a_users_file_is_a_recipe_by_its_own_name(tmp_path: Path) -> None:
         ),
         ('momentum = { value = 0.9, source = "as all CIFAR protocols" }', "", ["train.momentum is missing", "[train]"]),
         ("[init]", "[init", ["mine.toml", "not valid TOML"]),
+        # Sections that do not apply to the cell are checked as well.
+        ("[datasets.mnist.data]", "[datasets.mnist.date]", ["datasets.mnist.date", "datasets.mnist.data"]),
+        ("[datasets.mnist.data]", "[models.conv28.date]", ["models.conv28.date", "models.conv28.data"]),
+        (
+            "[datasets.mnist.data]\nmean",
+            "[datasets.mnist.models.lenet.data]\nmeen",
+            ["datasets.mnist.models.lenet.data.meen"],
+        ),
     ],
 )
 def test_mistakes_name_the_file_and_the_key(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
@@ -103,15 +111,31 @@ def test_mistakes_name_the_file_and_the_key(tmp_path: Path, old: str, new: str, 
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_the_special_beats_the_general(tmp_path: Path) -> None:
+    def lr(value: float) -> str:
+        return f'lr = {{ value = {value}, source = "test" }}\n'
+
+    text = f"""{QUICK}
+[models."a, b".train]
+{lr(0.2)}
+[datasets.mnist.train]
+{lr(0.3)}
+[datasets.mnist.models.a.train]
+{lr(0.4)}"""
+    learned = {(d, m): load(tmp_path, text, d, m).train.lr for d in ("digits", "mnist") for m in ("a", "b", "c")}
+    assert [learned["digits", m] for m in "abc"] == [0.2, 0.2, 0.1]
+    assert [learned["mnist", m] for m in "abc"] == [0.4, 0.2, 0.3]
+
+
 def test_a_recipe_is_for_the_data_sets_it_names() -> None:
     with pytest.raises(PaiBenchError, match="not meant for data set digits") as caught:
-        recipes.load("frankle", "digits")
+        recipes.load("frankle", "digits", "conv8")
     assert "cifar10" in caught.value.remedy
     with pytest.raises(PaiBenchError, match="unknown recipe 'frank'") as caught:
-        recipes.load("frank", "cifar10")
+        recipes.load("frank", "cifar10", "resnet20")
     assert "did you mean frankle?" in caught.value.remedy
     with pytest.raises(PaiBenchError, match="cannot be read"):
-        recipes.load("nowhere.toml", "cifar10")
+        recipes.load("nowhere.toml", "cifar10", "resnet20")
 
 
 def fingerprint(recipe: Recipe | None = None, **changes: object) -> str:

@@ -1,0 +1,192 @@
+"""Recipe files: read, merged for a data set and a model, and checked key by key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.recipes.schema import TABLES, Defaults, Recipe, check, tuples
+
+
+def names() -> list[str]:
+    """All recipes that come with pai-bench, in alphabetical order."""
+    return sorted(
+        path.name.removesuffix(".toml")
+        for path in resources.files(__package__).iterdir()
+        if path.name.endswith(".toml") and path.name != "defaults.toml"
+    )
+
+
+def defaults(dataset: str) -> Defaults:
+    """The defaults of a data set.
+
+    Raises: PaiBenchError when there are none.
+    """
+    table = tomllib.loads(resources.files(__package__).joinpath("defaults.toml").read_text(encoding="utf-8"))
+    if dataset not in table:
+        raise unknown("data set", dataset, table)
+    return Defaults(**tuples(table[dataset]))
+
+
+def load(name: str, dataset: str, model: str) -> Recipe:
+    """The recipe `name` (or the file, when it ends in .toml) for a data set and a model.
+
+    Raises: PaiBenchError that names the file and the key for anything unknown, missing or of the wrong kind, and
+        when the recipe is not meant for the data set.
+    """
+    if name.endswith(".toml"):
+        where, label = Path(name), Path(name).stem
+        try:
+            text = where.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PaiBenchError(f"recipe file {name} cannot be read: {error}", "give the path of a TOML file") from None
+    else:
+        if name not in names():
+            raise unknown("recipe", name, names())
+        where, label = Path(f"{name}.toml"), name
+        text = resources.files(__package__).joinpath(where.name).read_text(encoding="utf-8")
+    return _parse(text, str(where), label, dataset, model)
+
+
+@cache
+def _parse(text: str, where: str, name: str, dataset: str, model: str) -> Recipe:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PaiBenchError(f"{where} is not valid TOML: {error}", "mend that line") from None
+    sections = list(_sections(content, where))
+    if dataset not in content.get("datasets", {}):
+        known = ", ".join(sorted(content.get("datasets", {}))) or "none"
+        raise PaiBenchError(
+            f"recipe {name} is not meant for data set {dataset}", f"it is for {known}; choose another --recipe"
+        )
+    merged: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
+    for section in sorted(sections, key=lambda section: section.rank):
+        if section.applies(dataset, model):
+            for table, entries in section.tables.items():
+                merged[table] |= entries
+    sources = [
+        (f"{table}.{key}", entry["source"]) for table, entries in merged.items() for key, entry in entries.items()
+    ]
+    recipe = Recipe(
+        name=name,
+        dataset=dataset,
+        summary=str(content.get("summary", "")),
+        sources=tuple(sources),
+        **{table: _build(kind, table, merged[table], where) for table, kind in TABLES.items()},
+    )
+    check(recipe, where)
+    return recipe
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A part of a file, what it is meant for (None: everything), and its tables."""
+
+    dataset: str | None
+    models: str | None
+    """Names, separated by commas."""
+    tables: Mapping[str, dict[str, dict[str, Any]]]
+
+    @property
+    def rank(self) -> tuple[bool, bool]:
+        """The general ones first: all < a data set < a model < a model on a data set."""
+        return self.models is not None, self.dataset is not None
+
+    def applies(self, dataset: str, model: str) -> bool:
+        meant = self.models is None or model in [name.strip() for name in self.models.split(",")]
+        return meant and self.dataset in (None, dataset)
+
+
+def _sections(content: Mapping[str, Any], where: str) -> Iterator[_Section]:
+    """All sections of a file, every key of them checked, also of those that do not apply."""
+    yield _section(content, where, None, None, ("summary", "datasets", "models"))
+    for dataset, inner in _named(content, where, "datasets"):
+        yield _section(inner, where, dataset, None, ("models",))
+        for models, innermost in _named(inner, where, f"datasets.{dataset}.models"):
+            yield _section(innermost, where, dataset, models)
+    for models, inner in _named(content, where, "models"):
+        yield _section(inner, where, None, models)
+
+
+def _named(content: Mapping[str, Any], where: str, path: str) -> list[tuple[str, dict[str, Any]]]:
+    tables = content.get(path.rpartition(".")[2], {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise PaiBenchError(f"{where}: {path} is not a table of tables", f"write [{path}.NAME]")
+    return list(tables.items())
+
+
+def _section(
+    content: Mapping[str, Any], where: str, dataset: str | None, models: str | None, others: tuple[str, ...] = ()
+) -> _Section:
+    prefix = "".join(
+        f"{kind}.{name}." for kind, name in (("datasets", dataset), ("models", models)) if name is not None
+    )
+    known = [prefix + name for name in (*TABLES, *others)]
+    for key in content:
+        if prefix + key not in known:
+            raise _unknown_key(where, prefix + key, known)
+    tables = {table: _table(content, table, where, prefix + table) for table in TABLES if table in content}
+    return _Section(dataset, models, tables)
+
+
+def _unknown_key(where: str, key: str, known: Any) -> PaiBenchError:
+    error = unknown("key", key, known)
+    return PaiBenchError(f"{where}: {error.cause}", error.remedy)
+
+
+def _table(content: Mapping[str, Any], table: str, where: str, path: str) -> dict[str, dict[str, Any]]:
+    """The entries of a table by key, each with `value` and `source`."""
+    entries = content.get(table, {})
+    known = [f.name for f in fields(TABLES[table])]
+    if not isinstance(entries, dict):
+        raise PaiBenchError(f"{where}: {path} is not a table", f"write [{path}]")
+    for key, entry in entries.items():
+        if key not in known:
+            raise _unknown_key(where, f"{path}.{key}", [f"{path}.{name}" for name in known])
+        if not isinstance(entry, dict) or set(entry) != {"value", "source"} or not isinstance(entry["source"], str):
+            raise PaiBenchError(
+                f"{where}: {path}.{key} does not give a value and its source",
+                f'write {key} = {{ value = …, source = "where it is from" }}',
+            )
+    return entries
+
+
+_KINDS: dict[str, tuple[str, type, type | None]] = {
+    # annotation: (in words, type, type of the items)
+    "int": ("a whole number", int, None),
+    "float": ("a number", float, None),
+    "bool": ("true or false", bool, None),
+    "str": ("a text", str, None),
+    "tuple[int, ...]": ("a list of whole numbers", tuple, int),
+    "tuple[float, ...]": ("a list of numbers", tuple, float),
+}
+
+
+def _build(kind: type, table: str, entries: Mapping[str, Mapping[str, Any]], where: str) -> Any:
+    values = {}
+    for f in fields(kind):
+        if f.name not in entries:
+            raise PaiBenchError(f"{where}: {table}.{f.name} is missing", f"add it under [{table}]")
+        words, wanted, items = _KINDS[str(f.type)]
+        value = tuples(entries[f.name])["value"]
+        if wanted is tuple and isinstance(value, tuple):
+            value = tuple(_number(item, items) for item in value)
+            good = all(type(item) is items for item in value)
+        else:
+            value = _number(value, wanted)
+            good = type(value) is wanted
+        if not good:
+            raise PaiBenchError(f"{where}: {table}.{f.name} = {value!r} is not {words}", f"write {words}")
+        values[f.name] = value
+    return kind(**values)
+
+
+def _number(value: Any, wanted: type | None) -> Any:
+    return float(value) if wanted is float and type(value) is int else value
