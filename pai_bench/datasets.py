@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ __all__ = [
     "Batcher",
     "Dataset",
     "Info",
+    "TrainingBatches",
     "data_root",
     "epoch_flips",
     "epoch_order",
@@ -31,6 +33,8 @@ __all__ = [
     "present",
     "require",
     "scoring_batches",
+    "test_batches",
+    "training_batches",
 ]
 
 Batch = tuple[Tensor, Tensor]
@@ -185,6 +189,28 @@ class Batcher:
         padded = torch.nn.functional.pad(images, (self.augment.padding,) * 4).flatten(2)
         ids = self._pixels.index_select(0, flip) + corner[:, None]
         return padded.gather(2, ids[:, None].expand(-1, channels, -1)).view(count, channels, height, width)
+
+
+class TrainingBatches(Protocol):
+    """What training takes its batches from; each batch is a pure function of (seed, epoch, step), on the device."""
+
+    def __len__(self) -> int:
+        """The number of steps in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch (both counted from 0) from `start_step` on."""
+        ...
+
+
+def training_batches(dataset: Dataset, batch_size: int, augment: Augment, seed: int) -> TrainingBatches:
+    """The training batches of a data set."""
+    return Batcher(dataset.train_x, dataset.train_y, batch_size, augment, seed)
+
+
+def test_batches(dataset: Dataset, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterable[Batch]:
+    """The images that accuracy is measured on, in their order, normalised, on the device."""
+    return evaluation_batches(dataset.test_x, dataset.test_y, batch_size, mean, std)
 
 
 def evaluation_batches(

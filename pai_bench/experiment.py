@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from pai_bench import datasets, models, provenance, registry, training
 from pai_bench.cells import Cell
+from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.measures import Cost, effective_masks, flops, measured, tensors_hash
 from pai_bench.pruning import Pruner
 from pai_bench.recipes import Recipe, result_fingerprint
-from pai_bench.results import Epoch, Layer, Result
+from pai_bench.results import Layer, Result
 from pai_bench.scoring import Scorer
 from pai_bench.seeds import derive_seed
 from pai_bench.training import MaskedGradients, train
+from pai_bench.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Laboratory:
             run.recipe.data.std,
         )
 
-    def masks(self, run: Run, network: nn.Module) -> tuple[dict[str, Tensor], Cost]:
+    def masks(self, run: Run, network: nn.Module, watch: Watch) -> tuple[dict[str, Tensor], Cost]:
         """The masks of a run and what scoring cost (all of it, also where a score vector is shared)."""
         cell = run.cell
         key = (run.fingerprint(), cell.model, cell.seed)
@@ -116,6 +118,7 @@ class Laboratory:
             seed=derive_seed(cell.seed, "method"),
             dtype=run.recipe.scoring.dtype,
             initialise=lambda model: models.initialise(model, run.recipe.init.scheme, derive_seed(cell.seed, "redraw")),
+            tick=watch.tick,
         )
         with measured(self.device) as cost:
             if self.shares_scores(scorer):
@@ -127,23 +130,31 @@ class Laboratory:
             self._scored = (key, pruner, scores, cost)
         return masks, cost
 
-    def run(self, run: Run, on_epoch: Callable[[Epoch], None] | None = None) -> Outcome:
-        """Score, prune, train and measure one cell.
+    def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
+        """Score, prune, train and measure one cell; with checkpoints, go on where an earlier attempt has stopped.
 
         Raises: PaiBenchError for bad input or scores that cannot be used; a collapsed or diverged network is a result.
+            Interrupted when the checkpoints' request_stop was called.
         """
         cell, recipe = run.cell, run.recipe
+        watch = watch or Watch()
+        if checkpoints is not None and checkpoints.stop_requested:
+            raise Interrupted
+        watch.phase("loading")
         dataset = self.dataset(cell.dataset)
         network = self.model(run)
         init_hash = tensors_hash(dict(network.state_dict()))
-        masks, scoring_cost = self.masks(run, network)
+        watch.phase("scoring")
+        masks, scoring_cost = self.masks(run, network, watch)
+        watch.phase("measuring")
         info = datasets.info(cell.dataset)
         shape = (info.channels, info.size, info.size)
         effective = effective_masks(network, masks, shape)
         dense_flops, sparse_flops = flops(network, masks, shape)
         MaskedGradients(network, masks)
+        watch.phase("training")
         with measured(self.device) as training_cost:
-            trained = train(network, masks, dataset, recipe, cell.seed, on_epoch)
+            trained = train(network, masks, dataset, recipe, cell.seed, watch)
         layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in masks.items())
         size, kept = sum(layer.size for layer in layers), sum(layer.kept for layer in layers)
         empty = tuple(layer.name for layer in layers if layer.kept == 0)

@@ -75,7 +75,9 @@ class Pruner:
         seed: int = 0,
         dtype: str = "float64",
         initialise: Callable[[nn.Module], None] | None = None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
+        """Take what `prune` takes, the method's `initialise`, and what to call at every sign of progress."""
         if dtype not in DTYPES:
             raise PaiBenchError(
                 f"scoring dtype {dtype!r} is not supported", f"known: {', '.join(DTYPES)}; half precision changes masks"
@@ -91,7 +93,7 @@ class Pruner:
         self._state = {key: value.clone() for key, value in self._model.state_dict().items()}
         self._dense = {key: weight.detach().clone() for key, weight in self._weights.items()}
         device = next(iter(self._weights.values())).device
-        self._stream = Batches(batches, device, DTYPES[dtype])
+        self._stream = Batches(batches, device, DTYPES[dtype], tick)
         self._generator = torch.Generator().manual_seed(seed)
         self._initialise = initialise or reset_parameters
         self.size = sum(weight.numel() for weight in self._weights.values())

@@ -67,10 +67,14 @@ class Batches:
     Batches are drawn only as far as a method reads; inputs of floating type are cast to `dtype`.
     """
 
-    def __init__(self, source: Iterable[Batch], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, source: Iterable[Batch], device: torch.device, dtype: torch.dtype, tick: Callable[[], None] = lambda: None
+    ) -> None:
         self._source = source
         self._device = device
         self._dtype = dtype
+        self.tick = tick
+        """Called at every batch and every forward pass: a sign of progress for whoever waits."""
         self._drawn: list[Batch] = []
         self._stream: Iterator[Batch] | None = None
 
@@ -81,6 +85,7 @@ class Batches:
         return x, y
 
     def _cast(self, batch: Batch) -> Batch:
+        self.tick()
         x, y = batch
         x = x.to(self._device)
         return (x.to(self._dtype) if x.is_floating_point() else x), y.to(self._device)
@@ -146,6 +151,7 @@ class Problem:
 
     def forward(self, inputs: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """The model's outputs, with `params` in the place of its parameters of those names; differentiable in both."""
+        self.stream.tick()
         if params is None:
             outputs: Tensor = self.model(inputs)
         else:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pai_bench.datasets import Augment, Batcher, Dataset, evaluation_batches
+from pai_bench import datasets
+from pai_bench.datasets import Augment, Dataset
 from pai_bench.recipes import Recipe, Train
 from pai_bench.results import Epoch
+from pai_bench.watch import Watch
 
 VERSION = 1
 """Raised whenever the same run would give other numbers; results of another version are stale."""
@@ -77,7 +79,7 @@ def train(
     dataset: Dataset,
     recipe: Recipe,
     seed: int,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train `model` in place under `masks` (bool by parameter name) as the recipe says.
 
@@ -87,6 +89,8 @@ def train(
     Raises: RuntimeError when a pruned weight is not exactly zero at the end (a defect of the trainer).
     """
     settings = recipe.train
+    watch = watch or Watch()
+    device = next(model.parameters()).device
     masked = MaskedGradients(model, masks)
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -98,14 +102,14 @@ def train(
     )
     data = recipe.data
     augment = Augment(data.padding, data.flip, data.mean, data.std)
-    batcher = Batcher(dataset.train_x, dataset.train_y, settings.batch_size, augment, seed)
-    steps = len(batcher)
+    batches = datasets.training_batches(dataset, settings.batch_size, augment, seed)
+    steps = len(batches)
     curve: list[Epoch] = []
     accuracy, finite = 0.0, True
     for epoch in range(settings.epochs):
         model.train()
-        total = torch.zeros((), device=dataset.train_x.device)
-        for step, (x, y) in enumerate(batcher.epoch(epoch)):
+        total, seen = torch.zeros((), device=device), 0
+        for step, (x, y) in enumerate(batches.epoch(epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, epoch, step, steps)
             optimizer.zero_grad(set_to_none=True)
@@ -114,7 +118,9 @@ def train(
             masked()
             optimizer.step()
             total += loss.detach() * len(y)
-        mean_loss = total.item() / len(dataset.train_y)
+            seen += len(y)
+            watch.tick()
+        mean_loss = total.item() / seen
         finite = math.isfinite(mean_loss)
         last = epoch == settings.epochs - 1 or not finite
         measured = None
@@ -122,8 +128,7 @@ def train(
             accuracy, sound = evaluate(model, dataset, recipe)
             measured, finite = accuracy, finite and sound
         curve.append(Epoch(epoch=epoch + 1, loss=mean_loss if math.isfinite(mean_loss) else None, accuracy=measured))
-        if on_epoch is not None:
-            on_epoch(curve[-1])
+        watch.epoch(curve[-1], settings.epochs)
         if not finite:
             break
     if finite and not masked.intact():
@@ -135,12 +140,13 @@ def train(
 def evaluate(model: nn.Module, dataset: Dataset, recipe: Recipe) -> tuple[float, bool]:
     """Test accuracy as a fraction, and whether all outputs were finite; leaves the model in eval mode."""
     model.eval()
-    device = dataset.test_x.device
-    correct = torch.zeros((), dtype=torch.long, device=device)
+    device = next(model.parameters()).device
+    correct, seen = torch.zeros((), dtype=torch.long, device=device), 0
     finite = torch.ones((), dtype=torch.bool, device=device)
     data = recipe.data
-    for x, y in evaluation_batches(dataset.test_x, dataset.test_y, EVALUATION_BATCH, data.mean, data.std):
+    for x, y in datasets.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std):
         logits = model(x)
         correct += (logits.argmax(1) == y).sum()
         finite &= torch.isfinite(logits).all()
-    return correct.item() / len(dataset.test_y), bool(finite)
+        seen += len(y)
+    return correct.item() / seen, bool(finite)

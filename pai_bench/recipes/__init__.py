@@ -4,6 +4,8 @@ A recipe file holds `summary`, the tables [init], [train], [data] and [scoring],
 data set it is meant for, with the values that differ there ([datasets.NAME.train] and so on). Values that depend on the
 model stand under [models.NAME], those that depend on both under [datasets.NAME.models.NAME]; a model's NAME may be a
 list, as in [models."vgg16-bn,vgg19-bn".train]. Each value is written `key = { value = …, source = "…" }`.
+A key that has a default need not be written; at its default it is no part of the fingerprint, so that a new key leaves
+old results valid. Such a default must never change.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def result_fingerprint(
             "method": {"name": method_name, "version": method_version, "hyperparameters": dict(hyperparameters)},
             "dataset": dataset,
             "model": model,
-            "recipe": recipe.values(),
+            "recipe": recipe.identity(),
             "trainer": trainer_version,
         }
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -72,7 +72,9 @@ def _parse(text: str, where: str, name: str, dataset: str, model: str) -> Recipe
             for table, entries in section.tables.items():
                 merged[table] |= entries
     sources = [
-        (f"{table}.{key}", entry["source"]) for table, entries in merged.items() for key, entry in entries.items()
+        (f"{table}.{f.name}", merged[table][f.name]["source"] if f.name in merged[table] else "default")
+        for table, kind in TABLES.items()
+        for f in fields(kind)
     ]
     recipe = Recipe(
         name=name,
@@ -173,6 +175,8 @@ def _build(kind: type, table: str, entries: Mapping[str, Mapping[str, Any]], whe
     values = {}
     for f in fields(kind):
         if f.name not in entries:
+            if f.default is not MISSING:
+                continue
             raise PaiBenchError(f"{where}: {table}.{f.name} is missing", f"add it under [{table}]")
         words, wanted, items = _KINDS[str(f.type)]
         value = tuples(entries[f.name])["value"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from pai_bench.errors import PaiBenchError
@@ -78,6 +78,19 @@ class Recipe:
     def values(self) -> dict[str, dict[str, Any]]:
         """All values by table and key, as plain data."""
         return {table: asdict(getattr(self, table)) for table in TABLES}
+
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """The values that the fingerprint covers: all but those that are at a default."""
+        defaults = {
+            (table, f.name): f.default
+            for table, kind in TABLES.items()
+            for f in fields(kind)
+            if f.default is not MISSING
+        }
+        return {
+            table: {key: value for key, value in values.items() if defaults.get((table, key), MISSING) != value}
+            for table, values in self.values().items()
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Name, data set and values; `from_dict` reads it."""

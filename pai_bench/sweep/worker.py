@@ -23,6 +23,7 @@ from pai_bench.cells import Cell
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
+from pai_bench.watch import Watch
 
 
 def _take_stdout() -> TextIO:
@@ -53,6 +54,11 @@ def main() -> None:
     def tell(event: str, **fields: Any) -> None:
         channel.write(json.dumps({"event": event, **fields}) + "\n")
 
+    class Teller(Watch):
+        def epoch(self, epoch: Epoch, epochs: int) -> None:
+            tell("epoch", epoch=epoch.epoch, epochs=epochs)
+
+    watch = Teller()
     torch.set_num_threads(1)
     for plugin in options.plugin:
         registry.load_plugin(plugin)
@@ -63,12 +69,8 @@ def main() -> None:
         for position, fields in enumerate(job["cells"]):
             run = Run(Cell(**fields), Recipe.from_dict(job["recipe"]))
             tell("start", position=position)
-
-            def on_epoch(epoch: Epoch, total: int = run.recipe.train.epochs) -> None:
-                tell("epoch", epoch=epoch.epoch, epochs=total)
-
             try:
-                outcome = laboratory.run(run, on_epoch)
+                outcome = laboratory.run(run, watch)
                 results.write(options.results, outcome.result, outcome.masks)
             except Exception as error:
                 cause = str(error).splitlines()[0] if str(error) else "no message"
