@@ -26,6 +26,16 @@ DataDir = Annotated[
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file that registers methods or models; may be repeated.")
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", envvar="PAI_BENCH_SET", help="A value of the recipe, for instance train.epochs=20; may be repeated."
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(envvar="PAI_BENCH_SPLIT", help="Measure on 'test' or 'validation'; short for --set data.split=…."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout.")]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,21 +13,45 @@ import typer
 
 from pai_bench.errors import PaiBenchError, unknown
 
+ORIGINS = "pai_bench.cli.settings.origins"
+"""In the context's `meta`: the file that gave an option, by the name of its parameter (of one --set: name and key)."""
+
+_PRIVATE = {"config", "verbose", "help", "json", "dry-run", "version"}
+_SPARSITY = {"sparsities", "densities", "compressions"}
+
+
+def profile_path() -> Path:
+    """Where the user's profile is looked for."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "pai-bench" / "config.toml"
+
 
 def _settings_keys(context: typer.Context) -> dict[str, Any]:
-    """The options of all commands by the key that a config file gives them: the long name without dashes."""
-    root = context.find_root().command
-    keys = {}
-    for command in root.commands.values():  # type: ignore[attr-defined]
+    """The options of all commands by the keys that a config file gives them: the long names without dashes.
+
+    Where two commands have one, it is this command's.
+    """
+    keys: dict[str, Any] = {}
+    for command in (*_commands(context.find_root().command), context.command):
         for parameter in command.params:
-            key = max(parameter.opts, key=len).lstrip("-")
-            if key not in ("config", "verbose", "help", "json", "dry-run") and parameter.param_type_name == "option":
-                keys[key.replace("-", "_")] = parameter
+            if parameter.param_type_name == "option":
+                names = [name.lstrip("-") for name in parameter.opts if name.startswith("--")]
+                if not _PRIVATE.intersection(names):
+                    keys |= {name.replace("-", "_"): parameter for name in names}
     return keys
 
 
+def _commands(group: Any) -> Iterator[Any]:
+    for command in getattr(group, "commands", {}).values():
+        yield command
+        yield from _commands(command)
+
+
 def _read_settings(path: Path, keys: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a TOML file by parameter name, lists joined by commas as on the command line."""
+    """The settings of a TOML file by parameter name, lists joined by commas as on the command line.
+
+    Paths in it are relative to its folder.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -34,47 +60,118 @@ def _read_settings(path: Path, keys: dict[str, Any]) -> dict[str, Any]:
         raise PaiBenchError(f"config file {path} cannot be read: {error}", "give a readable TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise PaiBenchError(f"config file {path} is not valid TOML: {error}", "mend that line") from None
-    settings = {}
+    settings: dict[str, Any] = {}
     for key, value in table.items():
         parameter = keys.get(key.replace("-", "_"))
         if parameter is None:
             complaint = unknown("key", key, keys)
             raise PaiBenchError(f"{path}: {complaint.cause}", complaint.remedy)
+        if parameter.name in settings:
+            raise PaiBenchError(f"{path}: {key} is given twice, by two of its names", "give it once")
         if isinstance(value, dict):
-            raise PaiBenchError(f"{path}: {key} is a table", f"write {key} = … above all tables")
+            if parameter.name != "set_":
+                raise PaiBenchError(f"{path}: {key} is a table", f"write {key} = … above all tables")
+            items = list(_assignments(value))
+        else:
+            items = [item for entry in (value if isinstance(value, list) else [value]) for item in _items(path, entry)]
+        items = [_relative(path, parameter, item) for item in items]
         if parameter.multiple:
-            value = value if isinstance(value, list) else [value]
-        elif isinstance(value, list):
-            value = ",".join(str(item) for item in value)
-        settings[parameter.name] = value
+            settings[parameter.name] = items
+        else:
+            settings[parameter.name] = ",".join(map(_text, items)) if isinstance(value, (list, dict)) else items[0]
     return settings
+
+
+def _items(path: Path, entry: Any) -> list[Any]:
+    """An entry of a list; a table such as {name = "prospr", steps = [1, 3]} is a method spec for each combination."""
+    if not isinstance(entry, dict):
+        return [entry]
+    if not isinstance(entry.get("name"), str):
+        raise PaiBenchError(f"{path}: {entry} has no name", 'write {name = "prospr", steps = [1, 3]}')
+    lists = {k: v if isinstance(v, list) else [v] for k, v in entry.items() if k != "name"}
+    specs = [
+        ",".join(f"{k}={_text(v)}" for k, v in zip(lists, values, strict=True)) for values in product(*lists.values())
+    ]
+    return [f"{entry['name']}:{spec}" if spec else entry["name"] for spec in specs]
+
+
+def _assignments(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The texts of --set that a table says, whether its keys are dotted or it holds tables."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _assignments(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={','.join(map(_text, value if isinstance(value, list) else [value]))}"
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _relative(path: Path, parameter: Any, item: Any) -> Any:
+    """An item, with a path in it put right: a folder or file, a recipe's file, a file of masks."""
+    if not isinstance(item, str):
+        return item
+    folder = path.absolute().parent
+    is_path = parameter.type_descriptor.annotation in (Path, list[Path])
+    if is_path or (parameter.name == "recipes" and item.endswith(".toml")):
+        return str(folder / Path(item).expanduser())
+    if parameter.name == "methods" and item.startswith("file:"):
+        return f"file:{folder / Path(item.removeprefix('file:')).expanduser()}"
+    return item
 
 
 def _config(context: typer.Context, value: Path | None) -> Path | None:
     """Let --config and the user's profile stand behind the command line and the environment."""
     keys = _settings_keys(context)
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    profile = home / "pai-bench" / "config.toml"
+    profile = profile_path()
     settings: dict[str, Any] = {}
+    origins: dict[str, Path] = {}
     for path in ([profile] if profile.is_file() else []) + ([value] if value is not None else []):
         found = _read_settings(path, keys)
         if _SPARSITY & found.keys():  # three ways to say one thing: the nearer file's way counts
             settings = {key: old for key, old in settings.items() if key not in _SPARSITY}
+        origins |= dict.fromkeys(found, path)
+        origins |= {f"set_ {_key(text)}": path for text in found.get("set_", ())}
+        if "set_" in found:
+            found["set_"] = _nearest(found["set_"], settings.get("set_", []))
         settings |= found
     context.default_map = settings
+    context.meta[ORIGINS] = origins
     return value
 
 
-_SPARSITY = {"sparsities", "densities", "compressions"}
+def _key(assignment: str) -> str:
+    return assignment.partition("=")[0].strip()
+
+
+def _nearest(near: list[str], far: list[str]) -> list[str]:
+    """All near texts of --set, and the far ones of other keys."""
+    given = {_key(text) for text in near}
+    return [*near, *(text for text in far if _key(text) not in given)]
+
+
+def _from_file(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT_MAP"
 
 
 def nearest_sparsities(context: typer.Context, values: dict[str, str | None]) -> dict[str, str | None]:
     """The options for sparsity, without those of a config file where the command line or environment has one."""
-    source = {name: context.get_parameter_source(name) for name in values}
-    from_file = {name for name in values if source[name] is not None and source[name].name == "DEFAULT_MAP"}  # type: ignore[union-attr]
+    from_file = {name for name in values if _from_file(context, name)}
     if any(value is not None for name, value in values.items() if name not in from_file):
         return {name: None if name in from_file else value for name, value in values.items()}
     return values
+
+
+def recipe_settings(context: typer.Context) -> tuple[str, ...]:
+    """All values of --set and --split; those of files stand behind the others, key by key."""
+    layers: dict[bool, list[str]] = {True: list((context.default_map or {}).get("set_", ())), False: []}
+    if not _from_file(context, "set_"):
+        layers[False] += context.params.get("set_") or ()
+    if (split := context.params.get("split")) is not None:
+        layers[_from_file(context, "split")].append(f"data.split={split}")
+    return tuple(_nearest(layers[False], layers[True]))
 
 
 Config = Annotated[

@@ -6,21 +6,37 @@ from typing import Annotated
 
 import typer
 
-from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Verbose, messages
-from pai_bench.cli.settings import Config, nearest_sparsities
+from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
+from pai_bench.cli.settings import Config, nearest_sparsities, recipe_settings
 
 
 def sweep(
     context: typer.Context,
     methods: Annotated[
         str | None,
-        typer.Option(envvar="PAI_BENCH_METHODS", help="For instance snip,prospr:steps=10,lr=0.5.  [default: all]"),
+        typer.Option(
+            "--methods",
+            "--method",
+            envvar="PAI_BENCH_METHODS",
+            help="For instance snip,prospr:steps=10,lr=0.5.  [default: all]",
+        ),
     ] = None,
-    datasets: Annotated[str, typer.Option(envvar="PAI_BENCH_DATASETS", help="For instance digits,cifar10.")] = "digits",
-    models: Annotated[str | None, typer.Option(envvar="PAI_BENCH_MODELS", help="[default: the data set's own]")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(envvar="PAI_BENCH_RECIPE", help="Training recipe.  [default: the data set's own]")
+    datasets: Annotated[
+        str,
+        typer.Option("--datasets", "--dataset", envvar="PAI_BENCH_DATASETS", help="For instance digits,cifar10."),
+    ] = "digits",
+    models: Annotated[
+        str | None,
+        typer.Option("--models", "--model", envvar="PAI_BENCH_MODELS", help="[default: the data set's own]"),
     ] = None,
+    recipes: Annotated[
+        str | None,
+        typer.Option(
+            "--recipes", "--recipe", envvar="PAI_BENCH_RECIPES", help="Names or files.  [default: the data set's own]"
+        ),
+    ] = None,
+    set_: Set = None,
+    split: Split = None,
     sparsities: Annotated[
         str | None,
         typer.Option(envvar="PAI_BENCH_SPARSITIES", help="Fractions removed, for instance 0.9,0.98."),
@@ -56,12 +72,13 @@ def sweep(
     """Run every cell of a grid that has no result yet; typed again, it does what is missing."""
     from pai_bench.sweep import command
 
-    del config, verbose
+    del config, verbose, set_, split
     options = command.Options(
         methods=methods,
         datasets=datasets,
         models=models,
-        recipe=recipe,
+        recipes=recipes,
+        settings=recipe_settings(context),
         **nearest_sparsities(context, {"sparsities": sparsities, "densities": densities, "compressions": compressions}),
         seeds=seeds,
         filter=filter_,

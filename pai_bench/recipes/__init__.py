@@ -15,23 +15,31 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pai_bench.recipes.choice import Choice, Choices, choose
+from pai_bench.recipes.overrides import Settings, parse_settings, variants
 from pai_bench.recipes.reading import defaults, load, names
 from pai_bench.recipes.schema import DTYPES, SCHEDULES, Data, Defaults, Init, Recipe, Scoring, Train
 
 __all__ = [
     "DTYPES",
     "SCHEDULES",
+    "Choice",
+    "Choices",
     "Data",
     "Defaults",
     "Init",
     "Recipe",
     "Scoring",
+    "Settings",
     "Train",
+    "choose",
     "defaults",
     "fingerprint",
     "load",
     "names",
+    "parse_settings",
     "result_fingerprint",
+    "variants",
 ]
 
 

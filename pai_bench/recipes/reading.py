@@ -14,6 +14,10 @@ from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.recipes.schema import TABLES, Defaults, Recipe, check, tuples
 
 
+class NotMeant(PaiBenchError):
+    """A recipe that is not meant for a data set."""
+
+
 def names() -> list[str]:
     """All recipes that come with pai-bench, in alphabetical order."""
     return sorted(
@@ -37,7 +41,7 @@ def defaults(dataset: str) -> Defaults:
 def load(name: str, dataset: str, model: str) -> Recipe:
     """The recipe `name` (or the file, when it ends in .toml) for a data set and a model.
 
-    Raises: PaiBenchError that names the file and the key for anything unknown, missing or of the wrong kind, and
+    Raises: PaiBenchError that names the file and the key for anything unknown, missing or of the wrong kind; NotMeant
         when the recipe is not meant for the data set.
     """
     if name.endswith(".toml"):
@@ -63,7 +67,7 @@ def _parse(text: str, where: str, name: str, dataset: str, model: str) -> Recipe
     sections = list(_sections(content, where))
     if dataset not in content.get("datasets", {}):
         known = ", ".join(sorted(content.get("datasets", {}))) or "none"
-        raise PaiBenchError(
+        raise NotMeant(
             f"recipe {name} is not meant for data set {dataset}", f"it is for {known}; choose another --recipe"
         )
     merged: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
@@ -160,7 +164,7 @@ def _table(content: Mapping[str, Any], table: str, where: str, path: str) -> dic
     return entries
 
 
-_KINDS: dict[str, tuple[str, type, type | None]] = {
+KINDS: dict[str, tuple[str, type, type | None]] = {
     # annotation: (in words, type, type of the items)
     "int": ("a whole number", int, None),
     "float": ("a number", float, None),
@@ -178,18 +182,26 @@ def _build(kind: type, table: str, entries: Mapping[str, Mapping[str, Any]], whe
             if f.default is not MISSING:
                 continue
             raise PaiBenchError(f"{where}: {table}.{f.name} is missing", f"add it under [{table}]")
-        words, wanted, items = _KINDS[str(f.type)]
         value = tuples(entries[f.name])["value"]
-        if wanted is tuple and isinstance(value, tuple):
-            value = tuple(_number(item, items) for item in value)
-            good = all(type(item) is items for item in value)
-        else:
-            value = _number(value, wanted)
-            good = type(value) is wanted
-        if not good:
-            raise PaiBenchError(f"{where}: {table}.{f.name} = {value!r} is not {words}", f"write {words}")
-        values[f.name] = value
+        values[f.name] = checked_value(where, f"{table}.{f.name}", value, str(f.type))
     return kind(**values)
+
+
+def checked_value(where: str, key: str, value: Any, kind: str) -> Any:
+    """The value as its annotation `kind` says; a whole number passes where a number is wanted.
+
+    Raises: PaiBenchError that names `where` and the key when it is of another kind.
+    """
+    words, wanted, items = KINDS[kind]
+    if wanted is tuple and isinstance(value, tuple):
+        value = tuple(_number(item, items) for item in value)
+        good = all(type(item) is items for item in value)
+    else:
+        value = _number(value, wanted)
+        good = type(value) is wanted
+    if not good:
+        raise PaiBenchError(f"{where}: {key} = {value!r} is not {words}", f"write {words}")
+    return value
 
 
 def _number(value: Any, wanted: type | None) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pai_bench import cells, registry, results
+from pai_bench import cells, recipes, registry, results
 from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep import local, planning
@@ -23,7 +23,8 @@ class Options:
     methods: str | None
     datasets: str
     models: str | None
-    recipe: str | None
+    recipes: str | None
+    settings: tuple[str, ...]
     sparsities: str | None
     densities: str | None
     compressions: str | None
@@ -62,7 +63,8 @@ def request(options: Options) -> planning.Request:
         methods=() if options.methods is None else tuple(cells.split_specs(options.methods)),
         datasets=cells.parse_names("--datasets", options.datasets),
         models=() if options.models is None else cells.parse_names("--models", options.models),
-        recipe=options.recipe,
+        recipes=() if options.recipes is None else cells.parse_names("--recipes", options.recipes),
+        settings=recipes.parse_settings(options.settings),
         sparsities=sparsities,
         seeds=() if options.seeds is None else cells.parse_seeds(options.seeds),
         filter=None if options.filter is None else cells.Filter.parse(options.filter),
@@ -77,7 +79,8 @@ def run(options: Options, messages: Console) -> int:
     for plugin in options.plugins:
         registry.load_plugin(plugin)
     root = results.resolve_root(options.results)
-    runs = planning.expand(request(options))
+    asked = request(options)
+    runs = planning.expand(asked)
     planning.check(runs, options.data_dir)
     if not options.dry_run:
         check_writable(root, "--results")
@@ -86,14 +89,17 @@ def run(options: Options, messages: Console) -> int:
     )
     for cause in plan.damaged:
         messages.print(cause, highlight=False, markup=False)
-    for line in _grid_lines(plan):
+    for line in (*_grid_lines(plan), *planning.choices(asked).notes):
         messages.print(line, highlight=False, markup=False)
     if options.as_json:
         states = [{**planned.as_dict(), "state": planned.state} for planned in plan.runs]
         print(json.dumps({"summary": plan.summary(), "cells": states}, indent=1))
     elif options.dry_run:
+        recipes_differ = len({(p.run.recipe.name, p.run.cell.dataset, p.run.cell.model) for p in plan.runs}) > len(
+            {(p.run.cell.dataset, p.run.cell.model) for p in plan.runs}
+        )
         for planned in plan.todo:
-            print(planned.run.cell)
+            print(f"{planned.run.cell} · {planned.run.recipe.name}" if recipes_differ else planned.run.cell)
     work = planning.jobs(plan)
     n_workers = len(local.places(options.workers, len(work)))
     how = f" in {len(work)} jobs by {n_workers} worker{'s' if n_workers > 1 else ''}" if work else ""

@@ -17,6 +17,7 @@ from pai_bench.cells import Filter, MethodSpec, grid
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.pruning import Pruner
+from pai_bench.recipes import Settings
 from pai_bench.scoring import prunable
 
 
@@ -27,7 +28,8 @@ class Request:
     methods: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ("digits",)
     models: tuple[str, ...] = ()
-    recipe: str | None = None
+    recipes: tuple[str, ...] = ()
+    settings: Settings = ()
     sparsities: tuple[float, ...] = ()
     seeds: tuple[int, ...] = ()
     filter: Filter | None = None
@@ -86,22 +88,30 @@ def expand(request: Request) -> list[Run]:
             raise unknown("model", name, models.names())
     methods = [_canonical(text) for text in request.methods or tuple(registry.names())]
     runs = []
-    for dataset in request.datasets:
-        defaults = recipes.defaults(dataset)
-        for model in dict.fromkeys(request.models or (defaults.model,)):
-            recipe = recipes.load(request.recipe or defaults.recipe, dataset, model)
-            cells = grid(
-                methods,
-                [(dataset, model)],
-                request.sparsities or defaults.sparsities,
-                request.seeds or defaults.seeds,
-            )
-            runs += [Run(cell, recipe) for cell in cells if request.filter is None or request.filter.matches(cell)]
+    for choice in choices(request).choices:
+        defaults = recipes.defaults(choice.dataset)
+        cells = grid(
+            methods,
+            [(choice.dataset, choice.model)],
+            request.sparsities or defaults.sparsities,
+            request.seeds or defaults.seeds,
+        )
+        runs += [Run(cell, choice.recipe) for cell in cells if request.filter is None or request.filter.matches(cell)]
     if not runs:
         raise PaiBenchError(
             "the filter leaves no cell of the plan", "widen --filter; --dry-run shows the plan without it"
         )
     return runs
+
+
+def choices(request: Request) -> recipes.Choices:
+    """Data sets, models and recipes of a request."""
+    return recipes.choose(
+        tuple(dict.fromkeys(request.datasets)),
+        tuple(dict.fromkeys(request.models)),
+        tuple(dict.fromkeys(request.recipes)),
+        request.settings,
+    )
 
 
 def _canonical(text: str) -> str:

@@ -39,6 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "table.csv").write_text("method,dataset,model,sparsity,seed,accuracy\nsnip,digits,conv8,0.9,0,0.5\n")
     shutil.copytree(TOP / "results" / "reference", folder / "results" / "reference")
     (folder / "sweep.toml").write_text('methods = ["prospr", "snip"]\n')
+    sweep_files = (TOP / "docs" / "sweep-files.md").read_text(encoding="utf-8")
+    (folder / "paper.toml").write_text(re.findall(r"```toml\n(.*?)```", sweep_files, re.DOTALL)[0])
     method = (TOP / "docs" / "methods.md").read_text(encoding="utf-8")
     (folder / "my_method.py").write_text(re.findall(r"```python\n(.*?)```", method, re.DOTALL)[0])
     return folder
