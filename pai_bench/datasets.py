@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pai_bench.dataset_files import Arrays, Info, data_root, info, names, present, read, require
+from pai_bench import data_files
+from pai_bench.data_files import Info, data_root, info, names, present, require
 from pai_bench.seeds import derive_seed
 
 __all__ = [
@@ -54,7 +54,9 @@ class Dataset:
     test_y: Tensor
     classes: int
     content_hash: str
-    """SHA-256 of the four arrays: which images a result is about, whatever files they came from."""
+    """SHA-256 of the arrays that were read: which images a result is about, whatever files they came from."""
+    origin: str
+    """Which copy of the data set it was: "official", "accepted:…" and so on (see `data_files.Check`)."""
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set on `device`."""
@@ -67,22 +69,20 @@ class Dataset:
         )
 
 
-def load(name: str, root: Path | None = None, device: torch.device | str = "cpu") -> Dataset:
-    """The data set `name`, read from below `root` (see `data_root`).
+def load(
+    name: str, root: Path | None = None, device: torch.device | str = "cpu", expected: str | None = None
+) -> Dataset:
+    """The data set `name`, read from below `root` (see `data_root`). `expected` is the origin that was planned.
 
-    Raises: PaiBenchError for an unknown name, or files that are missing or damaged.
+    Raises: PaiBenchError for an unknown name, or files that are missing, damaged, or not those that were planned.
     """
-    arrays = read(name, root)
+    loaded = data_files.load(name, root, expected=expected)
+    assert loaded.test is not None, "it was not left out"
+    arrays = (*loaded.train, *loaded.test)
     train_x, train_y, test_x, test_y = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-    return Dataset(name, train_x, train_y, test_x, test_y, info(name).classes, _content_hash(arrays)).to(device)
-
-
-def _content_hash(arrays: Arrays) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    return Dataset(name, train_x, train_y, test_x, test_y, info(name).classes, loaded.content_hash, loaded.origin).to(
+        device
+    )
 
 
 @dataclass(frozen=True)

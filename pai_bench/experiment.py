@@ -191,7 +191,12 @@ class Laboratory:
             },
             chance=1 / info.classes,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            provenance={**provenance.collect(), "device": device_name(self.device), "data_hash": dataset.content_hash},
+            provenance={
+                **provenance.collect(),
+                "device": device_name(self.device),
+                "data_hash": dataset.content_hash,
+                "data_origin": dataset.origin,
+            },
         )
         return Outcome(result, to_arrays(masks))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pai_bench.dataset_files import _SOURCES
+from pai_bench import data_files
 from tests.cli.program import pai_bench
 
 TOP = Path(__file__).parents[2]
@@ -31,11 +31,14 @@ def commands() -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all that the documents speak of is on disk; the data sets by name only, for nothing is trained."""
     folder = tmp_path_factory.mktemp("readme")
-    for source in _SOURCES.values():
-        for name in source.files:
-            place = folder / "data" / source.folder / name
+    for dataset in data_files.names():
+        source = data_files.source(dataset)
+        for file in source.files:
+            place = folder / "data" / source.folder / file.name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.touch()
+        if source.files:
+            data_files.accept(dataset, folder / "data")
     (folder / "table.csv").write_text("method,dataset,model,sparsity,seed,accuracy\nsnip,digits,conv8,0.9,0,0.5\n")
     shutil.copytree(TOP / "results" / "reference", folder / "results" / "reference")
     (folder / "sweep.toml").write_text('methods = ["prospr", "snip"]\n')
