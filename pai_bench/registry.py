@@ -8,18 +8,14 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pai_bench.catalogue import Catalogue
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.scoring import Scorer
 
-ENTRY_POINT_GROUP = "pai_bench.methods"
 Method = TypeVar("Method", bound=type)
-
-_methods: dict[str, type] = {}
 
 
 def register(name: str) -> Callable[[Method], Method]:
@@ -31,27 +27,25 @@ def register(name: str) -> Callable[[Method], Method]:
     """
 
     def decorate(cls: Method) -> Method:
-        if name in _methods:
-            raise ValueError(f"method {name!r} is registered twice: by {_methods[name]!r} and by {cls!r}")
         if not dataclasses.is_dataclass(cls):
             raise ValueError(f"method {name!r}: {cls!r} must be a (frozen) dataclass whose fields are hyper-parameters")
-        _methods[name] = cls
+        _methods.add(name, cls)
         return cls
 
     return decorate
 
 
-@cache
-def _discover() -> None:
-    """Import every built-in method and every one that an installed package announces."""
+def _import_methods() -> None:
+    """Import every file of `methods/`."""
     try:
         package = importlib.import_module("pai_bench.methods")
     except ModuleNotFoundError as error:
         raise PaiBenchError("the package pai_bench.methods is not installed", "run: pip install -e .") from error
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"pai_bench.methods.{module.name}")
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        entry.load()
+
+
+_methods: Catalogue[type] = Catalogue("method", "pai_bench.methods", _import_methods)
 
 
 def load_plugin(path: Path) -> None:
@@ -65,7 +59,7 @@ def load_plugin(path: Path) -> None:
         return
     if not path.is_file():
         raise PaiBenchError(f"plugin {path} is not a file", "give the path of a Python file that registers methods")
-    _discover()
+    _methods.discover()
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -81,8 +75,7 @@ def load_plugin(path: Path) -> None:
 
 def names() -> list[str]:
     """All known methods in alphabetical order."""
-    _discover()
-    return sorted(_methods)
+    return _methods.names()
 
 
 def is_builtin(name: str) -> bool:
@@ -95,10 +88,7 @@ def method_class(name: str) -> type:
 
     Raises: PaiBenchError with the nearest names when there is none.
     """
-    _discover()
-    if name not in _methods:
-        raise unknown("method", name, _methods)
-    return _methods[name]
+    return _methods.get(name)
 
 
 def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:

@@ -16,7 +16,7 @@ def all_kept(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_flops_are_those_that_pytorch_counts() -> None:
-    for name in ("lenet-300-100", "conv8", "resnet20", "resnet20-conv"):
+    for name in ("lenet-300-100", "conv8", "resnet20", "resnet20-conv", "mobilenetv2"):
         model = models.build(name, 3, 16, 10).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.zeros(1, 3, 16, 16))

@@ -9,29 +9,77 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import pai_bench
 from pai_bench import models
 from pai_bench.errors import PaiBenchError
+from pai_bench.models import building
+from pai_bench.models.wide import PreActivationBlock
 from pai_bench.scoring import prunable
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
-SIZES = {"conv8": (1, 8), "conv28": (1, 28), "lenet-300-100": (1, 28)}
-SMALL = ("conv8", "conv28", "lenet-300-100", "resnet20", "resnet20-conv")
+SIZES = {"conv8": (1, 8), "conv28": (1, 28), "lenet-300-100": (1, 28), "vgg16-bn-tinyimagenet": (3, 64)}
+SMALL = ("conv8", "conv28", "lenet-300-100", "resnet20", "resnet20-conv", "mobilenetv2")
 
-# name, classes: all, prunable, layers, biases, BatchNorm (research: the authors' networks, instantiated)
-COUNTS = {
+Counts = tuple[int, int, int, int, int]
+"""All parameters, prunable weights, prunable layers, biases, BatchNorm."""
+
+
+def wide_counts(depth: int, width: int, classes: int) -> Counts:
+    """By hand, for three channels: every block has two 3x3 convolutions, the first of a stage a 1x1 one as well."""
+    blocks, stem = (depth - 4) // 6, 16
+    weights, norms, layers, inputs = 27 * stem, 0, 1, stem
+    for outputs in (16 * width, 32 * width, 64 * width):
+        weights += 9 * inputs * outputs + inputs * outputs + (2 * blocks - 1) * 9 * outputs**2
+        norms += 2 * (inputs + (2 * blocks - 1) * outputs)
+        layers += 2 * blocks + 1
+        inputs = outputs
+    weights += inputs * classes
+    norms += 2 * inputs
+    return weights + norms + classes, weights, layers + 1, classes, norms
+
+
+# Where no sum is written, the numbers are those of the authors' networks, instantiated.
+COUNTS: dict[tuple[str, int], Counts] = {
     ("resnet20", 10): (269_722, 268_336, 20, 10, 1_376),
     ("resnet20-conv", 10): (272_474, 270_896, 22, 10, 1_568),
+    ("resnet20-wide", 10): (1_084_586, 1_081_440, 22, 10, 3_136),
+    ("resnet32", 10): (466_906, 464_432, 34, 10, 2_464),
+    ("resnet32-wide", 10): (1_860_522, 1_855_584, 34, 10, 4_928),
+    ("resnet32-wide", 100): (1_872_132, 1_867_104, 34, 100, 4_928),
+    ("resnet32-wide", 200): (1_885_032, 1_879_904, 34, 200, 4_928),
     ("resnet18", 10): (11_173_962, 11_164_352, 21, 10, 9_600),
     ("resnet18", 200): (11_271_432, 11_261_632, 21, 200, 9_600),
+    ("resnet18-imagenet", 1000): (11_689_512, 11_678_912, 21, 1_000, 9_600),
+    ("resnet50", 10): (23_520_842, 23_467_712, 54, 10, 53_120),
+    ("resnet50", 200): (23_910_152, 23_856_832, 54, 200, 53_120),
+    ("resnet50-imagenet", 1000): (25_557_032, 25_502_912, 54, 1_000, 53_120),
+    ("wrn-28-2", 10): wide_counts(28, 2, 10),
+    ("wrn-16-8", 10): wide_counts(16, 8, 10),
+    ("wrn-16-10", 10): wide_counts(16, 10, 10),
+    ("wrn-22-8", 10): wide_counts(22, 8, 10),
+    # Convolutions 1,728 + 73,728 + 294,912 + 589,824 + 1,179,648 + 3 x 2,359,296.
+    ("vgg11-bn", 10): (9_231_114, 9_217_728 + 5_120, 9, 2_752 + 10, 5_504),
     ("vgg16-bn", 10): (14_728_266, 14_715_584, 14, 4_234, 8_448),
     ("vgg16-bn", 100): (14_774_436, 14_761_664, 14, 4_324, 8_448),
     ("vgg16-bn", 200): (14_825_736, 14_812_864, 14, 4_424, 8_448),
+    ("vgg16-bn-nobias", 10): (14_724_042, 14_715_584, 14, 10, 8_448),
+    ("vgg16-bn-tinyimagenet", 200): (18_075_912, 18_060_992, 16, 6_472, 8_448),
+    ("vgg-d", 10): (15_255_626, 15_239_872, 16, 5_258, 10_496),
     ("vgg19-bn", 10): (20_040_522, 20_024_000, 17, 5_514, 11_008),
     ("vgg19-bn", 100): (20_086_692, 20_070_080, 17, 5_604, 11_008),
     ("vgg19-bn", 200): (20_137_992, 20_121_280, 17, 5_704, 11_008),
+    ("vgg19-bn-nobias", 10): (20_035_018, 20_024_000, 17, 10, 11_008),
+    ("vgg19-bn-nobias", 100): (20_081_188, 20_070_080, 17, 100, 11_008),
+    ("vgg19-bn-nobias", 200): (20_132_488, 20_121_280, 17, 200, 11_008),
+    ("mobilenetv2", 10): (2_296_922, 2_261_824, 58, 10, 35_088),
+    # Convolutions 1,728 + 36,864 + 73,728 + 147,456; linear 8,192 x 256 + 256 x 256 + 2,560.
+    ("conv4-lth", 10): (2_425_930, 259_776 + 2_165_248, 7, 906, 0),
+    # 294,912 + 589,824 in two more convolutions; linear 4,096 x 256 + 256 x 256 + 2,560.
+    ("conv6-lth", 10): (2_262_602, 1_144_512 + 1_116_672, 9, 1_418, 0),
+    ("conv6-bn", 10): (2_265_418, 1_144_512 + 1_116_672, 9, 1_418, 2_816),
     ("lenet-300-100", 10): (266_610, 266_200, 3, 410, 0),
     ("conv8", 10): (14_458, 14_288, 4, 10, 160),
     ("conv28", 10): (24_058, 23_824, 4, 10, 224),
@@ -56,7 +104,9 @@ def values(model: nn.Module) -> Tensor:
 def test_counts_are_those_of_the_papers(name: str, classes: int) -> None:
     with torch.device("meta"):
         model = network(name, classes)
-    norms = sum(p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
+    norms = sum(
+        p.numel() for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for p in m.parameters()
+    )
     weights = prunable(model)
     kept = sum(weight.numel() for weight in weights.values())
     total = sum(p.numel() for p in model.parameters())
@@ -67,10 +117,36 @@ def test_every_model_has_its_counts_tested() -> None:
     assert {name for name, _ in COUNTS} == set(models.names())
 
 
+def test_the_sum_for_wide_networks_gives_the_papers_36_5_million() -> None:
+    assert wide_counts(28, 10, 10)[0] == 36_479_194
+
+
 @pytest.mark.parametrize("name", models.names())
-def test_logits_have_one_column_a_class(name: str) -> None:
+def test_logits_have_the_shape_of_the_classes(name: str) -> None:
+    channels, size = SIZES.get(name, (3, 32))
+    with torch.device("meta"):
+        assert network(name, 7).eval()(torch.zeros(2, channels, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("resnet18-imagenet", "resnet18"), ("resnet50-imagenet", "resnet50")])
+def test_imagenets_networks_compute_what_torchvisions_do(name: str, theirs: str) -> None:
+    reference = torchvision.models.get_model(theirs, weights=None).eval()
+    renamed = {
+        key.replace("downsample", "shortcut").replace("fc.", "linear."): value
+        for key, value in reference.state_dict().items()
+    }
+    model = network(name, 1000).eval()
+    model.load_state_dict(renamed)
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert network(name, 7).eval()(images(name, 2)).shape == (2, 7)
+        torch.testing.assert_close(model(x), reference(x))
+
+
+def test_a_block_of_a_wide_network_activates_before_it_convolves() -> None:
+    block = PreActivationBlock(4, 4, 1)
+    torch.nn.init.zeros_(block.conv2.weight)
+    x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(x), x)  # no ReLU after the sum
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg16-bn"])
@@ -227,7 +303,7 @@ def test_images_too_small_for_a_vgg_are_refused() -> None:
 
 
 def test_a_stranger_may_add_a_model_but_not_take_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_builders", dict(models._builders))
+    monkeypatch.setattr(building._builders, "_things", dict(building._builders._things))
 
     @models.register_model("line")
     def line(channels: int, size: int, classes: int) -> nn.Module:

@@ -1,0 +1,22 @@
+"""The papers' networks by name, and how their weights are drawn."""
+
+from __future__ import annotations
+
+# Each of these modules registers its networks.
+from pai_bench.models import mobilenet, resnet, small, vgg, wide
+from pai_bench.models.building import Builder, build, names, register_model
+from pai_bench.models.initialising import initialise, schemes
+
+__all__ = [
+    "Builder",
+    "build",
+    "initialise",
+    "mobilenet",
+    "names",
+    "register_model",
+    "resnet",
+    "schemes",
+    "small",
+    "vgg",
+    "wide",
+]

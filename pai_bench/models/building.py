@@ -1,0 +1,60 @@
+"""Names to networks, and the pieces that networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from pai_bench.catalogue import Catalogue
+from pai_bench.errors import PaiBenchError
+
+Builder = Callable[[int, int, int], nn.Module]
+"""(channels, size, classes) to a network for images [B, channels, size, size] with logits [B, classes]."""
+
+_builders: Catalogue[Builder] = Catalogue("model", "pai_bench.models")
+
+
+def register_model(name: str) -> Callable[[Builder], Builder]:
+    """Decorator that makes a builder known as the model `name`; also for plugin files and installed packages.
+
+    Raises: ValueError when the name is taken.
+    """
+
+    def decorate(builder: Builder) -> Builder:
+        _builders.add(name, builder)
+        return builder
+
+    return decorate
+
+
+def names() -> list[str]:
+    """All known models in alphabetical order."""
+    return _builders.names()
+
+
+def build(name: str, channels: int, size: int, classes: int) -> nn.Module:
+    """A new network `name` for images [B, channels, size, size]; call `initialise` for weights that a seed decides.
+
+    Raises: PaiBenchError for an unknown name, or images that are too small for it.
+    """
+    return _builders.get(name)(channels, size, classes)
+
+
+def require_size(name: str, size: int, halvings: int) -> None:
+    """See to it that an image can be halved so often.
+
+    Raises: PaiBenchError when it is too small.
+    """
+    least = 2**halvings
+    if size < least:
+        times = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}[halvings]
+        raise PaiBenchError(
+            f"{name} halves the image {times}, and {size}x{size} pixels are too few",
+            f"use images of {least}x{least} or more, or a model such as conv8",
+        )
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the size of the image at stride 1."""
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)

@@ -1,0 +1,111 @@
+"""Small networks without a family: for quick runs, for digits, and of the lottery ticket papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pai_bench.models.building import conv, register_model, require_size
+
+
+class LeNet300(nn.Module):
+    """LeNet-300-100 (LeCun et al. 1998): two hidden layers on the flat image."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, 300)
+        self.fc2 = nn.Linear(300, 100)
+        self.linear = nn.Linear(100, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.fc1(x.flatten(1)))
+        logits: Tensor = self.linear(F.relu(self.fc2(x)))
+        return logits
+
+
+class SmallConv(nn.Module):
+    """Three 3x3 convolutions with BatchNorm, a global average and a classifier; ours, for quick runs."""
+
+    def __init__(self, channels: int, widths: Sequence[int], strides: Sequence[int], classes: int) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.conv1 = conv(channels, first, stride=strides[0])
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = conv(first, second, stride=strides[1])
+        self.bn2 = nn.BatchNorm2d(second)
+        self.conv3 = conv(second, third, stride=strides[2])
+        self.bn3 = nn.BatchNorm2d(third)
+        self.linear = nn.Linear(third, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn3(self.conv3(x)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
+
+
+class LotteryConv(nn.Module):
+    """Conv-4 and Conv-6 of Frankle and Carbin 2019: pairs of 3x3 convolutions and a pooling, then three linear layers.
+
+    `norms` puts a BatchNorm after each hidden layer.
+    """
+
+    def __init__(self, channels: int, size: int, classes: int, widths: Sequence[int], norms: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = channels
+        for width in widths:
+            for _ in range(2):
+                layers.append(nn.Conv2d(inputs, width, 3, padding=1))
+                layers += [nn.BatchNorm2d(width), nn.ReLU()] if norms else [nn.ReLU()]
+                inputs = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        head: list[nn.Module] = []
+        inputs *= (size // 2 ** len(widths)) ** 2
+        for _ in range(2):
+            head.append(nn.Linear(inputs, 256))
+            head += [nn.BatchNorm1d(256), nn.ReLU()] if norms else [nn.ReLU()]
+            inputs = 256
+        self.classifier = nn.Sequential(*head, nn.Linear(inputs, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
+
+
+@register_model("lenet-300-100")
+def _lenet(channels: int, size: int, classes: int) -> nn.Module:
+    return LeNet300(channels * size * size, classes)
+
+
+@register_model("conv8")
+def _conv8(channels: int, _size: int, classes: int) -> nn.Module:
+    return SmallConv(channels, (16, 32, 32), (1, 2, 1), classes)
+
+
+@register_model("conv28")
+def _conv28(channels: int, _size: int, classes: int) -> nn.Module:
+    return SmallConv(channels, (16, 32, 64), (2, 2, 2), classes)
+
+
+@register_model("conv4-lth")
+def _conv4_lth(channels: int, size: int, classes: int) -> nn.Module:
+    require_size("conv4-lth", size, 2)
+    return LotteryConv(channels, size, classes, (64, 128), norms=False)
+
+
+@register_model("conv6-lth")
+def _conv6_lth(channels: int, size: int, classes: int) -> nn.Module:
+    require_size("conv6-lth", size, 3)
+    return LotteryConv(channels, size, classes, (64, 128, 256), norms=False)
+
+
+@register_model("conv6-bn")
+def _conv6_bn(channels: int, size: int, classes: int) -> nn.Module:
+    """The Conv-6 of eliacunegatti/mge-snn."""
+    require_size("conv6-bn", size, 3)
+    return LotteryConv(channels, size, classes, (64, 128, 256), norms=True)
