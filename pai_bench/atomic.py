@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -13,31 +14,114 @@ from typing import IO, Any
 
 from pai_bench.errors import PaiBenchError
 
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+"""How a file system says that it has no hard links."""
 
-@contextmanager
-def replacing(place: Path) -> Iterator[IO[bytes]]:
-    """A new file to write to, synced and moved to `place` at the end, removed after an error.
 
-    Its name begins with a dot and ends in .tmp, so that no reader takes it for a result. Makes the folder.
-    """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
+class Draft:
+    """A file that is written beside its place before it is put there; see `draft`."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
+        self._moved = False
+
+    @contextmanager
+    def writing(self) -> Iterator[IO[bytes]]:
+        """The file to write to, once; synced at the end."""
+        with self.temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(place)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+
+    def replace(self) -> None:
+        """Move it to its place, whatever is there."""
+        self.temporary.replace(self.place)
+        self._moved = True
+
+    def put(self) -> bool:
+        """Put it in its place if nothing is there, and say whether it was: of many that try, one succeeds.
+
+        A file system without hard links leaves a moment in which two may.
+        """
+        try:
+            self.place.hardlink_to(self.temporary)
+        except FileExistsError:
+            return self.is_placed()  # a server's answer may get lost, and the request be sent again
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if self.place.exists():
+                return False
+            self.replace()
+        return True
+
+    def is_placed(self) -> bool:
+        """Whether what is in the place is this file."""
+        if self._moved:
+            return True
+        try:
+            return self.place.samefile(self.temporary)
+        except FileNotFoundError:
+            return False
+
+
+@contextmanager
+def draft(place: Path) -> Iterator[Draft]:
+    """A file to write beside `place` and to put there; what is left of it is removed at the end. Makes the folder.
+
+    Its name begins with a dot and ends in .tmp, so that no reader takes it for a result.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = Draft(place)
+    try:
+        yield new
+    finally:
+        new.temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(place: Path) -> Iterator[IO[bytes]]:
+    """A new file to write to, synced and moved to `place` at the end, removed after an error. Makes the folder."""
+    with draft(place) as new:
+        with new.writing() as file:
+            yield file
+        new.replace()
+
+
+def move_away(place: Path, aside: Path, seen: os.stat_result | None = None) -> bool:
+    """Rename a file if it is still the one that was `seen` (None: whichever is there), and say whether it was done.
+
+    Of many that try, one succeeds. A file that has taken the place of the one seen is put back.
+    """
+    try:
+        place.rename(aside)
+    except FileNotFoundError:
+        return False
+    if seen is None or (aside.stat().st_ino, aside.stat().st_mtime_ns) == (seen.st_ino, seen.st_mtime_ns):
+        return True
+    try:
+        place.hardlink_to(aside)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if not place.exists():
+            aside.rename(place)
+    aside.unlink(missing_ok=True)
+    return False
+
+
+def as_json(plain: Mapping[str, Any]) -> bytes:
+    """Plain data as text; numbers that are not finite become null."""
+    return json.dumps(_finite(plain), allow_nan=False, separators=(",", ":")).encode()
 
 
 def write_json(place: Path, plain: Mapping[str, Any]) -> None:
     """Write plain data; numbers that are not finite become null."""
-    text = json.dumps(_finite(plain), allow_nan=False, separators=(",", ":"))
     with replacing(place) as file:
-        file.write(text.encode())
+        file.write(as_json(plain))
 
 
 def _finite(value: Any) -> Any:

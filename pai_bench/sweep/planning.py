@@ -183,7 +183,8 @@ def make(
         except results.DamagedResult as error:
             state, note = "missing", error.cause
             if set_aside:
-                note = f"{note}; set aside as {results.set_aside(results.path(*address)).name}"
+                aside = results.set_aside(results.path(*address))
+                note = note if aside is None else f"{note}; set aside as {aside.name}"
             damaged.append(note)
         planned.append(PlannedRun(run, fingerprint, state))
     wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())

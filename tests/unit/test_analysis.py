@@ -31,7 +31,7 @@ ACCURACIES = {0: 0.80, 1: 0.83, 2: 0.89}
 def put(root: Path, method: str = "snip", sparsity: float = 0.9, seed: int = 0, **changes: object) -> Path:
     accuracy = changes.pop("accuracy", ACCURACIES.get(seed, 0.5) - sparsity / 10)
     mine = {"method": method, "sparsity": sparsity, "seed": seed, "accuracy": accuracy, **changes}
-    return results.write(root, result(**mine), {})
+    return results.write(root, result(**mine), {}, redo=True)
 
 
 def plan(root: Path, name: str, cells: list[Cell], fingerprint: str = result().fingerprint) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
@@ -18,7 +19,7 @@ from pai_bench import results
 from pai_bench.atomic import check_writable, replacing
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
-from pai_bench.results import DamagedResult, Epoch, Layer, Result
+from pai_bench.results import DamagedResult, Epoch, Layer, Result, record
 
 MASKS = {"a.weight": np.array([[True, False, True], [False, False, True]]), "b.weight": np.zeros((3, 5), bool)}
 
@@ -71,6 +72,45 @@ def test_a_result_lies_where_the_contract_says(tmp_path: Path) -> None:
     contract = "method dataset model sparsity seed accuracy status actual_sparsity effective_sparsity"
     assert set(f"{contract} init_hash mask_hash fingerprint schema".split()) <= set(keys)
     assert list(results.result_paths(tmp_path)) == [place]
+
+
+def test_the_first_result_counts_and_a_second_is_compared_and_noted(tmp_path: Path) -> None:
+    place = results.write(tmp_path, result(), MASKS, owner="first")
+    other = {name: ~mask for name, mask in MASKS.items()}
+    assert results.deliver(tmp_path, result(finished_at="later"), other, owner="same").differs == ()
+    late = results.deliver(tmp_path, result(accuracy=0.5, mask_hash="n"), other, owner="other")
+    assert late == results.Delivery(place, duplicate=True, differs=("accuracy", "mask_hash"))
+    assert results.read(place) == result()
+    assert np.array_equal(results.read_masks(place)["a.weight"], MASKS["a.weight"])
+    notes = {path.name: json.loads(path.read_text()) for path in results.duplicates_folder(tmp_path).rglob("*.json")}
+    assert {name: note["equal"] for name, note in notes.items()} == {
+        f"{place.stem}.same.json": True,
+        f"{place.stem}.other.json": False,
+    }
+    assert notes[f"{place.stem}.other.json"]["differs"]["accuracy"] == {"counted": 0.75, "duplicate": 0.5}
+    results.write(tmp_path, result(accuracy=0.5), other, redo=True)
+    assert results.read(place).accuracy == 0.5
+    assert np.array_equal(results.read_masks(place)["a.weight"], other["a.weight"])
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_damaged_result_and_masks_without_one_give_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+
+        def refuse(self: Path, target: Path) -> None:
+            raise OSError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    other = {name: ~mask for name, mask in MASKS.items()}
+    place = results.write(tmp_path, result(), other)
+    place.write_text("{")
+    assert not results.deliver(tmp_path, result(), MASKS).duplicate
+    assert results.read(place) == result() and len(list(place.parent.glob("*.damaged-*"))) == 1
+    assert np.array_equal(results.read_masks(place)["a.weight"], MASKS["a.weight"])
+    assert results.deliver(tmp_path, result(), MASKS).duplicate
+    assert not list(place.parent.glob(".*"))
 
 
 def test_numbers_that_do_not_exist_are_null(tmp_path: Path) -> None:
@@ -173,21 +213,22 @@ def replace_seed(cell: Cell, seed: int) -> Cell:
 
 
 def test_every_field_is_checked_when_read() -> None:
-    assert {field.name for field in fields(Result)} == set(results._KINDS)
+    assert {field.name for field in fields(Result)} == set(record._KINDS)
     plain = json.loads(json.dumps(asdict(result())))
-    assert all(type(plain[name]) in kinds for name, kinds in results._KINDS.items())
+    assert all(type(plain[name]) in kinds for name, kinds in record._KINDS.items())
 
 
-def _write_forever(root: str) -> None:
+def _write_forever(root: str, redo: bool) -> None:
     while True:
-        results.write(Path(root), result(), MASKS)
+        results.write(Path(root), result(), MASKS, redo=redo)
 
 
-def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("redo", [True, False], ids=["replacing", "first wins"])
+def test_a_killed_writer_leaves_no_half_file(tmp_path: Path, redo: bool) -> None:
     context = multiprocessing.get_context("spawn")
     place = results.path(tmp_path, result().cell, "quick", result().fingerprint)
     for pause in (0.0, 0.003, 0.011):
-        writer = context.Process(target=_write_forever, args=(str(tmp_path),))
+        writer = context.Process(target=_write_forever, args=(str(tmp_path), redo))
         writer.start()
         while not place.exists():
             time.sleep(0.01)
@@ -198,6 +239,8 @@ def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
         assert results.read(place) == result()
         assert len(results.read_masks(place)) == 2
         assert list(results.result_paths(tmp_path)) == [place]
+        if not redo:
+            place.unlink()
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:

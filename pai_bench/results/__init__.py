@@ -1,0 +1,87 @@
+"""A result, and the one place that knows where things lie below the results root.
+
+One JSON file a finished cell, with its masks beside it; written to a neighbour and moved into place, without locks, so
+that many writers and readers on a shared disk never see half a file. Everything that passes (claims, checkpoints, logs,
+notes) lies below state/.
+"""
+
+from pai_bench.results.notes import (
+    Failure,
+    clear_failure,
+    has_failed,
+    log_attempt,
+    plans,
+    read_failure,
+    write_failure,
+    write_plan,
+)
+from pai_bench.results.paths import (
+    ROOT_VARIABLE,
+    beat_path,
+    cell_log_path,
+    checkpoints_folder,
+    claim_path,
+    claims_folder,
+    duplicate_path,
+    duplicates_folder,
+    failures_folder,
+    log_path,
+    masks_path,
+    path,
+    resolve_root,
+    result_paths,
+    sweeps_folder,
+)
+from pai_bench.results.record import (
+    SCHEMA,
+    STATUSES,
+    DamagedResult,
+    Epoch,
+    Layer,
+    Result,
+    read,
+    read_masks,
+    read_plain,
+)
+from pai_bench.results.store import Delivery, deliver, present, set_aside, state, write
+
+__all__ = [
+    "ROOT_VARIABLE",
+    "SCHEMA",
+    "STATUSES",
+    "DamagedResult",
+    "Delivery",
+    "Epoch",
+    "Failure",
+    "Layer",
+    "Result",
+    "beat_path",
+    "cell_log_path",
+    "checkpoints_folder",
+    "claim_path",
+    "claims_folder",
+    "clear_failure",
+    "deliver",
+    "duplicate_path",
+    "duplicates_folder",
+    "failures_folder",
+    "has_failed",
+    "log_attempt",
+    "log_path",
+    "masks_path",
+    "path",
+    "plans",
+    "present",
+    "read",
+    "read_failure",
+    "read_masks",
+    "read_plain",
+    "resolve_root",
+    "result_paths",
+    "set_aside",
+    "state",
+    "sweeps_folder",
+    "write",
+    "write_failure",
+    "write_plan",
+]

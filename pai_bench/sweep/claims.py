@@ -1,0 +1,268 @@
+"""Who works on which cell: claims that one process makes, keeps alive, and that others can take over when it is dead.
+
+A claim saves work, it guards nothing: should two processes work on a cell all the same, the first result counts. There
+are no locks: a claim is a file that exactly one process can create, on NFS as on a local disk. Its owner replaces a
+heartbeat file beside it every few seconds. Its age is told by the clock of the file server alone (against a file
+written just now), so that clocks of machines may differ and jump.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pai_bench import results
+from pai_bench.atomic import as_json, draft, move_away, write_json
+from pai_bench.cells import Cell
+from pai_bench.sweep.owners import STALE_SECONDS, Owner, judge, superseded
+
+__all__ = ["Address", "Claim", "Held", "Owner", "survey", "take"]
+
+BEAT_SECONDS = 10.0
+WATCHED_SECONDS = 25.0
+"""How long a heartbeat that looks stopped is watched before its claim is taken: the server's clock may have jumped."""
+_TOLD = ("phase", "epoch", "epochs", "seconds_per_epoch", "seconds", "progress")
+"""What a heartbeat tells others."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A cell and the settings it is run with: what files of it are named after."""
+
+    cell: Cell
+    recipe: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claim as others see it."""
+
+    cell: Cell
+    recipe: str
+    fingerprint: str
+    owner: Owner
+    age: float
+    """Seconds since the last heartbeat."""
+    verdict: str
+    """"alive", "dead" or "unknown"."""
+    sure: bool
+    """Whether the verdict rests on more than the age of the heartbeat."""
+    phase: str | None
+    epoch: int | None
+    epochs: int | None
+    seconds_per_epoch: float | None
+    seconds: float | None
+    """Since the owner began with the cell; like the four before, as far as the last heartbeat tells."""
+    progress: int | None
+    """Signs of progress that the owner has counted."""
+
+
+class Claim:
+    """A cell that this process has claimed; a context manager that keeps the claim alive and gives it back."""
+
+    def __init__(self, path: Path, owner: Owner) -> None:
+        self.path = path
+        self.owner = owner
+        self._place = results.beat_path(path, owner.id)
+        self._began = time.monotonic()
+        self._said: dict[str, Any] = {"phase": None, "epoch": None, "epochs": None, "seconds_per_epoch": None}
+        self._progress = 0
+        self._beats = 0
+        self._lost = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Claim:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def beat(self, **said: Any) -> None:
+        """Say what the next heartbeats tell of the cell; keys are phase, epoch, epochs and seconds_per_epoch."""
+        self._said = {**self._said, **said}
+        self.tick()
+
+    def tick(self) -> None:
+        """Count a sign of progress."""
+        self._progress += 1
+
+    def lost(self) -> bool:
+        """Whether somebody has taken the claim over; the cell may be finished all the same."""
+        if not self._lost:
+            with suppress(OSError):
+                self._lost = not self._is_ours(self.path.read_bytes())
+        return self._lost
+
+    def release(self) -> None:
+        """Stop the heartbeat, and give the claim back if it is still ours."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with suppress(OSError):
+            self._place.unlink(missing_ok=True)
+        with suppress(OSError):
+            seen = self.path.stat()
+            if self._is_ours(self.path.read_bytes()):
+                _take_away(self.path, seen)
+
+    def _is_ours(self, content: bytes) -> bool:
+        held = _parse(content)
+        return held is not None and held[1] == self.owner
+
+    def _keep(self) -> None:
+        while not self._end.wait(BEAT_SECONDS):
+            self._write()
+            self.lost()
+
+    def _write(self) -> None:
+        self._beats += 1
+        seconds = round(time.monotonic() - self._began, 3)
+        told = {**self._said, "seconds": seconds, "progress": self._progress, "beat": self._beats}
+        try:
+            write_json(self._place, told)
+        except OSError:
+            # A full disk takes no new file, but it can still be seen that we are alive.
+            with suppress(OSError):
+                os.utime(self._place)
+
+
+def take(root: Path, address: Address, owner: Owner, jobs: Mapping[str, str] | None = None) -> Claim | None:
+    """Claim a cell; None when somebody who may be alive has it.
+
+    A claim whose owner is known to be dead is taken over at once; where only its heartbeat tells, it is watched before.
+    """
+    place = results.claim_path(root, address.cell, address.recipe, address.fingerprint)
+    claimed_at = datetime.now(UTC).isoformat(timespec="seconds")
+    plain = {"owner": asdict(owner), "claimed_at": claimed_at, **asdict(address.cell)}
+    content = as_json({**plain, "recipe": address.recipe, "fingerprint": address.fingerprint})
+    while True:
+        with draft(place) as new:
+            with new.writing() as file:
+                file.write(content)
+            if new.put():
+                return Claim(place, owner)
+        try:
+            seen = place.stat()
+            now = _now(place.parent)
+            held = _look(place, now, jobs)
+        except FileNotFoundError:
+            continue
+        if held is None:
+            if now - seen.st_mtime <= STALE_SECONDS:
+                return None  # without hard links a claim is empty for a moment
+            _take_away(place, seen)
+            continue
+        if held.owner == owner:
+            return Claim(place, owner)
+        if not superseded(held.owner, owner) and (
+            held.verdict == "alive" or not (held.sure or _has_stopped(place, held.owner))
+        ):
+            return None
+        if _take_away(place, seen):
+            results.beat_path(place, held.owner.id).unlink(missing_ok=True)
+
+
+def _has_stopped(place: Path, owner: Owner) -> bool:
+    """Watch a claim and its heartbeat; whether neither has changed."""
+
+    def traces() -> list[tuple[int, int] | None]:
+        found: list[tuple[int, int] | None] = []
+        for path in (place, results.beat_path(place, owner.id)):
+            try:
+                with path.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                found.append((status.st_ino, status.st_mtime_ns))
+            except FileNotFoundError:
+                found.append(None)
+        return found
+
+    before = traces()
+    end = time.monotonic() + WATCHED_SECONDS
+    while time.monotonic() < end:
+        time.sleep(min(1.0, WATCHED_SECONDS))
+        if traces() != before:
+            return False
+    return True
+
+
+def _take_away(place: Path, seen: os.stat_result) -> bool:
+    grave = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
+    if not move_away(place, grave, seen):
+        return False
+    grave.unlink(missing_ok=True)
+    return True
+
+
+def survey(root: Path, jobs: Mapping[str, str] | None = None) -> list[Held]:
+    """All claims below the root and whether their owners live.
+
+    `jobs` maps Slurm jobs to their states as the controller tells them; None when it does not answer.
+    """
+    folder = results.claims_folder(root)
+    if not folder.is_dir():
+        return []
+    now = _now(folder)
+    found = []
+    for place in sorted(folder.rglob("*.claim")):
+        with suppress(FileNotFoundError):
+            if (held := _look(place, now, jobs)) is not None:
+                found.append(held)
+    return found
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file server; that of this machine where nothing can be written."""
+    try:
+        with draft(folder / "clock") as new:
+            with new.writing() as file:
+                file.write(b" ")
+            return new.temporary.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _parse(content: bytes) -> tuple[Address, Owner] | None:
+    try:
+        plain = json.loads(content)
+        cell = Cell(*(plain[name] for name in ("method", "dataset", "model", "sparsity", "seed")))
+        return Address(cell, plain["recipe"], plain["fingerprint"]), Owner(**plain["owner"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> Held | None:
+    """A claim and the verdict on it; None when it cannot be read.
+
+    Raises: FileNotFoundError when it is gone.
+    """
+    with place.open("rb") as file:
+        time_seen = os.fstat(file.fileno()).st_mtime
+        parsed = _parse(file.read())
+    if parsed is None:
+        return None
+    address, owner = parsed
+    beat: dict[str, Any] = {}
+    # Opening it makes an NFS client ask the server; a bare stat may be a minute old.
+    with suppress(OSError, ValueError), results.beat_path(place, owner.id).open("rb") as file:
+        time_seen = os.fstat(file.fileno()).st_mtime
+        beat = dict(json.loads(file.read()))
+    age = now - time_seen
+    verdict, sure = judge(owner, age, jobs)
+    told = {name: beat.get(name) for name in _TOLD}
+    return Held(address.cell, address.recipe, address.fingerprint, owner, age, verdict, sure, **told)

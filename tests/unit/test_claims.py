@@ -1,0 +1,150 @@
+"""A cell has one owner at a time: of many one wins, the dead lose it, the living keep it, whatever their clocks say."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.sweep import claims
+from pai_bench.sweep.claims import Address, Owner, survey, take
+
+ADDRESS = Address(Cell("snip", "digits", "conv8", 0.9, 3), "quick", "0123456789abcdef")
+DEAD_PID = {"pid": 2**22 + 1}
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "WATCHED_SECONDS", 0.05)
+
+
+def owner(**changes: Any) -> Owner:
+    return replace(Owner.current(), **{"job": None, "restart": 0, **changes})
+
+
+def hold(root: Path, address: Address = ADDRESS, aged: float = 0.0, **changes: Any) -> Path:
+    """A claim and a heartbeat of somebody else, so many seconds old; returns the claim's path."""
+    claim = take(root, address, owner(id="other", **changes))
+    assert claim is not None
+    claim._write()
+    for path in (claim.path, results.beat_path(claim.path, "other")):
+        then = path.stat().st_mtime - aged
+        os.utime(path, (then, then))
+    return claim.path
+
+
+def test_a_claim_is_held_told_of_and_given_back(tmp_path: Path) -> None:
+    mine = owner()
+    claim = take(tmp_path, ADDRESS, mine)
+    assert claim is not None
+    with claim:
+        claim.beat(phase="training", epoch=3, epochs=10)
+        assert take(tmp_path, ADDRESS, owner()) is None
+        (held,) = survey(tmp_path)
+        assert (held.cell, held.recipe, held.fingerprint) == (ADDRESS.cell, "quick", ADDRESS.fingerprint)
+        assert (held.owner, held.verdict, held.phase) == (mine, "alive", None)
+        claim._write()
+        assert (survey(tmp_path)[0].phase, survey(tmp_path)[0].epoch) == ("training", 3)
+        assert not claim.lost()
+    assert survey(tmp_path) == []
+    assert not [path for path in results.claims_folder(tmp_path).rglob("*") if path.is_file()]
+
+
+FAR = {"machine": "elsewhere"}
+SLURM = {**FAR, "job": "7_1"}
+
+
+@pytest.mark.parametrize(
+    ("what", "aged", "jobs", "verdict"),
+    [
+        ({}, 7200, None, "alive"),  # its process lives, whatever the clock says
+        (DEAD_PID, 0, None, "dead"),
+        ({"ticks": 1}, 0, None, "dead"),  # the number was given to another process
+        (FAR, 60, None, "alive"),
+        (FAR, 130, None, "dead"),
+        (FAR, -7200, None, "unknown"),  # the clock was set back
+        (SLURM, 60, None, "alive"),
+        (SLURM, 130, None, "unknown"),  # the controller does not answer
+        (SLURM, 130, {}, "dead"),
+        (SLURM, 130, {"7_1": "RUNNING"}, "alive"),
+        (SLURM, 130, {"7_1": "PENDING"}, "alive"),
+        (SLURM, 0, {"7_1": "NODE_FAIL"}, "dead"),
+        (SLURM, 0, {"7_1": "CANCELLED by 0"}, "dead"),
+        ({**DEAD_PID, "job": "7"}, 0, None, "dead"),
+    ],
+)
+def test_verdicts(tmp_path: Path, what: dict[str, Any], aged: float, jobs: dict[str, str] | None, verdict: str) -> None:
+    hold(tmp_path, aged=aged, **what)
+    (held,) = survey(tmp_path, jobs)
+    assert held.verdict == verdict
+    assert (take(tmp_path, ADDRESS, owner(), jobs) is None) == (verdict == "alive")
+
+
+def test_a_job_that_slurm_runs_again_takes_its_claims_back_at_once(tmp_path: Path) -> None:
+    hold(tmp_path, **SLURM)
+    again = owner()
+    assert take(tmp_path, ADDRESS, replace(again, job="7_2", restart=1)) is None
+    assert take(tmp_path, ADDRESS, replace(again, job="7_1", restart=1)) is not None
+
+
+def test_a_heartbeat_that_moves_while_it_is_watched_saves_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = hold(tmp_path, aged=7200, **FAR)
+    monkeypatch.setattr(claims.time, "sleep", lambda _: os.utime(results.beat_path(place, "other")))
+    assert survey(tmp_path)[0].verdict == "dead"
+    assert take(tmp_path, ADDRESS, owner()) is None
+
+
+def test_who_lost_a_claim_notices_and_leaves_it_to_the_winner(tmp_path: Path) -> None:
+    zombie = take(tmp_path, ADDRESS, owner(**DEAD_PID))
+    assert zombie is not None
+    with zombie:
+        winner = take(tmp_path, ADDRESS, owner())
+        assert winner is not None and not winner.lost()
+        assert zombie.lost()
+    assert winner.path.exists() and take(tmp_path, ADDRESS, owner()) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b'{"method": '])
+def test_a_claim_that_cannot_be_read_is_given_time(tmp_path: Path, text: bytes) -> None:
+    place = hold(tmp_path)
+    place.write_bytes(text)
+    assert survey(tmp_path) == [] and take(tmp_path, ADDRESS, owner()) is None
+    os.utime(place, (place.stat().st_mtime - 130,) * 2)
+    assert take(tmp_path, ADDRESS, owner()) is not None
+
+
+def _race(root: str, start: Any, wins: Any, rounds: int) -> None:
+    for number in range(rounds):
+        start.wait()
+        address = replace(ADDRESS, cell=replace(ADDRESS.cell, seed=number))
+        claim = take(Path(root), address, Owner.current())
+        start.wait()
+        if claim is not None and not claim.lost():
+            with wins.get_lock():
+                wins[number] += 1
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["free", "of a dead owner"])
+def test_of_many_that_race_for_a_claim_one_wins(tmp_path: Path, dead: bool) -> None:
+    n, rounds = 6, 40
+    context = multiprocessing.get_context("spawn")
+    start, wins = context.Barrier(n), context.Array("i", rounds)
+    for number in range(rounds if dead else 0):
+        hold(tmp_path, replace(ADDRESS, cell=replace(ADDRESS.cell, seed=number)), **DEAD_PID)
+    racers = [context.Process(target=_race, args=(str(tmp_path), start, wins, rounds)) for _ in range(n)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(120)
+    assert list(wins) == [1] * rounds
+    owners = [json.loads(path.read_text())["owner"]["id"] for path in results.claims_folder(tmp_path).rglob("*.claim")]
+    assert len(owners) == rounds and "other" not in owners
