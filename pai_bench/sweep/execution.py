@@ -62,7 +62,9 @@ class _Watch(Watch):
         now = time.monotonic()
         seconds = None if self._epoch_began is None else now - self._epoch_began[1]
         self._epoch_began = (epoch.epoch, now)
-        self._claim.beat(epoch=epoch.epoch, epochs=epochs, **({} if seconds is None else {"seconds_per_epoch": seconds}))
+        self._claim.beat(
+            epoch=epoch.epoch, epochs=epochs, **({} if seconds is None else {"seconds_per_epoch": seconds})
+        )
         self._watch.epoch(epoch, epochs)
 
     def tick(self) -> None:

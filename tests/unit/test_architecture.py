@@ -108,6 +108,7 @@ def test_a_method_is_one_small_file_without_a_library_name(path: Path) -> None:
         "pai_bench.results",
         "pai_bench.data_files",
         "pai_bench.analysis.command",
+        "pai_bench.sweep.claims",
     ],
 )
 def test_loading_it_does_not_load_torch(module: str) -> None:
