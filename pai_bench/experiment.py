@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -143,9 +144,19 @@ class Laboratory:
         watch.phase("loading")
         dataset = self.dataset(cell.dataset)
         network = self.model(run)
-        init_hash = tensors_hash(dict(network.state_dict()))
-        watch.phase("scoring")
-        masks, scoring_cost = self.masks(run, network, watch)
+        identity = {
+            "fingerprint": run.fingerprint(),
+            "init_hash": tensors_hash(dict(network.state_dict())),
+            "data_hash": dataset.content_hash,
+        }
+        saved = checkpoints.load(**identity) if checkpoints is not None else None
+        if saved is None:
+            watch.phase("scoring")
+            masks, scoring_cost = self.masks(run, network, watch)
+        else:
+            masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
+            scoring_cost = Cost(**saved["scoring_cost"])
+        earlier = saved["attempts"] if saved is not None else []
         watch.phase("measuring")
         info = datasets.info(cell.dataset)
         shape = (info.channels, info.size, info.size)
@@ -154,7 +165,22 @@ class Laboratory:
         MaskedGradients(network, masks)
         watch.phase("training")
         with measured(self.device) as training_cost:
-            trained = train(network, masks, dataset, recipe, cell.seed, watch)
+            trained = train(
+                network,
+                masks,
+                dataset,
+                recipe,
+                cell.seed,
+                watch,
+                checkpoints,
+                saved,
+                record={
+                    **identity,
+                    "masks": masks,
+                    "scoring_cost": asdict(scoring_cost),
+                    "attempts": [*earlier, self._attempt(checkpoints)],
+                },
+            )
         layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in masks.items())
         size, kept = sum(layer.size for layer in layers), sum(layer.kept for layer in layers)
         empty = tuple(layer.name for layer in layers if layer.kept == 0)
@@ -169,9 +195,9 @@ class Laboratory:
             status="diverged" if trained.diverged else "collapsed" if empty else "ok",
             actual_sparsity=1 - kept / size,
             effective_sparsity=1 - sum(int(mask.sum()) for mask in effective.values()) / size,
-            init_hash=init_hash,
+            init_hash=identity["init_hash"],
             mask_hash=tensors_hash(masks),
-            fingerprint=run.fingerprint(),
+            fingerprint=identity["fingerprint"],
             recipe=recipe.name,
             recipe_values=recipe.values(),
             hyperparameters=registry.hyperparameters(scorer),
@@ -184,7 +210,7 @@ class Laboratory:
             costs={
                 "score_seconds": scoring_cost.seconds,
                 "score_peak_bytes": scoring_cost.peak_bytes,
-                "train_seconds": training_cost.seconds,
+                "train_seconds": training_cost.seconds + (saved["seconds"] if saved is not None else 0.0),
                 "train_peak_bytes": training_cost.peak_bytes,
                 "flops_dense": dense_flops,
                 "flops_sparse": sparse_flops,
@@ -196,9 +222,15 @@ class Laboratory:
                 "device": device_name(self.device),
                 "data_hash": dataset.content_hash,
                 "data_origin": dataset.origin,
+                "earlier_attempts": earlier,
             },
         )
         return Outcome(result, to_arrays(masks))
+
+    def _attempt(self, checkpoints: Checkpoints | None) -> dict[str, str]:
+        """Who trains, for the record of a cell that others finish."""
+        name = checkpoints.attempt if checkpoints is not None else ""
+        return {"attempt": name, "host": socket.gethostname(), "device": device_name(self.device)}
 
 
 def to_arrays(masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench import datasets
+from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.datasets import Augment, Dataset
 from pai_bench.recipes import Recipe, Train
 from pai_bench.results import Epoch
+from pai_bench.seeds import derive_seed
 from pai_bench.watch import Watch
 
 VERSION = 1
@@ -73,6 +78,70 @@ class MaskedGradients:
         return not any(bool(w[removed].any()) for w, removed in zip(self._weights, self._removed, strict=True))
 
 
+class _Progress:
+    """Where training stands, and all that its next step depends on."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        self._tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self._optimizer = optimizer
+        self.total = torch.zeros((), device=device)
+        """The sum of the losses of this epoch's images; stays on the device."""
+        self.seen = 0
+        """Images of this epoch so far."""
+        self.epoch = 0
+        self.step = 0
+        """The next step of the epoch; the number of steps when only the evaluation is left."""
+        self.curve: list[Epoch] = []
+        self._earlier_seconds = 0.0
+        self._began = time.perf_counter()
+
+    def next_epoch(self) -> None:
+        self.epoch += 1
+        self.step = self.seen = 0
+        self.total.zero_()
+
+    def capture(self) -> dict[str, Any]:
+        """Tensors (not copied) and plain values for a checkpoint."""
+        return {
+            "model": {name: tensor.detach() for name, tensor in self._tensors.items()},
+            "optimizer": self._optimizer.state_dict(),
+            "total": self.total,
+            "seen": self.seen,
+            "epoch": self.epoch,
+            "step": self.step,
+            "curve": [asdict(epoch) for epoch in self.curve],
+            "seconds": self._earlier_seconds + time.perf_counter() - self._began,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to what `capture` gave."""
+        with torch.no_grad():
+            for name, tensor in self._tensors.items():
+                tensor.copy_(state["model"][name])
+            self.total.copy_(state["total"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.seen, self.epoch, self.step = state["seen"], state["epoch"], state["step"]
+        self.curve = [Epoch(**epoch) for epoch in state["curve"]]
+        self._earlier_seconds = state["seconds"]
+
+
+@contextmanager
+def _own_randomness(device: torch.device) -> Iterator[Callable[[int], None]]:
+    """Yield what seeds the generators that a forward pass draws from; they are as they were before afterwards."""
+    cuda = device.type == "cuda"
+    generators = [torch.default_generator]
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        if cuda:
+            index = torch.cuda.current_device() if device.index is None else device.index
+            generators.append(torch.cuda.default_generators[index])
+
+        def seed_all(seed: int) -> None:
+            for generator in generators:
+                generator.manual_seed(seed)
+
+        yield seed_all
+
+
 def train(
     model: nn.Module,
     masks: Mapping[str, Tensor],
@@ -80,15 +149,21 @@ def train(
     recipe: Recipe,
     seed: int,
     watch: Watch | None = None,
+    checkpoints: Checkpoints | None = None,
+    saved: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train `model` in place under `masks` (bool by parameter name) as the recipe says.
 
     The last epoch's test accuracy is the result, never the best one. A loss that is not finite ends training: what
-    the network then predicts is the result. There is no host synchronisation inside an epoch.
+    the network then predicts is the result. There is no host synchronisation inside an epoch but for a checkpoint that
+    is due. Checkpoints hold `record` too; training from one of them (`saved`) ends as if it had never stopped: every
+    draw, also of dropout, is a function of seed, epoch and step.
 
-    Raises: RuntimeError when a pruned weight is not exactly zero at the end (a defect of the trainer).
+    Raises: Interrupted after the last checkpoint when a stop was requested; RuntimeError when a pruned weight is not
+        exactly zero at the end (a defect of the trainer).
     """
-    settings = recipe.train
+    settings, data = recipe.train, recipe.data
     watch = watch or Watch()
     device = next(model.parameters()).device
     masked = MaskedGradients(model, masks)
@@ -100,46 +175,58 @@ def train(
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    data = recipe.data
     augment = Augment(data.padding, data.flip, data.mean, data.std)
     batches = datasets.training_batches(dataset, settings.batch_size, augment, seed)
     steps = len(batches)
-    curve: list[Epoch] = []
+    at = _Progress(model, optimizer, device)
+    if saved is not None:
+        at.restore(saved)
+
+    def pause() -> None:
+        if checkpoints is not None and (checkpoints.stop_requested or checkpoints.due()):
+            checkpoints.save({**(record or {}), **at.capture()})
+            if checkpoints.stop_requested:
+                raise Interrupted(f"in epoch {at.epoch + 1}")
+
     accuracy, finite = 0.0, True
-    for epoch in range(settings.epochs):
-        model.train()
-        total, seen = torch.zeros((), device=device), 0
-        for step, (x, y) in enumerate(batches.epoch(epoch)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, epoch, step, steps)
-            optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()  # type: ignore[no-untyped-call]
-            masked()
-            optimizer.step()
-            total += loss.detach() * len(y)
-            seen += len(y)
-            watch.tick()
-        mean_loss = total.item() / seen
-        finite = math.isfinite(mean_loss)
-        last = epoch == settings.epochs - 1 or not finite
-        measured = None
-        if last or (epoch + 1) % settings.evaluate_every == 0:
-            accuracy, sound = evaluate(model, dataset, recipe)
-            measured, finite = accuracy, finite and sound
-        curve.append(Epoch(epoch=epoch + 1, loss=mean_loss if math.isfinite(mean_loss) else None, accuracy=measured))
-        watch.epoch(curve[-1], settings.epochs)
-        if not finite:
-            break
+    with _own_randomness(device) as seed_draws:
+        while finite and at.epoch < settings.epochs:
+            model.train()
+            for x, y in batches.epoch(at.epoch, at.step):
+                pause()
+                seed_draws(derive_seed(seed, "forward", at.epoch, at.step))
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(settings, at.epoch, at.step, steps)
+                optimizer.zero_grad(set_to_none=True)
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()  # type: ignore[no-untyped-call]
+                masked()
+                optimizer.step()
+                at.total += loss.detach() * len(y)
+                at.seen += len(y)
+                at.step += 1
+                watch.tick()
+            pause()
+            mean_loss = at.total.item() / at.seen
+            finite = math.isfinite(mean_loss)
+            last = at.epoch == settings.epochs - 1 or not finite
+            measured = None
+            if last or (at.epoch + 1) % settings.evaluate_every == 0:
+                accuracy, sound = evaluate(model, dataset, recipe, watch)
+                measured, finite = accuracy, finite and sound
+            at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
+            watch.epoch(at.curve[-1], settings.epochs)
+            at.next_epoch()
     if finite and not masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")
-    return Trained(accuracy=accuracy, curve=tuple(curve), diverged=not finite)
+    return Trained(accuracy=accuracy, curve=tuple(at.curve), diverged=not finite)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, recipe: Recipe) -> tuple[float, bool]:
+def evaluate(model: nn.Module, dataset: Dataset, recipe: Recipe, watch: Watch | None = None) -> tuple[float, bool]:
     """Test accuracy as a fraction, and whether all outputs were finite; leaves the model in eval mode."""
     model.eval()
+    watch = watch or Watch()
     device = next(model.parameters()).device
     correct, seen = torch.zeros((), dtype=torch.long, device=device), 0
     finite = torch.ones((), dtype=torch.bool, device=device)
@@ -149,4 +236,5 @@ def evaluate(model: nn.Module, dataset: Dataset, recipe: Recipe) -> tuple[float,
         correct += (logits.argmax(1) == y).sum()
         finite &= torch.isfinite(logits).all()
         seen += len(y)
+        watch.tick()
     return correct.item() / seen, bool(finite)
