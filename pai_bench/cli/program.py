@@ -10,8 +10,10 @@ from typer.exceptions import TyperException
 
 from pai_bench import __version__
 from pai_bench.cli.listing import list_
+from pai_bench.cli.logs import logs
 from pai_bench.cli.options import INTERRUPTED, USAGE, messages, say
 from pai_bench.cli.report import report
+from pai_bench.cli.status import status
 from pai_bench.cli.sweep import sweep
 from pai_bench.errors import PaiBenchError
 
@@ -39,6 +41,8 @@ def _root(
 
 
 app.command()(sweep)
+app.command()(status)
+app.command()(logs)
 app.command()(report)
 app.command("list")(list_)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from pai_bench.cells import Cell
 
 ROOT_VARIABLE = "PAI_BENCH_RESULTS"
+
+_NAME = re.compile(r"([^/]+)/([^/]+)/([^/]+)/s([0-9.e-]+)-seed(\d+)-([^/]+)-([0-9a-f]{8})")
 
 
 def resolve_root(option: Path | None = None) -> Path:
@@ -21,14 +24,33 @@ def name_prefix(cell: Cell, recipe: str) -> str:
     return f"s{cell.sparsity!r}-seed{cell.seed}-{recipe}-"
 
 
-def _name(cell: Cell, recipe: str, fingerprint: str) -> Path:
+def name(cell: Cell, recipe: str, fingerprint: str) -> str:
     """What a cell is called in every folder: the path of its result below runs/, without .json."""
-    return Path(cell.dataset, cell.model, cell.method, f"{name_prefix(cell, recipe)}{fingerprint[:8]}")
+    return f"{cell.dataset}/{cell.model}/{cell.method}/{name_prefix(cell, recipe)}{fingerprint[:8]}"
+
+
+def parse_name(name: str) -> tuple[Cell, str, str] | None:
+    """Cell, recipe and the first digits of the fingerprint from what `name` made; None for what it did not make."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    dataset, model, method, sparsity, seed, recipe, fingerprint = match.groups()
+    return Cell(method, dataset, model, float(sparsity), int(seed)), recipe, fingerprint
+
+
+def names(folder: Path, ending: str) -> set[str]:
+    """What is called so below a folder (such as runs/ or `failures_folder`) and has that ending; by name alone, so
+    that thousands take no time."""
+    top = len(str(folder)) + 1
+    found = set()
+    for place, _, files in os.walk(folder):
+        inside = f"{place}/"[top:]
+        found |= {f"{inside}{file.removesuffix(ending)}" for file in files if file.endswith(ending)}
+    return found
 
 
 def _below(folder: Path, cell: Cell, recipe: str, fingerprint: str, ending: str) -> Path:
-    name = _name(cell, recipe, fingerprint)
-    return folder / name.with_name(name.name + ending)
+    return folder / f"{name(cell, recipe, fingerprint)}{ending}"
 
 
 def path(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Path:
@@ -67,7 +89,7 @@ def beat_path(claim: Path, owner: str) -> Path:
 
 def checkpoints_folder(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Path:
     """Where the checkpoints of a cell lie, those of all attempts."""
-    return root / "state" / "checkpoints" / _name(cell, recipe, fingerprint)
+    return root / "state" / "checkpoints" / name(cell, recipe, fingerprint)
 
 
 def failures_folder(root: Path) -> Path:

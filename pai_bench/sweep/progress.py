@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -11,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pai_bench.experiment import Run
+if TYPE_CHECKING:  # what shows a status shows durations too, and must not wait for torch
+    from pai_bench.experiment import Run
 
 QUIET_SECONDS = 30.0
 

@@ -74,6 +74,16 @@ def test_a_result_lies_where_the_contract_says(tmp_path: Path) -> None:
     assert list(results.result_paths(tmp_path)) == [place]
 
 
+def test_a_name_tells_the_cell(tmp_path: Path) -> None:
+    for changes in ({}, {"sparsity": 1e-05, "recipe": "quick+train.lr=0.05-a"}, {"method": "dense", "sparsity": 0.0}):
+        whole = result(**changes)
+        place = results.write(tmp_path / "-".join(changes), whole, {})
+        (name,) = results.names(tmp_path / "-".join(changes) / "runs", ".json")
+        assert name == results.name(whole.cell, whole.recipe, whole.fingerprint) and str(place).endswith(f"{name}.json")
+        assert results.parse_name(name) == (whole.cell, whole.recipe, whole.fingerprint[:8])
+    assert results.parse_name("digits/conv8/snip/notes") is None
+
+
 def test_the_first_result_counts_and_a_second_is_compared_and_noted(tmp_path: Path) -> None:
     place = results.write(tmp_path, result(), MASKS, owner="first")
     other = {name: ~mask for name, mask in MASKS.items()}

@@ -1,0 +1,32 @@
+"""`pai-bench logs`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pai_bench.cli.options import Results, Verbose, say
+from pai_bench.cli.settings import Config
+
+
+def logs(
+    cell: Annotated[
+        str | None,
+        typer.Argument(help="For instance snip/digits/conv8/0.9/0, a part of that, or the path of its result."),
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="One failed cell for each cause.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="With --failed: every failed cell.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as the log grows, until the cell ends.")
+    ] = False,
+    tail: Annotated[int | None, typer.Option(min=1, metavar="N", help="The last N lines of each file alone.")] = None,
+    results: Results = None,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Print the log of a cell, why it failed, and what its Slurm job printed."""
+    from pai_bench.sweep import logs
+
+    del config, verbose
+    logs.run(results, cell, failed=failed, every=all_, follow=follow, tail=tail, say=say)

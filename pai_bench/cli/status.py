@@ -1,0 +1,31 @@
+"""`pai-bench status`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pai_bench.cli.options import INCOMPLETE, AsJson, Results, Verbose
+from pai_bench.cli.settings import Config
+
+
+def status(
+    results: Results = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="Look again so often, until every cell is done or has failed."),
+    ] = None,
+    fail_on_missing: Annotated[
+        bool, typer.Option("--fail-on-missing", help="Exit with 3 when a planned cell has no result.")
+    ] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show how the sweeps of a results folder stand: done, running, queued, failed and why."""
+    from pai_bench.sweep import watching
+
+    del config, verbose
+    if not watching.run(results, watch, as_json) and fail_on_missing:
+        raise typer.Exit(INCOMPLETE)

@@ -1,0 +1,71 @@
+"""Why Slurm has not started a job, in words, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What Slurm's word means, and the remedy where waiting is none."""
+
+    words: str
+    remedy: str | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the job waits for ever unless somebody acts."""
+        return self.remedy is not None
+
+
+_RELEASE = "scontrol release {job}, or pai-bench cancel and sweep again; finished cells are kept"
+_AGAIN = "pai-bench cancel, mend the profile, and sweep again"
+
+# The first word that Slurm's text contains counts, whatever its case, so the special come before the general.
+_KNOWN = {
+    "launch failed requeued held": Reason("the node failed to start it, so Slurm requeued and held it", _RELEASE),
+    "JobHeldAdmin": Reason("held by an administrator or by Slurm after a failed start", _RELEASE),
+    "JobHeldUser": Reason("held by its user", _RELEASE),
+    "user env retrieval failed": Reason("the node could not set up the user's environment", _RELEASE),
+    "DependencyNeverSatisfied": Reason("it depends on a job that failed", "pai-bench cancel, and sweep again"),
+    "Dependency": Reason("waiting for the job it depends on"),
+    "PartitionTimeLimit": Reason("it asks for more time than the partition allows", _AGAIN),
+    "PartitionNodeLimit": Reason("it asks for more nodes than the partition has", _AGAIN),
+    "PartitionDown": Reason("the partition takes no jobs at present"),
+    "PartitionInactive": Reason("the partition starts no jobs at present"),
+    "BadConstraints": Reason("no node can ever give what it asks for", _AGAIN),
+    "InvalidAccount": Reason("the account is not valid", _AGAIN),
+    "InvalidQOS": Reason("the QOS is not valid", _AGAIN),
+    "AccountNotAllowed": Reason("the account may not use this partition", _AGAIN),
+    "QOSNotAllowed": Reason("the QOS may not be used in this partition", _AGAIN),
+    "TimeLimit": Reason("it asks for more time than its QOS or account allows", _AGAIN),
+    "WallDurationPerJob": Reason("it asks for more time than its QOS or account allows", _AGAIN),
+    "PerJob": Reason("it asks for more than its QOS or account allows a job", _AGAIN),
+    "JobArrayTaskLimit": Reason("its array runs as many tasks at once as was asked for"),
+    "ReqNodeNotAvail": Reason("the nodes that could run it are down, drained or reserved"),
+    "Nodes required for job are DOWN": Reason("the nodes that could run it are down, drained or reserved"),
+    "Reservation": Reason("waiting for its reservation to begin"),
+    "BeginTime": Reason("waiting for its earliest start (Slurm waits a while after a requeue)"),
+    "Priority": Reason("waiting behind jobs of higher priority"),
+    "Resources": Reason("next in line; waiting for free GPUs, cores or memory"),
+    "Minutes": Reason("your account or QOS has used up its hours", "ask your administrator, or use another account"),
+    "SubmitJob": Reason("your account or QOS takes no more jobs"),
+    "JobsPerUser": Reason("the QOS runs no more of your jobs at once"),
+    "GRES": Reason("your account or QOS has all the GPUs that it may use at once"),
+    "Cpu": Reason("your account or QOS has all the cores that it may use at once"),
+    "Mem": Reason("your account or QOS has all the memory that it may use at once"),
+    "Node": Reason("your account or QOS has all the nodes that it may use at once"),
+    "Jobs": Reason("your account or QOS runs no more jobs at once"),
+    "Licenses": Reason("waiting for a licence"),
+    "Cleaning": Reason("its last attempt is being cleaned up"),
+    "None": Reason("just submitted; not looked at yet"),
+}
+
+
+def explain(reason: str) -> Reason:
+    """What squeue's reason means; one that is not known stands for itself."""
+    text = reason.strip("() ").casefold()
+    for word, meaning in _KNOWN.items():
+        if word.casefold() in text:
+            return meaning
+    return Reason(f"Slurm says {reason}")

@@ -1,0 +1,258 @@
+"""How a results folder stands: every planned cell's state, from names of files, claims and what squeue says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.sweep import claims
+from pai_bench.sweep.reasons import explain
+from pai_bench.sweep.wanted import Wanted, wanted
+
+STATES = ("done", "running", "queued", "failed", "stale", "missing", "unknown")
+
+
+@dataclass(frozen=True)
+class CellState:
+    """A cell and its state."""
+
+    cell: Cell
+    recipe: str
+    state: str
+    flag: str | None = None
+    """"collapsed" or "diverged", of a result that is so."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A cell that somebody has, as its last heartbeat says."""
+
+    cell: Cell
+    recipe: str
+    where: str
+    phase: str | None
+    epoch: int | None
+    epochs: int | None
+    seconds_left: float | None
+    silent: float
+    """Seconds since that heartbeat."""
+    verdict: str
+    """"alive" or "unknown"."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Cells that failed for one cause."""
+
+    cause: str
+    kind: str
+    count: int
+    example: Cell
+    recipe: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Tasks that Slurm has not started, for one reason."""
+
+    reason: str
+    words: str
+    remedy: str | None
+    n_tasks: int
+    n_cells: int
+    job: str
+    """One of them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that Slurm knows and that has not ended, and the names of the results it is to make."""
+
+    job: str
+    state: str
+    reason: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What Slurm says of this folder's sweeps."""
+
+    tasks: tuple[Task, ...] = ()
+    jobs: Mapping[str, str] | None = None
+    """State by job id, for the claims; None where Slurm was not asked or did not answer."""
+    silent: str | None = None
+    """Why Slurm did not answer; what it was to do is unknown then, never dead."""
+    submitted: frozenset[str] = frozenset()
+    """Where Slurm did not answer: names of the results that were submitted."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that `pai-bench status` shows."""
+
+    root: Path
+    cells: tuple[CellState, ...]
+    running: tuple[Running, ...]
+    failures: tuple[Failure, ...]
+    waiting: tuple[Waiting, ...]
+    notes: tuple[str, ...]
+    seconds_left: float | None
+    """Until all cells that are neither done nor failed have ended, at the present pace; None when nothing runs."""
+
+    def counts(self) -> dict[str, int]:
+        """Cells by state, all of STATES."""
+        found = Counter(cell.state for cell in self.cells)
+        return {state: found[state] for state in STATES}
+
+    def ended(self) -> bool:
+        """Whether every cell is done or has failed."""
+        counts = self.counts()
+        return counts["done"] + counts["failed"] == len(self.cells)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for scripts."""
+        plain = asdict(self)
+        del plain["root"]
+        return {"results": str(self.root), "total": len(self.cells), "counts": self.counts(), **plain}
+
+
+NO_Slurm = Queue()
+
+
+def collect(root: Path, queue: Queue = NO_Slurm) -> Status:
+    """How the folder stands."""
+    present, failed = results.names(root / "runs", ".json"), results.names(results.failures_folder(root), ".json")
+    all_wanted = wanted(root, present)
+    other_settings = {name[:-8] for name in present}
+    surveyed = [(_name(claim), claim) for claim in claims.survey(root, queue.jobs)]
+    held = {name: claim for name, claim in surveyed if claim.verdict != "dead"}
+    queued = {name for task in queue.tasks for name in task.names}
+
+    def state(name: str) -> str:
+        if name in present:
+            return "done"
+        if name in held:
+            return "running" if held[name].verdict == "alive" else "unknown"
+        if name in queued:
+            return "queued"
+        if name in queue.submitted:
+            return "unknown"
+        if name in failed:
+            return "failed"
+        return "stale" if name[:-8] in other_settings else "missing"
+
+    states = {cell.name: state(cell.name) for cell in all_wanted}
+    cells = tuple(CellState(cell.cell, cell.recipe, states[cell.name]) for cell in all_wanted)
+    running = tuple(_running(claim) for name, claim in held.items() if states.get(name) in ("running", "unknown"))
+    gone = [name for name, claim in surveyed if claim.verdict == "dead" and states.get(name) in ("stale", "missing")]
+    return Status(
+        root=root,
+        cells=cells,
+        running=running,
+        failures=_failures(root, [cell for cell in all_wanted if states[cell.name] == "failed"]),
+        waiting=_waiting(queue.tasks, states),
+        notes=tuple(_notes(root, queue, gone)),
+        seconds_left=_seconds_left(running, cells),
+    )
+
+
+def _name(claim: claims.Held) -> str:
+    return results.name(claim.cell, claim.recipe, claim.fingerprint)
+
+
+def _running(claim: claims.Held) -> Running:
+    left = None
+    if claim.epochs and claim.seconds_per_epoch is not None:
+        left = max(0.0, (claim.epochs - (claim.epoch or 0)) * claim.seconds_per_epoch)
+    owner = claim.owner
+    return Running(
+        cell=claim.cell,
+        recipe=claim.recipe,
+        where=f"job {owner.job} on {owner.host}" if owner.job else owner.host,
+        phase=claim.phase,
+        epoch=claim.epoch,
+        epochs=claim.epochs,
+        seconds_left=left,
+        silent=claim.age,
+        verdict=claim.verdict,
+    )
+
+
+def cause_key(cause: str) -> str:
+    """What causes have in common that differ in numbers and addresses alone."""
+    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", cause)
+
+
+def _failures(root: Path, cells: Iterable[Wanted]) -> tuple[Failure, ...]:
+    """Failures by cause, the most frequent first; causes that differ in numbers alone are one."""
+    groups: dict[str, list[tuple[Wanted, results.Failure]]] = defaultdict(list)
+    for cell in cells:
+        if note := results.read_failure(root, cell.cell, cell.recipe, cell.fingerprint):
+            groups[cause_key(note.cause)].append((cell, note))
+    failures = []
+    for group in sorted(groups.values(), key=len, reverse=True):
+        cell, note = group[0]
+        failures.append(Failure(note.cause, note.kind, len(group), cell.cell, cell.recipe))
+    return tuple(failures)
+
+
+def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting, ...]:
+    """Tasks that have not started by reason, those that wait for somebody to act first."""
+    groups: dict[str, list[Task]] = defaultdict(list)
+    for task in tasks:
+        if task.state == "PENDING":
+            groups[task.reason].append(task)
+    found = []
+    for reason, group in groups.items():
+        meaning = explain(reason)
+        n_cells = sum(states.get(name) == "queued" for task in group for name in task.names)
+        remedy = meaning.remedy and meaning.remedy.format(job=group[0].job)
+        found.append(Waiting(reason, meaning.words, remedy, len(group), n_cells, group[0].job))
+    return tuple(sorted(found, key=lambda waiting: (waiting.remedy is None, -waiting.n_tasks)))
+
+
+def _notes(root: Path, queue: Queue, gone: Sequence[str]) -> Iterable[str]:
+    if queue.silent:
+        yield f"Slurm did not answer ({queue.silent}): what it has of this folder is unknown, not lost"
+    if gone:
+        cells = "1 cell was" if len(gone) == 1 else f"{len(gone)} cells were"
+        yield f"{cells} interrupted, and nobody is at work on them now; the next sweep resumes them"
+    folder = results.duplicates_folder(root)
+    if noted := results.names(folder, ".json"):
+        differ = sum(not _equal(folder / f"{name}.json") for name in noted)
+        verdict = f"{differ} of them did not come out the same" if differ else "the same came out each time"
+        yield f"{len(noted)} times a cell was run twice; the first result counts, and {verdict} (see {folder})"
+
+
+def _equal(note: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return bool(json.loads(note.read_bytes()).get("equal"))
+    return False
+
+
+def _seconds_left(running: Sequence[Running], cells: Iterable[CellState]) -> float | None:
+    """All that is to be done, at the pace of those that run now and with their duration for every cell to come."""
+    alive = [claim for claim in running if claim.verdict == "alive" and claim.seconds_left is not None]
+    if not alive:
+        return None
+    totals: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for claim in alive:
+        assert claim.epochs is not None and claim.seconds_left is not None
+        fraction = 1 - (claim.epoch or 0) / claim.epochs
+        if fraction:
+            totals[claim.cell.dataset, claim.cell.model].append(claim.seconds_left / fraction)
+    every = [seconds for group in totals.values() for seconds in group] or [0.0]
+    mean = {key: sum(group) / len(group) for key, group in totals.items()}
+    left = [claim.seconds_left or 0.0 for claim in alive]
+    todo = [cell.cell for cell in cells if cell.state in ("queued", "missing", "stale")]
+    work = sum(mean.get((cell.dataset, cell.model), sum(every) / len(every)) for cell in todo)
+    return max(*left, (sum(left) + work) / len(alive)) if todo else max(left)

@@ -1,0 +1,251 @@
+"""What status says of a results folder made up for it; nothing is trained, and nothing loads torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep import claims, status, status_view
+from pai_bench.sweep.find import find
+from pai_bench.sweep.reasons import explain
+from pai_bench.sweep.status import Queue, Task, collect
+from pai_bench.sweep.wanted import slug, wanted
+from tests.cli.program import pai_bench
+from tests.unit.test_results import result
+
+FINGERPRINT = result().fingerprint
+OTHER = "f" * 16
+DENSE = Cell("dense", "digits", "conv8", 0.0, 0)
+CELLS = [DENSE, *(Cell(method, "digits", "conv8", 0.9, seed) for method in ("snip", "erk") for seed in range(4))]
+
+
+def plan(root: Path, name: str = "1", cells: list[Cell] = CELLS, fingerprint: str = FINGERPRINT) -> None:
+    lines = [{**vars(cell), "recipe": "quick", "fingerprint": fingerprint} for cell in cells]
+    results.write_plan(root, f"{name}.json", {"created": name, "cells": lines})
+
+
+def put(root: Path, cell: Cell, **changes: object) -> None:
+    results.write(root, result(**{**vars(cell), **changes}), {})
+
+
+def fail(root: Path, cell: Cell, cause: str) -> None:
+    results.write_failure(root, cell, "quick", FINGERPRINT, cause=cause, traceback=f"Traceback of {cell.seed}\n{cause}")
+
+
+def name(cell: Cell, fingerprint: str = FINGERPRINT) -> str:
+    return results.name(cell, "quick", fingerprint)
+
+
+def claim(root: Path, cell: Cell, **changes: object) -> claims.Claim:
+    address = claims.Address(cell, "quick", FINGERPRINT)
+    taken = claims.take(root, address, replace(claims.Owner.current(), **changes))  # type: ignore[arg-type]
+    assert taken is not None
+    return taken
+
+
+def states(found: status.Status) -> dict[Cell, str]:
+    return {cell.cell: cell.state for cell in found.cells}
+
+
+def test_every_cell_has_one_state(tmp_path: Path) -> None:
+    plan(tmp_path)
+    snip, erk = CELLS[1:5], CELLS[5:]
+    put(tmp_path, DENSE)
+    put(tmp_path, snip[0], status="collapsed")
+    fail(tmp_path, snip[1], "RuntimeError: at 0x7f33: 12 of 30")
+    fail(tmp_path, snip[2], "RuntimeError: at 0x7f34: 13 of 30")
+    fail(tmp_path, snip[0], "RuntimeError: before it worked")
+    put(tmp_path, snip[3], fingerprint=OTHER)
+    queue = Queue((Task("7_1", "PENDING", "Priority", (name(erk[1]), name(DENSE))),))
+    with claim(tmp_path, erk[0]) as mine:
+        mine.beat(phase="training", epoch=3, epochs=10, seconds_per_epoch=2.0)
+        mine._write()
+        found = collect(tmp_path, queue)
+    assert states(found) == {
+        DENSE: "done", snip[0]: "done", snip[1]: "failed", snip[2]: "failed", snip[3]: "stale",
+        erk[0]: "running", erk[1]: "queued", erk[2]: "missing", erk[3]: "missing",
+    }  # fmt: skip
+    assert found.counts() == {
+        "done": 2, "running": 1, "queued": 1, "failed": 2, "stale": 1, "missing": 2, "unknown": 0
+    }  # fmt: skip
+    (failure,) = found.failures
+    assert (failure.count, failure.example) == (2, snip[1])
+    (running,) = found.running
+    assert (running.phase, running.epoch, running.epochs, running.seconds_left) == ("training", 3, 10, 14.0)
+    # One worker; 14 s of its cell, and four cells of 20 s: queued, stale, two missing.
+    assert found.seconds_left == pytest.approx(14 + 4 * 20)
+    assert json.loads(json.dumps(found.as_dict()))["counts"]["failed"] == 2
+
+
+def test_the_newest_plan_of_a_variant_counts_and_results_without_one_do_too(tmp_path: Path) -> None:
+    put(tmp_path, CELLS[1])
+    assert states(collect(tmp_path)) == {CELLS[1]: "done"}
+    plan(tmp_path, "1", CELLS[1:3])
+    plan(tmp_path, "2", CELLS[2:3], OTHER)
+    assert states(collect(tmp_path)) == {CELLS[1]: "stale", CELLS[2]: "missing"}
+
+
+def test_a_controller_that_does_not_answer_means_unknown(tmp_path: Path) -> None:
+    plan(tmp_path)
+    found = collect(tmp_path, Queue(silent="timed out", submitted=frozenset({name(CELLS[1])})))
+    assert states(found)[CELLS[1]] == "unknown" and states(found)[CELLS[2]] == "missing"
+    assert "timed out" in found.notes[0] and "not lost" in found.notes[0]
+
+
+def test_who_died_is_noted_and_what_ran_twice(tmp_path: Path) -> None:
+    plan(tmp_path)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    claim(tmp_path, CELLS[1], pid=process.pid, ticks=1)
+    for owner, accuracy in (("a", 0.75), ("b", 0.75), ("c", 0.5)):
+        whole = result(**{**vars(CELLS[2]), "accuracy": accuracy})
+        results.write(tmp_path, whole, {}, owner=owner)
+    found = collect(tmp_path)
+    assert states(found)[CELLS[1]] == "missing" and found.running == () and found.seconds_left is None
+    assert any("1 cell was interrupted" in note for note in found.notes)
+    assert any("2 times a cell was run twice" in note and "1 of them" in note for note in found.notes)
+
+
+def test_waiting_is_explained_and_what_is_stuck_comes_first(tmp_path: Path) -> None:
+    plan(tmp_path)
+    tasks = [Task(f"7_{i}", "PENDING", "Priority", (name(cell),)) for i, cell in enumerate(CELLS[1:4])]
+    tasks.append(Task("7_9", "PENDING", "launch failed requeued held", (name(CELLS[5]),)))
+    tasks.append(Task("7_10", "RUNNING", "None", (name(CELLS[6]),)))
+    held, behind = collect(tmp_path, Queue(tuple(tasks))).waiting
+    assert held.remedy is not None and "scontrol release 7_9" in held.remedy
+    assert (behind.words, behind.n_tasks, behind.n_cells) == ("waiting behind jobs of higher priority", 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "stuck"),
+    [
+        ("Priority", "higher priority", False),
+        ("(Resources)", "waiting for free", False),
+        ("QOSMaxJobsPerUserLimit", "no more of your jobs", False),
+        ("AssocGrpGRES", "all the GPUs", False),
+        ("QOSMaxGRESPerUser", "all the GPUs", False),
+        ("AssocGrpGRESMinutes", "used up", True),
+        ("AssocMaxJobsLimit", "no more jobs at once", False),
+        ("QOSMaxWallDurationPerJobLimit", "more time", True),
+        ("ReqNodeNotAvail, UnavailableNodes:n[1-3]", "down, drained or reserved", False),
+        ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions", "down", False),
+        ("BeginTime", "earliest start", False),
+        ("JobHeldUser", "held by its user", True),
+        ("JobHeldAdmin", "held by an administrator", True),
+        ("DependencyNeverSatisfied", "a job that failed", True),
+        ("PartitionTimeLimit", "more time than the partition", True),
+        ("JobArrayTaskLimit", "as many tasks at once", False),
+        ("launch failed requeued held", "requeued and held", True),
+        ("SomethingNew", "Slurm says SomethingNew", False),
+    ],
+)
+def test_reasons_in_words(reason: str, words: str, stuck: bool) -> None:
+    assert words in explain(reason).words and explain(reason).stuck == stuck
+
+
+def test_a_cell_is_found_by_what_people_type(tmp_path: Path) -> None:
+    plan(tmp_path)
+    put(tmp_path, CELLS[1])
+    cells = wanted(tmp_path, results.names(tmp_path / "runs", ".json"))
+    (target,) = (cell for cell in cells if cell.cell == CELLS[1])
+    place = results.path(tmp_path, CELLS[1], "quick", FINGERPRINT)
+    log = results.cell_log_path(tmp_path, CELLS[1], "quick", FINGERPRINT)
+    texts = [slug(CELLS[1]), str(CELLS[1]), str(place), str(log), "snip/0.9/seed0", target.name, "snip/s0.9-seed0"]
+    assert {find(text, cells, tmp_path) for text in texts} == {target}
+    assert find("dense", cells, tmp_path).cell == DENSE
+    with pytest.raises(PaiBenchError, match=r"4 cells are meant by 'snip'\nname one: snip/digits/conv8/0.9/0  snip"):
+        find("snip", cells, tmp_path)
+    with pytest.raises(PaiBenchError, match=r"did you mean snip/digits/conv8/0.9/0"):
+        find("snipp/digits/conv8/0.9/0", cells, tmp_path)
+
+
+def test_ten_thousand_cells_take_a_second_or_two(tmp_path: Path) -> None:
+    cells = [Cell(f"m{i % 10}", "digits", "conv8", (0.5, 0.9, 0.95, 0.98)[i // 10 % 4], i // 40) for i in range(10_000)]
+    plan(tmp_path, cells=cells)
+    for cell in cells[:8000]:
+        place = results.path(tmp_path, cell, "quick", FINGERPRINT)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    began = time.process_time()
+    found = collect(
+        tmp_path,
+        Queue(tuple(Task(f"7_{i}", "PENDING", "Priority", (name(cell),)) for i, cell in enumerate(cells[9000:]))),
+    )
+    text = status_view.as_text(found)
+    assert time.process_time() - began < 2
+    assert found.counts() == {
+        "done": 8000,
+        "queued": 1000,
+        "missing": 1000,
+        "running": 0,
+        "failed": 0,
+        "stale": 0,
+        "unknown": 0,
+    }
+    assert "1000 tasks (1000 cells): waiting behind jobs of higher priority [Priority]" in text
+
+
+def test_the_command_shows_it_and_its_exit_code_says_what_is_missing(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    none = pai_bench(tmp_path, "status")
+    assert none.returncode == 2 and "there is no plan and no result" in none.stderr
+    plan(root)
+    put(root, DENSE)
+    fail(root, CELLS[1], "OutOfMemoryError: [x] of 7 GiB")
+    fail(root, CELLS[2], "OutOfMemoryError: [x] of 9 GiB")
+    shown = pai_bench(tmp_path, "status", "--fail-on-missing")
+    assert shown.returncode == 3, shown.stderr
+    assert "9 cells: 1 done, 2 failed, 6 missing" in shown.stdout
+    assert re.search(r"method +0 +0.9\ndense +1/1\nsnip +0/4 2f\n", shown.stdout)
+    assert "2 x OutOfMemoryError: [x] of 7 GiB" in shown.stdout and "\x1b" not in shown.stdout
+    assert "pai-bench logs snip/digits/conv8/0.9/0" in shown.stdout
+    plain = pai_bench(tmp_path, "status", "--json")
+    assert plain.returncode == 0 and json.loads(plain.stdout)["counts"]["failed"] == 2
+    for cell in CELLS[3:]:
+        put(root, cell)
+    watched = pai_bench(tmp_path, "status", "--watch", "1")
+    assert watched.returncode == 0 and watched.stdout.endswith("9 cells: 7 done, 2 failed\n")
+
+
+def test_logs_show_the_log_and_the_cause(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    plan(root)
+    fail(root, CELLS[1], "OutOfMemoryError: 7 GiB")
+    fail(root, CELLS[2], "OutOfMemoryError: 9 GiB")
+    fail(root, CELLS[3], "ValueError: no")
+    for cell in CELLS[1:5]:
+        for line in ("first", "second"):
+            results.log_attempt(root, cell, "quick", FINGERPRINT, "host-1", f"{line} of {cell.seed}")
+    one = pai_bench(tmp_path, "logs", "snip/digits/conv8/0.9/0", "--tail", "1")
+    assert one.returncode == 0, one.stderr
+    assert "second of 0\nTraceback of 0\nOutOfMemoryError: 7 GiB\n" in one.stdout and "first" not in one.stdout
+    causes = pai_bench(tmp_path, "logs", "--failed").stdout
+    assert causes.count("==> ") == 2 and "==> snip/digits/conv8/0.9/0, one of 2 that failed" in causes
+    assert pai_bench(tmp_path, "logs", "--failed", "--all").stdout.count("==> ") == 3
+    followed = pai_bench(tmp_path, "logs", "snip/digits/conv8/0.9/3", "-f")
+    assert followed.returncode == 0 and "second of 3\n" in followed.stdout  # nobody is at work on it
+    for wrong in (
+        ["logs"],
+        ["logs", "erk/0"],
+        ["logs", "--failed", "-f"],
+        ["logs", "snip/3", "--all"],
+        ["logs", "nix"],
+    ):
+        said = pai_bench(tmp_path, *wrong)
+        assert said.returncode == 2 and len(said.stderr.strip().splitlines()) == 2, said.stderr
+
+
+@pytest.mark.parametrize("module", ["watching", "logs"])
+def test_what_shows_a_sweep_does_not_wait_for_torch(module: str) -> None:
+    check = f"import pai_bench.sweep.{module}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
