@@ -64,10 +64,17 @@ class Laboratory:
     The cells of a single-shot method that differ in sparsity alone are scored once if they follow one another.
     """
 
-    def __init__(self, data_root: Path | None = None, device: str | None = None) -> None:
+    def __init__(
+        self,
+        data_root: Path | None = None,
+        device: str | None = None,
+        data_origins: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take the copy of each data set that was planned with, by name; another one is refused."""
         self._data_root = data_root
+        self._data_origins = dict(data_origins or {})
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._dataset: datasets.Dataset | None = None
+        self._dataset: tuple[tuple[object, ...], datasets.Dataset | datasets.Streamed] | None = None
         self._scored: tuple[tuple[str, str, int], Pruner, dict[str, Tensor], Cost] | None = None
 
     @staticmethod
@@ -77,11 +84,15 @@ class Laboratory:
             int(getattr(scorer, "rounds", 1)) == 1 and not hasattr(scorer, "quotas") and getattr(scorer, "prunes", True)
         )
 
-    def dataset(self, name: str) -> datasets.Dataset:
-        """The data set, on the device; the one used last stays loaded."""
-        if self._dataset is None or self._dataset.name != name:
-            self._dataset = datasets.load(name, self._data_root, self.device)
-        return self._dataset
+    def dataset(self, run: Run) -> datasets.Dataset | datasets.Streamed:
+        """The data set, split as the recipe says, on the device; the one used last stays loaded."""
+        name, data = run.cell.dataset, run.recipe.data
+        key = name, data.split, data.validation_size, data.split_seed, data.train_fraction
+        if self._dataset is None or self._dataset[0] != key:
+            self._dataset = None  # room for the next one
+            loaded = datasets.load(name, self._data_root, self.device, data, self._data_origins.get(name))
+            self._dataset = key, loaded
+        return self._dataset[1]
 
     def model(self, run: Run) -> nn.Module:
         """The network at initialisation: the same for every method of one (data set, model, recipe, seed)."""
@@ -95,7 +106,7 @@ class Laboratory:
         settings = run.recipe.scoring
         needed = getattr(scorer, "batches_needed", None)
         return datasets.scoring_batches(
-            self.dataset(run.cell.dataset),
+            self.dataset(run),
             settings.batch_size,
             needed() if needed else settings.batches,
             derive_seed(run.cell.seed, "scoring"),
@@ -142,7 +153,7 @@ class Laboratory:
         if checkpoints is not None and checkpoints.stop_requested:
             raise Interrupted
         watch.phase("loading")
-        dataset = self.dataset(cell.dataset)
+        dataset = self.dataset(run)
         network = self.model(run)
         identity = {
             "fingerprint": run.fingerprint(),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pai_bench import datasets
 from pai_bench.checkpoints import Checkpoints, Interrupted
-from pai_bench.datasets import Augment, Dataset
+from pai_bench.datasets import Augment, Dataset, Streamed
 from pai_bench.recipes import Recipe, Train
 from pai_bench.results import Epoch
 from pai_bench.seeds import derive_seed
@@ -145,7 +145,7 @@ def _own_randomness(device: torch.device) -> Iterator[Callable[[int], None]]:
 def train(
     model: nn.Module,
     masks: Mapping[str, Tensor],
-    dataset: Dataset,
+    dataset: Dataset | Streamed,
     recipe: Recipe,
     seed: int,
     watch: Watch | None = None,
@@ -163,7 +163,7 @@ def train(
     Raises: Interrupted after the last checkpoint when a stop was requested; RuntimeError when a pruned weight is not
         exactly zero at the end (a defect of the trainer).
     """
-    settings, data = recipe.train, recipe.data
+    settings = recipe.train
     watch = watch or Watch()
     device = next(model.parameters()).device
     masked = MaskedGradients(model, masks)
@@ -175,8 +175,7 @@ def train(
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    augment = Augment(data.padding, data.flip, data.mean, data.std)
-    batches = datasets.training_batches(dataset, settings.batch_size, augment, seed)
+    batches = datasets.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed)
     steps = len(batches)
     at = _Progress(model, optimizer, device)
     if saved is not None:
@@ -223,7 +222,9 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, recipe: Recipe, watch: Watch | None = None) -> tuple[float, bool]:
+def evaluate(
+    model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe, watch: Watch | None = None
+) -> tuple[float, bool]:
     """Test accuracy as a fraction, and whether all outputs were finite; leaves the model in eval mode."""
     model.eval()
     watch = watch or Watch()

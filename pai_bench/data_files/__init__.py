@@ -1,7 +1,7 @@
 """Data sets on disk: which there are, whether a copy is the original, how to fetch and to read one (no torch here)."""
 
 from pai_bench.data_files.checksums import Check, accept, check
-from pai_bench.data_files.kinds import Archive, Arrays, File, Images, Info, Listing, Source
+from pai_bench.data_files.kinds import Archive, Arrays, File, Images, Info, Listing, Source, damaged
 from pai_bench.data_files.places import data_root
 from pai_bench.data_files.reading import DataChanged, Loaded, content_hash, listing, load, present, require
 from pai_bench.data_files.sources import info, names, register_dataset, register_source, source
@@ -20,6 +20,7 @@ __all__ = [
     "accept",
     "check",
     "content_hash",
+    "damaged",
     "data_root",
     "info",
     "listing",

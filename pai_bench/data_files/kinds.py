@@ -84,6 +84,11 @@ class Source:
     by_hand: str = ""
     """How to get the files, where they cannot be fetched."""
 
+    @property
+    def streamed(self) -> bool:
+        """Whether its pictures are too many to be read at once."""
+        return self.read is None and self.build is None
+
 
 def damaged(path: Path, why: str) -> PaiBenchError:
     """The error for a file that cannot be what it is taken for."""

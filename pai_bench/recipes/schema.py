@@ -11,6 +11,8 @@ from pai_bench.errors import PaiBenchError
 
 SCHEDULES = ("step", "cosine")
 DTYPES = ("float64", "float32")
+SPLITS = ("test", "validation")
+CROPS = ("pad", "random-resized")
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,26 @@ class Train:
 
 @dataclass(frozen=True)
 class Data:
-    """Augmentation of training images, and normalisation by channel in units of [0, 1]."""
+    """Which images are for what, augmentation of training images, and normalisation by channel in units of [0, 1]."""
 
     padding: int
     flip: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: str = "pad"
+    """"pad": zeros around the image, then a crop of its size; "random-resized": a part of it, enlarged."""
+    scale: tuple[float, ...] = (0.08, 1.0)
+    """Least and greatest area of a random-resized crop, as a fraction of the image."""
+    ratio: tuple[float, ...] = (0.75, 1.3333333333333333)
+    """Least and greatest width / height of a random-resized crop."""
+    split: str = "test"
+    """What accuracy is measured on: "test", or "validation", a part of the training set that is not trained on."""
+    validation_size: float = 0.1
+    """That part, as a fraction of each class."""
+    split_seed: int = 0
+    """Of the choice of images; the same for all cells, so that they can be compared."""
+    train_fraction: float = 1.0
+    """The part of the training set that is used at all; a validation part is taken from what is left out first."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +162,23 @@ def check(recipe: Recipe, where: str) -> None:
         ("train.gamma", train.gamma, positive(train.gamma), "above 0"),
         ("train.warmup_epochs", train.warmup_epochs, 0 <= train.warmup_epochs < train.epochs, "in [0, epochs)"),
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
-        ("data.padding", data.padding, not_negative(data.padding), "0 or more"),
+        (
+            "data.padding",
+            data.padding,
+            data.padding >= 0 if data.crop == "pad" else data.padding == 0,
+            '0 or more, and 0 with crop = "random-resized"',
+        ),
+        ("data.crop", data.crop, data.crop in CROPS, " or ".join(CROPS)),
+        ("data.scale", data.scale, len(data.scale) == 2 and 0 < data.scale[0] <= data.scale[1] <= 1, "in (0, 1]"),
+        (
+            "data.ratio",
+            data.ratio,
+            len(data.ratio) == 2 and 0 < data.ratio[0] <= data.ratio[1] < math.inf,
+            "above 0, the lesser one first",
+        ),
+        ("data.split", data.split, data.split in SPLITS, " or ".join(SPLITS)),
+        ("data.validation_size", data.validation_size, 0 < data.validation_size < 1, "in (0, 1)"),
+        ("data.train_fraction", data.train_fraction, 0 < data.train_fraction <= 1, "in (0, 1]"),
         (
             "data.std",
             data.std,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pai_bench import datasets
+from pai_bench import data_files, datasets, recipes
+from pai_bench.data_files import sources
 from pai_bench.datasets import Augment, Batcher
+from pai_bench.errors import PaiBenchError
+from pai_bench.splits import split
 
 
 def test_digits_are_scikit_learns() -> None:
@@ -109,3 +116,96 @@ def test_scoring_batches_are_balanced_and_decided_by_the_seed() -> None:
     # The images are training images as they are: normalised, not augmented.
     train = set(map(tuple, datasets.normalise(data.train_x, (0.3,), (0.4,)).flatten(1).tolist()))
     assert set(map(tuple, pictures.tolist())) <= train
+
+
+RESIZED = Augment(0, True, AUGMENT.mean, AUGMENT.std, "random-resized", (0.2, 1.0), (3 / 4, 4 / 3))
+
+
+def test_random_resized_crops_are_torchvisions(images: tuple[Tensor, Tensor]) -> None:
+    from torchvision.transforms import InterpolationMode, functional
+
+    x, y = images
+    got = torch.cat([inputs for inputs, _ in Batcher(x, y, 16, RESIZED, seed=3).epoch(2)])
+    order, flips = datasets.epoch_order(50, 3, 2), datasets.epoch_flips(50, 3, 2)
+    boxes = datasets.epoch_boxes(50, 3, 2, (32, 32), RESIZED)
+    assert len(set(map(tuple, boxes.tolist()))) > 40
+    for place, index in enumerate(order.tolist()):
+        expected = functional.resized_crop(
+            x[index].float(), *boxes[place].tolist(), [32, 32], InterpolationMode.BILINEAR, antialias=place % 2 == 0
+        )
+        expected = functional.hflip(expected) if flips[place] else expected
+        expected = functional.normalize(expected / 255, AUGMENT.mean, AUGMENT.std)
+        assert (got[place] - expected).abs().max() < 1e-4
+    grey = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1).expand(2, 3, 1, 1)
+    low, high = datasets.normalise(grey, AUGMENT.mean, AUGMENT.std)
+    assert (got >= low - 1e-5).all() and (got <= high + 1e-5).all()
+
+
+def test_random_resized_crops_resume_inside_an_epoch(images: tuple[Tensor, Tensor]) -> None:
+    batcher = Batcher(*images, 16, RESIZED, seed=3)
+    whole = list(batcher.epoch(5))
+    for (a, b), (c, d) in zip(batcher.epoch(5, 2), whole[2:], strict=True):
+        assert torch.equal(a, c) and torch.equal(b, d)
+    assert not torch.equal(next(iter(batcher.epoch(6)))[0], whole[0][0])
+
+
+def test_the_law_of_random_resized_crops() -> None:
+    boxes = datasets.epoch_boxes(4000, 0, 0, (64, 64), RESIZED).double()
+    top, left, height, width = boxes.unbind(1)
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 64).all() and (left + width <= 64).all()
+    area, ratio = height * width / 64**2, width / height
+    assert 0.18 < area.min() < 0.25 and area.max() > 0.9 and abs(area.mean() - 0.57) < 0.04
+    assert ratio.min() > 0.7 and ratio.max() < 1.43 and abs(ratio.log().mean()) < 0.02
+    # What never fits, in an image three times as wide as high, is the largest allowed crop in the middle.
+    ones = torch.full((1, 10, 4), 1 - 1e-9, dtype=torch.float64)
+    assert datasets.resized_boxes(ones, (20, 60), RESIZED).tolist() == [[0, 16, 20, 27]]
+
+
+def recipe_data(**values: object) -> recipes.Data:
+    return dataclasses.replace(recipes.load("quick", "digits", "conv8").data, **values)  # type: ignore[arg-type]
+
+
+def test_validation_images_are_training_images_that_are_not_trained_on() -> None:
+    whole = datasets.load("digits")
+    held = datasets.load("digits", data=recipe_data(split="validation", validation_size=0.25))
+    assert (len(held.train_x), len(held.test_x)) == (1080, 357)
+
+    def pictures(x: Tensor) -> list[tuple[int, ...]]:
+        return sorted(map(tuple, x.flatten(1).tolist()))
+
+    assert pictures(torch.cat([held.train_x, held.test_x])) == pictures(whole.train_x)
+    share = torch.bincount(held.test_y) / torch.bincount(whole.train_y)
+    assert (share - 0.25).abs().max() < 0.005
+    again = datasets.load("digits", data=recipe_data(split="validation", validation_size=0.25))
+    assert torch.equal(again.test_x, held.test_x)
+    other = datasets.load("digits", data=recipe_data(split="validation", validation_size=0.25, split_seed=1))
+    assert not torch.equal(other.test_x, held.test_x)
+    # The split is written here: later versions must make the same.
+    assert split("digits", np.arange(40) % 2, recipe_data(split="validation"))[1].tolist() == [4, 10, 19, 35]
+
+
+def test_what_is_left_out_of_training_is_the_validation_part_first() -> None:
+    labels = np.arange(1000) % 10
+    validation = split("x", labels, recipe_data(split="validation", validation_size=0.1))
+    fraction = split("x", labels, recipe_data(train_fraction=0.9))
+    both = split("x", labels, recipe_data(split="validation", validation_size=0.1, train_fraction=0.9))
+    assert len(fraction[0]) == 900 and len(fraction[1]) == 0
+    assert validation[0].tolist() == fraction[0].tolist() == both[0].tolist()
+    with pytest.raises(PaiBenchError, match="leaves no image for validation"):
+        split("x", labels, recipe_data(split="validation", validation_size=1e-6))
+
+
+def test_the_test_set_is_not_read_for_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[str] = []
+    source = data_files.source("digits")
+    assert source.read is not None
+
+    def read(folder: Path, part: str) -> data_files.Images:
+        parts.append(part)
+        return source.read(folder, part)  # type: ignore[misc]
+
+    monkeypatch.setitem(sources._SOURCES, "digits", dataclasses.replace(source, read=read))
+    datasets.load("digits", data=recipe_data(split="validation"))
+    assert parts == ["train"]
+    datasets.load("digits", data=recipe_data())
+    assert parts == ["train", "train", "test"]
