@@ -25,7 +25,7 @@ def logs(
     config: Config = None,
     verbose: Verbose = False,
 ) -> None:
-    """Print the log of a cell, why it failed, and what its Slurm job printed."""
+    """Print the log of a cell, why it failed, and what its SLURM job printed."""
     from pai_bench.sweep import logs
 
     del config, verbose

@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pai_bench import __version__
+from pai_bench.cli.doctor import doctor
 from pai_bench.cli.listing import list_
 from pai_bench.cli.logs import logs
 from pai_bench.cli.options import INTERRUPTED, USAGE, messages, say
@@ -44,6 +45,7 @@ app.command()(sweep)
 app.command()(status)
 app.command()(logs)
 app.command()(report)
+app.command()(doctor)
 app.command("list")(list_)
 
 

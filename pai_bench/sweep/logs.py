@@ -1,4 +1,4 @@
-"""`pai-bench logs`: the log of a cell, why it failed, and what its Slurm job printed."""
+"""`pai-bench logs`: the log of a cell, why it failed, and what its SLURM job printed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _log(root: Path, cell: Wanted) -> Path:
 
 
 def _files(root: Path, cell: Wanted) -> list[Path]:
-    """The cell's own log, then what its Slurm jobs printed."""
+    """The cell's own log, then what its SLURM jobs printed."""
     return [_log(root, cell), *queue.output_files(root, cell.name)]
 
 

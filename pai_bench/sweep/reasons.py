@@ -1,4 +1,4 @@
-"""Why Slurm has not started a job, in words, and what to do about it."""
+"""Why SLURM has not started a job, in words, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """What Slurm's word means, and the remedy where waiting is none."""
+    """What SLURM's word means, and the remedy where waiting is none."""
 
     words: str
     remedy: str | None = None
@@ -21,10 +21,10 @@ class Reason:
 _RELEASE = "scontrol release {job}, or pai-bench cancel and sweep again; finished cells are kept"
 _AGAIN = "pai-bench cancel, mend the profile, and sweep again"
 
-# The first word that Slurm's text contains counts, whatever its case, so the special come before the general.
+# The first word that SLURM's text contains counts, whatever its case, so the special come before the general.
 _KNOWN = {
-    "launch failed requeued held": Reason("the node failed to start it, so Slurm requeued and held it", _RELEASE),
-    "JobHeldAdmin": Reason("held by an administrator or by Slurm after a failed start", _RELEASE),
+    "launch failed requeued held": Reason("the node failed to start it, so SLURM requeued and held it", _RELEASE),
+    "JobHeldAdmin": Reason("held by an administrator or by SLURM after a failed start", _RELEASE),
     "JobHeldUser": Reason("held by its user", _RELEASE),
     "user env retrieval failed": Reason("the node could not set up the user's environment", _RELEASE),
     "DependencyNeverSatisfied": Reason("it depends on a job that failed", "pai-bench cancel, and sweep again"),
@@ -45,7 +45,7 @@ _KNOWN = {
     "ReqNodeNotAvail": Reason("the nodes that could run it are down, drained or reserved"),
     "Nodes required for job are DOWN": Reason("the nodes that could run it are down, drained or reserved"),
     "Reservation": Reason("waiting for its reservation to begin"),
-    "BeginTime": Reason("waiting for its earliest start (Slurm waits a while after a requeue)"),
+    "BeginTime": Reason("waiting for its earliest start (SLURM waits a while after a requeue)"),
     "Priority": Reason("waiting behind jobs of higher priority"),
     "Resources": Reason("next in line; waiting for free GPUs, cores or memory"),
     "Minutes": Reason("your account or QOS has used up its hours", "ask your administrator, or use another account"),
@@ -68,4 +68,4 @@ def explain(reason: str) -> Reason:
     for word, meaning in _KNOWN.items():
         if word.casefold() in text:
             return meaning
-    return Reason(f"Slurm says {reason}")
+    return Reason(f"SLURM says {reason}")

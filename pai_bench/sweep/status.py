@@ -61,7 +61,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Tasks that Slurm has not started, for one reason."""
+    """Tasks that SLURM has not started, for one reason."""
 
     reason: str
     words: str
@@ -74,7 +74,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Task:
-    """A task that Slurm knows and that has not ended, and the names of the results it is to make."""
+    """A task that SLURM knows and that has not ended, and the names of the results it is to make."""
 
     job: str
     state: str
@@ -84,15 +84,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Queue:
-    """What Slurm says of this folder's sweeps."""
+    """What SLURM says of this folder's sweeps."""
 
     tasks: tuple[Task, ...] = ()
     jobs: Mapping[str, str] | None = None
-    """State by job id, for the claims; None where Slurm was not asked or did not answer."""
+    """State by job id, for the claims; None where SLURM was not asked or did not answer."""
     silent: str | None = None
-    """Why Slurm did not answer; what it was to do is unknown then, never dead."""
+    """Why SLURM did not answer; what it was to do is unknown then, never dead."""
     submitted: frozenset[str] = frozenset()
-    """Where Slurm did not answer: names of the results that were submitted."""
+    """Where SLURM did not answer: names of the results that were submitted."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,10 @@ class Status:
         return {"results": str(self.root), "total": len(self.cells), "counts": self.counts(), **plain}
 
 
-NO_Slurm = Queue()
+NO_SLURM = Queue()
 
 
-def collect(root: Path, queue: Queue = NO_Slurm) -> Status:
+def collect(root: Path, queue: Queue = NO_SLURM) -> Status:
     """How the folder stands."""
     present, failed = results.names(root / "runs", ".json"), results.names(results.failures_folder(root), ".json")
     all_wanted = wanted(root, present)
@@ -222,7 +222,7 @@ def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting,
 
 def _notes(root: Path, queue: Queue, gone: Sequence[str]) -> Iterable[str]:
     if queue.silent:
-        yield f"Slurm did not answer ({queue.silent}): what it has of this folder is unknown, not lost"
+        yield f"SLURM did not answer ({queue.silent}): what it has of this folder is unknown, not lost"
     if gone:
         cells = "1 cell was" if len(gone) == 1 else f"{len(gone)} cells were"
         yield f"{cells} interrupted, and nobody is at work on them now; the next sweep resumes them"

@@ -66,7 +66,7 @@ def _parts(status: Status) -> Iterator[RenderableType]:
             yield from _failure(status, failure)
         yield from _more(len(status.failures))
     if status.waiting:
-        yield Text("\nwaiting in Slurm's queue")
+        yield Text("\nwaiting in SLURM's queue")
         for waiting in status.waiting:
             yield from _waiting(waiting)
     if status.notes:

@@ -146,7 +146,7 @@ def test_waiting_is_explained_and_what_is_stuck_comes_first(tmp_path: Path) -> N
         ("PartitionTimeLimit", "more time than the partition", True),
         ("JobArrayTaskLimit", "as many tasks at once", False),
         ("launch failed requeued held", "requeued and held", True),
-        ("SomethingNew", "Slurm says SomethingNew", False),
+        ("SomethingNew", "SLURM says SomethingNew", False),
     ],
 )
 def test_reasons_in_words(reason: str, words: str, stuck: bool) -> None:

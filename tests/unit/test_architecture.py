@@ -60,7 +60,8 @@ ALLOWED = {
     },
     "analysis": {*BASE, "recipes", "results"},
     "methods": {"allocation", "errors", "registry", "scoring"},
-    "cli": {"analysis", "data_files", "sweep", "errors", "__version__"},
+    "doctor": {*BASE, "data_files", "provenance", "results", "sweep"},
+    "cli": {"analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
     "__init__": {"errors", "masking", "pruning", "registry"},
     "__main__": {"cli"},
 }

@@ -1,0 +1,54 @@
+"""`pai-bench doctor`, from its options to whether all is well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from pai_bench import results
+from pai_bench.doctor import data, folders, machine
+from pai_bench.doctor.checks import FAILED, OK, WARNING, Check
+from pai_bench.errors import PaiBenchError
+
+
+def run(
+    results_folder: Path | None,
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+    settings: PaiBenchError | None,
+    say: Callable[[str], None],
+) -> bool:
+    """Try everything and print each check as it is done; returns whether none has failed.
+
+    `settings` is what is wrong with the user's profile or the config file, if anything.
+    """
+    root = results.resolve_root(results_folder)
+    done = []
+    for check in _checks(root, data_dir, settings):
+        done.append(check)
+        if not as_json:
+            print(_line(check), flush=True)
+    n_failed, n_warnings = (sum(check.state == state for check in done) for state in (FAILED, WARNING))
+    if as_json:
+        print(json.dumps({"ok": not n_failed, "checks": [asdict(check) for check in done]}, indent=1))
+    say(f"{len(done)} checks: {n_failed} failed, {n_warnings} warnings")
+    return not n_failed
+
+
+def _checks(root: Path, data_dir: Path | None, settings: PaiBenchError | None) -> Iterator[Check]:
+    if settings is not None:
+        yield Check("settings", FAILED, settings.cause, settings.remedy)
+    else:
+        yield Check("settings", OK, "the user's profile and the config file can be read, where there are any")
+    yield from machine.checks()
+    yield from folders.checks(root)
+    yield from data.checks(root, data_dir)
+
+
+def _line(check: Check) -> str:
+    """A check in one line, its remedy in a second one."""
+    remedy = f"\n         {'':14} {check.remedy}" if check.remedy and check.state != OK else ""
+    return f"{check.state:8} {check.name:14} {check.found}{remedy}"

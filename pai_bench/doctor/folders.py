@@ -1,0 +1,93 @@
+"""The results folder and its disk: can it be written to, does it keep what sweeps rely on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks, tried
+
+SCARCE_BYTES, NONE_BYTES = 5 * 2**30, 100 * 2**20
+SCARCE_FILES, NONE_FILES = 100_000, 1_000
+SKEW = 30.0
+"""Seconds that the clocks of this host and of the disk's server may differ without a warning."""
+
+
+def checks(root: Path) -> Checks:
+    """All of them; where the results folder does not exist yet, its nearest parent that does is tried."""
+    folder = next(place for place in (root, *root.parents) if place.is_dir())
+    yield tried("results folder", f"choose another with --results, or change the permissions of {folder}",
+                lambda: _writable(root, folder))  # fmt: skip
+    if not os.access(folder, os.W_OK):
+        return  # all else would fail for that reason again
+    yield tried("hard links", "results are moved into place instead", lambda: _links(folder))
+    yield tried("disk space", "see df", lambda: _space(folder))
+    yield tried("clock", "see date", lambda: _clock(folder))
+
+
+@contextmanager
+def _probe(folder: Path) -> Iterator[Path]:
+    """A small file in the folder, removed at the end."""
+    place = folder / f".doctor-{uuid.uuid4().hex}"
+    try:
+        with place.open("xb") as file:
+            file.write(b"pai-bench doctor\n")
+            file.flush()
+            os.fsync(file.fileno())
+        yield place
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _writable(root: Path, folder: Path) -> Check:
+    with _probe(folder) as place:
+        place.read_bytes()
+    note = "" if folder == root else f"; it does not exist yet, {folder} can be written to"
+    return Check("results folder", OK, f"{root}{note}")
+
+
+def _links(folder: Path) -> Check:
+    with _probe(folder) as place:
+        other = place.with_name(f"{place.name}-link")
+        try:
+            other.hardlink_to(place)
+        except OSError as error:
+            return Check(
+                "hard links",
+                WARNING,
+                f"not here ({error.strerror})",
+                "nothing to do: of two results of one cell that end at the same instant, the later may win",
+            )
+        finally:
+            other.unlink(missing_ok=True)
+    return Check("hard links", OK, "work here, so the first result of a cell always wins")
+
+
+def _space(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    numbers = os.statvfs(folder)
+    files = numbers.f_favail if numbers.f_files else None  # some file systems have no fixed number of files
+    found = f"{free / 2**30:.1f} GiB free" + ("" if files is None else f", room for {files:,} files")
+    least = min(free / NONE_BYTES, 1e9 if files is None else files / NONE_FILES)
+    if least < 1:
+        return Check("disk space", FAILED, found, "make room (pai-bench keeps checkpoints in state/checkpoints)")
+    scarce = free < SCARCE_BYTES or (files is not None and files < SCARCE_FILES)
+    return Check("disk space", WARNING if scarce else OK, found, "make room before a large sweep" if scarce else None)
+
+
+def _clock(folder: Path) -> Check:
+    before = time.time()
+    with _probe(folder) as place:
+        written = place.stat().st_mtime
+    after = time.time()
+    # The server noted a time between the two, if its clock agrees; a file system may round down to whole seconds.
+    offset = written - after if written > after else min(0.0, written + 1 - before)
+    if abs(offset) > SKEW:
+        remedy = "tell your administrator (NTP); sweeps go by the disk's clock, so nothing is lost by it"
+        return Check("clock", WARNING, f"the disk's clock is {offset:+.0f} s from this host's", remedy)
+    return Check("clock", OK, f"this host and the disk agree within {max(1.0, abs(offset)):.0f} s")

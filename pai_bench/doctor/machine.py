@@ -1,0 +1,65 @@
+"""Versions, sources and devices of this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from importlib import import_module
+from importlib.metadata import version
+
+from pai_bench.doctor.checks import OK, WARNING, Check, Checks, tried
+
+_INSTALL = "install pai-bench into a fresh virtual environment: pip install pai-bench"
+
+
+def checks() -> Checks:
+    """Python, the packages, the sources' hash and the devices. Imports torch."""
+    yield Check("python", OK, f"{platform.python_version()} ({sys.executable}) on {platform.node()}")
+    yield tried("pai-bench", _INSTALL, _ours)
+    for package in ("torch", "torchvision"):
+        yield tried(package, _INSTALL, lambda package=package: _package(package))  # type: ignore[misc]
+    yield tried(
+        "devices", "see that torch matches the driver: python -c 'import torch; torch.zeros(1).cuda()'", _devices
+    )
+
+
+def _ours() -> Check:
+    from pai_bench.provenance import source_hash
+
+    return Check("pai-bench", OK, f"{version('pai-bench')}, sources {source_hash()[:12]}")
+
+
+def _package(name: str) -> Check:
+    return Check(name, OK, str(import_module(name).__version__))
+
+
+def _devices() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("devices", OK, f"no GPU that torch sees; {len(os.sched_getaffinity(0))} cores")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    free, total = torch.cuda.mem_get_info()
+    found = f"{', '.join(names)}; {free / 2**30:.0f} of {total / 2**30:.0f} GiB free on the first"
+    rate = _seconds(torch.float32) / _seconds(torch.float64)
+    found += f"; float64, in which methods score, at {rate:.2f} of float32's rate"
+    if free < 0.1 * total:
+        return Check("devices", WARNING, found, "somebody else uses this GPU: nvidia-smi shows who")
+    return Check("devices", OK, found)
+
+
+def _seconds(dtype: object) -> float:
+    """Of a product of matrices of 2048 rows on the first GPU, the best of three."""
+    import torch
+
+    square = torch.ones(2048, 2048, dtype=dtype, device="cuda")  # type: ignore[call-overload]
+    best = float("inf")
+    for _ in range(4):  # the first warms up
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        square @ square
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return best
