@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pai_bench.derivatives import hessian_product
 from pai_bench.registry import register
 from pai_bench.scoring import Problem
 
@@ -40,21 +40,13 @@ class GraSP:
         # With one batch a single graph serves both passes; with more, only the sum of the gradients is kept.
         parts = [gradient(x, y) for x, y in batches[:1]]
         if len(batches) == 1:
-            product = _product(parts[0], [g.detach() for g in parts[0]], leaves)
+            product = hessian_product(parts[0], [g.detach() for g in parts[0]], leaves)
         else:
             total = [g.detach() for g in parts.pop()]
             for x, y in batches[1:]:
                 total = [a + b.detach() for a, b in zip(total, gradient(x, y), strict=True)]
             product = [torch.zeros_like(w) for w in leaves]
             for x, y in batches:
-                part = _product(gradient(x, y), total, leaves)
+                part = hessian_product(gradient(x, y), total, leaves)
                 product = [a + b for a, b in zip(product, part, strict=True)]
         return {name: w.detach() * p for (name, w), p in zip(weights.items(), product, strict=True)}
-
-
-def _product(gradient: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """The Hessian of the loss behind `gradient` times `vector`."""
-    # A model that is linear in a weight has a gradient without a graph there, which counts as a zero Hessian.
-    pairs = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
-    inner = torch.stack([(g * v).sum() for g, v in pairs]).sum()
-    return list(torch.autograd.grad(inner, leaves, materialize_grads=True))

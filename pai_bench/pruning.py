@@ -91,7 +91,7 @@ class Pruner:
             parameter.grad = None
         self._weights = prunable(self._model)
         self._state = {key: value.clone() for key, value in self._model.state_dict().items()}
-        self._dense = {key: weight.detach().clone() for key, weight in self._weights.items()}
+        self._dense = {key: self._state[key] for key in self._weights}
         device = next(iter(self._weights.values())).device
         self._stream = Batches(batches, device, DTYPES[dtype], tick)
         self._generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,32 @@
+"""Second derivatives, and forward passes that can be repeated exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def hessian_product(gradient: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The Hessian of the loss behind `gradient` (made with create_graph) times `vector`, by leaf; frees the graph."""
+    # A loss that is linear in a leaf has a gradient without a graph there, which counts as a zero Hessian.
+    pairs = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    outputs, weights = zip(*pairs, strict=True)
+    return list(torch.autograd.grad(outputs, leaves, weights, materialize_grads=True))
+
+
+def random_state(device: torch.device) -> Callable[[], None]:
+    """Note where torch's random streams stand, which dropout draws from; a call of the result puts them back there."""
+    host = torch.get_rng_state()
+    if device.type != "cuda":
+        return lambda: torch.set_rng_state(host)
+    accelerator = torch.cuda.get_rng_state(device)
+
+    def restore() -> None:
+        torch.set_rng_state(host)
+        torch.cuda.set_rng_state(accelerator, device)
+
+    return restore

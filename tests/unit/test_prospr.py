@@ -1,0 +1,57 @@
+"""ProsPr's walk back over the stored parameters is the derivative through all inner steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import pai_bench
+from tests.unit.nets import batches, flat, tiny
+from tests.unrolling import unrolled_prospr
+
+
+class Idle(nn.Module):
+    """A network with a parameter that no output depends on: its gradient has no graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = tiny()
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+def difference(model: nn.Module, data: list[tuple[torch.Tensor, torch.Tensor]], steps: int, **options: object) -> float:
+    """The relative difference of ours from plain unrolling, over all weights."""
+    ours = pai_bench.score(model, data, "prospr", steps=steps, lr=0.1, seed=5, **options)
+    first_order = options.pop("variant", "full") == "first_order"
+    used = data[: steps + 1] if options.pop("new_batches", True) else data[:1] * (steps + 1)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        theirs = unrolled_prospr(model, used, lr=0.1, first_order=first_order, **options)  # type: ignore[arg-type]
+    return float((flat(ours) - flat({n: theirs[n] for n in ours})).norm() / flat(ours).norm())
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("new_batches", [True, False])
+@pytest.mark.parametrize("norm", [True, False])
+def test_it_equals_plain_unrolling(steps: int, momentum: float, detach: bool, new_batches: bool, norm: bool) -> None:
+    options = {"momentum": momentum, "detach_first_buffer": detach, "new_batches": new_batches}
+    assert difference(tiny(norm=norm), batches(6), steps, **options) < 1e-12
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_first_order_equals_plain_unrolling(momentum: float) -> None:
+    assert difference(tiny(), batches(), 3, momentum=momentum, variant="first_order") < 1e-12
+
+
+def test_dropout_falls_alike_on_the_way_back() -> None:
+    assert difference(tiny(dropout=0.5), batches(), 3) < 1e-12
+
+
+def test_a_parameter_without_a_graph_is_left_alone() -> None:
+    assert difference(Idle(), batches(), 3) < 1e-12
