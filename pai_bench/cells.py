@@ -17,8 +17,12 @@ Value = bool | int | float | str
 DENSE = "dense"
 """The reference method that every grid holds once per data set, model and seed, at sparsity 0."""
 
+GIVEN = "file:"
+"""What the name of a method begins with whose masks are read from a file; as typed, a path follows."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _TEXT = re.compile(r"[A-Za-z0-9_.+-]+")
+_GIVEN = re.compile(rf"{GIVEN}{_TEXT.pattern}")
 
 
 def exact_sparsity(sparsity: float) -> Fraction:
@@ -49,10 +53,12 @@ class MethodSpec:
 
     @classmethod
     def parse(cls, text: str) -> MethodSpec:
-        """Read "prospr" or "prospr:steps=10,lr=0.5".
+        """Read "prospr" or "prospr:steps=10,lr=0.5" or, a name without hyper-parameters, "file:masks-1f3a5b7c".
 
         Raises: PaiBenchError when it has another form or names a key twice.
         """
+        if _GIVEN.fullmatch(text.strip()):
+            return cls(text.strip())
         name, colon, rest = text.strip().partition(":")
         if not _NAME.fullmatch(name) or (colon and not rest):
             raise _bad_spec(text)

@@ -47,6 +47,7 @@ class Run:
             model=self.cell.model,
             recipe=self.recipe,
             trainer_version=training.VERSION,
+            method_source=registry.source_hash(self.cell.spec.name),
         )
 
 
@@ -230,6 +231,7 @@ class Laboratory:
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             provenance={
                 **provenance.collect(),
+                "plugins": registry.plugins(),
                 "device": device_name(self.device),
                 "data_hash": dataset.content_hash,
                 "data_origin": dataset.origin,

@@ -20,19 +20,24 @@ PACKAGES = ("pai-bench", "torchvision", "numpy")
 
 @cache
 def source_hash() -> str:
-    """SHA-256 (hex) of the Python and TOML files of the harness and its methods, as installed."""
+    """SHA-256 (hex) of the Python and TOML files of the harness and its methods; a wheel's is that of its checkout."""
     digest = hashlib.sha256()
-    for root in (PACKAGE, _methods_folder()):
-        for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".toml"):
-                digest.update(f"{path.relative_to(root)}\n".encode())
-                digest.update(path.read_bytes())
+    for name, path in sorted(_sources().items()):
+        digest.update(f"{name}\n".encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _methods_folder() -> Path:
+def _sources() -> dict[str, Path]:
+    """The source files by their place in the installed package, where methods lie inside and not beside it."""
     inside = PACKAGE / "methods"
-    return inside if inside.is_dir() else PACKAGE.parent / "methods"
+    methods = inside if inside.is_dir() else PACKAGE.parent / "methods"
+    found = {}
+    for prefix, root in (("", PACKAGE), ("methods/", methods)):
+        for path in root.rglob("*"):
+            if path.suffix in (".py", ".toml"):
+                found[prefix + path.relative_to(root).as_posix()] = path
+    return found
 
 
 def _git(*arguments: str) -> str | None:

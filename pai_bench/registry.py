@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+
+from pai_bench import mask_files
 from pai_bench.catalogue import Catalogue
 from pai_bench.errors import PaiBenchError, unknown
-from pai_bench.scoring import Scorer
+from pai_bench.mask_files import MaskFile
+from pai_bench.scoring import Problem, Scorer
 
 Method = TypeVar("Method", bound=type)
+
+_given: dict[str, type] = {}
+_mask_files: dict[str, MaskFile] = {}
+_plugins: dict[str, tuple[str, str]] = {}
+"""By the name of its module: the name of a plug-in's file, and the SHA-256 of what was loaded from it."""
 
 
 def register(name: str) -> Callable[[Method], Method]:
@@ -49,10 +61,13 @@ _methods: Catalogue[type] = Catalogue("method", "pai_bench.methods", _import_met
 
 
 def load_plugin(path: Path) -> None:
-    """Run a user's Python file, whose decorators register methods and models.
+    """Run a user's Python file, whose decorators register methods and models; of a file of masks, make a method.
 
     Raises: PaiBenchError when the file is missing or raises.
     """
+    if path.suffix in mask_files.SUFFIXES:
+        register_masks(mask_files.read(path))
+        return
     path = path.resolve()
     module_name = f"pai_bench_plugin_{path.stem}"
     if module_name in sys.modules and sys.modules[module_name].__file__ == str(path):
@@ -61,16 +76,62 @@ def load_plugin(path: Path) -> None:
         raise PaiBenchError(f"plugin {path} is not a file", "give the path of a Python file that registers methods")
     _methods.discover()
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
+    content = path.read_bytes()
     try:
-        spec.loader.exec_module(module)
+        # What is hashed is what runs, also when the file changes in this moment.
+        exec(compile(content, path, "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[module_name]
         raise PaiBenchError(
             f"plugin {path} cannot be loaded: {type(error).__name__}: {error}", "mend the file; -v shows where it fails"
         ) from error
+    _plugins[module_name] = (path.name, hashlib.sha256(content).hexdigest())
+
+
+def plugins() -> dict[str, str]:
+    """SHA-256 (hex) of each plug-in file that was loaded, by the file's name."""
+    return dict(sorted(_plugins.values()))
+
+
+def source_hash(name: str) -> str | None:
+    """SHA-256 (hex) of the file that defines a method which is not ours; its version is not enough to trust.
+
+    None for ours, which a test holds to their versions.
+    """
+    if is_builtin(name):
+        return None
+    module = method_class(name).__module__
+    return _plugins[module][1] if module in _plugins else _module_hash(module)
+
+
+@cache
+def _module_hash(module: str) -> str | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+
+
+def register_masks(file: MaskFile) -> None:
+    """Make the masks of a file known as the method `file.method`; other methods are not touched, nor `names`."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Given:
+        """Masks as they are: what is kept scores 1, what is not 0."""
+
+        masks: str = file.digest
+
+        def __call__(self, problem: Problem) -> dict[str, Tensor]:
+            return {name: torch.from_numpy(file.masks[name]).to(weight) for name, weight in problem.weights.items()}
+
+    _given[file.method] = Given
+    _mask_files[file.method] = file
+
+
+def mask_file(name: str) -> MaskFile | None:
+    """The file behind a method of masks, None for every other method."""
+    return _mask_files.get(name)
 
 
 def names() -> list[str]:
@@ -88,7 +149,7 @@ def method_class(name: str) -> type:
 
     Raises: PaiBenchError with the nearest names when there is none.
     """
-    return _methods.get(name)
+    return _given[name] if name in _given else _methods.get(name)
 
 
 def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:

@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pai_bench import __version__
+from pai_bench.cli.cell import prune, train
 from pai_bench.cli.doctor import doctor
 from pai_bench.cli.listing import list_
 from pai_bench.cli.logs import logs
@@ -46,6 +47,8 @@ app.command()(status)
 app.command()(logs)
 app.command()(report)
 app.command()(doctor)
+app.command()(prune)
+app.command()(train)
 app.command("list")(list_)
 
 

@@ -58,14 +58,18 @@ def result_fingerprint(
     model: str,
     recipe: Recipe,
     trainer_version: int,
+    method_source: str | None = None,
 ) -> str:
     """The validity of a result: of all that moves its number but sparsity and seed, which name it.
 
-    Hyper-parameters with the defaults filled in. Paths, workers, hosts and the recipe's name are not in it.
+    Hyper-parameters with the defaults filled in; `method_source` is the hash of the file of a method that is not ours.
+    Paths, workers, hosts and the recipe's name are not in it.
     """
+    source = {} if method_source is None else {"source": method_source}
+    method = {"name": method_name, "version": method_version, "hyperparameters": dict(hyperparameters), **source}
     return fingerprint(
         {
-            "method": {"name": method_name, "version": method_version, "hyperparameters": dict(hyperparameters)},
+            "method": method,
             "dataset": dataset,
             "model": model,
             "recipe": recipe.identity(),

@@ -39,21 +39,22 @@ def choose(
     choices: list[Choice] = []
     refused: dict[str, list[NotMeant]] = {}
     for dataset in datasets:
-        own = defaults(dataset)
-        wanted = recipes or (own.recipe,)
+        own = defaults(dataset) if not (models and recipes) else None
+        models_here = models or ((own.model,) if own else ())
+        wanted = recipes or ((own.recipe,) if own else ())
         meant = []
         for name in wanted:
             try:
-                for model in models or (own.model,):
+                for model in models_here:
                     meant += [Choice(dataset, model, r) for r in variants(load(name, dataset, model), settings)]
             except NotMeant as error:
                 refused.setdefault(name, []).append(error)
         if not meant and len(wanted) > 1:
             raise PaiBenchError(
                 f"none of the recipes {', '.join(wanted)} is meant for data set {dataset}",
-                f"add one that is, such as {own.recipe}, or leave {dataset} out",
+                f"add one that is, or leave {dataset} out",
             )
-        choices += sorted(meant, key=lambda choice: (models or (own.model,)).index(choice.model))
+        choices += sorted(meant, key=lambda choice: models_here.index(choice.model))
     for errors in refused.values():
         if len(errors) == len(datasets) or len(recipes) == 1:
             raise errors[0]

@@ -34,7 +34,10 @@ def defaults(dataset: str) -> Defaults:
     """
     table = tomllib.loads(resources.files(__package__).joinpath("defaults.toml").read_text(encoding="utf-8"))
     if dataset not in table:
-        raise unknown("data set", dataset, table)
+        raise PaiBenchError(
+            f"data set {dataset} has no model, recipe, sparsities and seeds of its own",
+            "give all of --models, --recipes, --sparsities and --seeds",
+        )
     return Defaults(**tuples(table[dataset]))
 
 

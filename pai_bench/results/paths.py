@@ -117,6 +117,11 @@ def cell_log_path(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Path
     return _below(root / "state" / "logs" / "cells", cell, recipe, fingerprint, ".log")
 
 
+def given_masks_path(root: Path, name: str) -> Path:
+    """Where the copy lies of a file of masks that a sweep was given."""
+    return root / "state" / "masks" / f"{name}.npz"
+
+
 def sweeps_folder(root: Path) -> Path:
     """Where each sweep that was submitted has a folder of its own."""
     return root / "state" / "sweeps"

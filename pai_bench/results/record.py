@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pai_bench import mask_files
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.results.paths import masks_path
@@ -141,10 +141,6 @@ def read_masks(result_path: Path) -> dict[str, NDArray[np.bool_]]:
     place = masks_path(result_path)
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            shapes = json.loads(str(content["__shapes__"]))
-            return {
-                name: np.unpackbits(content[name], count=math.prod(shape)).reshape(shape).astype(bool)
-                for name, shape in shapes.items()
-            }
+            return mask_files.unpack(content)
     except Exception as error:  # a damaged archive raises nearly anything
         raise DamagedResult(f"masks {place} are damaged: {error}", "--redo makes them again") from None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pai_bench.atomic import as_json, draft, move_away, write_json
 from pai_bench.cells import Cell
+from pai_bench.mask_files import pack
 from pai_bench.results import paths
 from pai_bench.results.notes import has_failed
 from pai_bench.results.record import DamagedResult, Result, read_plain
@@ -55,10 +56,8 @@ def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed",
         if earlier is not None:
             return _note_duplicate(root, result, json.loads(content), earlier, place, owner)
     with draft(place) as new, draft(paths.masks_path(place)) as new_masks:
-        shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
-        packed = {name: np.packbits(mask) for name, mask in masks.items()}
         with new_masks.writing() as file:
-            np.savez_compressed(file, __shapes__=np.array(shapes), **packed)  # type: ignore[arg-type]
+            np.savez_compressed(file, **pack(masks))  # type: ignore[arg-type]
         with new.writing() as file:
             file.write(content)
         if redo:

@@ -79,7 +79,8 @@ def run(options: Options, messages: Console) -> int:
     for plugin in options.plugins:
         registry.load_plugin(plugin)
     root = results.resolve_root(options.results)
-    asked = request(options)
+    asked, masks = planning.with_masks(request(options), root, keep=not options.dry_run)
+    plugins = (*options.plugins, *masks)
     runs = planning.expand(asked)
     planning.check(runs, options.data_dir)
     if not options.dry_run:
@@ -109,7 +110,7 @@ def run(options: Options, messages: Console) -> int:
     plan.write(root)
     if not work:
         return 0
-    settings = local.Settings(root, options.data_dir, options.plugins, options.workers)
+    settings = local.Settings(root, options.data_dir, plugins, options.workers)
     with Progress(len(plan.todo), messages) as progress:
         local.Pool(work, settings, progress).run()
     if progress.causes:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pai_bench import datasets, models, recipes, registry, results
-from pai_bench.cells import Filter, MethodSpec, grid
+from pai_bench import datasets, mask_files, models, recipes, registry, results
+from pai_bench.cells import GIVEN, Cell, Filter, MethodSpec, grid
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.pruning import Pruner
@@ -72,7 +74,9 @@ class Plan:
         created = datetime.now(UTC)
         name = f"{created:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}.json"
         cells = [planned.as_dict() for planned in self.runs]
-        return results.write_plan(root, name, {"created": created.isoformat(), "cells": cells})
+        return results.write_plan(
+            root, name, {"created": created.isoformat(), "command": shlex.join(sys.argv), "cells": cells}
+        )
 
 
 def expand(request: Request) -> list[Run]:
@@ -89,19 +93,24 @@ def expand(request: Request) -> list[Run]:
     methods = [_canonical(text) for text in request.methods or tuple(registry.names())]
     runs = []
     for choice in choices(request).choices:
-        defaults = recipes.defaults(choice.dataset)
-        cells = grid(
-            methods,
-            [(choice.dataset, choice.model)],
-            request.sparsities or defaults.sparsities,
-            request.seeds or defaults.seeds,
-        )
+        sparsities, seeds = request.sparsities, request.seeds
+        if not (sparsities and seeds):
+            defaults = recipes.defaults(choice.dataset)
+            sparsities, seeds = sparsities or defaults.sparsities, seeds or defaults.seeds
+        cells = grid(methods, [(choice.dataset, choice.model)], sparsities, seeds)
+        cells = list(dict.fromkeys(map(_at_its_own_sparsity, cells)))
         runs += [Run(cell, choice.recipe) for cell in cells if request.filter is None or request.filter.matches(cell)]
     if not runs:
         raise PaiBenchError(
             "the filter leaves no cell of the plan", "widen --filter; --dry-run shows the plan without it"
         )
     return runs
+
+
+def _at_its_own_sparsity(cell: Cell) -> Cell:
+    """The cell; of a method whose masks are read from a file, the one sparsity that they have."""
+    file = registry.mask_file(cell.method)
+    return cell if file is None else replace(cell, sparsity=file.sparsity)
 
 
 def choices(request: Request) -> recipes.Choices:
@@ -141,7 +150,10 @@ def check(runs: Sequence[Run], data_root: Path | None) -> None:
             raise PaiBenchError(
                 f"model {model} cannot be built for {dataset}: {error}", "choose another model"
             ) from error
-        prunable(network)
+        shapes = {name: tuple(weight.shape) for name, weight in prunable(network).items()}
+        for method in dict.fromkeys(r.cell.method for r in runs if (r.cell.dataset, r.cell.model) == (dataset, model)):
+            if (file := registry.mask_file(method)) is not None:
+                file.check(shapes, model)
     for run in {run.cell.method: run for run in runs}.values():
         if not registry.is_builtin(run.cell.spec.name):
             _rehearse(run)
@@ -168,6 +180,28 @@ def _rehearse(run: Run) -> None:
             f"method {run.cell.method} raised {type(error).__name__}: {error}",
             f"mend it; it was tried on {run.cell.model} with random inputs before any job was started (-v shows where)",
         ) from error
+
+
+def with_masks(request: Request, root: Path, *, keep: bool) -> tuple[Request, tuple[Path, ...]]:
+    """The request with the methods file:PATH read, and the plug-ins that let a worker read them too.
+
+    With `keep` the masks are copied to the results, so that no job sees a file that has been changed or moved.
+
+    Raises: PaiBenchError for a file that cannot be used.
+    """
+    methods, plugins = [], []
+    for text in request.methods:
+        if text.startswith(GIVEN):
+            file = mask_files.read(Path(text.removeprefix(GIVEN)).expanduser())
+            if keep:
+                copy = results.given_masks_path(root, file.method.removeprefix(GIVEN))
+                if not mask_files.holds(copy, file.digest):
+                    mask_files.save(copy, file.masks)
+                plugins.append(copy)
+            registry.register_masks(file)
+            text = file.method
+        methods.append(text)
+    return replace(request, methods=tuple(methods)), tuple(plugins)
 
 
 def make(

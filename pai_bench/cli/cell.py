@@ -1,0 +1,71 @@
+"""`pai-bench prune` and `pai-bench train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
+from pai_bench.cli.settings import Config, recipe_settings
+
+Dataset = Annotated[str, typer.Option("--dataset")]
+Model = Annotated[str | None, typer.Option("--model", help="[default: the data set's own]")]
+Recipe = Annotated[str | None, typer.Option("--recipe", help="Name or file.  [default: the data set's own]")]
+Seed = Annotated[int, typer.Option("--seed", min=0)]
+
+
+def prune(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="File of the masks, .npz.")],
+    method: Annotated[str, typer.Option(help="For instance prospr:steps=10.")] = "snip",
+    dataset: Dataset = "digits",
+    model: Model = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    split: Split = None,
+    sparsity: Annotated[str, typer.Option(help="The fraction removed.")] = "0.9",
+    seed: Seed = 0,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the masks of one cell, exactly those of a sweep, and show what they keep."""
+    from pai_bench.sweep import by_hand
+
+    del config, verbose, set_, split
+    options = by_hand.Options(
+        dataset, model, recipe, recipe_settings(context), seed, data_dir, tuple(plugin or ()), as_json
+    )
+    by_hand.prune(options, method, sparsity, out)
+
+
+def train(
+    context: typer.Context,
+    masks: Annotated[Path, typer.Option(help="Masks by parameter name: .npz, or .pt of torch.")],
+    dataset: Dataset = "digits",
+    model: Model = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    split: Split = None,
+    seed: Seed = 0,
+    redo: Annotated[bool, typer.Option("--redo", help="Train again; the new result replaces the old.")] = False,
+    results: Results = None,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train one network under masks of your own, with the weights and the data that all methods get."""
+    from pai_bench.sweep import by_hand
+
+    del config, verbose, set_, split
+    options = by_hand.Options(
+        dataset, model, recipe, recipe_settings(context), seed, data_dir, tuple(plugin or ()), as_json
+    )
+    if not by_hand.train(options, masks, results, redo, messages):
+        raise typer.Exit(FAILED)

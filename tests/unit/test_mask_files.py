@@ -1,0 +1,160 @@
+"""Masks from files: any form gives the same masks, wrong ones are refused, and the harness keeps exactly them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+
+from pai_bench import mask_files, models, registry
+from pai_bench.cells import Cell, MethodSpec, kept_count
+from pai_bench.errors import PaiBenchError
+from pai_bench.mask_files import MaskFile
+from pai_bench.pruning import Pruner
+from pai_bench.scoring import prunable
+from pai_bench.sweep import planning
+
+MASKS = {"a.weight": np.array([[True, False, True], [False, False, True]]), "b.weight": np.array([[[True]], [[False]]])}
+
+
+def write(folder: Path, form: str) -> Path:
+    place = folder / f"{form}.{'npz' if form in ('ours', 'bool', 'numbers') else 'pt'}"
+    tensors = {name: torch.from_numpy(mask) for name, mask in MASKS.items()}
+    if form == "ours":
+        mask_files.save(place, MASKS)
+    elif form == "bool":
+        np.savez(place, **dict(reversed(MASKS.items())))
+    elif form == "numbers":
+        np.savez(place, **{name: mask.astype(np.float32) for name, mask in MASKS.items()})
+    elif form == "tensors":
+        torch.save(tensors, place)
+    elif form == "nested":
+        torch.save({"epoch": 3, "masks": {name: mask.double() for name, mask in tensors.items()}}, place)
+    else:  # as torch.nn.utils.prune, or a code that registers masks as buffers, in a data-parallel wrapper
+        state = {f"module.{name}_mask": mask.float() for name, mask in tensors.items()}
+        state |= {f"module.{name}_orig": torch.randn(mask.shape) for name, mask in tensors.items()}
+        torch.save({"state_dict": {**state, "module.a.bias_mask": torch.ones(2)}}, place)
+    return place
+
+
+@pytest.mark.parametrize("form", ["ours", "bool", "numbers", "tensors", "nested", "state-dict"])
+def test_every_form_gives_the_same_masks_and_hash(tmp_path: Path, form: str) -> None:
+    found = mask_files.read(write(tmp_path, form))
+    assert found.masks.keys() == MASKS.keys()
+    assert all(found.masks[name].dtype == bool and (found.masks[name] == mask).all() for name, mask in MASKS.items())
+    assert found.digest == MaskFile(Path("x.npz"), MASKS).digest
+    assert found.digest != MaskFile(Path("x.npz"), {**MASKS, "a.weight": ~MASKS["a.weight"]}).digest
+
+
+def test_what_torch_prunes_is_read(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    torch_prune.random_unstructured(model[0], "weight", amount=0.5)
+    torch_prune.random_unstructured(model[2], "weight", amount=0.5)
+    torch.save(model.state_dict(), tmp_path / "state.pth")
+    masks = mask_files.read(tmp_path / "state.pth").masks
+    assert set(masks) == {"0.weight", "2.weight"} and masks["0.weight"].sum() == 6
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (print, ("pickled code ran",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.npz", None, "do not exist"),
+        ("x.txt", b"", "unknown ending"),
+        ("x.npz", b"PK\x03\x04 cut off", "cannot be read"),
+        ("x.pt", pickle.dumps(Evil()), "cannot be read"),
+        ("x.npz", {}, "hold nothing"),
+        ("x.npz", {"a": np.array([[0.5, 1.0]])}, "other than 0 and 1"),
+        ("x.npz", {"a": np.array([[2, 1]])}, "other than 0 and 1"),
+    ],
+)
+def test_what_is_no_mask_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: object, words: str
+) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(tmp_path / name, **content)
+    with pytest.raises(PaiBenchError, match=words):
+        mask_files.read(tmp_path / name)
+    assert "pickled code ran" not in capsys.readouterr().out
+
+
+def test_the_sparsity_stands_for_exactly_the_weights_that_are_removed() -> None:
+    generator = np.random.default_rng(0)
+    for size in (7, 100, 14_288, 272_474):
+        for kept in (1, size // 7, size - 1, int(generator.integers(1, size))):
+            mask = np.zeros(size, dtype=bool)
+            mask[:kept] = True
+            sparsity = MaskFile(Path("x.npz"), {"w": mask}).sparsity
+            assert kept_count(sparsity, size) == kept
+    mask = np.arange(14_288) < 1429
+    assert MaskFile(Path("x.npz"), {"w": mask}).sparsity == 0.9
+    with pytest.raises(PaiBenchError, match="keeps no weight"):
+        _ = MaskFile(Path("x.npz"), {"w": np.zeros(9, dtype=bool)}).sparsity
+
+
+@pytest.mark.parametrize("path", ["masks.npz", "a b/ä ö,=:.v2.npz", "...npz", f"{'long' * 60}.pt"])
+def test_the_methods_name_can_be_a_part_of_a_path_and_is_read_back(path: str) -> None:
+    file = MaskFile(Path(path), MASKS)
+    spec = MethodSpec.parse(file.method)
+    assert str(spec) == spec.name == file.method and spec.hyperparameters == () and len(file.method) < 90
+    assert "/" not in file.method and "," not in file.method
+    assert MaskFile(Path("elsewhere", f"{file.method.removeprefix('file:')}.npz"), MASKS).method == file.method
+
+
+def conv8_masks() -> dict[str, np.ndarray]:
+    network = models.build("conv8", 1, 8, 10)
+    models.initialise(network, "torch", 0)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: (torch.rand(weight.shape, generator=generator) < 0.2).numpy()
+        for name, weight in prunable(network).items()
+    }
+
+
+def test_the_harness_keeps_exactly_the_masks_of_the_file(tmp_path: Path) -> None:
+    masks = conv8_masks()
+    mask_files.save(tmp_path / "mine.npz", masks)
+    request = planning.Request(methods=(f"file:{tmp_path}/mine.npz", "snip"), sparsities=(0.5, 0.6), seeds=(0,))
+    request, plugins = planning.with_masks(request, tmp_path, keep=True)
+    (run,) = (run for run in planning.expand(request) if run.cell.method.startswith("file:"))
+    planning.check([run], None)
+    assert mask_files.holds(plugins[0], mask_files.read(tmp_path / "mine.npz").digest)
+    assert run.cell.method not in registry.names()
+    network = models.build("conv8", 1, 8, 10)
+    batches = [(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))]
+    found = Pruner(network, batches, run.scorer(), name=run.cell.method).masks(run.cell.sparsity)
+    assert all((found[name].numpy() == mask).all() for name, mask in masks.items())
+    before = run.fingerprint()
+    changed = MaskFile(tmp_path / "mine.npz", {**masks, "conv1.weight": ~masks["conv1.weight"]})
+    registry.register_masks(changed)
+    assert planning.Run(Cell(changed.method, "digits", "conv8", 0.5, 0), run.recipe).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"conv2.weight": None}, "has no mask for conv2.weight of model conv8"),
+        ({"conv1.weight": np.ones((16, 1, 5, 5), bool)}, r"conv1.weight has shape \[16, 1, 5, 5\]"),
+        ({"conv9.weight": np.ones((16, 1), dtype=bool) & [[0]]}, "conv9.weight, which model conv8"),
+    ],
+)
+def test_masks_of_another_model_are_refused_before_anything_runs(
+    tmp_path: Path, change: dict[str, np.ndarray | None], words: str
+) -> None:
+    masks = {name: mask for name, mask in {**conv8_masks(), **change}.items() if mask is not None}
+    mask_files.save(tmp_path / "mine.npz", masks)
+    request = planning.Request(methods=(f"file:{tmp_path}/mine.npz",), seeds=(0,))
+    request, _ = planning.with_masks(request, tmp_path, keep=False)
+    with pytest.raises(PaiBenchError, match=words):
+        planning.check(planning.expand(request), None)

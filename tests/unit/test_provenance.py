@@ -1,0 +1,85 @@
+"""Where a number comes from is known also without git, and a stranger's method is known by its file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pai_bench import provenance, recipes, registry
+from pai_bench.cells import Cell
+from pai_bench.experiment import Run
+
+METHOD = """
+from dataclasses import dataclass
+from pai_bench.registry import register
+
+@register("NAME")
+@dataclass(frozen=True)
+class Mine:
+    def __call__(self, problem):
+        return {name: FACTOR * w.abs() for name, w in problem.weights.items()}
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package as a wheel installs it: methods inside, no git."""
+    ours = provenance.PACKAGE
+    place = tmp_path / "site-packages" / "pai_bench"
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ours, place, ignore=without)
+    if not (place / "methods").exists():
+        shutil.copytree(ours.parent / "methods", place / "methods", ignore=without)
+    caches = (provenance.source_hash, provenance._commit)
+    for cached in caches:
+        cached.cache_clear()
+    monkeypatch.setattr(provenance, "PACKAGE", place)
+    yield place
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_an_installed_package_is_known_by_its_sources(installed: Path) -> None:
+    found = provenance.collect()
+    assert found["commit"] is found["dirty_diff_hash"] is None
+    assert {"python", "torch", "numpy"} <= found["versions"].keys() and found["host"] and found["platform"]
+    for changed in ("methods/snip.py", "training.py", "recipes/quick.toml"):
+        provenance.source_hash.cache_clear()
+        (installed / changed).write_bytes((installed / changed).read_bytes() + b"\n")
+        assert provenance.source_hash() != found["source_hash"]
+        (installed / changed).write_bytes((installed / changed).read_bytes()[:-1])
+    provenance.source_hash.cache_clear()
+    assert provenance.source_hash() == found["source_hash"]
+
+
+def test_a_checkout_and_its_wheel_have_one_source_hash(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = provenance.source_hash()
+    provenance.source_hash.cache_clear()
+    monkeypatch.setattr(provenance, "PACKAGE", Path(provenance.__file__).resolve().parent)
+    assert provenance.source_hash() == wheel
+
+
+def fingerprint(name: str) -> str:
+    return Run(Cell(name, "digits", "conv8", 0.9, 0), recipes.load("quick", "digits", "conv8")).fingerprint()
+
+
+def test_another_file_of_a_strangers_method_makes_its_results_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry._methods, "_things", dict(registry._methods._things))
+    monkeypatch.setattr(registry, "_plugins", {})
+    ours = fingerprint("snip")
+    found = []
+    for version, factor in enumerate((1, 2, 1)):
+        place = tmp_path / str(version) / f"source_of_mine_{version}.py"
+        place.parent.mkdir()
+        place.write_text(METHOD.replace("NAME", "mine").replace("FACTOR", str(factor)))
+        registry._methods._things.pop("mine", None)
+        registry.load_plugin(place)
+        found.append(fingerprint("mine"))
+        assert place.name in registry.plugins()
+    assert found[0] == found[2] != found[1]
+    assert fingerprint("snip") == ours and registry.source_hash("snip") is None
