@@ -35,10 +35,11 @@ def test_every_recipe_is_whole_and_every_value_has_its_source(name: str, dataset
     assert recipe.summary
     assert recipe.init.scheme in models.schemes()
     assert len(recipe.data.mean) == datasets.info(dataset).channels
+    assert (recipe.data.crop == "random-resized") <= (recipe.data.padding == 0)
     assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
-@pytest.mark.parametrize("dataset", sorted({*datasets.names()} - {"imagenet"}))
+@pytest.mark.parametrize("dataset", datasets.names())
 def test_every_data_set_has_defaults_that_work(dataset: str) -> None:
     defaults = recipes.defaults(dataset)
     recipes.load(defaults.recipe, dataset, defaults.model)
@@ -65,6 +66,14 @@ def test_papers_protocols_are_theirs() -> None:
     scoring = [recipes.load("grasp", "cifar100", model).scoring for model in ("resnet32-wide", "vgg19-bn-nobias")]
     assert [(s.batch_size, s.batches) for s in scoring] == [(500, 2), (1000, 1)]
     assert recipes.load("grasp", "tiny-imagenet", "resnet32-wide").train.milestones == (150, 225)
+    force = recipes.load("force", "cifar10", "resnet50")
+    assert (force.train.epochs, force.train.milestones, force.data.train_fraction) == (350, (149, 249), 0.9)
+    assert recipes.load("force", "tiny-imagenet", "resnet50").data.train_fraction == 1
+    tiny = recipes.load("ntk-sap", "tiny-imagenet", "resnet18")
+    assert (tiny.train.lr, tiny.train.batch_size) == (0.2, 256)
+    assert (tiny.data.crop, tiny.data.scale) == ("random-resized", (0.1, 1.0))
+    large = recipes.load("frankle", "imagenet", "resnet50-imagenet").train
+    assert (large.batch_size, large.lr, large.warmup_epochs, large.milestones) == (1024, 0.4, 5, (30, 60, 80))
 
 
 @pytest.mark.parametrize("name", recipes.names())
