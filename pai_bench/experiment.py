@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from pai_bench import datasets, models, provenance, registry, training
 from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
+from pai_bench.masking import MaskedGradients
 from pai_bench.measures import Cost, effective_masks, flops, measured, tensors_hash
 from pai_bench.pruning import Pruner
 from pai_bench.recipes import Recipe, result_fingerprint
 from pai_bench.results import Layer, Result
 from pai_bench.scoring import Scorer
 from pai_bench.seeds import derive_seed
-from pai_bench.training import MaskedGradients, train
+from pai_bench.training import train
 from pai_bench.watch import Watch
 
 
@@ -236,6 +237,7 @@ class Laboratory:
                 "data_hash": dataset.content_hash,
                 "data_origin": dataset.origin,
                 "earlier_attempts": earlier,
+                "step": trained.mechanism,
             },
         )
         return Outcome(result, to_arrays(masks))

@@ -71,3 +71,35 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         hook = _MaskedGradient(attribute, mask)
         module.register_forward_pre_hook(hook)
         hook(module, None)
+
+
+class MaskedGradients:
+    """Zeroes the gradients of pruned weights, all in one fused operation; the weights start at zero and stay there."""
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        parameters = dict(model.named_parameters())
+        # A layer that is kept whole needs no mask.
+        partial = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        self._weights = [parameters[name] for name in partial]
+        self._removed = [~mask.to(weight.device) for mask, weight in zip(partial.values(), self._weights, strict=True)]
+        # In each weight's own order of memory, as its gradient is: else the fused operation takes them one by one.
+        self._masks = [
+            torch.zeros_like(w, requires_grad=False).masked_fill_(~r, 1)
+            for r, w in zip(self._removed, self._weights, strict=True)
+        ]
+        self.reset()
+
+    def reset(self) -> None:
+        """Set the pruned weights to exactly zero."""
+        with torch.no_grad():
+            for weight, removed in zip(self._weights, self._removed, strict=True):
+                weight.masked_fill_(removed, 0)
+
+    def __call__(self) -> None:
+        """Mask the gradients that a backward pass has just left."""
+        if self._weights:
+            torch._foreach_mul_([weight.grad for weight in self._weights], self._masks)  # type: ignore[misc,arg-type]
+
+    def intact(self) -> bool:
+        """Whether every pruned weight is exactly zero."""
+        return not any(bool(w[removed].any()) for w, removed in zip(self._weights, self._removed, strict=True))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pai_bench import registry
+from pai_bench.arithmetic import float32_products
 from pai_bench.cells import exact_sparsity, kept_count
 from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable
@@ -224,10 +225,13 @@ def reset_parameters(model: nn.Module) -> None:
 
 @contextmanager
 def _undisturbed(seed: int) -> Iterator[None]:
-    """Leave every global random state as it was; inside (dropout, a loader that shuffles) it follows from the seed."""
+    """Leave every global random state as it was; inside (dropout, a loader that shuffles) it follows from the seed.
+
+    Products are exact to the dtype there, also on GPUs that would round them.
+    """
     python, legacy = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), float32_products("ieee"):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)

@@ -10,18 +10,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench import datasets
+from pai_bench.arithmetic import float32_products, forward, laid_out
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.datasets import Augment, Dataset, Streamed
 from pai_bench.recipes import Recipe, Train
 from pai_bench.results import Epoch
 from pai_bench.seeds import derive_seed
+from pai_bench.steps import Step, make_step
 from pai_bench.watch import Watch
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same run would give other numbers; results of another version are stale."""
 
 EVALUATION_BATCH = 1000
@@ -34,6 +35,8 @@ class Trained:
     accuracy: float
     curve: tuple[Epoch, ...]
     diverged: bool
+    mechanism: str
+    """How the steps were launched: "eager" or "cuda-graph"."""
 
 
 def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
@@ -50,42 +53,13 @@ def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
     return train.lr * train.gamma ** sum(epoch >= milestone for milestone in train.milestones)
 
 
-class MaskedGradients:
-    """Zeroes the gradients of pruned weights, all in one fused operation; the weights start at zero and stay there."""
-
-    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-        parameters = dict(model.named_parameters())
-        # A layer that is kept whole needs no mask.
-        partial = {name: mask for name, mask in masks.items() if not bool(mask.all())}
-        self._weights = [parameters[name] for name in partial]
-        self._removed = [~mask.to(weight.device) for mask, weight in zip(partial.values(), self._weights, strict=True)]
-        self._masks = [(~removed).to(w.dtype) for removed, w in zip(self._removed, self._weights, strict=True)]
-        self.reset()
-
-    def reset(self) -> None:
-        """Set the pruned weights to exactly zero."""
-        with torch.no_grad():
-            for weight, removed in zip(self._weights, self._removed, strict=True):
-                weight.masked_fill_(removed, 0)
-
-    def __call__(self) -> None:
-        """Mask the gradients that a backward pass has just left."""
-        if self._weights:
-            torch._foreach_mul_([weight.grad for weight in self._weights], self._masks)  # type: ignore[misc,arg-type]
-
-    def intact(self) -> bool:
-        """Whether every pruned weight is exactly zero."""
-        return not any(bool(w[removed].any()) for w, removed in zip(self._weights, self._removed, strict=True))
-
-
 class _Progress:
     """Where training stands, and all that its next step depends on."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, one_step: Step) -> None:
         self._tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        self._optimizer = optimizer
-        self.total = torch.zeros((), device=device)
-        """The sum of the losses of this epoch's images; stays on the device."""
+        self._optimizer = one_step.optimizer
+        self._total = one_step.total
         self.seen = 0
         """Images of this epoch so far."""
         self.epoch = 0
@@ -98,14 +72,14 @@ class _Progress:
     def next_epoch(self) -> None:
         self.epoch += 1
         self.step = self.seen = 0
-        self.total.zero_()
+        self._total.zero_()
 
     def capture(self) -> dict[str, Any]:
         """Tensors (not copied) and plain values for a checkpoint."""
         return {
             "model": {name: tensor.detach() for name, tensor in self._tensors.items()},
             "optimizer": self._optimizer.state_dict(),
-            "total": self.total,
+            "total": self._total,
             "seen": self.seen,
             "epoch": self.epoch,
             "step": self.step,
@@ -118,7 +92,7 @@ class _Progress:
         with torch.no_grad():
             for name, tensor in self._tensors.items():
                 tensor.copy_(state["model"][name])
-            self.total.copy_(state["total"])
+            self._total.copy_(state["total"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.seen, self.epoch, self.step = state["seen"], state["epoch"], state["step"]
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
@@ -165,19 +139,10 @@ def train(
     """
     settings = recipe.train
     watch = watch or Watch()
-    device = next(model.parameters()).device
-    masked = MaskedGradients(model, masks)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    one_step = make_step(laid_out(model, settings.channels_last), masks, settings)
     batches = datasets.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed)
     steps = len(batches)
-    at = _Progress(model, optimizer, device)
+    at = _Progress(model, one_step)
     if saved is not None:
         at.restore(saved)
 
@@ -188,25 +153,21 @@ def train(
                 raise Interrupted(f"in epoch {at.epoch + 1}")
 
     accuracy, finite = 0.0, True
-    with _own_randomness(device) as seed_draws:
+    with (
+        _own_randomness(one_step.device) as seed_draws,
+        float32_products("tf32" if settings.precision == "tf32" else "ieee"),
+    ):
         while finite and at.epoch < settings.epochs:
             model.train()
             for x, y in batches.epoch(at.epoch, at.step):
                 pause()
                 seed_draws(derive_seed(seed, "forward", at.epoch, at.step))
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(settings, at.epoch, at.step, steps)
-                optimizer.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(model(x), y)
-                loss.backward()  # type: ignore[no-untyped-call]
-                masked()
-                optimizer.step()
-                at.total += loss.detach() * len(y)
+                one_step(x, y, learning_rate(settings, at.epoch, at.step, steps))
                 at.seen += len(y)
                 at.step += 1
                 watch.tick()
             pause()
-            mean_loss = at.total.item() / at.seen
+            mean_loss = one_step.total.item() / at.seen
             finite = math.isfinite(mean_loss)
             last = at.epoch == settings.epochs - 1 or not finite
             measured = None
@@ -216,9 +177,9 @@ def train(
             at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
             watch.epoch(at.curve[-1], settings.epochs)
             at.next_epoch()
-    if finite and not masked.intact():
+    if finite and not one_step.masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")
-    return Trained(accuracy=accuracy, curve=tuple(at.curve), diverged=not finite)
+    return Trained(accuracy=accuracy, curve=tuple(at.curve), diverged=not finite, mechanism=one_step.mechanism)
 
 
 @torch.no_grad()
@@ -231,9 +192,9 @@ def evaluate(
     device = next(model.parameters()).device
     correct, seen = torch.zeros((), dtype=torch.long, device=device), 0
     finite = torch.ones((), dtype=torch.bool, device=device)
-    data = recipe.data
+    data, settings = recipe.data, recipe.train
     for x, y in datasets.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std):
-        logits = model(x)
+        logits = forward(model, x, settings.precision == "bfloat16", settings.channels_last)
         correct += (logits.argmax(1) == y).sum()
         finite &= torch.isfinite(logits).all()
         seen += len(y)

@@ -11,6 +11,7 @@ from pai_bench.errors import PaiBenchError
 
 SCHEDULES = ("step", "cosine")
 DTYPES = ("float64", "float32")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 SPLITS = ("test", "validation")
 CROPS = ("pad", "random-resized")
 
@@ -41,6 +42,12 @@ class Train:
     """Linear from 0."""
     evaluate_every: int
     """The last epoch is always evaluated."""
+    precision: str = "float32"
+    """Of convolutions and products: "float32", "tf32" (on a GPU) or "bfloat16" (autocast); weights stay float32."""
+    channels_last: bool = False
+    """The order of pixels in memory: other sums of the same numbers, often faster."""
+    cuda_graph: bool = False
+    """On a GPU, the step captured once and replayed; without one, or where it cannot be, the usual step."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,7 @@ def check(recipe: Recipe, where: str) -> None:
         ("train.gamma", train.gamma, positive(train.gamma), "above 0"),
         ("train.warmup_epochs", train.warmup_epochs, 0 <= train.warmup_epochs < train.epochs, "in [0, epochs)"),
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
+        ("train.precision", train.precision, train.precision in PRECISIONS, " or ".join(PRECISIONS)),
         (
             "data.padding",
             data.padding,

@@ -12,7 +12,7 @@ from torchvision import transforms
 
 from pai_bench import models
 from pai_bench.datasets import Augment, Batcher
-from pai_bench.training import MaskedGradients
+from pai_bench.masking import MaskedGradients
 from tests.benchmarks.conftest import Compare
 
 

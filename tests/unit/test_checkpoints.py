@@ -207,14 +207,14 @@ class StopInTraining(Ticks):
             self.checkpoints.request_stop()
 
 
-def test_a_checkpoint_of_other_data_is_not_used(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_data_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(Cell("random", "digits", "conv8", 0.9, 0), killing.recipe(epochs=1, batch_size=512))
     laboratory = Laboratory(device="cpu")
     checkpoints = Checkpoints(tmp_path, "1")
     with pytest.raises(Interrupted):
         laboratory.run(run, StopInTraining(checkpoints, 1), checkpoints)
-    data = laboratory.dataset("digits")
-    laboratory._dataset = dataclasses.replace(data, content_hash="other")
+    other = dataclasses.replace(laboratory.dataset(run), content_hash="other")
+    monkeypatch.setattr(laboratory, "dataset", lambda run: other)
     watch = Ticks()
     laboratory.run(run, watch, Checkpoints(tmp_path, "2"))
     assert "scoring" in watch.phases

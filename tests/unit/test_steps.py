@@ -1,0 +1,165 @@
+"""Other ways to compute a step: what they may change, and what they must not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from pai_bench import arithmetic, models, recipes, steps
+from pai_bench.recipes import Train
+from pai_bench.steps import GraphStep, Step, make_step
+from pai_bench.training import train
+from tests.unit import killing
+
+SETTINGS = dataclasses.replace(killing.recipe().train, batch_size=16)
+
+
+def network() -> nn.Module:
+    model = models.build("conv8", 1, 8, 10)
+    models.initialise(model, "torch", 3)
+    return model
+
+
+def masks(model: nn.Module) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {n: torch.rand(p.shape, generator=generator) < 0.3 for n, p in model.named_parameters() if p.dim() > 1}
+
+
+def batches(count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(count):
+        yield torch.randn(16, 1, 8, 8, generator=generator), torch.randint(10, (16,), generator=generator)
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()])
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_bfloat16_trains_float32_weights_under_masks(channels_last: bool) -> None:
+    settings = killing.recipe(epochs=6, precision="bfloat16", channels_last=channels_last)
+    model = network()
+    trained = train(model, masks(model), killing.small_data(1024), settings, seed=0)
+    assert not trained.diverged and trained.accuracy > 0.6
+    for name, mask in masks(model).items():
+        weight = model.get_parameter(name)
+        assert weight.dtype == torch.float32 and not weight[~mask].any() and weight[mask].all()
+
+
+def run(settings: Train, double: bool = True) -> torch.Tensor:
+    model = network().double() if double else network()
+    step = make_step(arithmetic.laid_out(model, settings.channels_last), masks(model), settings)
+    for x, y in batches(5):
+        step(x.double() if double else x, y, 0.1)
+    return weights(model)
+
+
+def test_the_order_of_pixels_changes_rounding_alone() -> None:
+    torch.testing.assert_close(
+        run(dataclasses.replace(SETTINGS, channels_last=True)), run(SETTINGS), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_bfloat16_is_another_arithmetic_and_a_graph_needs_a_gpu() -> None:
+    plain = run(SETTINGS, double=False)
+    assert not torch.equal(run(dataclasses.replace(SETTINGS, precision="bfloat16"), double=False), plain)
+    assert torch.equal(run(dataclasses.replace(SETTINGS, cuda_graph=True), double=False), plain)
+    assert type(make_step(network(), {}, dataclasses.replace(SETTINGS, cuda_graph=True))) is Step
+
+
+def test_products_are_as_asked_inside_and_as_they_were_outside() -> None:
+    def now() -> tuple[str, str]:
+        return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+
+    before = now()
+    with pytest.raises(ZeroDivisionError), arithmetic.float32_products("tf32"):
+        assert now() == ("tf32", "tf32")
+        with arithmetic.float32_products("ieee"):
+            assert now() == ("ieee", "ieee")
+        assert now() == ("tf32", "tf32")
+        raise ZeroDivisionError
+    assert now() == before
+
+
+def test_arithmetic_is_part_of_the_fingerprint_but_not_at_its_default() -> None:
+    recipe = killing.recipe()
+    assert "precision" not in recipe.identity()["train"] and recipe.values()["train"]["precision"] == "float32"
+    changed = [
+        killing.recipe(precision="bfloat16"),
+        killing.recipe(channels_last=True),
+        killing.recipe(cuda_graph=True),
+    ]
+    assert len({recipes.fingerprint(other.identity()) for other in (recipe, *changed)}) == 4
+    assert dict(recipes.load("quick", "digits", "conv8").sources)["train.precision"] == "default"
+
+
+class Device:
+    """As much of torch.cuda as GraphStep uses, on the CPU: a replay runs again what was launched in the capture."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, factor: float = 1.0, error: str | None = None) -> None:
+        self.replays = 0
+        self.factor, self.error = factor, error
+        for name in ("Stream", "current_stream"):
+            monkeypatch.setattr(torch.cuda, name, lambda device: FakeStream())
+        monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+        monkeypatch.setattr(torch.cuda, "default_generators", [torch.default_generator])
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+
+    @contextlib.contextmanager
+    def graph(self, graph: Device, stream: object, capture_error_mode: str) -> Iterator[None]:
+        if self.error is not None:
+            raise RuntimeError(self.error)
+        yield
+
+    def of(self, step: GraphStep) -> GraphStep:
+        self.step = step
+        return step
+
+    def replay(self) -> None:
+        self.replays += 1
+        assert self.step._x is not None and self.step._y is not None
+        self.step._lr.mul_(self.factor)
+        self.step._launch(self.step._x, self.step._y)
+
+
+class FakeStream:
+    device_index = 0
+
+    def wait_stream(self, other: object) -> None:
+        pass
+
+
+def both(device: Device) -> tuple[GraphStep, bool]:
+    """A graph step after ten batches, of which one is short, and whether it did as the usual step does."""
+    ours, theirs = nn.Sequential(nn.Dropout(0.1), network()), nn.Sequential(nn.Dropout(0.1), network())
+    graph, plain = device.of(GraphStep(ours, masks(ours), SETTINGS)), Step(theirs, masks(theirs), SETTINGS)
+    for step in (graph, plain):
+        torch.manual_seed(0)
+        for number, (x, y) in enumerate(batches(10)):
+            count = 7 if number == 6 else 16
+            step(x[:count], y[:count], 0.1 / (number + 1))
+    return graph, torch.equal(weights(ours), weights(theirs)) and torch.equal(graph.total, plain.total)
+
+
+def test_a_graph_step_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    graph, same = both(device)
+    assert same and graph.mechanism == "cuda-graph"
+    assert device.replays == 10 - steps.WARM_UP - 1
+
+
+@pytest.mark.parametrize(("factor", "error"), [(1.1, None), (1.0, "operation not permitted when stream is capturing")])
+def test_a_graph_that_cannot_be_or_is_wrong_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, factor: float, error: str | None
+) -> None:
+    device = Device(monkeypatch, factor, error)
+    with pytest.warns(RuntimeWarning, match="no CUDA graph: " + (error or "the replayed step differs")):
+        graph, same = both(device)
+    assert same and graph.mechanism == "eager"
+    assert device.replays == (1 if error is None else 0)
