@@ -17,9 +17,10 @@ from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.masking import MaskedGradients
 from pai_bench.measures import Cost, effective_masks, flops, measured, tensors_hash
-from pai_bench.pruning import Pruner
+from pai_bench.pruning import Pruner, masks_at
 from pai_bench.recipes import Recipe, result_fingerprint
 from pai_bench.results import Layer, Result
+from pai_bench.score_cache import ScoreCache, Scored
 from pai_bench.scoring import Scorer
 from pai_bench.seeds import derive_seed
 from pai_bench.training import train
@@ -61,9 +62,10 @@ class Outcome:
 
 
 class Laboratory:
-    """Runs cells one after the other and keeps what the next one can use: the data, and one score vector.
+    """Runs cells one after the other and keeps what later ones can use: the data, and scores (see `ScoreCache`).
 
-    The cells of a single-shot method that differ in sparsity alone are scored once if they follow one another.
+    Cells that differ in how they are trained are scored once; so are those of a single-shot method that differ in
+    sparsity.
     """
 
     def __init__(
@@ -71,13 +73,14 @@ class Laboratory:
         data_root: Path | None = None,
         device: str | None = None,
         data_origins: Mapping[str, str] | None = None,
+        scores: ScoreCache | None = None,
     ) -> None:
         """Take the copy of each data set that was planned with, by name; another one is refused."""
         self._data_root = data_root
         self._data_origins = dict(data_origins or {})
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._dataset: tuple[tuple[object, ...], datasets.Dataset | datasets.Streamed] | None = None
-        self._scored: tuple[tuple[str, str, int], Pruner, dict[str, Tensor], Cost] | None = None
+        self._scores = scores or ScoreCache()
 
     @staticmethod
     def shares_scores(scorer: Scorer) -> bool:
@@ -117,32 +120,35 @@ class Laboratory:
         )
 
     def masks(self, run: Run, network: nn.Module, watch: Watch) -> tuple[dict[str, Tensor], Cost]:
-        """The masks of a run and what scoring cost (all of it, also where a score vector is shared)."""
+        """The masks of a run and what scoring cost (all of it, also where scores are shared)."""
         cell = run.cell
-        key = (run.fingerprint(), cell.model, cell.seed)
-        if self._scored is not None and self._scored[0] == key:
-            _, pruner, scores, cost = self._scored
-            return pruner.masks_from(scores, cell.sparsity), cost
         scorer = run.scorer()
-        pruner = Pruner(
-            network,
-            self.scoring_batches(run, scorer),
-            scorer,
-            name=cell.method,
-            seed=derive_seed(cell.seed, "method"),
-            dtype=run.recipe.scoring.dtype,
-            initialise=lambda model: models.initialise(model, run.recipe.init.scheme, derive_seed(cell.seed, "redraw")),
-            tick=watch.tick,
+        shared = self.shares_scores(scorer)
+
+        def compute() -> Scored:
+            pruner = Pruner(
+                network,
+                self.scoring_batches(run, scorer),
+                scorer,
+                name=cell.method,
+                seed=derive_seed(cell.seed, "method"),
+                dtype=run.recipe.scoring.dtype,
+                initialise=lambda net: models.initialise(net, run.recipe.init.scheme, derive_seed(cell.seed, "redraw")),
+                tick=watch.tick,
+            )
+            with measured(self.device) as cost:
+                tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity)
+            return tensors, cost
+
+        # All that scores follow from; how a recipe trains is not among it. Iterative methods depend on the sparsity.
+        follows = (
+            (cell.spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
+            (cell.model, tensors_hash(dict(network.state_dict())), run.recipe.init.scheme),
+            (cell.dataset, self.dataset(run).content_hash, asdict(run.recipe.data), asdict(run.recipe.scoring)),
+            None if shared else cell.sparsity,
         )
-        with measured(self.device) as cost:
-            if self.shares_scores(scorer):
-                scores = pruner.score(cell.sparsity)
-                masks = pruner.masks_from(scores, cell.sparsity)
-            else:
-                masks = pruner.masks(cell.sparsity)
-        if self.shares_scores(scorer):
-            self._scored = (key, pruner, scores, cost)
-        return masks, cost
+        tensors, cost = self._scores.get(repr(follows), compute, self.device)
+        return masks_at(tensors, cell.sparsity) if shared else tensors, cost
 
     def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
         """Score, prune, train and measure one cell; with checkpoints, go on where an earlier attempt has stopped.

@@ -154,10 +154,12 @@ class Pruner:
                 masks = to_masks(scores, masks, density, kept, quotas=quotas, revives=revives, select=select)
         return masks
 
-    def masks_from(self, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-        """The masks of a single-shot method at any sparsity from its one score vector."""
-        full = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
-        return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, self.size))
+
+def masks_at(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """The masks of a single-shot method at any sparsity from its one score vector."""
+    full = {key: torch.ones_like(score, dtype=torch.bool) for key, score in scores.items()}
+    size = sum(score.numel() for score in scores.values())
+    return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, size))
 
 
 def to_masks(

@@ -40,6 +40,7 @@ ALLOWED = {
     "pruning": {"arithmetic", "cells", "errors", "registry", "scoring"},
     "masking": {"errors"},
     "measures": {"scoring"},
+    "score_cache": {"measures"},
     "watch": {"results"},
     "checkpoints": {"atomic"},
     "arithmetic": set(),
@@ -47,7 +48,7 @@ ALLOWED = {
     "training": {"arithmetic", "checkpoints", "datasets", "recipes", "results", "seeds", "steps", "watch"},
     "experiment": {
         *("cells", "datasets", "measures", "models", "provenance", "pruning", "recipes", "registry", "results"),
-        *("scoring", "seeds", "training", "checkpoints", "masking", "watch"),
+        *("score_cache", "scoring", "seeds", "training", "checkpoints", "masking", "watch"),
     },
     "sweep": {
         *BASE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ from torch import nn
 from pai_bench import datasets, models, recipes, registry
 from pai_bench.cells import Cell
 from pai_bench.experiment import Laboratory, Outcome, Run
-from pai_bench.measures import tensors_hash
+from pai_bench.measures import Cost, tensors_hash
 from pai_bench.recipes import Recipe, Train
+from pai_bench.score_cache import ScoreCache
+from pai_bench.scoring import prunable
 from pai_bench.training import evaluate, learning_rate, train
+from pai_bench.watch import Watch
 
 
 def recipe(**changes: object) -> Recipe:
@@ -63,12 +67,53 @@ def test_methods_of_a_seed_share_the_initial_network(outcome: Outcome) -> None:
 
 
 def test_sharing_scores_changes_no_mask() -> None:
-    shared = Laboratory(device="cpu")
-    for method in ("snip", "random"):
-        for sparsity in (0.5, 0.9):
-            cell = Run(Cell(method, "digits", "conv8", sparsity, 0), recipe(epochs=1))
-            alone = Laboratory(device="cpu").run(cell)
-            assert shared.run(cell).result.mask_hash == alone.result.mask_hash
+    """In whatever order cells come, and however many score vectors fit."""
+    scored: list[str] = []
+
+    class Counting(Watch):
+        def tick(self) -> None:
+            scored.append("")
+
+    cells = [
+        Run(Cell(method, "digits", "conv8", sparsity, 0), recipe(lr=lr))
+        for method in ("snip", "erk", "synflow:rounds=3")
+        for sparsity in (0.5, 0.9)
+        for lr in (0.1, 0.2)
+    ]
+    random.Random(0).shuffle(cells)
+    first = Laboratory(device="cpu").model(cells[0])
+    size = sum(weight.nbytes for weight in prunable(first.double()).values())
+
+    def hashes(limit: int) -> tuple[list[str], int]:
+        scored.clear()
+        laboratory = Laboratory(device="cpu", scores=ScoreCache(limit))
+        found = []
+        for cell in cells:
+            masks, _ = laboratory.masks(cell, laboratory.model(cell), Counting())
+            found.append(tensors_hash(masks))
+        return found, len(scored)
+
+    alone, all_of_them = hashes(0)
+    assert len(set(alone)) == len(cells) / 2
+    little, some = hashes(size)
+    everything, few = hashes(2**30)
+    assert alone == little == everything
+    assert few < some < all_of_them
+
+
+def test_kept_scores_stay_within_their_bound() -> None:
+    cache, made = ScoreCache(limit=20), []
+
+    def get(key: str) -> float:
+        def compute() -> tuple[dict[str, torch.Tensor], Cost]:
+            made.append(key)
+            return {"w": torch.full((2,), float(len(made)))}, Cost()
+
+        return float(cache.get(key, compute, torch.device("cpu"))[0]["w"][0])
+
+    # Two of eight bytes fit: "b" is the one used longest ago when "c" comes.
+    assert [get(key) for key in "abacab"] == [1, 2, 1, 3, 1, 4]
+    assert made == ["a", "b", "c", "b"]
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names() if registry.is_builtin(name)])
