@@ -82,6 +82,10 @@ class Laboratory:
         self._dataset: tuple[tuple[object, ...], datasets.Dataset | datasets.Streamed] | None = None
         self._scores = scores or ScoreCache()
 
+    def forget(self) -> None:
+        """Drop what is kept for the next cell, for the sake of its memory."""
+        self._dataset = self._scored = None
+
     @staticmethod
     def shares_scores(scorer: Scorer) -> bool:
         """Whether one score vector of the method serves every sparsity: one round, and no quotas of its own."""

@@ -62,6 +62,20 @@ def sweep(
             envvar="PAI_BENCH_WORKERS", min=1, help="Worker processes.  [default: one a GPU, else one a core]"
         ),
     ] = None,
+    checkpoint_every: Annotated[
+        float, typer.Option(envvar="PAI_BENCH_CHECKPOINT_EVERY", min=0, help="Seconds between checkpoints of a cell.")
+    ] = 60.0,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of cells that have their result.")
+    ] = False,
+    hang_after: Annotated[
+        float,
+        typer.Option(envvar="PAI_BENCH_HANG_AFTER", min=1, help="Seconds without progress that end a worker."),
+    ] = 1800.0,
+    disk_patience: Annotated[
+        float,
+        typer.Option(envvar="PAI_BENCH_DISK_PATIENCE", min=0, help="Seconds that a result waits for a full disk."),
+    ] = 300.0,
     results: Results = None,
     data_dir: DataDir = None,
     plugin: Plugins = None,
@@ -86,6 +100,10 @@ def sweep(
         redo=redo,
         dry_run=dry_run,
         workers=workers,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+        hang_after=hang_after,
+        disk_patience=disk_patience,
         results=results,
         data_dir=data_dir,
         plugins=tuple(plugin or ()),

@@ -9,7 +9,6 @@ from pai_bench.results.notes import (
     Failure,
     clear_failure,
     has_failed,
-    log_attempt,
     plans,
     read_failure,
     write_failure,
@@ -48,6 +47,7 @@ from pai_bench.results.record import (
     read_plain,
 )
 from pai_bench.results.store import Delivery, deliver, present, set_aside, state, write
+from pai_bench.results.tidying import drop_checkpoints, keep_checkpoints, tidy
 
 __all__ = [
     "ROOT_VARIABLE",
@@ -66,12 +66,13 @@ __all__ = [
     "claims_folder",
     "clear_failure",
     "deliver",
+    "drop_checkpoints",
     "duplicate_path",
     "duplicates_folder",
     "failures_folder",
     "given_masks_path",
     "has_failed",
-    "log_attempt",
+    "keep_checkpoints",
     "log_path",
     "masks_path",
     "name",
@@ -89,6 +90,7 @@ __all__ = [
     "set_aside",
     "state",
     "sweeps_folder",
+    "tidy",
     "write",
     "write_failure",
     "write_plan",

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ class Failure:
     cause: str
     traceback: str
     attempts: int
-    """How often it has failed, in all sweeps."""
+    """How often it has failed in a row in this way (kind), in all sweeps."""
     kind: str
     """"error", "oom", "hang" or "died"."""
 
@@ -30,9 +29,10 @@ class Failure:
 def write_failure(
     root: Path, cell: Cell, recipe: str, fingerprint: str, *, cause: str, traceback: str, kind: str = "error"
 ) -> Failure:
-    """Note that a cell failed, and why; counts how often it has failed so far."""
+    """Note that a cell failed, and why; counts how often it has failed so."""
     before = read_failure(root, cell, recipe, fingerprint)
-    failure = Failure(cause, traceback, 1 if before is None else before.attempts + 1, kind)
+    attempts = before.attempts + 1 if before is not None and before.kind == kind else 1
+    failure = Failure(cause, traceback, attempts, kind)
     note = {**asdict(cell), "recipe": recipe, "fingerprint": fingerprint, **asdict(failure)}
     write_json(paths.failure_path(root, cell, recipe, fingerprint), note)
     return failure
@@ -66,14 +66,6 @@ def has_failed(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
 def clear_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
     """Forget that a cell failed."""
     paths.failure_path(root, cell, recipe, fingerprint).unlink(missing_ok=True)
-
-
-def log_attempt(root: Path, cell: Cell, recipe: str, fingerprint: str, attempt: str, line: str) -> None:
-    """Append a line to the log of a cell, with the time and the attempt that says it."""
-    place = paths.cell_log_path(root, cell, recipe, fingerprint)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {attempt}: {line}\n")
 
 
 def write_plan(root: Path, name: str, plan: Mapping[str, Any]) -> Path:

@@ -89,7 +89,12 @@ def beat_path(claim: Path, owner: str) -> Path:
 
 def checkpoints_folder(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Path:
     """Where the checkpoints of a cell lie, those of all attempts."""
-    return root / "state" / "checkpoints" / name(cell, recipe, fingerprint)
+    return all_checkpoints_folder(root) / name(cell, recipe, fingerprint)
+
+
+def all_checkpoints_folder(root: Path) -> Path:
+    """Where the folders of checkpoints lie, named as the results below runs/ are."""
+    return root / "state" / "checkpoints"
 
 
 def failures_folder(root: Path) -> Path:

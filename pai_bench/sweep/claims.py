@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from pai_bench import results
-from pai_bench.atomic import as_json, draft, move_away, write_json
+from pai_bench.atomic import as_json, draft, move_away, server_time, write_json
 from pai_bench.cells import Cell
 from pai_bench.sweep.owners import STALE_SECONDS, Owner, judge, superseded
 
@@ -159,7 +159,7 @@ def take(root: Path, address: Address, owner: Owner, jobs: Mapping[str, str] | N
                 return Claim(place, owner)
         try:
             seen = place.stat()
-            now = _now(place.parent)
+            now = server_time(place.parent)
             held = _look(place, now, jobs)
         except FileNotFoundError:
             continue
@@ -217,24 +217,13 @@ def survey(root: Path, jobs: Mapping[str, str] | None = None) -> list[Held]:
     folder = results.claims_folder(root)
     if not folder.is_dir():
         return []
-    now = _now(folder)
+    now = server_time(folder)
     found = []
     for place in sorted(folder.rglob("*.claim")):
         with suppress(FileNotFoundError):
             if (held := _look(place, now, jobs)) is not None:
                 found.append(held)
     return found
-
-
-def _now(folder: Path) -> float:
-    """The time by the clock of the file server; that of this machine where nothing can be written."""
-    try:
-        with draft(folder / "clock") as new:
-            with new.writing() as file:
-                file.write(b" ")
-            return new.temporary.stat().st_mtime
-    except OSError:
-        return time.time()
 
 
 def _parse(content: bytes) -> tuple[Address, Owner] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from rich.console import Console
 from pai_bench import cells, recipes, registry, results
 from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import local, planning
-from pai_bench.sweep.progress import Progress
+from pai_bench.sweep import local, planning, workers
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,10 @@ class Options:
     redo: bool
     dry_run: bool
     workers: int | None
+    checkpoint_every: float
+    keep_checkpoints: bool
+    hang_after: float
+    disk_patience: float
     results: Path | None
     data_dir: Path | None
     plugins: tuple[Path, ...]
@@ -102,23 +104,26 @@ def run(options: Options, messages: Console) -> int:
         for planned in plan.todo:
             print(f"{planned.run.cell} · {planned.run.recipe.name}" if recipes_differ else planned.run.cell)
     work = planning.jobs(plan)
-    n_workers = len(local.places(options.workers, len(work)))
+    n_workers = len(workers.places(options.workers, len(work)))
     how = f" in {len(work)} jobs by {n_workers} worker{'s' if n_workers > 1 else ''}" if work else ""
     messages.print(plan.summary() + how, highlight=False, markup=False)
     if options.dry_run:
         return 0
     plan.write(root)
-    if not work:
+    if not work and not plan.running:
         return 0
-    settings = local.Settings(root, options.data_dir, plugins, options.workers)
-    with Progress(len(plan.todo), messages) as progress:
-        local.Pool(work, settings, progress).run()
-    if progress.causes:
-        messages.print(f"{progress.n_failed} cells failed; the rest is safe:", highlight=False)
-        for cause, count in Counter(progress.causes.values()).most_common():
-            messages.print(f"  {count} x {cause}", highlight=False, markup=False)
-        messages.print(f"tracebacks are in {results.failures_folder(root)}; --retry failed runs them again")
-    return progress.n_failed
+    settings = workers.Settings(
+        root,
+        options.data_dir,
+        plugins,
+        options.workers,
+        options.redo,
+        options.checkpoint_every,
+        options.keep_checkpoints,
+        options.hang_after,
+        options.disk_patience,
+    )
+    return local.run(plan, settings, messages)
 
 
 def _grid_lines(plan: planning.Plan) -> list[str]:

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import re
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
 
 from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.results import DamagedResult, Epoch
+from pai_bench.sweep.cell_log import CellLog
 from pai_bench.sweep.claims import Address, Claim, Owner, take
 from pai_bench.watch import Watch
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+"""How a folder says that it takes no more, for now."""
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt at a cell ended."""
+    """How an attempt at a cell ended.
+
+    Kinds: "done"; "present" (a result was there); "duplicate" (ours was second); "claimed" (somebody who may be alive
+    has it); "failed"; "interrupted"; "unwritten" (the results folder takes nothing: the cell is still to do).
+    """
 
     kind: str
-    """"done", "present" (a result was there), "claimed" (somebody alive has it), "failed", "interrupted", "duplicate"
-    (another result was there first) or "unwritten" (the result could not be written; the cell is still to do)."""
     cause: str | None = None
     accuracy: float | None = None
     status: str | None = None
@@ -37,41 +54,14 @@ class Stop:
         self.checkpoints: Checkpoints | None = None
 
     def request(self) -> None:
-        """Stop at the next step; a cell that is not training yet stops without saving, it has nothing to save."""
+        """Stop at the next step; a cell that is not yet training has nothing to save."""
         self.requested = True
         if self.checkpoints is not None:
             self.checkpoints.request_stop()
 
 
-class _Watch(Watch):
-    """Passes on what a cell tells to its claim, its log and whoever else watches."""
-
-    def __init__(self, claim: Claim, stop: Stop, watch: Watch) -> None:
-        self._claim = claim
-        self._stop = stop
-        self._watch = watch
-        self._phase = ""
-        self._epoch_began: tuple[int, float] | None = None
-
-    def phase(self, phase: str) -> None:
-        self._phase = phase
-        self._claim.beat(phase=phase)
-        self._watch.phase(phase)
-
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
-        now = time.monotonic()
-        seconds = None if self._epoch_began is None else now - self._epoch_began[1]
-        self._epoch_began = (epoch.epoch, now)
-        self._claim.beat(
-            epoch=epoch.epoch, epochs=epochs, **({} if seconds is None else {"seconds_per_epoch": seconds})
-        )
-        self._watch.epoch(epoch, epochs)
-
-    def tick(self) -> None:
-        self._claim.tick()
-        self._watch.tick()
-        if self._stop.requested and self._phase != "training":
-            raise Interrupted
+class _Unwritten(Exception):
+    """The results folder could not be written to, for as long as we had patience."""
 
 
 def execute(
@@ -85,51 +75,173 @@ def execute(
     redo: bool = False,
     checkpoint_every: float = 60.0,
     keep_checkpoints: bool = False,
+    patience: float = 300.0,
     jobs: Mapping[str, str] | None = None,
 ) -> Ended:
-    """Run a cell unless it has a result or somebody alive works on it; whatever happens is on disk afterwards.
+    """Run a cell unless it has a result or somebody alive works on it; what came of it is on disk afterwards.
 
-    `jobs` maps Slurm jobs to their states, as far as known.
+    A results folder that takes nothing (a full disk) is tried again for `patience` seconds. `jobs` maps Slurm jobs to
+    their states, as far as known.
     """
-    address = Address(run.cell, run.recipe.name, run.fingerprint())
-    place = (root, run.cell, run.recipe.name, address.fingerprint)
-    if not redo and _present(place):
+    attempt = _Attempt(run, root, owner, watch or Watch(), stop or Stop(), patience)
+    if not redo and attempt.present():
         return Ended("present")
-    claim = take(root, address, owner, jobs)
-    if claim is None:
-        return Ended("claimed")
-    stop = stop or Stop()
-    with claim:
-        if not redo and _present(place):
-            return Ended("present")  # its owner has just finished it
-        if stop.requested:
-            return Ended("interrupted")
-        checkpoints = Checkpoints(results.checkpoints_folder(*place), owner.attempt, checkpoint_every)
-        stop.checkpoints = checkpoints
+    try:
+        claim = attempt.patiently(lambda: take(root, attempt.address, owner, jobs))
+        if claim is None:
+            return Ended("claimed")
+        with claim, CellLog(results.cell_log_path(*attempt.place), owner.attempt) as log:
+            if not redo and attempt.present():
+                return Ended("present")  # its owner has just finished it
+            log.say(f"begins: {run.cell} · {run.recipe.name}")
+            ended = attempt.run(laboratory, claim, log, redo, checkpoint_every, keep_checkpoints)
+            log.say(f"{ended.kind}{f': {ended.cause}' if ended.cause else ''}")
+    except _Unwritten as error:
+        return Ended("unwritten", str(error))
+    if ended.kind == "oom":
+        _free(laboratory)
+        return replace(ended, kind="failed")
+    return ended
+
+
+class _Attempt:
+    """What the parts of an attempt at a cell need to know."""
+
+    def __init__(self, run: Run, root: Path, owner: Owner, watch: Watch, stop: Stop, patience: float) -> None:
+        self._run = run
+        self._root = root
+        self._owner = owner
+        self._watch = watch
+        self._stop = stop
+        self._patience = patience
+        self.address = Address(run.cell, run.recipe.name, run.fingerprint())
+        self.place: tuple[Path, Cell, str, str] = (root, run.cell, run.recipe.name, self.address.fingerprint)
+
+    def present(self) -> bool:
+        """Whether the cell has its result; a damaged one is none, and is set aside when ours is delivered."""
         try:
-            outcome = laboratory.run(run, _Watch(claim, stop, watch or Watch()), checkpoints)
-            delivery = results.deliver(root, outcome.result, outcome.masks, owner=owner.id, redo=redo)
+            return results.present(*self.place)
+        except DamagedResult:
+            return False
+
+    def run(self, laboratory: Laboratory, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool) -> Ended:
+        """Run the claimed cell and deliver its result."""
+        checkpoints = _Noted(results.checkpoints_folder(*self.place), self._owner.attempt, every, note=log.say)
+        watch = _Watch(claim, log, self._stop, self._watch)
+        self._stop.checkpoints = checkpoints
+        if self._stop.requested:
+            checkpoints.request_stop()
+        try:
+            outcome = laboratory.run(self._run, watch, checkpoints)
+            delivery = self.patiently(
+                lambda: results.deliver(self._root, outcome.result, outcome.masks, owner=self._owner.id, redo=redo),
+                watch,
+            )
         except Interrupted:
             return Ended("interrupted")
+        except _Unwritten as error:
+            return Ended("unwritten", str(error))
         except Exception as error:
-            cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no message'}"
-            results.write_failure(*place, cause=cause, traceback=traceback.format_exc())
-            return Ended("failed", cause)
+            return self._failed(error, log)
         finally:
-            stop.checkpoints = None
-        results.clear_failure(*place)
-        if not keep_checkpoints:
+            self._stop.checkpoints = None
+        # The result is safe; what is left is tidying, and may wait for the next sweep.
+        with suppress(OSError):
+            results.clear_failure(*self.place)
+        if keep:
+            results.keep_checkpoints(*self.place)
+        else:
             checkpoints.clear()
-        return Ended(
-            "duplicate" if delivery.duplicate else "done",
-            accuracy=outcome.result.accuracy,
-            status=outcome.result.status,
-        )
+        result = outcome.result
+        if delivery.differs:
+            log.say(f"the result that was there first says another {', another '.join(delivery.differs)}")
+        return Ended("duplicate" if delivery.duplicate else "done", None, result.accuracy, result.status)
+
+    def _failed(self, error: Exception, log: CellLog) -> Ended:
+        line = f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no message'}"
+        kind = "error"
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+            isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
+        ):
+            kind = "oom"
+            line = f"out of memory ({line}); use fewer workers, a smaller batch size or a larger device"
+        trace = traceback.format_exc()
+        log.say(trace.rstrip())
+        with suppress(OSError):
+            results.write_failure(*self.place, cause=line, traceback=trace, kind=kind)
+        return Ended("oom" if kind == "oom" else "failed", line)
+
+    def patiently(self, action: Callable[[], T], watch: Watch | None = None) -> T:
+        """Do what writes to the results folder; while it takes nothing, wait and try again.
+
+        Raises: _Unwritten when patience is at its end.
+        """
+        watch = watch or self._watch
+        end = time.monotonic() + self._patience
+        pause = 0.5
+        while True:
+            try:
+                return action()
+            except OSError as error:
+                if error.errno not in UNWRITABLE:
+                    raise
+                cause = f"the results folder cannot be written to: {error.strerror}"
+            if time.monotonic() >= end or self._stop.requested:
+                raise _Unwritten(cause)
+            watch.phase(f"waiting: {cause}")
+            again = min(end, time.monotonic() + pause)
+            while time.monotonic() < again and not self._stop.requested:
+                time.sleep(0.1)
+                self._watch.tick()
+            pause = min(2 * pause, 30.0)
 
 
-def _present(place: tuple[Path, Cell, str, str]) -> bool:
-    """Whether a cell has its result; a damaged one is none, and is set aside when ours is delivered."""
-    try:
-        return results.present(*place)
-    except DamagedResult:
-        return False
+class _Noted(Checkpoints):
+    """Checkpoints that say in the log where a cell goes on."""
+
+    def load(self, **wanted: Any) -> dict[str, Any] | None:
+        state = super().load(**wanted)
+        if state is not None:
+            self._note(f"goes on from a checkpoint: epoch {state['epoch']}, step {state['step']}")
+        return state
+
+
+class _Watch(Watch):
+    """Passes on what a cell tells to its claim, its log and whoever else watches."""
+
+    def __init__(self, claim: Claim, log: CellLog, stop: Stop, watch: Watch) -> None:
+        self._claim = claim
+        self._log = log
+        self._stop = stop
+        self._watch = watch
+        self._phase = ""
+        self._began: float | None = None
+
+    def phase(self, phase: str) -> None:
+        self._phase = phase
+        self._began = time.monotonic()
+        self._claim.beat(phase=phase)
+        self._log.say(phase)
+        self._watch.phase(phase)
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        now = time.monotonic()
+        seconds = None if self._began is None else round(now - self._began, 3)
+        self._began = now
+        self._claim.beat(epoch=epoch.epoch, epochs=epochs, seconds_per_epoch=seconds)
+        self._log.say(f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss}, accuracy {epoch.accuracy}")
+        self._watch.epoch(epoch, epochs)
+
+    def tick(self) -> None:
+        self._claim.tick()
+        self._watch.tick()
+        if self._stop.requested and self._phase == "scoring":
+            raise Interrupted
+
+
+def _free(laboratory: Laboratory) -> None:
+    """Give back what memory can be given back, so that the next cell has it."""
+    laboratory.forget()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

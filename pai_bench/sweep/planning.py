@@ -6,7 +6,7 @@ import shlex
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from pai_bench.experiment import Laboratory, Run
 from pai_bench.pruning import Pruner
 from pai_bench.recipes import Settings
 from pai_bench.scoring import prunable
+from pai_bench.sweep.claims import survey
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, its fingerprint, and what is on disk of it: done, failed, stale or missing."""
+    """A run, its fingerprint, and what is on disk of it: done, running, failed, stale or missing."""
 
     run: Run
     fingerprint: str
@@ -59,15 +60,22 @@ class Plan:
     damaged: tuple[str, ...] = ()
     """What is wrong with each damaged file, and where it is now."""
 
-    def summary(self) -> str:
-        """The one line that says what will happen."""
+    @property
+    def running(self) -> tuple[PlannedRun, ...]:
+        """Those that somebody who may be alive works on."""
+        return tuple(planned for planned in self.runs if planned.state == "running")
+
+    def summary(self, verb: str = "run") -> str:
+        """The one line that says what will happen; `verb` is what is done with the cells that are left."""
         left = Counter(planned.state for planned in set(self.runs) - set(self.todo))
         parts = [f"{left['done']} done"]
+        if left["running"]:
+            parts.append(f"{left['running']} running")
         if left["failed"]:
             parts.append(f"{left['failed']} failed (use --retry failed)")
         stale = sum(planned.state == "stale" for planned in self.todo)
         note = f" ({stale} of them have results of other settings or versions, which are kept)" if stale else ""
-        return f"plan: {len(self.runs)} cells = {', '.join(parts)}, {len(self.todo)} to run{note}"
+        return f"plan: {len(self.runs)} cells = {', '.join(parts)}, {len(self.todo)} to {verb}{note}"
 
     def write(self, root: Path) -> Path:
         """Note the plan beside the results, so that a report knows what is missing."""
@@ -205,10 +213,20 @@ def with_masks(request: Request, root: Path, *, keep: bool) -> tuple[Request, tu
 
 
 def make(
-    runs: Sequence[Run], root: Path, *, retry_failed: bool = False, redo: bool = False, set_aside: bool = True
+    runs: Sequence[Run],
+    root: Path,
+    *,
+    retry_failed: bool = False,
+    redo: bool = False,
+    set_aside: bool = True,
+    jobs: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What is done and what is to do; a damaged result file counts as missing and is set aside when wanted."""
+    """What is done and what is to do; a damaged result file counts as missing and is set aside when wanted.
+
+    `jobs` maps Slurm jobs to their states, which tell whether claims are alive; None when they are not known.
+    """
     planned, damaged = [], []
+    claimed = {(held.cell, held.recipe, held.fingerprint) for held in survey(root, jobs) if held.verdict != "dead"}
     for run in runs:
         fingerprint = run.fingerprint()
         address = (root, run.cell, run.recipe.name, fingerprint)
@@ -220,9 +238,11 @@ def make(
                 aside = results.set_aside(results.path(*address))
                 note = note if aside is None else f"{note}; set aside as {aside.name}"
             damaged.append(note)
+        if (redo or state != "done") and address[1:] in claimed:
+            state = "running"
         planned.append(PlannedRun(run, fingerprint, state))
     wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())
-    todo = tuple(p for p in planned if redo or p.state in wanted)
+    todo = tuple(p for p in planned if (redo and p.state != "running") or p.state in wanted)
     return Plan(tuple(planned), todo, tuple(damaged))
 
 

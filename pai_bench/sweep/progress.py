@@ -35,8 +35,13 @@ class Progress:
         self.total = total
         self.console = console
         self.n_done = 0
+        self.n_elsewhere = 0
+        """Of those done, how many others have done."""
         self.n_failed = 0
         self.causes: dict[Run, str] = {}
+        self.unwritten: str | None = None
+        """Why results cannot be written, if so."""
+        self._others: set[Run] = set()
         self._running: dict[Run, str] = {}
         self._began = time.monotonic()
         self._said = self._began
@@ -64,8 +69,10 @@ class Progress:
     def line(self) -> str:
         """The state in one line."""
         elapsed = duration(time.monotonic() - self._began)
+        others = f" ({len(self._others)} by others)" if self._others else ""
         return (
-            f"{self.n_done}/{self.total} done, {len(self._running)} running, {self.n_failed} failed, "
+            f"{self.n_done}/{self.total} done, {len(self._running) + len(self._others)} running{others}, "
+            f"{self.n_failed} failed, "
             f"{elapsed} elapsed, ETA {self.eta()}"
         )
 
@@ -86,26 +93,50 @@ class Progress:
             self._say()
 
     def started(self, run: Run) -> None:
-        self._running[run] = "scoring"
+        self._others.discard(run)
+        self._running[run] = "starting"
+
+    def phase(self, run: Run, phase: str) -> None:
+        self._running[run] = phase
+        if phase.startswith("waiting"):
+            self.console.print(f"{phase}; {run.cell} is kept in memory", highlight=False, markup=False)
 
     def epoch(self, run: Run, epoch: int, epochs: int) -> None:
         self._running[run] = f"epoch {epoch}/{epochs}"
         self.tick()
 
-    def done(self, run: Run, accuracy: float, status: str) -> None:
+    def done(self, run: Run, accuracy: float | None, status: str) -> None:
         self._running.pop(run, None)
         self.n_done += 1
         if status != "ok":
-            self.console.print(f"{status}: {run.cell}, accuracy {100 * accuracy:.2f} %", highlight=False)
+            measured = "" if accuracy is None else f", accuracy {100 * accuracy:.2f} %"
+            self.console.print(f"{status}: {run.cell}{measured}", highlight=False)
+        self.tick()
+
+    def elsewhere(self, run: Run) -> None:
+        self._running.pop(run, None)
+        self._others.add(run)
+
+    def done_elsewhere(self, run: Run) -> None:
+        self._running.pop(run, None)
+        self._others.discard(run)
+        self.n_done += 1
+        self.n_elsewhere += 1
         self.tick()
 
     def failed(self, run: Run, cause: str) -> None:
         self._running.pop(run, None)
+        self._others.discard(run)
         self.n_failed += 1
         # The first cell of each cause is named at once; all are counted at the end.
         if cause not in self.causes.values():
             self.console.print(f"failed: {run.cell}: {cause}", highlight=False, markup=False)
         self.causes[run] = cause
+
+    def unwritable(self, run: Run, cause: str) -> None:
+        self._running.pop(run, None)
+        self._others.clear()
+        self.unwritten = cause
 
     def lost(self, run: Run, cause: str) -> None:
         self._running.pop(run, None)
