@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pai_bench.atomic import write_json
 from pai_bench.data_files.kinds import File, Source
-from pai_bench.data_files.places import data_root, user_cache
+from pai_bench.data_files.places import data_root, option, user_cache
 from pai_bench.data_files.readers import find
 from pai_bench.data_files.sources import source
 from pai_bench.errors import PaiBenchError
@@ -41,8 +41,10 @@ class Check:
     problem: PaiBenchError | None = None
 
 
-def check(name: str, root: Path | None = None) -> Check:
+def check(name: str, root: Path | None = None, *, anew: bool = False) -> Check:
     """Compare the copy below `root` with what it should be; files are hashed when they are new or have changed.
+
+    With `anew` they are hashed in any case.
 
     Raises: PaiBenchError for an unknown name.
     """
@@ -54,13 +56,13 @@ def check(name: str, root: Path | None = None) -> Check:
         return Check("built-in", "built-in")
     paths = {file: find(where / file.name, file.gz_md5 is not None) for file in found.files}
     if found.files and all(paths.values()):
-        return _check_files(name, {file: path for file, path in paths.items() if path is not None}, root)
+        return _check_files(name, {file: path for file, path in paths.items() if path is not None}, root, anew)
     if found.tree and (where / found.tree).is_dir():
         return _check_tree(name, found, where / found.tree, root)
     return Check("missing", "missing", problem=_missing(name, found, where, root))
 
 
-def digests(path: Path) -> Digests:
+def digests(path: Path, *, anew: bool = False) -> Digests:
     """The hashes of a file; from memory when its size, time of change and inode are those of last time.
 
     The memory lies in the user's cache, a small file each, and is done without where it cannot be written.
@@ -71,7 +73,7 @@ def digests(path: Path) -> Digests:
     memory = user_cache() / "checksums" / f"{key}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(memory.read_bytes())
-        if kept["state"] == state:
+        if kept["state"] == state and not anew:
             return Digests(kept["md5"], kept["sha256"])
     found = hash_file(path)
     after = path.stat()
@@ -138,13 +140,13 @@ def _accepted(name: str, root: Path | None) -> dict[str, str]:
     return {}
 
 
-def _check_files(name: str, paths: Mapping[File, Path], root: Path | None) -> Check:
+def _check_files(name: str, paths: Mapping[File, Path], root: Path | None, anew: bool) -> Check:
     accepted = _accepted(name, root)
     size = 0
     content = {}
     for file, path in paths.items():
         try:
-            found = digests(path)
+            found = digests(path, anew=anew)
             size += path.stat().st_size
         except OSError as error:
             problem = PaiBenchError(f"{path} cannot be read: {error.strerror}", "change its permissions")
@@ -154,7 +156,7 @@ def _check_files(name: str, paths: Mapping[File, Path], root: Path | None) -> Ch
         elif accepted.get(path.name) == found.sha256:
             content[file.name] = found.sha256
         else:
-            return Check("refused", "refused", problem=_refusal(name, file, path, found, accepted))
+            return Check("refused", "refused", problem=_refusal(name, file, path, found, accepted, root))
     if set(content.values()) == {"official"}:
         return Check("official", "official", size)
     return Check("accepted", f"accepted:{_digest(content)}", size)
@@ -164,7 +166,9 @@ def _digest(content: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _refusal(name: str, file: File, path: Path, found: Digests, accepted: Mapping[str, str]) -> PaiBenchError:
+def _refusal(
+    name: str, file: File, path: Path, found: Digests, accepted: Mapping[str, str], root: Path | None
+) -> PaiBenchError:
     if path.name in accepted:
         cause = (
             f"{path} has changed since this copy of {name} was accepted: SHA-256 {found.sha256[:16]}…,"
@@ -172,13 +176,15 @@ def _refusal(name: str, file: File, path: Path, found: Digests, accepted: Mappin
         )
     else:
         cause = f"{path} is not the original file of {name}: MD5 {found.md5}, expected {official_md5(file, path)}"
-    add = f"pai-bench data add {name} --from {path.parent} --accept-checksum"
-    return PaiBenchError(cause, f"get the original: pai-bench data fetch {name}; or take this copy as it is: {add}")
+    add = f"pai-bench data add {name} --from {path.parent} --accept-checksum{option(root)}"
+    return PaiBenchError(
+        cause, f"get the original: pai-bench data fetch {name}{option(root)}; or take this copy as it is: {add}"
+    )
 
 
 def _check_tree(name: str, found: Source, folder: Path, root: Path | None) -> Check:
     assert found.list_tree is not None, "a tree has a way to list it"
-    add = f"pai-bench data add {name} --from {folder} --accept-checksum"
+    add = f"pai-bench data add {name} --from {folder} --accept-checksum{option(root)}"
     try:
         listing = found.list_tree(folder)
     except PaiBenchError as error:

@@ -18,3 +18,8 @@ def data_root(root: Path | None = None) -> Path:
     if os.environ.get("PAI_BENCH_DATA"):
         return Path(os.environ["PAI_BENCH_DATA"]).expanduser()
     return user_cache() / "data"
+
+
+def option(root: Path | None) -> str:
+    """How a command that is recommended names the data root, where it was named."""
+    return "" if root is None else f" --data-dir {root}"

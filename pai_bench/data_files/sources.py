@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pai_bench.catalogue import Catalogue
 from pai_bench.data_files import pictures, readers
 from pai_bench.data_files.kinds import Archive, Arrays, File, Info, Source
-from pai_bench.errors import unknown
 
 Builder = Callable[[Path], Arrays]
 
@@ -16,11 +16,9 @@ Builder = Callable[[Path], Arrays]
 def register_source(name: str, source: Source) -> None:
     """Make a data set known.
 
-    Raises: ValueError when the name is taken by another one.
+    Raises: ValueError when the name is taken.
     """
-    if _SOURCES.get(name, source) != source:
-        raise ValueError(f"data set {name!r} is registered twice")
-    _SOURCES[name] = source
+    CATALOGUE.add(name, source)
 
 
 def register_dataset(name: str, info: Info) -> Callable[[Builder], Builder]:
@@ -39,7 +37,7 @@ def register_dataset(name: str, info: Info) -> Callable[[Builder], Builder]:
 
 def names() -> list[str]:
     """All known data sets in alphabetical order."""
-    return sorted(_SOURCES)
+    return CATALOGUE.names()
 
 
 def source(name: str) -> Source:
@@ -47,9 +45,7 @@ def source(name: str) -> Source:
 
     Raises: PaiBenchError for an unknown name.
     """
-    if name not in _SOURCES:
-        raise unknown("data set", name, _SOURCES)
-    return _SOURCES[name]
+    return CATALOGUE.get(name)
 
 
 def info(name: str) -> Info:
@@ -96,7 +92,7 @@ def _cifar_source(
 
 
 # The checksums are those of torchvision, for IDX files also of the unpacked ones, as published with many copies.
-_SOURCES: dict[str, Source] = {
+_OURS: dict[str, Source] = {
     "digits": Source(Info(1, 8, 10, 1437, 360), read=readers.digits),
     "mnist": _idx_source(
         "MNIST/raw",
@@ -185,3 +181,7 @@ _SOURCES: dict[str, Source] = {
         " then: pai-bench data add imagenet --from THAT_FOLDER --link",
     ),
 }
+
+CATALOGUE: Catalogue[Source] = Catalogue("data set", "pai_bench.datasets")
+for _name, _source in _OURS.items():
+    CATALOGUE.add(_name, _source)

@@ -25,7 +25,7 @@ ALLOWED = {
     "results": {*BASE, "mask_files"},
     "seeds": set(),
     "provenance": set(),
-    "data_files": {"atomic", "errors"},
+    "data_files": {"atomic", "catalogue", "errors"},
     "augmentation": {"recipes", "seeds"},
     "resident": {"augmentation"},
     "splits": {"errors", "recipes", "seeds"},

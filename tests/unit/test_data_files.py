@@ -35,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def shrink(monkeypatch: pytest.MonkeyPatch, name: str, train: int, test: int) -> None:
     source = data_files.source(name)
     info = dataclasses.replace(source.info, train=train, test=test)
-    monkeypatch.setitem(sources._SOURCES, name, dataclasses.replace(source, info=info))
+    monkeypatch.setitem(sources.CATALOGUE._things, name, dataclasses.replace(source, info=info))
 
 
 def write_idx(folder: Path, compress: bool) -> dict[str, NDArray[np.uint8]]:
@@ -245,7 +245,7 @@ def digits_like(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         plain.write_bytes(gzip.decompress(packed.read_bytes()))
         files.append(data_files.File(file.name, checksums.hash_file(plain).md5, checksums.hash_file(packed).md5))
         plain.unlink()
-    monkeypatch.setitem(sources._SOURCES, "mnist", dataclasses.replace(source, files=tuple(files)))
+    monkeypatch.setitem(sources.CATALOGUE._things, "mnist", dataclasses.replace(source, files=tuple(files)))
     return tmp_path
 
 
@@ -310,7 +310,7 @@ def test_files_are_hashed_once_and_again_when_they_change(
 
 
 def test_a_strangers_data_set_is_checked_and_known_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
+    monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     shift = [0]
 
     @data_files.register_dataset("blobs", data_files.Info(channels=1, size=4, classes=2, train=6, test=2))

@@ -204,7 +204,7 @@ def test_the_test_set_is_not_read_for_validation(monkeypatch: pytest.MonkeyPatch
         parts.append(part)
         return source.read(folder, part)  # type: ignore[misc]
 
-    monkeypatch.setitem(sources._SOURCES, "digits", dataclasses.replace(source, read=read))
+    monkeypatch.setitem(sources.CATALOGUE._things, "digits", dataclasses.replace(source, read=read))
     datasets.load("digits", data=recipe_data(split="validation"))
     assert parts == ["train"]
     datasets.load("digits", data=recipe_data())

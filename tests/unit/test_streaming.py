@@ -24,7 +24,7 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """ImageNet with three classes, 11 training and 3 test pictures of many sizes, and a network that sees 32 x 32."""
     source = data_files.source("imagenet")
     info = data_files.Info(3, 32, 3, 11, 3)
-    monkeypatch.setitem(sources._SOURCES, "imagenet", dataclasses.replace(source, info=info))
+    monkeypatch.setitem(sources.CATALOGUE._things, "imagenet", dataclasses.replace(source, info=info))
     draws = np.random.default_rng(0)
     for number in range(14):
         part, wnid = ("train", number % 3) if number < 11 else ("val", number - 11)

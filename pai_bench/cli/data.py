@@ -1,0 +1,211 @@
+"""`pai-bench data list|fetch|check|add`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+from pai_bench import data_files
+from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Verbose, messages, say
+from pai_bench.data_files import Check
+from pai_bench.errors import PaiBenchError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Data sets: which are there, fetch them, check them, add a copy. Sweeps never download.",
+)
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets.", show_default=False)]
+QUIET_SECONDS = 10.0
+
+
+@dataclass
+class _Lines:
+    """A download told in a log: a line every few seconds."""
+
+    last: float = field(default_factory=time.monotonic)
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def progress(self, name: str, done: int, total: int | None) -> None:
+        if time.monotonic() - self.last > QUIET_SECONDS:
+            self.last = time.monotonic()
+            say(f"{name}: {_bytes(done)} of {_bytes(total) if total else 'unknown size'}")
+
+
+@dataclass
+class _Bar:
+    """A download told on a terminal."""
+
+    bar: Progress
+    tasks: dict[str, Any] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def progress(self, name: str, done: int, total: int | None) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(name, total=total)
+        self.bar.update(self.tasks[name], completed=done, total=total)
+
+
+@contextmanager
+def _observer() -> Iterator[data_files.Observer]:
+    if not messages.is_terminal:
+        yield _Lines()
+        return
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=messages) as bar:
+        yield _Bar(bar)
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _load(plugins: list[Path] | None) -> None:
+    for path in plugins or ():
+        import_module("pai_bench.registry").load_plugin(path)
+
+
+def _where(name: str, root: Path | None) -> Path:
+    source = data_files.source(name)
+    return data_files.data_root(root) / source.folder / ("" if source.files else source.tree)
+
+
+def _told(name: str, check: Check, root: Path | None) -> dict[str, Any]:
+    source = data_files.source(name)
+    no_files = not source.files and not source.tree
+    return {
+        "name": name,
+        "state": check.state,
+        "origin": None if check.problem else check.origin,
+        "bytes": check.size or None,
+        "where": None if no_files else str(_where(name, root)),
+        "fetchable": bool(source.archives),
+        "problem": check.problem.cause if check.problem else None,
+    }
+
+
+def _show(lines: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(lines, indent=1))
+        return
+    width = max(len(line["name"]) for line in lines)
+    for line in lines:
+        size = _bytes(line["bytes"]) if line["bytes"] else "-"
+        typer.echo(f"{line['name']:<{width}}  {line['state']:<8}  {size:>9}  {line['where'] or '-'}")
+
+
+@app.command("list")
+def list_(data_dir: DataDir = None, plugin: Plugins = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """List the data sets: whether they are on disk and the original, their size and place."""
+    del verbose
+    _load(plugin)
+    _show([_told(name, data_files.check(name, data_dir), data_dir) for name in data_files.names()], as_json)
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Data sets.  [default: all on disk]")
+    ] = None,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Hash the files anew, read them, and compare them with the original or the copy that was accepted."""
+    del verbose
+    _load(plugin)
+    lines, bad = [], 0
+    for name in names or [name for name in data_files.names() if data_files.present(name, data_dir)]:
+        found = data_files.check(name, data_dir, anew=True)
+        line = _told(name, found, data_dir)
+        problem = found.problem or _unreadable(name, data_dir)
+        if problem is not None:
+            bad += 1
+            line["problem"] = problem.cause
+            say(f"{name}: {problem.cause}")
+            say(f"  {problem.remedy}")
+        lines.append(line)
+    _show(lines, as_json)
+    if bad:
+        raise typer.Exit(FAILED)
+
+
+def _unreadable(name: str, root: Path | None) -> PaiBenchError | None:
+    try:
+        if not data_files.source(name).streamed:
+            data_files.load(name, root)
+    except PaiBenchError as error:
+        return error
+    return None
+
+
+@app.command()
+def fetch(
+    names: Names,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(envvar="PAI_BENCH_MIRROR", help="Address of a folder to try first; may be repeated."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Fetch data sets from the official places or mirrors; goes on where it was stopped, and checks what came."""
+    del verbose
+    _load(plugin)
+    failed = 0
+    for name in names:
+        data_files.source(name)
+    with _observer() as observer:
+        for name in names:
+            try:
+                found = data_files.fetch(name, data_dir, observer, tuple(mirror or ()))
+                problem = found.problem or _unreadable(name, data_dir)
+            except PaiBenchError as error:
+                problem = error
+            if problem is None:
+                say(f"{name}: {found.state}, in {_where(name, data_dir)}")
+            else:
+                failed += 1
+                say(f"error: {problem.cause}")
+                say(f"  {problem.remedy}")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="A data set.")],
+    origin: Annotated[Path, typer.Option("--from", help="Folder that holds its files or its archive.")],
+    accept_checksum: Annotated[
+        bool, typer.Option("--accept-checksum", help="Also when it is not the original; results say which copy it was.")
+    ] = False,
+    link: Annotated[bool, typer.Option("--link", help="Link to the files instead of copying them.")] = False,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    verbose: Verbose = False,
+) -> None:
+    """Add a copy of a data set that is on disk already."""
+    del verbose
+    _load(plugin)
+    found = data_files.add(name, origin, data_dir, accept_checksum=accept_checksum, link=link)
+    problem = found.problem or _unreadable(name, data_dir)
+    if problem is not None:
+        raise problem
+    say(f"{name}: {found.origin}, in {_where(name, data_dir)}")

@@ -1,0 +1,101 @@
+"""`pai-bench data`, and a stranger's data set from its file to its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pai_bench.cli import main
+from pai_bench.data_files import sources
+
+PLUGIN = '''
+import numpy as np
+from pai_bench.data_files import Archive, File, Info, Source, register_dataset, register_source
+
+
+@register_dataset("blobs", Info(channels=1, size=8, classes=3, train=60, test=30))
+def blobs(root):
+    """Three kinds of noise."""
+    draws = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    x = draws.integers(0, 80, (90, 1, 8, 8)) + 80 * y[:, None, None, None]
+    x = x.astype(np.uint8)
+    return x[:60], y[:60], x[60:], y[60:]
+
+
+def read(folder, part):
+    y = np.arange(4) % 2
+    return np.frombuffer((folder / f"{part}.bin").read_bytes(), np.uint8).reshape(4, 1, 2, 2), y
+
+
+files = tuple(File(f"{part}.bin", MD5) for part in ("train", "test"))
+archives = tuple(Archive(file.name, MD5, (f"http://127.0.0.1:9/{file.name}",)) for file in files)
+register_source("bins", Source(Info(1, 2, 2, 4, 4), "bins", files, read, archives))
+'''
+CONTENT = bytes(range(16))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a plug-in, its data in origin/ and a copy that is not the original in other/."""
+    monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
+    monkeypatch.delitem(sys.modules, "pai_bench_plugin_mine", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("origin", CONTENT), ("other", bytes(16))):
+        (tmp_path / name).mkdir()
+        for part in ("train", "test"):
+            (tmp_path / name / f"{part}.bin").write_bytes(content)
+    (tmp_path / "mine.py").write_text(PLUGIN.replace("MD5", repr(hashlib.md5(CONTENT).hexdigest())))
+    return tmp_path
+
+
+def data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `pai-bench data …`, in this process."""
+    monkeypatch.setattr(sys, "argv", ["pai-bench", "data", *words, "--data-dir", "data", "--plugin", "mine.py"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_copies_are_added_listed_and_checked(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state() -> str:
+        code, out, _ = data(capsys, monkeypatch, "list", "--json")
+        assert code == 0
+        return str({line["name"]: line["state"] for line in json.loads(out)}["bins"])
+
+    assert state() == "missing"
+    code, out, err = data(capsys, monkeypatch, "add", "bins", "--from", "other")
+    assert (code, out) == (2, "") and len(err.splitlines()) == 2 and "--accept-checksum" in err
+    assert data(capsys, monkeypatch, "add", "bins", "--from", "other", "--accept-checksum")[0] == 0
+    assert state() == "accepted"
+    (folder / "data/bins/train.bin").write_bytes(b"short")
+    assert state() == "refused"
+    code, out, err = data(capsys, monkeypatch, "check")
+    assert code == 1 and "changed since this copy of bins was accepted" in err and "bins    refused" in out
+    assert data(capsys, monkeypatch, "add", "bins", "--from", "origin")[0] == 0
+    assert state() == "official" and data(capsys, monkeypatch, "check", "bins", "blobs")[0] == 0
+    code, out, _ = data(capsys, monkeypatch, "list")
+    assert code == 0 and any(line.split()[:2] == ["blobs", "plug-in"] for line in out.splitlines())
+
+
+def test_what_cannot_be_fetched_is_two_lines(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = data(capsys, monkeypatch, "fetch", "bins")
+    errors = err[err.index("error:") :].splitlines()
+    assert (code, out, len(errors)) == (1, "", 2) and "Connection refused" in errors[0] and "login node" in errors[1]
+    code, _, err = data(capsys, monkeypatch, "fetch", "imagenet")
+    assert code == 1 and "image-net.org" in err
+    code, _, err = data(capsys, monkeypatch, "fetch", "cifar")
+    assert code == 2 and "did you mean cifar10" in err
+    mirror = f"file://{folder / 'origin'}"
+    assert data(capsys, monkeypatch, "fetch", "bins", "--mirror", mirror)[0] == 0
+    assert sorted(path.name for path in (folder / "data/bins").iterdir()) == ["test.bin", "train.bin"]
