@@ -47,6 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "paper.toml").write_text(re.findall(r"```toml\n(.*?)```", sweep_files, re.DOTALL)[0])
     method = (TOP / "docs" / "methods.md").read_text(encoding="utf-8")
     (folder / "my_method.py").write_text(re.findall(r"```python\n(.*?)```", method, re.DOTALL)[0])
+    data = (TOP / "docs" / "data.md").read_text(encoding="utf-8")
+    (folder / "my_data.py").write_text(re.findall(r"```python\n(.*?)```", data, re.DOTALL)[0])
+    quick = (TOP / "pai_bench" / "recipes" / "quick.toml").read_text(encoding="utf-8")
+    (folder / "my_recipe.toml").write_text(quick + re.findall(r"```toml\n(.*?)```", data, re.DOTALL)[0])
     weights = prunable(models.build("conv8", 1, 8, 10))
     mask_files.save(folder / "masks.npz", {name: (weight > 0).numpy() for name, weight in weights.items()})
     return folder
@@ -57,6 +61,8 @@ def test_commands_of_the_documents_are_understood(folder: Path, command: str) ->
     arguments = [word for word in shlex.split(command)[1:] if word != "…"]
     if arguments[0] == "sweep":
         arguments += ["--dry-run", "--data-dir", "data"]
+    if arguments[0] == "data":  # nothing is fetched here, and the folders are nobody's
+        arguments += ["--data-dir", "data"] if arguments[1] == "list" else ["--help"]
     if arguments[0] == "train":
         arguments += ["--set", "train.epochs=1", "--set", "train.warmup_epochs=0", "--results", "trained"]
     if arguments[0] == "report" and "--from" not in arguments:
