@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
@@ -59,6 +60,11 @@ def _one_run(request: planning.Request, data_dir: Path | None) -> Run:
     return runs[0]
 
 
+def _laboratory(options: Options) -> Laboratory:
+    torch.set_num_threads(1)  # as the workers of a sweep, for other numbers of threads sum in another order
+    return Laboratory(options.data_dir)
+
+
 def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
     """Write the masks of one cell to `out` and what they keep, layer by layer, to stdout.
 
@@ -73,7 +79,7 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
         raise PaiBenchError("prune makes the masks of one cell", "give one method and one sparsity; sweep takes lists")
     run = _one_run(_request(options, methods[0], sparsities[0]), options.data_dir)
     check_writable(out.absolute().parent, "--out")
-    laboratory = Laboratory(options.data_dir)
+    laboratory = _laboratory(options)
     network = laboratory.model(run)
     masks, cost = laboratory.masks(run, network, Watch())
     arrays = to_arrays(masks)
@@ -143,11 +149,11 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     for plugin in options.plugins:
         registry.load_plugin(plugin)
     root = results.resolve_root(results_option)
-    request, _ = planning.with_masks(_request(options, f"{GIVEN}{masks}", 0.0), root, keep=True)
-    run = _one_run(request, options.data_dir)
+    run = _one_run(planning.with_masks(_request(options, f"{GIVEN}{masks}", 0.0)), options.data_dir)
     check_writable(root, "--results")
+    planning.keep_masks([run], root)
     planning.make([run], root, redo=redo).write(root)
-    laboratory = Laboratory(options.data_dir)
+    laboratory = _laboratory(options)
     ended = execute(run, root, laboratory, Owner.current(), watch=_Epochs(messages), redo=redo)
     if ended.kind == "failed":
         messages.print(f"failed: {ended.cause}; the traceback is in {results.failures_folder(root)}", markup=False)

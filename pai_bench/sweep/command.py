@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
-from pai_bench import cells, recipes, registry, results
+from pai_bench import cells, experiment, recipes, registry, results
 from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import local, planning, workers
+from pai_bench.sweep import estimates, local, planning, workers
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,7 @@ def run(options: Options, messages: Console) -> int:
     for plugin in options.plugins:
         registry.load_plugin(plugin)
     root = results.resolve_root(options.results)
-    asked, masks = planning.with_masks(request(options), root, keep=not options.dry_run)
-    plugins = (*options.plugins, *masks)
+    asked = planning.with_masks(request(options))
     runs = planning.expand(asked)
     planning.check(runs, options.data_dir)
     if not options.dry_run:
@@ -94,24 +96,33 @@ def run(options: Options, messages: Console) -> int:
         messages.print(cause, highlight=False, markup=False)
     for line in (*_grid_lines(plan), *planning.choices(asked).notes):
         messages.print(line, highlight=False, markup=False)
+    work = planning.jobs(plan)
+    places = workers.places(options.workers, len(work))
+    device, costs = _costs(plan, root, places)
     if options.as_json:
-        states = [{**planned.as_dict(), "state": planned.state} for planned in plan.runs]
-        print(json.dumps({"summary": plan.summary(), "cells": states}, indent=1))
+        states = [
+            {**planned.as_dict(), "state": planned.state}
+            | ({"estimate": asdict(costs[planned])} if planned in costs else {})
+            for planned in plan.runs
+        ]
+        print(json.dumps({"summary": plan.summary(), "device": device, "cells": states}, indent=1))
     elif options.dry_run:
         recipes_differ = len({(p.run.recipe.name, p.run.cell.dataset, p.run.cell.model) for p in plan.runs}) > len(
             {(p.run.cell.dataset, p.run.cell.model) for p in plan.runs}
         )
         for planned in plan.todo:
             print(f"{planned.run.cell} · {planned.run.recipe.name}" if recipes_differ else planned.run.cell)
-    work = planning.jobs(plan)
-    n_workers = len(workers.places(options.workers, len(work)))
-    how = f" in {len(work)} jobs by {n_workers} worker{'s' if n_workers > 1 else ''}" if work else ""
+    how = f" in {len(work)} jobs by {len(places)} worker{'s' if len(places) > 1 else ''}" if work else ""
     messages.print(plan.summary() + how, highlight=False, markup=False)
+    if costs:
+        for line in estimates.lines([p.run for p in costs], list(costs.values()), device, len(places)):
+            messages.print(line, highlight=False, markup=False)
     if options.dry_run:
         return 0
     plan.write(root)
     if not work and not plan.running:
         return 0
+    plugins = (*options.plugins, *planning.keep_masks(runs, root))
     settings = workers.Settings(
         root,
         options.data_dir,
@@ -124,6 +135,19 @@ def run(options: Options, messages: Console) -> int:
         options.disk_patience,
     )
     return local.run(plan, settings, messages)
+
+
+def _costs(
+    plan: planning.Plan, root: Path, places: Sequence[str]
+) -> tuple[str, dict[planning.PlannedRun, estimates.Estimate]]:
+    """The device of the workers, and what each run that is to be done will cost there, in the order of the jobs."""
+    if not plan.todo:
+        return "cpu", {}
+    cell = plan.todo[0].run.cell
+    device = experiment.device_name(torch.device(places[0]))
+    measure = partial(estimates.calibrate, cell.dataset, cell.model) if device == "cpu" else None
+    found = estimates.estimate([planned.run for planned in plan.todo], root, device, measure)
+    return device, dict(zip(plan.todo, found, strict=True))
 
 
 def _grid_lines(plan: planning.Plan) -> list[str]:

@@ -190,26 +190,33 @@ def _rehearse(run: Run) -> None:
         ) from error
 
 
-def with_masks(request: Request, root: Path, *, keep: bool) -> tuple[Request, tuple[Path, ...]]:
-    """The request with the methods file:PATH read, and the plug-ins that let a worker read them too.
-
-    With `keep` the masks are copied to the results, so that no job sees a file that has been changed or moved.
+def with_masks(request: Request) -> Request:
+    """The request with the methods file:PATH read, and named by what the files hold.
 
     Raises: PaiBenchError for a file that cannot be used.
     """
-    methods, plugins = [], []
+    methods = []
     for text in request.methods:
         if text.startswith(GIVEN):
             file = mask_files.read(Path(text.removeprefix(GIVEN)).expanduser())
-            if keep:
-                copy = results.given_masks_path(root, file.method.removeprefix(GIVEN))
-                if not mask_files.holds(copy, file.digest):
-                    mask_files.save(copy, file.masks)
-                plugins.append(copy)
             registry.register_masks(file)
             text = file.method
         methods.append(text)
-    return replace(request, methods=tuple(methods)), tuple(plugins)
+    return replace(request, methods=tuple(methods))
+
+
+def keep_masks(runs: Sequence[Run], root: Path) -> tuple[Path, ...]:
+    """Copy the masks that the runs were given to the results, so that no job sees a file that was changed or moved.
+
+    Returns the copies: plug-ins for the workers.
+    """
+    copies = []
+    for method in dict.fromkeys(run.cell.method for run in runs):
+        if (file := registry.mask_file(method)) is not None:
+            copies.append(results.given_masks_path(root, method.removeprefix(GIVEN)))
+            if not mask_files.holds(copies[-1], file.digest):
+                mask_files.save(copies[-1], file.masks)
+    return tuple(copies)
 
 
 def make(

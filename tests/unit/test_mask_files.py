@@ -126,9 +126,9 @@ def test_the_harness_keeps_exactly_the_masks_of_the_file(tmp_path: Path) -> None
     masks = conv8_masks()
     mask_files.save(tmp_path / "mine.npz", masks)
     request = planning.Request(methods=(f"file:{tmp_path}/mine.npz", "snip"), sparsities=(0.5, 0.6), seeds=(0,))
-    request, plugins = planning.with_masks(request, tmp_path, keep=True)
-    (run,) = (run for run in planning.expand(request) if run.cell.method.startswith("file:"))
+    (run,) = (run for run in planning.expand(planning.with_masks(request)) if run.cell.method.startswith("file:"))
     planning.check([run], None)
+    plugins = planning.keep_masks([run], tmp_path)
     assert mask_files.holds(plugins[0], mask_files.read(tmp_path / "mine.npz").digest)
     assert run.cell.method not in registry.names()
     network = models.build("conv8", 1, 8, 10)
@@ -155,6 +155,5 @@ def test_masks_of_another_model_are_refused_before_anything_runs(
     masks = {name: mask for name, mask in {**conv8_masks(), **change}.items() if mask is not None}
     mask_files.save(tmp_path / "mine.npz", masks)
     request = planning.Request(methods=(f"file:{tmp_path}/mine.npz",), seeds=(0,))
-    request, _ = planning.with_masks(request, tmp_path, keep=False)
     with pytest.raises(PaiBenchError, match=words):
-        planning.check(planning.expand(request), None)
+        planning.check(planning.expand(planning.with_masks(request)), None)

@@ -1,0 +1,254 @@
+"""What cells will cost before they run: from cells like them that were measured, else from their arithmetic."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from pai_bench import datasets, measures, models, results
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import Laboratory, Run
+from pai_bench.recipes import Recipe
+from pai_bench.sweep.progress import duration
+
+SAMPLE = 6
+"""Results that are read of each method's folder, spread over it; thousands need not be read for a median."""
+
+GPU_FLOPS = {"H200": 12e12, "H100": 12e12, "A100": 8e12, "L40": 8e12, "4090": 8e12, "V100": 5e12, "T4": 2e12}
+"""Float operations a second that the training of small networks reaches: rough figures, by a part of the name."""
+OTHER_GPU_FLOPS = 4e12
+GPU_STEP_SECONDS = 0.006
+"""A step of a small network takes this long on any GPU, for its kernels have to be started."""
+GPU_SLOW_AT_FLOAT64 = 32
+"""Times that float64 takes longer than float32 on a GPU that is not made for it."""
+GPUS_FOR_FLOAT64 = ("H100", "H200", "A100", "V100", "GH200", "B200", "P100")
+CPU_FLOPS = 2e10
+"""Of one core, where none like it can be measured here."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of a run on its device, the peak of its memory in bytes (None: not known), and how that is known."""
+
+    seconds: float
+    peak_bytes: int | None
+    source: str
+
+
+def estimate(
+    runs: Sequence[Run], root: Path, device: str, measure: Callable[[], float] | None = None
+) -> list[Estimate]:
+    """An estimate for each run on `device`, which is "cpu" (one core) or the name of a GPU as in results' provenance.
+
+    Of runs that share one score vector the first bears its cost. `measure` gives float operations a second of the
+    device itself; without it stated figures are used. It is called once, and only if something has not been measured.
+    """
+    arithmetic = _Arithmetic(device, measure)
+    known: dict[tuple[str, str], _Measured] = {}
+    scored: set[tuple[str, ...]] = set()
+    found = []
+    for run in runs:
+        cell = run.cell
+        place = cell.dataset, cell.model
+        if place not in known:
+            known[place] = _Measured(_samples(root, *place), device)
+        key = *place, run.recipe.name, cell.method, str(cell.seed)
+        free = key in scored and Laboratory.shares_scores(run.scorer())
+        scored.add(key)
+        found.append(_estimate(run, known[place], arithmetic, free))
+    return found
+
+
+def _estimate(run: Run, measured: _Measured, arithmetic: _Arithmetic, scoring_is_free: bool) -> Estimate:
+    training, scoring = measured.training(run.recipe), measured.scoring(run)
+    stated = training is None or (scoring is None and not scoring_is_free)
+    seconds = arithmetic.training(run) if training is None else training[0]
+    if not scoring_is_free:
+        seconds += arithmetic.scoring(run) if scoring is None else scoring
+    if training is None:
+        source = f"from FLOPs at {arithmetic.rate()}"
+    else:
+        source = f"from {training[1]} measured cells" if training[1] > 1 else "from 1 measured cell"
+        if stated:
+            source += f", scoring from FLOPs at {arithmetic.rate()}"
+    return Estimate(seconds, measured.peak_bytes, source)
+
+
+def _samples(root: Path, dataset: str, model: str) -> list[dict[str, Any]]:
+    """Some results of each method, read whole."""
+    found = []
+    folder = root / "runs" / dataset / model
+    for method in sorted(folder.iterdir()) if folder.is_dir() else ():
+        names = sorted(path for path in method.iterdir() if path.suffix == ".json") if method.is_dir() else []
+        for name in names[:: max(1, len(names) // SAMPLE)][:SAMPLE]:
+            try:
+                found.append(results.read_plain(name))
+            except (OSError, PaiBenchError):
+                continue
+    return found
+
+
+class _Measured:
+    """What results of one data set and model on one device say of others."""
+
+    def __init__(self, samples: Iterable[dict[str, Any]], device: str) -> None:
+        self._samples = [
+            s
+            for s in samples
+            if s["provenance"].get("device") == device and {"train", "scoring"} <= s["recipe_values"].keys()
+        ]
+        peaks = [s["costs"].get(key) for s in self._samples for key in ("train_peak_bytes", "score_peak_bytes")]
+        self.peak_bytes = max((int(peak) for peak in peaks if peak), default=None)
+
+        self._rates: dict[tuple[int, int], tuple[float, int] | None] = {}
+        self._scoring: dict[tuple[str, str], float | None] = {}
+
+    def training(self, recipe: Recipe) -> tuple[float, int] | None:
+        """Seconds, by the epochs of the recipe, and the number of results that say so: those of its batch size."""
+        key = recipe.train.batch_size, recipe.train.epochs
+        if key not in self._rates:
+            trained = [(s["costs"].get("train_seconds"), s["recipe_values"]["train"]) for s in self._samples]
+            alike = [(seconds, of) for seconds, of in trained if seconds and of["batch_size"] == key[0]]
+            # The first epoch takes longer, so that those of the same length say more.
+            alike = [(seconds, of) for seconds, of in alike if of["epochs"] == key[1]] or alike
+            rates = [seconds / of["epochs"] for seconds, of in alike]
+            self._rates[key] = (median(rates), len(rates)) if rates else None
+        rate = self._rates[key]
+        return None if rate is None else (rate[0] * recipe.train.epochs, rate[1])
+
+    def scoring(self, run: Run) -> float | None:
+        """Seconds of the method with these hyper-parameters, on as many samples of the same precision."""
+        key = run.cell.method, run.recipe.name
+        if key not in self._scoring:
+            wanted = run.recipe.values()["scoring"]
+            seconds = [
+                s["costs"].get("score_seconds")
+                for s in self._samples
+                if s["method"] == run.cell.method and s["recipe_values"]["scoring"] == wanted
+            ]
+            known = [value for value in seconds if value is not None]
+            self._scoring[key] = median(known) if known else None
+        return self._scoring[key]
+
+
+class _Arithmetic:
+    """Seconds from numbers of operations."""
+
+    def __init__(self, device: str, measure: Callable[[], float] | None) -> None:
+        self._device = device
+        self._measure = measure
+        self._flops: float | None = None
+        self._said = ""
+
+    def rate(self) -> str:
+        """Operations a second in words, and where the figure is from."""
+        return f"{self._per_second() / 1e9:.0f} GFLOP/s {self._said}"
+
+    def _per_second(self) -> float:
+        if self._flops is None:
+            if self._measure is not None:
+                self._flops, self._said = self._measure(), "measured just now"
+            elif self._device == "cpu":
+                self._flops, self._said = CPU_FLOPS, "assumed of a core"
+            else:
+                known = (flops for name, flops in GPU_FLOPS.items() if name in self._device)
+                self._flops, self._said = next(known, OTHER_GPU_FLOPS), f"assumed of {self._device}"
+        return self._flops
+
+    def _seconds(self, flops: float, steps: float) -> float:
+        least = 0.0 if self._device == "cpu" else steps * GPU_STEP_SECONDS
+        return max(flops / self._per_second(), least)
+
+    def training(self, run: Run) -> float:
+        """Forward and backward (three times forward) on all images each epoch, and the evaluations."""
+        info, train = datasets.info(run.cell.dataset), run.recipe.train
+        evaluations = -(-train.epochs // train.evaluate_every)
+        images = 3 * info.train * train.epochs + info.test * evaluations
+        steps = info.train / train.batch_size * train.epochs
+        return self._seconds(images * _dense_flops(run.cell.dataset, run.cell.model), steps)
+
+    def scoring(self, run: Run) -> float:
+        """Forward and backward on every sample in every round; float64 takes twice as long, or much longer."""
+        scorer, settings = run.scorer(), run.recipe.scoring
+        if not getattr(scorer, "prunes", True):
+            return 0.0
+        needed = getattr(scorer, "batches_needed", None)
+        passes = max(1, int(getattr(scorer, "rounds", 1))) * (needed() if needed else settings.batches)
+        flops = 3 * passes * settings.batch_size * _dense_flops(run.cell.dataset, run.cell.model)
+        return self._seconds(flops * self._slower(settings.dtype), passes)
+
+    def _slower(self, dtype: str) -> int:
+        if dtype != "float64":
+            return 1
+        able = self._device == "cpu" or any(name in self._device for name in GPUS_FOR_FLOAT64)
+        return 2 if able else GPU_SLOW_AT_FLOAT64
+
+
+@cache
+def _network(dataset: str, model: str) -> nn.Module:
+    info = datasets.info(dataset)
+    return models.build(model, info.channels, info.size, info.classes)
+
+
+@cache
+def _dense_flops(dataset: str, model: str) -> int:
+    info = datasets.info(dataset)
+    return measures.flops(_network(dataset, model), {}, (info.channels, info.size, info.size))[0]
+
+
+def calibrate(dataset: str, model: str, seconds: float = 0.5) -> float:
+    """Float operations a second of one CPU core that trains this network, measured for about so long."""
+    info, flops = datasets.info(dataset), _dense_flops(dataset, model)
+    # A batch as large as a protocol's, unless its one step would take too long.
+    size = int(max(2, min(128, 2e9 / flops)))
+    images, targets = torch.rand(size, info.channels, info.size, info.size), torch.arange(size) % info.classes
+    network = _network(dataset, model)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rates: list[float] = []
+        end = time.perf_counter() + seconds
+        while not rates or time.perf_counter() < end:
+            began = time.perf_counter()
+            torch.autograd.backward(nn.functional.cross_entropy(network(images), targets))
+            rates.append(3 * flops * size / (time.perf_counter() - began))
+    finally:
+        torch.set_num_threads(threads)
+    return median(rates)
+
+
+def lines(runs: Sequence[Run], found: Sequence[Estimate], device: str, places: int) -> list[str]:
+    """What all of it costs, and where there are several, what each data set, model and recipe does."""
+    total = sum(e.seconds for e in found)
+    groups: dict[str, list[Estimate]] = {}
+    for run, e in zip(runs, found, strict=True):
+        groups.setdefault(f"{run.cell.dataset} · {run.cell.model} · recipe {run.recipe.name}", []).append(e)
+    workers = "1 worker" if places == 1 else f"{places} workers"
+    head = f"cost: about {_hours(total, device)}, {duration(total / places)} on {workers}"
+    if len(groups) == 1:
+        return [f"{head}; {_each(found)}"]
+    return [
+        head,
+        *(f"  {name}: {_hours(sum(e.seconds for e in es), device)}; {_each(es)}" for name, es in groups.items()),
+    ]
+
+
+def _hours(seconds: float, device: str) -> str:
+    return f"{seconds / 3600:.2g} {'core' if device == 'cpu' else 'GPU'}-hours"
+
+
+def _each(found: Sequence[Estimate]) -> str:
+    """Seconds a cell, shortest to longest, and how most of them are known."""
+    least, most = duration(min(e.seconds for e in found)), duration(max(e.seconds for e in found))
+    sources = [source for source, _ in Counter(e.source for e in found).most_common()]
+    mostly = "mostly " if len(sources) > 1 else ""
+    return f"{least if least == most else f'{least} to {most}'} a cell ({mostly}{sources[0]})"
