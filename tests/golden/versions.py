@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pai_bench import datasets, models, recipes, registry, training
+from pai_bench import datasets, masking, models, recipes, registry, training
 from pai_bench.cells import MethodSpec
 from pai_bench.pruning import Pruner
 from tests.unit.nets import TinyNet, flat
@@ -91,7 +91,7 @@ def trainer_numbers() -> dict[str, Any]:
         recipe = dataclasses.replace(quick, train=train, data=dataclasses.replace(quick.data, padding=1, flip=True))
         model = fill(models.build("conv8", 1, 8, 10))
         masks = {name: pattern(w.shape, 7) > -0.5 for name, w in model.named_parameters() if w.ndim > 1}
-        training.MaskedGradients(model, masks)
+        masking.MaskedGradients(model, masks)
         trained = training.train(model, masks, dataset, recipe, 0)
         numbers.append([epoch.loss for epoch in trained.curve])
         numbers += [
