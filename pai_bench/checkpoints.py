@@ -137,5 +137,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(f"it holds {len(content)} bytes, not {head[4].decode(errors='replace')}")
     if head[3] != hashlib.sha256(content).hexdigest().encode():
         raise DamagedCheckpoint("its checksum does not match")
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # another PyTorch's file; what is raised is not documented
+        raise DamagedCheckpoint(f"it cannot be read: {str(error).partition(chr(10))[0]}") from None
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -10,9 +11,9 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from pai_bench import models
+from pai_bench import models, recipes
 from pai_bench.datasets import Augment, Batcher
-from pai_bench.masking import MaskedGradients
+from pai_bench.steps import Step
 from tests.benchmarks.conftest import Compare
 
 
@@ -23,22 +24,17 @@ def stepper(masked: str) -> Callable[[], None]:
     generator = torch.Generator().manual_seed(0)
     masks = {n: torch.rand(p.shape, generator=generator) < 0.1 for n, p in model.named_parameters() if p.dim() > 1}
     floats = {n: mask.float() for n, mask in masks.items()}
-    mask_gradients = MaskedGradients(model, masks) if masked == "gradients" else lambda: None
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
+    settings = dataclasses.replace(recipes.load("quick", "digits", "resnet20").train, lr=0.1, weight_decay=1e-4)
+    step = Step(model, masks if masked == "gradients" else {}, settings)
     x, y = torch.randn(32, 3, 32, 32, generator=generator), torch.arange(32) % 10
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        if masked == "forward":
-            weights = {n: p * floats[n] if n in floats else p for n, p in model.named_parameters()}
-            logits = torch.func.functional_call(model, weights, (x,))
-        else:
-            logits = model(x)
-        nn.functional.cross_entropy(logits, y).backward()
-        mask_gradients()
-        optimizer.step()
+    def by_hand() -> None:
+        step.optimizer.zero_grad(set_to_none=True)
+        weights = {n: p * floats[n] if n in floats else p for n, p in model.named_parameters()}
+        nn.functional.cross_entropy(torch.func.functional_call(model, weights, (x,)), y).backward()
+        step.optimizer.step()
 
-    return step
+    return by_hand if masked == "forward" else lambda: step(x, y, 0.1)
 
 
 def test_masked_step(compare: Compare) -> None:

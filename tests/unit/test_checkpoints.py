@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from pai_bench.cells import Cell
-from pai_bench.checkpoints import Checkpoints, Interrupted
+from pai_bench.checkpoints import MAGIC, Checkpoints, Interrupted
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.watch import Watch
 from tests.unit import killing
@@ -68,6 +69,14 @@ def test_only_what_fits_is_loaded(tmp_path: Path) -> None:
     checkpoints.save(state(2, 0, fingerprint="other"))
     assert at(checkpoints, fingerprint="ours") == (1, 0)
     assert at(checkpoints, fingerprint="third") is None
+
+
+def test_a_file_that_pytorch_cannot_read_is_damaged_too(tmp_path: Path) -> None:
+    content = b"not a zip archive"
+    head = b"%s %s %d\n" % (MAGIC, hashlib.sha256(content).hexdigest().encode(), len(content))
+    (tmp_path / "e000001-s00000000-1.checkpoint").write_bytes(head + content)
+    with pytest.warns(RuntimeWarning, match="cannot be read"):
+        assert Checkpoints(tmp_path, "2").load() is None
 
 
 @pytest.mark.parametrize("place", [0, 30, 60, 110, 400, -1])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pai_bench import arithmetic, models, recipes, steps
 from pai_bench.recipes import Train
@@ -70,6 +73,42 @@ def test_bfloat16_is_another_arithmetic_and_a_graph_needs_a_gpu() -> None:
     assert not torch.equal(run(dataclasses.replace(SETTINGS, precision="bfloat16"), double=False), plain)
     assert torch.equal(run(dataclasses.replace(SETTINGS, cuda_graph=True), double=False), plain)
     assert type(make_step(network(), {}, dataclasses.replace(SETTINGS, cuda_graph=True))) is Step
+
+
+class Operators(TorchDispatchMode):
+    """Counts what PyTorch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[str(func.overloadpacket)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_masks_are_one_more_operator_a_step() -> None:
+    def operators(sparse: bool) -> Counter[str]:
+        model = network()
+        step = Step(model, masks(model) if sparse else {}, SETTINGS)
+        first, second = batches(2)
+        step(*first, 0.1)
+        with Operators() as operators:
+            step(*second, 0.1)
+        return operators.counts
+
+    assert operators(True) - operators(False) == Counter({"aten._foreach_mul_": 1})
+    assert not operators(False) - operators(True)
+
+
+def test_no_step_waits_for_a_number_from_the_device() -> None:
+    def reads(steps: int) -> int:
+        model = network()
+        with Operators() as operators:
+            train(model, masks(model), killing.small_data(64 * steps), killing.recipe(epochs=1), seed=0)
+        return operators.counts["aten._local_scalar_dense"]
+
+    assert reads(8) == reads(2) > 0
 
 
 def test_products_are_as_asked_inside_and_as_they_were_outside() -> None:
