@@ -172,7 +172,7 @@ def train(
             last = at.epoch == settings.epochs - 1 or not finite
             measured = None
             if last or (at.epoch + 1) % settings.evaluate_every == 0:
-                accuracy, sound = evaluate(model, dataset, recipe, watch)
+                accuracy, sound = evaluate(model, dataset, recipe, watch, pause)
                 measured, finite = accuracy, finite and sound
             at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
             watch.epoch(at.curve[-1], settings.epochs)
@@ -184,9 +184,16 @@ def train(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe, watch: Watch | None = None
+    model: nn.Module,
+    dataset: Dataset | Streamed,
+    recipe: Recipe,
+    watch: Watch | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> tuple[float, bool]:
-    """Test accuracy as a fraction, and whether all outputs were finite; leaves the model in eval mode."""
+    """Test accuracy as a fraction, and whether all outputs were finite; leaves the model in eval mode.
+
+    Calls `pause` before each batch, which may save the model (it does not change) and raise.
+    """
     model.eval()
     watch = watch or Watch()
     device = next(model.parameters()).device
@@ -194,6 +201,7 @@ def evaluate(
     finite = torch.ones((), dtype=torch.bool, device=device)
     data, settings = recipe.data, recipe.train
     for x, y in datasets.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std):
+        pause()
         logits = forward(model, x, settings.precision == "bfloat16", settings.channels_last)
         correct += (logits.argmax(1) == y).sum()
         finite &= torch.isfinite(logits).all()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pai_bench import training
 from pai_bench.cells import Cell
 from pai_bench.checkpoints import MAGIC, Checkpoints, Interrupted
 from pai_bench.experiment import Laboratory, Run
@@ -120,6 +121,17 @@ def test_a_training_stopped_at_any_step_ends_as_one_never_stopped(tmp_path: Path
     for steps in (1, 2, 3, 4, 7):
         end, stops = killing.interrupted_until_done(data, settings, tmp_path / str(steps), steps)
         assert end == undisturbed and stops == 8 // steps
+
+
+def test_a_stop_in_an_evaluation_repeats_that_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "EVALUATION_BATCH", 50)
+    data, settings = killing.small_data(200), killing.recipe()
+    checkpoints = Checkpoints(tmp_path, "1")
+    with pytest.raises(Interrupted):
+        killing.trained(data, settings, killing.StopAfter(checkpoints, 8 + 3), checkpoints)
+    counted = Ticks()
+    end = killing.trained(data, settings, counted, Checkpoints(tmp_path, "2"))
+    assert end == killing.trained(data, settings) and counted.steps == -(-len(data.test_y) // 50)
 
 
 def test_what_saving_does_changes_nothing(tmp_path: Path) -> None:
