@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pai_bench import results
+from pai_bench import index, results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 
@@ -42,7 +42,8 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
 
     Raises: PaiBenchError when there is no result at all, or a table cannot be used.
     """
-    found, damaged = _read_all(results.result_paths(root))
+    held = index.read(root)
+    found = [{"source": OURS, **row} for row in held.rows]
     plans = results.plans(root)
     planned = {tuple(cell[column] for column in CELL): cell for plan in plans for cell in _cells(plan)}
     current = _current_fingerprints(found, plans)
@@ -63,25 +64,11 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
             f"there is no finished result in {root}{planned_note}",
             "run pai-bench sweep first, or name the folder with --results, or a table with --from",
         )
-    return Collection(rows, pd.DataFrame(missing, columns=[*CELL, "state"]), stale, damaged)
+    return Collection(rows, pd.DataFrame(missing, columns=[*CELL, "state"]), stale, held.damaged)
 
 
 _EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]
 _EXTRA += ["finished_at", "path"]
-
-
-def _read_all(paths: Iterable[Path]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    rows, damaged = [], []
-    for path in paths:
-        try:
-            row = results.read_plain(path)
-        except FileNotFoundError:
-            continue  # replaced or set aside while we read
-        except PaiBenchError as error:
-            damaged.append(error.cause)
-        else:
-            rows.append({"source": OURS, **row, "path": str(path)})
-    return rows, tuple(damaged)
 
 
 def _cells(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -72,6 +72,11 @@ def result_paths(root: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
+def index_path(root: Path) -> Path:
+    """Where the columns of all results are kept, to be read at once."""
+    return root / "state" / "index.jsonl"
+
+
 def claims_folder(root: Path) -> Path:
     """Where it is noted who works on which cell."""
     return root / "state" / "claims"

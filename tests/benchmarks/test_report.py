@@ -14,9 +14,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 
-from pai_bench import results
+from pai_bench import index, results
 from pai_bench.analysis.command import run
-from pai_bench.analysis.frame import collect
+from pai_bench.analysis.frame import Collection, collect
 from pai_bench.results import Epoch, Layer
 from tests.benchmarks.conftest import Compare
 from tests.unit.test_results import result
@@ -53,8 +53,20 @@ def plain_reading(root: Path) -> pd.DataFrame:
 
 def test_reading_ten_thousand_results(compare: Compare, folder: Callable[[int], Path]) -> None:
     root = folder(10_000)
-    collection = compare(lambda: collect(root), lambda: plain_reading(root), "of json_normalize", rounds=3)
+
+    def anew() -> Collection:
+        results.index_path(root).unlink(missing_ok=True)
+        return collect(root)
+
+    collection = compare(anew, lambda: plain_reading(root), "of json_normalize", rounds=3)
     assert len(collection.rows) == len(plain_reading(root))
+
+
+def test_reading_ten_thousand_results_again(compare: Compare, folder: Callable[[int], Path]) -> None:
+    root = folder(10_000)
+    before = index.read(root)
+    rows = compare(lambda: index.read(root).rows, lambda: plain_reading(root), "of json_normalize", rounds=3)
+    assert rows == before.rows
 
 
 def test_report_on_a_thousand_results(benchmark: BenchmarkFixture, folder: Callable[[int], Path]) -> None:

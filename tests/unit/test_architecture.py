@@ -23,6 +23,7 @@ ALLOWED = {
     "mask_files": BASE,
     "recipes": BASE,
     "results": {*BASE, "mask_files"},
+    "index": {"atomic", "errors", "results"},
     "seeds": set(),
     "provenance": set(),
     "data_files": {"atomic", "catalogue", "errors"},
@@ -65,7 +66,7 @@ ALLOWED = {
         "watch",
         "checkpoints",
     },
-    "analysis": {*BASE, "recipes", "results"},
+    "analysis": {*BASE, "index", "recipes", "results"},
     "methods": {"allocation", "derivatives", "errors", "registry", "scoring"},
     "doctor": {*BASE, "data_files", "provenance", "results", "sweep"},
     "cli": {"analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
@@ -100,7 +101,7 @@ def test_imports_go_down_only(room: str, path: Path) -> None:
 
 @pytest.mark.parametrize(("room", "path"), sources(), ids=lambda value: str(value))
 def test_rooms_without_torch_do_not_import_it(room: str, path: Path) -> None:
-    if room in {"cells", "recipes", "results", "analysis", "cli", "errors", "atomic", "data_files"}:
+    if room in {"cells", "recipes", "results", "index", "analysis", "cli", "errors", "atomic", "data_files"}:
         assert not {name for name in imported(path) if name.split(".")[0] in ("torch", "torchvision")}
 
 
@@ -118,6 +119,7 @@ def test_a_method_is_one_small_file_without_a_library_name(path: Path) -> None:
         "pai_bench.cells",
         "pai_bench.recipes",
         "pai_bench.results",
+        "pai_bench.index",
         "pai_bench.data_files",
         "pai_bench.analysis.command",
         "pai_bench.sweep.claims",

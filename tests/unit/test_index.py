@@ -1,0 +1,118 @@
+"""The index says what the files say, whatever has become of it, and reads only those that have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pai_bench import index, results
+from tests.unit.test_results import result
+
+COUNT = index.WORTH_WRITING + 5
+
+
+def put(root: Path, seed: int, **changes: Any) -> Path:
+    return results.write(root, result(seed=seed, **changes), {}, redo=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for seed in range(COUNT):
+        put(tmp_path, seed, method=("snip", "prospr:lr=0.1")[seed % 2], accuracy=None if seed == 3 else seed / 100)
+    return tmp_path
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are parsed from now on."""
+    places: list[Path] = []
+    true = results.read_plain
+
+    def read_plain(place: Path) -> dict[str, Any]:
+        places.append(place)
+        return true(place)
+
+    monkeypatch.setattr(results, "read_plain", read_plain)
+    return places
+
+
+def from_files(root: Path) -> list[dict[str, Any]]:
+    rows = []
+    for place in results.result_paths(root):
+        plain = results.read_plain(place)
+        row = {key: plain[key] for key in index.COLUMNS}
+        rows.append({**row, "device": plain["provenance"].get("device"), "path": str(place)})
+    return rows
+
+
+def test_rows_are_what_the_files_hold(root: Path, parsed: list[Path]) -> None:
+    expected = from_files(root)
+    assert list(index.read(root).rows) == expected
+    parsed.clear()
+    assert list(index.read(root).rows) == expected
+    assert not parsed
+
+
+def test_only_what_has_changed_is_read_again(root: Path, parsed: list[Path]) -> None:
+    index.read(root)
+    parsed.clear()
+    changed = put(root, 1, method="prospr:lr=0.1", accuracy=0.9)
+    new = put(root, 1000)
+    put(root, 2, method="snip").unlink()
+    rows = index.read(root).rows
+    assert set(parsed) == {changed, new}
+    assert list(rows) == from_files(root)
+    assert len(rows) == COUNT
+
+
+def test_a_damaged_file_is_named_every_time_and_mended_once(root: Path) -> None:
+    place = put(root, 0, method="snip")
+    whole = place.read_bytes()
+    place.write_bytes(whole[:100])
+    for _ in range(2):
+        found = index.read(root)
+        assert len(found.rows) == COUNT - 1 and str(place) in found.damaged[0]
+    place.write_bytes(whole)
+    assert len(index.read(root).rows) == COUNT and not index.read(root).damaged
+
+
+def overwrite(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    return lambda place: (place.write_bytes(change(place.read_bytes())), None)[1]
+
+
+def folder_instead(place: Path) -> None:
+    place.unlink()
+    place.mkdir()
+
+
+def not_writable(place: Path) -> None:
+    place.unlink()
+    place.parent.rmdir()
+    place.parent.write_text("a file where a folder should be")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        overwrite(lambda text: b""),
+        overwrite(lambda text: text[:-10]),
+        overwrite(lambda text: text.replace(b"0.04", b"0.05")),
+        overwrite(lambda text: text.replace(b'"chance"', b'"luck"')),
+        overwrite(lambda text: b"\xff\xfe not an index\n[]"),
+        folder_instead,
+        not_writable,
+    ],
+)
+def test_a_bad_index_is_made_anew_or_done_without(root: Path, spoil: Callable[[Path], None]) -> None:
+    expected = list(index.read(root).rows)
+    spoil(results.index_path(root))
+    for _ in range(2):
+        assert list(index.read(root).rows) == expected
+
+
+def test_an_empty_folder_has_no_rows_and_gets_no_index(tmp_path: Path) -> None:
+    assert index.read(tmp_path) == index.Index((), ())
+    assert not list(tmp_path.iterdir())
