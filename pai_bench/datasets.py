@@ -63,19 +63,18 @@ def load(
     root: Path | None = None,
     device: torch.device | str = "cpu",
     data: Data | None = None,
-    expected: str | None = None,
 ) -> Dataset | Streamed:
     """The data set `name`, read from below `root` (see `data_root`) and split as a recipe's `data` says.
 
-    `expected` is the origin that was planned. With data.split == "validation" the test set is not even read.
+    With data.split == "validation" the test set is not even read.
 
-    Raises: PaiBenchError for an unknown name, or files that are missing, damaged, or not those that were planned.
+    Raises: PaiBenchError for an unknown name, or files that are missing, damaged, or not the original.
     """
     device = torch.device(device)
     if data_files.source(name).streamed:
-        return Streamed.load(name, root, device, data, expected)
+        return Streamed.load(name, root, device, data)
     validation = data is not None and data.split == "validation"
-    loaded = data_files.load(name, root, test=not validation, expected=expected)
+    loaded = data_files.load(name, root, test=not validation)
     train_x, train_y = loaded.train
     kept, held_out = split(name, train_y, data)
     test_x, test_y = loaded.test if loaded.test is not None else (train_x[held_out], train_y[held_out])

@@ -99,7 +99,7 @@ class Laboratory:
         key = name, data.split, data.validation_size, data.split_seed, data.train_fraction
         if self._dataset is None or self._dataset[0] != key:
             self._dataset = None  # room for the next one
-            loaded = datasets.load(name, self._data_root, self.device, data, self._data_origins.get(name))
+            loaded = datasets.load(name, self._data_root, self.device, data)
             self._dataset = key, loaded
         return self._dataset[1]
 

@@ -231,14 +231,12 @@ class Streamed:
     device: torch.device
 
     @classmethod
-    def load(
-        cls, name: str, root: Path | None, device: torch.device, data: Data | None, expected: str | None
-    ) -> Streamed:
+    def load(cls, name: str, root: Path | None, device: torch.device, data: Data | None) -> Streamed:
         """The data set, split as a recipe says.
 
         Raises: PaiBenchError as `datasets.load`.
         """
-        folder, listing, origin = data_files.listing(name, root, expected=expected)
+        folder, listing, origin = data_files.listing(name, root)
         facts = data_files.info(name)
         train = _pictures(folder, listing.train, facts.size)
         kept, held_out = split(name, train.labels, data)

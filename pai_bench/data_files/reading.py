@@ -18,7 +18,7 @@ from pai_bench.errors import PaiBenchError
 
 
 class DataChanged(PaiBenchError):
-    """The files are not those that the sweep was planned with."""
+    """The files are not those that they were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +65,11 @@ def _passed(found: Check) -> Check:
     return found
 
 
-def load(name: str, root: Path | None = None, *, test: bool = True, expected: str | None = None) -> Loaded:
-    """Read a data set, without its test part when that is not wanted. `expected` is the origin that was planned.
+def load(name: str, root: Path | None = None, *, test: bool = True) -> Loaded:
+    """Read a data set, without its test part when that is not wanted.
 
     Raises: PaiBenchError when a file is missing, refused, cut short or holds other numbers of images; DataChanged when
-        the origin is not the expected one, or changes while files are read.
+        files change while they are read.
     """
     found = source(name)
     where = data_root(root) / found.folder
@@ -85,34 +85,26 @@ def load(name: str, root: Path | None = None, *, test: bool = True, expected: st
         train = found.read(where, "train")
         tested = found.read(where, "test") if test else None
         if (now := check(name, root).origin) != origin:
-            raise _changed(name, origin, now)
-    if expected is not None and origin != expected:
-        raise _changed(name, expected, origin)
+            raise DataChanged(
+                f"data set {name} changed while it was read: it was {origin}, now {now}",
+                f"let nobody write to it, and see pai-bench data check {name}",
+            )
     _check_arrays(name, "training", train, found.info.train, found.info, where)
     if tested is not None:
         _check_arrays(name, "test", tested, found.info.test, found.info, where)
     return Loaded(train, tested, origin, content_hash([*train, *(tested or ())]))
 
 
-def listing(name: str, root: Path | None = None, *, expected: str | None = None) -> tuple[Path, Listing, str]:
+def listing(name: str, root: Path | None = None) -> tuple[Path, Listing, str]:
     """The folder of a data set whose pictures are streamed, the pictures in it, and its origin.
 
-    Raises: PaiBenchError and DataChanged as `load`.
+    Raises: PaiBenchError when it is missing or refused.
     """
     found = source(name)
     origin = _passed(check(name, root)).origin
-    if expected is not None and origin != expected:
-        raise _changed(name, expected, origin)
     assert found.list_tree is not None, "what is streamed has a list"
     folder = data_root(root) / found.folder / found.tree
     return folder, found.list_tree(folder), origin
-
-
-def _changed(name: str, expected: str, now: str) -> DataChanged:
-    return DataChanged(
-        f"data set {name} changed since the plan: it was {expected}, now {now}",
-        f"see pai-bench data check {name}; results of two copies do not mix: put the first one back, or plan again",
-    )
 
 
 def _built(name: str, root: Path | None) -> Arrays:

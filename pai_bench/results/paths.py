@@ -132,6 +132,11 @@ def given_masks_path(root: Path, name: str) -> Path:
     return root / "state" / "masks" / f"{name}.npz"
 
 
+def data_copy_path(root: Path, dataset: str) -> Path:
+    """Where it is noted which copy of a data set the results are of."""
+    return root / "state" / "data" / f"{dataset}.json"
+
+
 def sweeps_folder(root: Path) -> Path:
     """Where each sweep that was submitted has a folder of its own."""
     return root / "state" / "sweeps"

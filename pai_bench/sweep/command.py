@@ -86,7 +86,7 @@ def run(options: Options, messages: Console) -> int:
     root = results.resolve_root(options.results)
     asked = planning.with_masks(request(options))
     runs = planning.expand(asked)
-    planning.check(runs, options.data_dir)
+    planning.check(runs, options.data_dir, root, forget=not options.dry_run)
     if not options.dry_run:
         check_writable(root, "--results")
     plan = planning.make(

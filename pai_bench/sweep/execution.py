@@ -20,6 +20,7 @@ from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.results import DamagedResult, Epoch
+from pai_bench.sweep import copies
 from pai_bench.sweep.cell_log import CellLog
 from pai_bench.sweep.claims import Address, Claim, Owner, take
 from pai_bench.watch import Watch
@@ -132,6 +133,9 @@ class _Attempt:
         if self._stop.requested:
             checkpoints.request_stop()
         try:
+            watch.phase("loading")
+            origin = laboratory.dataset(self._run).origin
+            self.patiently(lambda: copies.settle(self._root, self._run.cell.dataset, origin), watch)
             outcome = laboratory.run(self._run, watch, checkpoints)
             delivery = self.patiently(
                 lambda: results.deliver(self._root, outcome.result, outcome.masks, owner=self._owner.id, redo=redo),

@@ -21,6 +21,7 @@ from pai_bench.experiment import Laboratory, Run
 from pai_bench.pruning import Pruner
 from pai_bench.recipes import Settings
 from pai_bench.scoring import prunable
+from pai_bench.sweep import copies
 from pai_bench.sweep.claims import survey
 
 
@@ -140,13 +141,16 @@ def _canonical(text: str) -> str:
     return str(MethodSpec(spec.name, given))
 
 
-def check(runs: Sequence[Run], data_root: Path | None) -> None:
+def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None, *, forget: bool = False) -> None:
     """See to it that data are there, models can be built and pruned, and strangers' methods return usable scores.
+
+    With a results folder `root`, also that its results are of the same copies of the data (see `copies.check`).
 
     Raises: PaiBenchError for the first that fails; no job has been started then.
     """
-    for dataset in dict.fromkeys(run.cell.dataset for run in runs):
-        datasets.require(dataset, data_root)
+    origins = {name: datasets.require(name, data_root) for name in dict.fromkeys(run.cell.dataset for run in runs)}
+    if root is not None:
+        copies.check(root, origins, forget=forget)
     for scheme in {run.recipe.init.scheme for run in runs}:
         if scheme not in models.schemes():
             raise unknown("initialisation scheme", scheme, models.schemes())

@@ -11,6 +11,7 @@ import pytest
 
 from pai_bench.cli import main
 from pai_bench.data_files import sources
+from tests.cli import program
 
 PLUGIN = '''
 import numpy as np
@@ -99,3 +100,23 @@ def test_what_cannot_be_fetched_is_two_lines(
     mirror = f"file://{folder / 'origin'}"
     assert data(capsys, monkeypatch, "fetch", "bins", "--mirror", mirror)[0] == 0
     assert sorted(path.name for path in (folder / "data/bins").iterdir()) == ["test.bin", "train.bin"]
+
+
+def test_a_strangers_data_set_is_swept_and_its_results_know_their_copy(folder: Path) -> None:
+    recipe = folder / "mine.toml"
+    recipe.write_text(program.FAST.replace("EPOCHS", "1").replace("datasets.digits", "datasets.blobs"))
+    command = ("sweep", "--plugin", "mine.py", "--datasets", "blobs", "--models", "conv8", "--recipes", "mine.toml")
+    command += ("--methods", "snip", "--sparsities", "0.9", "--seeds", "0", "--workers", "1")
+    command += ("--set", "data.split=test,validation")
+    done = program.pai_bench(folder, *command)
+    assert done.returncode == 0, done.stderr
+    found = program.results(folder / "results")
+    assert len(found) == 4 and len({result["recipe"] for result in found.values()}) == 2
+    (origin,) = {result["provenance"]["data_origin"] for result in found.values()}
+    assert origin.startswith("plug-in:")
+    # The hash is of what was read, which on the validation split is the training set alone.
+    assert len({result["provenance"]["data_hash"] for result in found.values()}) == 2
+    plugin = folder / "mine.py"
+    plugin.write_text(plugin.read_text().replace("default_rng(0)", "default_rng(1)"))
+    refused = program.pai_bench(folder, *command, "--redo")
+    assert refused.returncode == 2 and "data set blobs changed since the plan" in refused.stderr

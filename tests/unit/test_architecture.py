@@ -53,6 +53,7 @@ ALLOWED = {
     },
     "sweep": {
         *BASE,
+        "data_files",
         "datasets",
         "mask_files",
         "measures",
