@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,27 @@ def test_batches(
     return evaluation_batches(dataset.test_x, dataset.test_y, batch_size, mean, std)
 
 
+class ScoringBatches:
+    """Batches of training images that are made only when they are read."""
+
+    def __init__(
+        self, dataset: Dataset | Streamed, chosen: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        self._dataset = dataset
+        self._chosen = chosen
+        self._mean = mean
+        self._std = std
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self._dataset.batch(chosen, self._mean, self._std) for chosen in self._chosen)
+
+
 def scoring_batches(
     dataset: Dataset | Streamed, batch_size: int, count: int, seed: int, mean: Sequence[float], std: Sequence[float]
-) -> list[Batch]:
+) -> ScoringBatches:
     """`count` batches of training images for scoring: not augmented, classes balanced, shuffled; decided by the seed.
 
     In every batch, and over all of them, the numbers of images of two classes differ by at most one. No image comes
@@ -136,4 +154,4 @@ def scoring_batches(
         if drawn:
             index[places] = torch.cat(drawn)[: len(places)]
     shuffled = [chosen[torch.randperm(batch_size, generator=draws)] for chosen in index.view(count, batch_size)]
-    return [dataset.batch(chosen, mean, std) for chosen in shuffled]
+    return ScoringBatches(dataset, shuffled, mean, std)

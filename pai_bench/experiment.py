@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,18 +110,22 @@ class Laboratory:
         models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, "init"))
         return network.to(self.device)
 
-    def scoring_batches(self, run: Run, scorer: Scorer) -> list[tuple[Tensor, Tensor]]:
-        """The recipe's scoring batches, or as many as the method says it needs."""
+    def scoring_batches(self, run: Run, scorer: Scorer) -> Iterable[tuple[Tensor, Tensor]]:
+        """The recipe's scoring batches (for each round, where they are fresh), or as many as the method needs."""
         settings = run.recipe.scoring
         needed = getattr(scorer, "batches_needed", None)
-        return datasets.scoring_batches(
+        fresh = getattr(scorer, "fresh", False)
+        rounds = int(getattr(scorer, "rounds", 1)) if fresh else 1
+        batches = datasets.scoring_batches(
             self.dataset(run),
             settings.batch_size,
-            needed() if needed else settings.batches,
+            needed() if needed else settings.batches * rounds,
             derive_seed(run.cell.seed, "scoring"),
             run.recipe.data.mean,
             run.recipe.data.std,
         )
+        # What is read once, a round's share at a time, need never lie in memory as a whole.
+        return batches if fresh else list(batches)
 
     def masks(self, run: Run, network: nn.Module, watch: Watch) -> tuple[dict[str, Tensor], Cost]:
         """The masks of a run and what scoring cost (all of it, also where scores are shared)."""

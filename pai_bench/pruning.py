@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ class Pruner:
         self._initialise = initialise or reset_parameters
         self.size = sum(weight.numel() for weight in self._weights.values())
 
-    def _problem(self, masks: Mapping[str, Tensor], density: float, kept: int) -> Problem:
+    def _problem(self, masks: Mapping[str, Tensor], density: float, kept: int, stream: Batches) -> Problem:
         self._model.load_state_dict(self._state)
         self._model.train()
         with torch.no_grad():
@@ -113,7 +113,7 @@ class Pruner:
             density=density,
             kept=kept,
             generator=self._generator,
-            stream=self._stream,
+            stream=stream,
             initialise=self._initialise,
         )
 
@@ -128,10 +128,14 @@ class Pruner:
         density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
         kept = kept_count(sparsity, self.size) if rounds == 1 else round(density * self.size)
         with _undisturbed(self._seed):
-            return self._scores(self._problem(full, density, kept))
+            return self._scores(self._problem(full, density, kept, next(self._streams(rounds))))
 
     def _rounds(self) -> tuple[int, str]:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
+
+    def _streams(self, rounds: int) -> Iterator[Batches]:
+        """The batches of each round: the same ones in all, or new ones where the method wants them fresh."""
+        return self._stream.dealt(rounds) if getattr(self._scorer, "fresh", False) else itertools.repeat(self._stream)
 
     def masks(self, sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
         """Bool masks by name after all rounds; exactly round(density x N) weights are kept (all by `dense`).
@@ -144,10 +148,11 @@ class Pruner:
         rounds, schedule = self._rounds()
         densities = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)
         target = kept_count(sparsity, self.size)
+        streams = self._streams(rounds)
         with _undisturbed(self._seed):
             for position, density in enumerate(densities, start=1):
                 kept = target if position == rounds else max(target, round(density * self.size))
-                problem = self._problem(masks, density, kept)
+                problem = self._problem(masks, density, kept, next(streams))
                 scores = self._scores(problem)
                 quotas = self._scorer.quotas(problem) if hasattr(self._scorer, "quotas") else None
                 revives = bool(getattr(self._scorer, "revives", False))
@@ -186,7 +191,7 @@ def to_masks(
     flat = torch.cat([scores[key].flatten() for key in masks])
     alive = torch.cat([masks[key].flatten() for key in masks])
     chosen = select(flat, torch.ones_like(alive) if revives else alive, density, kept)
-    parts = torch.tensor_split(chosen, list(accumulate(mask.numel() for mask in masks.values()))[:-1])
+    parts = torch.tensor_split(chosen, list(itertools.accumulate(mask.numel() for mask in masks.values()))[:-1])
     return {key: part.view_as(mask) for (key, mask), part in zip(masks.items(), parts, strict=True)}
 
 

@@ -6,7 +6,7 @@ This is the only module of the harness that the author of a method needs to read
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +36,8 @@ class Scorer(Protocol):
     A method with outer pruning rounds has an integer field `rounds`, and may have `schedule`
     ("exponential" or "linear"); one that decides how many weights each layer keeps has a method
     `quotas(problem) -> dict[str, int]`; one that needs a number of batches of its own has
-    `batches_needed() -> int`.
+    `batches_needed() -> int`. Two facts may stand in the class: `fresh = True`, every round gets new batches, and
+    `revives = True`, a pruned weight may come back in a later round.
     """
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
@@ -102,7 +103,7 @@ class Batches:
             yield self._cast(self._drawn[position])
             position += 1
         if not self._drawn:
-            raise PaiBenchError("the scoring data hold no batch", "pass a non-empty re-iterable of (x, y) batches")
+            raise _empty()
 
     def fresh(self) -> Iterator[Batch]:
         """Batches not seen before: the rest of the stream, which starts anew at its end."""
@@ -111,8 +112,22 @@ class Batches:
                 batch = self._next()
             except StopIteration:
                 self._stream = iter(self._source)
-                batch = self._next()
+                try:
+                    batch = self._next()
+                except StopIteration:
+                    raise _empty() from None
             yield self._cast(batch)
+
+    def dealt(self, rounds: int) -> Iterator[Batches]:
+        """The batches of each round, without end: all of them are dealt out, and when too few they take turns."""
+        size = max(1, len(self._source) // rounds) if isinstance(self._source, Sized) else 1
+        stream = Batches(self._source, self._device, self._dtype).fresh()
+        while True:
+            yield Batches(list(itertools.islice(stream, size)), self._device, self._dtype, self.tick)
+
+
+def _empty() -> PaiBenchError:
+    return PaiBenchError("the scoring data hold no batch", "pass a non-empty re-iterable of (x, y) batches")
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ def method(case: Case, name: str) -> tuple[str, dict[str, object]]:
             "new_batches": hyper["new_data_in_inner"],
             "detach_first_buffer": True,
         }
+    if name.startswith(("itersnip", "force")):
+        schedule = {"exp": "exponential", "linear": "linear"}[hyper["mode"]]
+        method = "force" if name.startswith("force") else "iterative-snip"
+        return method, {"rounds": hyper["num_steps"], "schedule": schedule}
     if "snip" in name:
         return "snip", {"bn": bn}
     if "grasp" in name:
@@ -91,7 +95,8 @@ def released_rule(name: str):
         n = scores.numel()
         if name.startswith("prospr"):
             return keep_exactly(scores, candidates, density, int(np.ceil(n * density)))
-        if name.startswith("snip_milad"):
+        if name.startswith(("snip_milad", "itersnip", "force")):
+            scores = torch.where(candidates, scores, scores.min())
             return scores >= torch.topk(scores, int(n * density)).values[-1]
         if name.startswith("grasp_official"):
             return scores >= torch.topk(scores, int(n * (1 - density)), largest=False).values[-1]
@@ -121,7 +126,7 @@ def released_scale(name: str, case: Case, scores: Tensor) -> Tensor:
         scores = scores * len(case.batches) ** 2
         scores = scores / (scores.sum().abs() + 1e-10)
         return -scores if name.startswith("grasp_official") else scores
-    if "snip" in name:
+    if "snip" in name and not name.startswith("itersnip"):
         return scores / scores.sum()
     return scores
 
@@ -157,7 +162,11 @@ def test_masks_are_the_authors(name: str, sparsity: float) -> None:
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize("name", [name for name in NAMES if "_it100" not in name and "official_tf" not in name])
+# Over many rounds a weight more in one of them changes all that follows: iterative SNIP and FORCE are left out.
+@pytest.mark.parametrize(
+    "name",
+    [n for n in NAMES if "_it100" not in n and "official_tf" not in n and not n.startswith(("itersnip", "force"))],
+)
 def test_our_count_differs_by_two_weights_at_most(name: str, sparsity: float) -> None:
     case = read(name)
     exact = f"mask64@{sparsity}/{case.layers[0]}" in case.arrays

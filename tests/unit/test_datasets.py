@@ -112,7 +112,7 @@ def test_scoring_batches_are_balanced_and_decided_by_the_seed() -> None:
     pictures = torch.cat([x for x, _ in batches]).flatten(1)
     assert len(torch.unique(pictures, dim=0)) == 100
     other = datasets.scoring_batches(data, 25, 4, 8, (0.3,), (0.4,))
-    assert not torch.equal(other[0][0], batches[0][0])
+    assert not torch.equal(next(iter(other))[0], next(iter(batches))[0])
     # The images are training images as they are: normalised, not augmented.
     train = set(map(tuple, datasets.normalise(data.train_x, (0.3,), (0.4,)).flatten(1).tolist()))
     assert set(map(tuple, pictures.tolist())) <= train

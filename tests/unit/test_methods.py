@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 import pai_bench
 from pai_bench import registry
 from pai_bench.allocation import apportion, erdos_renyi_kernel
+from pai_bench.pruning import Pruner, keep_exactly
 
 from .nets import batches, flat, tiny
 
@@ -30,6 +32,28 @@ def test_prospr_without_inner_steps_is_snip() -> None:
     model, data = tiny(), batches(1)
     prospr = pai_bench.score(model, data, "prospr", steps=0)
     assert relative(flat(prospr), flat(pai_bench.score(model, data, "snip"))) < 1e-12
+
+
+@pytest.mark.parametrize("method", ["iterative-snip", "force"])
+def test_one_round_is_snip(method: str) -> None:
+    model, data = tiny(), batches(1)
+    once = pai_bench.prune(model, data, method, sparsity=0.9, rounds=1)
+    assert torch.equal(flat(once), flat(pai_bench.prune(model, data, "snip", sparsity=0.9)))
+
+
+@pytest.mark.parametrize(("method", "revives"), [("iterative-snip", False), ("force", True)])
+def test_force_alone_lets_pruned_weights_come_back(method: str, revives: bool) -> None:
+    rounds: list[torch.Tensor] = []
+
+    def select(scores: torch.Tensor, candidates: torch.Tensor, density: float, count: int) -> torch.Tensor:
+        rounds.append(keep_exactly(scores, candidates, density, count))
+        return rounds[-1]
+
+    task = Pruner(tiny(), batches(10), registry.get(method, {"rounds": 10}), name=method)
+    task.masks(0.9, select)
+    returned = [int((later & ~earlier).sum()) for earlier, later in pairwise(rounds)]
+    assert any(returned) == revives
+    assert [int(kept.sum()) for kept in rounds] == [round(task.size * 0.1 ** (t / 10)) for t in range(1, 11)]
 
 
 def test_prospr_with_one_detached_step_is_first_order() -> None:

@@ -234,3 +234,36 @@ def test_what_cannot_be_pruned_is_said() -> None:
         registry.get("prospr", {"steps": "three"})
     with pytest.raises(pai_bench.PaiBenchError, match=r"0\.9"):
         pai_bench.prune(tiny(), batches(), "snip", sparsity=90)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Notes the first number of every batch that it reads."""
+
+    seen: list[list[float]]
+    rounds: int = 3
+    fresh: bool = True
+
+    def __call__(self, problem: Problem) -> dict[str, Tensor]:
+        self.seen.append([x.flatten()[0].item() for x, _ in problem.batches()])
+        assert [x.flatten()[0].item() for x, _ in problem.batches()] == self.seen[-1]
+        return dict(problem.weights)
+
+
+@pytest.mark.parametrize(
+    ("count", "fresh", "expected"),
+    [
+        (7, True, [[0, 1], [2, 3], [4, 5]]),
+        (2, True, [[0], [1], [0]]),
+        (2, False, [[0, 1], [0, 1], [0, 1]]),
+    ],
+)
+def test_rounds_get_fresh_batches_where_the_method_wants_them(
+    count: int, fresh: bool, expected: list[list[float]]
+) -> None:
+    data = [(torch.full((2, 3, 6, 6), float(i)), torch.zeros(2, dtype=torch.long)) for i in range(count)]
+    reader = Reader([], fresh=fresh)
+    Pruner(tiny(), data, reader, name="reader").masks(0.5)
+    assert reader.seen == expected
+    with pytest.raises(pai_bench.PaiBenchError, match="hold no batch"):
+        Pruner(tiny(), [], reader, name="reader").masks(0.5)

@@ -1,0 +1,32 @@
+"""FORCE: foresight connection sensitivity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from pai_bench.registry import register
+from pai_bench.scoring import Problem
+
+
+@register("force")
+@dataclass(frozen=True)
+class FORCE:
+    """|w g|, w the dense weight and g the gradient in the pruned network: what was pruned may come back.
+
+    De Jorge et al. 2021 (arXiv 2006.09081), eq. 6 and algorithm 1, with new batches in every round; 60 rounds are the
+    example of the authors' code, whose default is 10. Differs from that code in the loss (cross entropy, as in the
+    paper; the code takes minus the mean target logit) and in keeping the exact count: where fewer scores than that
+    are not zero, the code silently returns the dense network. `schedule`: "exponential" or "linear".
+    """
+
+    rounds: int = 60
+    schedule: str = "exponential"
+    fresh: ClassVar[bool] = True
+    revives: ClassVar[bool] = True
+
+    def __call__(self, problem: Problem) -> dict[str, Tensor]:
+        gradients = problem.gradient()
+        return {name: (w * gradients[name]).abs() for name, w in problem.dense_weights.items()}
