@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pai_bench import __version__
-from pai_bench.cli import data
+from pai_bench.cli import config, data
 from pai_bench.cli.cell import prune, train
 from pai_bench.cli.doctor import doctor
 from pai_bench.cli.listing import list_
@@ -51,6 +51,7 @@ app.command()(doctor)
 app.command()(prune)
 app.command()(train)
 app.command("list")(list_)
+app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 
 

@@ -174,6 +174,30 @@ def recipe_settings(context: typer.Context) -> tuple[str, ...]:
     return tuple(_nearest(layers[False], layers[True]))
 
 
+def source(context: typer.Context, parameter: Any) -> str:
+    """Where the value of an option is from, in words."""
+    kind = context.get_parameter_source(parameter.name)
+    if kind is None or kind.name == "DEFAULT":
+        return "default"
+    if kind.name == "ENVIRONMENT":
+        return f"environment variable {parameter.envvar}"
+    return _file(context, parameter.name) if kind.name == "DEFAULT_MAP" else "command line"
+
+
+def setting_source(context: typer.Context, key: str) -> str:
+    """Where a value of the recipe is set, in words."""
+    for name, keys in (("set_", map(_key, context.params.get("set_") or ())), ("split", ("data.split",))):
+        if context.params.get(name) is not None and key in keys and not _from_file(context, name):
+            parameter = next(p for p in context.command.params if p.name == name)
+            return f"{parameter.opts[0]}, {source(context, parameter)}"
+    return f"[set] of {_file(context, f'set_ {key}', 'split')}"
+
+
+def _file(context: typer.Context, *names: str) -> str:
+    path = next(context.meta[ORIGINS][name] for name in names if name in context.meta[ORIGINS])
+    return f"{path} (user's profile)" if path == profile_path() else str(path)
+
+
 Config = Annotated[
     Path | None,
     typer.Option("--config", "-c", callback=_config, is_eager=True, help="TOML file with options as keys."),

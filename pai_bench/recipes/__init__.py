@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pai_bench.recipes.choice import Choice, Choices, choose
+from pai_bench.recipes.overrides import SOURCE as SET_BY_USER
 from pai_bench.recipes.overrides import Settings, parse_settings, variants
 from pai_bench.recipes.reading import defaults, load, names
 from pai_bench.recipes.schema import DTYPES, SCHEDULES, Data, Defaults, Init, Recipe, Scoring, Train
@@ -23,6 +24,7 @@ from pai_bench.recipes.schema import DTYPES, SCHEDULES, Data, Defaults, Init, Re
 __all__ = [
     "DTYPES",
     "SCHEDULES",
+    "SET_BY_USER",
     "Choice",
     "Choices",
     "Data",

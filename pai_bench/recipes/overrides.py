@@ -13,6 +13,7 @@ from pai_bench.recipes.reading import KINDS, checked_value
 from pai_bench.recipes.schema import TABLES, Recipe, check
 
 SOURCE = "--set"
+"""What stands as the source of a value that a user has set."""
 MAX_NAME = 120
 """Characters of a recipe's name, which is a part of a file name; with more, a hash stands for the values."""
 

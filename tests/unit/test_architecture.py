@@ -70,7 +70,7 @@ ALLOWED = {
     "analysis": {*BASE, "index", "recipes", "results"},
     "methods": {"allocation", "derivatives", "errors", "registry", "scoring"},
     "doctor": {*BASE, "data_files", "provenance", "results", "sweep"},
-    "cli": {"analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
+    "cli": {"cells", "recipes", "analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
     "__init__": {"errors", "masking", "pruning", "registry"},
     "__main__": {"cli"},
 }

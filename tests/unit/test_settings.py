@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from pai_bench import recipes
 from pai_bench.cells import split_specs
 from pai_bench.cli import app
 from pai_bench.cli.settings import nearest_sparsities, recipe_settings
@@ -84,6 +86,39 @@ def test_the_nearest_way_to_give_sparsities_counts(parse: Any) -> None:
     names = ("sparsities", "densities", "compressions")
     values = nearest_sparsities(context, {name: context.params[name] for name in names})
     assert values == {"sparsities": None, "densities": "0.3", "compressions": None}
+
+
+def test_config_show_names_the_source_of_every_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("PAI_BENCH_MODELS", "conv8")
+    profile, file = tmp_path / "pai-bench" / "config.toml", tmp_path / "paper.toml"
+    profile.parent.mkdir()
+    profile.write_text("densities = 0.1\n[set]\ntrain.gamma = 0.5\ntrain.lr = 0.3")
+    file.write_text('datasets = "digits"\nsparsities = [0.5, 0.9]\n[set]\ntrain.lr = 0.05')
+    typed = ["-c", str(file), "--methods", "snip", "--set", "train.epochs=20", "--set", "train.momentum=0.9"]
+    app(["config", "show", *typed, "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["profile"] == str(profile) and found["profile_read"]
+    options = {key: (entry["value"], entry["source"]) for key, entry in found["options"].items()}
+    assert options["methods"] == ("snip", "command line")
+    assert options["models"] == ("conv8", "environment variable PAI_BENCH_MODELS")
+    assert options["datasets"] == ("digits", str(file)) and options["sparsities"] == ("0.5,0.9", str(file))
+    assert options["results"] == ("(results)", "default") and "densities" not in options
+    (chosen,) = found["recipes"]
+    assert chosen["recipe"] == "quick+train.epochs=20+train.gamma=0.5+train.lr=0.05"
+    values = {key: (entry["value"], entry["source"]) for key, entry in chosen["values"].items()}
+    own = recipes.load("quick", "digits", "conv8")
+    assert values.keys() == {"seeds", *(f"{table}.{key}" for table, keys in own.values().items() for key in keys)}
+    assert values["train.epochs"] == (20, "--set, command line")
+    assert values["train.lr"] == (0.05, f"[set] of {file}")
+    assert values["train.gamma"] == (0.5, f"[set] of {profile} (user's profile)")
+    assert values["train.momentum"] == (0.9, dict(own.sources)["train.momentum"])
+    assert values["seeds"] == ([0, 1, 2], "default of data set digits")
+    app(["config", "show", *typed], standalone_mode=False)
+    shown = capsys.readouterr()
+    assert "train.nesterov" in shown.out and "as SynFlow" in shown.out and "config.toml (read)" in shown.err
 
 
 @pytest.mark.parametrize(
