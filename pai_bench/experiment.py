@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pai_bench import datasets, models, provenance, registry, training
+from pai_bench import datasets, models, precision, provenance, registry, training
 from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.masking import MaskedGradients
@@ -25,6 +25,9 @@ from pai_bench.scoring import Scorer
 from pai_bench.seeds import derive_seed
 from pai_bench.training import train
 from pai_bench.watch import Watch
+
+OVERLAP_SECONDS = 60.0
+"""What it may cost to see how far float32 masks are from float64's."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Laboratory:
 
     def forget(self) -> None:
         """Drop what is kept for the next cell, for the sake of its memory."""
-        self._dataset = self._scored = None
+        self._dataset = None
 
     @staticmethod
     def shares_scores(scorer: Scorer) -> bool:
@@ -158,6 +161,26 @@ class Laboratory:
         tensors, cost = self._scores.get(repr(follows), compute, self.device)
         return masks_at(tensors, cell.sparsity) if shared else tensors, cost
 
+    def float64_overlap(
+        self, run: Run, network: nn.Module, masks: dict[str, Tensor], cost: Cost, watch: Watch
+    ) -> float | None:
+        """Intersection over union of masks that were scored in float32 with float64's, if these cost a minute at most.
+
+        None for other masks, and where it costs more.
+        """
+        scoring = run.recipe.scoring
+        longest = cost.seconds * precision.float64_slowdown(device_name(self.device))
+        if scoring.dtype != "float32" or not getattr(run.scorer(), "prunes", True) or longest > OVERLAP_SECONDS:
+            return None
+        exact = Run(run.cell, replace(run.recipe, scoring=replace(scoring, dtype="float64")))
+        try:
+            others, _ = self.masks(exact, network, watch)
+        except torch.OutOfMemoryError:
+            return None
+        both = sum(int((mask & others[name]).sum()) for name, mask in masks.items())
+        either = sum(int((mask | others[name]).sum()) for name, mask in masks.items())
+        return both / either if either else 1.0
+
     def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
         """Score, prune, train and measure one cell; with checkpoints, go on where an earlier attempt has stopped.
 
@@ -180,7 +203,9 @@ class Laboratory:
         if saved is None:
             watch.phase("scoring")
             masks, scoring_cost = self.masks(run, network, watch)
+            overlap = self.float64_overlap(run, network, masks, scoring_cost, watch)
         else:
+            overlap = saved.get("float64_overlap")
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
             scoring_cost = Cost(**saved["scoring_cost"])
         earlier = saved["attempts"] if saved is not None else []
@@ -205,6 +230,7 @@ class Laboratory:
                     **identity,
                     "masks": masks,
                     "scoring_cost": asdict(scoring_cost),
+                    "float64_overlap": overlap,
                     "attempts": [*earlier, self._attempt(checkpoints)],
                 },
             )
@@ -253,6 +279,7 @@ class Laboratory:
                 "earlier_attempts": earlier,
                 "step": trained.mechanism,
             },
+            float64_overlap=overlap,
         )
         return Outcome(result, to_arrays(masks))
 

@@ -21,9 +21,9 @@ from pai_bench.errors import PaiBenchError
 COLUMNS = (
     *("method", "dataset", "model", "recipe", "sparsity", "seed", "accuracy", "status", "actual_sparsity"),
     *("effective_sparsity", "fingerprint", "init_hash", "mask_hash", "method_version", "n_prunable", "n_kept"),
-    *("chance", "finished_at", "schema", "costs"),
+    *("chance", "finished_at", "schema", "costs", "float64_overlap"),
 )
-"""Keys of a result that a row has; `costs` is a dict. A row has `device` and `path` besides."""
+"""Keys of a result that a row has; `costs` is a dict. A row has `device`, `scoring_dtype` and `path` besides."""
 
 WORTH_WRITING = 20
 """With fewer new files than that, reading them again next time costs less than writing all rows."""
@@ -39,7 +39,7 @@ class Index:
     """What a results folder holds."""
 
     rows: tuple[dict[str, Any], ...]
-    """One a readable result, ordered by path: COLUMNS, `device`, and `path` (a string)."""
+    """One a readable result, ordered by path: COLUMNS, `device`, `scoring_dtype`, and `path` (a string)."""
     damaged: tuple[str, ...]
     """What is wrong with each file that cannot be read."""
 
@@ -71,11 +71,12 @@ def read(root: Path) -> Index:
     return Index(tuple(rows), tuple(damaged))
 
 
-_KEYS = (*COLUMNS, "device")
+_KEYS = (*COLUMNS, "device", "scoring_dtype")
 
 
 def _values(plain: dict[str, Any]) -> list[Any]:
-    return [*(plain[key] for key in COLUMNS), plain["provenance"].get("device")]
+    dtype = plain["recipe_values"].get("scoring", {}).get("dtype")
+    return [*(plain[key] for key in COLUMNS), plain["provenance"].get("device"), dtype]
 
 
 def _files(top: str) -> Iterator[tuple[str, Stamp]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from pai_bench import results
+from pai_bench import precision, results
 from pai_bench.analysis import figures, tables
-from pai_bench.analysis.frame import Collection, collect
+from pai_bench.analysis.frame import OURS, Collection, collect
 from pai_bench.analysis.statistics import POINT, summarise
 from pai_bench.atomic import check_writable
 
@@ -63,6 +63,10 @@ def status_lines(collection: Collection) -> list[str]:
     if collection.stale:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
     lines += [f"  {cause}; not counted" for cause in collection.damaged]
+    ours = collection.rows[collection.rows["source"] == OURS]
+    if len(ours):
+        said = (precision.overlap_line(ours["float64_overlap"].dropna()), precision.advice(ours.to_dict("records")))
+        lines += [f"  {line}" for line in said if line]
     return lines
 
 

@@ -43,7 +43,7 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     Raises: PaiBenchError when there is no result at all, or a table cannot be used.
     """
     held = index.read(root)
-    found = [{"source": OURS, **row} for row in held.rows]
+    found = [{"source": OURS, **row, **{key: row["costs"].get(key) for key in _COSTS}} for row in held.rows]
     plans = results.plans(root)
     planned = {tuple(cell[column] for column in CELL): cell for plan in plans for cell in _cells(plan)}
     current = _current_fingerprints(found, plans)
@@ -68,7 +68,8 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
 
 
 _EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]
-_EXTRA += ["finished_at", "path"]
+_COSTS = ["score_seconds", "train_seconds"]
+_EXTRA += [*_COSTS, "device", "scoring_dtype", "float64_overlap", "finished_at", "path"]
 
 
 def _cells(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -77,6 +77,8 @@ class Result:
     finished_at: str
     provenance: dict[str, Any]
     schema: int = SCHEMA
+    float64_overlap: float | None = None
+    """Intersection over union of a mask that was scored in float32 with float64's; None where it was not measured."""
 
     @property
     def cell(self) -> Cell:
@@ -88,6 +90,8 @@ _FIELDS = [field.name for field in fields(Result)]
 _TYPES = {"str": (str,), "int": (int,), "float": (float, int), "float | None": (float, int, type(None))}
 _KINDS = {field.name: _TYPES.get(str(field.type).partition("[")[0], (list, dict)) for field in fields(Result)}
 """What JSON makes of each field."""
+_ADDED = {"float64_overlap": None}
+"""Fields that older results lack, and what they stand for there."""
 
 
 def read(place: Path) -> Result:
@@ -107,6 +111,8 @@ def read_plain(place: Path) -> dict[str, Any]:
     """What `read` reads as plain data by field, checked; much faster for many files."""
     try:
         plain = json.loads(place.read_bytes())
+        if type(plain) is dict:
+            plain = {**_ADDED, **plain}
         _check(plain)
     except FileNotFoundError:
         raise

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from pai_bench import cells, experiment, recipes, registry, results
+from pai_bench import cells, experiment, precision, recipes, registry, results
 from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep import estimates, local, planning, workers
@@ -134,7 +136,10 @@ def run(options: Options, messages: Console) -> int:
         options.hang_after,
         options.disk_patience,
     )
-    return local.run(plan, settings, messages)
+    n_failed = local.run(plan, settings, messages)
+    if device != "cpu" and (advice := precision.advice(_scored(plan, root))) is not None:
+        messages.print(advice, highlight=False, markup=False)
+    return n_failed
 
 
 def _costs(
@@ -148,6 +153,16 @@ def _costs(
     measure = partial(estimates.calibrate, cell.dataset, cell.model) if device == "cpu" else None
     found = estimates.estimate([planned.run for planned in plan.todo], root, device, measure)
     return device, dict(zip(plan.todo, found, strict=True))
+
+
+def _scored(plan: planning.Plan, root: Path) -> Iterator[dict[str, Any]]:
+    """What the scoring of the plan's new results cost."""
+    for planned in plan.todo:
+        with suppress(OSError, PaiBenchError):
+            run = planned.run
+            plain = results.read_plain(results.path(root, run.cell, run.recipe.name, planned.fingerprint))
+            costs = {key: plain["costs"].get(key) for key in ("score_seconds", "train_seconds")}
+            yield {**costs, "device": plain["provenance"].get("device"), "scoring_dtype": run.recipe.scoring.dtype}
 
 
 def _grid_lines(plan: planning.Plan) -> list[str]:

@@ -17,6 +17,7 @@ from torch import nn
 from pai_bench import datasets, measures, models, results
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Laboratory, Run
+from pai_bench.precision import float64_slowdown
 from pai_bench.recipes import Recipe
 from pai_bench.sweep.progress import duration
 
@@ -28,9 +29,6 @@ GPU_FLOPS = {"H200": 12e12, "H100": 12e12, "A100": 8e12, "L40": 8e12, "4090": 8e
 OTHER_GPU_FLOPS = 4e12
 GPU_STEP_SECONDS = 0.006
 """A step of a small network takes this long on any GPU, for its kernels have to be started."""
-GPU_SLOW_AT_FLOAT64 = 32
-"""Times that float64 takes longer than float32 on a GPU that is not made for it."""
-GPUS_FOR_FLOAT64 = ("H100", "H200", "A100", "V100", "GH200", "B200", "P100")
 CPU_FLOPS = 2e10
 """Of one core, where none like it can be measured here."""
 
@@ -177,20 +175,15 @@ class _Arithmetic:
         return self._seconds(images * _dense_flops(run.cell.dataset, run.cell.model), steps)
 
     def scoring(self, run: Run) -> float:
-        """Forward and backward on every sample in every round; float64 takes twice as long, or much longer."""
+        """Forward and backward on every sample in every round; float64 takes longer, on most GPUs much longer."""
         scorer, settings = run.scorer(), run.recipe.scoring
         if not getattr(scorer, "prunes", True):
             return 0.0
         needed = getattr(scorer, "batches_needed", None)
         passes = max(1, int(getattr(scorer, "rounds", 1))) * (needed() if needed else settings.batches)
+        slower = float64_slowdown(self._device) if settings.dtype == "float64" else 1
         flops = 3 * passes * settings.batch_size * _dense_flops(run.cell.dataset, run.cell.model)
-        return self._seconds(flops * self._slower(settings.dtype), passes)
-
-    def _slower(self, dtype: str) -> int:
-        if dtype != "float64":
-            return 1
-        able = self._device == "cpu" or any(name in self._device for name in GPUS_FOR_FLOAT64)
-        return 2 if able else GPU_SLOW_AT_FLOAT64
+        return self._seconds(flops * slower, passes)
 
 
 @cache

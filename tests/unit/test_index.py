@@ -44,7 +44,9 @@ def from_files(root: Path) -> list[dict[str, Any]]:
     for place in results.result_paths(root):
         plain = results.read_plain(place)
         row = {key: plain[key] for key in index.COLUMNS}
-        rows.append({**row, "device": plain["provenance"].get("device"), "path": str(place)})
+        dtype = plain["recipe_values"].get("scoring", {}).get("dtype")
+        device = plain["provenance"].get("device")
+        rows.append({**row, "device": device, "scoring_dtype": dtype, "path": str(place)})
     return rows
 
 
