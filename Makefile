@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test test-cluster lint bench wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
@@ -11,6 +11,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+test-cluster: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/cluster -m ""
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

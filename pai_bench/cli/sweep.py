@@ -76,6 +76,31 @@ def sweep(
         float,
         typer.Option(envvar="PAI_BENCH_DISK_PATIENCE", min=0, help="Seconds that a result waits for a full disk."),
     ] = 300.0,
+    where: Annotated[
+        str,
+        typer.Option(
+            envvar="PAI_BENCH_WHERE", help="local, slurm, debug (in this process), or auto: slurm where it is set up."
+        ),
+    ] = "auto",
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PAI_BENCH_PROFILE", help="SLURM: the cluster's profile, a name or file.  [default: generic]"
+        ),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option("--slurm", help="SLURM: a value of the profile, key=value; may be repeated.")
+    ] = None,
+    cells_per_job: Annotated[
+        int | None, typer.Option(min=1, help="SLURM: cells in a task.  [default: what takes 45 minutes]")
+    ] = None,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="SLURM: one cell per data set and model first, the rest if they succeed.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="SLURM: follow the jobs to their end.")] = False,
+    any_code: Annotated[
+        bool, typer.Option("--any-code", help="SLURM: let jobs run whatever code they find when they start.")
+    ] = False,
     results: Results = None,
     data_dir: DataDir = None,
     plugin: Plugins = None,
@@ -85,6 +110,7 @@ def sweep(
 ) -> None:
     """Run every cell of a grid that has no result yet; typed again, it does what is missing."""
     from pai_bench.sweep import command
+    from pai_bench.sweep.slurm.command import Options as SlurmOptions
 
     del config, verbose, set_, split
     options = command.Options(
@@ -108,6 +134,8 @@ def sweep(
         data_dir=data_dir,
         plugins=tuple(plugin or ()),
         as_json=as_json,
+        where=where,
+        slurm=SlurmOptions(profile, tuple(slurm or ()), cells_per_job, canary, wait, any_code),
     )
     failed = command.run(options, messages)
     if failed:

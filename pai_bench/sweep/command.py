@@ -15,8 +15,10 @@ from rich.console import Console
 
 from pai_bench import cells, experiment, precision, recipes, registry, results
 from pai_bench.atomic import check_writable
-from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import estimates, local, planning, workers
+from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.experiment import Run
+from pai_bench.sweep import estimates, here, local, planning, workers
+from pai_bench.sweep.slurm import command as slurm_command
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Options:
     data_dir: Path | None
     plugins: tuple[Path, ...]
     as_json: bool
+    where: str
+    slurm: slurm_command.Options
+
+
+WHERE = ("auto", "local", "slurm", "debug")
 
 
 def request(options: Options) -> planning.Request:
@@ -83,6 +90,8 @@ def run(options: Options, messages: Console) -> int:
 
     Raises: PaiBenchError for bad input, before anything is started.
     """
+    if options.where not in WHERE:
+        raise unknown("place", options.where, WHERE)
     for plugin in options.plugins:
         registry.load_plugin(plugin)
     root = results.resolve_root(options.results)
@@ -91,12 +100,14 @@ def run(options: Options, messages: Console) -> int:
     planning.check(runs, options.data_dir, root, forget=not options.dry_run)
     if not options.dry_run:
         check_writable(root, "--results")
+    if options.where == "slurm" or (options.where == "auto" and slurm_command.reachable()):
+        return slurm_command.run(_for_slurm(options, runs, root, asked), options.slurm, messages)
     plan = planning.make(
         runs, root, retry_failed=options.retry == "failed", redo=options.redo, set_aside=not options.dry_run
     )
     for cause in plan.damaged:
         messages.print(cause, highlight=False, markup=False)
-    for line in (*_grid_lines(plan), *planning.choices(asked).notes):
+    for line in (*_grid_lines(runs), *planning.choices(asked).notes):
         messages.print(line, highlight=False, markup=False)
     work = planning.jobs(plan)
     places = workers.places(options.workers, len(work))
@@ -125,6 +136,8 @@ def run(options: Options, messages: Console) -> int:
     if not work and not plan.running:
         return 0
     plugins = (*options.plugins, *planning.keep_masks(runs, root))
+    if options.where == "debug":
+        return here.run(plan, root, options.data_dir, redo=options.redo, messages=messages)
     settings = workers.Settings(
         root,
         options.data_dir,
@@ -165,13 +178,30 @@ def _scored(plan: planning.Plan, root: Path) -> Iterator[dict[str, Any]]:
             yield {**costs, "device": plain["provenance"].get("device"), "scoring_dtype": run.recipe.scoring.dtype}
 
 
-def _grid_lines(plan: planning.Plan) -> list[str]:
+def _for_slurm(options: Options, runs: Sequence[Run], root: Path, asked: planning.Request) -> slurm_command.Asked:
+    return slurm_command.Asked(
+        runs=runs,
+        root=root,
+        data_dir=options.data_dir,
+        plugins=options.plugins,
+        retry_failed=options.retry == "failed",
+        redo=options.redo,
+        checkpoint_every=options.checkpoint_every,
+        keep_checkpoints=options.keep_checkpoints,
+        disk_patience=options.disk_patience,
+        dry_run=options.dry_run,
+        as_json=options.as_json,
+        lines=(*_grid_lines(runs), *planning.choices(asked).notes),
+    )
+
+
+def _grid_lines(runs: Sequence[Run]) -> list[str]:
     """What the plan consists of, a line per data set, model and recipe."""
     lines = []
     groups: dict[tuple[str, str, str], list[cells.Cell]] = {}
-    for planned in plan.runs:
-        cell = planned.run.cell
-        groups.setdefault((cell.dataset, cell.model, planned.run.recipe.name), []).append(cell)
+    for run in runs:
+        cell = run.cell
+        groups.setdefault((cell.dataset, cell.model, run.recipe.name), []).append(cell)
     for (dataset, model, recipe), group in groups.items():
         methods = ",".join(dict.fromkeys(cell.method for cell in group))
         sparsities = ",".join(f"{s:g}" for s in sorted({cell.sparsity for cell in group if cell.method != "dense"}))

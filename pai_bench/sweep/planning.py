@@ -41,7 +41,8 @@ class Request:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, its fingerprint, and what is on disk of it: done, running, failed, stale or missing."""
+    """A run, its fingerprint, and what is known of it: done, running, failed, stale or missing; on a cluster also
+    queued or unknown."""
 
     run: Run
     fingerprint: str
@@ -70,8 +71,7 @@ class Plan:
         """The one line that says what will happen; `verb` is what is done with the cells that are left."""
         left = Counter(planned.state for planned in set(self.runs) - set(self.todo))
         parts = [f"{left['done']} done"]
-        if left["running"]:
-            parts.append(f"{left['running']} running")
+        parts += [f"{left[state]} {state}" for state in ("running", "queued", "unknown") if left[state]]
         if left["failed"]:
             parts.append(f"{left['failed']} failed (use --retry failed)")
         stale = sum(planned.state == "stale" for planned in self.todo)

@@ -45,6 +45,7 @@ def environment(folder: Path) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PAI_BENCH_")}
     return {
         **clean,
+        "PAI_BENCH_WHERE": "local",  # also on a login node
         "XDG_CONFIG_HOME": str(folder / "config"),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "COLUMNS": "200",

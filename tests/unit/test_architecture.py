@@ -69,6 +69,7 @@ ALLOWED = {
         "scoring",
         "watch",
         "checkpoints",
+        "provenance",
     },
     "analysis": {"precision", *BASE, "index", "recipes", "results"},
     "methods": {"allocation", "derivatives", "errors", "registry", "scoring"},

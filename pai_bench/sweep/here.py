@@ -1,0 +1,24 @@
+"""`--where debug`: one cell after the other in this very process, where a debugger can look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from pai_bench.experiment import Laboratory
+from pai_bench.sweep import planning
+from pai_bench.sweep.execution import execute
+from pai_bench.sweep.owners import Owner
+
+
+def run(plan: planning.Plan, root: Path, data_dir: Path | None, *, redo: bool, messages: Console) -> int:
+    """Run what is to do; returns how many cells failed."""
+    laboratory, owner = Laboratory(data_dir), Owner.current()
+    failed = 0
+    for job in planning.jobs(plan):
+        for run in job.runs:
+            ended = execute(run, root, laboratory, owner, redo=redo)
+            failed += ended.kind in ("failed", "unwritten")
+            messages.print(f"{run.cell}: {ended.cause or ended.kind}", highlight=False, markup=False)
+    return failed

@@ -1,0 +1,290 @@
+"""`pai-bench sweep` on a cluster: plan, say what will happen, submit, and leave it to SLURM."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from pai_bench import results
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import Run
+from pai_bench.sweep import claims, estimates, planning
+from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.planning import Plan
+from pai_bench.sweep.progress import duration
+from pai_bench.sweep.slurm import deaths, inflight, profiles
+from pai_bench.sweep.slurm.controller import Controller, Silent, installed
+from pai_bench.sweep.slurm.follow import follow
+from pai_bench.sweep.slurm.handover import Handing, Handover, Settings, Work, pack
+from pai_bench.sweep.slurm.ledger import PASSING
+from pai_bench.sweep.slurm.lock import submitting
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a sweep that only a cluster has, as typed."""
+
+    profile: str | None = None
+    settings: tuple[str, ...] = ()
+    cells_per_job: int | None = None
+    canary: bool = False
+    wait: bool = False
+    any_code: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a sweep asks for, read and checked."""
+
+    runs: Sequence[Run]
+    root: Path
+    data_dir: Path | None
+    plugins: tuple[Path, ...]
+    retry_failed: bool
+    redo: bool
+    checkpoint_every: float
+    keep_checkpoints: bool
+    disk_patience: float
+    dry_run: bool
+    as_json: bool
+    lines: Sequence[str]
+    """What the plan consists of, in words."""
+
+
+@dataclass(frozen=True)
+class _Situation:
+    """A plan, and what is on its way of it."""
+
+    plan: Plan
+    flight: inflight.InFlight
+    ended_jobs: Mapping[str, str]
+
+
+def reachable() -> bool:
+    """Whether this is a place to submit from: outside of any job, SLURM installed and set up.
+
+    Raises: PaiBenchError when it is set up and does not answer; a login node is no place to train on instead.
+    """
+    if not installed() or "SLURM_JOB_ID" in os.environ:
+        return False
+    try:
+        Controller(seconds=30).limits()
+    except Silent as error:
+        if "configuration source" in str(error):
+            return False
+        raise PaiBenchError(f"SLURM does not answer: {error}", "try again later, or use --where local") from None
+    return True
+
+
+def run(asked: Asked, options: Options, messages: Console) -> int:
+    """Submit what is missing; returns how many cells failed while it waited (0 where it does not wait).
+
+    Raises: PaiBenchError for what cannot work, before anything is submitted.
+    """
+    if not installed():
+        raise PaiBenchError("sbatch and squeue are not here", "run it on a login node, or use --where local")
+    profile = profiles.load(options.profile or profiles.DEFAULT, options.settings)
+    settings = Settings(
+        root=asked.root,
+        profile=profile,
+        data_dir=asked.data_dir,
+        plugins=asked.plugins if asked.dry_run else (*asked.plugins, *planning.keep_masks(asked.runs, asked.root)),
+        cells_per_job=options.cells_per_job,
+        redo=asked.redo,
+        checkpoint_every=asked.checkpoint_every,
+        keep_checkpoints=asked.keep_checkpoints,
+        disk_patience=asked.disk_patience,
+        any_code=options.any_code,
+    )
+    controller = Controller()
+    try:
+        controller.limits()
+    except Silent as error:
+        raise PaiBenchError(f"SLURM does not answer: {error}", "try again later, or use --where local") from None
+    owner = Owner.current()
+
+    def say(text: str) -> None:
+        messages.print(text, highlight=False, markup=False)
+
+    with nullcontext() if asked.dry_run else submitting(asked.root, owner, say):
+        situation = _look(asked, controller)
+        plan = situation.plan
+        for line in (*plan.damaged, *asked.lines, *_notes(situation.flight)):
+            say(line)
+        handing = None
+        say(plan.summary(verb="submit"))
+        if plan.todo:
+            work = pack(planning.jobs(plan), _durations(plan, asked.root, profile), settings, options.canary)
+            handing = Handing(settings, work, controller, situation.ended_jobs)
+            say(_announce(work, settings))
+        if asked.as_json:
+            states = [{**planned.as_dict(), "state": planned.state} for planned in plan.runs]
+            print(json.dumps({"summary": plan.summary(verb="submit"), "cells": states}, indent=1))
+        if asked.dry_run:
+            if handing:
+                _show(handing, asked.as_json)
+            return 0
+        plan.write(asked.root)
+        if handing:
+            _forget(asked, plan)
+            handover = handing.submit(owner, say)
+            _report(handover, say)
+            if handover.cause and not handover.accepted:
+                return 1
+    if not options.wait:
+        if plan.todo or situation.flight.tasks:
+            say("follow it with: pai-bench status --watch; end it with: pai-bench cancel")
+        return 0
+    return _wait(asked, plan, controller, messages)
+
+
+def _look(asked: Asked, controller: Controller) -> _Situation:
+    """Plan, with what is on its way taken out of what is to do."""
+    flight = inflight.survey(asked.root, controller, heal=not asked.dry_run)
+    held = claims.survey(asked.root, flight.jobs)
+    if not asked.dry_run and flight.jobs is not None:
+        deaths.count(asked.root, held, flight.jobs)
+    # After the queue: a cell that ended in between is then seen by its result.
+    plan = planning.make(
+        asked.runs,
+        asked.root,
+        retry_failed=asked.retry_failed,
+        redo=asked.redo,
+        set_aside=not asked.dry_run,
+        jobs=flight.jobs,
+    )
+    busy = dict.fromkeys(flight.unknown, "unknown")
+    for task in flight.tasks:
+        busy |= dict.fromkeys(task.names, "queued" if task.state == "PENDING" else "running")
+    gone = [claim.owner.job for claim in held if claim.verdict == "dead" and claim.owner.job is not None]
+    ended_jobs = {job: (flight.jobs or {}).get(job, "COMPLETED") for job in gone}
+    planned, todo = [], []
+    wanted = set(plan.todo)
+    for item in plan.runs:
+        cell = results.name(item.run.cell, item.run.recipe.name, item.fingerprint)
+        wants = item in wanted or (item.state == "failed" and _passing(asked.root, item))
+        if cell in busy and (item.state != "done" or asked.redo) and (wants or item.state != "failed"):
+            item = replace(item, state=busy[cell])
+        elif wants:
+            todo.append(item)
+        planned.append(item)
+    return _Situation(Plan(tuple(planned), tuple(todo), plan.damaged), flight, ended_jobs)
+
+
+def _passing(root: Path, item: planning.PlannedRun) -> bool:
+    """Whether a cell failed for a reason that is none of its own."""
+    note = results.read_failure(root, item.run.cell, item.run.recipe.name, item.fingerprint)
+    return note is not None and note.kind in PASSING
+
+
+def _forget(asked: Asked, plan: Plan) -> None:
+    """Cells that failed and are tried again begin anew."""
+    failed = [item for item in plan.todo if item.state == "failed"]
+    for item in failed:
+        results.clear_failure(asked.root, item.run.cell, item.run.recipe.name, item.fingerprint)
+    deaths.forget(asked.root, [results.name(item.run.cell, item.run.recipe.name, item.fingerprint) for item in failed])
+
+
+def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, float]:
+    """Expected seconds of each cell that is to do: from those that were measured on the cluster's kind of device."""
+    runs = [run for job in planning.jobs(plan) for run in job.runs]
+    found = estimates.estimate(runs, root, _device(runs, root, profile))
+    return {run: estimate.seconds for run, estimate in zip(runs, found, strict=True)}
+
+
+def _device(runs: Sequence[Run], root: Path, profile: profiles.Profile) -> str:
+    """What the jobs will run on, by the name that results have for it; as the profile has it where none is there."""
+    if not profile.gpus:
+        return "cpu"
+    wanted = profile.gpu_type or ""
+    for dataset, model in {(run.cell.dataset, run.cell.model) for run in runs}:
+        for method in sorted((root / "runs" / dataset / model).glob("*")):
+            for place in sorted(method.glob("*.json"))[-3:]:
+                with suppress(PaiBenchError, OSError):
+                    device = str(results.read_plain(place)["provenance"].get("device"))
+                    if device != "cpu" and wanted.lower() in device.lower():
+                        return device
+    return wanted.upper() or "GPU"
+
+
+def _announce(work: Work, settings: Settings) -> str:
+    profile = settings.profile
+    n_cells = sum(len(task) for task in (*work.canaries, *work.tasks))
+    longest = max(len(task) for task in (*work.canaries, *work.tasks))
+    minutes = max(work.minutes(part, profile) for part in (work.canaries, work.tasks) if part)
+    cost = (
+        f"about {work.hours() * (profile.gpus or profile.cpus_per_task):.1f} {'GPU' if profile.gpus else 'core'}-hours"
+    )
+    return (
+        f"SLURM: {n_cells} cells in {work.n_tasks} tasks of up to {longest}, profile {profile.name}, partition"
+        f" {profile.partition or 'default'}, {profile.gpus} GPU, limit {duration(60 * minutes)} a task, {cost}"
+        + (f"; {len(work.canaries)} canaries first" if work.canaries else "")
+    )
+
+
+def _notes(flight: inflight.InFlight) -> list[str]:
+    """What the user should know of what is on its way."""
+    notes = []
+    if flight.silent:
+        notes.append(
+            f"SLURM does not answer ({flight.silent}): {len(flight.unknown)} submitted cells are unknown, not lost;"
+            " they are not submitted again"
+        )
+    if flight.elsewhere:
+        notes.append(
+            f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's, or another"
+            " user's); if they are over, remove those folders of state/sweeps"
+        )
+    held = Counter(task.reason for task in flight.tasks if task.state == "PENDING" and "held" in task.reason.lower())
+    for reason, count in held.items():
+        job = next(task.job for task in flight.tasks if task.reason == reason)
+        notes.append(
+            f"{count} tasks are held ({reason}): scontrol release {job.partition('_')[0]}, or pai-bench cancel"
+        )
+    never = [task for task in flight.tasks if task.reason == "DependencyNeverSatisfied"]
+    if never:
+        notes.append(f"{len(never)} tasks wait for a job that failed: pai-bench cancel, then sweep again")
+    return notes
+
+
+def _show(handing: Handing, as_json: bool) -> None:
+    """The script of each kind of chunk, on stdout."""
+    if as_json:
+        return
+    shown: list[str] = []
+    for script, _ in handing.scripts():
+        if not shown or ("dependency" in script) > ("dependency" in shown[-1]):
+            print(script)
+            shown.append(script)
+
+
+def _report(handover: Handover, say: Callable[[str], None]) -> None:
+    n_tasks = sum(chunk.n_tasks for chunk in handover.accepted)
+    jobs = ", ".join(chunk.job for chunk in handover.accepted)
+    if handover.accepted:
+        say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as job {jobs}")
+    if handover.cause:
+        say(
+            f"SLURM did not take the other {handover.n_left} tasks ({handover.cause}): the same command submits them"
+            " later"
+        )
+
+
+def _wait(asked: Asked, plan: Plan, controller: Controller, messages: Console) -> int:
+    """Follow what is on its way, say how it ended."""
+    ours = [item for item in plan.runs if item in set(plan.todo) or item.state in ("queued", "running", "unknown")]
+    ended = follow(asked.root, ours, controller, messages)
+    if ended.n_failed:
+        messages.print(f"{ended.n_failed} cells failed: see pai-bench logs --failed", highlight=False)
+    if ended.lost:
+        messages.print(
+            f"{len(ended.lost)} cells ended without a result: the same command resumes them", highlight=False
+        )
+    return ended.n_failed + len(ended.lost)

@@ -1,0 +1,248 @@
+"""What has been handed to SLURM, on disk: a specification for each chunk, and a ledger of what became of it.
+
+A chunk is what one sbatch takes: tasks, each of some cells. Its specification is written first, then a line in the
+ledger, then sbatch is called, then its job is noted. Whoever is killed in between leaves enough to tell the rest.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pai_bench import results
+from pai_bench.atomic import write_json
+from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
+
+SCHEMA = 1
+
+PASSING = ("code", "environment")
+"""Kinds of failure that are none of the cell's: the next sweep tries again by itself."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell in a chunk."""
+
+    cell: Cell
+    recipe: Mapping[str, Any]
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The path of its result below runs/, without .json."""
+        return results.name(self.cell, self.recipe["name"], self.fingerprint)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that the tasks of a chunk need to know."""
+
+    sweep: str
+    token: str
+    root: Path
+    code: Mapping[str, str]
+    """Hashes of the sources that the sweep was planned with: of pai-bench, and of each plug-in."""
+    any_code: bool
+    data_dir: Path | None
+    plugins: tuple[Path, ...]
+    redo: bool
+    requeue: bool
+    gpus: int
+    checkpoint_every: float
+    keep_checkpoints: bool
+    disk_patience: float
+    patience: float
+    """Seconds that a task has from the warning until it is killed."""
+    ended_jobs: Mapping[str, str]
+    """States of jobs that had claimed cells of these and have ended."""
+    tasks: tuple[tuple[Entry, ...], ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where submitit keeps what it needs for the chunk, the tasks' output among it."""
+        return results.sweeps_folder(self.root) / self.sweep / self.token
+
+    def write(self) -> Path:
+        """Write it; the path is all that a task is handed."""
+        recipes: list[Mapping[str, Any]] = []
+        tasks = []
+        for task in self.tasks:
+            lines = []
+            for entry in task:
+                if entry.recipe not in recipes:
+                    recipes.append(entry.recipe)
+                fields = {**asdict(entry.cell), "fingerprint": entry.fingerprint, "name": entry.name}
+                lines.append({**fields, "recipe": recipes.index(entry.recipe)})
+            tasks.append(lines)
+        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain |= {"schema": SCHEMA, "root": str(self.root), "plugins": [str(path) for path in self.plugins]}
+        plain |= {"data_dir": self.data_dir and str(self.data_dir), "recipes": recipes, "tasks": tasks}
+        place = _spec_path(self.root, self.sweep, self.token)
+        write_json(place, plain)
+        return place
+
+    @classmethod
+    def read(cls, place: Path) -> Spec:
+        """Raises: PaiBenchError when it cannot be read."""
+        try:
+            plain = json.loads(place.read_bytes())
+            if plain.pop("schema") > SCHEMA:
+                raise ValueError("a newer pai-bench wrote it")
+            recipes = plain.pop("recipes")
+            plain["tasks"] = tuple(
+                tuple(
+                    Entry(Cell(*(line[name] for name in _CELL)), recipes[line["recipe"]], line["fingerprint"])
+                    for line in task
+                )
+                for task in plain["tasks"]
+            )
+            plain |= {"root": Path(plain["root"]), "plugins": tuple(Path(path) for path in plain["plugins"])}
+            return cls(**{**plain, "data_dir": plain["data_dir"] and Path(plain["data_dir"])})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PaiBenchError(f"{place} cannot be read: {type(error).__name__}: {error}", "sweep again") from None
+
+
+_CELL = ("method", "dataset", "model", "sparsity", "seed")
+
+
+def _spec_path(root: Path, sweep: str, token: str) -> Path:
+    return results.sweeps_folder(root) / sweep / f"{token}.json"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What the ledger says of a chunk."""
+
+    root: Path
+    sweep: str
+    token: str
+    user: str
+    cluster: str
+    owner: Mapping[str, Any]
+    """The submitting process, as Owner has it."""
+    at: datetime
+    """When it was about to be submitted."""
+    job: str | None = None
+    """The job, once it is known; None: sbatch was about to be called."""
+    refused: bool = False
+
+    def tasks(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the cells of each task; empty when its specification cannot be read."""
+        try:
+            plain = json.loads(_spec_path(self.root, self.sweep, self.token).read_bytes())
+            return tuple(tuple(line["name"] for line in task) for task in plain["tasks"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
+
+
+class Ledger:
+    """The ledger of one sweep, to write to."""
+
+    def __init__(self, root: Path, sweep: str) -> None:
+        self.root = root
+        self.sweep = sweep
+        self._place = results.sweeps_folder(root) / sweep / "ledger.jsonl"
+
+    @staticmethod
+    def new_sweep() -> str:
+        """A name for a sweep; names sort by time."""
+        return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+    def submitting(self, spec: Spec, cluster: str, owner: Mapping[str, Any]) -> None:
+        """Before sbatch."""
+        sizes = {"n_tasks": len(spec.tasks), "n_cells": sum(len(task) for task in spec.tasks)}
+        self._append("submitting", token=spec.token, user=user(), cluster=cluster, owner=dict(owner), **sizes)
+
+    def submitted(self, token: str, job: str) -> None:
+        """After sbatch."""
+        self._append("submitted", token=token, job=job)
+
+    def refused(self, token: str, cause: str) -> None:
+        """SLURM did not take the chunk."""
+        self._append("refused", token=token, cause=cause)
+
+    def adopted(self, token: str, job: str) -> None:
+        """Somebody else found the job of a submitter that could not note it."""
+        self._append("adopted", token=token, job=job)
+
+    def close(self) -> None:
+        """All of the sweep's jobs have ended; nobody needs to ask for them again."""
+        self._append("closed")
+
+    def _append(self, event: str, **fields: Any) -> None:
+        line = {"event": event, "at": datetime.now(UTC).isoformat(timespec="seconds"), **fields}
+        self._place.parent.mkdir(parents=True, exist_ok=True)
+        # A line of its own, also behind one that was cut off.
+        text = "\n" + json.dumps(line, separators=(",", ":")) + "\n"
+        descriptor = os.open(self._place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o664)
+        try:
+            os.write(descriptor, text.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def user() -> str:
+    """Whose jobs they are."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def open_chunks(root: Path) -> list[Chunk]:
+    """All chunks of the sweeps that are not closed, oldest first; refused ones are left out."""
+    found = []
+    for place in sorted(results.sweeps_folder(root).glob("*/ledger.jsonl")):
+        lines = list(_lines(place))
+        events = [line["event"] for line in lines]
+        if "closed" not in events or "submitting" in events[events.index("closed") :]:
+            found += [chunk for chunk in _chunks(root, place.parent.name, lines) if not chunk.refused]
+    return found
+
+
+def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
+    """All chunks of one sweep, closed or not."""
+    return _chunks(root, sweep, _lines(results.sweeps_folder(root) / sweep / "ledger.jsonl"))
+
+
+def _chunks(root: Path, sweep: str, lines: Iterable[Mapping[str, Any]]) -> list[Chunk]:
+    chunks: dict[str, Chunk] = {}
+    for line in lines:
+        token = line.get("token", "")
+        with suppress(KeyError, ValueError):
+            if line["event"] == "submitting":
+                at = datetime.fromisoformat(line["at"])
+                chunks[token] = Chunk(root, sweep, token, line["user"], line["cluster"], line["owner"], at)
+            elif line["event"] in ("submitted", "adopted"):
+                chunks[token] = replace(chunks[token], job=line["job"])
+            elif line["event"] == "refused":
+                chunks[token] = replace(chunks[token], refused=True)
+    return list(chunks.values())
+
+
+def _lines(place: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        text = place.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        with suppress(ValueError):
+            plain = json.loads(line)
+            if isinstance(plain, dict) and "event" in plain:
+                yield plain
+
+
+def grouped(tasks: Sequence[tuple[Entry, ...]], size: int) -> Iterator[tuple[tuple[Entry, ...], ...]]:
+    """Tasks in groups of at most `size`."""
+    for start in range(0, len(tasks), size):
+        yield tuple(tasks[start : start + size])

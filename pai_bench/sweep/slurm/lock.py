@@ -1,0 +1,79 @@
+"""One submitter at a time on a results folder, so that two sweeps typed at once do not submit the same cells.
+
+Planning and submitting take seconds. What happens all the same (a file system without hard links, a submitter that was
+frozen) is bounded by the cells' claims: a cell that somebody works on is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from pai_bench import results
+from pai_bench.atomic import as_json, draft, move_away
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep.owners import Owner
+
+STALE_SECONDS = 120.0
+TOUCH_SECONDS = 20.0
+
+
+@contextmanager
+def submitting(root: Path, owner: Owner, say: Callable[[str], None], patience: float = 600.0) -> Iterator[None]:
+    """Be the only one who submits cells of this folder; waits for another, and takes over from a dead one.
+
+    Raises: PaiBenchError when the other one takes longer than `patience` seconds.
+    """
+    place = results.sweeps_folder(root) / "submitting"
+    began, told = time.monotonic(), False
+    while not _take(place, owner):
+        if not told:
+            say(f"another sweep is submitting to {root}; waiting for it")
+            told = True
+        if time.monotonic() - began > patience:
+            raise PaiBenchError(f"another sweep holds {place}", "look who it is, and remove it if that one is gone")
+        time.sleep(0.5)
+    end = threading.Event()
+    thread = threading.Thread(target=_touch, args=(place, end), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+        with suppress(OSError):
+            if place.read_bytes() == as_json(asdict(owner)):  # not another's, who has taken us for dead
+                place.unlink()
+
+
+def _take(place: Path, owner: Owner) -> bool:
+    with draft(place) as new:
+        with new.writing() as file:
+            file.write(as_json(asdict(owner)))
+        if new.put():
+            return True
+        with suppress(FileNotFoundError):
+            seen = place.stat()
+            age = new.temporary.stat().st_mtime - seen.st_mtime  # both by the clock of the file server
+            if _is_dead(place, age) and move_away(place, new.temporary, seen):
+                return _take(place, owner)
+    return False
+
+
+def _is_dead(place: Path, age: float) -> bool:
+    try:
+        here = Owner(**json.loads(place.read_bytes())).runs_here()
+    except (ValueError, TypeError):
+        here = None
+    return age > STALE_SECONDS if here is None else not here
+
+
+def _touch(place: Path, end: threading.Event) -> None:
+    while not end.wait(TOUCH_SECONDS):
+        with suppress(OSError):
+            place.touch()

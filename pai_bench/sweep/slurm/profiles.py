@@ -1,0 +1,187 @@
+"""Profiles: how one cluster wants its jobs asked for, read from TOML and checked key by key."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pai_bench.errors import PaiBenchError, unknown
+
+DEFAULT = "generic"
+GPU_REQUESTS = ("gres", "gpus_per_node", "gpus")
+_PACKAGE = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How a cluster wants its jobs asked for; slurm/generic.toml says what each field means."""
+
+    name: str
+    summary: str = ""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    nodelist: str | None = None
+    gpus: int = 0
+    gpu_type: str | None = None
+    gpu_request: str = "gres"
+    cpus_per_task: int = 1
+    mem: str | None = None
+    time: int | None = None
+    """In minutes."""
+    setup: tuple[str, ...] = ()
+    container: str | None = None
+    use_srun: bool = True
+    requeue: bool = True
+    signal_seconds: int = 120
+    max_array: int = 1000
+    parallelism: int = 64
+    wckey: str | None = None
+    comment: str | None = None
+    options: tuple[tuple[str, str | bool], ...] = field(default=())
+
+
+def names() -> list[str]:
+    """All profiles that come with pai-bench and those of the user, in alphabetical order."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.toml")})
+
+
+def load(name: str, settings: Sequence[str] = ()) -> Profile:
+    """The profile `name` (or the file, when it ends in .toml) with `key=value` settings on top.
+
+    Raises: PaiBenchError that names the file and the key for anything unknown or of the wrong kind.
+    """
+    place = _find(name)
+    try:
+        content = tomllib.loads(place.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PaiBenchError(f"profile {place} cannot be read: {error}", "give the path of a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise PaiBenchError(f"profile {place} is not valid TOML: {error}", "mend that line") from None
+    profile = _updated(Profile(place.stem), content, str(place))
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise PaiBenchError(f"--slurm {setting!r} is not key=value", "for instance --slurm partition=gpu")
+        profile = _updated(profile, _nested(key.strip(), _value(text.strip())), "--slurm")
+    return profile
+
+
+def minutes(text: str | int) -> int:
+    """A time as SLURM or people write it, in whole minutes: 90, "90min", "4h", "1d", "01:30:00", "1-00:00:00".
+
+    Raises: ValueError for anything else.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    words = re.fullmatch(r"(\d+(?:\.\d+)?) ?(m|min|h|d)?", str(text).strip())
+    if words:
+        factor = {"h": 60, "d": 24 * 60}.get(words[2], 1)
+        return max(1, round(float(words[1]) * factor))
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", str(text).strip())
+    if not clock:
+        raise ValueError(text)
+    days, first, second, third = (int(part or 0) for part in clock.groups())
+    # SLURM reads d-hh:mm with days in front and mm:ss without.
+    if clock[1] is not None or clock[4] is not None:
+        return max(1, days * 24 * 60 + first * 60 + second + (third > 0))
+    return max(1, first + (second > 0))
+
+
+def _folders() -> list[Path]:
+    inside = _PACKAGE / "profiles"
+    ours = inside if inside.is_dir() else _PACKAGE.parent / "slurm"
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [home / "pai-bench" / "slurm", ours]
+
+
+def _find(name: str) -> Path:
+    if name.endswith(".toml"):
+        return Path(name)
+    for folder in _folders():
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    raise unknown("profile", name, names())
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    table, dot, inner = key.partition(".")
+    return {table: {inner: value}} if dot else {key: value}
+
+
+def _value(text: str) -> Any:
+    """As TOML has it where it can be read so, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+_KINDS: dict[str, tuple[str, type]] = {
+    "str": ("a text", str),
+    "str | None": ("a text", str),
+    "bool": ("true or false", bool),
+    "int": ("a whole number", int),
+}
+_LEAST = {"gpus": 0, "cpus_per_task": 1, "signal_seconds": 30, "max_array": 1, "parallelism": 1}
+
+
+def _updated(profile: Profile, content: Mapping[str, Any], where: str) -> Profile:
+    known = {f.name: str(f.type) for f in fields(Profile) if f.name != "name"}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in known:
+            error = unknown("key", key, known)
+            raise PaiBenchError(f"{where}: {error.cause}", f"{error.remedy}; other options of sbatch go to [options]")
+        if key == "options":
+            values[key] = _options(profile, value, where)
+        elif key == "setup":
+            if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+                raise PaiBenchError(f"{where}: setup = {value!r} is not a list of texts", 'write ["line", "line"]')
+            values[key] = tuple(value)
+        elif key == "time":
+            try:
+                values[key] = minutes(value)
+            except ValueError:
+                raise PaiBenchError(f"{where}: time = {value!r} is no time", 'write "4h" or "1-00:00:00"') from None
+        else:
+            words, kind = _KINDS[known[key]]
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise PaiBenchError(f"{where}: {key} = {value!r} is not {words}", f"write {words}")
+            if key in _LEAST and isinstance(value, int) and value < _LEAST[key]:
+                raise PaiBenchError(f"{where}: {key} = {value} is too small", f"write {_LEAST[key]} or more")
+            values[key] = value
+    profile = replace(profile, **values)
+    if profile.gpu_request not in GPU_REQUESTS:
+        error = unknown("gpu_request", profile.gpu_request, GPU_REQUESTS)
+        raise PaiBenchError(f"{where}: {error.cause}", error.remedy)
+    if profile.mem is not None and not re.fullmatch(r"\d+(K|M|G|T)B?", profile.mem):
+        raise PaiBenchError(f"{where}: mem = {profile.mem!r} is no amount of memory", 'write it as "16G"')
+    return profile
+
+
+_OURS = ("array", "comment", "dependency", "error", "job-name", "output", "signal", "wrap")
+
+
+def _options(profile: Profile, table: Any, where: str) -> tuple[tuple[str, str | bool], ...]:
+    if not isinstance(table, dict):
+        raise PaiBenchError(f"{where}: options is not a table", "write [options] and a line for each")
+    options = dict(profile.options)
+    own = {f.name.replace("_", "-") for f in fields(Profile)} - {"name", "options"}
+    for key, value in table.items():
+        name = key.replace("_", "-")
+        if name in _OURS:
+            raise PaiBenchError(f"{where}: options.{key} is pai-bench's own to set", "leave it out")
+        if name in own:
+            raise PaiBenchError(f"{where}: options.{key} is a key of the profile", f"write {key} = … above [options]")
+        if value is False or not isinstance(value, (str, int, float)):
+            raise PaiBenchError(f"{where}: options.{key} = {value!r} is no value", "write a text, a number or true")
+        options[name] = True if value is True else str(value)
+    return tuple(options.items())

@@ -1,0 +1,226 @@
+"""The work of a task, in its job: its cells one after the other, each at most once and never from scratch again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pai_bench import provenance, registry, results
+from pai_bench.atomic import write_json
+from pai_bench.experiment import Laboratory, Run
+from pai_bench.recipes import Recipe
+from pai_bench.sweep.execution import Ended, Stop, execute
+from pai_bench.sweep.owners import STALE_SECONDS, Owner
+from pai_bench.sweep.slurm.ledger import Entry, Spec
+
+PAUSE_SECONDS = 60.0
+"""How long a task that got SIGTERM waits to be killed before it goes on."""
+MAX_STOPS = 3
+"""A task that is stopped so often without headway in between is not requeued again."""
+
+
+class WorkFailed(Exception):
+    """Some cells of the task have failed; the notes beside the results say which and why."""
+
+
+class Work:
+    """The cells of this task, run in a thread of their own."""
+
+    def __init__(self, spec: str) -> None:
+        self.spec = Spec.read(Path(spec))
+        self.index = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
+        self.entries = self.spec.tasks[self.index]
+        self.owner = Owner.current(self.spec.sweep)
+        self._made_at = Path(spec).stat().st_mtime
+        self._stop = Stop()
+        self._ending = threading.Event()
+        self._error: BaseException | None = None
+        self._ended: Counter[str] = Counter()
+        self._current: Entry | None = None
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=self._in_thread, name="cells", daemon=True)
+
+    # From the main thread.
+
+    def run(self) -> None:
+        """Run all cells; signals are handled meanwhile.
+
+        Raises: WorkFailed when some failed, or what has ended the thread.
+        """
+        self._thread.start()
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+        self._say(", ".join(f"{count} {kind}" for kind, count in self._ended.items()))
+        if self._error is not None:
+            raise self._error
+        failed = self._ended["failed"] + self._ended["unwritten"]
+        if failed:
+            raise WorkFailed(f"{failed} of {len(self.entries)} cells failed; see pai-bench logs --failed")
+
+    def pause(self) -> None:
+        """Save the current cell and wait for what comes; only sets flags."""
+        self._stop.request()
+
+    def stop(self) -> bool:
+        """Save the current cell and end; returns whether the job is to be requeued."""
+        self._ending.set()
+        self._stop.request()
+        self._thread.join(self.spec.patience)
+        saved = "saved" if not self._thread.is_alive() else "not saved in time: the last checkpoint counts"
+        self._say(f"asked to stop; {saved}")
+        return self.spec.requeue and self._has_headway()
+
+    # In the thread.
+
+    def _in_thread(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            self._error = error
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)
+        self._say(f"task {self.index} of chunk {self.spec.token}, attempt {self.owner.attempt}")
+        for plugin in self.spec.plugins:
+            registry.load_plugin(plugin)
+        self._check()
+        laboratory = Laboratory(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu")
+        left = list(self.entries)
+        deadline: float | None = None
+        while left and not self._ending.is_set():
+            claimed = []
+            for entry in left:
+                ended = self._cell(entry, laboratory)
+                if self._ending.is_set():
+                    return
+                if ended.kind == "claimed":
+                    claimed.append(entry)
+                else:
+                    self._ended[ended.kind] += 1
+            # What others have claimed is theirs; but a claim may be of somebody who died just now.
+            left, now = claimed, time.monotonic()
+            deadline = deadline or now + STALE_SECONDS + 60
+            if now > deadline:
+                break
+            if left:
+                self._ending.wait(10)
+        self._ended["claimed"] += len(left)
+
+    def _cell(self, entry: Entry, laboratory: Laboratory) -> Ended:
+        self._current = entry
+        run = Run(entry.cell, Recipe.from_dict(entry.recipe))
+        while True:
+            self._stop = stop = Stop()
+            if self._ending.is_set():
+                return Ended("interrupted")
+            redo = self.spec.redo and not self._is_new(entry)
+            ended = execute(
+                run,
+                self.spec.root,
+                laboratory,
+                self.owner,
+                stop=stop,
+                redo=redo,
+                checkpoint_every=self.spec.checkpoint_every,
+                keep_checkpoints=self.spec.keep_checkpoints,
+                patience=self.spec.disk_patience,
+                jobs=self.spec.ended_jobs,
+            )
+            told = f": {ended.cause}" if ended.cause else ""
+            self._say(f"{entry.cell}: {ended.kind}{told}")
+            if ended.kind != "interrupted" or self._ending.wait(PAUSE_SECONDS):
+                return ended
+
+    def _is_new(self, entry: Entry) -> bool:
+        """Whether the cell has a result that was made for this sweep."""
+        place = results.path(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+        try:
+            return place.stat().st_mtime > self._made_at
+        except OSError:
+            return False
+
+    def _check(self) -> None:
+        """See to it that this is the code that was planned with, and that the GPU is there.
+
+        Raises: WorkFailed, after a note for each cell.
+        """
+        now = {"pai-bench": provenance.source_hash(), **registry.plugins()}
+        changed = [name for name in self.spec.code if now.get(name) != self.spec.code[name]]
+        if changed and not self.spec.any_code:
+            self._refuse(
+                "code",
+                f"the code of {', '.join(changed)} has changed since the sweep was planned: sweep again, or sweep with"
+                " --any-code",
+            )
+        for entry in self.entries:
+            found = Run(entry.cell, Recipe.from_dict(entry.recipe)).fingerprint()
+            if found != entry.fingerprint:
+                self._refuse(
+                    "code", f"{entry.cell} has the fingerprint {found[:8]} here, {entry.fingerprint[:8]} planned"
+                )
+        if self.spec.gpus and not torch.cuda.is_available():
+            self._refuse(
+                "environment",
+                f"the job asked for {self.spec.gpus} GPU on {self.owner.host} and torch finds none"
+                f" (CUDA_VISIBLE_DEVICES = {os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}): see pai-bench doctor, or"
+                " use --profile cpu",
+            )
+
+    def _refuse(self, kind: str, cause: str) -> None:
+        for entry in self.entries:
+            place = (self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+            with suppress(OSError, results.DamagedResult):
+                if not results.present(*place):
+                    results.write_failure(*place, cause=cause, traceback="", kind=kind)
+        raise WorkFailed(cause)
+
+    # Headway: what two stops in a row can be compared by.
+
+    def _has_headway(self) -> bool:
+        """Whether the task has got further since it was stopped last, or has not been stopped so often yet."""
+        place = self.spec.folder / f"{self.owner.job}_stops.json"
+        now = self._headway()
+        stops: list[Any] = []
+        with suppress(OSError, ValueError):
+            stops = json.loads(place.read_bytes())["stops"]
+        same = [stop for stop in stops if stop["headway"] == now]
+        minutes = round((time.monotonic() - self._began) / 60, 1)
+        same.append({"headway": now, "minutes": minutes})
+        with suppress(OSError):
+            write_json(place, {"stops": same})
+        if len(same) < MAX_STOPS:
+            return True
+        if self._current is not None:
+            entry = self._current
+            cause = (
+                f"stopped {len(same)} times without headway, after {', '.join(str(stop['minutes']) for stop in same)}"
+                " minutes: give it more time with --slurm time=…"
+            )
+            with suppress(OSError):
+                place_of = (self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+                results.write_failure(*place_of, cause=cause, traceback="", kind="died")
+            self._say(cause)
+        return False
+
+    def _headway(self) -> list[Any]:
+        """How many cells have ended, and the name of the furthest checkpoint of the current one up to its attempt."""
+        marks = [""]
+        if self._current is not None:
+            entry = self._current
+            folder = results.checkpoints_folder(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+            with suppress(OSError):
+                marks += [path.name[:17] for path in folder.glob("e*-s*.checkpoint")]
+        finished = sum(count for kind, count in self._ended.items())
+        return [finished, max(marks)]
+
+    def _say(self, text: str) -> None:
+        print(f"pai-bench: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,157 @@
+"""The development cluster as the tests see it, sweeps on it, and what must be true after each fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pai_bench import results as files
+from tests.cli.program import PAI_BENCH, environment
+
+DEV = Path(__file__).resolve().parents[2] / "slurm" / "dev"
+SLURM = shutil.which("slurmctld", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
+WAIT = 150.0
+"""Seconds for anything to happen on a busy machine."""
+SAME = ("accuracy", "curve", "init_hash", "mask_hash", "status")
+
+
+def wait_for(what: Callable[[], Any], words: str, seconds: float = WAIT) -> Any:
+    """What the condition returns once it is true."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {words}"
+        time.sleep(0.2)
+    return found
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that `slurm/dev/up` has started."""
+
+    folder: Path
+
+    @classmethod
+    def up(cls, folder: Path, **settings: str) -> Cluster:
+        done = subprocess.run([DEV / "up", folder], env={**os.environ, **settings}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return cls(folder)
+
+    def down(self) -> None:
+        subprocess.run([DEV / "down", self.folder], check=True, capture_output=True)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"SLURM_CONF": str(self.folder / "etc" / "slurm.conf")}
+
+    def ask(self, *command: str, check: bool = True) -> str:
+        done = subprocess.run(command, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 or not check, done.stderr
+        return done.stdout.strip()
+
+    def daemon(self, action: str, name: str) -> str:
+        done = subprocess.run(
+            [DEV / "daemon", self.folder, action, name], capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
+    def tasks(self) -> dict[str, str]:
+        """State by task of all jobs that the controller remembers."""
+        return dict(line.split("|") for line in self.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").splitlines())
+
+    def running(self) -> list[str]:
+        return [job for job, state in self.tasks().items() if state == "RUNNING"]
+
+    def idle(self) -> None:
+        """Wait until no job is left."""
+        wait_for(lambda: not self.ask("squeue", "-h"), "an empty queue")
+
+
+class Sweep:
+    """One sweep, typed again and again in a folder of its own."""
+
+    def __init__(self, cluster: Cluster, folder: Path, *arguments: str, every: float = 1.0) -> None:
+        self.cluster = cluster
+        self.folder = folder
+        self.arguments = ("sweep", "--where", "slurm", "--profile", "cpu", "--slurm", "mem=3G", *arguments)
+        self.env = {
+            **environment(folder),
+            **cluster.env,
+            "PAI_BENCH_CHECKPOINT_EVERY": str(every),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "results"
+
+    def start(self, *more: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*PAI_BENCH, *self.arguments, *more],
+            cwd=self.folder,
+            env={**self.env, **options.pop("env", {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def type(self, *more: str, code: int = 0, env: dict[str, str] | None = None) -> str:
+        """Type it, to its end; returns what it says on stderr."""
+        process = self.start(*more, env=env or {})
+        out, said = process.communicate(timeout=300)
+        assert process.returncode == code, f"{out}\n{said}"
+        return said
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        found = {}
+        for path in files.result_paths(self.root):
+            found[str(path.relative_to(self.root))] = json.loads(path.read_text())
+        return found
+
+    def checkpoints(self) -> list[Path]:
+        return list((self.root / "state" / "checkpoints").rglob("*.checkpoint"))
+
+    def training(self, least: int = 1) -> None:
+        """Wait until so many cells have written a checkpoint."""
+        wait_for(lambda: len({path.parent for path in self.checkpoints()}) >= least, f"checkpoints of {least} cells")
+
+    def duplicates(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in (self.root / "state" / "duplicates").rglob("*.json")]
+
+    def output(self) -> str:
+        """What all tasks have printed."""
+        return "\n".join(path.read_text() for path in sorted((self.root / "state" / "sweeps").rglob("*_log.err")))
+
+    def complete(self, reference: dict[str, dict[str, Any]], doubled: int = 0) -> None:
+        """The same command completes it, every cell has one valid result, and each is the undisturbed one."""
+        self.type("--wait")
+        found = self.results()
+        assert found.keys() == reference.keys()
+        for name, result in found.items():
+            assert {key: result[key] for key in SAME} == {key: reference[name][key] for key in SAME}, name
+        assert all(note["equal"] for note in self.duplicates())
+        assert len(self.duplicates()) <= doubled
+        assert f"= {len(found)} done, 0 to submit" in self.type()
+
+
+def undisturbed(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
+    """The results of a sweep in one process, without a cluster."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pai_bench", "sweep", "--where", "debug", *arguments],
+        cwd=folder,
+        env={**environment(folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    root = folder / "results"
+    return {str(path.relative_to(root)): json.loads(path.read_text()) for path in files.result_paths(root)}

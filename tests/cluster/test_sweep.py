@@ -1,0 +1,46 @@
+"""A sweep on the development cluster from end to end; the short set that `make test` runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import recipe
+from tests.cluster.cluster import SLURM, Cluster, Sweep, undisturbed
+
+if not SLURM:
+    pytest.skip("slurmctld is not installed: apt-get install slurm-wlm munge", allow_module_level=True)
+
+CELLS = ("--methods", "random,snip", "--sparsities", "0.9,0.95", "--seeds", "0-1")
+
+
+def test_submit_and_detach_chunks_canary_and_the_same_command_again(cluster: Cluster, folder: Path) -> None:
+    """Ten cells in a canary and chunks of at most four tasks; typed at once again, nothing is submitted twice."""
+    arguments = (*CELLS, "--recipe", recipe(folder))
+    sweep = Sweep(cluster, folder, *arguments, "--cells-per-job", "2")
+    said = sweep.type("--canary")
+    assert "10 to submit" in said and "pai-bench status" in said
+    ledgers = list((sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"))
+    events = [json.loads(line) for line in ledgers[0].read_text().splitlines() if line]
+    assert [event["event"] for event in events] == ["submitting", "submitted"] * 3
+    assert sorted(event["n_cells"] for event in events if event["event"] == "submitting") == [1, 2, 7]
+    again = sweep.type("--wait")
+    assert "0 to submit" in again and "queued" in again
+    expected = undisturbed(folder / "..", *arguments)
+    sweep.complete(expected)
+    assert not sweep.duplicates() and len(list(ledgers)) == 1
+    # All has ended, and so nobody asks for it again.
+    assert '"closed"' in ledgers[0].read_text()
+
+
+def test_changed_code_is_refused_and_the_next_sweep_goes_on(cluster: Cluster, folder: Path) -> None:
+    cells = ("--methods", "dense", "--seeds", "0", "--recipe", recipe(folder))
+    sweep = Sweep(cluster, folder, *cells)
+    sweep.type("--slurm", "options.begin=now+3")
+    (spec,) = (sweep.root / "state" / "sweeps").glob("*/c001.json")
+    spec.write_text(spec.read_text().replace('"code":{"pai-bench":"', '"code":{"pai-bench":"0'))
+    cluster.idle()
+    assert "has changed since the sweep was planned" in sweep.output() and not sweep.results()
+    assert "1 to submit" in sweep.type("--wait") and len(sweep.results()) == 1

@@ -1,0 +1,270 @@
+"""What needs no cluster: profiles, scripts, sizes, the ledger, and what a silent or a strange controller means."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.slurm import inflight, profiles, sizing, submission
+from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment
+from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec, open_chunks, sweep_chunks
+from pai_bench.sweep.slurm.lock import submitting
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without settings, on a machine that seems to have SLURM."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "bin").mkdir()
+    for name in ("srun", "sbatch", "squeue", "scontrol"):
+        command(tmp_path, name, "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def command(home: Path, name: str, text: str) -> None:
+    place = home / "bin" / name
+    place.write_text(f"#!/bin/bash\n{text}\n")
+    place.chmod(0o755)
+
+
+def controller(home: Path, rows: str = "", config: str = "ClusterName = here\\nMaxArraySize = 11") -> Controller:
+    command(home, "squeue", f"printf '{rows}'")
+    command(home, "scontrol", f"printf '{config}\\n'")
+    return Controller()
+
+
+def spec(root: Path, n_tasks: int = 2, **changes: object) -> Spec:
+    tasks = tuple(
+        tuple(
+            Entry(Cell("snip", "digits", "conv8", 0.9, 2 * task + i), {"name": "quick"}, "0123456789") for i in (0, 1)
+        )
+        for task in range(n_tasks)
+    )
+    made = Spec(
+        sweep="20260101T000000-abcdef",
+        token="c001",
+        root=root,
+        code={"pai-bench": "0"},
+        any_code=False,
+        data_dir=None,
+        plugins=(Path("/a/method.py"),),
+        redo=False,
+        requeue=True,
+        gpus=1,
+        checkpoint_every=60.0,
+        keep_checkpoints=False,
+        disk_patience=300.0,
+        patience=60.0,
+        ended_jobs={"7": "FAILED"},
+        tasks=tasks,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_every_profile_is_valid_and_says_what_it_is(name: str) -> None:
+    assert profiles.load(name).summary
+
+
+def test_the_generic_profile_shows_every_key() -> None:
+    text = (Path(profiles.__file__).parents[3] / "slurm" / "generic.toml").read_text()
+    assert all(f"{key} =" in text for key in asdict(profiles.Profile("x")) if key not in ("name", "options"))
+
+
+def test_the_users_profile_comes_before_ours_and_single_values_before_both(home: Path) -> None:
+    folder = home / "config" / "pai-bench" / "slurm"
+    folder.mkdir(parents=True)
+    (folder / "cpu.toml").write_text('partition = "mine"\ntime = "1-00:00:00"\n[options]\nnice = 5')
+    (folder / "lab.toml").write_text("gpus = 2")
+    assert "lab" in profiles.names()
+    profile = profiles.load("cpu", ("time=90min", "options.exclusive=true", "qos=low", "gpus=3"))
+    assert (profile.partition, profile.time, profile.qos, profile.gpus) == ("mine", 90, "low", 3)
+    assert profile.options == (("nice", "5"), ("exclusive", True))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('partitions = "x"', ["p.toml", "'partitions'", "partition"]),
+        ("gpus = true", ["gpus", "whole number"]),
+        ("cpus_per_task = 0", ["cpus_per_task", "1 or more"]),
+        ('gpu_request = "gpu"', ["gpu_request", "gres"]),
+        ('mem = "lots"', ["mem", "16G"]),
+        ('time = "soon"', ["time", "4h"]),
+        ('setup = "module load"', ["setup", "list"]),
+        ("[options]\narray = 3", ["options.array", "pai-bench"]),
+        ("[options]\nmem = 3", ["options.mem", "above [options]"]),
+        ("partition", ["p.toml", "not valid TOML"]),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(tmp_path: Path, line: str, words: list[str]) -> None:
+    (tmp_path / "p.toml").write_text(line)
+    with pytest.raises(PaiBenchError) as caught:
+        profiles.load(str(tmp_path / "p.toml"))
+    assert all(word in str(caught.value) for word in words)
+    with pytest.raises(PaiBenchError, match="generic"):
+        profiles.load("genric")
+    with pytest.raises(PaiBenchError, match="key=value"):
+        profiles.load("cpu", ("partition",))
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        *((90, 90), ("90", 90), ("90min", 90), ("1.5h", 90), ("1d", 1440)),
+        *(("1-00:00:00", 1440), ("01:30:00", 90), ("10:30", 11), ("0-02:00", 120)),
+    ],
+)
+def test_times_as_slurm_and_people_write_them(text: str | int, minutes: int) -> None:
+    assert profiles.minutes(text) == minutes
+
+
+@pytest.mark.parametrize(
+    ("request_", "line"),
+    [("gres", "--gres=gpu:a100:2"), ("gpus_per_node", "--gpus-per-node=a100:2"), ("gpus", "--gpus=a100:2")],
+)
+def test_the_script_says_what_the_profile_says(tmp_path: Path, request_: str, line: str) -> None:
+    profile = profiles.Profile(
+        "x", gpus=2, gpu_type="a100", gpu_request=request_, setup=("module load x",), options=(("nice", "100"),)
+    )
+    made = submission.script(spec(tmp_path), submission.Request(profile, 60, 5, after="12"))
+    wanted = [line, "--array=0-1%2", "--nice=100", "--requeue", "--signal=USR2@120", "--time=60", "module load x"]
+    wanted += ["--dependency=afterok:12", "--kill-on-invalid-dep=yes"]
+    wanted += ["--comment=pai-bench:20260101T000000-abcdef:c001", "export SRUN_CPUS_PER_TASK"]
+    assert all(word in made for word in wanted)
+    assert "wckey" not in made and "--mem" not in made
+    bare = replace(profile, use_srun=False, requeue=False, container="apptainer exec x.sif")
+    made = submission.script(spec(tmp_path, n_tasks=1), submission.Request(bare, 60, 5))
+    assert "--array" not in made and "srun --" not in made and "--no-requeue" in made
+    assert "\nexec apptainer exec x.sif " in made and "--signal=B:USR2@120" in made
+
+
+def test_sizes_and_limits() -> None:
+    assert sizing.cells_per_task([60.0] * 1000, 10) == 45
+    assert sizing.cells_per_task([60.0] * 20, 10) == 2, "no more than leave all places some work"
+    assert sizing.cells_per_task([9000.0] * 20, 2) == 1
+    assert sizing.limit_minutes([[1.0]], None) == sizing.LEAST_MINUTES
+    assert sizing.limit_minutes([[3600.0, 3600.0], [60.0]], None) == 242
+    assert sizing.limit_minutes([[1.0]], 7) == 7
+    short = profiles.Profile("x", signal_seconds=120)
+    assert submission.signal_seconds(short, 1) == 20 and submission.signal_seconds(short, 60) == 120
+
+
+def test_a_specification_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    assert Spec.read(made.write()) == made
+
+
+@pytest.mark.parametrize(
+    ("words", "too_large", "passing"),
+    [
+        ("Batch job submission failed: Invalid job array specification", True, False),
+        ("AssocMaxSubmitJobLimit", True, True),
+        ("Batch job submission failed: Resource temporarily unavailable", False, True),
+        ("Unable to contact slurm controller (connect failure)", False, True),
+        ("invalid partition specified: x", False, False),
+    ],
+)
+def test_what_sbatch_says_is_understood(words: str, too_large: bool, passing: bool) -> None:
+    refusal = submission.Refused(words)
+    assert (refusal.too_large, refusal.passing) == (too_large, passing)
+
+
+TAG = "pai-bench:20260101T000000-abcdef:c001"
+
+
+def begun(root: Path, noted: bool = True, cluster: str = "here", **owner: object) -> None:
+    """A chunk of two tasks that was submitted, or was about to be."""
+    made = spec(root)
+    made.write()
+    ledger = Ledger(root, made.sweep)
+    ledger.submitting(made, cluster, {**asdict(Owner.current()), **owner})
+    if noted:
+        ledger.submitted("c001", "5")
+
+
+def test_cells_of_living_tasks_are_on_their_way_and_those_of_ended_ones_are_not(home: Path) -> None:
+    begun(home)
+    rows = f"5_0|RUNNING|None|n1|{TAG}|{TAG}\\n5_1|FAILED|None|n1|{TAG}|x\\n6|RUNNING|None|n1|other|(null)\\n"
+    asked = controller(home, rows)
+    found = inflight.survey(home, asked, heal=True)
+    assert [(task.job, task.state) for task in found.tasks] == [("5_0", "RUNNING")]
+    assert found.names() == {f"digits/conv8/snip/s0.9-seed{seed}-quick-01234567" for seed in (0, 1)}
+    assert found.jobs == {"5_0": "RUNNING", "5_1": "FAILED"}
+    assert asked.calls == {"squeue": 1, "scontrol": 1}
+    # When all have ended the sweep is closed, and nobody is asked any more.
+    assert not inflight.survey(home, controller(home), heal=True).names() and not open_chunks(home)
+
+
+def test_a_silent_controller_means_unknown(home: Path) -> None:
+    begun(home)
+    command(home, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    command(home, "scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    found = inflight.survey(home, Controller(), heal=True)
+    assert len(found.unknown) == 4 and found.silent == "Unable to contact slurm controller" and open_chunks(home)
+    command(home, "scontrol", "sleep 9")
+    with pytest.raises(Silent, match=r"within 0 s"):
+        Controller(seconds=0.2).limits()
+
+
+def test_what_cannot_be_seen_from_here_is_unknown(home: Path) -> None:
+    begun(home, cluster="elsewhere")
+    found = inflight.survey(home, controller(home), heal=True)
+    assert len(found.unknown) == 4 and found.elsewhere and open_chunks(home)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_submitter_that_died_before_its_note_orphans_nothing(home: Path, listed: bool) -> None:
+    begun(home, noted=False, pid=2**22 + 1)
+    rows = f"9_0|PENDING|None||{TAG}|x\\n9_1|PENDING|None||{TAG}|x\\n" if listed else ""
+    found = inflight.survey(home, controller(home, rows), heal=True)
+    assert len(found.names()) == (4 if listed else 0)
+    assert [chunk.job for chunk in sweep_chunks(home, "20260101T000000-abcdef")] == ["9" if listed else None]
+
+
+def test_a_submitter_at_work_is_waited_for(home: Path) -> None:
+    begun(home, noted=False)
+    assert len(inflight.survey(home, controller(home), heal=True).unknown) == 4
+
+
+def test_a_line_that_was_cut_off_hides_no_other(home: Path) -> None:
+    begun(home, noted=False)
+    with (home / "state" / "sweeps" / "20260101T000000-abcdef" / "ledger.jsonl").open("a") as file:
+        file.write('{"event":"submi')
+    Ledger(home, "20260101T000000-abcdef").submitted("c001", "5")
+    assert [chunk.job for chunk in open_chunks(home)] == ["5"]
+
+
+def test_one_submitter_at_a_time_and_a_dead_one_is_followed(tmp_path: Path) -> None:
+    said: list[str] = []
+    owner = Owner.current()
+    with (
+        submitting(tmp_path, owner, said.append),
+        pytest.raises(PaiBenchError, match="another sweep holds"),
+        submitting(tmp_path, owner, said.append, patience=0),
+    ):
+        pass
+    assert len(said) == 1
+    lock = submitting(tmp_path, replace(owner, pid=2**22 + 1), said.append)
+    lock.__enter__()
+    with submitting(tmp_path, owner, said.append, patience=0):
+        pass
+    lock.__exit__(None, None, None)
+
+
+def test_the_limits_of_an_enclosing_job_are_not_handed_on() -> None:
+    inside = {
+        "SLURM_CONF": "/etc/x",
+        "SLURM_CPUS_PER_TASK": "4",
+        "SLURMD_NODENAME": "n",
+        "HOME": "/",
+        "SBATCH_QOS": "q",
+    }
+    assert clean_environment(inside) == {"SLURM_CONF": "/etc/x", "HOME": "/", "SBATCH_QOS": "q"}
