@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -91,6 +91,8 @@ def _parse(text: str, where: str, name: str, dataset: str, model: str) -> Recipe
         **{table: _build(kind, table, merged[table], where) for table, kind in TABLES.items()},
     )
     check(recipe, where)
+    if recipe.data.split != "test":  # seen in the name, as when it is set by an option: results on it stand apart
+        recipe = replace(recipe, name=f"{name}+data.split={recipe.data.split}")
     return recipe
 
 

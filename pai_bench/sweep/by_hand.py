@@ -50,13 +50,13 @@ def _request(options: Options, method: str, sparsity: float) -> planning.Request
     )
 
 
-def _one_run(request: planning.Request, data_dir: Path | None) -> Run:
+def _one_run(request: planning.Request, data_dir: Path | None, root: Path | None = None) -> Run:
     """The one run of a request that is not its dense reference, checked."""
     dense = request.methods == (DENSE,)
     runs = [run for run in planning.expand(request) if (run.cell.method == DENSE) == dense]
     if len(runs) != 1:
         raise PaiBenchError(f"--set makes {len(runs)} recipes", "give each key one value")
-    planning.check(runs, data_dir)
+    planning.check(runs, data_dir, root, forget=True)
     return runs[0]
 
 
@@ -149,7 +149,7 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     for plugin in options.plugins:
         registry.load_plugin(plugin)
     root = results.resolve_root(results_option)
-    run = _one_run(planning.with_masks(_request(options, f"{GIVEN}{masks}", 0.0)), options.data_dir)
+    run = _one_run(planning.with_masks(_request(options, f"{GIVEN}{masks}", 0.0)), options.data_dir, root)
     check_writable(root, "--results")
     planning.keep_masks([run], root)
     planning.make([run], root, redo=redo).write(root)

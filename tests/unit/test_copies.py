@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pai_bench import results
-from pai_bench.data_files import DataChanged
+from pai_bench import data_files, recipes, results
+from pai_bench.cells import Cell
+from pai_bench.data_files import DataChanged, sources
+from pai_bench.experiment import Laboratory, Run
 from pai_bench.sweep import copies
+from pai_bench.sweep.claims import Owner
+from pai_bench.sweep.execution import Ended, execute
 
 
 def test_of_many_copies_at_once_one_stands(tmp_path: Path) -> None:
@@ -41,6 +47,34 @@ def test_another_copy_is_refused_once_there_are_results(tmp_path: Path) -> None:
     with pytest.raises(DataChanged) as caught:
         copies.check(tmp_path, {"digits": "built-in"}, forget=True)
     assert "--results" in caught.value.remedy
+
+
+def test_a_cell_whose_data_changed_in_mid_sweep_fails_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
+    shift = [0]
+
+    @data_files.register_dataset("blobs", data_files.Info(channels=1, size=8, classes=10, train=40, test=20))
+    def blobs(root: Path) -> data_files.Arrays:
+        x = (np.arange(60 * 64) + shift[0]).astype(np.uint8).reshape(60, 1, 8, 8)
+        y = np.arange(60) % 10
+        return x[:40], y[:40], x[40:], y[40:]
+
+    recipe = recipes.load("quick", "digits", "conv8")
+    recipe = replace(recipe, train=replace(recipe.train, epochs=1, warmup_epochs=0.0))
+
+    def cell(seed: int) -> Ended:
+        run = Run(Cell("random", "blobs", "conv8", 0.5, seed), recipe)
+        return execute(run, tmp_path / "results", Laboratory(device="cpu"), Owner.current())
+
+    assert cell(0).kind == "done"
+    shift[0] = 1
+    ended = cell(1)
+    assert ended.kind == "failed" and ended.cause is not None
+    assert ended.cause.startswith("DataChanged: data set blobs changed since the plan")
+    shift[0] = 0
+    assert cell(1).kind == "done"
 
 
 def test_a_damaged_note_is_written_anew(tmp_path: Path) -> None:

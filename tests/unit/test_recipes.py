@@ -92,6 +92,11 @@ def load(tmp_path: Path, text: str, dataset: str = "digits", model: str = "conv8
     return recipes.load(str(path), dataset, model)
 
 
+def test_a_recipe_for_the_validation_split_says_so_in_its_name(tmp_path: Path) -> None:
+    line = '[data]\nsplit = { value = "validation", source = "ours" }\n'
+    assert load(tmp_path, QUICK.replace("[data]\n", line, 1)).name == "mine+data.split=validation"
+
+
 def test_a_users_file_is_a_recipe_by_its_own_name(tmp_path: Path) -> None:
     recipe = load(tmp_path, QUICK)
     assert recipe.name == "mine"
