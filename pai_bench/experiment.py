@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -136,6 +137,11 @@ class Laboratory:
         scorer = run.scorer()
         shared = self.shares_scores(scorer)
 
+        draws = itertools.count()
+
+        def redraw(net: nn.Module) -> None:
+            models.initialise(net, run.recipe.init.scheme, derive_seed(cell.seed, "redraw", next(draws)))
+
         def compute() -> Scored:
             pruner = Pruner(
                 network,
@@ -144,7 +150,7 @@ class Laboratory:
                 name=cell.method,
                 seed=derive_seed(cell.seed, "method"),
                 dtype=run.recipe.scoring.dtype,
-                initialise=lambda net: models.initialise(net, run.recipe.init.scheme, derive_seed(cell.seed, "redraw")),
+                initialise=redraw,
                 tick=watch.tick,
             )
             with measured(self.device) as cost:

@@ -228,3 +228,18 @@ def test_evaluation_changes_nothing_and_sees_every_test_image() -> None:
     with torch.no_grad():
         logits = model(datasets.normalise(data.test_x, recipe().data.mean, recipe().data.std))
     assert accuracy == pytest.approx(float((logits.argmax(1) == data.test_y).double().mean()))
+
+
+def test_a_method_that_draws_weights_anew_gets_other_ones_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    initialise = models.initialise
+
+    def noted(model: nn.Module, scheme: str, seed: int) -> None:
+        seeds.append(seed)
+        initialise(model, scheme, seed)
+
+    monkeypatch.setattr(models, "initialise", noted)
+    job = Run(Cell("ntk-sap:repeats=2,rounds=3", "digits", "conv8", 0.9, 0), recipe())
+    laboratory = Laboratory(device="cpu")
+    laboratory.masks(job, laboratory.model(job), Watch())
+    assert len(seeds) == len(set(seeds)) == 1 + 2 * 3
