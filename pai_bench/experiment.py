@@ -53,7 +53,8 @@ class Run:
             model=self.cell.model,
             recipe=self.recipe,
             trainer_version=training.VERSION,
-            method_source=registry.source_hash(self.cell.spec.name),
+            method_source=registry.source_hash(registry.module(self.cell.spec.name)),
+            model_source=registry.source_hash(models.module(self.cell.model)),
         )
 
 

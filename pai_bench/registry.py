@@ -96,14 +96,13 @@ def plugins() -> dict[str, str]:
     return dict(sorted(_plugins.values()))
 
 
-def source_hash(name: str) -> str | None:
-    """SHA-256 (hex) of the file that defines a method which is not ours; its version is not enough to trust.
+def source_hash(module: str) -> str | None:
+    """SHA-256 (hex) of the file of a module that is not ours: what it makes is not known by a version alone.
 
-    None for ours, which a test holds to their versions.
+    None for modules of ours, which a test holds to their versions.
     """
-    if is_builtin(name):
+    if module.startswith("pai_bench."):
         return None
-    module = method_class(name).__module__
     return _plugins[module][1] if module in _plugins else _module_hash(module)
 
 
@@ -139,9 +138,14 @@ def names() -> list[str]:
     return _methods.names()
 
 
+def module(name: str) -> str:
+    """The name of the Python module that registered the method `name`."""
+    return method_class(name).__module__
+
+
 def is_builtin(name: str) -> bool:
     """Whether a method is one of ours, not a plug-in's or another package's."""
-    return method_class(name).__module__.startswith("pai_bench.")
+    return module(name).startswith("pai_bench.")
 
 
 def method_class(name: str) -> type:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Each of these modules registers its networks.
 from pai_bench.models import mobilenet, resnet, small, vgg, wide
-from pai_bench.models.building import Builder, build, names, register_model
+from pai_bench.models.building import Builder, build, module, names, register_model
 from pai_bench.models.initialising import initialise, schemes
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "build",
     "initialise",
     "mobilenet",
+    "module",
     "names",
     "register_model",
     "resnet",

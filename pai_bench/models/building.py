@@ -41,6 +41,11 @@ def build(name: str, channels: int, size: int, classes: int) -> nn.Module:
     return _builders.get(name)(channels, size, classes)
 
 
+def module(name: str) -> str:
+    """The name of the Python module that registered the model `name`."""
+    return str(_builders.get(name).__module__)
+
+
 def require_size(name: str, size: int, halvings: int) -> None:
     """See to it that an image can be halved so often.
 

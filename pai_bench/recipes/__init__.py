@@ -61,20 +61,23 @@ def result_fingerprint(
     recipe: Recipe,
     trainer_version: int,
     method_source: str | None = None,
+    model_source: str | None = None,
 ) -> str:
     """The validity of a result: of all that moves its number but sparsity and seed, which name it.
 
-    Hyper-parameters with the defaults filled in; `method_source` is the hash of the file of a method that is not ours.
-    Paths, workers, hosts and the recipe's name are not in it.
+    Hyper-parameters with the defaults filled in; `method_source` and `model_source` are the hashes of the files of a
+    method and a model that are not ours. Paths, workers, hosts and the recipe's name are not in it.
     """
-    source = {} if method_source is None else {"source": method_source}
-    method = {"name": method_name, "version": method_version, "hyperparameters": dict(hyperparameters), **source}
-    return fingerprint(
-        {
-            "method": method,
-            "dataset": dataset,
-            "model": model,
-            "recipe": recipe.identity(),
-            "trainer": trainer_version,
-        }
-    )
+    method = {"name": method_name, "version": method_version, "hyperparameters": dict(hyperparameters)}
+    payload: dict[str, Any] = {
+        "method": method,
+        "dataset": dataset,
+        "model": model,
+        "recipe": recipe.identity(),
+        "trainer": trainer_version,
+    }
+    if method_source is not None:
+        method["source"] = method_source
+    if model_source is not None:
+        payload["model_source"] = model_source
+    return fingerprint(payload)

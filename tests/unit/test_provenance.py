@@ -11,6 +11,7 @@ import pytest
 from pai_bench import provenance, recipes, registry
 from pai_bench.cells import Cell
 from pai_bench.experiment import Run
+from pai_bench.models import building
 
 METHOD = """
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ from pai_bench.registry import register
 class Mine:
     def __call__(self, problem):
         return {name: FACTOR * w.abs() for name, w in problem.weights.items()}
+
+from torch import nn
+from pai_bench.models import register_model
+
+@register_model("NAME")
+def mine(channels, size, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
 """
 
 
@@ -62,24 +70,29 @@ def test_a_checkout_and_its_wheel_have_one_source_hash(installed: Path, monkeypa
     assert provenance.source_hash() == wheel
 
 
-def fingerprint(name: str) -> str:
-    return Run(Cell(name, "digits", "conv8", 0.9, 0), recipes.load("quick", "digits", "conv8")).fingerprint()
+def fingerprint(method: str, model: str = "conv8") -> str:
+    return Run(Cell(method, "digits", model, 0.9, 0), recipes.load("quick", "digits", model)).fingerprint()
 
 
-def test_another_file_of_a_strangers_method_makes_its_results_stale(
+def test_another_file_of_a_strangers_method_or_model_makes_its_results_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry._methods, "_things", dict(registry._methods._things))
+    for catalogue in (registry._methods, building._builders):
+        catalogue.discover()
+        monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))
     monkeypatch.setattr(registry, "_plugins", {})
     ours = fingerprint("snip")
-    found = []
+    methods, models = [], []
     for version, factor in enumerate((1, 2, 1)):
         place = tmp_path / str(version) / f"source_of_mine_{version}.py"
         place.parent.mkdir()
         place.write_text(METHOD.replace("NAME", "mine").replace("FACTOR", str(factor)))
-        registry._methods._things.pop("mine", None)
+        for catalogue in (registry._methods, building._builders):
+            catalogue._things.pop("mine", None)
         registry.load_plugin(place)
-        found.append(fingerprint("mine"))
+        methods.append(fingerprint("mine"))
+        models.append(fingerprint("snip", "mine"))
         assert place.name in registry.plugins()
-    assert found[0] == found[2] != found[1]
-    assert fingerprint("snip") == ours and registry.source_hash("snip") is None
+    assert methods[0] == methods[2] != methods[1]
+    assert models[0] == models[2] != models[1]
+    assert fingerprint("snip") == ours and registry.source_hash(registry.module("snip")) is None
