@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
 from torchvision import transforms
 
 from pai_bench import models, recipes
+from pai_bench.arithmetic import laid_out
 from pai_bench.datasets import Augment, Batcher
 from pai_bench.steps import Step
 from tests.benchmarks.conftest import Compare
 
 
-def stepper(masked: str) -> Callable[[], None]:
+def stepper(masked: str, **options: Any) -> Callable[[], None]:
     """One SGD step of ResNet-20 on 32 images: dense, with masked gradients, or with masks multiplied in forward."""
     model = models.build("resnet20", 3, 32, 10)
     models.initialise(model, "kaiming-normal-fan-in", 0)
     generator = torch.Generator().manual_seed(0)
     masks = {n: torch.rand(p.shape, generator=generator) < 0.1 for n, p in model.named_parameters() if p.dim() > 1}
     floats = {n: mask.float() for n, mask in masks.items()}
-    settings = dataclasses.replace(recipes.load("quick", "digits", "resnet20").train, lr=0.1, weight_decay=1e-4)
-    step = Step(model, masks if masked == "gradients" else {}, settings)
+    settings = dataclasses.replace(
+        recipes.load("quick", "digits", "resnet20").train, lr=0.1, weight_decay=1e-4, **options
+    )
+    step = Step(laid_out(model, settings.channels_last), masks if masked == "gradients" else {}, settings)
     x, y = torch.randn(32, 3, 32, 32, generator=generator), torch.arange(32) % 10
 
     def by_hand() -> None:
@@ -56,6 +61,15 @@ class Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.transform(Image.fromarray(self.x[index])), index
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"channels_last": True}, {"precision": "bfloat16"}, {"precision": "bfloat16", "channels_last": True}],
+    ids=lambda options: "-".join(options),
+)
+def test_step_in_another_arithmetic(compare: Compare, options: dict[str, Any]) -> None:
+    compare(stepper("gradients", **options), stepper("gradients"), "of a float32 step", rounds=15)
 
 
 def test_data_path(compare: Compare) -> None:
