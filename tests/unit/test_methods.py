@@ -99,6 +99,33 @@ def test_synflow_conserves_the_flow_through_every_layer() -> None:
     assert relative(sums, sums[0].expand_as(sums)) < 1e-12
 
 
+@pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, torch.Tensor.relu])
+def test_px_is_the_formula_of_its_paper(relu: object) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(108, 7), nn.Linear(7, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(relu(self.first(x.flatten(1))))  # type: ignore[operator]
+
+    model, ((x, y),) = Net().double(), batches(1)
+    scores = pai_bench.score(model, [(x, y)], "px")
+    x = x.flatten(1).double()
+    a, b = model.first.weight.detach().square(), model.second.weight.detach().square()
+    gates = (model.first(x).detach() > 0).double()
+    # All outputs of h are alike: every weight is 1.
+    open_paths = (x.square().sum(1, keepdim=True) * gates).sum()
+    expected = torch.cat([(open_paths * a * b.sum(0)[:, None]).flatten(), (open_paths * b * a.sum(1)).flatten()])
+    ours = flat(scores)
+    assert relative(ours / ours.sum(), expected / expected.sum()) < 1e-12
+
+
+def test_px_gives_every_layer_of_a_chain_the_same_sum() -> None:
+    sums = torch.stack([score.sum() for score in pai_bench.score(tiny(), batches(2), "px").values()])
+    assert relative(sums, sums[0].expand_as(sums)) < 1e-12 and sums[0] > 0
+
+
 def test_grasp_agrees_with_finite_differences() -> None:
     model, data, temperature = tiny().double(), batches(2), 3.0
     data = [(x.double(), y) for x, y in data]
