@@ -25,6 +25,8 @@ def _config(context: typer.Context, value: Path | None) -> Path | None:
 
 def doctor(
     context: typer.Context,
+    profile: Annotated[str | None, typer.Option(help="SLURM profile to check.  [default: generic]")] = None,
+    job: Annotated[bool, typer.Option("--job", help="Submit a short job as well, and check what it sees.")] = False,
     results: Results = None,
     data_dir: DataDir = None,
     config: Annotated[
@@ -34,10 +36,10 @@ def doctor(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check this machine, its disk and the data before a sweep; every problem comes with a remedy."""
+    """Check this machine, its disk, the data and SLURM before a sweep; every problem comes with a remedy."""
     from pai_bench.doctor import command
 
     del config, verbose
     settings = context.meta.get(BROKEN)
-    if not command.run(results, data_dir, as_json=as_json, settings=settings, say=say):
+    if not command.run(results, data_dir, profile=profile, job=job, as_json=as_json, settings=settings, say=say):
         raise typer.Exit(FAILED)

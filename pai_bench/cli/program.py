@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from pai_bench import __version__
 from pai_bench.cli import config, data
+from pai_bench.cli.cancel import cancel
 from pai_bench.cli.cell import prune, train
 from pai_bench.cli.doctor import doctor
 from pai_bench.cli.listing import list_
@@ -46,6 +47,7 @@ def _root(
 app.command()(sweep)
 app.command()(status)
 app.command()(logs)
+app.command()(cancel)
 app.command()(report)
 app.command()(doctor)
 app.command()(prune)

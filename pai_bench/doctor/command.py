@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pai_bench import results
-from pai_bench.doctor import data, folders, machine
+from pai_bench.doctor import cluster, data, folders, machine
 from pai_bench.doctor.checks import FAILED, OK, WARNING, Check
 from pai_bench.errors import PaiBenchError
 
@@ -17,6 +17,8 @@ def run(
     results_folder: Path | None,
     data_dir: Path | None,
     *,
+    profile: str | None,
+    job: bool,
     as_json: bool,
     settings: PaiBenchError | None,
     say: Callable[[str], None],
@@ -27,7 +29,18 @@ def run(
     """
     root = results.resolve_root(results_folder)
     done = []
-    for check in _checks(root, data_dir, settings):
+
+    def every() -> Iterator[Check]:
+        if settings is not None:
+            yield Check("settings", FAILED, settings.cause, settings.remedy)
+        else:
+            yield Check("settings", OK, "the user's profile and the config file can be read, where there are any")
+        yield from machine.checks()
+        yield from folders.checks(root)
+        yield from data.checks(root, data_dir)
+        yield from cluster.checks(root, data_dir, profile, job, say)
+
+    for check in every():
         done.append(check)
         if not as_json:
             print(_line(check), flush=True)
@@ -36,16 +49,6 @@ def run(
         print(json.dumps({"ok": not n_failed, "checks": [asdict(check) for check in done]}, indent=1))
     say(f"{len(done)} checks: {n_failed} failed, {n_warnings} warnings")
     return not n_failed
-
-
-def _checks(root: Path, data_dir: Path | None, settings: PaiBenchError | None) -> Iterator[Check]:
-    if settings is not None:
-        yield Check("settings", FAILED, settings.cause, settings.remedy)
-    else:
-        yield Check("settings", OK, "the user's profile and the config file can be read, where there are any")
-    yield from machine.checks()
-    yield from folders.checks(root)
-    yield from data.checks(root, data_dir)
 
 
 def _line(check: Check) -> str:

@@ -29,6 +29,11 @@ def name(cell: Cell, recipe: str, fingerprint: str) -> str:
     return f"{cell.dataset}/{cell.model}/{cell.method}/{name_prefix(cell, recipe)}{fingerprint[:8]}"
 
 
+def name_of(result_path: Path) -> str:
+    """The name of the cell whose result a file is, wherever the results root is."""
+    return "/".join((*result_path.parts[-4:-1], result_path.name.removesuffix(".json")))
+
+
 def parse_name(name: str) -> tuple[Cell, str, str] | None:
     """Cell, recipe and the first digits of the fingerprint from what `name` made; None for what it did not make."""
     match = _NAME.fullmatch(name)

@@ -15,8 +15,8 @@ LISTED = 10
 
 
 def find(text: str, cells: Sequence[Wanted], root: Path) -> Wanted:
-    """The one cell that is meant: by method/dataset/model/sparsity/seed or some of these, by the path of a file of
-    it, or by a part of that path.
+    """The one cell that is meant: by method/dataset/model/sparsity/seed[/recipe] or some of these, by the path of a
+    file of it, or by a part of that path.
 
     Raises: PaiBenchError when none or more than one is.
     """
@@ -39,9 +39,12 @@ def find(text: str, cells: Sequence[Wanted], root: Path) -> Wanted:
 
 
 def _unique(cell: Wanted, others: Sequence[Wanted]) -> str:
-    """The cell as typed, with its recipe where that alone tells it from the others."""
+    """The shortest that tells it from the others: the cell, with its recipe, or the name of its result."""
     same = [other for other in others if other.cell == cell.cell]
-    return slug(cell.cell) if len(same) == 1 else cell.name
+    if len(same) == 1:
+        return slug(cell.cell)
+    alike = [other for other in same if other.recipe == cell.recipe]
+    return f"{slug(cell.cell)}/{cell.recipe}" if len(alike) == 1 else cell.name
 
 
 def _by_path(text: str, cells: Sequence[Wanted], root: Path) -> list[Wanted]:
@@ -55,7 +58,9 @@ def _by_path(text: str, cells: Sequence[Wanted], root: Path) -> list[Wanted]:
 
 def _by_fields(text: str, cells: Sequence[Wanted]) -> list[Wanted]:
     words = [word for word in re.split(r"[/·\s]+", text) if word not in ("", "sparsity", "seed")]
-    exact = [cell for cell in cells if words in (_words(cell, "g"), _words(cell, ""))]
+    exact = [cell for cell in cells if words[:5] in (_words(cell, "g"), _words(cell, ""))]
+    if len(words) > 5:
+        return [cell for cell in exact if words[5:] == [cell.recipe]]
     return exact or [cell for cell in cells if words and all(_says(word, cell) for word in words)]
 
 

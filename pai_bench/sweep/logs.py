@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import queue
 from pai_bench.sweep.find import find
+from pai_bench.sweep.slurm.ledger import sweep_chunks
 from pai_bench.sweep.status import cause_key
 from pai_bench.sweep.wanted import Wanted, slug, wanted
+
+JOB_LINES = 50
+"""The last so many lines of what a SLURM task printed are shown: it may have had many cells."""
+
+POLL_SECONDS = 0.2
 
 Say = Callable[[str], None]
 
@@ -34,88 +39,112 @@ def run(
     if follow and failed:
         raise PaiBenchError("--follow is for one cell", "name the cell instead of --failed")
     cells = wanted(root, results.names(root / "runs", ".json"))
+    logs = _Logs(root, tail, say)
     if text is None:
-        _print_failed(root, cells, every, tail, say)
+        logs.print_failed(cells, every)
         return
     cell = find(text, cells, root)
     if follow:
         with suppress(KeyboardInterrupt):
-            _follow(root, cell, tail, say)
-    elif not _print(root, cell, tail, say):
+            logs.follow(cell)
+    elif not logs.print(cell):
         raise PaiBenchError(
             f"nothing has been logged of {slug(cell.cell)} yet", "pai-bench status shows whether it runs"
         )
 
 
-def _print_failed(root: Path, cells: Iterable[Wanted], every: bool, tail: int | None, say: Say) -> None:
-    present, noted = results.names(root / "runs", ".json"), results.names(results.failures_folder(root), ".json")
-    failed = [cell for cell in cells if cell.name in noted - present]
-    if not failed:
-        say(f"no cell in {root} has failed")
-        return
-    keys = {cell: cause_key(_failure(root, cell).cause) for cell in failed}
-    counts = Counter(keys.values())
-    shown: set[str] = set()
-    for cell in failed:
-        key = keys[cell]
-        if every or key not in shown:
-            others = "" if every or counts[key] == 1 else f", one of {counts[key]} that failed for this cause"
-            print(f"==> {slug(cell.cell)}{others}")
-            _print(root, cell, tail, say)
-        shown.add(key)
+class _Logs:
+    """Prints logs of cells, with `tail` the last so many lines of each file alone; names of files go to `say`."""
+
+    def __init__(self, root: Path, tail: int | None, say: Say) -> None:
+        self._root = root
+        self._tail = tail
+        self._say = say
+        self._printed = _printed(root)
+
+    def print(self, cell: Wanted) -> bool:
+        """Print what there is of the cell; returns whether there is anything."""
+        found = self._print_file(self._log(cell), self._tail)
+        for place in self._printed.get(cell.name, ()):
+            found = self._print_file(place, self._tail or JOB_LINES) or found
+        failure = self._failure(cell)
+        if failure is not None:
+            self._say(f"--- failed {failure.attempts} time{'s' if failure.attempts > 1 else ''}")
+            print(failure.traceback.rstrip() or failure.cause)
+        return found or failure is not None
+
+    def print_failed(self, cells: Iterable[Wanted], every: bool) -> None:
+        """Print the log of one failed cell for each cause, or of every one."""
+        noted = results.names(results.failures_folder(self._root), ".json") - results.names(
+            self._root / "runs", ".json"
+        )
+        causes: dict[Wanted, str] = {}
+        for cell in cells:
+            if cell.name in noted and (failure := self._failure(cell)) is not None:
+                causes[cell] = cause_key(failure.cause)
+        if not causes:
+            self._say(f"no cell in {self._root} has failed")
+        counts = Counter(causes.values())
+        shown: set[str] = set()
+        for cell, cause in causes.items():
+            if every or cause not in shown:
+                others = "" if every or counts[cause] == 1 else f", one of {counts[cause]} that failed for this cause"
+                print(f"==> {slug(cell.cell)}{others}")
+                self.print(cell)
+            shown.add(cause)
+
+    def follow(self, cell: Wanted) -> None:
+        """Print the cell's log and what is added to it, until nobody is at work on the cell; waits for it to begin."""
+        place = self._log(cell)
+        address = (self._root, cell.cell, cell.recipe, cell.fingerprint)
+        claim, result = results.claim_path(*address), results.path(*address)
+        if not place.exists():
+            self._say(f"waiting for {place}")
+        while not place.exists() and not result.exists() and self._failure(cell) is None:
+            time.sleep(POLL_SECONDS)
+        if place.exists():
+            for text in _growing(place, self._tail, claim.exists):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        if (failure := self._failure(cell)) is not None:
+            self._say(f"--- failed: {failure.cause}")
+
+    def _log(self, cell: Wanted) -> Path:
+        return results.cell_log_path(self._root, cell.cell, cell.recipe, cell.fingerprint)
+
+    def _failure(self, cell: Wanted) -> results.Failure | None:
+        return results.read_failure(self._root, cell.cell, cell.recipe, cell.fingerprint)
+
+    def _print_file(self, place: Path, tail: int | None) -> bool:
+        try:
+            with place.open(encoding="utf-8", errors="replace") as file:
+                lines = deque(file, maxlen=tail)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if lines:
+            self._say(f"--- {place}")
+            sys.stdout.write("".join(lines))
+            if not lines[-1].endswith("\n"):
+                sys.stdout.write("\n")
+            sys.stdout.flush()
+        return bool(lines)
 
 
-def _failure(root: Path, cell: Wanted) -> results.Failure:
-    return results.read_failure(root, cell.cell, cell.recipe, cell.fingerprint) or results.Failure("", "", 0, "error")
-
-
-def _print(root: Path, cell: Wanted, tail: int | None, say: Say) -> bool:
-    """Print what there is of the cell; returns whether there is anything."""
-    found = False
-    for place in _files(root, cell):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            lines = _lines(place, tail)
-            say(f"--- {place}")
-            for line in lines:
-                print(line)
-            found = True
-    failure = _failure(root, cell)
-    if failure.attempts:
-        say(f"--- failed {failure.attempts} time{'s' if failure.attempts > 1 else ''}")
-        print(failure.traceback.rstrip() or failure.cause)
-        found = True
+def _printed(root: Path) -> dict[str, list[Path]]:
+    """The files that SLURM's tasks print to, by name of a cell that the task had, oldest first."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for ledger in sorted(results.sweeps_folder(root).glob("*/ledger.jsonl")):
+        for chunk in sweep_chunks(root, ledger.parent.name):
+            tasks = chunk.tasks()
+            for index, task in enumerate(tasks):
+                job = chunk.job if len(tasks) == 1 else f"{chunk.job}_{index}"
+                for name in task:
+                    found[name] += [ledger.parent / chunk.token / f"{job}_0_log.{kind}" for kind in ("out", "err")]
     return found
 
 
-def _log(root: Path, cell: Wanted) -> Path:
-    return results.cell_log_path(root, cell.cell, cell.recipe, cell.fingerprint)
-
-
-def _files(root: Path, cell: Wanted) -> list[Path]:
-    """The cell's own log, then what its SLURM jobs printed."""
-    return [_log(root, cell), *queue.output_files(root, cell.name)]
-
-
-def _lines(place: Path, tail: int | None) -> Iterable[str]:
-    with place.open(encoding="utf-8", errors="replace") as file:
-        return deque((line.rstrip("\n") for line in file), maxlen=tail)
-
-
-def _follow(root: Path, cell: Wanted, tail: int | None, say: Say) -> None:
-    """Print the cell's log and what is added to it, until nobody is at work on the cell."""
-    place = _log(root, cell)
-    claim = results.claim_path(root, cell.cell, cell.recipe, cell.fingerprint)
-    if not place.exists():
-        say(f"waiting for {place}")
-    for text in _growing(place, tail, lambda: claim.exists()):
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
 def _growing(place: Path, tail: int | None, goes_on: Callable[[], bool]) -> Iterator[str]:
-    """The text of a file and what is added to it; waits for the file, and ends when it is there and nothing goes on."""
-    while not place.exists():
-        time.sleep(0.2)
+    """The text of a file and what is added to it, until nothing goes on."""
     with place.open(encoding="utf-8", errors="replace") as file:
         yield "".join(deque(file, maxlen=tail))
         while True:
@@ -126,4 +155,4 @@ def _growing(place: Path, tail: int | None, goes_on: Callable[[], bool]) -> Iter
             elif last:
                 return
             else:
-                time.sleep(0.2)
+                time.sleep(POLL_SECONDS)

@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pai_bench import results
+from pai_bench import index, results
 from pai_bench.cells import Cell
-from pai_bench.sweep import claims
+from pai_bench.sweep import claims, pace
 from pai_bench.sweep.reasons import explain
+from pai_bench.sweep.slurm.inflight import InFlight, Task
 from pai_bench.sweep.wanted import Wanted, wanted
 
+NOTHING_SUBMITTED = InFlight(jobs={})
 STATES = ("done", "running", "queued", "failed", "stale", "missing", "unknown")
 
 
@@ -73,29 +75,6 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task that SLURM knows and that has not ended, and the names of the results it is to make."""
-
-    job: str
-    state: str
-    reason: str
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Queue:
-    """What SLURM says of this folder's sweeps."""
-
-    tasks: tuple[Task, ...] = ()
-    jobs: Mapping[str, str] | None = None
-    """State by job id, for the claims; None where SLURM was not asked or did not answer."""
-    silent: str | None = None
-    """Why SLURM did not answer; what it was to do is unknown then, never dead."""
-    submitted: frozenset[str] = frozenset()
-    """Where SLURM did not answer: names of the results that were submitted."""
-
-
-@dataclass(frozen=True)
 class Status:
     """All that `pai-bench status` shows."""
 
@@ -125,17 +104,17 @@ class Status:
         return {"results": str(self.root), "total": len(self.cells), "counts": self.counts(), **plain}
 
 
-NO_SLURM = Queue()
-
-
-def collect(root: Path, queue: Queue = NO_SLURM) -> Status:
-    """How the folder stands."""
-    present, failed = results.names(root / "runs", ".json"), results.names(results.failures_folder(root), ".json")
-    all_wanted = wanted(root, present)
-    other_settings = {name[:-8] for name in present}
-    surveyed = [(_name(claim), claim) for claim in claims.survey(root, queue.jobs)]
+def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
+    """How the folder stands, with what SLURM has of it."""
+    # Who is at work first: what they finish in between is then seen by its result.
+    surveyed = [(_name(claim), claim) for claim in claims.survey(root, flight.jobs)]
     held = {name: claim for name, claim in surveyed if claim.verdict != "dead"}
-    queued = {name for task in queue.tasks for name in task.names}
+    queued = {name for task in flight.tasks if task.state != "COMPLETING" for name in task.names}
+    failed = results.names(results.failures_folder(root), ".json")
+    found = index.read(root)
+    present = {results.name_of(Path(row["path"])): row for row in found.rows}
+    other_settings = {name[:-8] for name in present}
+    all_wanted = wanted(root, present)
 
     def state(name: str) -> str:
         if name in present:
@@ -144,14 +123,16 @@ def collect(root: Path, queue: Queue = NO_SLURM) -> Status:
             return "running" if held[name].verdict == "alive" else "unknown"
         if name in queued:
             return "queued"
-        if name in queue.submitted:
+        if name in flight.unknown:
             return "unknown"
         if name in failed:
             return "failed"
         return "stale" if name[:-8] in other_settings else "missing"
 
     states = {cell.name: state(cell.name) for cell in all_wanted}
-    cells = tuple(CellState(cell.cell, cell.recipe, states[cell.name]) for cell in all_wanted)
+    cells = tuple(
+        CellState(cell.cell, cell.recipe, states[cell.name], _flag(present.get(cell.name))) for cell in all_wanted
+    )
     running = tuple(_running(claim) for name, claim in held.items() if states.get(name) in ("running", "unknown"))
     gone = [name for name, claim in surveyed if claim.verdict == "dead" and states.get(name) in ("stale", "missing")]
     return Status(
@@ -159,9 +140,13 @@ def collect(root: Path, queue: Queue = NO_SLURM) -> Status:
         cells=cells,
         running=running,
         failures=_failures(root, [cell for cell in all_wanted if states[cell.name] == "failed"]),
-        waiting=_waiting(queue.tasks, states),
-        notes=tuple(_notes(root, queue, gone)),
-        seconds_left=_seconds_left(running, cells),
+        waiting=_waiting(flight.tasks, states),
+        notes=tuple(_notes(root, flight, gone, len(found.damaged))),
+        seconds_left=pace.seconds_left(
+            [_going(held[name]) for name, state in states.items() if state == "running"],
+            [_kind(cell.cell, cell.recipe) for cell in cells if cell.state in ("queued", "missing", "stale")],
+            pace.durations(found.rows),
+        ),
     )
 
 
@@ -169,10 +154,20 @@ def _name(claim: claims.Held) -> str:
     return results.name(claim.cell, claim.recipe, claim.fingerprint)
 
 
+def _flag(row: Mapping[str, Any] | None) -> str | None:
+    return None if row is None or row["status"] == "ok" else row["status"]
+
+
+def _kind(cell: Cell, recipe: str) -> pace.Kind:
+    return cell.dataset, cell.model, recipe
+
+
+def _going(claim: claims.Held) -> pace.Going:
+    seconds = claim.seconds or 0.0
+    return pace.Going(_kind(claim.cell, claim.recipe), seconds, claim.epoch or 0, claim.epochs, claim.seconds_per_epoch)
+
+
 def _running(claim: claims.Held) -> Running:
-    left = None
-    if claim.epochs and claim.seconds_per_epoch is not None:
-        left = max(0.0, (claim.epochs - (claim.epoch or 0)) * claim.seconds_per_epoch)
     owner = claim.owner
     return Running(
         cell=claim.cell,
@@ -181,7 +176,7 @@ def _running(claim: claims.Held) -> Running:
         phase=claim.phase,
         epoch=claim.epoch,
         epochs=claim.epochs,
-        seconds_left=left,
+        seconds_left=_going(claim).left(),
         silent=claim.age,
         verdict=claim.verdict,
     )
@@ -220,12 +215,16 @@ def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting,
     return tuple(sorted(found, key=lambda waiting: (waiting.remedy is None, -waiting.n_tasks)))
 
 
-def _notes(root: Path, queue: Queue, gone: Sequence[str]) -> Iterable[str]:
-    if queue.silent:
-        yield f"SLURM did not answer ({queue.silent}): what it has of this folder is unknown, not lost"
+def _notes(root: Path, flight: InFlight, gone: Sequence[str], n_damaged: int) -> Iterable[str]:
+    if flight.silent:
+        yield f"SLURM did not answer ({flight.silent}): what it has of this folder is unknown, not lost"
+    if flight.elsewhere:
+        yield f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's or user's)"
     if gone:
         cells = "1 cell was" if len(gone) == 1 else f"{len(gone)} cells were"
         yield f"{cells} interrupted, and nobody is at work on them now; the next sweep resumes them"
+    if n_damaged:
+        yield f"{n_damaged} result files are damaged and not counted; the next sweep sets them aside"
     folder = results.duplicates_folder(root)
     if noted := results.names(folder, ".json"):
         differ = sum(not _equal(folder / f"{name}.json") for name in noted)
@@ -237,22 +236,3 @@ def _equal(note: Path) -> bool:
     with suppress(OSError, ValueError):
         return bool(json.loads(note.read_bytes()).get("equal"))
     return False
-
-
-def _seconds_left(running: Sequence[Running], cells: Iterable[CellState]) -> float | None:
-    """All that is to be done, at the pace of those that run now and with their duration for every cell to come."""
-    alive = [claim for claim in running if claim.verdict == "alive" and claim.seconds_left is not None]
-    if not alive:
-        return None
-    totals: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for claim in alive:
-        assert claim.epochs is not None and claim.seconds_left is not None
-        fraction = 1 - (claim.epoch or 0) / claim.epochs
-        if fraction:
-            totals[claim.cell.dataset, claim.cell.model].append(claim.seconds_left / fraction)
-    every = [seconds for group in totals.values() for seconds in group] or [0.0]
-    mean = {key: sum(group) / len(group) for key, group in totals.items()}
-    left = [claim.seconds_left or 0.0 for claim in alive]
-    todo = [cell.cell for cell in cells if cell.state in ("queued", "missing", "stale")]
-    work = sum(mean.get((cell.dataset, cell.model), sum(every) / len(every)) for cell in todo)
-    return max(*left, (sum(left) + work) / len(alive)) if todo else max(left)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -35,7 +35,7 @@ def slug(cell: Cell) -> str:
     return f"{cell.method}/{cell.dataset}/{cell.model}/{cell.sparsity!r}/{cell.seed}"
 
 
-def wanted(root: Path, present: set[str]) -> list[Wanted]:
+def wanted(root: Path, present: Iterable[str]) -> list[Wanted]:
     """All cells of the plans, with the fingerprint of the newest plan of their variant, and of `present` what is
     of no planned variant."""
     cells: dict[tuple[Any, ...], None] = {}
@@ -54,7 +54,7 @@ def wanted(root: Path, present: set[str]) -> list[Wanted]:
     return found + list(unplanned)
 
 
-def _named(present: set[str]) -> Iterator[Wanted]:
+def _named(present: Iterable[str]) -> Iterator[Wanted]:
     for name in sorted(present):
         if parsed := results.parse_name(name):
             yield Wanted(*parsed, name)

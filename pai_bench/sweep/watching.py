@@ -13,7 +13,12 @@ from rich.live import Live
 
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import queue, status, status_view
+from pai_bench.sweep import status, status_view
+from pai_bench.sweep.slurm import inflight
+from pai_bench.sweep.slurm.controller import Controller
+
+PATIENCE = 20.0
+"""Seconds that squeue may take; a status is no reason to wait longer."""
 
 
 def run(folder: Path | None, every: float | None, as_json: bool) -> bool:
@@ -39,7 +44,7 @@ def run(folder: Path | None, every: float | None, as_json: bool) -> bool:
 
 
 def _look(root: Path) -> status.Status:
-    return status.collect(root, queue.look(root))
+    return status.collect(root, inflight.survey(root, Controller(PATIENCE)))
 
 
 def _print(found: status.Status) -> None:

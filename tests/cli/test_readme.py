@@ -13,6 +13,7 @@ import torch
 from pai_bench import data_files, mask_files, models
 from pai_bench.scoring import prunable
 from tests.cli.program import pai_bench
+from tests.cli.test_status import CELLS, DENSE, fail, plan, put
 
 TOP = Path(__file__).parents[2]
 DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -53,6 +54,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_recipe.toml").write_text(quick + re.findall(r"```toml\n(.*?)```", data, re.DOTALL)[0])
     weights = prunable(models.build("conv8", 1, 8, 10))
     mask_files.save(folder / "masks.npz", {name: (weight > 0).numpy() for name, weight in weights.items()})
+    seen = folder / "seen"
+    plan(seen, cells=CELLS[:2])
+    put(seen, DENSE)
+    fail(seen, CELLS[1], "RuntimeError: as in the documents")
     return folder
 
 
@@ -61,6 +66,8 @@ def test_commands_of_the_documents_are_understood(folder: Path, command: str) ->
     arguments = [word for word in shlex.split(command)[1:] if word != "…"]
     if arguments[0] == "sweep":
         arguments += ["--dry-run", "--data-dir", "data"]
+    if arguments[0] in ("status", "logs", "cancel"):
+        arguments += ["--results", "seen"]
     if arguments[0] == "data":  # nothing is fetched here, and the folders are nobody's
         arguments += ["--data-dir", "data"] if arguments[1] == "list" else ["--help"]
     if arguments[0] == "train":
@@ -68,7 +75,7 @@ def test_commands_of_the_documents_are_understood(folder: Path, command: str) ->
     if arguments[0] == "report" and "--from" not in arguments:
         arguments += ["--from", "table.csv"]
     done = pai_bench(folder, *arguments)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == (3 if "--fail-on-missing" in arguments else 0), done.stderr
 
 
 def test_the_documents_show_the_commands_that_matter() -> None:

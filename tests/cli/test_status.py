@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,11 @@ import pytest
 from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import claims, status, status_view
+from pai_bench.sweep import claims, logs, pace, status, status_view
 from pai_bench.sweep.find import find
 from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.status import Queue, Task, collect
+from pai_bench.sweep.slurm.inflight import InFlight, Task
+from pai_bench.sweep.status import collect
 from pai_bench.sweep.wanted import slug, wanted
 from tests.cli.program import pai_bench
 from tests.unit.test_results import result
@@ -53,6 +54,10 @@ def claim(root: Path, cell: Cell, **changes: object) -> claims.Claim:
     return taken
 
 
+def task(job: str, state: str, reason: str, *cells: Cell) -> Task:
+    return Task(job, state, reason, "n1", "sweep", "c001", tuple(map(name, cells)))
+
+
 def states(found: status.Status) -> dict[Cell, str]:
     return {cell.cell: cell.state for cell in found.cells}
 
@@ -60,17 +65,17 @@ def states(found: status.Status) -> dict[Cell, str]:
 def test_every_cell_has_one_state(tmp_path: Path) -> None:
     plan(tmp_path)
     snip, erk = CELLS[1:5], CELLS[5:]
-    put(tmp_path, DENSE)
-    put(tmp_path, snip[0], status="collapsed")
+    put(tmp_path, DENSE, costs={"train_seconds": 4.0, "score_seconds": 1.0})
+    put(tmp_path, snip[0], status="collapsed", costs={"train_seconds": 8.0, "score_seconds": None})
     fail(tmp_path, snip[1], "RuntimeError: at 0x7f33: 12 of 30")
     fail(tmp_path, snip[2], "RuntimeError: at 0x7f34: 13 of 30")
     fail(tmp_path, snip[0], "RuntimeError: before it worked")
     put(tmp_path, snip[3], fingerprint=OTHER)
-    queue = Queue((Task("7_1", "PENDING", "Priority", (name(erk[1]), name(DENSE))),))
+    flight = InFlight((task("7_1", "PENDING", "Priority", erk[1], DENSE),), jobs={})
     with claim(tmp_path, erk[0]) as mine:
         mine.beat(phase="training", epoch=3, epochs=10, seconds_per_epoch=2.0)
         mine._write()
-        found = collect(tmp_path, queue)
+        found = collect(tmp_path, flight)
     assert states(found) == {
         DENSE: "done", snip[0]: "done", snip[1]: "failed", snip[2]: "failed", snip[3]: "stale",
         erk[0]: "running", erk[1]: "queued", erk[2]: "missing", erk[3]: "missing",
@@ -82,8 +87,9 @@ def test_every_cell_has_one_state(tmp_path: Path) -> None:
     assert (failure.count, failure.example) == (2, snip[1])
     (running,) = found.running
     assert (running.phase, running.epoch, running.epochs, running.seconds_left) == ("training", 3, 10, 14.0)
-    # One worker; 14 s of its cell, and four cells of 20 s: queued, stale, two missing.
-    assert found.seconds_left == pytest.approx(14 + 4 * 20)
+    # One worker; 14 s of its cell, and four cells that are still to do: queued, stale, two missing.
+    assert found.seconds_left == pytest.approx(14 + 4 * 6.5)
+    assert [cell.cell for cell in found.cells if cell.flag == "collapsed"] == [snip[0]]
     assert json.loads(json.dumps(found.as_dict()))["counts"]["failed"] == 2
 
 
@@ -97,7 +103,7 @@ def test_the_newest_plan_of_a_variant_counts_and_results_without_one_do_too(tmp_
 
 def test_a_controller_that_does_not_answer_means_unknown(tmp_path: Path) -> None:
     plan(tmp_path)
-    found = collect(tmp_path, Queue(silent="timed out", submitted=frozenset({name(CELLS[1])})))
+    found = collect(tmp_path, InFlight(silent="timed out", unknown=frozenset({name(CELLS[1])})))
     assert states(found)[CELLS[1]] == "unknown" and states(found)[CELLS[2]] == "missing"
     assert "timed out" in found.notes[0] and "not lost" in found.notes[0]
 
@@ -116,12 +122,35 @@ def test_who_died_is_noted_and_what_ran_twice(tmp_path: Path) -> None:
     assert any("2 times a cell was run twice" in note and "1 of them" in note for note in found.notes)
 
 
+def test_the_time_left_is_that_of_work_over_those_at_work() -> None:
+    kind, other = ("digits", "conv8", "quick"), ("digits", "conv8", "slow")
+    begun = pace.Going(kind, 30.0, 0, None, None)
+    half = pace.Going(kind, 50.0, 5, 10, 10.0)
+    assert pace.seconds_left([], [kind], {kind: 9.0}) is None
+    assert pace.seconds_left([begun], [kind], {}) is None
+    assert pace.seconds_left([half], [], {}) == 50
+    assert pace.seconds_left([half], [kind, other], {}) == 50 + 2 * 100
+    assert pace.seconds_left([half, begun], [kind] * 4, {kind: 80.0}) == (50 + 50 + 4 * 80) / 2
+    assert pace.seconds_left([half, begun], [], {kind: 90.0}) == 60
+
+
+def test_a_damaged_result_is_no_result(tmp_path: Path) -> None:
+    plan(tmp_path)
+    put(tmp_path, DENSE)
+    place = results.path(tmp_path, DENSE, "quick", FINGERPRINT)
+    place.write_text(place.read_text()[:100])
+    found = collect(tmp_path)
+    assert states(found)[DENSE] == "missing" and "1 result files are damaged" in found.notes[0]
+
+
 def test_waiting_is_explained_and_what_is_stuck_comes_first(tmp_path: Path) -> None:
     plan(tmp_path)
-    tasks = [Task(f"7_{i}", "PENDING", "Priority", (name(cell),)) for i, cell in enumerate(CELLS[1:4])]
-    tasks.append(Task("7_9", "PENDING", "launch failed requeued held", (name(CELLS[5]),)))
-    tasks.append(Task("7_10", "RUNNING", "None", (name(CELLS[6]),)))
-    held, behind = collect(tmp_path, Queue(tuple(tasks))).waiting
+    tasks = [task(f"7_{i}", "PENDING", "Priority", cell) for i, cell in enumerate(CELLS[1:4])]
+    tasks.append(task("7_9", "PENDING", "launch failed requeued held", CELLS[5]))
+    tasks += [task("7_10", "RUNNING", "None", CELLS[6]), task("7_11", "COMPLETING", "None", CELLS[7])]
+    found = collect(tmp_path, InFlight(tuple(tasks), jobs={}))
+    assert (states(found)[CELLS[6]], states(found)[CELLS[7]]) == ("queued", "missing")
+    held, behind = found.waiting
     assert held.remedy is not None and "scontrol release 7_9" in held.remedy
     assert (behind.words, behind.n_tasks, behind.n_cells) == ("waiting behind jobs of higher priority", 3, 3)
 
@@ -172,26 +201,18 @@ def test_a_cell_is_found_by_what_people_type(tmp_path: Path) -> None:
 def test_ten_thousand_cells_take_a_second_or_two(tmp_path: Path) -> None:
     cells = [Cell(f"m{i % 10}", "digits", "conv8", (0.5, 0.9, 0.95, 0.98)[i // 10 % 4], i // 40) for i in range(10_000)]
     plan(tmp_path, cells=cells)
+    plain = asdict(result())
     for cell in cells[:8000]:
         place = results.path(tmp_path, cell, "quick", FINGERPRINT)
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.touch()
+        place.write_text(json.dumps(plain | vars(cell)))
+    tasks = tuple(task(f"7_{i}", "PENDING", "Priority", cell) for i, cell in enumerate(cells[9000:]))
+    collect(tmp_path)  # the first time, results are read
     began = time.process_time()
-    found = collect(
-        tmp_path,
-        Queue(tuple(Task(f"7_{i}", "PENDING", "Priority", (name(cell),)) for i, cell in enumerate(cells[9000:]))),
-    )
+    found = collect(tmp_path, InFlight(tasks, jobs={}))
     text = status_view.as_text(found)
     assert time.process_time() - began < 2
-    assert found.counts() == {
-        "done": 8000,
-        "queued": 1000,
-        "missing": 1000,
-        "running": 0,
-        "failed": 0,
-        "stale": 0,
-        "unknown": 0,
-    }
+    assert [found.counts()[state] for state in ("done", "queued", "missing")] == [8000, 1000, 1000]
     assert "1000 tasks (1000 cells): waiting behind jobs of higher priority [Priority]" in text
 
 
@@ -217,35 +238,42 @@ def test_the_command_shows_it_and_its_exit_code_says_what_is_missing(tmp_path: P
     assert watched.returncode == 0 and watched.stdout.endswith("9 cells: 7 done, 2 failed\n")
 
 
-def test_logs_show_the_log_and_the_cause(tmp_path: Path) -> None:
+def test_logs_show_the_log_and_the_cause(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "results"
     plan(root)
     fail(root, CELLS[1], "OutOfMemoryError: 7 GiB")
     fail(root, CELLS[2], "OutOfMemoryError: 9 GiB")
     fail(root, CELLS[3], "ValueError: no")
     for cell in CELLS[1:5]:
-        for line in ("first", "second"):
-            results.log_attempt(root, cell, "quick", FINGERPRINT, "host-1", f"{line} of {cell.seed}")
-    one = pai_bench(tmp_path, "logs", "snip/digits/conv8/0.9/0", "--tail", "1")
-    assert one.returncode == 0, one.stderr
-    assert "second of 0\nTraceback of 0\nOutOfMemoryError: 7 GiB\n" in one.stdout and "first" not in one.stdout
-    causes = pai_bench(tmp_path, "logs", "--failed").stdout
+        log = results.cell_log_path(root, cell, "quick", FINGERPRINT)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"first of {cell.seed}\nsecond of {cell.seed}\n")
+    shown = pai_bench(tmp_path, "logs", "snip/digits/conv8/0.9/0", "--tail", "1")
+    assert shown.returncode == 0, shown.stderr
+    assert "second of 0\nTraceback of 0\nOutOfMemoryError: 7 GiB\n" in shown.stdout and "first" not in shown.stdout
+
+    def logs_of(text: str | None, **options: bool) -> str:
+        given = {"failed": False, "every": False, "follow": False, **options}
+        logs.run(root, text, tail=None, say=lambda _: None, **given)
+        return capsys.readouterr().out
+
+    causes = logs_of(None, failed=True)
     assert causes.count("==> ") == 2 and "==> snip/digits/conv8/0.9/0, one of 2 that failed" in causes
-    assert pai_bench(tmp_path, "logs", "--failed", "--all").stdout.count("==> ") == 3
-    followed = pai_bench(tmp_path, "logs", "snip/digits/conv8/0.9/3", "-f")
-    assert followed.returncode == 0 and "second of 3\n" in followed.stdout  # nobody is at work on it
-    for wrong in (
-        ["logs"],
-        ["logs", "erk/0"],
-        ["logs", "--failed", "-f"],
-        ["logs", "snip/3", "--all"],
-        ["logs", "nix"],
+    assert logs_of(None, failed=True, every=True).count("==> ") == 3
+    assert logs_of("snip/digits/conv8/0.9/3", follow=True).endswith("second of 3\n")  # nobody is at work on it
+    assert logs_of("snip/digits/conv8/0.9/2", follow=True).endswith("second of 2\n")
+    for text, options in (
+        (None, {}),
+        ("erk/0", {}),
+        (None, {"failed": True, "follow": True}),
+        ("snip/3", {"every": True}),
+        ("nix", {}),
     ):
-        said = pai_bench(tmp_path, *wrong)
-        assert said.returncode == 2 and len(said.stderr.strip().splitlines()) == 2, said.stderr
+        with pytest.raises(PaiBenchError):
+            logs_of(text, **options)
 
 
-@pytest.mark.parametrize("module", ["watching", "logs"])
+@pytest.mark.parametrize("module", ["watching", "logs", "cancel"])
 def test_what_shows_a_sweep_does_not_wait_for_torch(module: str) -> None:
     check = f"import pai_bench.sweep.{module}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

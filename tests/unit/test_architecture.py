@@ -57,6 +57,7 @@ ALLOWED = {
         *BASE,
         "data_files",
         "datasets",
+        "index",
         "mask_files",
         "measures",
         "precision",

@@ -79,7 +79,7 @@ def test_a_name_tells_the_cell(tmp_path: Path) -> None:
         whole = result(**changes)
         place = results.write(tmp_path / "-".join(changes), whole, {})
         (name,) = results.names(tmp_path / "-".join(changes) / "runs", ".json")
-        assert name == results.name(whole.cell, whole.recipe, whole.fingerprint) and str(place).endswith(f"{name}.json")
+        assert name == results.name(whole.cell, whole.recipe, whole.fingerprint) == results.name_of(place)
         assert results.parse_name(name) == (whole.cell, whole.recipe, whole.fingerprint[:8])
     assert results.parse_name("digits/conv8/snip/notes") is None
 

@@ -140,7 +140,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
                 return 1
     if not options.wait:
         if plan.todo or situation.flight.tasks:
-            say("follow it with: pai-bench status --watch; end it with: pai-bench cancel")
+            say("follow it with: pai-bench status --watch 30; end it with: pai-bench cancel")
         return 0
     return _wait(asked, plan, controller, messages)
 

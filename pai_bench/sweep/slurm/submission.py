@@ -159,7 +159,7 @@ def submit(spec: Spec, request: Request) -> str:
     delayed.dump(new)
     new.replace(spec.folder / "task.pkl")
     try:
-        with _clean():
+        with clean():
             jobs = executor(spec, request).submit_array([task] * len(spec.tasks))
     except (FailedJobError, FailedSubmissionError) as error:
         for left in (*spec.folder.glob("*.pkl"), *spec.folder.glob(".submission_file_*")):
@@ -177,7 +177,7 @@ def _last_line(text: str) -> str:
 
 
 @contextmanager
-def _clean() -> Iterator[None]:
+def clean() -> Iterator[None]:
     """Without what an enclosing job has set in the environment, which sbatch would take for options."""
     before = dict(os.environ)
     os.environ.clear()

@@ -1,0 +1,80 @@
+"""SLURM as it is seen from here: does it answer, what does it offer, would it take a job of the profile."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from pai_bench.doctor import job as real_job
+from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks, tried
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep.slurm import profiles, submission
+from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment, installed
+
+PATIENCE = 30.0
+SMALL_ARRAY = 100
+
+
+def checks(root: Path, data_dir: Path | None, name: str | None, wants_job: bool, say: real_job.Say) -> Checks:
+    """SLURM's commands, its controller, the partitions and the profile; with `wants_job` a real job as well."""
+    if not installed():
+        yield _absent("sbatch and squeue are not on this host", name is not None or wants_job)
+        return
+    controller = Controller(PATIENCE)
+    try:
+        limits = controller.limits()
+    except Silent as error:
+        if "configuration source" in str(error):
+            yield _absent("SLURM's commands are here, but not set up (no slurm.conf)", name is not None or wants_job)
+        else:
+            yield Check("SLURM", FAILED, f"it does not answer: {error}", "try again later; sweep --where local works")
+        return
+    small = limits.max_array_size < SMALL_ARRAY
+    found = f"cluster {limits.cluster} answers; up to {limits.max_array_size} tasks in an array"
+    remedy = "sweeps are cut into more arrays; --cells-per-job packs more into each task"
+    yield Check("SLURM", WARNING if small else OK, found, remedy if small else None)
+    yield tried("partitions", "see sinfo", lambda: _partitions(controller))
+    try:
+        profile = profiles.load(name or profiles.DEFAULT)
+    except PaiBenchError as error:
+        yield Check("profile", FAILED, error.cause, error.remedy)
+        return
+    taken = _rehearsal(root, profile)
+    yield taken
+    if wants_job and taken.state == OK:
+        yield from real_job.checks(root, data_dir, profile, controller, say)
+
+
+def _absent(found: str, needed: bool) -> Check:
+    if needed:
+        return Check("SLURM", FAILED, found, "run doctor on a login node of the cluster")
+    return Check("SLURM", OK, f"{found}; sweeps run on this machine")
+
+
+def _partitions(controller: Controller) -> Check:
+    """Every partition with its time limit, nodes and GPUs, the default one marked by a star."""
+    lines = [line.split("|") for line in controller.ask("sinfo", "-h", "-o", "%P|%a|%l|%D|%G").splitlines()]
+    usable = [
+        f"{name} ({nodes} nodes, {gpus.strip('()')}, {limit})" for name, up, limit, nodes, gpus in lines if up == "up"
+    ]
+    if not usable:
+        return Check("partitions", FAILED, "none that is up", "see sinfo")
+    return Check("partitions", OK, "; ".join(usable))
+
+
+def _rehearsal(root: Path, profile: profiles.Profile) -> Check:
+    """Whether sbatch would take a job of the profile; nothing is submitted."""
+    spec, request = real_job.asked_for(root, profile)
+    done = subprocess.run(
+        ["sbatch", "--test-only"],
+        input=submission.script(spec, request),
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    words = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.strip().splitlines()] or [""]
+    if done.returncode:
+        return Check("profile", FAILED, f"{profile.name}: sbatch says: {words[-1]}", submission.explain(words[-1]))
+    return Check("profile", OK, f"{profile.name}: sbatch would take it ({words[-1]})")

@@ -1,0 +1,179 @@
+"""A real, short job through the same submission as a sweep's, and what it saw."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pai_bench import provenance, results
+from pai_bench.doctor import probe
+from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks
+from pai_bench.sweep.owners import ENDED
+from pai_bench.sweep.reasons import explain
+from pai_bench.sweep.slurm import submission
+from pai_bench.sweep.slurm.controller import Controller, Silent
+from pai_bench.sweep.slurm.ledger import Spec
+from pai_bench.sweep.slurm.profiles import Profile
+
+Say = Callable[[str], None]
+
+MINUTES = 10
+"""Time limit of the job."""
+PATIENCE = 600.0
+"""Seconds that it may take to start and end."""
+POLL_SECONDS = 1.0
+LATE = 5
+"""Looks at which the job is gone before its answer counts as missing; on NFS a file may show up late."""
+
+
+def asked_for(root: Path, profile: Profile) -> tuple[Spec, submission.Request]:
+    """A job of the profile that has no cells."""
+    spec = Spec(
+        sweep="doctor",
+        token=uuid.uuid4().hex[:8],
+        root=root,
+        code={"pai-bench": provenance.source_hash()},
+        any_code=False,
+        data_dir=None,
+        plugins=(),
+        redo=False,
+        requeue=False,
+        gpus=profile.gpus,
+        patience=0.0,
+        checkpoint_every=60.0,
+        keep_checkpoints=False,
+        disk_patience=0.0,
+        ended_jobs={},
+        tasks=((),),
+    )
+    return spec, submission.Request(profile, MINUTES, 1)
+
+
+def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Controller, say: Say) -> Checks:
+    """Submit it, wait for it, and compare what it saw with what is here."""
+    spec, request = asked_for(root, profile)
+    spec.folder.mkdir(parents=True)
+    question = spec.folder / "question"
+    question.write_text(spec.token, encoding="utf-8")
+    datasets = sorted({line["dataset"] for plan in results.plans(root) for line in plan["cells"]})
+    folder = None if data_dir is None else str(data_dir.absolute())
+    with submission.clean():
+        job = submission.executor(spec, request).submit(probe.look, str(question), folder, datasets).job_id
+    say(f"job {job} is submitted; it takes a minute once it runs")
+    ended = False
+    try:
+        seen = _wait(question.with_suffix(".answer.json"), job, controller, say)
+        ended = True
+    except _NoAnswer as failure:
+        ended = failure.ended
+        yield Check("job", FAILED, f"job {job} {failure}{_last_error(spec.folder)}", _remedy(spec.folder))
+        return
+    finally:
+        if not ended:
+            with suppress(Silent):
+                controller.ask("scancel", job)
+    yield from _compared(seen, spec, profile)
+    shutil.rmtree(spec.folder, ignore_errors=True)
+    with suppress(OSError):
+        spec.folder.parent.rmdir()
+
+
+class _NoAnswer(Exception):
+    """The job has not said what it saw."""
+
+    def __init__(self, words: str, ended: bool) -> None:
+        super().__init__(words)
+        self.ended = ended
+
+
+def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[str, Any]:
+    """What the job saw.
+
+    Raises: _NoAnswer.
+    """
+    end = time.monotonic() + PATIENCE
+    told, looks, state = "", 0, ""
+    while time.monotonic() < end:
+        with suppress(FileNotFoundError):
+            seen: Mapping[str, Any] = json.loads(answer.read_bytes())
+            return seen
+        with suppress(Silent):  # then we do not know, and go on waiting
+            state, reason = _state(job, controller)
+            looks = looks + 1 if state in ENDED or not state else 0
+            words = f"waits: {explain(reason).words} [{reason}]" if state == "PENDING" else f"is {state.lower()}"
+            if words != told and not looks:
+                say(f"job {job} {words}")
+                told = words
+        if looks > LATE:
+            raise _NoAnswer(f"ended without an answer ({state or 'gone'})", True)
+        time.sleep(POLL_SECONDS)
+    raise _NoAnswer(f"has not answered in {PATIENCE / 60:.0f} minutes ({told or 'unknown'}) and was cancelled", False)
+
+
+def _errors(folder: Path) -> list[str]:
+    """What the job printed that speaks of errors."""
+    texts = [place.read_text(errors="replace") for place in folder.glob("*_log.err")]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    return [line for line in lines if "error" in line.lower() and not line.startswith("srun")] or lines
+
+
+def _last_error(folder: Path) -> str:
+    errors = _errors(folder)
+    return f": {errors[-1]}" if errors else ""
+
+
+def _remedy(folder: Path) -> str:
+    if any("memory limit" in line or "oom" in line.lower() for line in _errors(folder)):
+        return 'it needs more memory than the cluster gives by default: set mem = "8G" or so in the profile'
+    return f"see what it printed in {folder}"
+
+
+def _state(job: str, controller: Controller) -> tuple[str, str]:
+    for line in controller.ask("squeue", "--me", "-h", "-t", "all", "-o", "%i|%T|%r").splitlines():
+        number, state, reason = line.split("|", 2)
+        if number == job:
+            return state, reason
+    return "", ""
+
+
+def _compared(seen: Mapping[str, Any], spec: Spec, profile: Profile) -> Checks:
+    shared = seen["question"] == spec.token
+    yield Check(
+        "job",
+        OK if shared else FAILED,
+        f"ran on {seen['host']}, read and wrote the results folder",
+        "put the results folder on a disk that all nodes share",
+    )
+    same = seen["source_hash"] == spec.code["pai-bench"]
+    yield Check(
+        "job: sources",
+        OK if same else FAILED,
+        f"sources {seen['source_hash'][:12]}, as here" if same else f"{seen['source_hash'][:12]} there, not as here",
+        "install pai-bench where the nodes find the same copy: in a virtual environment on the shared disk",
+    )
+    ours = platform.python_version()
+    alike = seen["python"] == ours
+    yield Check(
+        "job: python",
+        OK if alike else WARNING,
+        f"{seen['python']}, torch {seen['torch']} ({seen['executable']})",
+        f"it is {ours} here; use one environment for both",
+    )
+    enough = len(seen["gpus"]) >= profile.gpus
+    found = ", ".join(seen["gpus"]) or f"torch sees none (CUDA_VISIBLE_DEVICES={seen['visible']})"
+    yield Check(
+        "job: GPU",
+        OK if enough else FAILED,
+        f"{found}; {profile.gpus} asked for" if profile.gpus else "none asked for",
+        "see that the node's driver fits this torch, and that gpu_request of the profile is this cluster's way to ask",
+    )
+    for name, problem in seen["data"].items():
+        remedy = "put the data on a disk that all nodes share (--data-dir)"
+        yield Check(f"job: data {name}", OK if problem is None else FAILED, problem or "there", remedy)

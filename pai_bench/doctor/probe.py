@@ -1,0 +1,37 @@
+"""What doctor runs in a job: looks round there, and leaves the answer in the results folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from pai_bench.atomic import write_json
+
+
+def look(question: str, data_dir: str | None, datasets: list[str]) -> None:
+    """Write beside the file `question` what it holds, as JSON, and what this job sees."""
+    import torch
+
+    from pai_bench import data_files
+    from pai_bench.provenance import source_hash
+
+    place = Path(question)
+    data = {}
+    for name in datasets:
+        found = data_files.check(name, None if data_dir is None else Path(data_dir))
+        data[name] = None if found.problem is None else found.problem.cause
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    seen = {
+        "question": place.read_text(encoding="utf-8"),
+        "host": os.environ.get("SLURMD_NODENAME") or platform.node(),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "torch": str(torch.__version__),
+        "source_hash": source_hash(),
+        "gpus": gpus,
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "data": data,
+    }
+    write_json(place.with_suffix(".answer.json"), seen)
