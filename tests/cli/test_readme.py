@@ -48,6 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "paper.toml").write_text(re.findall(r"```toml\n(.*?)```", sweep_files, re.DOTALL)[0])
     method = (TOP / "docs" / "methods.md").read_text(encoding="utf-8")
     (folder / "my_method.py").write_text(re.findall(r"```python\n(.*?)```", method, re.DOTALL)[0])
+    model = (TOP / "docs" / "models.md").read_text(encoding="utf-8")
+    (folder / "my_model.py").write_text(re.findall(r"```python\n(.*?)```", model, re.DOTALL)[0])
     data = (TOP / "docs" / "data.md").read_text(encoding="utf-8")
     (folder / "my_data.py").write_text(re.findall(r"```python\n(.*?)```", data, re.DOTALL)[0])
     quick = (TOP / "pai_bench" / "recipes" / "quick.toml").read_text(encoding="utf-8")
