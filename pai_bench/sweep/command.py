@@ -158,7 +158,7 @@ def run(options: Options, messages: Console) -> int:
 def _costs(
     plan: planning.Plan, root: Path, places: Sequence[str]
 ) -> tuple[str, dict[planning.PlannedRun, estimates.Estimate]]:
-    """The device of the workers, and what each run that is to be done will cost there, in the order of the jobs."""
+    """The device of the workers, and what each run that is to be done will cost there."""
     if not plan.todo:
         return "cpu", {}
     cell = plan.todo[0].run.cell
