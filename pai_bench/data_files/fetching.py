@@ -215,7 +215,8 @@ def _add_archive(name: str, found: Source, archive: Archive, path: Path, root: P
 
 def _add_tree(name: str, found: Source, tree: Path, root: Path | None, accept_checksum: bool, link: bool) -> Check:
     place = data_root(root) / found.folder / found.tree
-    if not (place.exists() and place.samefile(tree)):
+    made = not (place.exists() and place.samefile(tree))
+    if made:
         if place.exists() or place.is_symlink():
             raise PaiBenchError(f"{place} is there already", "move it away, or name another --data-dir")
         if link:
@@ -229,5 +230,13 @@ def _add_tree(name: str, found: Source, tree: Path, root: Path | None, accept_ch
                 os.replace(folder / "tree", place)  # noqa: PTH105 - a folder, too
     added = check(name, root)
     if added.problem is not None and not accept_checksum:
-        raise added.problem
+        if made and place.is_symlink():
+            place.unlink()
+        elif made:
+            shutil.rmtree(place)
+        raise PaiBenchError(
+            added.problem.cause.replace(str(place), str(tree)),
+            f"take it all the same: pai-bench data add {name} --from {tree} --accept-checksum"
+            f"{' --link' if link else ''}{option(root)}",
+        )
     return accept(name, root) if added.problem is not None else added

@@ -50,8 +50,12 @@ def test_a_folder_with_the_right_numbers_passes_and_another_needs_to_be_accepted
     with pytest.raises(PaiBenchError, match=r"10 \+ 3 pictures") as caught:
         data_files.require("imagenet", imagenet)
     assert "--accept-checksum" in caught.value.remedy
-    data_files.accept("imagenet", imagenet)
-    assert data_files.require("imagenet", imagenet).startswith("accepted:")
+    other = imagenet / "other"
+    with pytest.raises(PaiBenchError, match=r"add imagenet --from .* --accept-checksum --link"):
+        data_files.add("imagenet", imagenet, other, link=True)
+    assert not (other / "imagenet").exists()
+    assert data_files.add("imagenet", imagenet / "imagenet", other, link=True, accept_checksum=True).state == "accepted"
+    assert data_files.require("imagenet", other).startswith("accepted:") and (other / "imagenet").is_symlink()
 
 
 def test_pixels_are_torchvisions(imagenet: Path) -> None:
