@@ -156,10 +156,11 @@ def _start(worker: int) -> None:
 def _loader(items: Any, **options: Any) -> DataLoader[Any]:
     count = loaders()
     if count:
-        # Not fork: the parent has threads and may have a GPU, neither of which survives it.
+        # Not fork: the parent has threads and may have a GPU, neither of which survives it. Not forkserver: its
+        # processes outlive a parent that is killed.
         options |= {
             "num_workers": count,
-            "multiprocessing_context": "forkserver",
+            "multiprocessing_context": "spawn",
             "worker_init_fn": _start,
             "prefetch_factor": 2,
         }
