@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-cluster lint bench wheel clean
+.PHONY: demo test test-cluster lint bench chaos wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
@@ -22,6 +22,9 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
+chaos: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --kills 100
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --wheel

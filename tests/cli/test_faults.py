@@ -1,0 +1,134 @@
+"""What happens on real machines: processes killed in mid-training, hanging, out of memory; two sweeps on one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+from pai_bench import recipes
+from pai_bench.cells import Cell
+from pai_bench.experiment import Laboratory, Run
+from tests.cli.program import pai_bench, recipe, results
+from tests.cli.test_bad_input import _without_override
+from tests.cli.test_sweep import alive, children, started, sweep, wait_for
+
+EPOCHS = 40
+
+
+def trained(text: str) -> list[list[int]]:
+    """The epochs that each attempt in a cell's log has ended."""
+    parts = re.split(r": begins: ", text)[1:]
+    return [[int(epoch) for epoch in re.findall(rf"epoch (\d+)/{EPOCHS}:", part)] for part in parts]
+
+
+def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> None:
+    command = sweep(tmp_path, "--workers", "1", "--checkpoint-every", "0.1", "--filter", "method=snip,sparsity=0.9",
+                    methods="snip", seeds="0", epochs=EPOCHS)  # fmt: skip
+    logs = tmp_path / "results" / "state" / "logs" / "cells"
+    checkpoints = tmp_path / "results" / "state" / "checkpoints"
+
+    def attempts() -> list[list[int]]:
+        return [epochs for path in logs.rglob("*.log") for epochs in trained(path.read_text())]
+
+    def reached(attempt: int) -> bool:
+        found = attempts()
+        return len(found) > attempt and len(found[attempt]) >= 4 and len(list(checkpoints.rglob("*.checkpoint"))) >= 2
+
+    with started(tmp_path, *command) as process:
+        wait_for(lambda: reached(0))
+        (worker,) = children(process.pid)
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: reached(1))
+        process.kill()
+        process.wait()
+        (worker,) = [int(path.read_text().split('"pid":')[1].split(",")[0]) for path in tmp_path.rglob("*.claim")]
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: not alive(worker))
+    newest = max(checkpoints.rglob("*.checkpoint"), key=lambda path: path.name)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    again = pai_bench(tmp_path, *command)
+    assert again.returncode == 0, again.stderr
+
+    (log,) = logs.rglob("*.log")
+    text = log.read_text()
+    first, second, third = attempts()
+    assert first[0] == 1 and second[0] > 2 and third[0] > 4, "an attempt has begun anew"
+    assert third[-1] == EPOCHS and "is passed over" in text
+    assert text.count("goes on from a checkpoint") == 2
+    # What it ends with is what it ends with undisturbed.
+    path = Path(recipe(tmp_path, EPOCHS))
+    cell = Cell("snip", "digits", "conv8", 0.9, 0)
+    expected = Laboratory(device="cpu").run(Run(cell, recipes.load(str(path), "digits", "conv8"))).result
+    (found,) = results(tmp_path / "results").values()
+    assert found["accuracy"] == expected.accuracy and found["mask_hash"] == expected.mask_hash
+    assert [epoch["loss"] for epoch in found["curve"]] == [epoch.loss for epoch in expected.curve]
+    assert not list(checkpoints.rglob("*.checkpoint"))
+
+
+def test_two_sweeps_on_one_folder_share_the_work(tmp_path: Path) -> None:
+    command = sweep(tmp_path, "--workers", "1", seeds="0", epochs=8)
+    with started(tmp_path, *command) as one, started(tmp_path, *command) as other:
+        said = [process.communicate(timeout=240)[1] for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), said
+    assert all("5/5 done, 0 running, 0 failed" in errors for errors in said), said
+    others = [int(n) for errors in said for n in re.findall(r"(\d) of 5 were done by others", errors)]
+    # Each cell was done by one of them; should both have done it, that would have been noted.
+    assert sum(others) == 5, said
+    assert len(results(tmp_path / "results")) == 5
+    assert not list((tmp_path / "results" / "state" / "duplicates").rglob("*.json"))
+    assert not list((tmp_path / "results" / "state" / "claims").rglob("*.*"))
+
+
+MOODIER = """
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from pai_bench.registry import register
+
+@register("moody")
+@dataclass(frozen=True)
+class Moody:
+    rounds: int = 2
+
+    def __call__(self, problem):
+        # In the second round alone, so that the rehearsal before the sweep does not see it.
+        if not all(mask.all() for mask in problem.masks.values()):
+            if problem.density < 0.15:
+                raise MemoryError("no room")
+            if problem.density < 0.2 and not Path("calm").exists():
+                Path("calm").touch()
+                time.sleep(3600)
+        return {name: w.abs() for name, w in problem.weights.items()}
+"""
+
+
+def test_a_worker_that_hangs_is_ended_and_lack_of_memory_fails_one_cell(tmp_path: Path) -> None:
+    (tmp_path / "moody.py").write_text(MOODIER)
+    command = sweep(tmp_path, "--plugin", "moody.py", "--workers", "1", "--hang-after", "6", methods="moody", seeds="0")
+    command[command.index("--sparsities") + 1] = "0.5,0.82,0.9"
+    run = pai_bench(tmp_path, *command)
+    assert run.returncode == 1, run.stderr
+    assert "the worker hung: no sign of progress for 6 s; it is run again" in run.stderr
+    assert "1 x out of memory (MemoryError: no room); use fewer workers" in run.stderr
+    assert len(results(tmp_path / "results")) == 3
+    (log,) = (tmp_path / "results" / "state" / "logs").rglob("s0.82*.log")
+    assert "moody.py" in log.read_text(), "it does not say where it hangs"
+    (note,) = (tmp_path / "results" / "state" / "failed").rglob("*.json")
+    assert json.loads(note.read_text())["kind"] == "oom"
+
+
+def test_a_folder_that_takes_no_results_ends_the_sweep_and_loses_nothing(tmp_path: Path) -> None:
+    locked = tmp_path / "results" / "runs"
+    locked.mkdir(parents=True, mode=0o500)
+    command = sweep(tmp_path, "--disk-patience", "1", seeds="0")
+    run = pai_bench(tmp_path, *command, preexec_fn=_without_override)
+    assert run.returncode == 1, run.stderr
+    assert "5 cells are still to do: the results folder cannot be written to: Permission denied" in run.stderr
+    assert "Traceback" not in run.stderr and not list((tmp_path / "results" / "state" / "failed").rglob("*.json"))
+    locked.chmod(0o700)
+    again = pai_bench(tmp_path, *command)
+    assert again.returncode == 0 and "0 done, 5 to run" in again.stderr
+    assert len(results(tmp_path / "results")) == 5

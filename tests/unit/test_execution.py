@@ -1,0 +1,231 @@
+"""An attempt at a cell: what is on disk after it, whatever happens to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pai_bench import recipes, results
+from pai_bench.cells import Cell
+from pai_bench.checkpoints import Checkpoints, Interrupted
+from pai_bench.experiment import Laboratory, Outcome, Run
+from pai_bench.results import Epoch
+from pai_bench.sweep import execution
+from pai_bench.sweep.claims import Address, Owner, survey, take
+from pai_bench.sweep.execution import Ended, Stop, execute
+from pai_bench.watch import Watch
+from tests.unit.test_results import result
+
+RUN = Run(Cell("random", "digits", "conv8", 0.9, 0), recipes.load("quick", "digits", "conv8"))
+MASKS = {"w": np.random.default_rng(0).random(100_000) < 0.5}
+Act = Callable[[Watch, Checkpoints], None]
+
+
+class Lab(Laboratory):
+    """A laboratory that does `act` and hands out a made-up result."""
+
+    def __init__(self, act: Act = lambda watch, checkpoints: None, **changes: Any) -> None:
+        super().__init__()
+        self.act, self.changes, self.runs, self.forgot = act, changes, 0, False
+
+    def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
+        assert watch is not None and checkpoints is not None
+        self.runs += 1
+        watch.phase("training")
+        checkpoints.save({"epoch": self.runs, "step": 0, "w": torch.zeros(3)})
+        watch.epoch(Epoch(1, 0.5, None), 2)
+        self.act(watch, checkpoints)
+        made = result(**{**vars_of(run), **self.changes})
+        return Outcome(made, MASKS)
+
+    def forget(self) -> None:
+        self.forgot = True
+
+
+def vars_of(run: Run) -> dict[str, Any]:
+    names = ("method", "dataset", "model", "sparsity", "seed")
+    return {
+        **{name: getattr(run.cell, name) for name in names},
+        "recipe": run.recipe.name,
+        "fingerprint": run.fingerprint(),
+    }
+
+
+def address(root: Path) -> tuple[Path, Cell, str, str]:
+    return root, RUN.cell, RUN.recipe.name, RUN.fingerprint()
+
+
+def attempt(root: Path, laboratory: Laboratory, **options: Any) -> Ended:
+    return execute(RUN, root, laboratory, Owner.current(), **options)
+
+
+def raising(error: Exception) -> Act:
+    def act(watch: Watch, checkpoints: Checkpoints) -> None:
+        raise error
+
+    return act
+
+
+def log(root: Path) -> str:
+    return results.cell_log_path(*address(root)).read_text()
+
+
+def leftovers(root: Path) -> list[str]:
+    """Temporary files, claims and heartbeats."""
+    return [path.name for path in root.rglob("*") if path.suffix in (".tmp", ".claim", ".beat")]
+
+
+def test_a_cell_is_done_once_and_leaves_its_result_and_its_log(tmp_path: Path) -> None:
+    lab = Lab(lambda *_: os.write(1, b"a method may print\n"))
+    assert attempt(tmp_path, lab) == Ended("done", None, 0.75, "ok")
+    assert attempt(tmp_path, lab) == Ended("present") and lab.runs == 1
+    assert results.state(*address(tmp_path)) == "done"
+    assert "begins: random" in log(tmp_path) and "epoch 1/2" in log(tmp_path) and "a method may print" in log(tmp_path)
+    assert not leftovers(tmp_path) and not results.checkpoints_folder(*address(tmp_path)).exists()
+    assert attempt(tmp_path, Lab(accuracy=0.5), redo=True).kind == "done"
+    assert results.read(results.path(*address(tmp_path))).accuracy == 0.5
+
+
+def test_a_cell_that_somebody_has_is_left_alone(tmp_path: Path) -> None:
+    lab = Lab()
+    claim = take(tmp_path, Address(*address(tmp_path)[1:]), Owner.current())
+    assert claim is not None
+    with claim:
+        assert attempt(tmp_path, lab) == Ended("claimed") and lab.runs == 0
+    assert attempt(tmp_path, lab).kind == "done"
+
+
+def test_the_second_of_two_that_did_a_cell_is_a_duplicate(tmp_path: Path) -> None:
+    first = result(**vars_of(RUN))
+    lab = Lab(lambda *_: results.write(tmp_path, first, MASKS), accuracy=0.5)
+    assert attempt(tmp_path, lab).kind == "duplicate"
+    assert results.read(results.path(*address(tmp_path))) == first
+    assert "says another accuracy" in log(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ValueError("no"), "error"),
+        (MemoryError(), "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "oom"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), "oom"),
+    ],
+)
+def test_a_failure_is_noted_counted_and_told_apart(tmp_path: Path, error: Exception, kind: str) -> None:
+    lab = Lab(raising(error))
+    for attempts in (1, 2):
+        ended = attempt(tmp_path, lab)
+        assert ended.kind == "failed" and ended.cause is not None
+        failure = results.read_failure(*address(tmp_path))
+        assert failure is not None and (failure.kind, failure.attempts) == (kind, attempts)
+        assert failure.cause == ended.cause and "Traceback" in failure.traceback and "Traceback" in log(tmp_path)
+    assert lab.forgot == (kind == "oom") == ended.cause.startswith("out of memory")
+    assert not leftovers(tmp_path)
+    assert attempt(tmp_path, Lab()).kind == "done" and results.read_failure(*address(tmp_path)) is None
+
+
+def test_a_cell_that_is_stopped_keeps_its_checkpoint_and_its_place(tmp_path: Path) -> None:
+    stop = Stop()
+
+    def act(watch: Watch, checkpoints: Checkpoints) -> None:
+        stop.request()
+        assert checkpoints.stop_requested
+        raise Interrupted
+
+    assert attempt(tmp_path, Lab(act), stop=stop).kind == "interrupted"
+    assert results.state(*address(tmp_path)) == "missing" and not leftovers(tmp_path)
+    assert len(list(results.checkpoints_folder(*address(tmp_path)).iterdir())) == 1
+    assert attempt(tmp_path, Lab(), keep_checkpoints=True).kind == "done"
+    results.tidy(tmp_path)
+    assert len(list(results.checkpoints_folder(*address(tmp_path)).glob("*.checkpoint"))) == 2
+
+
+def test_scoring_stops_at_once(tmp_path: Path) -> None:
+    stop = Stop()
+
+    def act(watch: Watch, checkpoints: Checkpoints) -> None:
+        watch.phase("scoring")
+        watch.tick()
+        stop.request()
+        watch.tick()
+
+    assert attempt(tmp_path, Lab(act), stop=stop).kind == "interrupted"
+
+
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """Let no file of this process grow larger, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_gives_the_cell_back_whole(tmp_path: Path) -> None:
+    with small_files(4096):
+        ended = attempt(tmp_path, Lab(), patience=0.0)
+    assert ended == Ended("unwritten", "the results folder cannot be written to: File too large")
+    assert results.state(*address(tmp_path)) == "missing"
+    assert not leftovers(tmp_path) and not list(results.result_paths(tmp_path))
+    assert attempt(tmp_path, Lab()).kind == "done"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_result_waits_in_memory_for_a_disk_with_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    real, calls, signs = results.deliver, [], []
+
+    def deliver(*args: Any, **options: Any) -> results.Delivery:
+        calls.append(1)
+        if len(calls) < 3:
+            raise OSError(code, os.strerror(code))
+        return real(*args, **options)
+
+    class Counter(Watch):
+        def tick(self) -> None:
+            signs.append("tick")
+
+        def phase(self, phase: str) -> None:
+            signs.append(phase)
+
+    monkeypatch.setattr(execution.results, "deliver", deliver)
+    monkeypatch.setattr(execution.time, "sleep", lambda _: None)
+    lab = Lab()
+    assert attempt(tmp_path, lab, watch=Counter()).kind == "done" and lab.runs == 1
+    assert f"waiting: the results folder cannot be written to: {os.strerror(code)}" in signs and "tick" in signs
+    calls.clear()
+    monkeypatch.setattr(execution.results, "deliver", lambda *_, **__: (_ for _ in ()).throw(OSError(code, "no")))
+    assert attempt(tmp_path, lab, redo=True, patience=0.0).kind == "unwritten"
+
+
+def test_what_the_dead_leave_is_cleared_away(tmp_path: Path) -> None:
+    assert attempt(tmp_path, Lab()).kind == "done"
+    old, new = (tmp_path / "runs" / f".{name}.json.{'0' * 32}.tmp" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_text("")
+    then = new.stat().st_mtime - 25 * 3600
+    os.utime(old, (then, then))
+    left, other = (
+        results.checkpoints_folder(tmp_path, cell, *address(tmp_path)[2:]) / "e1-s1-x.checkpoint"
+        for cell in (RUN.cell, replace(RUN.cell, seed=1))
+    )
+    for path in (left, other):
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    results.tidy(tmp_path)
+    assert (old.exists(), new.exists(), left.exists(), other.exists()) == (False, True, False, True)
+    assert results.state(*address(tmp_path)) == "done" and survey(tmp_path) == []
