@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow_cluster
 def test_a_sweep_is_seen_its_failure_read_and_the_rest_cancelled(cluster: Cluster, folder: Path) -> None:
     """Three cells, one at a time: the first runs, the second fails, the third is held and cancelled."""
     (folder / "moody.py").write_text(MOODY.replace("HOW", "raise RuntimeError('not in the mood')"))
-    cells = ("--methods", "moody,random", "--sparsities", "0.9", "--seeds", "0", "--recipe", recipe(folder, 60))
-    sweep = Sweep(cluster, folder, *cells, "--plugin", "moody.py", "--slurm", "parallelism=1")
+    cells = ("--methods", "moody,random", "--sparsities", "0.9", "--seeds", "0", "--recipe", recipe(folder, 300))
+    sweep = Sweep(cluster, folder, *cells, "--plugin", "moody.py", "--slurm", "parallelism=1", every=60)
 
     def status() -> dict[str, Any]:
         shown = pai_bench(folder, "status", "--json", env=cluster.env)
@@ -36,13 +36,13 @@ def test_a_sweep_is_seen_its_failure_read_and_the_rest_cancelled(cluster: Cluste
     )
     assert seen["counts"] | {"done": 0, "running": 1, "queued": 2} == seen["counts"]
     (running,) = seen["running"]
-    assert running["cell"]["method"] == "dense" and running["epochs"] == 60 and " on n" in running["where"]
+    assert running["cell"]["method"] == "dense" and running["epochs"] == 300 and " on n" in running["where"]
     assert seen["seconds_left"] > running["seconds_left"]
     (waiting,) = seen["waiting"]
     assert waiting["n_tasks"] == 2 and waiting["remedy"] is None and "as many tasks at once" in waiting["words"]
 
     (held,) = (job for job in cluster.tasks() if job.endswith("_2"))
-    cluster.ask("scontrol", "hold", held)
+    cluster.ask("scontrol", "uhold", held)
     stuck = status()["waiting"][0]
     assert stuck["words"] == "held by its user" and f"scontrol release {held}" in stuck["remedy"]
 
