@@ -32,7 +32,9 @@ class Wanted:
 
 def slug(cell: Cell) -> str:
     """A cell as people type it: method/dataset/model/sparsity/seed."""
-    return f"{cell.method}/{cell.dataset}/{cell.model}/{cell.sparsity!r}/{cell.seed}"
+    short = f"{cell.sparsity:g}"
+    sparsity = short if float(short) == cell.sparsity else repr(cell.sparsity)
+    return f"{cell.method}/{cell.dataset}/{cell.model}/{sparsity}/{cell.seed}"
 
 
 def wanted(root: Path, present: Iterable[str]) -> list[Wanted]:
