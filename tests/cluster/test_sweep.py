@@ -35,6 +35,7 @@ def test_submit_and_detach_chunks_canary_and_the_same_command_again(cluster: Clu
     assert '"closed"' in ledgers[0].read_text()
 
 
+@pytest.mark.slow_cluster
 def test_changed_code_is_refused_and_the_next_sweep_goes_on(cluster: Cluster, folder: Path) -> None:
     cells = ("--methods", "dense", "--seeds", "0", "--recipe", recipe(folder))
     sweep = Sweep(cluster, folder, *cells)

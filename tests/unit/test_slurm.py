@@ -136,6 +136,7 @@ def test_the_script_says_what_the_profile_says(tmp_path: Path, request_: str, li
     )
     made = submission.script(spec(tmp_path), submission.Request(profile, 60, 5, after="12"))
     wanted = [line, "--array=0-1%2", "--nice=100", "--requeue", "--signal=USR2@120", "--time=60", "module load x"]
+    wanted += ["--ntasks-per-node=1", "--ntasks=1 "]
     wanted += ["--dependency=afterok:12", "--kill-on-invalid-dep=yes"]
     wanted += ["--comment=pai-bench:20260101T000000-abcdef:c001", "export SRUN_CPUS_PER_TASK"]
     assert all(word in made for word in wanted)

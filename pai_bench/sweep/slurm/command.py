@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from pai_bench.sweep import claims, estimates, planning
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.planning import Plan
 from pai_bench.sweep.progress import duration
+from pai_bench.sweep.reasons import explain
 from pai_bench.sweep.slurm import deaths, inflight, profiles
 from pai_bench.sweep.slurm.controller import Controller, Silent, installed
 from pai_bench.sweep.slurm.follow import follow
@@ -135,7 +135,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
         if handing:
             _forget(asked, plan)
             handover = handing.submit(owner, say)
-            _report(handover, say)
+            _report(handover, sum(controller.calls.values()), say)
             if handover.cause and not handover.accepted:
                 return 1
     if not options.wait:
@@ -149,8 +149,6 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     """Plan, with what is on its way taken out of what is to do."""
     flight = inflight.survey(asked.root, controller, heal=not asked.dry_run)
     held = claims.survey(asked.root, flight.jobs)
-    if not asked.dry_run and flight.jobs is not None:
-        deaths.count(asked.root, held, flight.jobs)
     # After the queue: a cell that ended in between is then seen by its result.
     plan = planning.make(
         asked.runs,
@@ -160,6 +158,9 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
         set_aside=not asked.dry_run,
         jobs=flight.jobs,
     )
+    given_up: set[str] = set()
+    if not asked.dry_run and flight.jobs is not None:
+        given_up = deaths.count(asked.root, plan.runs, held, flight)
     busy = dict.fromkeys(flight.unknown, "unknown")
     for task in flight.tasks:
         busy |= dict.fromkeys(task.names, "queued" if task.state == "PENDING" else "running")
@@ -170,6 +171,8 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     for item in plan.runs:
         cell = results.name(item.run.cell, item.run.recipe.name, item.fingerprint)
         wants = item in wanted or (item.state == "failed" and _passing(asked.root, item))
+        if cell in given_up:
+            item, wants = replace(item, state="failed"), asked.retry_failed
         if cell in busy and (item.state != "done" or asked.redo) and (wants or item.state != "failed"):
             item = replace(item, state=busy[cell])
         elif wants:
@@ -242,15 +245,11 @@ def _notes(flight: inflight.InFlight) -> list[str]:
             f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's, or another"
             " user's); if they are over, remove those folders of state/sweeps"
         )
-    held = Counter(task.reason for task in flight.tasks if task.state == "PENDING" and "held" in task.reason.lower())
-    for reason, count in held.items():
-        job = next(task.job for task in flight.tasks if task.reason == reason)
-        notes.append(
-            f"{count} tasks are held ({reason}): scontrol release {job.partition('_')[0]}, or pai-bench cancel"
-        )
-    never = [task for task in flight.tasks if task.reason == "DependencyNeverSatisfied"]
-    if never:
-        notes.append(f"{len(never)} tasks wait for a job that failed: pai-bench cancel, then sweep again")
+    for reason in dict.fromkeys(task.reason for task in flight.tasks if task.state == "PENDING"):
+        meaning = explain(reason)
+        if meaning.remedy is not None:
+            tasks = [task for task in flight.tasks if task.reason == reason]
+            notes.append(f"{len(tasks)} tasks wait: {meaning.words}; {meaning.remedy.format(job=tasks[0].job)}")
     return notes
 
 
@@ -265,11 +264,11 @@ def _show(handing: Handing, as_json: bool) -> None:
             shown.append(script)
 
 
-def _report(handover: Handover, say: Callable[[str], None]) -> None:
+def _report(handover: Handover, n_calls: int, say: Callable[[str], None]) -> None:
     n_tasks = sum(chunk.n_tasks for chunk in handover.accepted)
     jobs = ", ".join(chunk.job for chunk in handover.accepted)
     if handover.accepted:
-        say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as job {jobs}")
+        say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as job {jobs}; SLURM was called {n_calls} times")
     if handover.cause:
         say(
             f"SLURM did not take the other {handover.n_left} tasks ({handover.cause}): the same command submits them"
@@ -283,8 +282,11 @@ def _wait(asked: Asked, plan: Plan, controller: Controller, messages: Console) -
     ended = follow(asked.root, ours, controller, messages)
     if ended.n_failed:
         messages.print(f"{ended.n_failed} cells failed: see pai-bench logs --failed", highlight=False)
+    for note in _notes(ended.flight):
+        messages.print(note, highlight=False, markup=False)
     if ended.lost:
         messages.print(
-            f"{len(ended.lost)} cells ended without a result: the same command resumes them", highlight=False
+            f"{len(ended.lost)} cells have no result and nobody works on them: the same command resumes them",
+            highlight=False,
         )
     return ended.n_failed + len(ended.lost)

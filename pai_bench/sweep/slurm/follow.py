@@ -12,6 +12,7 @@ from rich.console import Console
 from pai_bench import results
 from pai_bench.sweep.planning import PlannedRun
 from pai_bench.sweep.progress import duration
+from pai_bench.sweep.reasons import explain
 from pai_bench.sweep.slurm import inflight
 from pai_bench.sweep.slurm.controller import Controller
 
@@ -28,7 +29,9 @@ class Followed:
     n_done: int
     n_failed: int
     lost: tuple[str, ...]
-    """Names of cells that ended without a result or a note."""
+    """Names of cells that have neither a result nor a note, and that nobody works on."""
+    flight: inflight.InFlight
+    """What was still on its way in the end: tasks that wait for somebody to act."""
 
 
 def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, messages: Console) -> Followed:
@@ -41,9 +44,9 @@ def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, me
         flight = inflight.survey(root, controller)
         done = results.names(root / "runs", ".json") & names
         failed = (results.names(results.failures_folder(root), ".json") & names) - old - done
-        tasks = [task for task in flight.tasks if names & set(task.names)]
-        under_way = {name for task in tasks for name in task.names} | flight.unknown
-        lost = names - done - failed - under_way
+        left = names - done - failed
+        tasks = [task for task in flight.tasks if left & set(task.names) and not _is_stuck(task)]
+        lost = left - {name for task in tasks for name in task.names} - flight.unknown
         running = sum(task.state not in ("PENDING", "REQUEUED") for task in tasks)
         line = f"{len(done)}/{len(names)} done, {len(failed)} failed; {running} tasks run, {len(tasks) - running} wait"
         if flight.silent:
@@ -51,9 +54,14 @@ def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, me
         if line != said:
             messages.print(f"{duration(time.monotonic() - began)}: {line}", highlight=False, markup=False)
             said = line
-        over = not tasks and not flight.unknown & (names - done - failed)
+        over = not tasks and not flight.unknown & left
         looks = looks + 1 if over else 0
         if over and (not lost or looks >= LATE_LOOKS):
-            return Followed(len(done), len(failed), tuple(sorted(lost)))
+            return Followed(len(done), len(failed), tuple(sorted(lost)), flight)
         least, most = POLL_SECONDS
         time.sleep(least if over else min(most, max(least, (time.monotonic() - began) / 10)))
+
+
+def _is_stuck(task: inflight.Task) -> bool:
+    """Whether a task waits for ever unless somebody acts."""
+    return task.state == "PENDING" and explain(task.reason).stuck

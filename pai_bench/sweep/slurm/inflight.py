@@ -34,6 +34,8 @@ class InFlight:
     """What has been submitted of a results folder and has not ended."""
 
     tasks: tuple[Task, ...] = ()
+    ended: tuple[Task, ...] = ()
+    """Tasks that have ended and that the controller still remembers."""
     unknown: frozenset[str] = frozenset()
     """Names of cells of which nobody can say whether they are on their way."""
     jobs: Mapping[str, str] | None = None
@@ -65,17 +67,19 @@ def survey(root: Path, controller: Controller, *, heal: bool = False) -> InFligh
     for row in rows:
         by_chunk.setdefault((row.sweep, row.token), []).append(row)
     tasks: list[Task] = []
+    ended: list[Task] = []
     unknown: list[Chunk] = []
     living: set[str] = set()
     elsewhere: set[str] = set()
     me = user()
     for chunk in chunks:
         found = by_chunk.get((chunk.sweep, chunk.token), [])
-        names = chunk.tasks() if any(not row.ended for row in found) else ()
+        names = chunk.tasks() if found else ()
         for row in found:
+            cells = names[row.index] if row.index < len(names) else ()
+            task = Task(row.job, row.state, row.reason, row.node, row.sweep, row.token, cells)
+            (ended if row.ended else tasks).append(task)
             if not row.ended:
-                cells = names[row.index] if row.index < len(names) else ()
-                tasks.append(Task(row.job, row.state, row.reason, row.node, row.sweep, row.token, cells))
                 living.add(chunk.sweep)
         if found and chunk.job is None and heal:
             Ledger(root, chunk.sweep).adopted(chunk.token, found[0].job.partition("_")[0])
@@ -91,7 +95,7 @@ def survey(root: Path, controller: Controller, *, heal: bool = False) -> InFligh
         for sweep in {chunk.sweep for chunk in chunks} - living:
             Ledger(root, sweep).close()
     jobs = {row.job: row.state for row in rows}
-    return InFlight(tuple(tasks), frozenset(_names(unknown)), jobs, elsewhere=frozenset(elsewhere))
+    return InFlight(tuple(tasks), tuple(ended), frozenset(_names(unknown)), jobs, elsewhere=frozenset(elsewhere))
 
 
 def _names(chunks: list[Chunk]) -> list[str]:

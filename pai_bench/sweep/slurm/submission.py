@@ -102,6 +102,9 @@ def _parameters(spec: Spec, request: Request) -> dict[str, Any]:
         "exclude": profile.exclude,
         "nodelist": profile.nodelist,
         "cpus_per_task": profile.cpus_per_task,
+        # Said twice, for where a job gets whole nodes srun would start one copy a core.
+        "ntasks_per_node": 1,
+        "srun_args": ["--ntasks=1"] if profile.use_srun else None,
         "mem": profile.mem,
         "wckey": profile.wckey,
         "setup": [*profile.setup, *_setup(spec)],

@@ -1,0 +1,194 @@
+"""Faults in mid-sweep: the same command completes it, and every cell ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pai_bench.sweep import claims
+from tests.cli.program import recipe
+from tests.cli.test_sweep import MOODY
+from tests.cluster.cluster import SLURM, Cluster, Sweep, wait_for
+
+if not SLURM:
+    pytest.skip("slurmctld is not installed: apt-get install slurm-wlm munge", allow_module_level=True)
+
+pytestmark = pytest.mark.slow_cluster
+
+Reference = dict[str, dict[str, Any]]
+
+
+def owners(sweep: Sweep) -> dict[str, claims.Owner]:
+    """Who works on a cell, by method."""
+    return {held.cell.method: held.owner for held in claims.survey(sweep.root) if held.verdict == "alive"}
+
+
+def resumed(sweep: Sweep) -> list[str]:
+    """The methods of cells that more than one attempt has trained."""
+    return sorted(r["method"] for r in sweep.results().values() if r["provenance"]["earlier_attempts"])
+
+
+def test_a_killed_a_cancelled_and_a_requeued_task_go_on_from_their_checkpoints(
+    cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
+) -> None:
+    sweep = Sweep(cluster, folder, *slow)
+    sweep.type()
+    sweep.training(3)
+    jobs = owners(sweep)
+    os.kill(jobs["dense"].pid, signal.SIGKILL)
+    cluster.ask("scancel", str(jobs["snip"].job))
+    cluster.ask("scontrol", "requeue", str(jobs["random"].job))
+    wait_for(lambda: cluster.tasks()[str(jobs["dense"].job)] == "FAILED", "the death")
+    wait_for(lambda: cluster.tasks()[str(jobs["snip"].job)] == "CANCELLED", "the cancellation")
+    assert "2 to submit" in sweep.type("--dry-run"), "what Slurm requeues is not submitted again"
+    sweep.complete(reference)
+    assert resumed(sweep) == ["dense", "random", "snip"]
+
+
+def test_a_node_that_goes_down_and_daemons_that_are_killed(
+    cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
+) -> None:
+    """One task's node is set down, the slurmd of the others is killed and comes back, then slurmctld as well."""
+    sweep = Sweep(cluster, folder, *slow, "--slurm", "options.exclusive=true")
+    sweep.type()
+    sweep.training(3)
+    jobs = owners(sweep)
+    down = jobs["dense"].host
+    try:
+        cluster.ask("scontrol", "update", f"nodename={down}", "state=down", "reason=test")
+        cluster.daemon("kill", f"slurmd-{jobs['snip'].host}")
+        cluster.daemon("kill", "slurmctld")
+        silent = sweep.type(code=2)
+        assert "SLURM does not answer" in silent and "try again later" in silent
+        cluster.daemon("start", f"slurmd-{jobs['snip'].host}")
+        cluster.daemon("start", "slurmctld")
+        wait_for(lambda: cluster.ask("squeue", "-h", check=False) or True, "the controller")
+        wait_for(lambda: len(sweep.results()) >= 2, "those that nothing has happened to")
+    finally:
+        cluster.ask("scontrol", "update", f"nodename={down}", "state=resume")
+    for job, state in cluster.tasks().items():
+        if state == "PENDING":  # a controller that has lost its last seconds may hold what it finds started
+            cluster.ask("scontrol", "release", job, check=False)
+    sweep.complete(reference, doubled=2)
+
+
+def test_preemption_saves_requeues_and_resumes(
+    cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
+) -> None:
+    sweep = Sweep(cluster, folder, *slow, "--slurm", "partition=scavenge")
+    sweep.type()
+    sweep.training(3)
+    cluster.ask("sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    wait_for(lambda: sweep.output().count("asked to stop; saved") == 3, "three warnings")
+    sweep.complete(reference)
+    assert resumed(sweep) == ["dense", "random", "snip"]
+    # Slurm ran all of them again by itself: nothing was submitted a second time.
+    assert len(list((sweep.root / "state" / "sweeps").iterdir())) == 1
+
+
+def test_the_time_limit_saves_requeues_and_resumes(
+    cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
+) -> None:
+    """All cells in one task, whose limit is drawn in while it trains; SLURM warns it up to a minute ahead."""
+    sweep = Sweep(cluster, folder, *slow[:-1], "3", "--slurm", "signal_seconds=30")
+    sweep.type()
+    sweep.training()
+    (job,) = cluster.running()
+    began = time.monotonic()
+    cluster.ask("scontrol", "update", f"jobid={job}", "timelimit=1")
+    wait_for(lambda: "asked to stop; saved" in sweep.output(), "the warning")
+    assert time.monotonic() - began < 90
+    cluster.ask("scontrol", "update", f"jobid={job}", "timelimit=60")
+    sweep.complete(reference)
+    assert len(resumed(sweep)) >= 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_submitter_that_is_killed_around_sbatch_orphans_nothing(
+    cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference, when: str
+) -> None:
+    real = shutil.which("sbatch")
+    (folder / "bin").mkdir()
+    call = f'{real} "$@"\n' if when == "after" else ""
+    (folder / "bin" / "sbatch").write_text(f"#!/bin/bash\n{call}kill -9 $PPID\n")
+    (folder / "bin" / "sbatch").chmod(0o755)
+    sweep = Sweep(cluster, folder, *cells)
+    sweep.type(code=-signal.SIGKILL, env={"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"})
+    said = sweep.type("--dry-run")
+    assert f"{0 if when == 'after' else 3} to submit" in said
+    sweep.complete(reference)
+    submitted = [json.loads(path.read_text())["tasks"] for path in (sweep.root / "state").glob("sweeps/*/c*.json")]
+    assert len(submitted) == (1 if when == "after" else 2)
+
+
+def test_a_cell_that_wants_too_much_memory_is_given_up_and_can_be_tried_again(cluster: Cluster, folder: Path) -> None:
+    sweep = Sweep(cluster, folder, "--methods", "dense", "--seeds", "0", "--recipe", recipe(folder))
+    for _ in range(3):
+        assert "1 to submit" in sweep.type("--slurm", "mem=300M", "--wait", code=1)
+    assert "1 failed (use --retry failed), 0 to submit" in sweep.type()
+    (note,) = (json.loads(path.read_text()) for path in (sweep.root / "state" / "failed").rglob("*.json"))
+    assert note["kind"] == "oom" and "3 jobs died on it" in note["cause"] and "--slurm mem=" in note["cause"]
+    assert "1 to submit" in sweep.type("--retry", "failed", "--wait") and len(sweep.results()) == 1
+
+
+def test_a_full_disk_and_damaged_checkpoints(
+    cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
+) -> None:
+    sweep = Sweep(cluster, folder, *slow)
+    # No file may be larger than a kilobyte: claims can be written, results and checkpoints cannot.
+    full = ("--disk-patience", "1", "--slurm", 'setup=["ulimit -f 1"]', "--wait")
+    sweep.env["PAI_TEST_NAP"] = "0"
+    sweep.type(*full, code=1)
+    assert not sweep.results() and not (sweep.root / "state" / "failed").exists()
+    assert "unwritten" in sweep.output()
+    sweep.env["PAI_TEST_NAP"] = "0.12"
+    sweep.type()
+    wait_for(lambda: len(sweep.checkpoints()) >= 6, "two checkpoints of each cell")
+    cluster.ask("scancel", "--user=" + cluster.ask("id", "-un"))
+    cluster.idle()
+    newest, cut, all_gone = sorted({path.parent for path in sweep.checkpoints()})
+    for path, content in [
+        (max(newest.glob("*.checkpoint")), b"nothing"),
+        (max(cut.glob("*.checkpoint")), max(cut.glob("*.checkpoint")).read_bytes()[:-100]),
+        *((path, b"") for path in all_gone.glob("*.checkpoint")),
+    ]:
+        path.write_bytes(content)
+    sweep.complete(reference)
+    assert len(resumed(sweep)) == 2
+
+
+def test_two_sweeps_at_once_and_a_result_that_shows_up_late(
+    cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference
+) -> None:
+    sweep = Sweep(cluster, folder, *cells)
+    both = [sweep.start(), sweep.start()]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted("3 to submit" in text for text in said) == [False, True]
+    sweep.complete(reference)
+    assert not sweep.duplicates()
+    # An NFS client may see a file a minute after it was written; the cell runs again then, and the first one counts.
+    late = sweep.root / next(iter(reference))
+    late.rename(folder / "hidden")
+    assert "1 to submit" in sweep.type()
+    (folder / "hidden").rename(late)
+    first = late.read_bytes()
+    sweep.complete(reference, doubled=1)
+    assert late.read_bytes() == first
+
+
+def test_a_canary_that_fails_keeps_the_flood_back(cluster: Cluster, folder: Path) -> None:
+    (folder / "moody.py").write_text(MOODY.replace("HOW", "raise RuntimeError('not in the mood')"))
+    cells = ("--methods", "moody", "--sparsities", "0.9,0.95", "--seeds", "0", "--recipe", recipe(folder))
+    sweep = Sweep(cluster, folder, *cells, "--plugin", "moody.py", "--filter", "method=moody", "--canary")
+    assert "2 to submit" in sweep.type("--wait", code=1)
+    assert sorted(cluster.tasks().values())[:1] != ["COMPLETED"] and not sweep.results()
+    assert sum("not in the mood" in path.read_text() for path in (sweep.root / "state" / "failed").rglob("*.json")) == 1
+    assert "1 failed (use --retry failed), 1 to submit" in sweep.type("--dry-run")
