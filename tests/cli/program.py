@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +62,46 @@ def recipe(folder: Path, epochs: int = 1) -> str:
     return str(path)
 
 
+_processes = multiprocessing.get_context("forkserver")
+# What every command loads: once here, so that a test pays for a fork and not for torch.
+_processes.set_forkserver_preload(
+    ["pai_bench.cli", "pai_bench.analysis.command", "pai_bench.sweep.command", "rich.live"]
+)
+
+
+def _program(arguments: tuple[str, ...], folder: Path, env: dict[str, str], out: Path, err: Path) -> None:
+    """The console script's call, in a process that has just begun."""
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ["pai-bench", *arguments]
+    from pai_bench.cli import main
+
+    main()
+
+
 def pai_bench(
-    folder: Path, *arguments: str, env: dict[str, str] | None = None, **options: Any
+    folder: Path, *arguments: str, env: dict[str, str] | None = None, before: Callable[[], None] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `pai-bench` in a folder to its end."""
-    return subprocess.run(
-        [*PAI_BENCH, *arguments],
-        cwd=folder,
-        env={**environment(folder), **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        **options,
-    )
+    """Run `pai-bench` in a folder to its end, in a process of its own; `before` is called in it first."""
+    settings = {**environment(folder), **(env or {})}
+    if before is not None:
+        command = [*PAI_BENCH, *arguments]
+        return subprocess.run(
+            command, cwd=folder, env=settings, preexec_fn=before, capture_output=True, text=True, timeout=300
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        out, err = Path(scratch, "out"), Path(scratch, "err")
+        process = _processes.Process(target=_program, args=(arguments, folder, settings, out, err))
+        process.start()
+        process.join(300)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise TimeoutError(f"pai-bench {' '.join(arguments)} has not ended: {err.read_text()}")
+        return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
 
 
 def results(root: Path) -> dict[str, dict[str, Any]]:

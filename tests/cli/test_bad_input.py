@@ -157,7 +157,7 @@ def _without_override() -> None:
 
 def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
-    done = pai_bench(tmp_path, "sweep", "--results", "locked", preexec_fn=_without_override)
+    done = pai_bench(tmp_path, "sweep", "--results", "locked", before=_without_override)
     assert done.returncode == 2
     assert "cannot be written to: Permission denied" in done.stderr.splitlines()[-2]
     assert "--results" in done.stderr.splitlines()[-1]

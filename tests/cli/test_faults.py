@@ -124,7 +124,7 @@ def test_a_folder_that_takes_no_results_ends_the_sweep_and_loses_nothing(tmp_pat
     locked = tmp_path / "results" / "runs"
     locked.mkdir(parents=True, mode=0o500)
     command = sweep(tmp_path, "--disk-patience", "1", seeds="0")
-    run = pai_bench(tmp_path, *command, preexec_fn=_without_override)
+    run = pai_bench(tmp_path, *command, before=_without_override)
     assert run.returncode == 1, run.stderr
     assert "5 cells are still to do: the results folder cannot be written to: Permission denied" in run.stderr
     assert "Traceback" not in run.stderr and not list((tmp_path / "results" / "state" / "failed").rglob("*.json"))
