@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from pai_bench.analysis.statistics import PANEL, number_of_seeds
 from pai_bench.analysis.style import DENSE_STYLE, Style, styles
-from pai_bench.analysis.tables import panel_title, per_cent, series_label
+from pai_bench.analysis.tables import measure, panel_title, per_cent, series_label
 from pai_bench.cells import DENSE
 
 _RC: dict[Any, Any] = {
@@ -72,7 +72,8 @@ def _figure(summary: pd.DataFrame) -> Iterator[Figure]:
         for ax in axes[len(panels) :]:
             ax.remove()
         for row in range(lines):
-            axes[row * columns].set_ylabel("Test accuracy (%)")
+            recipes = [key[PANEL.index("recipe")] for key, _ in panels[row * columns : (row + 1) * columns]]
+            axes[row * columns].set_ylabel(measure(recipes))
         for index in range(max(0, len(panels) - columns), len(panels)):
             axes[index].set_xlabel("Sparsity (%), log density")
         last = [label for label in (_BAD, _PARTIAL, _ABSENT) if label in legend]

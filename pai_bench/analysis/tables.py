@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -52,18 +52,28 @@ def markdown(summary: pd.DataFrame) -> str:
                 for row in [head, *body]]  # fmt: skip
         rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
         parts.append("\n".join([f"### {title}", "", rows[0], rule, *rows[1:]]))
-    return "\n\n".join([*parts, NOTE]) + "\n"
+    return "\n\n".join([*parts, note(summary)]) + "\n"
 
 
-NOTE = (
-    "Test accuracy (%) after the last epoch: mean ± sample standard deviation over seeds (n). "
-    "(2 of 3): results are missing; c, d: that many runs with a collapsed layer, diverged."
-)
+def measure(recipes: Iterable[str]) -> str:
+    """What the numbers of panels with these recipes are: a recipe on the validation split says so in its name."""
+    parts = {"validation" if "data.split=validation" in recipe else "test" for recipe in recipes}
+    return f"{' or '.join(sorted(parts)).capitalize()} accuracy (%)"
+
+
+def note(summary: pd.DataFrame) -> str:
+    """What an entry of the table says."""
+    return (
+        f"{measure(summary['recipe'])} after the last epoch: mean ± sample standard deviation over seeds (n). "
+        "(2 of 3): results are missing; c, d: that many runs with a collapsed layer, diverged."
+    )
 
 
 def latex(summary: pd.DataFrame) -> str:
     """The same as a booktabs table a panel, to be \\input."""
     parts = []
+    explained = note(summary).replace("%", r"\%").replace("±", r"$\pm$").replace("(n)", "($n$)")
+    explained = explained.replace("c, d:", r"\emph{c}, \emph{d}:")
     for title, columns, lines in _panels(summary):
         heads = " & ".join(["Sparsity (\\%)", *(f"{column}" for column in columns)])
         body = [
@@ -73,7 +83,7 @@ def latex(summary: pd.DataFrame) -> str:
         parts += [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(title)}. {_LATEX_NOTE}}}",
+            rf"\caption{{{_escape(title)}. {explained}}}",
             rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
             r"\toprule",
             heads + r" \\",
@@ -85,11 +95,6 @@ def latex(summary: pd.DataFrame) -> str:
             "",
         ]
     return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
-
-
-_LATEX_NOTE = (
-    NOTE.replace("%", r"\%").replace("±", r"$\pm$").replace("(n)", "($n$)").replace("c, d:", r"\emph{c}, \emph{d}:")
-)
 
 
 def _panels(summary: pd.DataFrame) -> Iterator[tuple[str, list[str], list[tuple[str, list[Any]]]]]:

@@ -226,7 +226,7 @@ def lines(runs: Sequence[Run], found: Sequence[Estimate], device: str, places: i
     for run, e in zip(runs, found, strict=True):
         groups.setdefault(f"{run.cell.dataset} · {run.cell.model} · recipe {run.recipe.name}", []).append(e)
     workers = "1 worker" if places == 1 else f"{places} workers"
-    head = f"cost: about {_hours(total, device)}, {duration(total / places)} on {workers}"
+    head = f"cost: {_hours(total, device)}, {duration(total / places)} on {workers}"
     if len(groups) == 1:
         return [f"{head}; {_each(found)}"]
     return [
@@ -236,7 +236,8 @@ def lines(runs: Sequence[Run], found: Sequence[Estimate], device: str, places: i
 
 
 def _hours(seconds: float, device: str) -> str:
-    return f"{seconds / 3600:.2g} {'core' if device == 'cpu' else 'GPU'}-hours"
+    amount = "less than 0.01" if seconds < 36 else f"about {seconds / 3600:.2g}"
+    return f"{amount} {'core' if device == 'cpu' else 'GPU'}-hours"
 
 
 def _each(found: Sequence[Estimate]) -> str:

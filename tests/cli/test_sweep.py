@@ -197,6 +197,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
 
 
 MOODY = """
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from pai_bench.registry import register
@@ -281,4 +282,4 @@ def test_versions_help_and_lists(tmp_path: Path) -> None:
         shown = pai_bench(tmp_path, *command, "--help")
         assert shown.returncode == 0 and "Usage" in shown.stdout
     assert pai_bench(tmp_path, "list", "methods").stdout.split()[0] == "dense"
-    assert json.loads(pai_bench(tmp_path, "list", "recipes", "--json").stdout)[0] == "frankle"
+    assert json.loads(pai_bench(tmp_path, "list", "recipes", "--json").stdout)[0] == "force"

@@ -127,6 +127,18 @@ def test_recipes_and_models_are_never_averaged(root: Path) -> None:
     assert tables.markdown(summary).count("###") == 3
 
 
+def test_numbers_on_the_validation_split_are_not_called_test_accuracy(root: Path) -> None:
+    put(root, recipe="quick+data.split=validation", fingerprint="f" * 16)
+    summary = summarise(collect(root))
+    assert "Test or validation accuracy (%)" in tables.markdown(summary) and "Test or validation" in tables.latex(
+        summary
+    )
+    with figures._figure(summary) as figure:
+        assert [ax.get_ylabel() for ax in figure.axes] == ["Test or validation accuracy (%)", ""]
+    with figures._figure(summary[summary.recipe != "quick"]) as figure:
+        assert figure.axes[0].get_ylabel() == "Validation accuracy (%)"
+
+
 def test_nothing_to_report_is_said(tmp_path: Path) -> None:
     with pytest.raises(PaiBenchError, match="no finished result"):
         collect(tmp_path)
