@@ -21,7 +21,8 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only \
+		--benchmark-autosave --benchmark-columns=median,iqr,rounds $(BENCH)
 
 chaos: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --kills 100

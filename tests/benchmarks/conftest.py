@@ -1,23 +1,89 @@
-"""Ratios from interleaved runs: before each measured call the yardstick is measured, under the same load."""
+"""Ratios from interleaved runs: before each measured call the yardstick is measured twice, under the same load."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from rich.console import Console
+from rich.table import Table
 
-_ratios: list[str] = []
+STEADY = (0.93, 1.07)
+"""Where the median of the yardstick by itself must lie, or what was measured beside it says nothing."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A median of paired ratios and what belongs beside it."""
+
+    name: str
+    pairs: list[float]
+    itself: list[float]
+    """The yardstick by itself, a moment earlier."""
+    unit: str
+    least: float | None
+    most: float | None
+
+    def verdict(self) -> str:
+        if not STEADY[0] <= statistics.median(self.itself) <= STEADY[1]:
+            return "void"
+        median = statistics.median(self.pairs)
+        if self.least is None and self.most is None:
+            return ""
+        met = (self.least is None or median >= self.least) and (self.most is None or median <= self.most)
+        return "met" if met else "missed"
+
+    def cells(self) -> tuple[str, ...]:
+        target = f">= {self.least:g}" if self.least is not None else f"<= {self.most:g}" if self.most else ""
+        middle, itself = statistics.median(self.pairs), statistics.median(self.itself)
+        spread = f"{min(self.pairs):.3g} to {max(self.pairs):.3g} of {len(self.pairs)}"
+        return self.name, f"{middle:.3g} {self.unit}", spread, f"{itself:.2f}", target, self.verdict()
+
+
+_ratios: list[Ratio] = []
+_facts: list[tuple[str, str]] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("benchmarks of pai-bench")
+    group.addoption("--device", default="cpu", help="where scoring is measured; cuda adds the tables of a GPU")
+    group.addoption("--released", type=Path, help="a checkout of ProsPr's released code, to be measured beside ours")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    needs = {"test_gpu.py": config.getoption("--device", "cpu") != "cpu"}
+    needs["test_released.py"] = config.getoption("--released", None) is not None
+    return None if needs.get(collection_path.name, True) else True
 
 
 class Compare(Protocol):
-    """Runs `work` several times, each after `yardstick`, and notes the median of the paired ratios of their times."""
+    """Runs `work` several times, each after `yardstick`, and notes the median of the paired ratios of their times.
 
-    def __call__(self, work: Callable[[], Any], yardstick: Callable[[], Any], unit: str, rounds: int = 7) -> Any: ...
+    Of processor time where one thread works, of wall time on a GPU and with `wall`.
+    """
+
+    def __call__(
+        self,
+        work: Callable[[], Any],
+        yardstick: Callable[[], Any],
+        unit: str,
+        rounds: int = 7,
+        *,
+        least: float | None = None,
+        most: float | None = None,
+        wall: bool = False,
+        inverse: bool = False,
+    ) -> Any: ...
+
+
+Fact = Callable[[str, str], None]
 
 
 @pytest.fixture
@@ -27,36 +93,84 @@ def measuring(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Compare:
-    def run(work: Callable[[], Any], yardstick: Callable[[], Any], unit: str, rounds: int = 7) -> Any:
-        theirs: list[float] = []
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.config.getoption("--device", "cpu"))
+
+
+@pytest.fixture
+def fact(benchmark: BenchmarkFixture) -> Fact:
+    """Notes something that is no ratio of times."""
+
+    def note(name: str, value: str) -> None:
+        benchmark.extra_info[name] = value
+        _facts.append((name, value))
+
+    return note
+
+
+@pytest.fixture
+def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, device: torch.device) -> Compare:
+    def run(
+        work: Callable[[], Any],
+        yardstick: Callable[[], Any],
+        unit: str,
+        rounds: int = 7,
+        *,
+        least: float | None = None,
+        most: float | None = None,
+        wall: bool = False,
+        inverse: bool = False,
+    ) -> Any:
+        clock = time.perf_counter if wall or device.type == "cuda" else time.process_time
+        before: list[tuple[float, float]] = []
         ours: list[float] = []
 
-        def before() -> None:
-            began = time.perf_counter()
-            yardstick()
-            theirs.append(time.perf_counter() - began)
+        def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+            began = clock()
+            result = call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return clock() - began, result
+
+        def prepare() -> None:
+            before.append((seconds(yardstick)[0], seconds(yardstick)[0]))
 
         def timed() -> Any:
-            began = time.perf_counter()
-            result = work()
-            ours.append(time.perf_counter() - began)
+            took, result = seconds(work)
+            ours.append(took)
             return result
 
-        result = benchmark.pedantic(timed, setup=before, rounds=rounds, warmup_rounds=1)
-        pairs = [a / b for a, b in zip(ours, theirs, strict=True)][1 if len(ours) > 1 else 0 :]
-        ratio = statistics.median(pairs)
-        benchmark.extra_info[unit] = ratio
-        if len(pairs) > 1:
-            low, high = min(pairs), max(pairs)
-            _ratios.append(f"{request.node.name}: {ratio:.3g} {unit} (of {len(pairs)} pairs {low:.3g} to {high:.3g})")
+        result = benchmark.pedantic(timed, setup=prepare, rounds=rounds, warmup_rounds=1)
+        if len(ours) > 1:  # the first is a warm-up
+            pairs = [mine / theirs for mine, (_, theirs) in zip(ours[1:], before[1:], strict=True)]
+            pairs = [1 / pair for pair in pairs] if inverse else pairs
+            itself = [first / second for first, second in before[1:]]
+            _ratios.append(Ratio(request.node.name.removeprefix("test_"), pairs, itself, unit, least, most))
+            benchmark.extra_info[unit] = statistics.median(pairs)
+            benchmark.extra_info["verdict"] = _ratios[-1].verdict()
         return result
 
     return run
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _ratios:
-        terminalreporter.section(f"median ratios of interleaved pairs, {torch.get_num_threads()} thread")
-        for line in _ratios:
-            terminalreporter.write_line(line)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not _ratios or not config.getoption("--benchmark-enable"):
+        return
+    terminalreporter.section(
+        f"medians of interleaved pairs; torch {torch.__version__}, {torch.get_num_threads()} thread"
+    )
+    table = Table("what", "ratio", "pairs", "A/A", "target", "", box=None)
+    for ratio in _ratios:
+        table.add_row(*ratio.cells())
+    facts = Table("what", "value", box=None)
+    for name, value in _facts:
+        facts.add_row(name, value)
+    console = Console(width=150, no_color=True)
+    with console.capture() as capture:
+        console.print(table)
+        console.print()
+        console.print(facts)
+    terminalreporter.write(capture.get())
+    terminalreporter.write_line(
+        f"A/A is the yardstick by itself; where it leaves {STEADY[0]} to {STEADY[1]} the row is void."
+    )

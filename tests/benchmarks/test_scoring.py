@@ -1,76 +1,106 @@
-"""What scoring costs, in units U of one forward and backward pass of the same batch in the same precision."""
+"""What scoring costs, in units U of one forward and backward pass of the same batch in float32."""
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 import pai_bench
 from pai_bench import models
 from pai_bench.pruning import keep_exactly
-from tests.benchmarks.conftest import Compare
+from tests.benchmarks import peak
+from tests.benchmarks.conftest import Compare, Fact
+from tests.benchmarks.counting import count
+from tests.unrolling import unrolled_prospr
 
-U = "U"
 
-
-def problem(size: int, classes: int = 10, batches: int = 4) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
-    model = models.build("resnet20", 3, 32, classes)
+def problem(
+    size: int, batches: int, device: torch.device, name: str = "resnet20"
+) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    model = models.build(name, 3, 32, 10)
     models.initialise(model, "kaiming-normal-fan-in", 0)
     generator = torch.Generator().manual_seed(0)
-    return model, [
-        (torch.randn(size, 3, 32, 32, generator=generator), torch.arange(size) % classes) for _ in range(batches)
-    ]
+    draws = [torch.randn(size, 3, 32, 32, generator=generator).to(device) for _ in range(batches)]
+    return model.to(device), [(x, (torch.arange(size) % 10).to(device)) for x in draws]
 
 
-def forward_backward(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
-    twin, x = copy.deepcopy(model).double(), batch[0].double()
-    nn.functional.cross_entropy(twin(x), batch[1]).backward()
+def one_pass(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    model.zero_grad()
+    nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
 
 
-# GraSP's 100 images; the others at the batch of 128 that their releases use.
-CASES = [("snip", 128, 1), ("grasp", 100, 1), ("synflow", 128, 1), ("magnitude", 128, 1), ("random", 128, 1)]
-CASES += [("erk", 128, 1), ("prospr", 128, 4)]
+# GraSP's 100 images; the others at the batch of 128 that their releases use. The last number is the target.
+CASES = [("snip", 128, 1, 1.1), ("grasp", 100, 1, 3.8), ("synflow", 128, 1, 3.0), ("prospr:momentum=0", 128, 4, 14.0)]
+CASES += [("prospr", 128, 4, None), ("magnitude", 128, 1, None), ("random", 128, 1, None), ("erk", 128, 1, None)]
 
 
-@pytest.mark.parametrize(("method", "size", "batches"), CASES)
-def test_scoring(compare: Compare, measuring: bool, method: str, size: int, batches: int) -> None:
-    model, data = problem(size if measuring else 10, batches=batches)
+@pytest.mark.parametrize(("method", "size", "batches", "target"), CASES, ids=[case[0] for case in CASES])
+def test_scoring(
+    compare: Compare, measuring: bool, device: torch.device, method: str, size: int, batches: int, target: float | None
+) -> None:
+    model, data = problem(size if measuring else 10, batches, device)
+    name, _, momentum = method.partition(":momentum=")
+    options = {"momentum": float(momentum)} if momentum else {}
     masks = compare(
-        lambda: pai_bench.prune(model, data, method=method, sparsity=0.98),
-        lambda: forward_backward(model, data[0]),
-        U,
+        lambda: pai_bench.prune(model, data, name, sparsity=0.98, dtype="float32", **options),
+        lambda: one_pass(model, data[0]),
+        "U",
         rounds=5,
+        most=target,
     )
     assert sum(int(mask.sum()) for mask in masks.values()) == round(0.02 * 268_336)
 
 
-def test_scoring_prospr_against_plain_unrolling(compare: Compare, measuring: bool) -> None:
-    """The reference is the textbook loop: momentum SGD through the graph, all steps kept."""
-    model, data = problem(64 if measuring else 4)
+def test_the_floor_of_a_pass(benchmark: BenchmarkFixture, fact: Fact, measuring: bool, device: torch.device) -> None:
+    model, data = problem(128 if measuring else 10, 1, device)
+    benchmark.pedantic(lambda: one_pass(model, data[0]), rounds=5 if measuring else 1)
+    operators, moved, flops = count(lambda: one_pass(model, data[0]))
+    fact("one U, ResNet-20, batch 128", f"{flops / 1e9:.1f} GFLOP, {moved / 1e9:.2f} GB, {operators} operators")
+    if measuring:
+        seconds = benchmark.stats.stats.median  # type: ignore[union-attr]
+        fact("reached in one U", f"{flops / seconds / 1e9:.0f} GFLOP/s, {moved / seconds / 1e9:.1f} GB/s")
 
-    def unrolled() -> None:
-        twin = copy.deepcopy(model).double().train()
-        start = {name: p.detach().requires_grad_() for name, p in twin.named_parameters()}
-        theta, buffers = dict(start), {}
-        for step, (x, y) in enumerate(data[:3]):
-            loss = nn.functional.cross_entropy(torch.func.functional_call(twin, theta, (x.double(),)), y)
-            grads = torch.autograd.grad(loss, list(theta.values()), create_graph=True)
-            buffers = {n: g + (0.9 * buffers[n] if step else 0) for n, g in zip(theta, grads, strict=True)}
-            theta = {n: p - 0.5 * buffers[n] for n, p in theta.items()}
-        x, y = data[3]
-        loss = nn.functional.cross_entropy(torch.func.functional_call(twin, theta, (x.double(),)), y)
-        torch.autograd.grad(loss, list(start.values()))
 
-    compare(lambda: pai_bench.score(model, data, method="prospr"), unrolled, "of plain unrolling", rounds=3)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_prospr_against_plain_unrolling(
+    compare: Compare, measuring: bool, device: torch.device, momentum: float
+) -> None:
+    model, data = problem(64 if measuring else 4, 4, device)
+    compare(
+        lambda: pai_bench.score(model, data, "prospr", dtype="float32", lr=0.1, momentum=momentum),
+        lambda: unrolled_prospr(model, data, lr=0.1, momentum=momentum, dtype=torch.float32),
+        "of plain unrolling",
+        rounds=3,
+        most=1.3,
+    )
+
+
+PEAKS = [("ours", "resnet20", 128, 1, 0.0), ("ours", "resnet20", 128, 3, 0.0), ("ours", "resnet20", 128, 8, 0.0)]
+PEAKS += [("unrolled", "resnet20", 128, 3, 0.0), ("pass", "resnet20", 128, 0, 0.0)]
+PEAKS += [(what, "resnet20", 128, 3, 0.9) for what in ("ours", "unrolled")]
+PEAKS += [(what, "vgg16-bn", 64, 3, 0.0) for what in ("ours", "unrolled")]
+PEAKS += [(what, "resnet18", 32, 3, 0.0) for what in ("ours", "unrolled")]
+
+
+def test_peaks_of_prospr(benchmark: BenchmarkFixture, fact: Fact, measuring: bool) -> None:
+    """In megabytes, each alone in a process on the CPU."""
+    if not measuring:
+        benchmark.pedantic(lambda: peak.main("ours", "resnet20", 2, 1, 0.0), rounds=1)
+        return
+    found = dict(zip(PEAKS, benchmark.pedantic(lambda: [peak.in_a_process(*c) for c in PEAKS], rounds=1), strict=True))
+    for case, size in found.items():
+        theirs = found.get(("unrolled", *case[1:])) if case[0] == "ours" else None
+        ratio = f", {size / theirs:.3f} of plain unrolling" if theirs else ""
+        fact(" ".join(f"{part}" for part in ("peak", *case)), f"{size / 1e6:.0f} MB{ratio}")
+    fact("peak at 8 steps by that at 1", f"{found[PEAKS[2]] / found[PEAKS[0]]:.3f}")
 
 
 def test_masking(compare: Compare, measuring: bool) -> None:
     """Exact top-k of VGG-16's 14.7 million scores, beside a plain sort."""
-    count = 14_715_584 if measuring else 100_000
-    scores = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    n = 14_715_584 if measuring else 100_000
+    scores = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     alive = torch.ones_like(scores, dtype=torch.bool)
-    kept = compare(lambda: keep_exactly(scores, alive, 0.02, count // 50), lambda: scores.sort(), "of a sort", rounds=5)
-    assert int(kept.sum()) == count // 50
+    kept = compare(lambda: keep_exactly(scores, alive, 0.02, n // 50), lambda: scores.sort(), "of a sort", rounds=5)
+    assert int(kept.sum()) == n // 50

@@ -1,0 +1,56 @@
+"""Cells an hour: as many single-thread workers as cores, against the same cells one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+import torch
+
+from pai_bench import recipes
+from pai_bench.cells import Cell
+from pai_bench.experiment import Laboratory, Run
+from tests.benchmarks.conftest import Compare
+
+
+def cell(seed: int) -> float | None:
+    """A cell of the digits demo, its training cut short."""
+    torch.set_num_threads(1)
+    quick = recipes.load("quick", "digits", "conv8")
+    recipe = dataclasses.replace(quick, train=dataclasses.replace(quick.train, epochs=2))
+    run = Run(Cell("snip", "digits", "conv8", 0.9, seed), recipe)
+    return Laboratory(device="cpu").run(run).result.accuracy
+
+
+@pytest.fixture
+def workers(measuring: bool) -> Iterator[list[Executor]]:
+    count = min(2, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 2
+    context = multiprocessing.get_context("spawn")
+    # One thread is enough, and starts at once, where nothing is measured.
+    pools: list[Executor] = [
+        ProcessPoolExecutor(1, mp_context=context) if measuring else ThreadPoolExecutor(1) for _ in range(count)
+    ]
+    for pool in pools if measuring else []:
+        pool.submit(cell, 0).result()
+    yield pools
+    for pool in pools:
+        pool.shutdown()
+
+
+def test_cells_an_hour(compare: Compare, measuring: bool, workers: list[Executor]) -> None:
+    seeds = range(len(workers) if measuring else 1)
+
+    def together() -> list[float | None]:
+        jobs = [worker.submit(cell, seed) for worker, seed in zip(workers, seeds, strict=False)]
+        return [job.result() for job in jobs]
+
+    def alone() -> list[float | None]:
+        return [workers[0].submit(cell, seed).result() for seed in seeds]
+
+    unit = f"times the cells an hour of one worker, {len(workers)} workers"
+    found = compare(together, alone, unit, rounds=5, wall=True, inverse=True)
+    assert not measuring or found == alone()
