@@ -10,12 +10,13 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pai_bench import results
 from pai_bench.atomic import replacing
+from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 
 COLUMNS = (
@@ -69,6 +70,17 @@ def read(root: Path) -> Index:
         with suppress(OSError):
             _save(results.index_path(root), current)
     return Index(tuple(rows), tuple(damaged))
+
+
+def finished(root: Path) -> set[tuple[Cell, str, str]]:
+    """Cell, recipe and fingerprint of every readable result that lies where it belongs."""
+    found = set()
+    for row in read(root).rows:
+        cell = Cell(*(row[field.name] for field in fields(Cell)))
+        address = cell, row["recipe"], row["fingerprint"]
+        if row["path"] == str(results.path(root, *address)):
+            found.add(address)
+    return found
 
 
 _KEYS = (*COLUMNS, "device", "scoring_dtype")

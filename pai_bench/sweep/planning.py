@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pai_bench import datasets, mask_files, models, recipes, registry, results
+from pai_bench import datasets, index, mask_files, models, recipes, registry, results
 from pai_bench.cells import GIVEN, Cell, Filter, MethodSpec, grid
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Laboratory, Run
@@ -238,11 +238,12 @@ def make(
     """
     planned, damaged = [], []
     claimed = {(held.cell, held.recipe, held.fingerprint) for held in survey(root, jobs) if held.verdict != "dead"}
+    finished = index.finished(root)
     for run in runs:
         fingerprint = run.fingerprint()
         address = (root, run.cell, run.recipe.name, fingerprint)
         try:
-            state = results.state(*address)
+            state = "done" if address[1:] in finished else results.state(*address)
         except results.DamagedResult as error:
             state, note = "missing", error.cause
             if set_aside:

@@ -23,7 +23,7 @@ ALLOWED = {
     "mask_files": BASE,
     "recipes": BASE,
     "results": {*BASE, "mask_files"},
-    "index": {"atomic", "errors", "results"},
+    "index": {"atomic", "cells", "errors", "results"},
     "precision": set(),
     "seeds": set(),
     "provenance": set(),

@@ -118,3 +118,13 @@ def test_a_bad_index_is_made_anew_or_done_without(root: Path, spoil: Callable[[P
 def test_an_empty_folder_has_no_rows_and_gets_no_index(tmp_path: Path) -> None:
     assert index.read(tmp_path) == index.Index((), ())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cell_is_finished_where_its_own_result_lies(root: Path) -> None:
+    whole = result(seed=1, method="prospr:lr=0.1")
+    assert len(index.finished(root)) == COUNT
+    assert (whole.cell, whole.recipe, whole.fingerprint) in index.finished(root)
+    place = results.path(root, whole.cell, whole.recipe, whole.fingerprint)
+    other = results.path(root, result(seed=999).cell, whole.recipe, whole.fingerprint)
+    place.rename(other)
+    assert len(index.finished(root)) == COUNT - 1
