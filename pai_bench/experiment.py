@@ -4,58 +4,32 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pai_bench import datasets, models, precision, provenance, registry, training
-from pai_bench.cells import Cell
+from pai_bench import datasets, models, precision, registry, training
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.masking import MaskedGradients
 from pai_bench.measures import Cost, effective_masks, flops, measured, tensors_hash
 from pai_bench.pruning import Pruner, masks_at
-from pai_bench.recipes import Recipe, result_fingerprint
-from pai_bench.results import Layer, Result
+from pai_bench.recording import Found, Run, make_result
+from pai_bench.results import Result
 from pai_bench.score_cache import ScoreCache, Scored
 from pai_bench.scoring import Scorer
 from pai_bench.seeds import derive_seed
-from pai_bench.training import train
+from pai_bench.turns import Turns, finish
 from pai_bench.watch import Watch
+
+__all__ = ["Laboratory", "Outcome", "Run", "device_name", "to_arrays"]
 
 OVERLAP_SECONDS = 60.0
 """What it may cost to see how far float32 masks are from float64's."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a job is handed for one cell: names and numbers only."""
-
-    cell: Cell
-    recipe: Recipe
-
-    def scorer(self) -> Scorer:
-        """The cell's method with its hyper-parameters."""
-        return registry.get(self.cell.spec.name, dict(self.cell.spec.hyperparameters))
-
-    def fingerprint(self) -> str:
-        """Of everything that moves a number but the sparsity and the seed, which the cell itself names."""
-        scorer = self.scorer()
-        return result_fingerprint(
-            method_name=self.cell.spec.name,
-            method_version=registry.version(scorer),
-            hyperparameters=registry.hyperparameters(scorer),
-            dataset=self.cell.dataset,
-            model=self.cell.model,
-            recipe=self.recipe,
-            trainer_version=training.VERSION,
-            method_source=registry.source_hash(registry.module(self.cell.spec.name)),
-            model_source=registry.source_hash(models.module(self.cell.model)),
-        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +41,8 @@ class Outcome:
 
 
 class Laboratory:
-    """Runs cells one after the other and keeps what later ones can use: the data, and scores (see `ScoreCache`).
+    """Runs cells, one after the other or in turns, and keeps what later ones can use: the data, and scores (see
+    `ScoreCache`).
 
     Cells that differ in how they are trained are scored once; so are those of a single-shot method that differ in
     sparsity.
@@ -86,6 +61,7 @@ class Laboratory:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._dataset: tuple[tuple[object, ...], datasets.Dataset | datasets.Streamed] | None = None
         self._scores = scores or ScoreCache()
+        self._company = _Company()
 
     def forget(self) -> None:
         """Drop what is kept for the next cell, for the sake of its memory."""
@@ -105,6 +81,8 @@ class Laboratory:
         if self._dataset is None or self._dataset[0] != key:
             self._dataset = None  # room for the next one
             loaded = datasets.load(name, self._data_root, self.device, data)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # others may read it in other streams at once
             self._dataset = key, loaded
         return self._dataset[1]
 
@@ -189,12 +167,17 @@ class Laboratory:
         return both / either if either else 1.0
 
     def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
+        """Do `running` to its end."""
+        return finish(self.running(run, watch, checkpoints), self.device)
+
+    def running(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Turns[Outcome]:
         """Score, prune, train and measure one cell; with checkpoints, go on where an earlier attempt has stopped.
+
+        All before the training is one turn. Several may take turns (see `Pack`): each ends as it would alone.
 
         Raises: PaiBenchError for bad input or scores that cannot be used; a collapsed or diverged network is a result.
             Interrupted when the checkpoints' request_stop was called.
         """
-        cell, recipe = run.cell, run.recipe
         watch = watch or Watch()
         if checkpoints is not None and checkpoints.stop_requested:
             raise Interrupted
@@ -217,78 +200,38 @@ class Laboratory:
             scoring_cost = Cost(**saved["scoring_cost"])
         earlier = saved["attempts"] if saved is not None else []
         watch.phase("measuring")
-        info = datasets.info(cell.dataset)
+        info = datasets.info(run.cell.dataset)
         shape = (info.channels, info.size, info.size)
         effective = effective_masks(network, masks, shape)
-        dense_flops, sparse_flops = flops(network, masks, shape)
+        arithmetic = flops(network, masks, shape)
         MaskedGradients(network, masks)
         watch.phase("training")
-        with measured(self.device) as training_cost:
-            trained = train(
-                network,
-                masks,
-                dataset,
-                recipe,
-                cell.seed,
-                watch,
-                checkpoints,
-                saved,
-                record={
-                    **identity,
-                    "masks": masks,
-                    "scoring_cost": asdict(scoring_cost),
-                    "float64_overlap": overlap,
-                    "attempts": [*earlier, self._attempt(checkpoints)],
-                },
+        record = {
+            **identity,
+            "masks": masks,
+            "scoring_cost": asdict(scoring_cost),
+            "float64_overlap": overlap,
+            "attempts": [*earlier, self._attempt(checkpoints)],
+        }
+        with self._company.entered() as company, measured(self.device) as training_cost:
+            trained = yield from training.training(
+                network, masks, dataset, run.recipe, run.cell.seed, watch, checkpoints, saved, record
             )
-        layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in masks.items())
-        size, kept = sum(layer.size for layer in layers), sum(layer.kept for layer in layers)
-        empty = tuple(layer.name for layer in layers if layer.kept == 0)
-        scorer = run.scorer()
-        result = Result(
-            method=cell.method,
-            dataset=cell.dataset,
-            model=cell.model,
-            sparsity=cell.sparsity,
-            seed=cell.seed,
-            accuracy=trained.accuracy,
-            status="diverged" if trained.diverged else "collapsed" if empty else "ok",
-            actual_sparsity=1 - kept / size,
-            effective_sparsity=1 - sum(int(mask.sum()) for mask in effective.values()) / size,
+        found = Found(
+            masks=masks,
+            effective=effective,
+            flops=arithmetic,
             init_hash=identity["init_hash"],
-            mask_hash=tensors_hash(masks),
-            fingerprint=identity["fingerprint"],
-            recipe=recipe.name,
-            recipe_values=recipe.values(),
-            hyperparameters=registry.hyperparameters(scorer),
-            method_version=registry.version(scorer),
-            n_prunable=size,
-            n_kept=kept,
-            layers=layers,
-            empty_layers=empty,
-            curve=trained.curve,
-            costs={
-                "score_seconds": scoring_cost.seconds,
-                "score_peak_bytes": scoring_cost.peak_bytes,
-                "train_seconds": training_cost.seconds + (saved["seconds"] if saved is not None else 0.0),
-                "train_peak_bytes": training_cost.peak_bytes,
-                "flops_dense": dense_flops,
-                "flops_sparse": sparse_flops,
-            },
-            chance=1 / info.classes,
-            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            provenance={
-                **provenance.collect(),
-                "plugins": registry.plugins(),
-                "device": device_name(self.device),
-                "data_hash": dataset.content_hash,
-                "data_origin": dataset.origin,
-                "earlier_attempts": earlier,
-                "step": trained.mechanism,
-            },
+            dataset=dataset,
+            scoring=scoring_cost,
+            training=Cost(trained.seconds, training_cost.peak_bytes if company.most == 1 else None),
+            pack=company.most,
+            trained=trained,
+            attempts=earlier,
+            device=device_name(self.device),
             float64_overlap=overlap,
         )
-        return Outcome(result, to_arrays(masks))
+        return Outcome(make_result(run, found), to_arrays(masks))
 
     def _attempt(self, checkpoints: Checkpoints | None) -> dict[str, str]:
         """Who trains, for the record of a cell that others finish."""
@@ -304,3 +247,29 @@ def to_arrays(masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 def device_name(device: torch.device) -> str:
     """The model of the GPU, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@dataclass(eq=False)
+class _Member:
+    """A cell that trains, and how many did at a time at most while it did."""
+
+    most: int = 0
+
+
+class _Company:
+    """The cells that train at a time."""
+
+    def __init__(self) -> None:
+        self._members: list[_Member] = []
+
+    @contextmanager
+    def entered(self) -> Iterator[_Member]:
+        """Be one of them."""
+        me = _Member()
+        self._members.append(me)
+        for member in self._members:
+            member.most = max(member.most, len(self._members))
+        try:
+            yield me
+        finally:
+            self._members.remove(me)

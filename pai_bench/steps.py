@@ -112,6 +112,11 @@ class GraphStep(Step):
         before = self._copies()
         self._on_stream(x, y)
         by_hand = self._copies()
+        drew = not torch.equal(generator.get_state(), draws)
+        if drew and torch.cuda.current_stream(self.device) != torch.cuda.default_stream(self.device):
+            # All captured steps read where the generator stands from one place, which another cell's replay sets anew.
+            self._refuse("it draws random numbers, which cells that train side by side cannot", by_hand)
+            return
         try:
             graph = torch.cuda.CUDAGraph()
             self.optimizer.zero_grad(set_to_none=True)
@@ -128,8 +133,12 @@ class GraphStep(Step):
             reason = str(error).partition("\n")[0]
         if reason is None:
             self._graph, self.mechanism = graph, "cuda-graph"
-            return
-        warnings.warn(f"no CUDA graph: {reason}; training goes on without", RuntimeWarning, stacklevel=2)
+        else:
+            self._refuse(reason, by_hand)
+
+    def _refuse(self, reason: str, by_hand: list[list[Tensor]]) -> None:
+        """Go on by hand from where that has led."""
+        warnings.warn(f"no CUDA graph: {reason}; training goes on without", RuntimeWarning, stacklevel=3)
         self._refused = True
         self.optimizer.zero_grad(set_to_none=True)
         self._put(by_hand)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +18,7 @@ from pai_bench.recipes import Recipe, Train
 from pai_bench.results import Epoch
 from pai_bench.seeds import derive_seed
 from pai_bench.steps import Step, make_step
+from pai_bench.turns import Stopwatch, Turns, finish, read, seed_draws
 from pai_bench.watch import Watch
 
 VERSION = 2
@@ -37,6 +36,8 @@ class Trained:
     diverged: bool
     mechanism: str
     """How the steps were launched: "eager" or "cuda-graph"."""
+    seconds: float
+    """Of its own turns, those before an interruption among them."""
 
 
 def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
@@ -57,6 +58,7 @@ class _Progress:
     """Where training stands, and all that its next step depends on."""
 
     def __init__(self, model: nn.Module, one_step: Step) -> None:
+        self.clock = Stopwatch()
         self._tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._optimizer = one_step.optimizer
         self._total = one_step.total
@@ -66,8 +68,6 @@ class _Progress:
         self.step = 0
         """The next step of the epoch; the number of steps when only the evaluation is left."""
         self.curve: list[Epoch] = []
-        self._earlier_seconds = 0.0
-        self._began = time.perf_counter()
 
     def next_epoch(self) -> None:
         self.epoch += 1
@@ -84,7 +84,7 @@ class _Progress:
             "epoch": self.epoch,
             "step": self.step,
             "curve": [asdict(epoch) for epoch in self.curve],
-            "seconds": self._earlier_seconds + time.perf_counter() - self._began,
+            "seconds": self.clock.seconds,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -96,24 +96,7 @@ class _Progress:
         self._optimizer.load_state_dict(state["optimizer"])
         self.seen, self.epoch, self.step = state["seen"], state["epoch"], state["step"]
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
-        self._earlier_seconds = state["seconds"]
-
-
-@contextmanager
-def _own_randomness(device: torch.device) -> Iterator[Callable[[int], None]]:
-    """Yield what seeds the generators that a forward pass draws from; they are as they were before afterwards."""
-    cuda = device.type == "cuda"
-    generators = [torch.default_generator]
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        if cuda:
-            index = torch.cuda.current_device() if device.index is None else device.index
-            generators.append(torch.cuda.default_generators[index])
-
-        def seed_all(seed: int) -> None:
-            for generator in generators:
-                generator.manual_seed(seed)
-
-        yield seed_all
+        self.clock = Stopwatch(state["seconds"])
 
 
 def train(
@@ -127,12 +110,30 @@ def train(
     saved: Mapping[str, Any] | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Trained:
-    """Train `model` in place under `masks` (bool by parameter name) as the recipe says.
+    """Do `training` to its end."""
+    work = training(model, masks, dataset, recipe, seed, watch, checkpoints, saved, record)
+    return finish(work, next(model.parameters()).device)
+
+
+def training(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    dataset: Dataset | Streamed,
+    recipe: Recipe,
+    seed: int,
+    watch: Watch | None = None,
+    checkpoints: Checkpoints | None = None,
+    saved: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> Turns[Trained]:
+    """Train `model` in place under `masks` (bool by parameter name) as the recipe says, a step or an evaluation batch
+    each turn.
 
     The last epoch's test accuracy is the result, never the best one. A loss that is not finite ends training: what
     the network then predicts is the result. There is no host synchronisation inside an epoch but for a checkpoint that
     is due. Checkpoints hold `record` too; training from one of them (`saved`) ends as if it had never stopped: every
-    draw, also of dropout, is a function of seed, epoch and step.
+    draw, also of dropout, is a function of seed, epoch and step. So it does however many others have their turns in
+    between.
 
     Raises: Interrupted after the last checkpoint when a stop was requested; RuntimeError when a pruned weight is not
         exactly zero at the end (a defect of the trainer).
@@ -146,53 +147,62 @@ def train(
     if saved is not None:
         at.restore(saved)
 
-    def pause() -> None:
+    def pause() -> Turns[None]:
+        at.clock.stop()
+        yield
+        at.clock.go()
         if checkpoints is not None and (checkpoints.stop_requested or checkpoints.due()):
             checkpoints.save({**(record or {}), **at.capture()})
             if checkpoints.stop_requested:
                 raise Interrupted(f"in epoch {at.epoch + 1}")
 
     accuracy, finite = 0.0, True
-    with (
-        _own_randomness(one_step.device) as seed_draws,
-        float32_products("tf32" if settings.precision == "tf32" else "ieee"),
-    ):
-        while finite and at.epoch < settings.epochs:
-            model.train()
-            for x, y in batches.epoch(at.epoch, at.step):
-                pause()
-                seed_draws(derive_seed(seed, "forward", at.epoch, at.step))
+    while finite and at.epoch < settings.epochs:
+        model.train()
+        for x, y in batches.epoch(at.epoch, at.step):
+            yield from pause()
+            seed_draws(one_step.device, derive_seed(seed, "forward", at.epoch, at.step))
+            with float32_products(_products(recipe)):
                 one_step(x, y, learning_rate(settings, at.epoch, at.step, steps))
-                at.seen += len(y)
-                at.step += 1
-                watch.tick()
-            pause()
-            mean_loss = one_step.total.item() / at.seen
-            finite = math.isfinite(mean_loss)
-            last = at.epoch == settings.epochs - 1 or not finite
-            measured = None
-            if last or (at.epoch + 1) % settings.evaluate_every == 0:
-                accuracy, sound = evaluate(model, dataset, recipe, watch, pause)
-                measured, finite = accuracy, finite and sound
-            at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
-            watch.epoch(at.curve[-1], settings.epochs)
-            at.next_epoch()
+            at.seen += len(y)
+            at.step += 1
+            watch.tick()
+        yield from pause()
+        mean_loss = (yield from read(one_step.total, pause)) / at.seen
+        finite = math.isfinite(mean_loss)
+        last = at.epoch == settings.epochs - 1 or not finite
+        measured = None
+        if last or (at.epoch + 1) % settings.evaluate_every == 0:
+            accuracy, sound = yield from evaluation(model, dataset, recipe, watch, pause)
+            measured, finite = accuracy, finite and sound
+        at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
+        watch.epoch(at.curve[-1], settings.epochs)
+        at.next_epoch()
     if finite and not one_step.masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")
-    return Trained(accuracy=accuracy, curve=tuple(at.curve), diverged=not finite, mechanism=one_step.mechanism)
+    return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.clock.seconds)
 
 
-@torch.no_grad()
-def evaluate(
+def evaluate(model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe) -> tuple[float, bool]:
+    """Do `evaluation` to its end."""
+    return finish(evaluation(model, dataset, recipe), next(model.parameters()).device)
+
+
+def _no_pause() -> Turns[None]:
+    yield
+
+
+def evaluation(
     model: nn.Module,
     dataset: Dataset | Streamed,
     recipe: Recipe,
     watch: Watch | None = None,
-    pause: Callable[[], None] = lambda: None,
-) -> tuple[float, bool]:
-    """Test accuracy as a fraction, and whether all outputs were finite; leaves the model in eval mode.
+    pause: Callable[[], Turns[None]] = _no_pause,
+) -> Turns[tuple[float, bool]]:
+    """Test accuracy as a fraction, and whether all outputs were finite, a batch each turn; leaves the model in eval
+    mode.
 
-    Calls `pause` before each batch, which may save the model (it does not change) and raise.
+    Takes its turns by `pause`, which may save the model (it does not change) and raise.
     """
     model.eval()
     watch = watch or Watch()
@@ -201,10 +211,16 @@ def evaluate(
     finite = torch.ones((), dtype=torch.bool, device=device)
     data, settings = recipe.data, recipe.train
     for x, y in datasets.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std):
-        pause()
-        logits = forward(model, x, settings.precision == "bfloat16", settings.channels_last)
+        yield from pause()
+        with torch.no_grad(), float32_products(_products(recipe)):
+            logits = forward(model, x, settings.precision == "bfloat16", settings.channels_last)
         correct += (logits.argmax(1) == y).sum()
         finite &= torch.isfinite(logits).all()
         seen += len(y)
         watch.tick()
-    return correct.item() / seen, bool(finite)
+    right, sound = (yield from read(correct, pause)), (yield from read(finite, pause))
+    return right / seen, bool(sound)
+
+
+def _products(recipe: Recipe) -> str:
+    return "tf32" if recipe.train.precision == "tf32" else "ieee"

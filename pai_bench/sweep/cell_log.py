@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 
 class CellLog:
-    """Appends to a cell's log; while it is entered, what this process prints goes there too.
+    """Appends to a cell's log what is said, and what this process prints while it is `printing`.
 
     A log that cannot be written is no reason to stop: it stays shorter then.
     """
@@ -20,28 +21,37 @@ class CellLog:
         self._place = place
         self._attempt = attempt
         self._file: int | None = None
-        self._printed_to: list[tuple[int, int]] = []
 
     def __enter__(self) -> CellLog:
         with suppress(OSError):
             self._place.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            _flush()
-            self._printed_to = [(os.dup(stream), stream) for stream in (1, 2)]
-            for _, stream in self._printed_to:
-                os.dup2(self._file, stream)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _flush()
-        for before, stream in self._printed_to:
-            os.dup2(before, stream)
-            os.close(before)
         if self._file is not None:
             os.close(self._file)
-        self._printed_to, self._file = [], None
+        self._file = None
+
+    @contextmanager
+    def printing(self) -> Iterator[None]:
+        """Take what is printed inside; a few microseconds."""
+        if self._file is None:
+            yield
+            return
+        _flush()
+        before = [(os.dup(stream), stream) for stream in (1, 2)]
+        for _, stream in before:
+            os.dup2(self._file, stream)
+        try:
+            yield
+        finally:
+            _flush()
+            for old, stream in before:
+                os.dup2(old, stream)
+                os.close(old)
 
     def say(self, text: str) -> None:
         """Append a line (or several) with the time and the attempt that says it."""

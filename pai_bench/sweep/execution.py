@@ -7,11 +7,11 @@ import gc
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
 
@@ -23,6 +23,7 @@ from pai_bench.results import DamagedResult, Epoch
 from pai_bench.sweep import copies
 from pai_bench.sweep.cell_log import CellLog
 from pai_bench.sweep.claims import Address, Claim, Owner, take
+from pai_bench.turns import Turns, finish
 from pai_bench.watch import Watch
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
@@ -38,7 +39,8 @@ class Ended:
     """How an attempt at a cell ended.
 
     Kinds: "done"; "present" (a result was there); "duplicate" (ours was second); "claimed" (somebody who may be alive
-    has it); "failed"; "interrupted"; "unwritten" (the results folder takes nothing: the cell is still to do).
+    has it); "failed"; "interrupted"; "unwritten" (the results folder takes nothing: the cell is still to do);
+    "crowded" (out of memory beside others: it is still to do, with fewer).
     """
 
     kind: str
@@ -48,24 +50,56 @@ class Ended:
 
 
 class Stop:
-    """Asks the cell that runs to save and stop; may be used in a signal handler."""
+    """Asks the cells that run to save and stop; may be used in a signal handler."""
 
     def __init__(self) -> None:
         self.requested = False
-        self.checkpoints: Checkpoints | None = None
+        self._asked: list[Checkpoints] = []
 
     def request(self) -> None:
         """Stop at the next step; a cell that is not yet training has nothing to save."""
         self.requested = True
-        if self.checkpoints is not None:
-            self.checkpoints.request_stop()
+        for checkpoints in list(self._asked):
+            checkpoints.request_stop()
+
+    @contextmanager
+    def reaching(self, checkpoints: Checkpoints) -> Iterator[None]:
+        """Pass a request on to these."""
+        self._asked.append(checkpoints)
+        if self.requested:
+            checkpoints.request_stop()
+        try:
+            yield
+        finally:
+            self._asked.remove(checkpoints)
 
 
 class _Unwritten(Exception):
     """The results folder could not be written to, for as long as we had patience."""
 
 
-def execute(
+def execute(run: Run, root: Path, laboratory: Laboratory, owner: Owner, **options: Unpack[Options]) -> Ended:
+    """Do `executing` to its end."""
+    return finish(executing(run, root, laboratory, owner, **options), laboratory.device)
+
+
+class Options(TypedDict, total=False):
+    """How a cell is executed."""
+
+    watch: Watch
+    stop: Stop
+    redo: bool
+    checkpoint_every: float
+    keep_checkpoints: bool
+    patience: float
+    """Seconds that a results folder which takes nothing (a full disk) is tried again."""
+    jobs: Mapping[str, str]
+    """The states of Slurm jobs, as far as known."""
+    alone: Callable[[], bool]
+    """Whether no other cell is under way in this process."""
+
+
+def executing(
     run: Run,
     root: Path,
     laboratory: Laboratory,
@@ -78,13 +112,12 @@ def execute(
     keep_checkpoints: bool = False,
     patience: float = 300.0,
     jobs: Mapping[str, str] | None = None,
-) -> Ended:
-    """Run a cell unless it has a result or somebody alive works on it; what came of it is on disk afterwards.
-
-    A results folder that takes nothing (a full disk) is tried again for `patience` seconds. `jobs` maps Slurm jobs to
-    their states, as far as known.
+    alone: Callable[[], bool] = lambda: True,
+) -> Turns[Ended]:
+    """Run a cell, in turns, unless it has a result or somebody alive works on it; what came of it is on disk
+    afterwards. See `Options`.
     """
-    attempt = _Attempt(run, root, owner, watch or Watch(), stop or Stop(), patience)
+    attempt = _Attempt(run, root, owner, watch or Watch(), stop or Stop(), patience, alone)
     if not redo and attempt.present():
         return Ended("present")
     try:
@@ -95,26 +128,44 @@ def execute(
             if not redo and attempt.present():
                 return Ended("present")  # its owner has just finished it
             log.say(f"begins: {run.cell} · {run.recipe.name}")
-            ended = attempt.run(laboratory, claim, log, redo, checkpoint_every, keep_checkpoints)
+            work = attempt.run(laboratory, claim, log, redo, checkpoint_every, keep_checkpoints)
+            ended: Ended | None = None
+            while ended is None:
+                with log.printing():
+                    try:
+                        next(work)
+                    except StopIteration as end:
+                        ended = end.value
+                if ended is None:
+                    yield
             log.say(f"{ended.kind}{f': {ended.cause}' if ended.cause else ''}")
     except _Unwritten as error:
         return Ended("unwritten", str(error))
-    if ended.kind == "oom":
-        _free(laboratory)
-        return replace(ended, kind="failed")
-    return ended
+    if ended.kind in ("oom", "crowded"):
+        _free(laboratory, ended.kind == "oom")
+    return replace(ended, kind="failed") if ended.kind == "oom" else ended
 
 
 class _Attempt:
     """What the parts of an attempt at a cell need to know."""
 
-    def __init__(self, run: Run, root: Path, owner: Owner, watch: Watch, stop: Stop, patience: float) -> None:
+    def __init__(
+        self,
+        run: Run,
+        root: Path,
+        owner: Owner,
+        watch: Watch,
+        stop: Stop,
+        patience: float,
+        alone: Callable[[], bool],
+    ) -> None:
         self._run = run
         self._root = root
         self._owner = owner
         self._watch = watch
         self._stop = stop
         self._patience = patience
+        self._alone = alone
         self.address = Address(run.cell, run.recipe.name, run.fingerprint())
         self.place: tuple[Path, Cell, str, str] = (root, run.cell, run.recipe.name, self.address.fingerprint)
 
@@ -125,18 +176,18 @@ class _Attempt:
         except DamagedResult:
             return False
 
-    def run(self, laboratory: Laboratory, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool) -> Ended:
+    def run(
+        self, laboratory: Laboratory, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool
+    ) -> Turns[Ended]:
         """Run the claimed cell and deliver its result."""
         checkpoints = _Noted(results.checkpoints_folder(*self.place), self._owner.attempt, every, note=log.say)
         watch = _Watch(claim, log, self._stop, self._watch)
-        self._stop.checkpoints = checkpoints
-        if self._stop.requested:
-            checkpoints.request_stop()
         try:
             watch.phase("loading")
             origin = laboratory.dataset(self._run).origin
             self.patiently(lambda: copies.settle(self._root, self._run.cell.dataset, origin), watch)
-            outcome = laboratory.run(self._run, watch, checkpoints)
+            with self._stop.reaching(checkpoints):
+                outcome = yield from laboratory.running(self._run, watch, checkpoints)
             delivery = self.patiently(
                 lambda: results.deliver(self._root, outcome.result, outcome.masks, owner=self._owner.id, redo=redo),
                 watch,
@@ -147,8 +198,6 @@ class _Attempt:
             return Ended("unwritten", str(error))
         except Exception as error:
             return self._failed(error, log)
-        finally:
-            self._stop.checkpoints = None
         # The result is safe; what is left is tidying, and may wait for the next sweep.
         with suppress(OSError):
             results.clear_failure(*self.place)
@@ -168,6 +217,9 @@ class _Attempt:
             isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
         ):
             kind = "oom"
+            if not self._alone():
+                log.say(f"{line}; the cell goes on when there are fewer")
+                return Ended("crowded", line)
             line = f"out of memory ({line}); use fewer workers, a smaller batch size or a larger device"
         trace = traceback.format_exc()
         log.say(trace.rstrip())
@@ -243,9 +295,10 @@ class _Watch(Watch):
             raise Interrupted
 
 
-def _free(laboratory: Laboratory) -> None:
-    """Give back what memory can be given back, so that the next cell has it."""
-    laboratory.forget()
+def _free(laboratory: Laboratory, alone: bool) -> None:
+    """Give back what memory can be given back, so that the next cell has it; the data where no other cell has them."""
+    if alone:
+        laboratory.forget()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

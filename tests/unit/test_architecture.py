@@ -47,11 +47,15 @@ ALLOWED = {
     "checkpoints": {"atomic"},
     "arithmetic": set(),
     "steps": {"arithmetic", "masking", "recipes"},
-    "training": {"arithmetic", "checkpoints", "datasets", "recipes", "results", "seeds", "steps", "watch"},
+    "turns": set(),
+    "training": {"arithmetic", "checkpoints", "datasets", "recipes", "results", "seeds", "steps", "turns", "watch"},
+    "recording": {
+        *("cells", "datasets", "measures", "models", "provenance", "recipes", "registry", "results", "scoring"),
+        "training",
+    },
     "experiment": {
-        "precision",
-        *("cells", "datasets", "measures", "models", "provenance", "pruning", "recipes", "registry", "results"),
-        *("score_cache", "scoring", "seeds", "training", "checkpoints", "masking", "watch"),
+        *("precision", "cells", "datasets", "measures", "models", "pruning", "recipes", "recording", "registry"),
+        *("results", "score_cache", "scoring", "seeds", "training", "checkpoints", "masking", "turns", "watch"),
     },
     "sweep": {
         *BASE,
@@ -71,6 +75,7 @@ ALLOWED = {
         "watch",
         "checkpoints",
         "provenance",
+        "turns",
     },
     "analysis": {"precision", *BASE, "index", "recipes", "results"},
     "methods": {"allocation", "derivatives", "errors", "registry", "scoring"},

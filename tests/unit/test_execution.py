@@ -23,6 +23,7 @@ from pai_bench.results import Epoch
 from pai_bench.sweep import execution
 from pai_bench.sweep.claims import Address, Owner, survey, take
 from pai_bench.sweep.execution import Ended, Stop, execute
+from pai_bench.turns import Turns
 from pai_bench.watch import Watch
 from tests.unit.test_results import result
 
@@ -38,13 +39,14 @@ class Lab(Laboratory):
         super().__init__()
         self.act, self.changes, self.runs, self.forgot = act, changes, 0, False
 
-    def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
+    def running(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Turns[Outcome]:
         assert watch is not None and checkpoints is not None
         self.runs += 1
         watch.phase("training")
         checkpoints.save({"epoch": self.runs, "step": 0, "w": torch.zeros(3)})
         watch.epoch(Epoch(1, 0.5, None), 2)
         self.act(watch, checkpoints)
+        yield
         made = result(**{**vars_of(run), **self.changes})
         return Outcome(made, MASKS)
 

@@ -1,0 +1,121 @@
+"""What is known of a cell in the end, as its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from torch import Tensor
+
+from pai_bench import datasets, models, provenance, registry, training
+from pai_bench.cells import Cell
+from pai_bench.measures import Cost, tensors_hash
+from pai_bench.recipes import Recipe, result_fingerprint
+from pai_bench.results import Layer, Result
+from pai_bench.scoring import Scorer
+from pai_bench.training import Trained
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a job is handed for one cell: names and numbers only."""
+
+    cell: Cell
+    recipe: Recipe
+
+    def scorer(self) -> Scorer:
+        """The cell's method with its hyper-parameters."""
+        return registry.get(self.cell.spec.name, dict(self.cell.spec.hyperparameters))
+
+    def fingerprint(self) -> str:
+        """Of everything that moves a number but the sparsity and the seed, which the cell itself names."""
+        scorer = self.scorer()
+        return result_fingerprint(
+            method_name=self.cell.spec.name,
+            method_version=registry.version(scorer),
+            hyperparameters=registry.hyperparameters(scorer),
+            dataset=self.cell.dataset,
+            model=self.cell.model,
+            recipe=self.recipe,
+            trainer_version=training.VERSION,
+            method_source=registry.source_hash(registry.module(self.cell.spec.name)),
+            model_source=registry.source_hash(models.module(self.cell.model)),
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What running a cell has found out."""
+
+    masks: Mapping[str, Tensor]
+    effective: Mapping[str, Tensor]
+    """The kept weights that matter."""
+    flops: tuple[int, int]
+    """Dense and sparse."""
+    init_hash: str
+    dataset: datasets.Dataset | datasets.Streamed
+    scoring: Cost
+    training: Cost
+    pack: int
+    """How many cells trained at a time at most while this one did."""
+    trained: Trained
+    attempts: Sequence[Mapping[str, str]]
+    """Earlier ones, that this one went on from."""
+    device: str
+    float64_overlap: float | None
+
+
+def make_result(run: Run, found: Found) -> Result:
+    """The cell's result."""
+    cell, trained = run.cell, found.trained
+    layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in found.masks.items())
+    size, kept = sum(layer.size for layer in layers), sum(layer.kept for layer in layers)
+    empty = tuple(layer.name for layer in layers if layer.kept == 0)
+    scorer = run.scorer()
+    recorded: dict[str, Any] = {
+        **provenance.collect(),
+        "plugins": registry.plugins(),
+        "device": found.device,
+        "data_hash": found.dataset.content_hash,
+        "data_origin": found.dataset.origin,
+        "earlier_attempts": found.attempts,
+        "step": trained.mechanism,
+        "pack": found.pack,
+    }
+    return Result(
+        method=cell.method,
+        dataset=cell.dataset,
+        model=cell.model,
+        sparsity=cell.sparsity,
+        seed=cell.seed,
+        accuracy=trained.accuracy,
+        status="diverged" if trained.diverged else "collapsed" if empty else "ok",
+        actual_sparsity=1 - kept / size,
+        effective_sparsity=1 - sum(int(mask.sum()) for mask in found.effective.values()) / size,
+        init_hash=found.init_hash,
+        mask_hash=tensors_hash(found.masks),
+        fingerprint=run.fingerprint(),
+        recipe=run.recipe.name,
+        recipe_values=run.recipe.values(),
+        hyperparameters=registry.hyperparameters(scorer),
+        method_version=registry.version(scorer),
+        n_prunable=size,
+        n_kept=kept,
+        layers=layers,
+        empty_layers=empty,
+        curve=trained.curve,
+        costs={
+            "score_seconds": found.scoring.seconds,
+            "score_peak_bytes": found.scoring.peak_bytes,
+            "train_seconds": found.training.seconds,
+            "train_peak_bytes": found.training.peak_bytes,
+            "flops_dense": found.flops[0],
+            "flops_sparse": found.flops[1],
+        },
+        chance=1 / datasets.info(cell.dataset).classes,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        provenance=recorded,
+        float64_overlap=found.float64_overlap,
+    )

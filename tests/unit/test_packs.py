@@ -1,0 +1,115 @@
+"""Cells that train in turns: each ends as it would alone, whatever the others do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pai_bench.cells import Cell
+from pai_bench.checkpoints import Checkpoints, Interrupted
+from pai_bench.experiment import Laboratory, Outcome, Run
+from pai_bench.measures import tensors_hash
+from pai_bench.training import Trained, training
+from pai_bench.turns import Pack, Stopwatch, Turns, finish, seed_draws
+from pai_bench.watch import Watch
+from tests.unit import killing
+from tests.unit.test_checkpoints import StopInTraining
+
+CPU = torch.device("cpu")
+DATA = killing.small_data(200)
+
+
+def member(seed: int, checkpoints: Checkpoints | None = None, watch: Watch | None = None) -> Turns[tuple[str, Trained]]:
+    """A training with dropout, norms and momentum; the hash of what it ends with, and its curve."""
+    model = killing.network()
+    generator = torch.Generator().manual_seed(seed)
+    masks = {n: torch.rand(p.shape, generator=generator) < 0.3 for n, p in model.named_parameters() if p.dim() > 1}
+    saved = checkpoints.load() if checkpoints is not None else None
+    trained = yield from training(model, masks, DATA, killing.recipe(), seed, watch, checkpoints, saved)
+    return tensors_hash(model.state_dict()), dataclasses.replace(trained, seconds=0.0)
+
+
+def test_members_end_as_they_would_alone_at_whatever_step_they_join(tmp_path: Path) -> None:
+    alone = {seed: finish(member(seed), CPU) for seed in range(3)}
+    with pytest.raises(Interrupted):
+        checkpoints = Checkpoints(tmp_path, "1")
+        finish(member(2, checkpoints, killing.StopAfter(checkpoints, 3)), CPU)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    pack: Pack[int, tuple[str, Trained]] = Pack(CPU)
+    pack.add(0, member(0))
+    for _ in range(3):
+        pack.turn()
+    pack.add(1, member(1))
+    pack.add(2, member(2, Checkpoints(tmp_path, "2")))
+    assert pack.drain() == alone
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def run(method: str, sparsity: float = 0.9, seed: int = 0, **changes: object) -> Run:
+    return Run(Cell(method, "digits", "conv8", sparsity, seed), killing.recipe(batch_size=512, **changes))
+
+
+def test_what_one_cell_does_is_nothing_to_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = [run("snip"), run("random", 0.98, 1), run("dense", 0.0)]
+    alone = {cell: Laboratory(device="cpu").run(cell) for cell in good}
+    diverges, collapses, raises, stops = run("random", lr=1e30), run("uniform", 0.9999), run("erk"), run("magnitude")
+    laboratory = Laboratory(device="cpu")
+    real = laboratory.masks
+
+    def masks(cell: Run, *rest: object) -> object:
+        if cell == raises:
+            raise ValueError("no scores")
+        return real(cell, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(laboratory, "masks", masks)
+    pack: Pack[Run, Outcome] = Pack(CPU)
+    checkpoints = Checkpoints(tmp_path, "1")
+    pack.add(stops, laboratory.running(stops, StopInTraining(checkpoints, 2), checkpoints))
+    for cell in (good[0], diverges, raises, good[1], collapses, good[2]):
+        pack.add(cell, laboratory.running(cell))
+    ended = pack.drain()
+    assert isinstance(ended[raises], ValueError) and isinstance(ended[stops], Interrupted)
+    for cell, status in ((diverges, "diverged"), (collapses, "collapsed")):
+        outcome = ended[cell]
+        assert isinstance(outcome, Outcome) and outcome.result.status == status
+    for cell, undisturbed in alone.items():
+        outcome = ended[cell]
+        assert isinstance(outcome, Outcome)
+        for name in ("accuracy", "curve", "mask_hash", "init_hash", "fingerprint", "effective_sparsity", "status"):
+            assert getattr(outcome.result, name) == getattr(undisturbed.result, name), name
+        assert outcome.result.provenance["pack"] == 6 and undisturbed.result.provenance["pack"] == 1
+        assert outcome.result.costs["train_peak_bytes"] is None
+
+
+def test_seconds_are_those_of_ones_own_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("pai_bench.turns.time.perf_counter", lambda: now[0])
+
+    def passing(seconds: float) -> Callable[[], None]:
+        return lambda: now.__setitem__(0, now[0] + seconds)
+
+    watch = Stopwatch(2.0)
+    for work in (passing(1.0), watch.stop, passing(10.0), watch.go, passing(0.5)):
+        work()
+    assert watch.seconds == 3.5
+
+
+def test_draws_of_members_do_not_mix() -> None:
+    def draws(seed: int) -> Turns[list[float]]:
+        found = []
+        for step in range(4):
+            yield
+            seed_draws(CPU, 10 * seed + step)
+            found.append(float(torch.rand(())))
+        return found
+
+    alone = {seed: finish(draws(seed), CPU) for seed in (1, 2)}
+    pack: Pack[int, list[float]] = Pack(CPU)
+    for seed in alone:
+        pack.add(seed, draws(seed))
+    assert pack.drain() == alone
