@@ -25,6 +25,7 @@ class FORCE:
     rounds: int = 60
     schedule: str = "exponential"
     fresh: ClassVar[bool] = True
+    costly: ClassVar[bool] = True
     revives: ClassVar[bool] = True
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ class IterativeSNIP:
     rounds: int = 60
     schedule: str = "exponential"
     fresh: ClassVar[bool] = True
+    costly: ClassVar[bool] = True
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         gradients = problem.gradient()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class NTKSAP:
     rounds: int = 20
     repeats: int = 5
     epsilon: float = 0.01
+
+    costly: ClassVar[bool] = True
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         names = list(problem.weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,8 @@ class PX:
     """
 
     rounds: int = 100
+
+    costly: ClassVar[bool] = True
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()

@@ -138,6 +138,11 @@ def names() -> list[str]:
     return _methods.names()
 
 
+def default_names() -> list[str]:
+    """The methods of a sweep that names none: all but those whose class says `costly: ClassVar[bool] = True`."""
+    return [name for name in names() if not getattr(method_class(name), "costly", False)]
+
+
 def module(name: str) -> str:
     """The name of the Python module that registered the method `name`."""
     return method_class(name).__module__

@@ -18,7 +18,7 @@ def sweep(
             "--methods",
             "--method",
             envvar="PAI_BENCH_METHODS",
-            help="For instance snip,prospr:steps=10,lr=0.5.  [default: all]",
+            help="For instance snip,prospr:steps=10,lr=0.5.  [default: all but costly ones, which 'all' includes]",
         ),
     ] = None,
     datasets: Annotated[

@@ -24,10 +24,14 @@ from pai_bench.scoring import prunable
 from pai_bench.sweep import copies
 from pai_bench.sweep.claims import survey
 
+ALL = "all"
+"""Instead of the names of methods: costly ones too."""
+
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. Empty means the default: all methods; each data set's own model, recipe, sparsities, seeds."""
+    """What is asked for. Empty means the default: all but costly methods, each data
+    set's own model, recipe, sparsities, seeds."""
 
     methods: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ("digits",)
@@ -99,7 +103,8 @@ def expand(request: Request) -> list[Run]:
     for name in request.models:
         if name not in models.names():
             raise unknown("model", name, models.names())
-    methods = [_canonical(text) for text in request.methods or tuple(registry.names())]
+    wanted = registry.names() if request.methods == (ALL,) else request.methods or registry.default_names()
+    methods = [_canonical(text) for text in wanted]
     runs = []
     for choice in choices(request).choices:
         sparsities, seeds = request.sparsities, request.seeds

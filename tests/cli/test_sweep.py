@@ -276,6 +276,16 @@ def test_the_same_method_in_other_words_is_the_same(tmp_path: Path) -> None:
     assert [line.split(" ")[0] for line in run.stdout.splitlines()] == ["dense", "prospr", "prospr:lr=1.0"]
 
 
+def test_costly_methods_are_swept_when_asked_for(tmp_path: Path) -> None:
+    def planned(*arguments: str) -> set[str]:
+        run = pai_bench(tmp_path, "sweep", "--dry-run", "--json", *arguments)
+        return {cell["method"] for cell in json.loads(run.stdout)["cells"]}
+
+    usual = {"dense", "erk", "grasp", "magnitude", "prospr", "random", "snip", "synflow", "uniform"}
+    assert planned() == usual
+    assert planned("--methods", "all") == usual | {"force", "iterative-snip", "ntk-sap", "px"}
+
+
 def test_versions_help_and_lists(tmp_path: Path) -> None:
     assert pai_bench(tmp_path, "--version").stdout.strip()
     for command in ([], ["sweep"], ["report"], ["list"]):
