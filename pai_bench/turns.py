@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -56,6 +57,13 @@ def read(value: Tensor, pause: Callable[[], Turns[None]]) -> Turns[float]:
     return value.item()
 
 
+def release() -> None:
+    """Give back the memory of what is no more, so that other work has it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 class Stopwatch:
     """Counts seconds while it runs."""
 
@@ -93,8 +101,8 @@ class Pack(Generic[K, T]):
     def __len__(self) -> int:
         return len(self._members)
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._members
+    def __iter__(self) -> Iterator[K]:
+        return iter(list(self._members))
 
     def add(self, key: K, work: Turns[T]) -> None:
         """Let it have turns from now on, under a name that no other member has."""

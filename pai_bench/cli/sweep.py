@@ -62,6 +62,13 @@ def sweep(
             envvar="PAI_BENCH_WORKERS", min=1, help="Worker processes.  [default: one a GPU, else one a core]"
         ),
     ] = None,
+    pack: Annotated[
+        str,
+        typer.Option(
+            envvar="PAI_BENCH_PACK",
+            help="Cells at a time in a worker; auto: as many as are measured to be fastest on a GPU, 1 on a CPU.",
+        ),
+    ] = "auto",
     checkpoint_every: Annotated[
         float, typer.Option(envvar="PAI_BENCH_CHECKPOINT_EVERY", min=0, help="Seconds between checkpoints of a cell.")
     ] = 60.0,
@@ -126,6 +133,7 @@ def sweep(
         redo=redo,
         dry_run=dry_run,
         workers=workers,
+        pack=pack,
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
         hang_after=hang_after,

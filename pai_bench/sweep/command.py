@@ -17,7 +17,7 @@ from pai_bench import cells, experiment, precision, recipes, registry, results
 from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Run
-from pai_bench.sweep import estimates, here, local, planning, workers
+from pai_bench.sweep import estimates, here, local, packs, planning, workers
 from pai_bench.sweep.slurm import command as slurm_command
 
 
@@ -39,6 +39,7 @@ class Options:
     redo: bool
     dry_run: bool
     workers: int | None
+    pack: str
     checkpoint_every: float
     keep_checkpoints: bool
     hang_after: float
@@ -92,6 +93,7 @@ def run(options: Options, messages: Console) -> int:
     """
     if options.where not in WHERE:
         raise unknown("place", options.where, WHERE)
+    pack = packs.parse_size(options.pack)
     for plugin in options.plugins:
         registry.load_plugin(plugin)
     root = results.resolve_root(options.results)
@@ -101,7 +103,7 @@ def run(options: Options, messages: Console) -> int:
     if not options.dry_run:
         check_writable(root, "--results")
     if options.where == "slurm" or (options.where == "auto" and slurm_command.reachable()):
-        return slurm_command.run(_for_slurm(options, runs, root, asked), options.slurm, messages)
+        return slurm_command.run(_for_slurm(options, runs, root, asked, pack), options.slurm, messages)
     plan = planning.make(
         runs, root, retry_failed=options.retry == "failed", redo=options.redo, set_aside=not options.dry_run
     )
@@ -148,6 +150,7 @@ def run(options: Options, messages: Console) -> int:
         options.keep_checkpoints,
         options.hang_after,
         options.disk_patience,
+        pack,
     )
     n_failed = local.run(plan, settings, messages)
     if device != "cpu" and (advice := precision.advice(_scored(plan, root))) is not None:
@@ -178,7 +181,9 @@ def _scored(plan: planning.Plan, root: Path) -> Iterator[dict[str, Any]]:
             yield {**costs, "device": plain["provenance"].get("device"), "scoring_dtype": run.recipe.scoring.dtype}
 
 
-def _for_slurm(options: Options, runs: Sequence[Run], root: Path, asked: planning.Request) -> slurm_command.Asked:
+def _for_slurm(
+    options: Options, runs: Sequence[Run], root: Path, asked: planning.Request, pack: int | None
+) -> slurm_command.Asked:
     return slurm_command.Asked(
         runs=runs,
         root=root,
@@ -189,6 +194,7 @@ def _for_slurm(options: Options, runs: Sequence[Run], root: Path, asked: plannin
         checkpoint_every=options.checkpoint_every,
         keep_checkpoints=options.keep_checkpoints,
         disk_patience=options.disk_patience,
+        pack=pack,
         dry_run=options.dry_run,
         as_json=options.as_json,
         lines=(*_grid_lines(runs), *planning.choices(asked).notes),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import re
 import time
 import traceback
@@ -23,7 +22,7 @@ from pai_bench.results import DamagedResult, Epoch
 from pai_bench.sweep import copies
 from pai_bench.sweep.cell_log import CellLog
 from pai_bench.sweep.claims import Address, Claim, Owner, take
-from pai_bench.turns import Turns, finish
+from pai_bench.turns import Turns, finish, release
 from pai_bench.watch import Watch
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
@@ -142,7 +141,9 @@ def executing(
     except _Unwritten as error:
         return Ended("unwritten", str(error))
     if ended.kind in ("oom", "crowded"):
-        _free(laboratory, ended.kind == "oom")
+        if alone():
+            laboratory.forget()
+        release()
     return replace(ended, kind="failed") if ended.kind == "oom" else ended
 
 
@@ -293,12 +294,3 @@ class _Watch(Watch):
         self._watch.tick()
         if self._stop.requested and self._phase == "scoring":
             raise Interrupted
-
-
-def _free(laboratory: Laboratory, alone: bool) -> None:
-    """Give back what memory can be given back, so that the next cell has it; the data where no other cell has them."""
-    if alone:
-        laboratory.forget()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -14,6 +14,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.results import Failure
 from pai_bench.sweep.claims import survey
+from pai_bench.sweep.packs import alike
 from pai_bench.sweep.planning import Job
 from pai_bench.sweep.worker import GRACE_SECONDS
 from pai_bench.sweep.workers import Events, Settings, Worker, places
@@ -111,7 +112,7 @@ class Pool:
     def _staff(self) -> None:
         """Give idle workers what there is to do, start as many as there is work for, let go who is not needed."""
         for worker in self._workers.values():
-            if worker.idle:
+            if worker.free:
                 self._feed(worker)
         starting = sum(not worker.ready for worker in self._workers.values())
         for _ in range(min(len(self._jobs) - starting, len(self._places))):
@@ -120,31 +121,45 @@ class Pool:
             self._started += 1
 
     def _feed(self, worker: Worker) -> None:
-        if not worker.pending and self._jobs:
-            worker.pending.extend(self._jobs.popleft())
-        if worker.pending:
-            run = worker.pending.popleft()
+        while worker.free and (run := self._next(worker)) is not None:
             worker.give(run)
             self._observer.started(run)
-        elif not self._elsewhere:  # else it may be needed, should their owners die
+        if worker.idle and not self._elsewhere:  # else it may be needed, should their owners die
             worker.dismiss()
 
+    def _next(self, worker: Worker) -> Run | None:
+        """A run for a worker; beside others only one that may share with them, and that no other worker waits for."""
+        if not worker.pending:
+            waiting = sum(not other.current for other in self._workers.values()) if worker.current else 0
+            if len(self._jobs) <= waiting or not self._may_join(self._jobs[0][0], worker):
+                return None
+            worker.pending.extend(self._jobs.popleft())
+        return worker.pending.popleft() if self._may_join(worker.pending[0], worker) else None
+
+    def _may_join(self, run: Run, worker: Worker) -> bool:
+        """Whether a worker may have it beside those that it has; one that a worker has died with is run alone."""
+        others = list(worker.current.values())
+        return not others or (alike(run, others[0]) and not any(cell in self._deaths for cell in (run, *others)))
+
     def _handle(self, worker: Worker, event: dict[str, Any]) -> None:
-        kind, run = event["event"], worker.current
+        kind, run = event["event"], worker.current.get(event.get("id", 0))
         worker.sign()
         if kind == "ready":
             worker.ready = True
             self._stillborn = 0
             self._feed(worker)
+        elif kind == "room":
+            worker.room = event["room"]
+            self._staff()
         elif run is None:
             return
         elif kind == "phase":
             self._observer.phase(run, event["phase"])
         elif kind == "epoch":
-            worker.epoch = event["epoch"]
+            worker.epochs[run] = event["epoch"]
             self._observer.epoch(run, event["epoch"], event["epochs"])
         elif kind == "ended":
-            worker.current = None
+            worker.take_back(event["id"])
             self._ended(run, event)
             self._staff()
 
@@ -196,12 +211,12 @@ class Pool:
             self._stillborn += 1
             if self._stillborn >= MAX_DEATHS:
                 raise PaiBenchError(f"workers end with code {code} before they are ready", f"see {worker.log}")
-        left = list(worker.pending)
-        run = worker.current
-        if run is not None and not self._ending and self._died(worker, run, code):
-            left.insert(0, run)
-        if left and not self._ending:
-            self._jobs.appendleft(tuple(left))
+        if not self._ending:
+            if worker.pending:
+                self._jobs.appendleft(tuple(worker.pending))
+            for run in worker.current.values():
+                if self._died(worker, run, code):
+                    self._jobs.appendleft((run,))
         self._staff()
 
     def _died(self, worker: Worker, run: Run, code: int) -> bool:
@@ -210,8 +225,9 @@ class Pool:
         cause = f"the worker died ({how})"
         if worker.hung:
             cause = f"the worker hung: no sign of progress for {self._settings.hang_after:g} s"
-        deaths = 0 if worker.epoch > self._reached.get(run, 0) else self._deaths.get(run, 0)
-        self._reached[run] = max(worker.epoch, self._reached.get(run, 0))
+        epoch = worker.epochs[run]
+        deaths = 0 if epoch > self._reached.get(run, 0) else self._deaths.get(run, 0)
+        self._reached[run] = max(epoch, self._reached.get(run, 0))
         self._deaths[run] = deaths + 1
         if self._deaths[run] < MAX_DEATHS:
             self._observer.lost(run, cause)

@@ -1,8 +1,9 @@
 """A worker process: takes runs as JSON lines on stdin, tells what happens as JSON lines on stdout.
 
-A line in: {"cell": {...}, "recipe": {...}}. Lines out: ready, phase, epoch, tick (a sign of life, one a second),
-ended. What a method prints goes to the cell's log. When stdin closes, the sweep has ended or is gone: the cell saves a
-checkpoint at its next step, and the worker goes, after a few seconds whatever happens.
+A line in: {"id": n, "cell": {...}, "recipe": {...}}. Lines out: ready, room (how many such cells it does at a time),
+phase, epoch and ended with the id, tick (a sign of life, one a second). What a method prints goes to the cell's log.
+When stdin closes, the sweep has ended or is gone: each cell saves a checkpoint at its next step, and the worker goes,
+after a few seconds whatever happens.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +31,9 @@ from pai_bench.experiment import Laboratory, Run
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
 from pai_bench.sweep.claims import Owner
-from pai_bench.sweep.execution import Stop, execute
+from pai_bench.sweep.execution import Ended, Stop, executing
+from pai_bench.sweep.packs import Crew, Sizes
+from pai_bench.turns import Turns
 from pai_bench.watch import Watch
 
 GRACE_SECONDS = 10.0
@@ -38,7 +42,7 @@ GRACE_SECONDS = 10.0
 TICK_SECONDS = 1.0
 
 
-class Channel(Watch):
+class Channel:
     """The way to the sweep; keeps the real stdout for itself and lets everything else that is printed go to stderr."""
 
     def __init__(self) -> None:
@@ -51,17 +55,29 @@ class Channel(Watch):
         with suppress(OSError):
             os.write(self._file, f"{json.dumps({'event': event, **fields})}\n".encode())
 
-    def phase(self, phase: str) -> None:
-        self.tell("phase", phase=phase)
-
-    def epoch(self, epoch: Epoch, epochs: int) -> None:
-        self.tell("epoch", epoch=epoch.epoch, epochs=epochs)
-
     def tick(self) -> None:
+        """Give a sign of life, if it is time."""
         now = time.monotonic()
         if now - self._ticked >= TICK_SECONDS:
             self._ticked = now
             self.tell("tick")
+
+
+class Teller(Watch):
+    """Tells the sweep of one run."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        self._channel = channel
+        self._number = number
+
+    def phase(self, phase: str) -> None:
+        self._channel.tell("phase", id=self._number, phase=phase)
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        self._channel.tell("epoch", id=self._number, epoch=epoch.epoch, epochs=epochs)
+
+    def tick(self) -> None:
+        self._channel.tick()
 
 
 def _read(runs: queue.SimpleQueue[dict[str, Any] | None], stop: Stop) -> None:
@@ -84,6 +100,7 @@ def main() -> None:
     parser.add_argument("--checkpoint-every", type=float, required=True)
     parser.add_argument("--keep-checkpoints", action="store_true")
     parser.add_argument("--disk-patience", type=float, required=True)
+    parser.add_argument("--pack", type=int)
     options = parser.parse_args()
     channel = Channel()
     # The sweep asks a worker that hangs where it does, before it is killed.
@@ -98,21 +115,39 @@ def main() -> None:
         registry.load_plugin(plugin)
     laboratory = Laboratory(options.data_dir, options.device)
     owner = Owner.current()
-    channel.tell("ready")
-    while (message := runs.get()) is not None:
-        ended = execute(
-            Run(Cell(**message["cell"]), Recipe.from_dict(message["recipe"])),
+    sizes = Sizes(laboratory, options.pack)
+    numbers: dict[Run, int] = {}
+
+    def start(run: Run, alone: Callable[[], bool]) -> Turns[Ended]:
+        return executing(
+            run,
             options.results,
             laboratory,
             owner,
-            watch=channel,
+            watch=Teller(channel, numbers[run]),
             stop=stop,
             redo=options.redo,
             checkpoint_every=options.checkpoint_every,
             keep_checkpoints=options.keep_checkpoints,
             patience=options.disk_patience,
+            alone=alone,
         )
-        channel.tell("ended", **asdict(ended))
+
+    crew = Crew(laboratory, sizes, start)
+    channel.tell("ready")
+    going = True
+    while going or crew.busy:
+        with suppress(queue.Empty):
+            message = runs.get(block=not crew.busy)
+            going = message is not None
+            if message is not None:
+                run = Run(Cell(**message["cell"]), Recipe.from_dict(message["recipe"]))
+                numbers[run] = message["id"]
+                crew.add(run)
+                channel.tell("room", room=sizes.of(run))
+        for run, ended in crew.turn():
+            channel.tell("room", room=sizes.of(run))
+            channel.tell("ended", id=numbers.pop(run), **asdict(ended))
 
 
 if __name__ == "__main__":

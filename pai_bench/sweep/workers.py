@@ -41,6 +41,8 @@ class Settings:
     keep_checkpoints: bool = False
     hang_after: float = 1800.0
     disk_patience: float = 300.0
+    pack: int | None = None
+    """Cells at a time in a worker; None: as many as are fastest there."""
 
     def arguments(self) -> list[str]:
         """What a worker is told of them on its command line."""
@@ -50,6 +52,8 @@ class Settings:
             told += ["--data-dir", str(self.data_dir)]
         for plugin in self.plugins:
             told += ["--plugin", str(plugin)]
+        if self.pack is not None:
+            told += ["--pack", str(self.pack)]
         return told + ["--redo"] * self.redo + ["--keep-checkpoints"] * self.keep_checkpoints
 
 
@@ -83,15 +87,21 @@ Events = queue.SimpleQueue[tuple[int, dict[str, Any] | None]]
 
 
 class Worker:
-    """One worker process, the runs it is still to be given, and the one it has."""
+    """One worker process, the runs it is still to be given, and those it has."""
 
     def __init__(self, number: int, place: str, settings: Settings, events: Events) -> None:
         self.number = number
         self.place = place
         self.log = results.log_path(settings.results, f"worker-{os.getpid()}-{number}")
         self.pending: deque[Run] = deque()
-        self.current: Run | None = None
-        self.epoch = 0
+        self.current: dict[int, Run] = {}
+        """The runs it has, by the numbers that it knows them by."""
+        self.epochs: dict[Run, int] = {}
+        """How far they are."""
+        self.room = settings.pack or 1
+        """How many it does at a time."""
+        self._least_room = self.room
+        self._given = 0
         self.ready = False
         self.hung = False
         self._dismissed = False
@@ -122,21 +132,37 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a run."""
-        return self.ready and self.current is None and not self._dismissed
+        """Whether it has no run and waits for one."""
+        return self.free and not self.current
+
+    @property
+    def free(self) -> bool:
+        """Whether it can be given a run."""
+        return self.ready and not self._dismissed and len(self.current) < self.room
 
     def give(self, run: Run) -> None:
         """Let it do a run."""
-        self.current, self.epoch = run, 0
+        if not self.current:
+            self.room = self._least_room  # until it says what it does of the new kind
+        self._given += 1
+        self.current[self._given] = run
+        self.epochs[run] = 0
         self.sign()
         assert self.process.stdin is not None
         # If it has died, its end is on the way and brings the run back.
         with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps({"cell": asdict(run.cell), "recipe": run.recipe.as_dict()}) + "\n")
+            told = {"id": self._given, "cell": asdict(run.cell), "recipe": run.recipe.as_dict()}
+            self.process.stdin.write(json.dumps(told) + "\n")
             self.process.stdin.flush()
 
+    def take_back(self, number: int) -> Run:
+        """A run that it has ended with."""
+        run = self.current.pop(number)
+        del self.epochs[run]
+        return run
+
     def dismiss(self) -> None:
-        """Let it go; a cell that it works on is saved before."""
+        """Let it go; the cells that it works on are saved before."""
         self._dismissed = True
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):

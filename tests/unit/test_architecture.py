@@ -75,6 +75,7 @@ ALLOWED = {
         "watch",
         "checkpoints",
         "provenance",
+        "training",
         "turns",
     },
     "analysis": {"precision", *BASE, "index", "recipes", "results"},

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
+from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Laboratory, Outcome, Run
 from pai_bench.measures import tensors_hash
+from pai_bench.sweep import packs
+from pai_bench.sweep.cell_log import CellLog
+from pai_bench.sweep.execution import Ended, executing
+from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.packs import Crew, Sizes, best_size, parse_size
 from pai_bench.training import Trained, training
 from pai_bench.turns import Pack, Stopwatch, Turns, finish, seed_draws
 from pai_bench.watch import Watch
@@ -97,6 +105,81 @@ def test_seconds_are_those_of_ones_own_turns(monkeypatch: pytest.MonkeyPatch) ->
     for work in (passing(1.0), watch.stop, passing(10.0), watch.go, passing(0.5)):
         work()
     assert watch.seconds == 3.5
+
+
+def test_the_size_is_the_fastest_that_fits() -> None:
+    assert best_size({1: 10.0, 2: 19.0, 4: 30.0, 8: 31.0}.get) == 4
+    assert best_size({1: 10.0, 2: 20.0}.get) == 2
+    assert best_size({1: 10.0, 2: 10.1, 4: 40.0}.get) == 1
+    assert best_size({}.get) == 1
+    with pytest.raises(PaiBenchError, match="auto"):
+        parse_size("many")
+
+
+def test_measuring_a_size_trains_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "SETTLING_TURNS", 1)
+    monkeypatch.setattr(packs, "MEASURED_TURNS", 2)
+    laboratory = Laboratory(device="cpu")
+    assert packs.speed(laboratory, run("snip"), 2) > 0  # type: ignore[operator]
+    monkeypatch.setattr(packs, "training", lambda *_: raising(torch.OutOfMemoryError()))
+    assert packs.speed(laboratory, run("snip"), 2) is None
+    assert Sizes(laboratory, None).of(run("snip")) == 1, "on a CPU processes do better"
+
+
+def raising(error: Exception) -> Turns[Trained]:
+    yield
+    raise error
+
+
+def test_cells_that_do_not_fit_go_on_with_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for two, of five that were to train together; one of them finds none even alone."""
+    runs = [run("random", seed=seed, epochs=1) for seed in range(4)] + [run("random", sparsity=0.5, epochs=1)]
+    laboratory = Laboratory(device="cpu")
+    real, training_now = training, set[int]()
+
+    def tight(model: Any, masks: Any, data: Any, recipe: Any, seed: int, *rest: Any) -> Turns[Trained]:
+        work = real(model, masks, data, recipe, seed, *rest)
+        training_now.add(id(work))
+        try:
+            yield
+            if len(training_now) > 2 or sum(int(m.sum()) for m in masks.values()) > 0.4 * sum(
+                m.numel() for m in masks.values()
+            ):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return (yield from work)
+        finally:
+            training_now.discard(id(work))
+
+    monkeypatch.setattr("pai_bench.training.training", tight)
+    sizes = Sizes(laboratory, 5)
+    owner = Owner.current()
+    crew = Crew(laboratory, sizes, lambda cell, alone: executing(cell, tmp_path, laboratory, owner, alone=alone))
+    for cell in runs:
+        assert crew.takes(cell)
+        crew.add(cell)
+    assert not crew.takes(run("snip", epochs=1)) and not crew.takes(run("snip"))
+    ended: dict[Run, Ended] = {}
+    while crew.busy:
+        ended |= dict(crew.turn())
+    assert [ended[cell].kind for cell in runs] == ["done"] * 4 + ["failed"]
+    assert "out of memory" in str(ended[runs[4]].cause)
+    assert len(list(tmp_path.rglob("failed/**/*.json"))) == 1 and sizes.of(runs[0]) <= 2
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".claim", ".beat")]
+
+
+def test_prints_of_cells_that_take_turns_go_to_their_own_logs(tmp_path: Path) -> None:
+    def printing(name: str) -> Turns[None]:
+        with CellLog(tmp_path / name, "1") as log:
+            for step in range(3):
+                with log.printing():
+                    os.write(1, f"{name}{step} ".encode())
+                yield
+
+    pack: Pack[str, None] = Pack(CPU)
+    for name in "ab":
+        pack.add(name, printing(name))
+    pack.drain()
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["a0 a1 a2 ", "b0 b1 b2 "]
 
 
 def test_draws_of_members_do_not_mix() -> None:

@@ -52,6 +52,7 @@ class Asked:
     checkpoint_every: float
     keep_checkpoints: bool
     disk_patience: float
+    pack: int | None
     dry_run: bool
     as_json: bool
     lines: Sequence[str]
@@ -101,6 +102,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
         checkpoint_every=asked.checkpoint_every,
         keep_checkpoints=asked.keep_checkpoints,
         disk_patience=asked.disk_patience,
+        pack=asked.pack,
         any_code=options.any_code,
     )
     controller = Controller()

@@ -11,6 +11,7 @@ from pai_bench import provenance, registry
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.packs import alike
 from pai_bench.sweep.planning import Job
 from pai_bench.sweep.slurm import sizing, submission
 from pai_bench.sweep.slurm.controller import Controller
@@ -33,6 +34,7 @@ class Settings:
     checkpoint_every: float = 60.0
     keep_checkpoints: bool = False
     disk_patience: float = 300.0
+    pack: int | None = None
     any_code: bool = False
 
 
@@ -94,15 +96,11 @@ def pack(jobs: Sequence[Job], seconds: Mapping[Run, float], settings: Settings, 
         for start in range(0, len(group), size):
             part = group[start : start + size]
             # Cells that share data and model share a task; those that share a score vector stay together.
-            if tasks and len(tasks[-1]) + len(part) <= size and _alike(tasks[-1][0], part[0]):
+            if tasks and len(tasks[-1]) + len(part) <= size and alike(tasks[-1][0], part[0]):
                 tasks[-1] += part
             else:
                 tasks.append(list(part))
     return Work(tuple(tuple(task) for task in tasks), tuple((run,) for run in ahead.values()), seconds)
-
-
-def _alike(one: Run, other: Run) -> bool:
-    return (one.cell.dataset, one.cell.model, one.recipe) == (other.cell.dataset, other.cell.model, other.recipe)
 
 
 class Handing:
@@ -191,6 +189,7 @@ class Handing:
             checkpoint_every=settings.checkpoint_every,
             keep_checkpoints=settings.keep_checkpoints,
             disk_patience=settings.disk_patience,
+            pack=settings.pack,
             patience=0.7 * submission.signal_seconds(profile, minutes),
             ended_jobs=self._ended_jobs,
             tasks=tuple(

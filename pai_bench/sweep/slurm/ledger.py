@@ -65,6 +65,8 @@ class Spec:
     ended_jobs: Mapping[str, str]
     """States of jobs that had claimed cells of these and have ended."""
     tasks: tuple[tuple[Entry, ...], ...]
+    pack: int | None = None
+    """Cells at a time in a task; None: as many as are fastest there."""
 
     @property
     def folder(self) -> Path:

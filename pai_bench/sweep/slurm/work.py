@@ -1,4 +1,4 @@
-"""The work of a task, in its job: its cells one after the other, each at most once and never from scratch again."""
+"""The work of a task, in its job: its cells, each at most once and never from scratch again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from pai_bench import provenance, registry, results
 from pai_bench.atomic import write_json
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.recipes import Recipe
-from pai_bench.sweep.execution import Ended, Stop, execute
+from pai_bench.sweep.execution import Ended, Stop, executing
 from pai_bench.sweep.owners import STALE_SECONDS, Owner
+from pai_bench.sweep.packs import Crew, Sizes
 from pai_bench.sweep.slurm.ledger import Entry, Spec
+from pai_bench.turns import Turns
 
 PAUSE_SECONDS = 60.0
 """How long a task that got SIGTERM waits to be killed before it goes on."""
@@ -33,7 +37,7 @@ class WorkFailed(Exception):
 
 
 class Work:
-    """The cells of this task, run in a thread of their own."""
+    """The cells of this task, run in a thread of their own, several at a time where that is faster."""
 
     def __init__(self, spec: str) -> None:
         self.spec = Spec.read(Path(spec))
@@ -45,7 +49,7 @@ class Work:
         self._ending = threading.Event()
         self._error: BaseException | None = None
         self._ended: Counter[str] = Counter()
-        self._current: Entry | None = None
+        self._current: dict[Run, Entry] = {}
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._in_thread, name="cells", daemon=True)
 
@@ -67,11 +71,11 @@ class Work:
             raise WorkFailed(f"{failed} of {len(self.entries)} cells failed; see pai-bench logs --failed")
 
     def pause(self) -> None:
-        """Save the current cell and wait for what comes; only sets flags."""
+        """Save the current cells and wait for what comes; only sets flags."""
         self._stop.request()
 
     def stop(self) -> bool:
-        """Save the current cell and end; returns whether the job is to be requeued."""
+        """Save the current cells and end; returns whether the job is to be requeued."""
         self._ending.set()
         self._stop.request()
         self._thread.join(self.spec.patience)
@@ -94,20 +98,16 @@ class Work:
             registry.load_plugin(plugin)
         self._check()
         laboratory = Laboratory(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu")
-        left = list(self.entries)
+        sizes = Sizes(laboratory, self.spec.pack)
+        crew = Crew(laboratory, sizes, partial(self._start, laboratory))
+        left = deque(self.entries)
         deadline: float | None = None
         while left and not self._ending.is_set():
-            claimed = []
-            for entry in left:
-                ended = self._cell(entry, laboratory)
-                if self._ending.is_set():
-                    return
-                if ended.kind == "claimed":
-                    claimed.append(entry)
-                else:
-                    self._ended[ended.kind] += 1
+            claimed = self._all(left, crew)
+            if self._ending.is_set():
+                return
             # What others have claimed is theirs; but a claim may be of somebody who died just now.
-            left, now = claimed, time.monotonic()
+            left, now = deque(claimed), time.monotonic()
             deadline = deadline or now + STALE_SECONDS + 60
             if now > deadline:
                 break
@@ -115,30 +115,52 @@ class Work:
                 self._ending.wait(10)
         self._ended["claimed"] += len(left)
 
-    def _cell(self, entry: Entry, laboratory: Laboratory) -> Ended:
-        self._current = entry
-        run = Run(entry.cell, Recipe.from_dict(entry.recipe))
-        while True:
-            self._stop = stop = Stop()
-            if self._ending.is_set():
-                return Ended("interrupted")
-            redo = self.spec.redo and not self._is_new(entry)
-            ended = execute(
-                run,
-                self.spec.root,
-                laboratory,
-                self.owner,
-                stop=stop,
-                redo=redo,
-                checkpoint_every=self.spec.checkpoint_every,
-                keep_checkpoints=self.spec.keep_checkpoints,
-                patience=self.spec.disk_patience,
-                jobs=self.spec.ended_jobs,
-            )
-            told = f": {ended.cause}" if ended.cause else ""
-            self._say(f"{entry.cell}: {ended.kind}{told}")
-            if ended.kind != "interrupted" or self._ending.wait(PAUSE_SECONDS):
-                return ended
+    def _all(self, left: deque[Entry], crew: Crew) -> list[Entry]:
+        """Run all that are left; those that others have claimed. Ends early when the task does."""
+        claimed: list[Entry] = []
+        saved: list[Entry] = []
+        while left or crew.busy or saved:
+            if not crew.busy and saved:
+                if self._ending.wait(PAUSE_SECONDS):
+                    break
+                # Nobody has killed us: on with what was stopped.
+                left.extendleft(reversed(saved))
+                saved, self._stop = [], Stop()
+            while left and not self._stop.requested and crew.takes(run := _run_of(left[0])):
+                self._current[run] = left.popleft()
+                crew.add(run)
+            for run, ended in crew.turn():
+                entry = self._current[run]
+                told = f": {ended.cause}" if ended.cause else ""
+                self._say(f"{entry.cell}: {ended.kind}{told}")
+                if ended.kind == "interrupted":
+                    saved.append(entry)
+                    continue
+                del self._current[run]
+                if ended.kind == "claimed":
+                    claimed.append(entry)
+                else:
+                    self._ended[ended.kind] += 1
+            if self._stop.requested and left and not crew.busy and not saved:
+                if self._ending.wait(PAUSE_SECONDS):
+                    break
+                self._stop = Stop()
+        return claimed
+
+    def _start(self, laboratory: Laboratory, run: Run, alone: Callable[[], bool]) -> Turns[Ended]:
+        return executing(
+            run,
+            self.spec.root,
+            laboratory,
+            self.owner,
+            stop=self._stop,
+            redo=self.spec.redo and not self._is_new(self._current[run]),
+            checkpoint_every=self.spec.checkpoint_every,
+            keep_checkpoints=self.spec.keep_checkpoints,
+            patience=self.spec.disk_patience,
+            jobs=self.spec.ended_jobs,
+            alone=alone,
+        )
 
     def _is_new(self, entry: Entry) -> bool:
         """Whether the cell has a result that was made for this sweep."""
@@ -199,12 +221,11 @@ class Work:
             write_json(place, {"stops": same})
         if len(same) < MAX_STOPS:
             return True
-        if self._current is not None:
-            entry = self._current
-            cause = (
-                f"stopped {len(same)} times without headway, after {', '.join(str(stop['minutes']) for stop in same)}"
-                " minutes: give it more time with --slurm time=…"
-            )
+        cause = (
+            f"stopped {len(same)} times without headway, after {', '.join(str(stop['minutes']) for stop in same)}"
+            " minutes: give it more time with --slurm time=…"
+        )
+        for entry in list(self._current.values()):
             with suppress(OSError):
                 place_of = (self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
                 results.write_failure(*place_of, cause=cause, traceback="", kind="died")
@@ -212,15 +233,20 @@ class Work:
         return False
 
     def _headway(self) -> list[Any]:
-        """How many cells have ended, and the name of the furthest checkpoint of the current one up to its attempt."""
-        marks = [""]
-        if self._current is not None:
-            entry = self._current
+        """How many cells have ended, and the name of the furthest checkpoint of each current one up to its attempt."""
+        marks = []
+        for entry in list(self._current.values()):
             folder = results.checkpoints_folder(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+            found = [""]
             with suppress(OSError):
-                marks += [path.name[:17] for path in folder.glob("e*-s*.checkpoint")]
+                found += [path.name[:17] for path in folder.glob("e*-s*.checkpoint")]
+            marks.append(max(found))
         finished = sum(count for kind, count in self._ended.items())
-        return [finished, max(marks)]
+        return [finished, *sorted(marks)]
 
     def _say(self, text: str) -> None:
         print(f"pai-bench: {text}", file=sys.stderr, flush=True)
+
+
+def _run_of(entry: Entry) -> Run:
+    return Run(entry.cell, Recipe.from_dict(entry.recipe))
