@@ -80,7 +80,11 @@ class Sizes:
         # On a CPU processes do better; data that are read from disk are what a network of their size waits for.
         if laboratory.device.type != "cuda" or isinstance(laboratory.dataset(run), Streamed):
             return 1
+        dataset = laboratory.dataset(run)
         most = 1.0
+
+        def member(seed: int) -> Turns[Trained]:
+            return training(laboratory.model(run), {}, dataset, run.recipe, seed)
 
         def measured(size: int) -> float | None:
             nonlocal most
@@ -88,7 +92,7 @@ class Sizes:
                 return None
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            found = speed(laboratory, run, size)
+            found = speed(laboratory.device, member, size)
             if size == 1:
                 one = torch.cuda.max_memory_allocated() - before
                 release()
@@ -98,20 +102,20 @@ class Sizes:
         return best_size(measured)
 
 
-def speed(laboratory: Laboratory, run: Run, size: int) -> float | None:
-    """Steps a second of so many cells together; None when they do not fit."""
-    pack: Pack[int, Trained] = Pack(laboratory.device)
+def speed(device: torch.device, member: Callable[[int], Turns[Trained]], size: int) -> float | None:
+    """Steps a second of so many cells together (by their seeds); None when they do not fit."""
+    pack: Pack[int, Trained] = Pack(device)
     try:
-        for member in range(size):
-            pack.add(member, training(laboratory.model(run), {}, laboratory.dataset(run), run.recipe, member))
+        for seed in range(size):
+            pack.add(seed, member(seed))
         seconds = 0.0
         for turns in (SETTLING_TURNS, MEASURED_TURNS):
-            _wait(laboratory.device)
+            _wait(device)
             began = time.perf_counter()
             for _ in range(turns):
                 if any(isinstance(error, Exception) for _, error in pack.turn()):
                     return None
-            _wait(laboratory.device)
+            _wait(device)
             seconds = time.perf_counter() - began
         return size * MEASURED_TURNS / seconds
     except torch.OutOfMemoryError:

@@ -13,17 +13,22 @@ import torch
 
 from pai_bench import recipes
 from pai_bench.cells import Cell
-from pai_bench.experiment import Laboratory, Run
+from pai_bench.experiment import Laboratory, Outcome, Run
+from pai_bench.turns import Pack
 from tests.benchmarks.conftest import Compare
 
 
-def cell(seed: int) -> float | None:
+def run(seed: int) -> Run:
     """A cell of the digits demo, its training cut short."""
-    torch.set_num_threads(1)
     quick = recipes.load("quick", "digits", "conv8")
     recipe = dataclasses.replace(quick, train=dataclasses.replace(quick.train, epochs=2))
-    run = Run(Cell("snip", "digits", "conv8", 0.9, seed), recipe)
-    return Laboratory(device="cpu").run(run).result.accuracy
+    return Run(Cell("snip", "digits", "conv8", 0.9, seed), recipe)
+
+
+def cell(seed: int) -> float | None:
+    """The cell by itself."""
+    torch.set_num_threads(1)
+    return Laboratory(device="cpu").run(run(seed)).result.accuracy
 
 
 @pytest.fixture
@@ -39,6 +44,31 @@ def workers(measuring: bool) -> Iterator[list[Executor]]:
     yield pools
     for pool in pools:
         pool.shutdown()
+
+
+def in_turns(seeds: range) -> list[float | None]:
+    """The same cells in one process, a step of each at a time."""
+    torch.set_num_threads(1)
+    laboratory = Laboratory(device="cpu")
+    pack: Pack[int, Outcome] = Pack(laboratory.device)
+    for seed in seeds:
+        pack.add(seed, laboratory.running(run(seed)))
+    ended = pack.drain()
+    return [outcome.result.accuracy for _, outcome in sorted(ended.items()) if isinstance(outcome, Outcome)]
+
+
+def test_cells_in_turns(compare: Compare, measuring: bool, workers: list[Executor]) -> None:
+    seeds = range(len(workers) if measuring else 1)
+
+    def together() -> list[float | None]:
+        return workers[0].submit(in_turns, seeds).result()
+
+    def alone() -> list[float | None]:
+        return [workers[0].submit(cell, seed).result() for seed in seeds]
+
+    unit = f"times the cells an hour of one after the other, {len(seeds)} in turns in one process"
+    found = compare(together, alone, unit, rounds=5, wall=True, inverse=True)
+    assert not measuring or found == alone()
 
 
 def test_cells_an_hour(compare: Compare, measuring: bool, workers: list[Executor]) -> None:

@@ -10,9 +10,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import pai_bench
 from pai_bench import models, recipes
-from pai_bench.datasets import Augment, Batcher
+from pai_bench.datasets import Augment, Batcher, Dataset
 from pai_bench.measures import measured
 from pai_bench.steps import Step, make_step
+from pai_bench.training import Trained, training
+from pai_bench.turns import Pack
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count
 from tests.benchmarks.test_scoring import problem
@@ -60,6 +62,39 @@ def test_share_of_the_data_path(compare: Compare, measuring: bool, device: torch
         "of the steps",
         rounds=5,
         most=0.03,
+    )
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_cells_at_a_time(compare: Compare, measuring: bool, device: torch.device, size: int) -> None:
+    """Captured steps of ResNet-20, batches included: of cells that take turns, against as many of one cell alone."""
+    number, batch, turns = (50_000, 128, 40) if measuring else (64, 4, 1)
+    x, y = images(number).to(device), torch.zeros(number, dtype=torch.long, device=device)
+    data = Dataset("made-up", x, y, x[:1000], y[:1000], 10, "", "")
+    quick = recipes.load("quick", "digits", "resnet20")
+    train = dataclasses.replace(quick.train, epochs=1000, batch_size=batch, cuda_graph=True)
+    augmented = dataclasses.replace(quick.data, padding=4, flip=True, mean=MEAN, std=STD)
+    recipe = dataclasses.replace(quick, train=train, data=augmented)
+
+    def pack(members: int) -> Pack[int, Trained]:
+        made: Pack[int, Trained] = Pack(device)
+        for seed in range(members):
+            model, _ = problem(batch, 1, device)
+            made.add(seed, training(model, {}, data, recipe, seed))
+        for _ in range(10 if measuring else 1):
+            made.turn()
+        return made
+
+    alone, together = pack(1), pack(size)
+    unit = "times the cells an hour of one after the other"
+    compare(
+        lambda: [together.turn() for _ in range(turns)],
+        lambda: [alone.turn() for _ in range(size * turns)],
+        unit,
+        rounds=11,
+        wall=True,
+        inverse=True,
+        least=None if size == 2 else 1.5,
     )
 
 

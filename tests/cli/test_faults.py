@@ -18,10 +18,10 @@ from tests.cli.test_sweep import alive, children, started, sweep, wait_for
 EPOCHS = 40
 
 
-def trained(text: str) -> list[list[int]]:
+def trained(text: str, epochs: int = EPOCHS) -> list[list[int]]:
     """The epochs that each attempt in a cell's log has ended."""
     parts = re.split(r": begins: ", text)[1:]
-    return [[int(epoch) for epoch in re.findall(rf"epoch (\d+)/{EPOCHS}:", part)] for part in parts]
+    return [[int(epoch) for epoch in re.findall(rf"epoch (\d+)/{epochs}:", part)] for part in parts]
 
 
 def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.cli.program import pai_bench, recipe, results
 from tests.cli.test_faults import trained
 from tests.cli.test_sweep import alive, children, started, sweep, wait_for
 
-EPOCHS = 20
+EPOCHS = 16
 SAME = ("accuracy", "curve", "mask_hash", "init_hash", "fingerprint", "effective_sparsity", "status")
 
 
@@ -26,16 +26,16 @@ def owner(claim: Path) -> int:
 
 def test_a_pack_that_is_killed_gives_the_results_of_cells_alone(tmp_path: Path) -> None:
     grid = sweep(tmp_path, "--workers", "1", methods="snip", seeds="0", epochs=EPOCHS)
-    packed = [*grid, "--pack", "3", "--checkpoint-every", "0.1"]
+    packed = [*grid, "--pack", "3", "--checkpoint-every", "0.2"]
     state = tmp_path / "results" / "state"
 
     def reached(attempt: int) -> list[bool]:
         """Of each cell, whether its attempt has got somewhere and it can go on from there."""
         found = []
         for log in (state / "logs" / "cells").rglob("*.log"):
-            attempts = trained(log.read_text())
+            attempts = trained(log.read_text(), EPOCHS)
             folder = state / "checkpoints" / log.relative_to(state / "logs" / "cells").with_suffix("")
-            found.append(len(attempts) > attempt and len(attempts[attempt]) >= 3 and any(folder.glob("*.checkpoint")))
+            found.append(len(attempts) > attempt and len(attempts[attempt]) >= 2 and any(folder.glob("*.checkpoint")))
         return found
 
     def claims() -> list[Path]:

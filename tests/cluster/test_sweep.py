@@ -19,7 +19,7 @@ CELLS = ("--methods", "random,snip", "--sparsities", "0.9,0.95", "--seeds", "0-1
 def test_submit_and_detach_chunks_canary_and_the_same_command_again(cluster: Cluster, folder: Path) -> None:
     """Ten cells in a canary and chunks of at most four tasks; typed at once again, nothing is submitted twice."""
     arguments = (*CELLS, "--recipe", recipe(folder))
-    sweep = Sweep(cluster, folder, *arguments, "--cells-per-job", "2")
+    sweep = Sweep(cluster, folder, *arguments, "--cells-per-job", "2", "--pack", "2")
     said = sweep.type("--canary")
     assert "10 to submit" in said and "pai-bench status" in said
     ledgers = list((sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"))

@@ -16,16 +16,19 @@ from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Laboratory, Outcome, Run
 from pai_bench.measures import tensors_hash
-from pai_bench.sweep import packs
+from pai_bench.sweep import execution, packs
 from pai_bench.sweep.cell_log import CellLog
 from pai_bench.sweep.execution import Ended, executing
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.packs import Crew, Sizes, best_size, parse_size
+from pai_bench.sweep.slurm import work
+from pai_bench.sweep.slurm.ledger import Entry
 from pai_bench.training import Trained, training
 from pai_bench.turns import Pack, Stopwatch, Turns, finish, seed_draws
 from pai_bench.watch import Watch
 from tests.unit import killing
 from tests.unit.test_checkpoints import StopInTraining
+from tests.unit.test_slurm import spec
 
 CPU = torch.device("cpu")
 DATA = killing.small_data(200)
@@ -102,8 +105,8 @@ def test_seconds_are_those_of_ones_own_turns(monkeypatch: pytest.MonkeyPatch) ->
         return lambda: now.__setitem__(0, now[0] + seconds)
 
     watch = Stopwatch(2.0)
-    for work in (passing(1.0), watch.stop, passing(10.0), watch.go, passing(0.5)):
-        work()
+    for act in (passing(1.0), watch.stop, passing(10.0), watch.go, passing(0.5)):
+        act()
     assert watch.seconds == 3.5
 
 
@@ -119,11 +122,13 @@ def test_the_size_is_the_fastest_that_fits() -> None:
 def test_measuring_a_size_trains_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "SETTLING_TURNS", 1)
     monkeypatch.setattr(packs, "MEASURED_TURNS", 2)
-    laboratory = Laboratory(device="cpu")
-    assert packs.speed(laboratory, run("snip"), 2) > 0  # type: ignore[operator]
-    monkeypatch.setattr(packs, "training", lambda *_: raising(torch.OutOfMemoryError()))
-    assert packs.speed(laboratory, run("snip"), 2) is None
-    assert Sizes(laboratory, None).of(run("snip")) == 1, "on a CPU processes do better"
+
+    def training_of(seed: int) -> Turns[Trained]:
+        return (yield from training(killing.network(), {}, DATA, killing.recipe(), seed))
+
+    assert packs.speed(CPU, training_of, 2) > 0  # type: ignore[operator]
+    assert packs.speed(CPU, lambda _: raising(torch.OutOfMemoryError()), 2) is None
+    assert Sizes(Laboratory(device="cpu"), None).of(run("snip")) == 1, "on a CPU processes do better"
 
 
 def raising(error: Exception) -> Turns[Trained]:
@@ -165,6 +170,36 @@ def test_cells_that_do_not_fit_go_on_with_fewer(tmp_path: Path, monkeypatch: pyt
     assert "out of memory" in str(ended[runs[4]].cause)
     assert len(list(tmp_path.rglob("failed/**/*.json"))) == 1 and sizes.of(runs[0]) <= 2
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".claim", ".beat")]
+
+
+def test_a_task_of_a_cluster_saves_its_pack_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM that nothing follows; then the warning of the time limit, and the requeued task."""
+    monkeypatch.setattr(work, "PAUSE_SECONDS", 0.1)
+    runs = [run("random", seed=seed, epochs=3) for seed in range(3)]
+    entries = tuple(Entry(cell.cell, cell.recipe.as_dict(), cell.fingerprint()) for cell in runs)
+    place = spec(tmp_path, code={}, plugins=(), gpus=0, checkpoint_every=1e6, tasks=(entries,), pack=2).write()
+    ticks = [0]
+    real = execution._Watch.tick
+
+    def tick(watch: Any) -> None:
+        real(watch)
+        ticks[0] += watch._phase == "training"
+        if ticks[0] == 4:
+            task.pause()
+        elif ticks[0] == 9:
+            task._ending.set()
+            task.pause()
+
+    monkeypatch.setattr(execution._Watch, "tick", tick)
+    task = work.Work(str(place))
+    task.run()
+    assert not list(tmp_path.glob("runs/**/*.json")) and len(list(tmp_path.rglob("*.checkpoint"))) >= 2
+    assert task._has_headway() and len(task._current) == 2
+    again = work.Work(str(place))
+    again.run()
+    assert again._ended["done"] == 3 and len(list(tmp_path.glob("runs/**/*.json"))) == 3
+    logs = [log.read_text() for log in (tmp_path / "state" / "logs" / "cells").rglob("*.log")]
+    assert sorted(text.count("goes on from a checkpoint") for text in logs) == [0, 2, 2]
 
 
 def test_prints_of_cells_that_take_turns_go_to_their_own_logs(tmp_path: Path) -> None:
