@@ -126,8 +126,11 @@ class Pack(Generic[K, T]):
                 except Exception as error:
                     ended.append((key, error))
         for key, _ in ended:
-            _, free = self._members.pop(key)
-            self._streams += [] if free is None else [free]
+            _, stream = self._members.pop(key)
+            if stream is not None:
+                # What it reads may go with it, and its memory to the next one.
+                stream.synchronize()
+                self._streams.append(stream)
         return ended
 
     def drain(self) -> dict[K, T | Exception]:

@@ -121,6 +121,7 @@ def speed(device: torch.device, member: Callable[[int], Turns[Trained]], size: i
     except torch.OutOfMemoryError:
         return None
     finally:
+        _wait(device)
         del pack
         release()
 

@@ -143,8 +143,10 @@ class Device:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, factor: float = 1.0, error: str | None = None) -> None:
         self.replays = 0
         self.factor, self.error = factor, error
-        for name in ("Stream", "current_stream"):
-            monkeypatch.setattr(torch.cuda, name, lambda device: FakeStream())
+        self.current = self.default = FakeStream()
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream())
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.current)
+        monkeypatch.setattr(torch.cuda, "default_stream", lambda device: self.default)
         monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
         monkeypatch.setattr(torch.cuda, "default_generators", [torch.default_generator])
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
@@ -202,3 +204,12 @@ def test_a_graph_that_cannot_be_or_is_wrong_is_not_used(
         graph, same = both(device)
     assert same and graph.mechanism == "eager"
     assert device.replays == (1 if error is None else 0)
+
+
+def test_a_graph_that_draws_is_not_used_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All graphs read where the generator stands from one place."""
+    device = Device(monkeypatch)
+    device.current = FakeStream()
+    with pytest.warns(RuntimeWarning, match="it draws random numbers"):
+        graph, same = both(device)
+    assert same and graph.mechanism == "eager" and device.replays == 0
