@@ -57,17 +57,15 @@ def in_turns(seeds: range) -> list[float | None]:
     return [outcome.result.accuracy for _, outcome in sorted(ended.items()) if isinstance(outcome, Outcome)]
 
 
-def test_cells_in_turns(compare: Compare, measuring: bool, workers: list[Executor]) -> None:
-    seeds = range(len(workers) if measuring else 1)
-
-    def together() -> list[float | None]:
-        return workers[0].submit(in_turns, seeds).result()
+def test_cells_in_turns(compare: Compare, measuring: bool) -> None:
+    seeds = range(2 if measuring else 1)
 
     def alone() -> list[float | None]:
-        return [workers[0].submit(cell, seed).result() for seed in seeds]
+        laboratory = Laboratory(device="cpu")
+        return [laboratory.run(run(seed)).result.accuracy for seed in seeds]
 
-    unit = f"times the cells an hour of one after the other, {len(seeds)} in turns in one process"
-    found = compare(together, alone, unit, rounds=5, wall=True, inverse=True)
+    unit = "times the cells an hour of one after the other, 2 in turns in one process"
+    found = compare(lambda: in_turns(seeds), alone, unit, rounds=11, inverse=True)
     assert not measuring or found == alone()
 
 
