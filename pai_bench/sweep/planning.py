@@ -244,8 +244,12 @@ def make(
     planned, damaged = [], []
     claimed = {(held.cell, held.recipe, held.fingerprint) for held in survey(root, jobs) if held.verdict != "dead"}
     finished = index.finished(root)
+    fingerprints: dict[tuple[Any, ...], str] = {}
     for run in runs:
-        fingerprint = run.fingerprint()
+        variant = (run.cell.method, run.cell.dataset, run.cell.model, run.recipe)
+        if variant not in fingerprints:
+            fingerprints[variant] = run.fingerprint()
+        fingerprint = fingerprints[variant]
         address = (root, run.cell, run.recipe.name, fingerprint)
         try:
             state = "done" if address[1:] in finished else results.state(*address)

@@ -215,6 +215,13 @@ def test_a_silent_controller_means_unknown(home: Path) -> None:
         Controller(seconds=0.2).limits()
 
 
+def test_accounting_tells_of_what_the_controller_has_forgotten(home: Path) -> None:
+    command(home, "sacct", "printf '5_0|NODE_FAIL\\n5_1|CANCELLED by 0\\n'")
+    assert Controller().forgotten({"5_0", "5_1", "6"}) == {"5_0": "NODE_FAIL", "5_1": "CANCELLED"}
+    command(home, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert Controller().forgotten({"5_0"}) == {}
+
+
 def test_what_cannot_be_seen_from_here_is_unknown(home: Path) -> None:
     begun(home, cluster="elsewhere")
     found = inflight.survey(home, controller(home), heal=True)

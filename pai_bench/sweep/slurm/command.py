@@ -123,7 +123,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
         handing = None
         say(plan.summary(verb="submit"))
         if plan.todo:
-            work = pack(planning.jobs(plan), _durations(plan, asked.root, profile), settings, options.canary)
+            work = pack(plan, _durations(plan, asked.root, profile), settings, options.canary)
             handing = Handing(settings, work, controller, situation.ended_jobs)
             say(_announce(work, settings))
         if asked.as_json:
@@ -151,6 +151,10 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     """Plan, with what is on its way taken out of what is to do."""
     flight = inflight.survey(asked.root, controller, heal=not asked.dry_run)
     held = claims.survey(asked.root, flight.jobs)
+    gone = {claim.owner.job for claim in held if claim.verdict == "dead" and claim.owner.job is not None}
+    if flight.jobs is not None:
+        forgotten = controller.forgotten(gone - flight.jobs.keys())
+        flight = replace(flight, jobs={**forgotten, **flight.jobs})
     # After the queue: a cell that ended in between is then seen by its result.
     plan = planning.make(
         asked.runs,
@@ -166,7 +170,6 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     busy = dict.fromkeys(flight.unknown, "unknown")
     for task in flight.tasks:
         busy |= dict.fromkeys(task.names, "queued" if task.state == "PENDING" else "running")
-    gone = [claim.owner.job for claim in held if claim.verdict == "dead" and claim.owner.job is not None]
     ended_jobs = {job: (flight.jobs or {}).get(job, "COMPLETED") for job in gone}
     planned, todo = [], []
     wanted = set(plan.todo)
@@ -268,9 +271,10 @@ def _show(handing: Handing, as_json: bool) -> None:
 
 def _report(handover: Handover, n_calls: int, say: Callable[[str], None]) -> None:
     n_tasks = sum(chunk.n_tasks for chunk in handover.accepted)
-    jobs = ", ".join(chunk.job for chunk in handover.accepted)
+    ids = [chunk.job for chunk in handover.accepted]
+    jobs = f"job {', '.join(ids)}" if len(ids) <= 3 else f"{len(ids)} jobs, {ids[0]} to {ids[-1]}"
     if handover.accepted:
-        say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as job {jobs}; SLURM was called {n_calls} times")
+        say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as {jobs}; SLURM was called {n_calls} times")
     if handover.cause:
         say(
             f"SLURM did not take the other {handover.n_left} tasks ({handover.cause}): the same command submits them"

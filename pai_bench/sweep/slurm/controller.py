@@ -81,6 +81,18 @@ class Controller:
                 found.append(Row(job, state, reason, node, ours[1], ours[2]))
         return found
 
+    def forgotten(self, jobs: Iterable[str]) -> dict[str, str]:
+        """How jobs ended that the controller has forgotten, as accounting has it; empty without accounting."""
+        names = sorted(jobs)
+        if not names or shutil.which("sacct") is None:
+            return {}
+        try:
+            told = self.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(names))
+        except Silent:
+            return {}
+        states = dict(line.split("|", 1) for line in told.splitlines() if "|" in line)
+        return {job: states[job].split()[0] for job in names if states.get(job)}
+
     def limits(self) -> Limits:
         """What the controller allows; asked once.
 

@@ -64,7 +64,7 @@ def _new(
     for job, task in ended.items():
         # One that died before it had claimed anything died on the first cell that it would have claimed.
         left = [name for name in task.names if name in items and items[name].state in ("missing", "stale")]
-        if left and job not in claimed and task.state != "COMPLETED":
+        if left and job not in claimed and task.state != "COMPLETED" and not _ended_by_itself(root, task):
             found.setdefault(left[0], {})[job] = _how(root, task)
     return found
 
@@ -72,11 +72,20 @@ def _new(
 def _how(root: Path, task: Task | None) -> str:
     if task is None:
         return "gone"
+    return f"{task.state} (memory limit)" if _MEMORY.search(_output(root, task)) else task.state
+
+
+def _ended_by_itself(root: Path, task: Task) -> bool:
+    """Whether the last attempt of a task has said so: it was warned, or could not write."""
+    return any(word in _output(root, task) for word in (b"pai-bench: ends", b"pai-bench: asked to stop"))
+
+
+def _output(root: Path, task: Task) -> bytes:
+    """The end of what the last attempt of a task has printed."""
     for place in (results.sweeps_folder(root) / task.sweep / task.token).glob(f"{task.job}_*log.err"):
         with suppress(OSError):
-            if _MEMORY.search(place.read_bytes()[-20_000:]):
-                return f"{task.state} (memory limit)"
-    return task.state
+            return place.read_bytes()[-20_000:].rpartition(b"pai-bench: task ")[2]
+    return b""
 
 
 def forget(root: Path, names: Iterable[str]) -> None:

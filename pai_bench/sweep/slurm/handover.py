@@ -12,7 +12,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.packs import alike
-from pai_bench.sweep.planning import Job
+from pai_bench.sweep.planning import Plan, jobs
 from pai_bench.sweep.slurm import sizing, submission
 from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec
@@ -45,6 +45,7 @@ class Work:
     tasks: tuple[Runs, ...]
     canaries: tuple[Runs, ...]
     seconds: Mapping[Run, float]
+    fingerprints: Mapping[Run, str]
 
     def minutes(self, tasks: Sequence[Runs], profile: Profile) -> int:
         """The time limit of these tasks."""
@@ -80,9 +81,9 @@ class Handover:
     cause: str | None = None
 
 
-def pack(jobs: Sequence[Job], seconds: Mapping[Run, float], settings: Settings, canary: bool) -> Work:
-    """Cells in tasks; with `canary`, the first cell of each data set and model goes ahead in a task of its own."""
-    groups = [job.runs for job in jobs]
+def pack(plan: Plan, seconds: Mapping[Run, float], settings: Settings, canary: bool) -> Work:
+    """The cells that are to do, in tasks; with `canary`, the first of each data set and model goes ahead in its own."""
+    groups = [job.runs for job in jobs(plan)]
     ahead: dict[tuple[str, str], Run] = {}
     if canary:
         for run in (run for group in groups for run in group):
@@ -100,7 +101,8 @@ def pack(jobs: Sequence[Job], seconds: Mapping[Run, float], settings: Settings, 
                 tasks[-1] += part
             else:
                 tasks.append(list(part))
-    return Work(tuple(tuple(task) for task in tasks), tuple((run,) for run in ahead.values()), seconds)
+    fingerprints = {item.run: item.fingerprint for item in plan.todo}
+    return Work(tuple(map(tuple, tasks)), tuple((run,) for run in ahead.values()), seconds, fingerprints)
 
 
 class Handing:
@@ -175,6 +177,7 @@ class Handing:
         minutes = self.work.minutes(tasks, profile)
         n_chunks = -(-len(self.work.tasks) // self._size) or 1
         self._number += 1
+        recipes = {recipe: recipe.as_dict() for recipe in {run.recipe for task in tasks for run in task}}
         spec = Spec(
             sweep=self.sweep,
             token=f"c{self._number:03d}",
@@ -193,7 +196,8 @@ class Handing:
             patience=0.7 * submission.signal_seconds(profile, minutes),
             ended_jobs=self._ended_jobs,
             tasks=tuple(
-                tuple(Entry(run.cell, run.recipe.as_dict(), run.fingerprint()) for run in task) for task in tasks
+                tuple(Entry(run.cell, recipes[run.recipe], self.work.fingerprints[run]) for run in task)
+                for task in tasks
             ),
         )
         parallelism = max(1, profile.parallelism // n_chunks)

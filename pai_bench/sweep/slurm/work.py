@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -63,7 +63,7 @@ class Work:
         self._thread.start()
         while self._thread.is_alive():
             self._thread.join(0.2)
-        self._say(", ".join(f"{count} {kind}" for kind, count in self._ended.items()))
+        self._say(f"ends: {', '.join(f'{count} {kind}' for kind, count in self._ended.items()) or 'nothing done'}")
         if self._error is not None:
             raise self._error
         failed = self._ended["failed"] + self._ended["unwritten"]
@@ -81,14 +81,19 @@ class Work:
         self._thread.join(self.spec.patience)
         saved = "saved" if not self._thread.is_alive() else "not saved in time: the last checkpoint counts"
         self._say(f"asked to stop; {saved}")
-        return self.spec.requeue and self._has_headway()
+        headway = self._has_headway()
+        return self.spec.requeue and headway
 
     # In the thread.
 
     def _in_thread(self) -> None:
         try:
             self._run()
-        except BaseException as error:
+        except WorkFailed as error:
+            self._error = error
+        except Exception as error:
+            # Not a cell's: those have notes of their own.
+            self._note("environment", f"{type(error).__name__}: {error}".partition("\n")[0])
             self._error = error
 
     def _run(self) -> None:
@@ -197,13 +202,17 @@ class Work:
                 " use --profile cpu",
             )
 
-    def _refuse(self, kind: str, cause: str) -> None:
+    def _refuse(self, kind: str, cause: str) -> NoReturn:
+        self._note(kind, cause)
+        raise WorkFailed(cause)
+
+    def _note(self, kind: str, cause: str) -> None:
+        """A note for each cell that has no result."""
         for entry in self.entries:
             place = (self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
             with suppress(OSError, results.DamagedResult):
                 if not results.present(*place):
                     results.write_failure(*place, cause=cause, traceback="", kind=kind)
-        raise WorkFailed(cause)
 
     # Headway: what two stops in a row can be compared by.
 
