@@ -2,9 +2,10 @@
 
     python -m tests.cluster.chaos [SECONDS [SEED]]
 
-For so many seconds it kills jobs, nodes, daemons and submitters while the same sweep is typed again and again; then the
-sweep is typed until it is complete. Prints how often what was done, and of the cells how many were lost (no result),
-doubled (run twice; the first result counts) and different from those of an undisturbed run.
+For so many seconds, or until all cells are done, it kills jobs, nodes, daemons and submitters while the same sweep is
+typed again and again; then the sweep is typed until it is complete. Prints how often what was done, and of the cells
+how many were lost (no result), doubled (run twice; the first result counts) and different from those of an undisturbed
+run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.cli.program import recipe
 from tests.cluster.cluster import SAME, Cluster, Sweep, undisturbed
 from tests.cluster.conftest import NAP
 
-CELLS = ("--methods", "random,snip,magnitude", "--sparsities", "0.9", "--seeds", "0-2")
+CELLS = ("--methods", "random,snip,magnitude", "--sparsities", "0.9", "--seeds", "0-4")
 
 
 class Chaos:
@@ -135,10 +136,12 @@ def main(seconds: float, seed: int) -> int:
     (folder / "undisturbed").mkdir()
     try:
         expected = undisturbed(folder / "undisturbed", *cells)
-        sweep = Sweep(cluster, folder, *cells, "--plugin", "nap.py", "--slurm", "partition=scavenge")
+        sweep = Sweep(
+            cluster, folder, *cells, "--plugin", "nap.py", "--slurm", "partition=scavenge", "--slurm", "parallelism=4"
+        )
         chaos = Chaos(cluster, sweep, seed)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end and len(sweep.results()) < len(expected):
             with suppress(AssertionError, subprocess.TimeoutExpired):
                 sweep.type("--retry", "failed")
             for _ in range(chaos.random.randint(1, 3)):

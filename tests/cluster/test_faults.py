@@ -47,6 +47,7 @@ def test_a_killed_a_cancelled_and_a_requeued_task_go_on_from_their_checkpoints(
     cluster.ask("scontrol", "requeue", str(jobs["random"].job))
     wait_for(lambda: cluster.tasks()[str(jobs["dense"].job)] == "FAILED", "the death")
     wait_for(lambda: cluster.tasks()[str(jobs["snip"].job)] == "CANCELLED", "the cancellation")
+    assert "interrupted" in sweep.output(), "SIGTERM has a cell saved at once"
     assert "2 to submit" in sweep.type("--dry-run"), "what Slurm requeues is not submitted again"
     sweep.complete(reference)
     assert resumed(sweep) == ["dense", "random", "snip"]

@@ -13,19 +13,19 @@ from tests.cluster.cluster import SLURM, Cluster, Sweep, undisturbed
 if not SLURM:
     pytest.skip("slurmctld is not installed: apt-get install slurm-wlm munge", allow_module_level=True)
 
-CELLS = ("--methods", "random,snip", "--sparsities", "0.9,0.95", "--seeds", "0-1")
+CELLS = ("--methods", "random,snip", "--sparsities", "0.9", "--seeds", "0-1")
 
 
 def test_submit_and_detach_chunks_canary_and_the_same_command_again(cluster: Cluster, folder: Path) -> None:
-    """Ten cells in a canary and chunks of at most four tasks; typed at once again, nothing is submitted twice."""
+    """Six cells in a canary and arrays of at most two tasks; typed at once again, nothing is submitted twice."""
     arguments = (*CELLS, "--recipe", recipe(folder))
-    sweep = Sweep(cluster, folder, *arguments, "--cells-per-job", "2", "--pack", "2")
+    sweep = Sweep(cluster, folder, *arguments, "--cells-per-job", "2", "--pack", "2", "--slurm", "max_array=2")
     said = sweep.type("--canary")
-    assert "10 to submit" in said and "pai-bench status" in said
+    assert "6 to submit" in said and "pai-bench status" in said
     ledgers = list((sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"))
     events = [json.loads(line) for line in ledgers[0].read_text().splitlines() if line]
     assert [event["event"] for event in events] == ["submitting", "submitted"] * 3
-    assert sorted(event["n_cells"] for event in events if event["event"] == "submitting") == [1, 2, 7]
+    assert sorted(event["n_cells"] for event in events if event["event"] == "submitting") == [1, 1, 4]
     again = sweep.type("--wait")
     assert "0 to submit" in again and "queued" in again
     expected = undisturbed(folder / "..", *arguments)

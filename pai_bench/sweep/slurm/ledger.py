@@ -10,7 +10,7 @@ import getpass
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -242,9 +242,3 @@ def _lines(place: Path) -> Iterator[Mapping[str, Any]]:
             plain = json.loads(line)
             if isinstance(plain, dict) and "event" in plain:
                 yield plain
-
-
-def grouped(tasks: Sequence[tuple[Entry, ...]], size: int) -> Iterator[tuple[tuple[Entry, ...], ...]]:
-    """Tasks in groups of at most `size`."""
-    for start in range(0, len(tasks), size):
-        yield tuple(tasks[start : start + size])

@@ -7,8 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import submitit
@@ -209,13 +208,3 @@ def explain(words: str) -> str:
         if word.lower() in words.lower():
             return remedy
     return "mend the profile (slurm/generic.toml says what it may hold), or set a value with --slurm key=value"
-
-
-def smaller(spec: Spec, size: int) -> Spec:
-    """The first `size` tasks of a chunk."""
-    return replace(spec, tasks=spec.tasks[:size])
-
-
-def spec_path(spec: Spec) -> Path:
-    """Where a chunk's specification is."""
-    return spec.folder.with_suffix(".json")
