@@ -37,9 +37,7 @@ class ProsPr:
 
     def __post_init__(self) -> None:
         if self.variant not in ("full", "first_order"):
-            raise PaiBenchError(
-                f"prospr:variant takes 'full' or 'first_order', not {self.variant!r}", "name one of them"
-            )
+            raise PaiBenchError(f"prospr:variant takes 'full' or 'first_order', not {self.variant!r}", "name one")
         if self.steps < 0:
             raise PaiBenchError(f"prospr:steps must be 0 or more, not {self.steps}", "write for instance steps=3")
 
@@ -60,7 +58,8 @@ class ProsPr:
         names = list(theta)
         buffers = [torch.zeros_like(p) for p in theta.values()]
         for batch in batches[:-1]:
-            trail.append((theta, batch, random_state(batch[0].device)))
+            if self.variant == "full":
+                trail.append((theta, batch, random_state(batch[0].device)))
             torch._foreach_mul_(buffers, self.momentum)
             torch._foreach_add_(buffers, gradient(theta, batch))
             moved = zip(theta.items(), buffers, strict=True)
@@ -71,7 +70,7 @@ class ProsPr:
         del theta, buffers
         for step, (theta, batch, restore) in reversed(list(enumerate(trail))):
             # Without momentum there is no buffer, and the release keeps the graph.
-            if self.variant == "first_order" or (step == 0 and self.detach_first_buffer and self.momentum != 0):
+            if step == 0 and self.detach_first_buffer and self.momentum != 0:
                 break
             restore()
             torch._foreach_add_(later, meta, alpha=-self.lr)

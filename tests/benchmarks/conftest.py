@@ -165,7 +165,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     facts = Table("what", "value", box=None)
     for name, value in _facts:
         facts.add_row(name, value)
-    console = Console(width=150, no_color=True)
+    console = Console(width=150, no_color=True, markup=False)
     with console.capture() as capture:
         console.print(table)
         console.print()
