@@ -1,0 +1,175 @@
+"""The study of docs/prospr-study.md: `masks` scores ResNet-20 piece by piece, `collect` makes its tables and figure.
+
+python docs/prospr_study.py masks FOLDER DATA     # goes on where it was stopped
+python docs/prospr_study.py collect FOLDER        # FOLDER/masks, and FOLDER/results from pai-bench sweep
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from pai_bench import index, mask_files, results
+from pai_bench.cells import Cell
+
+STEPS = (1, 3, 10, 30, 100)
+VARIANTS = {
+    "full": "prospr:",
+    "first order": "prospr:variant=first_order,",
+    "detached buffer": "prospr:detach_first_buffer=true,",
+}
+SPARSITY = 0.98
+LOOKS = {
+    "full": ("D", "-", "#000000", 1.0),
+    "first order": ("o", "--", "#0072b2", 0.93),
+    "detached buffer": ("s", "-.", "#d55e00", 1.07),
+    "float32": ("^", ":", "#009e73", 1.14),
+}
+"""Marker, line, colour, and a factor by which points stand aside so that their bars can be told apart."""
+FIGURES = Path(__file__).parent / "figures"
+TABLE = Path(__file__).parents[1] / "results" / "reference" / "prospr-study.csv"
+
+
+def make_masks(folder: Path, data: Path) -> None:
+    """Masks of ResNet-20 on CIFAR-10, batches of 32 images, seed 0; one file a piece."""
+    import torch
+
+    from pai_bench import recipes
+    from pai_bench.experiment import Laboratory, Run, to_arrays
+    from pai_bench.watch import Watch
+
+    torch.set_num_threads(1)
+    laboratory = Laboratory(data, "cpu")
+    recipe = recipes.load("prospr", "cifar10", "resnet20")
+    for steps in STEPS:
+        for variant, spec in VARIANTS.items():
+            for dtype in ("float64", "float32") if variant == "full" else ("float64",):
+                place = folder / "masks" / f"{variant}_{dtype}_{steps}.npz"
+                if place.exists():
+                    continue
+                scoring = dataclasses.replace(recipe.scoring, batch_size=32, dtype=dtype)
+                cell = Cell(f"{spec}steps={steps}", "cifar10", "resnet20", SPARSITY, 0)
+                run = Run(cell, dataclasses.replace(recipe, scoring=scoring))
+                masks, cost = laboratory.masks(run, laboratory.model(run), Watch())
+                mask_files.save(place, to_arrays(masks))
+                print(f"{place.stem}: {cost.seconds:.0f} s, {(cost.peak_bytes or 0) / 1e6:.0f} MB", flush=True)
+
+
+def flat(masks: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([mask.ravel() for mask in masks.values()])
+
+
+def pieces(folder: Path) -> Iterable[dict[str, object]]:
+    """One dict a mask: setting, seed, variant, dtype, steps, kept (bool [N]), and what training made of it."""
+    for place in sorted((folder / "masks").glob("*.npz")):
+        variant, dtype, steps = place.stem.split("_")
+        kept = flat(mask_files.read(place).masks)
+        yield {"setting": "ResNet-20, CIFAR-10", "seed": 0, "variant": variant, "dtype": dtype, "steps": int(steps),
+               "kept": kept, "accuracy": None, "status": None}  # fmt: skip
+    for row in index.read(folder / "results").rows:
+        cell = Cell(*(row[key] for key in ("method", "dataset", "model", "sparsity", "seed")))
+        values = dict(cell.spec.hyperparameters)
+        variant = "full"
+        if values.get("variant") == "first_order":
+            variant = "first order"
+        elif values.get("detach_first_buffer"):
+            variant = "detached buffer"
+        yield {
+            "setting": "conv28, Fashion-MNIST",
+            "seed": cell.seed,
+            "variant": variant if cell.spec.name == "prospr" else cell.spec.name,
+            "dtype": "float32" if "float32" in row["recipe"] else "float64",
+            "steps": int(values.get("steps", 3)) if cell.spec.name == "prospr" else 0,
+            "kept": flat(results.read_masks(Path(row["path"]))),
+            "accuracy": row["accuracy"],
+            "status": row["status"],
+        }
+
+
+def collect(folder: Path) -> pd.DataFrame:
+    """A row a mask: accuracy, and the part of the kept weights that the full float64 mask of its M keeps too."""
+    frame = pd.DataFrame(pieces(folder)).sort_values(["setting", "variant", "dtype", "steps", "seed"])
+    reference = {
+        (row.setting, row.seed, row.steps): row.kept
+        for row in frame.itertuples()
+        if (row.variant, row.dtype) == ("full", "float64")
+    }
+
+    def overlap(row: pd.Series) -> float:
+        other = reference.get((row.setting, row.seed, row.steps))
+        return float((row.kept & other).sum() / row.kept.sum()) if other is not None else float("nan")
+
+    frame["overlap"] = frame.apply(overlap, axis=1)
+    return frame.drop(columns="kept")
+
+
+def draw(frame: pd.DataFrame) -> None:
+    matplotlib.use("Agg")
+    settings = sorted(frame["setting"].unique())
+    figure, axes = plt.subplots(1, len(settings) + 1, figsize=(4.2 * (len(settings) + 1), 3.4), layout="constrained")
+    prospr = frame[frame["steps"] > 0].copy()
+    prospr["line"] = prospr["variant"].where(prospr["dtype"] == "float64", "float32")
+    for axis, setting in zip(axes, settings, strict=False):
+        part = prospr[prospr["setting"] == setting]
+        for line in ("first order", "detached buffer", "float32"):
+            _line(axis, part[part["line"] == line], "overlap", line)
+        axis.axhline(1 - SPARSITY, color="0.6", linewidth=0.8)
+        axis.text(1, 1 - SPARSITY + 0.01, "two random masks", color="0.4", fontsize=8)
+        seeds = part["seed"].nunique()
+        axis.set(
+            title=f"{setting} (n = {seeds})",
+            ylabel="share of kept weights in common\nwith the full mask in float64",
+            ylim=(0, 1.03),
+        )
+    trained = frame[frame["accuracy"].notna()].copy()
+    trained["line"] = trained["variant"].where(trained["dtype"] == "float64", "float32")
+    for line in LOOKS:
+        part = trained[(trained["line"] == line) & (trained["steps"] > 0)]
+        _line(axes[-1], part.assign(accuracy=100 * part["accuracy"]), "accuracy", line)
+    snip = 100 * trained.loc[trained["variant"] == "snip", "accuracy"].mean()
+    axes[-1].axhline(snip, color="0.6", linewidth=0.8)
+    axes[-1].text(1, snip + 0.3, "SNIP", color="0.4", fontsize=8)
+    axes[-1].set(title=f"conv28, Fashion-MNIST, trained (n = {trained['seed'].nunique()})", ylabel="test accuracy (%)")
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.set_xticks(STEPS, [str(steps) for steps in STEPS])
+        axis.minorticks_off()
+        axis.set_xlabel("inner steps M")
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.savefig(FIGURES / "prospr-study.png", dpi=150)
+    figure.savefig(FIGURES / "prospr-study.pdf")
+
+
+def _line(axis: plt.Axes, part: pd.DataFrame, column: str, label: str) -> None:
+    """Mean over seeds, and the sample deviation where there are several."""
+    grouped = part.groupby("steps")[column].agg(["mean", "std"])
+    if len(grouped):
+        marker, line, colour, aside = LOOKS[label]
+        axis.errorbar(grouped.index * aside, grouped["mean"], grouped["std"].fillna(0), label=label, marker=marker,
+                      linestyle=line, color=colour, markersize=4, linewidth=1.2, capsize=2)  # fmt: skip
+
+
+def main() -> None:
+    folder = Path(sys.argv[2])
+    if sys.argv[1] == "masks":
+        make_masks(folder, Path(sys.argv[3]))
+        return
+    frame = collect(folder)
+    frame.to_csv(TABLE, index=False, float_format="%.6g")
+    draw(frame)
+    shown = frame.assign(accuracy=100 * frame["accuracy"].astype(float))
+    keys = ["setting", "variant", "dtype", "steps"]
+    print(shown.groupby(keys)[["overlap", "accuracy"]].agg(["mean", "std", "count"]).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
