@@ -130,7 +130,8 @@ class Work:
                     break
                 # Nobody has killed us: on with what was stopped.
                 left.extendleft(reversed(saved))
-                saved, self._stop = [], Stop()
+                saved = []
+                self._renew()
             while left and not self._stop.requested and crew.takes(run := _run_of(left[0])):
                 self._current[run] = left.popleft()
                 crew.add(run)
@@ -149,8 +150,14 @@ class Work:
             if self._stop.requested and left and not crew.busy and not saved:
                 if self._ending.wait(PAUSE_SECONDS):
                     break
-                self._stop = Stop()
+                self._renew()
         return claimed
+
+    def _renew(self) -> None:
+        """Be ready for the next request to stop; one that has come just now, and for good, is kept."""
+        self._stop = Stop()
+        if self._ending.is_set():
+            self._stop.request()
 
     def _start(self, laboratory: Laboratory, run: Run, alone: Callable[[], bool]) -> Turns[Ended]:
         return executing(
