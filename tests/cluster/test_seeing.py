@@ -41,7 +41,7 @@ def test_a_sweep_is_seen_its_failure_read_and_the_rest_cancelled(cluster: Cluste
     (waiting,) = seen["waiting"]
     assert waiting["n_tasks"] == 2 and waiting["remedy"] is None and "as many tasks at once" in waiting["words"]
 
-    (held,) = (job for job in cluster.tasks() if job.endswith("_2"))
+    (held,) = (job for job, state in cluster.tasks().items() if job.endswith("_2") and state == "PENDING")
     cluster.ask("scontrol", "uhold", held)
     stuck = status()["waiting"][0]
     assert stuck["words"] == "held by its user" and f"scontrol release {held}" in stuck["remedy"]
