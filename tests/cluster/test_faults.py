@@ -64,6 +64,8 @@ def test_a_node_that_goes_down_and_daemons_that_are_killed(
     down = jobs["dense"].host
     try:
         cluster.ask("scontrol", "update", f"nodename={down}", "state=down", "reason=test")
+        wait_for(lambda: cluster.tasks().get(str(jobs["dense"].job)) != "RUNNING", "the end of what ran on the node")
+        time.sleep(6)  # the controller saves what it knows every five seconds; killed before, it forgets that
         cluster.daemon("kill", f"slurmd-{jobs['snip'].host}")
         cluster.daemon("kill", "slurmctld")
         silent = sweep.type(code=2)
@@ -74,9 +76,15 @@ def test_a_node_that_goes_down_and_daemons_that_are_killed(
         wait_for(lambda: len(sweep.results()) >= 2, "those that nothing has happened to")
     finally:
         cluster.ask("scontrol", "update", f"nodename={down}", "state=resume")
-    for job, state in cluster.tasks().items():
-        if state == "PENDING":  # a controller that has lost its last seconds may hold what it finds started
-            cluster.ask("scontrol", "release", job, check=False)
+
+    def all_done() -> bool:
+        # A controller that has lost its last seconds starts what runs, fails at it, and holds it: the sweep says so.
+        for job, state in cluster.tasks().items():
+            if state == "PENDING":
+                cluster.ask("scontrol", "release", job, check=False)
+        return len(sweep.results()) == len(reference)
+
+    wait_for(all_done, "all cells", 400)
     sweep.complete(reference, doubled=2)
 
 
