@@ -70,8 +70,17 @@ class Cluster:
         return [job for job, state in self.tasks().items() if state == "RUNNING"]
 
     def idle(self) -> None:
-        """Wait until no job is left."""
+        """Wait until no job is left and every node takes jobs; one that a fault has had drained is put to use again."""
         wait_for(lambda: not self.ask("squeue", "-h"), "an empty queue")
+
+        def all_idle() -> bool:
+            states = dict(line.split() for line in self.ask("sinfo", "-h", "-N", "-o", "%N %t").splitlines())
+            for node, state in states.items():
+                if state.startswith(("drain", "down")):
+                    self.ask("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+            return set(states.values()) == {"idle"}
+
+        wait_for(all_idle, "idle nodes")
 
 
 class Sweep:
