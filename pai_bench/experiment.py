@@ -52,12 +52,9 @@ class Laboratory:
         self,
         data_root: Path | None = None,
         device: str | None = None,
-        data_origins: Mapping[str, str] | None = None,
         scores: ScoreCache | None = None,
     ) -> None:
-        """Take the copy of each data set that was planned with, by name; another one is refused."""
         self._data_root = data_root
-        self._data_origins = dict(data_origins or {})
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._dataset: tuple[tuple[object, ...], datasets.Dataset | datasets.Streamed] | None = None
         self._scores = scores or ScoreCache()

@@ -68,11 +68,14 @@ def clear_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None
     paths.failure_path(root, cell, recipe, fingerprint).unlink(missing_ok=True)
 
 
-def write_plan(root: Path, name: str, plan: Mapping[str, Any]) -> Path:
-    """Note what a sweep was asked for; names sort by time."""
-    place = root / "plans" / name
-    write_json(place, plan)
-    return place
+def write_plan(root: Path, name: str, plan: Mapping[str, Any]) -> None:
+    """Note what a sweep was asked for, unless the newest plan has the same cells; names sort by time."""
+    newest = max((root / "plans").glob("*.json"), default=None)
+    if newest is not None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if json.loads(newest.read_bytes())["cells"] == plan["cells"]:
+                return
+    write_json(root / "plans" / name, plan)
 
 
 def plans(root: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from pai_bench.results import Epoch
 from pai_bench.sweep import planning
 from pai_bench.sweep.claims import Owner
 from pai_bench.sweep.execution import execute
+from pai_bench.sweep.plan import make_plan
 from pai_bench.watch import Watch
 
 
@@ -152,7 +153,7 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     run = _one_run(planning.with_masks(_request(options, f"{GIVEN}{masks}", 0.0)), options.data_dir, root)
     check_writable(root, "--results")
     planning.keep_masks([run], root)
-    planning.make([run], root, redo=redo).write(root)
+    make_plan([run], root, redo=redo).write(root)
     laboratory = _laboratory(options)
     ended = execute(run, root, laboratory, Owner.current(), watch=_Epochs(messages), redo=redo)
     if ended.kind == "failed":

@@ -18,6 +18,7 @@ from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Run
 from pai_bench.sweep import estimates, here, local, packs, planning, workers
+from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import command as slurm_command
 
 
@@ -104,14 +105,14 @@ def run(options: Options, messages: Console) -> int:
         check_writable(root, "--results")
     if options.where == "slurm" or (options.where == "auto" and slurm_command.reachable()):
         return slurm_command.run(_for_slurm(options, runs, root, asked, pack), options.slurm, messages)
-    plan = planning.make(
+    plan = make_plan(
         runs, root, retry_failed=options.retry == "failed", redo=options.redo, set_aside=not options.dry_run
     )
     for cause in plan.damaged:
         messages.print(cause, highlight=False, markup=False)
     for line in (*_grid_lines(runs), *planning.choices(asked).notes):
         messages.print(line, highlight=False, markup=False)
-    work = planning.jobs(plan)
+    work = jobs(plan)
     places = workers.places(options.workers, len(work))
     device, costs = _costs(plan, root, places)
     if options.as_json:
@@ -158,9 +159,7 @@ def run(options: Options, messages: Console) -> int:
     return n_failed
 
 
-def _costs(
-    plan: planning.Plan, root: Path, places: Sequence[str]
-) -> tuple[str, dict[planning.PlannedRun, estimates.Estimate]]:
+def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[PlannedRun, estimates.Estimate]]:
     """The device of the workers, and what each run that is to be done will cost there."""
     if not plan.todo:
         return "cpu", {}
@@ -171,7 +170,7 @@ def _costs(
     return device, dict(zip(plan.todo, found, strict=True))
 
 
-def _scored(plan: planning.Plan, root: Path) -> Iterator[dict[str, Any]]:
+def _scored(plan: Plan, root: Path) -> Iterator[dict[str, Any]]:
     """What the scoring of the plan's new results cost."""
     for planned in plan.todo:
         with suppress(OSError, PaiBenchError):

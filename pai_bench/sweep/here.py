@@ -7,16 +7,16 @@ from pathlib import Path
 from rich.console import Console
 
 from pai_bench.experiment import Laboratory
-from pai_bench.sweep import planning
 from pai_bench.sweep.execution import execute
 from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.plan import Plan, jobs
 
 
-def run(plan: planning.Plan, root: Path, data_dir: Path | None, *, redo: bool, messages: Console) -> int:
+def run(plan: Plan, root: Path, data_dir: Path | None, *, redo: bool, messages: Console) -> int:
     """Run what is to do; returns how many cells failed."""
     laboratory, owner = Laboratory(data_dir), Owner.current()
     failed = 0
-    for job in planning.jobs(plan):
+    for job in jobs(plan):
         for run in job.runs:
             ended = execute(run, root, laboratory, owner, redo=redo)
             failed += ended.kind in ("failed", "unwritten")

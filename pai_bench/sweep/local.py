@@ -11,13 +11,13 @@ from pathlib import Path
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.sweep import planning
+from pai_bench.sweep.plan import Plan, jobs
 from pai_bench.sweep.pool import MAX_DEATHS, Pool
 from pai_bench.sweep.progress import Progress
 from pai_bench.sweep.workers import Settings
 
 
-def run(plan: planning.Plan, settings: Settings, messages: Console) -> int:
+def run(plan: Plan, settings: Settings, messages: Console) -> int:
     """Do what is to do and wait for what others do; returns how many cells have no result in the end.
 
     Cells count that have failed or whose results cannot be written; raises KeyboardInterrupt when told to stop.
@@ -31,11 +31,11 @@ def run(plan: planning.Plan, settings: Settings, messages: Console) -> int:
         messages.print(line, highlight=False, markup=False)
     elsewhere = [planned.run for planned in plan.running]
     with Progress(len(plan.todo) + len(elsewhere), messages) as progress, _terminated_as_interrupted():
-        Pool(planning.jobs(plan), settings, progress, elsewhere).run()
+        Pool(jobs(plan), settings, progress, elsewhere).run()
     return _conclude(progress, root, messages)
 
 
-def _stubborn(plan: planning.Plan, root: Path) -> list[str]:
+def _stubborn(plan: Plan, root: Path) -> list[str]:
     """Which of the cells to run have failed again and again in the same way."""
     found: Counter[str] = Counter()
     for planned in plan.todo:

@@ -15,7 +15,7 @@ from pai_bench.experiment import Run
 from pai_bench.results import Failure
 from pai_bench.sweep.claims import survey
 from pai_bench.sweep.packs import alike
-from pai_bench.sweep.planning import Job
+from pai_bench.sweep.plan import Job
 from pai_bench.sweep.worker import GRACE_SECONDS
 from pai_bench.sweep.workers import Events, Settings, Worker, places
 

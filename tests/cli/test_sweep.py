@@ -94,6 +94,7 @@ def test_nothing_is_done_twice(done: Path) -> None:
     again = pai_bench(done, *sweep(done))
     assert again.returncode == 0
     assert "plan: 10 cells = 10 done, 0 to run" in again.stderr
+    assert len(list((done / "results" / "plans").iterdir())) == 1, "the same plan is noted once"
     assert before == {path: path.stat().st_mtime_ns for path in (done / "results" / "runs").rglob("*.json")}
 
 

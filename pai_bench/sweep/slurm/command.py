@@ -16,7 +16,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep import claims, estimates, planning
 from pai_bench.sweep.owners import Owner
-from pai_bench.sweep.planning import Plan
+from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.progress import duration
 from pai_bench.sweep.reasons import explain
 from pai_bench.sweep.slurm import deaths, inflight, profiles
@@ -156,7 +156,7 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
         forgotten = controller.forgotten(gone - flight.jobs.keys())
         flight = replace(flight, jobs={**forgotten, **flight.jobs})
     # After the queue: a cell that ended in between is then seen by its result.
-    plan = planning.make(
+    plan = make_plan(
         asked.runs,
         asked.root,
         retry_failed=asked.retry_failed,
@@ -186,7 +186,7 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     return _Situation(Plan(tuple(planned), tuple(todo), plan.damaged), flight, ended_jobs)
 
 
-def _passing(root: Path, item: planning.PlannedRun) -> bool:
+def _passing(root: Path, item: PlannedRun) -> bool:
     """Whether a cell failed for a reason that is none of its own."""
     note = results.read_failure(root, item.run.cell, item.run.recipe.name, item.fingerprint)
     return note is not None and note.kind in PASSING
@@ -202,7 +202,7 @@ def _forget(asked: Asked, plan: Plan) -> None:
 
 def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, float]:
     """Expected seconds of each cell that is to do: from those that were measured on the cluster's kind of device."""
-    runs = [run for job in planning.jobs(plan) for run in job.runs]
+    runs = [run for job in jobs(plan) for run in job.runs]
     found = estimates.estimate(runs, root, _device(runs, root, profile))
     return {run: estimate.seconds for run, estimate in zip(runs, found, strict=True)}
 

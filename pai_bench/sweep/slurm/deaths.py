@@ -11,7 +11,7 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.atomic import write_json
 from pai_bench.sweep.claims import Held
-from pai_bench.sweep.planning import PlannedRun
+from pai_bench.sweep.plan import PlannedRun
 from pai_bench.sweep.slurm.inflight import InFlight, Task
 
 MAX_DEATHS = 3

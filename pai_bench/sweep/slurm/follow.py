@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.sweep.planning import PlannedRun
+from pai_bench.sweep.plan import PlannedRun
 from pai_bench.sweep.progress import duration
 from pai_bench.sweep.reasons import explain
 from pai_bench.sweep.slurm import inflight

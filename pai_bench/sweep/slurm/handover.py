@@ -12,7 +12,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.packs import alike
-from pai_bench.sweep.planning import Plan, jobs
+from pai_bench.sweep.plan import Plan, jobs
 from pai_bench.sweep.slurm import sizing, submission
 from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec

@@ -1,0 +1,146 @@
+"""Which runs of a sweep are done and which are to do, and how the work is handed out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pai_bench import index, results
+from pai_bench.experiment import Laboratory, Run
+from pai_bench.sweep.claims import survey
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run, its fingerprint, and what is known of it: done, running, failed, stale or missing; on a cluster also
+    queued or unknown."""
+
+    run: Run
+    fingerprint: str
+    state: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line of a plan file: the cell, the recipe's name and the fingerprint."""
+        return {**asdict(self.run.cell), "recipe": self.run.recipe.name, "fingerprint": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a sweep, and those of them that are to be done now."""
+
+    runs: tuple[PlannedRun, ...]
+    todo: tuple[PlannedRun, ...]
+    damaged: tuple[str, ...] = ()
+    """What is wrong with each damaged file, and where it is now."""
+
+    @property
+    def running(self) -> tuple[PlannedRun, ...]:
+        """Those that somebody who may be alive works on."""
+        return tuple(planned for planned in self.runs if planned.state == "running")
+
+    def summary(self, verb: str = "run") -> str:
+        """The one line that says what will happen; `verb` is what is done with the cells that are left."""
+        left = Counter(planned.state for planned in set(self.runs) - set(self.todo))
+        parts = [f"{left['done']} done"]
+        parts += [f"{left[state]} {state}" for state in ("running", "queued", "unknown") if left[state]]
+        if left["failed"]:
+            parts.append(f"{left['failed']} failed (use --retry failed)")
+        stale = sum(planned.state == "stale" for planned in self.todo)
+        note = f" ({stale} of them have results of other settings or versions, which are kept)" if stale else ""
+        return f"plan: {len(self.runs)} cells = {', '.join(parts)}, {len(self.todo)} to {verb}{note}"
+
+    def write(self, root: Path) -> None:
+        """Note the plan beside the results, so that a report knows what is missing."""
+        created = datetime.now(UTC)
+        name = f"{created:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}.json"
+        cells = [planned.as_dict() for planned in self.runs]
+        results.write_plan(
+            root, name, {"created": created.isoformat(), "command": shlex.join(sys.argv), "cells": cells}
+        )
+
+
+def make_plan(
+    runs: Sequence[Run],
+    root: Path,
+    *,
+    retry_failed: bool = False,
+    redo: bool = False,
+    set_aside: bool = True,
+    jobs: Mapping[str, str] | None = None,
+) -> Plan:
+    """What is done and what is to do; a damaged result file counts as missing and is set aside when wanted.
+
+    `jobs` maps Slurm jobs to their states, which tell whether claims are alive; None when they are not known.
+    """
+    planned, damaged = [], []
+    claimed = {(held.cell, held.recipe, held.fingerprint) for held in survey(root, jobs) if held.verdict != "dead"}
+    finished = index.finished(root)
+    fingerprints: dict[tuple[Any, ...], str] = {}
+    for run in runs:
+        variant = (run.cell.method, run.cell.dataset, run.cell.model, run.recipe)
+        if variant not in fingerprints:
+            fingerprints[variant] = run.fingerprint()
+        fingerprint = fingerprints[variant]
+        address = (root, run.cell, run.recipe.name, fingerprint)
+        try:
+            state = "done" if address[1:] in finished else results.state(*address)
+        except results.DamagedResult as error:
+            state, note = "missing", error.cause
+            if set_aside:
+                aside = results.set_aside(results.path(*address))
+                note = note if aside is None else f"{note}; set aside as {aside.name}"
+            damaged.append(note)
+        if (redo or state != "done") and address[1:] in claimed:
+            state = "running"
+        planned.append(PlannedRun(run, fingerprint, state))
+    wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())
+    todo = tuple(p for p in planned if (redo and p.state != "running") or p.state in wanted)
+    return Plan(tuple(planned), todo, tuple(damaged))
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs that a worker does one after the other, sharing data, model, recipe and one score vector."""
+
+    runs: tuple[Run, ...]
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """The work of a plan in jobs, those of one data set and model together, the dense references first."""
+
+    def order(run: Run) -> tuple[Any, ...]:
+        cell = run.cell
+        return (
+            cell.dataset,
+            cell.model,
+            run.recipe.name,
+            cell.method != "dense",
+            cell.seed,
+            cell.method,
+            cell.sparsity,
+        )
+
+    return [Job(tuple(group)) for group in _grouped(sorted((p.run for p in plan.todo), key=order))]
+
+
+def _grouped(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    group: list[Run] = []
+    for run in runs:
+        if group and not (_score_key(run) == _score_key(group[0]) and Laboratory.shares_scores(run.scorer())):
+            yield group
+            group = []
+        group.append(run)
+    if group:
+        yield group
+
+
+def _score_key(run: Run) -> tuple[str, str, str, str, int]:
+    cell = run.cell
+    return cell.dataset, cell.model, run.recipe.name, cell.method, cell.seed
