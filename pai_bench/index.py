@@ -101,12 +101,17 @@ def _files(top: str) -> Iterator[tuple[str, Stamp]]:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError:
             continue
-        folders += [(f"{inside}{e.name}/", e.path) for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
+        within = []
         for entry in entries:
             if entry.name.endswith(".json"):
-                with suppress(FileNotFoundError):
+                try:
                     about = entry.stat()
-                    yield f"{inside}{entry.name}", (about.st_ino, about.st_mtime_ns, about.st_size)
+                except FileNotFoundError:
+                    continue  # replaced or set aside while we read
+                yield f"{inside}{entry.name}", (about.st_ino, about.st_mtime_ns, about.st_size)
+            elif entry.is_dir(follow_symlinks=False):
+                within.append((f"{inside}{entry.name}/", entry.path))
+        folders += reversed(within)
 
 
 def _save(place: Path, known: Known) -> None:

@@ -1,0 +1,201 @@
+"""What must hold on a GPU: the CPU's masks, a captured step that is the step, packs and resumed cells that end alike.
+
+PAI_TEST_DEVICE=cpu runs what does not need one, to see that the tests themselves work.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import pai_bench
+from pai_bench import models, recipes
+from pai_bench.arithmetic import float32_products
+from pai_bench.cells import Cell
+from pai_bench.checkpoints import Checkpoints, Interrupted
+from pai_bench.experiment import Laboratory, Outcome, Run, device_name
+from pai_bench.measures import measured
+from pai_bench.steps import make_step
+from pai_bench.turns import Pack
+from tests.cli.program import pai_bench as program
+from tests.cli.program import recipe, results
+from tests.unit import killing
+from tests.unit.test_checkpoints import StopInTraining
+from tests.unrolling import unrolled_prospr
+
+DEVICE = torch.device(os.environ.get("PAI_TEST_DEVICE", "cuda"))
+if DEVICE.type == "cuda" and not torch.cuda.is_available():
+    pytest.skip("no CUDA device is here", allow_module_level=True)
+
+of_cuda = pytest.mark.skipif(DEVICE.type != "cuda", reason="this needs a CUDA device")
+FEW: dict[str, dict[str, Any]] = {"iterative-snip": {"rounds": 5}, "force": {"rounds": 5}, "ntk-sap": {"rounds": 5}}
+"""Rounds of the methods that take minutes with all of theirs on a CPU."""
+
+
+@pytest.fixture(autouse=True)
+def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of cuDNN that add in a fixed order, so that two runs can be compared bit for bit."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+Batches = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def problem(name: str = "conv8", channels: int = 1, side: int = 8, size: int = 20) -> tuple[nn.Module, Batches]:
+    model = models.build(name, channels, side, 10)
+    models.initialise(model, "kaiming-normal-fan-in", 0)
+    generator = torch.Generator().manual_seed(0)
+    return model, [
+        (torch.randn(size, channels, side, side, generator=generator), torch.arange(size) % 10) for _ in range(10)
+    ]
+
+
+def moved(model: nn.Module, data: Batches) -> tuple[nn.Module, Batches]:
+    return copy.deepcopy(model).to(DEVICE), [(x.to(DEVICE), y.to(DEVICE)) for x, y in data]
+
+
+@pytest.mark.parametrize("method", pai_bench.list_methods())
+def test_masks_are_those_of_the_cpu(method: str) -> None:
+    model, data = problem()
+    ours = pai_bench.prune(model, data, method, sparsity=0.9, **FEW.get(method, {}))
+    theirs = pai_bench.prune(*moved(model, data), method, sparsity=0.9, **FEW.get(method, {}))
+    for name, mask in ours.items():
+        assert theirs[name].device.type == DEVICE.type and torch.equal(theirs[name].cpu(), mask), name
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "prospr"])
+def test_scores_of_a_deep_network_are_those_of_the_cpu(method: str) -> None:
+    model, data = problem("resnet20", 3, 32)
+    ours = pai_bench.score(model, data[:4], method)
+    theirs = pai_bench.score(*moved(model, data[:4]), method)
+    for name, scores in ours.items():
+        assert (theirs[name].cpu() - scores).norm() <= 1e-9 * scores.norm(), name
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_prospr_is_plain_unrolling(momentum: float) -> None:
+    model, data = moved(*problem("resnet20", 3, 32))
+    ours = pai_bench.score(model, data[:4], "prospr", lr=0.1, momentum=momentum)
+    theirs = unrolled_prospr(model, data[:4], lr=0.1, momentum=momentum)
+    for name, scores in ours.items():
+        assert (theirs[name] - scores).norm() <= 1e-12 * scores.norm(), name
+
+
+def test_scoring_leaves_model_and_random_numbers_alone() -> None:
+    model, data = moved(*problem())
+    before = copy.deepcopy(model.state_dict())
+    draws = torch.cuda.get_rng_state(DEVICE) if DEVICE.type == "cuda" else torch.get_rng_state()
+    for method in pai_bench.list_methods():
+        pai_bench.score(model, data, method, **FEW.get(method, {}))
+    after = torch.cuda.get_rng_state(DEVICE) if DEVICE.type == "cuda" else torch.get_rng_state()
+    assert torch.equal(draws, after) and all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+def test_float32_scores_are_ieee_whatever_the_caller_allows() -> None:
+    model, data = moved(*problem("resnet20", 3, 32))
+    strict = pai_bench.score(model, data, "snip", dtype="float32")
+    with float32_products("tf32"):
+        allowed = pai_bench.score(model, data, "snip", dtype="float32")
+    assert all(torch.equal(strict[name], scores) for name, scores in allowed.items())
+
+
+def stepped(dtype: torch.dtype, **options: object) -> tuple[torch.Tensor, str]:
+    """All parameters and buffers after 20 masked steps, and how these were done."""
+    model, data = problem("resnet20", 3, 32, size=64)
+    model, data = moved(model.to(dtype), [(x.to(dtype), y) for x, y in data])
+    generator = torch.Generator().manual_seed(1)
+    masks = {
+        n: (torch.rand(p.shape, generator=generator) < 0.3).to(DEVICE)
+        for n, p in model.named_parameters()
+        if p.dim() > 1
+    }
+    step = make_step(model, masks, dataclasses.replace(killing.recipe().train, **options))  # type: ignore[arg-type]
+    for number in range(20):
+        step(*data[number % len(data)], 0.05 / (1 + number))
+    assert step.masked.intact()
+    return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()]), step.mechanism
+
+
+@of_cuda
+def test_a_captured_step_is_the_step() -> None:
+    (graph, how), (eager, _) = stepped(torch.float64, cuda_graph=True), stepped(torch.float64)
+    assert how == "cuda-graph" and (graph - eager).norm() <= 1e-9 * eager.norm()
+
+
+@of_cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_captured_steps_repeat_themselves(precision: str) -> None:
+    options: dict[str, object] = {"cuda_graph": True, "precision": precision}
+    (first, how), (second, _) = stepped(torch.float32, **options), stepped(torch.float32, **options)
+    assert how == "cuda-graph" and torch.equal(first, second)
+
+
+def cells(**changes: object) -> list[Run]:
+    settings = killing.recipe(cuda_graph=True, **changes)
+    kinds = [("dense", 0.0, 0), ("snip", 0.9, 0), ("random", 0.98, 1), ("prospr", 0.9, 1)]
+    return [Run(Cell(method, "digits", "conv8", sparsity, seed), settings) for method, sparsity, seed in kinds]
+
+
+def told(outcome: object) -> tuple[object, ...]:
+    assert isinstance(outcome, Outcome), outcome
+    result = outcome.result
+    return result.accuracy, result.curve, result.mask_hash, result.init_hash, result.status, result.fingerprint
+
+
+def test_cells_that_train_side_by_side_end_as_alone() -> None:
+    laboratory = Laboratory(device=str(DEVICE))
+    alone = {run: told(laboratory.run(run)) for run in cells()}
+    diverging = dataclasses.replace(cells()[2], recipe=killing.recipe(cuda_graph=True, lr=1e30))
+    pack: Pack[Run, Outcome] = Pack(DEVICE)
+    for run in (cells()[0], diverging, *cells()[1:]):
+        pack.add(run, laboratory.running(run))
+    ended = pack.drain()
+    assert isinstance(wild := ended.pop(diverging), Outcome) and wild.result.status == "diverged"
+    assert {run: told(outcome) for run, outcome in ended.items()} == alone
+
+
+@pytest.mark.parametrize("steps", [0, 2, 30])
+def test_a_cell_that_was_stopped_ends_as_one_never_stopped(tmp_path: Path, steps: int) -> None:
+    """At any step, also before and after the capture; the process that goes on captures anew."""
+    run = cells()[1]
+    undisturbed = told(Laboratory(device=str(DEVICE)).run(run))
+    checkpoints = Checkpoints(tmp_path, "1")
+    with pytest.raises(Interrupted):
+        Laboratory(device=str(DEVICE)).run(run, StopInTraining(checkpoints, steps), checkpoints)
+    again = Laboratory(device=str(DEVICE)).run(run, None, Checkpoints(tmp_path, "2"))
+    assert told(again) == undisturbed and len(again.result.provenance["earlier_attempts"]) == 1
+
+
+@of_cuda
+def test_memory_of_prospr_hardly_grows_with_its_steps() -> None:
+    def peak(steps: int) -> int:
+        with measured(DEVICE) as cost:
+            pai_bench.score(model, data[: steps + 1], "prospr", steps=steps, dtype="float32")
+        return cost.peak_bytes or 0
+
+    model, data = moved(*problem("resnet20", 3, 32, size=128))
+    peak(1)
+    assert peak(8) <= 1.1 * peak(1)
+
+
+def test_a_sweep_has_the_masks_of_the_cpu(tmp_path: Path) -> None:
+    """Whatever is measured about packs on the way."""
+    grid = ("--methods", "snip,prospr", "--sparsities", "0.9,0.98", "--seeds", "0", "--recipe", recipe(tmp_path))
+    done = program(tmp_path, "sweep", "--where", "local", "--workers", "1", *grid)
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "results")
+    cpu = Laboratory(device="cpu")
+    assert len(found) == 5
+    for result in found.values():
+        assert result["provenance"]["device"] == device_name(DEVICE)
+        cell = Cell(*(result[key] for key in ("method", "dataset", "model", "sparsity", "seed")))
+        outcome = cpu.run(Run(cell, recipes.load(recipe(tmp_path), "digits", "conv8")))
+        assert (result["mask_hash"], result["init_hash"]) == (outcome.result.mask_hash, outcome.result.init_hash)
