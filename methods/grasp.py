@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pai_bench.derivatives import hessian_product
+from pai_bench.derivatives import gradient, hessian_product
 from pai_bench.registry import register
 from pai_bench.scoring import Problem
 
@@ -33,20 +33,19 @@ class GraSP:
         batches = list(problem.batches())
         samples = sum(len(x) for x, _ in batches)
 
-        def gradient(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-            loss = problem.loss(problem.forward(x, weights) / self.temperature, y) * (len(x) / samples)
-            return torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
+        def part(x: Tensor, y: Tensor, graph: bool) -> list[Tensor]:
+            def loss() -> Tensor:
+                return problem.loss(problem.forward(x, weights) / self.temperature, y) * (len(x) / samples)
 
-        # With one batch a single graph serves both passes; with more, only the sum of the gradients is kept.
-        parts = [gradient(x, y) for x, y in batches[:1]]
-        if len(batches) == 1:
-            product = hessian_product(parts[0], [g.detach() for g in parts[0]], leaves)
+            return gradient(loss, leaves, graph=graph)
+
+        if len(batches) == 1:  # a single graph serves both passes
+            g = part(*batches[0], graph=True)
+            product = hessian_product(g, [one.detach() for one in g], leaves)
         else:
-            total = [g.detach() for g in parts.pop()]
-            for x, y in batches[1:]:
-                total = [a + b.detach() for a, b in zip(total, gradient(x, y), strict=True)]
-            product = [torch.zeros_like(w) for w in leaves]
+            total, product = ([torch.zeros_like(w) for w in leaves] for _ in range(2))
             for x, y in batches:
-                part = hessian_product(gradient(x, y), total, leaves)
-                product = [a + b for a, b in zip(product, part, strict=True)]
+                torch._foreach_add_(total, part(x, y, graph=False))
+            for x, y in batches:
+                torch._foreach_add_(product, hessian_product(part(x, y, graph=True), total, leaves))
         return {name: w.detach() * p for (name, w), p in zip(weights.items(), product, strict=True)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pai_bench.derivatives import hessian_product, random_state
+from pai_bench.derivatives import gradient, hessian_product, random_state
 from pai_bench.errors import PaiBenchError
 from pai_bench.registry import register
 from pai_bench.scoring import Batch, Problem
@@ -50,9 +50,9 @@ class ProsPr:
         if not self.new_batches:
             batches = batches * (self.steps + 1)
 
-        def gradient(theta: dict[str, Tensor], batch: Batch, graph: bool = False) -> list[Tensor]:
-            loss = problem.loss(problem.forward(batch[0], theta), batch[1])
-            return list(torch.autograd.grad(loss, list(theta.values()), create_graph=graph, materialize_grads=True))
+        def gradient_at(theta: dict[str, Tensor], batch: Batch, graph: bool = False) -> list[Tensor]:
+            x, y = batch
+            return gradient(lambda: problem.loss(problem.forward(x, theta), y), list(theta.values()), graph=graph)
 
         theta, trail = problem.parameters(), []
         names = list(theta)
@@ -61,11 +61,11 @@ class ProsPr:
             if self.variant == "full":
                 trail.append((theta, batch, random_state(batch[0].device)))
             torch._foreach_mul_(buffers, self.momentum)
-            torch._foreach_add_(buffers, gradient(theta, batch))
+            torch._foreach_add_(buffers, gradient_at(theta, batch))
             moved = zip(theta.items(), buffers, strict=True)
             theta = {name: (p.detach() - self.lr * b).requires_grad_() for (name, p), b in moved}
         # dL/dtheta_t from t = M down to 0, and dL/dbuffer_t by way of the buffers after it.
-        meta = [g.clone() for g in gradient(theta, batches[-1])]
+        meta = [g.clone() for g in gradient_at(theta, batches[-1])]
         later = [torch.zeros_like(b) for b in buffers]
         del theta, buffers
         for step, (theta, batch, restore) in reversed(list(enumerate(trail))):
@@ -74,7 +74,9 @@ class ProsPr:
                 break
             restore()
             torch._foreach_add_(later, meta, alpha=-self.lr)
-            torch._foreach_add_(meta, hessian_product(gradient(theta, batch, graph=True), later, list(theta.values())))
+            torch._foreach_add_(
+                meta, hessian_product(gradient_at(theta, batch, graph=True), later, list(theta.values()))
+            )
             torch._foreach_mul_(later, self.momentum)
         scores = dict(zip(names, meta, strict=True))
         return {name: (w * scores[name]).abs() for name, w in problem.weights.items()}

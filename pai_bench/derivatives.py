@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
+from pai_bench.batch_norm import LeanBatchNorm
+
+
+def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: bool = False) -> list[Tensor]:
+    """The derivative of what `loss` computes by leaf; with `graph` one that can be differentiated again, cheaply."""
+    with LeanBatchNorm() if graph else nullcontext():
+        value = loss()
+    return list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
+
 
 def hessian_product(gradient: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """The Hessian of the loss behind `gradient` (made with create_graph) times `vector`, by leaf; frees the graph."""
+    """The Hessian of the loss behind `gradient` (made with its graph) times `vector`, by leaf; frees the graph."""
     # A loss that is linear in a leaf has a gradient without a graph there, which counts as a zero Hessian.
     pairs = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
     if not pairs:
