@@ -8,12 +8,12 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from pai_bench.batch_norm import LeanBatchNorm
+from pai_bench.double_backward import LeanDoubleBackward
 
 
 def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: bool = False) -> list[Tensor]:
     """The derivative of what `loss` computes by leaf; with `graph` one that can be differentiated again, cheaply."""
-    with LeanBatchNorm() if graph else nullcontext():
+    with LeanDoubleBackward() if graph else nullcontext():
         value = loss()
     return list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pai_bench.host import return_freed
 from pai_bench.scoring import PRUNABLE_MODULES
 
 
@@ -119,9 +119,7 @@ def measured(device: torch.device) -> Iterator[Cost]:
 
 def _reset_peak() -> int | None:
     """Reset the process's own high-water mark (Linux); returns the resident bytes now."""
-    # What malloc has kept of earlier work would hide the same amount of new memory (glibc alone has this call).
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    return_freed()  # what is kept of earlier work would hide the same amount of new memory
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

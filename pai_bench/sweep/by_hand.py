@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
-from pai_bench import cells, datasets, mask_files, measures, recipes, registry, results
+from pai_bench import cells, datasets, host, mask_files, measures, recipes, registry, results
 from pai_bench.atomic import check_writable
 from pai_bench.cells import DENSE, GIVEN
 from pai_bench.errors import PaiBenchError
@@ -62,7 +61,7 @@ def _one_run(request: planning.Request, data_dir: Path | None, root: Path | None
 
 
 def _laboratory(options: Options) -> Laboratory:
-    torch.set_num_threads(1)  # as the workers of a sweep, for other numbers of threads sum in another order
+    host.prepare()
     return Laboratory(options.data_dir)
 
 

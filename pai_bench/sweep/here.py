@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pai_bench import host
 from pai_bench.experiment import Laboratory
 from pai_bench.sweep.execution import execute
 from pai_bench.sweep.owners import Owner
@@ -14,6 +15,7 @@ from pai_bench.sweep.plan import Plan, jobs
 
 def run(plan: Plan, root: Path, data_dir: Path | None, *, redo: bool, messages: Console) -> int:
     """Run what is to do; returns how many cells failed."""
+    host.prepare()
     laboratory, owner = Laboratory(data_dir), Owner.current()
     failed = 0
     for job in jobs(plan):

@@ -23,9 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pai_bench import registry
+from pai_bench import host, registry
 from pai_bench.cells import Cell
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.recipes import Recipe
@@ -110,7 +108,7 @@ def main() -> None:
     stop = Stop()
     threading.Thread(target=_read, args=(runs, stop), daemon=True).start()
 
-    torch.set_num_threads(1)
+    host.prepare()
     for plugin in options.plugin:
         registry.load_plugin(plugin)
     laboratory = Laboratory(options.data_dir, options.device)

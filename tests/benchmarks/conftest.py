@@ -15,6 +15,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 from rich.table import Table
 
+from pai_bench import host
+
 STEADY = (0.93, 1.07)
 """Where the median of the yardstick by itself must lie, or what was measured beside it says nothing."""
 
@@ -55,6 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benchmarks of pai-bench")
     group.addoption("--device", default="cpu", help="where scoring is measured; cuda adds the tables of a GPU")
     group.addoption("--released", type=Path, help="a checkout of ProsPr's released code, to be measured beside ours")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--benchmark-enable", False):
+        host.prepare()  # as the processes of a sweep
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from pai_bench import provenance, registry, results
+from pai_bench import host, provenance, registry, results
 from pai_bench.atomic import write_json
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.recipes import Recipe
@@ -97,7 +97,7 @@ class Work:
             self._error = error
 
     def _run(self) -> None:
-        torch.set_num_threads(1)
+        host.prepare()
         self._say(f"task {self.index} of chunk {self.spec.token}, attempt {self.owner.attempt}")
         for plugin in self.spec.plugins:
             registry.load_plugin(plugin)

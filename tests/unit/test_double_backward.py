@@ -1,0 +1,137 @@
+"""The lean second derivatives are those of PyTorch."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pai_bench import models
+from pai_bench.derivatives import gradient, hessian_product
+from pai_bench.double_backward import LeanDoubleBackward
+
+
+def normalised(
+    lean: bool, shape: tuple[int, ...], affine: bool = True, training: bool = True, mean: float = 3.0
+) -> list[Tensor]:
+    """A function of a BatchNorm's output, its first and second derivatives, and the running statistics after it."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=draw, dtype=torch.float64).mul_(2).add_(mean).requires_grad_()
+    weight, bias = (torch.randn(shape[1], generator=draw, dtype=torch.float64).requires_grad_() for _ in range(2))
+    running = torch.zeros(shape[1], dtype=torch.float64), torch.ones(shape[1], dtype=torch.float64)
+    leaves = [x, weight, bias] if affine else [x]
+    factors = torch.randn(shape, generator=draw, dtype=torch.float64)
+    with LeanDoubleBackward() if lean else nullcontext():
+        y = F.batch_norm(x, *running, *leaves[1:], training=training)
+        loss = (torch.tanh(y) * factors).sum()
+    first = torch.autograd.grad(loss, leaves, create_graph=True)
+    cotangents = [torch.randn(leaf.shape, generator=draw, dtype=torch.float64) for leaf in leaves]
+    return [loss, *first, *torch.autograd.grad(first, leaves, cotangents), *running]
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 5, 5), (16, 7), (4, 3, 6), (3, 2, 3, 4, 5), (2, 1, 1, 1)])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_derivatives_are_pytorchs(shape: tuple[int, ...], affine: bool, training: bool) -> None:
+    ours, theirs = (normalised(lean, shape, affine, training) for lean in (True, False))
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() <= 1e-12 * max(1.0, other.detach().norm())
+
+
+CONVOLUTIONS = [
+    (F.conv2d, (2, 4, 7, 6), (6, 4, 3, 3), {}),
+    (F.conv2d, (2, 4, 7, 6), (6, 4, 3, 3), {"stride": 2, "padding": 1}),
+    (F.conv2d, (2, 4, 7, 6), (6, 4, 3, 2), {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}),
+    (F.conv2d, (2, 4, 7, 6), (6, 2, 3, 3), {"groups": 2, "padding": 1}),
+    (F.conv2d, (2, 4, 7, 6), (4, 1, 3, 3), {"groups": 4}),
+    (F.conv2d, (2, 4, 7, 6), (6, 4, 3, 3), {"padding": "same"}),
+    (F.conv2d, (4, 7, 6), (6, 4, 3, 3), {}),
+    (F.conv1d, (2, 4, 9), (6, 4, 3), {"stride": 2}),
+    (F.conv3d, (2, 2, 4, 5, 4), (3, 2, 2, 3, 2), {"padding": 1}),
+]
+
+
+@pytest.mark.parametrize(("function", "shape", "kernel", "options"), CONVOLUTIONS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("of_input", [True, False])
+def test_derivatives_of_convolutions_and_relu_are_pytorchs(
+    function: Any, shape: tuple[int, ...], kernel: tuple[int, ...], options: Any, bias: bool, of_input: bool
+) -> None:
+    """Without `of_input` it is the first layer, whose input has no derivative."""
+
+    def derivatives(lean: bool) -> list[Tensor]:
+        draw = torch.Generator().manual_seed(0)
+        x = torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_(of_input)
+        weight = torch.randn(kernel, generator=draw, dtype=torch.float64).requires_grad_()
+        shift = torch.randn(kernel[0], generator=draw, dtype=torch.float64).requires_grad_() if bias else None
+        leaves = [t for t in (x, weight, shift) if t is not None and t.requires_grad]
+        with LeanDoubleBackward() if lean else nullcontext():
+            y = torch.relu(function(x, weight, shift, **options))
+            y = F.relu(F.relu(y - 0.5, inplace=True).relu() - 0.1)
+            loss = (y * y.detach().cos()).pow(3).sum()
+        first = torch.autograd.grad(loss, leaves, create_graph=True)
+        cotangents = [torch.randn(leaf.shape, generator=draw, dtype=torch.float64) for leaf in leaves]
+        return [loss, *first, *torch.autograd.grad(first, leaves, cotangents)]
+
+    ours, theirs = derivatives(lean=True), derivatives(lean=False)
+    assert all(other.norm() > 0 for other in theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() <= 1e-12 * other.norm()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16-bn", "mobilenetv2", "lenet-300-100"])
+def test_products_with_the_hessian_of_the_papers_networks_are_pytorchs(name: str) -> None:
+    model = models.build(name, 3, 32, 10).double()
+    x, y = torch.randn(6, 3, 32, 32, dtype=torch.float64), torch.arange(6)
+    leaves = list(model.parameters())
+    v = [torch.randn_like(leaf) for leaf in leaves]
+    ours = hessian_product(gradient(lambda: F.cross_entropy(model(x), y), leaves, graph=True), v, leaves)
+    plain = torch.autograd.grad(F.cross_entropy(model(x), y), leaves, create_graph=True)
+    theirs = torch.autograd.grad(plain, leaves, v)
+    whole = torch.stack([one.norm() for one in theirs]).norm()  # that of a bias before a norm is zero
+    assert all((one - other).norm() <= 1e-12 * whole for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_mean_that_is_far_from_zero_costs_digits_and_no_more() -> None:
+    ours, theirs = (normalised(lean, (8, 3, 5, 5), mean=1e4) for lean in (True, False))
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() <= 1e-9 * other.norm()
+
+
+def test_one_value_a_channel_is_an_error_as_ever() -> None:
+    with LeanDoubleBackward(), pytest.raises(ValueError, match="more than 1 value per channel"):
+        F.batch_norm(torch.zeros(1, 3), None, None, training=True)
+
+
+class LargeTensors(TorchDispatchMode):
+    """Counts new tensors of a size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.made = size, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view and not func._schema.is_mutable:
+            self.made += sum(isinstance(t, Tensor) and t.numel() == self.size for t in tree_leaves(result))
+        return result
+
+
+def test_the_second_derivative_makes_two_tensors_of_the_size_of_the_input() -> None:
+    def made(lean: bool) -> int:
+        x, v = (torch.randn(8, 3, 5, 5, requires_grad=True) for _ in range(2))
+        weight = torch.ones(3, requires_grad=True)
+        with LeanDoubleBackward() if lean else nullcontext():
+            y = F.batch_norm(x, None, None, weight, training=True)
+        first = torch.autograd.grad(y, (x, weight), v, create_graph=True)
+        with LargeTensors(x.numel()) as large:
+            torch.autograd.grad(first, (x, weight, v), (v.detach(), weight.detach()))
+        return large.made
+
+    assert made(lean=True) == 2 < 20 < made(lean=False)
