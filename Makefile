@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-cluster lint bench chaos wheel clean
+.PHONY: demo test test-cluster lint bench gpu chaos wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
@@ -23,6 +23,9 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only \
 		--benchmark-autosave --benchmark-columns=median,iqr,rounds $(BENCH)
+
+gpu: $(VENV)/.installed
+	$(BIN)/python tests/gpu.py build/gpu $(GPU)
 
 chaos: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --kills 100

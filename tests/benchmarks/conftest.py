@@ -65,7 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    needs = {"test_gpu.py": config.getoption("--device", "cpu") != "cpu"}
+    # Without measuring all of it runs anywhere, once and small, to see that it works.
+    measuring = config.getoption("--benchmark-enable", False)
+    needs = {"test_gpu.py": not measuring or config.getoption("--device", "cpu") != "cpu"}
     needs["test_released.py"] = config.getoption("--released", None) is not None
     return None if needs.get(collection_path.name, True) else True
 

@@ -11,24 +11,24 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 import pytest
 import torch
 
-from pai_bench import recipes
+from pai_bench import host, recipes
 from pai_bench.cells import Cell
 from pai_bench.experiment import Laboratory, Outcome, Run
 from pai_bench.turns import Pack
 from tests.benchmarks.conftest import Compare
 
 
-def run(seed: int) -> Run:
+def run(seed: int, epochs: int = 2) -> Run:
     """A cell of the digits demo, its training cut short."""
     quick = recipes.load("quick", "digits", "conv8")
-    recipe = dataclasses.replace(quick, train=dataclasses.replace(quick.train, epochs=2))
+    recipe = dataclasses.replace(quick, train=dataclasses.replace(quick.train, epochs=epochs))
     return Run(Cell("snip", "digits", "conv8", 0.9, seed), recipe)
 
 
-def cell(seed: int) -> float | None:
+def cell(seed: int, epochs: int) -> float | None:
     """The cell by itself."""
-    torch.set_num_threads(1)
-    return Laboratory(device="cpu").run(run(seed)).result.accuracy
+    host.prepare()
+    return Laboratory(device="cpu").run(run(seed, epochs)).result.accuracy
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def workers(measuring: bool) -> Iterator[list[Executor]]:
         ProcessPoolExecutor(1, mp_context=context) if measuring else ThreadPoolExecutor(1) for _ in range(count)
     ]
     for pool in pools if measuring else []:
-        pool.submit(cell, 0).result()
+        pool.submit(cell, 0, 1).result()
     yield pools
     for pool in pools:
         pool.shutdown()
@@ -70,14 +70,14 @@ def test_cells_in_turns(compare: Compare, measuring: bool) -> None:
 
 
 def test_cells_an_hour(compare: Compare, measuring: bool, workers: list[Executor]) -> None:
-    seeds = range(len(workers) if measuring else 1)
+    seeds, epochs = range(len(workers) if measuring else 1), 15 if measuring else 1
 
     def together() -> list[float | None]:
-        jobs = [worker.submit(cell, seed) for worker, seed in zip(workers, seeds, strict=False)]
+        jobs = [worker.submit(cell, seed, epochs) for worker, seed in zip(workers, seeds, strict=False)]
         return [job.result() for job in jobs]
 
     def alone() -> list[float | None]:
-        return [workers[0].submit(cell, seed).result() for seed in seeds]
+        return [workers[0].submit(cell, seed, epochs).result() for seed in seeds]
 
     unit = f"times the cells an hour of one worker, {len(workers)} workers"
     found = compare(together, alone, unit, rounds=5, wall=True, inverse=True)

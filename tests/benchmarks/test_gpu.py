@@ -12,13 +12,15 @@ import pai_bench
 from pai_bench import models, recipes
 from pai_bench.datasets import Augment, Batcher, Dataset
 from pai_bench.measures import measured
+from pai_bench.recipes import Recipe
 from pai_bench.steps import Step, make_step
-from pai_bench.training import Trained, training
+from pai_bench.training import EVALUATION_BATCH, Trained, training
 from pai_bench.turns import Pack
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count
 from tests.benchmarks.test_scoring import problem
 from tests.benchmarks.test_training import MEAN, STD, images
+from tests.unrolling import unrolled_prospr
 
 
 def step(device: torch.device, batch: int, **options: object) -> tuple[Step, torch.Tensor, torch.Tensor]:
@@ -65,27 +67,37 @@ def test_share_of_the_data_path(compare: Compare, measuring: bool, device: torch
     )
 
 
+def cifar(device: torch.device, measuring: bool) -> tuple[Dataset, Recipe]:
+    """Images of CIFAR-10's number and size, and 160 epochs of them as Frankle et al. train ResNet-20, captured."""
+    train, test = (50_000, 10_000) if measuring else (64, 8)
+    x = images(train + test).to(device)
+    y = torch.arange(train + test, device=device) % 10
+    recipe = recipes.load("frankle", "cifar10", "resnet20")
+    options = {"cuda_graph": True, "batch_size": 128 if measuring else 4, "epochs": 160}
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **options))
+    return Dataset("made-up", x[:train], y[:train], x[train:], y[train:], 10, "", ""), recipe
+
+
+def pack(size: int, data: Dataset, recipe: Recipe, device: torch.device, settling: int) -> Pack[int, Trained]:
+    """Trainings of ResNet-20 under masks that keep a tenth, after some turns."""
+    made: Pack[int, Trained] = Pack(device)
+    for seed in range(size):
+        model, _ = problem(1, 1, device)
+        generator = torch.Generator().manual_seed(seed)
+        masks = {n: torch.rand(p.shape, generator=generator) < 0.1 for n, p in model.named_parameters() if p.dim() > 1}
+        on_device = {name: mask.to(device) for name, mask in masks.items()}
+        made.add(seed, training(model, on_device, data, recipe, seed))
+    for _ in range(settling):
+        made.turn()
+    return made
+
+
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_cells_at_a_time(compare: Compare, measuring: bool, device: torch.device, size: int) -> None:
     """Captured steps of ResNet-20, batches included: of cells that take turns, against as many of one cell alone."""
-    number, batch, turns = (50_000, 128, 40) if measuring else (64, 4, 1)
-    x, y = images(number).to(device), torch.zeros(number, dtype=torch.long, device=device)
-    data = Dataset("made-up", x, y, x[:1000], y[:1000], 10, "", "")
-    quick = recipes.load("quick", "digits", "resnet20")
-    train = dataclasses.replace(quick.train, epochs=1000, batch_size=batch, cuda_graph=True)
-    augmented = dataclasses.replace(quick.data, padding=4, flip=True, mean=MEAN, std=STD)
-    recipe = dataclasses.replace(quick, train=train, data=augmented)
-
-    def pack(members: int) -> Pack[int, Trained]:
-        made: Pack[int, Trained] = Pack(device)
-        for seed in range(members):
-            model, _ = problem(batch, 1, device)
-            made.add(seed, training(model, {}, data, recipe, seed))
-        for _ in range(10 if measuring else 1):
-            made.turn()
-        return made
-
-    alone, together = pack(1), pack(size)
+    turns, settling = (40, 10) if measuring else (1, 1)
+    data, recipe = cifar(device, measuring)
+    alone, together = (pack(members, data, recipe, device, settling) for members in (1, size))
     unit = "times the cells an hour of one after the other"
     compare(
         lambda: [together.turn() for _ in range(turns)],
@@ -95,6 +107,52 @@ def test_cells_at_a_time(compare: Compare, measuring: bool, device: torch.device
         wall=True,
         inverse=True,
         least=None if size == 2 else 1.5,
+    )
+
+
+def test_hours_of_a_papers_sweep(
+    benchmark: BenchmarkFixture, fact: Fact, measuring: bool, device: torch.device
+) -> None:
+    """90 cells of 160 epochs, from an epoch and its evaluation of packs of each size; bfloat16 beside float32."""
+    data, recipe = cifar(device, measuring)
+    steps = -(-len(data.train_y) // recipe.train.batch_size)
+    epoch = steps + -(-len(data.test_y) // EVALUATION_BATCH) + 1
+    found = {}
+    for precision in ("float32", "tf32", "bfloat16") if measuring else ("float32",):
+        chosen = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, precision=precision))
+        for size in (1, 4, 8) if measuring else (1, 2):
+            members = pack(size, data, chosen, device, settling=10 if measuring else 1)
+            with measured(device) as cost:
+                for _ in range(epoch):
+                    members.turn()
+            found[precision, size] = cost.seconds / size * 160 * 90 / 3600
+            fact(f"90 cells x 160 epochs, {precision}, {size} at a time", f"{found[precision, size]:.2f} GPU-hours")
+    benchmark.pedantic(members.turn, rounds=1)
+    reference = min(hours for (precision, _), hours in found.items() if precision == "float32")
+    fact("the same by the reference, float32 (wanted: <= 1.6)", f"{reference:.2f} GPU-hours")
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet20", 128), ("vgg16-bn", 64), ("resnet18", 32)])
+def test_peaks_of_prospr_on_the_device(
+    benchmark: BenchmarkFixture, fact: Fact, measuring: bool, device: torch.device, name: str, size: int
+) -> None:
+    model, data = problem(size if measuring else 2, 9, device, name)
+
+    def peak(steps: int, ours: bool) -> int:
+        some = data[: steps + 1]
+        with measured(device) as cost:
+            if ours:
+                pai_bench.score(model, some, "prospr", steps=steps, lr=0.1, momentum=0.0, dtype="float32")
+            else:
+                unrolled_prospr(model, some, lr=0.1, momentum=0.0, dtype=torch.float32)
+        return cost.peak_bytes or 1
+
+    steps = (1, 3, 8) if measuring else (1, 1, 1)
+    one, three, eight = benchmark.pedantic(lambda: [peak(number, ours=True) for number in steps], rounds=1)
+    theirs = peak(steps[1], ours=False)
+    fact(
+        f"peak of ProsPr, {name}, batch {size}, 3 steps",
+        f"{three / 1e6:.0f} MB, {three / theirs:.3f} of plain unrolling; 8 steps by 1: {eight / one:.3f}",
     )
 
 
