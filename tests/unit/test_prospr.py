@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pai_bench
 from tests.unit.nets import batches, flat, tiny
@@ -21,6 +22,19 @@ class Idle(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)  # type: ignore[no-any-return]
+
+
+class Attending(nn.Module):
+    """Attention over pixels, whose fast kernels cannot be differentiated twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.read = nn.Linear(3, 8), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(x.flatten(2).transpose(1, 2)).unsqueeze(1)
+        mixed = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        return self.read(mixed.mean((1, 2)))  # type: ignore[no-any-return]
 
 
 def difference(model: nn.Module, data: list[tuple[torch.Tensor, torch.Tensor]], steps: int, **options: object) -> float:
@@ -47,6 +61,14 @@ def test_it_equals_plain_unrolling(steps: int, momentum: float, detach: bool, ne
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_first_order_equals_plain_unrolling(momentum: float) -> None:
     assert difference(tiny(), batches(), 3, momentum=momentum, variant="first_order") < 1e-12
+
+
+def test_attention_is_differentiated_twice() -> None:
+    torch.manual_seed(0)
+    with sdpa_kernel(SDPBackend.MATH):  # which plain unrolling has to be told
+        assert difference(Attending(), batches(), 3) < 1e-12
+    data = [(x.double(), y) for x, y in batches()]
+    assert all(torch.isfinite(s).all() for s in pai_bench.score(Attending(), data, "grasp").values())
 
 
 def test_dropout_falls_alike_on_the_way_back() -> None:
