@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.errors import PaiBenchError
 
 Value = bool | int | float | str
 """A hyper-parameter as it can be written in a method spec."""
@@ -132,7 +131,11 @@ def grid(
     return cells
 
 
-def _items(option: str, text: str) -> list[str]:
+def parse_items(option: str, text: str) -> list[str]:
+    """The items of a comma list.
+
+    Raises: PaiBenchError for an empty list or place.
+    """
     items = [item.strip() for item in text.split(",")]
     if not all(items):
         what = "is an empty list" if not text.strip(" ,") else "has an empty place"
@@ -146,7 +149,7 @@ def split_specs(text: str) -> list[str]:
     Raises: PaiBenchError for an empty list, or a key=value that belongs to no spec.
     """
     specs: list[str] = []
-    for item in _items("--methods", text):
+    for item in parse_items("--methods", text):
         key, equals, _ = item.partition("=")
         if equals and ":" not in key:
             if not specs or ":" not in specs[-1]:
@@ -163,7 +166,7 @@ def parse_names(option: str, text: str) -> tuple[str, ...]:
 
     Raises: PaiBenchError for an empty list.
     """
-    return tuple(dict.fromkeys(_items(option, text)))
+    return tuple(dict.fromkeys(parse_items(option, text)))
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -172,7 +175,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises: PaiBenchError for what is no seed, and for a reversed range.
     """
     seeds: list[int] = []
-    for item in _items("--seeds", text):
+    for item in parse_items("--seeds", text):
         match = re.fullmatch(r"(\d{1,18})(?:\s*-\s*(\d{1,18}))?", item)
         if not match:
             raise PaiBenchError(
@@ -209,7 +212,7 @@ def _sparsities(
     option: str, text: str, valid: Callable[[float], bool], allowed: str, convert: Callable[[Fraction], Fraction]
 ) -> tuple[float, ...]:
     found = []
-    for item in _items(option, text):
+    for item in parse_items(option, text):
         per_cent = item.endswith("%")
         try:
             value = float(item.removesuffix("%"))
@@ -228,75 +231,3 @@ def _sparsities(
         exact_sparsity(sparsity)  # a density may be so small that nothing is left of it
         found.append(sparsity)
     return tuple(sorted(set(found)))
-
-
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "!=": operator.ne,
-    "=": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-_FIELDS = ("method", "dataset", "model", "sparsity", "seed")
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which cells of a plan are meant; several `=` on one field are alternatives, all else must hold together."""
-
-    clauses: tuple[tuple[str, str, str], ...]
-    """(field, operator, value)"""
-
-    @classmethod
-    def parse(cls, text: str) -> Filter:
-        """Read a list such as "method=snip,sparsity>=0.95".
-
-        Raises: PaiBenchError for an unknown field, or a comparison that makes no sense for it.
-        """
-        clauses: list[tuple[str, str, str]] = []
-        for item in _items("--filter", text):
-            match = re.fullmatch(r"(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+)", item)
-            if not match:
-                raise PaiBenchError(
-                    f"--filter {text!r}: {item!r} cannot be read", "write for instance method=snip,seed<3"
-                )
-            field, comparison, value = match.groups()
-            if field not in _FIELDS:
-                if clauses and clauses[-1][0] == "method" and ":" in clauses[-1][2]:
-                    clauses[-1] = (*clauses[-1][:2], f"{clauses[-1][2]},{item}")
-                    continue
-                raise unknown("field of --filter", field, _FIELDS)
-            if field in ("sparsity", "seed"):
-                try:
-                    float(value)
-                except ValueError:
-                    raise PaiBenchError(
-                        f"--filter {text!r}: {value!r} is not a number", f"compare {field} with one"
-                    ) from None
-            elif comparison not in ("=", "!="):
-                raise PaiBenchError(f"--filter {text!r}: {field} has no order", f"use {field}=… or {field}!=…")
-            clauses.append((field, comparison, value))
-        return cls(tuple(clauses))
-
-    def matches(self, cell: Cell) -> bool:
-        """Whether the cell is meant; method=prospr means every prospr, whatever its hyper-parameters."""
-        alternatives: dict[str, bool] = {}
-        for field, comparison, value in self.clauses:
-            holds = _holds(cell, field, comparison, value)
-            if comparison == "=":
-                alternatives[field] = alternatives.get(field, False) or holds
-            elif not holds:
-                return False
-        return all(alternatives.values())
-
-
-def _holds(cell: Cell, field: str, comparison: str, value: str) -> bool:
-    actual = getattr(cell, field)
-    if field in ("sparsity", "seed"):
-        return _OPERATORS[comparison](float(actual), float(value))
-    if field == "method":
-        equal = cell.spec.name == value if ":" not in value else cell.spec == MethodSpec.parse(value)
-    else:
-        equal = actual == value
-    return equal == (comparison == "=")

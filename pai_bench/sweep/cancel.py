@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from pai_bench import results
-from pai_bench.cells import Filter
 from pai_bench.errors import PaiBenchError
+from pai_bench.filters import Filter
 from pai_bench.sweep import claims
 from pai_bench.sweep.slurm import inflight
 from pai_bench.sweep.slurm.controller import Controller, Silent

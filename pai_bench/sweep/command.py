@@ -17,6 +17,7 @@ from pai_bench import cells, experiment, precision, recipes, registry, results
 from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Run
+from pai_bench.filters import Filter
 from pai_bench.sweep import estimates, here, local, packs, planning, workers
 from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import command as slurm_command
@@ -83,7 +84,7 @@ def request(options: Options) -> planning.Request:
         settings=recipes.parse_settings(options.settings),
         sparsities=sparsities,
         seeds=() if options.seeds is None else cells.parse_seeds(options.seeds),
-        filter=None if options.filter is None else cells.Filter.parse(options.filter),
+        filter=None if options.filter is None else Filter.parse(options.filter),
     )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from pai_bench import datasets, mask_files, models, recipes, registry, results
-from pai_bench.cells import GIVEN, Cell, Filter, MethodSpec, grid
+from pai_bench.cells import GIVEN, Cell, MethodSpec, grid
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Run
+from pai_bench.filters import Filter
 from pai_bench.pruning import Pruner
 from pai_bench.recipes import Settings
 from pai_bench.scoring import prunable

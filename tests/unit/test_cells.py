@@ -7,8 +7,9 @@ from fractions import Fraction
 import pytest
 
 from pai_bench import cells
-from pai_bench.cells import Cell, Filter, MethodSpec
+from pai_bench.cells import Cell, MethodSpec
 from pai_bench.errors import PaiBenchError
+from pai_bench.filters import Filter
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.9, 0.98, 0.999, 1 / 3])
@@ -74,7 +75,7 @@ def test_commas_of_a_spec_belong_to_it_where_a_key_follows() -> None:
 
 @pytest.mark.parametrize("text", ["", " ", ",", "a,,b", "a,"])
 def test_empty_lists_and_places_are_refused(text: str) -> None:
-    for parse in (cells.split_specs, cells.parse_seeds, cells.parse_sparsities, cells.Filter.parse):
+    for parse in (cells.split_specs, cells.parse_seeds, cells.parse_sparsities, Filter.parse):
         with pytest.raises(PaiBenchError, match="empty"):
             parse(text)
     with pytest.raises(PaiBenchError, match="empty"):

@@ -1,0 +1,82 @@
+"""Which cells of a plan are meant."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pai_bench.cells import Cell, MethodSpec, parse_items
+from pai_bench.errors import PaiBenchError, unknown
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_FIELDS = ("method", "dataset", "model", "sparsity", "seed")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which cells of a plan are meant; several `=` on one field are alternatives, all else must hold together."""
+
+    clauses: tuple[tuple[str, str, str], ...]
+    """(field, operator, value)"""
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Read a list such as "method=snip,sparsity>=0.95".
+
+        Raises: PaiBenchError for an unknown field, or a comparison that makes no sense for it.
+        """
+        clauses: list[tuple[str, str, str]] = []
+        for item in parse_items("--filter", text):
+            match = re.fullmatch(r"(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+)", item)
+            if not match:
+                raise PaiBenchError(
+                    f"--filter {text!r}: {item!r} cannot be read", "write for instance method=snip,seed<3"
+                )
+            field, comparison, value = match.groups()
+            if field not in _FIELDS:
+                if clauses and clauses[-1][0] == "method" and ":" in clauses[-1][2]:
+                    clauses[-1] = (*clauses[-1][:2], f"{clauses[-1][2]},{item}")
+                    continue
+                raise unknown("field of --filter", field, _FIELDS)
+            if field in ("sparsity", "seed"):
+                try:
+                    float(value)
+                except ValueError:
+                    raise PaiBenchError(
+                        f"--filter {text!r}: {value!r} is not a number", f"compare {field} with one"
+                    ) from None
+            elif comparison not in ("=", "!="):
+                raise PaiBenchError(f"--filter {text!r}: {field} has no order", f"use {field}=… or {field}!=…")
+            clauses.append((field, comparison, value))
+        return cls(tuple(clauses))
+
+    def matches(self, cell: Cell) -> bool:
+        """Whether the cell is meant; method=prospr means every prospr, whatever its hyper-parameters."""
+        alternatives: dict[str, bool] = {}
+        for field, comparison, value in self.clauses:
+            holds = _holds(cell, field, comparison, value)
+            if comparison == "=":
+                alternatives[field] = alternatives.get(field, False) or holds
+            elif not holds:
+                return False
+        return all(alternatives.values())
+
+
+def _holds(cell: Cell, field: str, comparison: str, value: str) -> bool:
+    actual = getattr(cell, field)
+    if field in ("sparsity", "seed"):
+        return _OPERATORS[comparison](float(actual), float(value))
+    if field == "method":
+        equal = cell.spec.name == value if ":" not in value else cell.spec == MethodSpec.parse(value)
+    else:
+        equal = actual == value
+    return equal == (comparison == "=")
