@@ -45,7 +45,7 @@ def test_cells_like_those_that_were_measured_cost_what_they_did(tmp_path: Path) 
     put(tmp_path, run("snip", 0.5, 7), 1.0, 1.0, device="NVIDIA H100 80GB HBM3", peak=5)
     (snip,) = estimate([run("snip")], tmp_path, "cpu")
     assert (snip.seconds, snip.peak_bytes, snip.source) == (13.0, 1000, "from 4 measured cells")
-    (longer,) = estimate([run("snip", settings=("train.epochs=30",))], tmp_path, "cpu")
+    (longer,) = estimate([run("snip", settings=("train.epochs=24",))], tmp_path, "cpu")
     assert longer.seconds == 2 * 11 + 2
     (elsewhere,) = estimate([run("snip")], tmp_path, "NVIDIA H100 80GB HBM3")
     assert (elsewhere.seconds, elsewhere.peak_bytes, elsewhere.source) == (2.0, 5, "from 1 measured cell")
@@ -106,10 +106,10 @@ def test_the_lines_say_what_it_comes_to(tmp_path: Path) -> None:
     assert estimates.lines(runs, found, "cpu", 2) == [
         "cost: about 4 core-hours, 2h00m on 2 workers; 1h00m a cell (from 1 measured cell)"
     ]
-    runs.append(run("snip", settings=("train.epochs=30",)))
+    runs.append(run("snip", settings=("train.epochs=24",)))
     head, first, second = estimates.lines(runs, estimate(runs, tmp_path, "cpu"), "A100", 1)
     assert head == "cost: about 6 GPU-hours, 5h59m on 1 worker"
     assert (
         "recipe quick: about 4 GPU-hours; 1h00m a cell" in first
-        and "quick+train.epochs=30: about 2 GPU-hours" in second
+        and "quick+train.epochs=24: about 2 GPU-hours" in second
     )
