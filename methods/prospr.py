@@ -55,8 +55,7 @@ class ProsPr:
             return gradient(lambda: problem.loss(problem.forward(x, theta), y), list(theta.values()), graph=graph)
 
         theta, trail = problem.parameters(), []
-        names = list(theta)
-        buffers = [torch.zeros_like(p) for p in theta.values()]
+        names, buffers = list(theta), [torch.zeros_like(p) for p in theta.values()]
         for batch in batches[:-1]:
             if self.variant == "full":
                 trail.append((theta, batch, random_state(batch[0].device)))
@@ -74,9 +73,8 @@ class ProsPr:
                 break
             restore()
             torch._foreach_add_(later, meta, alpha=-self.lr)
-            torch._foreach_add_(
-                meta, hessian_product(gradient_at(theta, batch, graph=True), later, list(theta.values()))
-            )
+            product = hessian_product(gradient_at(theta, batch, graph=True), later, list(theta.values()))
+            torch._foreach_add_(meta, product)
             torch._foreach_mul_(later, self.momentum)
         scores = dict(zip(names, meta, strict=True))
         return {name: (w * scores[name]).abs() for name, w in problem.weights.items()}
