@@ -22,10 +22,10 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
     return list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
 
 
-def hessian_product(gradient: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """The Hessian of the loss behind `gradient` (made with its graph) times `vector`, by leaf; frees the graph."""
+def hessian_product(slope: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The Hessian of the loss behind `slope` (its gradient, made with a graph) times `vector`, by leaf; frees the graph."""
     # A loss that is linear in a leaf has a gradient without a graph there, which counts as a zero Hessian.
-    pairs = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
+    pairs = [(g, v) for g, v in zip(slope, vector, strict=True) if g.requires_grad]
     if not pairs:
         return [torch.zeros_like(leaf) for leaf in leaves]
     outputs, weights = zip(*pairs, strict=True)

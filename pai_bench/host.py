@@ -9,7 +9,7 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 128 << 20
-_LARGEST_ONCE = 32 << 20
+_LARGEST_OF_OLD = 32 << 20
 """What older versions of glibc take at most."""
 
 
@@ -24,7 +24,7 @@ def prepare() -> None:
         set_option = ctypes.CDLL(None).mallopt
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
         if not set_option(_M_MMAP_THRESHOLD, _LARGEST):
-            set_option(_M_MMAP_THRESHOLD, _LARGEST_ONCE)
+            set_option(_M_MMAP_THRESHOLD, _LARGEST_OF_OLD)
 
 
 def return_freed() -> None:
