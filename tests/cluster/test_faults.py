@@ -178,10 +178,10 @@ def test_a_folder_that_is_read_only_for_one_task(
 ) -> None:
     """A node that has the shared disk mounted read-only; the tasks of the others are none the worse."""
     sweep = Sweep(cluster, folder, *cells, "--cells-per-job", "1")
-    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-    (folder / "node").write_text(
-        f'#!/bin/bash\n[ $SLURM_ARRAY_TASK_ID = 0 ] || exec "$@"\nexec unshare -rm bash -c \'{mount}\' {sweep.root} "$@"\n'
-    )
+    (folder / "node").write_text(f"""#!/bin/bash
+[ "$SLURM_ARRAY_TASK_ID" = 0 ] || exec "$@"
+exec unshare -rm bash -c 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"' {sweep.root} "$@"
+""")
     (folder / "node").chmod(0o755)
     sweep.type("--slurm", f"container={folder / 'node'}", "--disk-patience", "1", "--wait", code=1)
     assert len(sweep.results()) == 2 and "Read-only file system" in sweep.output()
