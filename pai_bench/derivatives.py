@@ -23,7 +23,7 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
 
 
 def hessian_product(slope: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """The Hessian of the loss whose gradient (made with a graph) is `slope`, times `vector`, by leaf; frees the graph."""
+    """The Hessian of the loss whose gradient, made with a graph, is `slope`, times `vector`; frees the graph."""
     # A loss that is linear in a leaf has a gradient without a graph there, which counts as a zero Hessian.
     pairs = [(g, v) for g, v in zip(slope, vector, strict=True) if g.requires_grad]
     if not pairs:
