@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pai_bench.derivatives import gradient, hessian_product, random_state
+from pai_bench.derivatives import gradient, hessian_product, random_state, saved_bytes
 from pai_bench.errors import PaiBenchError
 from pai_bench.registry import register
 from pai_bench.scoring import Batch, Problem
+
+KEPT_GRAPHS = 64 * 2**20
+"""Bytes of graphs of inner steps that are kept for the way back; where they are larger, each is made again."""
 
 
 @register("prospr")
@@ -54,27 +57,34 @@ class ProsPr:
             x, y = batch
             return gradient(lambda: problem.loss(problem.forward(x, theta), y), list(theta.values()), graph=graph)
 
-        theta, trail = problem.parameters(), []
+        theta, trail, room = problem.parameters(), [], KEPT_GRAPHS
         names, buffers = list(theta), [torch.zeros_like(p) for p in theta.values()]
-        for batch in batches[:-1]:
-            if self.variant == "full":
-                trail.append((theta, batch, random_state(batch[0].device)))
+        # Without momentum there is no buffer, and the release keeps the graph of step 0 too.
+        first = 1 if self.detach_first_buffer and self.momentum != 0 else 0
+        for step, batch in enumerate(batches[:-1]):
+            walked = self.variant == "full" and step >= first
+            restore = random_state(batch[0].device)
+            with saved_bytes() as size:
+                slope = gradient_at(theta, batch, graph=walked and room > 0)
             torch._foreach_mul_(buffers, self.momentum)
-            torch._foreach_add_(buffers, gradient_at(theta, batch))
+            torch._foreach_add_(buffers, [g.detach() for g in slope])
+            if walked:
+                room -= size()
+                trail.append((theta, batch, restore, slope if room >= 0 else None))
+            del slope
             moved = zip(theta.items(), buffers, strict=True)
             theta = {name: (p.detach() - self.lr * b).requires_grad_() for (name, p), b in moved}
         # dL/dtheta_t from t = M down to 0, and dL/dbuffer_t by way of the buffers after it.
         meta = [g.clone() for g in gradient_at(theta, batches[-1])]
         later = [torch.zeros_like(b) for b in buffers]
         del theta, buffers
-        for step, (theta, batch, restore) in reversed(list(enumerate(trail))):
-            # Without momentum there is no buffer, and the release keeps the graph.
-            if step == 0 and self.detach_first_buffer and self.momentum != 0:
-                break
-            restore()
+        while trail:
+            theta, batch, restore, slope = trail.pop()
+            if slope is None:
+                restore()
+                slope = gradient_at(theta, batch, graph=True)
             torch._foreach_add_(later, meta, alpha=-self.lr)
-            product = hessian_product(gradient_at(theta, batch, graph=True), later, list(theta.values()))
-            torch._foreach_add_(meta, product)
+            torch._foreach_add_(meta, hessian_product(slope, later, list(theta.values())))
             torch._foreach_mul_(later, self.momentum)
         scores = dict(zip(names, meta, strict=True))
         return {name: (w * scores[name]).abs() for name, w in problem.weights.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -30,6 +31,20 @@ def hessian_product(slope: Sequence[Tensor], vector: Sequence[Tensor], leaves: S
         return [torch.zeros_like(leaf) for leaf in leaves]
     outputs, weights = zip(*pairs, strict=True)
     return list(torch.autograd.grad(outputs, leaves, weights, materialize_grads=True))
+
+
+@contextmanager
+def saved_bytes() -> Iterator[Callable[[], int]]:
+    """Count the memory of the tensors that graphs made inside save for the way back; shared ones once."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # itself, it would hold the graph that holds it
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield lambda: sum(sizes.values())
 
 
 def random_state(device: torch.device) -> Callable[[], None]:

@@ -8,8 +8,17 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pai_bench
+from pai_bench.derivatives import gradient, saved_bytes
+from pai_bench.methods import prospr
 from tests.unit.nets import batches, flat, tiny
 from tests.unrolling import unrolled_prospr
+
+
+@pytest.fixture(params=["kept", "made-again"], autouse=True)
+def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is tested holds with the graphs of the inner steps kept for the way back, and made again."""
+    if request.param == "made-again":
+        monkeypatch.setattr(prospr, "KEPT_GRAPHS", 0)
 
 
 class Idle(nn.Module):
@@ -77,3 +86,26 @@ def test_dropout_falls_alike_on_the_way_back() -> None:
 
 def test_a_parameter_without_a_graph_is_left_alone() -> None:
     assert difference(Idle(), batches(), 3) < 1e-12
+
+
+def test_as_many_graphs_are_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    model, data = tiny(), [(x.double(), y) for x, y in batches(6)]
+    model.register_forward_hook(lambda *_: passes.append(1))
+
+    def passes_with(room: int) -> int:
+        monkeypatch.setattr(prospr, "KEPT_GRAPHS", room)
+        passes.clear()
+        pai_bench.score(model, data, "prospr", steps=5)
+        return len(passes)
+
+    with saved_bytes() as size:
+        theta = {name: p.double().requires_grad_() for name, p in model.named_parameters()}
+        x, y = data[0]
+        gradient(
+            lambda: nn.functional.cross_entropy(torch.func.functional_call(model.double(), theta, (x,)), y),
+            list(theta.values()),
+            graph=True,
+        )
+    # Six passes there, and one more on the way back for each of the five steps whose graph is gone.
+    assert [passes_with(int(share * size())) for share in (0, 0.5, 1.5, 3.5, 5.5)] == [11, 11, 10, 8, 6]
