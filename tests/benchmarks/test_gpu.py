@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch import nn
 
 import pai_bench
 from pai_bench import models, recipes
@@ -19,14 +21,19 @@ from pai_bench.turns import Pack
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count
 from tests.benchmarks.test_scoring import problem
-from tests.benchmarks.test_training import MEAN, STD, images
+from tests.benchmarks.test_training import MEAN, STD, compiled, images
 from tests.unrolling import unrolled_prospr
 
 
-def step(device: torch.device, batch: int, **options: object) -> tuple[Step, torch.Tensor, torch.Tensor]:
+def step(
+    device: torch.device,
+    batch: int,
+    change: Callable[[nn.Module], nn.Module] = lambda model: model,
+    **options: object,
+) -> tuple[Step, torch.Tensor, torch.Tensor]:
     model, [(x, y)] = problem(batch, 1, device)
     settings = recipes.load("quick", "digits", "resnet20").train
-    made = make_step(model, {}, dataclasses.replace(settings, **options))  # type: ignore[arg-type]
+    made = make_step(change(model), {}, dataclasses.replace(settings, **options))  # type: ignore[arg-type]
     for _ in range(10):
         made(x, y, 0.1)
     return made, x, y
@@ -50,6 +57,20 @@ def test_graph_step(compare: Compare, fact: Fact, measuring: bool, device: torch
         f"a step, ResNet-20, batch {batch} ({graph.mechanism})",
         f"{flops / 1e9:.1f} GFLOP, {moved / 1e9:.2f} GB unfused",
     )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_compiled_graph_step(compare: Compare, measuring: bool, device: torch.device, precision: str) -> None:
+    """Twenty captured steps of the network as torch.compile has it, against twenty of the network as it is."""
+    batch, number = (128, 20) if measuring else (4, 1)
+    fused, x, y = step(device, batch, lambda model: compiled(model, measuring), cuda_graph=True, precision=precision)
+    graph, _, _ = step(device, batch, cuda_graph=True, precision=precision)
+
+    def run(chosen: Step) -> None:
+        for _ in range(number):
+            chosen(x, y, 0.1)
+
+    compare(lambda: run(fused), lambda: run(graph), f"of captured steps ({fused.mechanism})", rounds=11)
 
 
 def test_share_of_the_data_path(compare: Compare, measuring: bool, device: torch.device) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pai_bench.methods import prospr
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pai_bench
 from pai_bench.derivatives import gradient, saved_bytes
-from pai_bench.methods import prospr
 from tests.unit.nets import batches, flat, tiny
 from tests.unrolling import unrolled_prospr
 
