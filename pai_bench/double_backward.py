@@ -211,7 +211,8 @@ class _BatchNormBackward(Function):
 def _means(a: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """<a (x - mean) scale> and <a> by channel, without a product of their size: they are BatchNorm's own gradients."""
     n = x.numel() // x.shape[1]
-    _, products, sums = _native(a, x, None, mean, scale, [False, True, True])
+    # These do not depend on the weight, but on a GPU PyTorch takes their dtype from it.
+    _, products, sums = _native(a, x, scale, mean, scale, [False, True, True])
     return products / n, sums / n
 
 

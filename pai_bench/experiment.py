@@ -56,6 +56,8 @@ class Laboratory:
     ) -> None:
         self._data_root = data_root
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # events, streams and generators are those of the current device
         self._dataset: tuple[tuple[object, ...], datasets.Dataset | datasets.Streamed] | None = None
         self._scores = scores or ScoreCache()
         self._company = _Company()

@@ -76,9 +76,9 @@ class Sizes:
         self._found = [(other, min(size, old) if alike(run, other) else old) for other, old in self._found]
 
     def _measure(self, run: Run) -> int:
-        laboratory = self._laboratory
+        laboratory, device = self._laboratory, self._laboratory.device
         # On a CPU processes do better; data that are read from disk are what a network of their size waits for.
-        if laboratory.device.type != "cuda" or isinstance(laboratory.dataset(run), Streamed):
+        if device.type != "cuda" or isinstance(laboratory.dataset(run), Streamed):
             return 1
         dataset = laboratory.dataset(run)
         most = 1.0
@@ -90,13 +90,13 @@ class Sizes:
             nonlocal most
             if size > most and size > 1:
                 return None
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            found = speed(laboratory.device, member, size)
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            found = speed(device, member, size)
             if size == 1:
-                one = torch.cuda.max_memory_allocated() - before
+                one = torch.cuda.max_memory_allocated(device) - before
                 release()
-                most = MEMORY * torch.cuda.mem_get_info()[0] / max(1, one)
+                most = MEMORY * torch.cuda.mem_get_info(device)[0] / max(1, one)
             return found
 
         return best_size(measured)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pai_bench import models
+from pai_bench import double_backward, models
 from pai_bench.derivatives import gradient, hessian_product
 from pai_bench.double_backward import LeanDoubleBackward
 
@@ -135,3 +135,17 @@ def test_the_second_derivative_makes_two_tensors_of_the_size_of_the_input() -> N
         return large.made
 
     assert made(lean=True) == 2 < 20 < made(lean=False)
+
+
+def test_the_sums_of_batchnorm_take_their_dtype_from_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a GPU computes the derivative by the weight, PyTorch asks the weight for its dtype; a CPU does not."""
+    plain, calls = double_backward._native, []
+
+    def strict(a: Tensor, x: Tensor, weight: Tensor | None, *rest: Any) -> Any:
+        calls.append(weight is not None or not any(rest[-1][1:]))
+        return plain(a, x, weight, *rest)
+
+    monkeypatch.setattr(double_backward, "_native", strict)
+    for affine in (True, False):
+        normalised(True, (8, 3, 5, 5), affine)
+    assert calls and all(calls)

@@ -243,3 +243,12 @@ def test_a_method_that_draws_weights_anew_gets_other_ones_each_time(monkeypatch:
     laboratory = Laboratory(device="cpu")
     laboratory.masks(job, laboratory.model(job), Watch())
     assert len(seeds) == len(set(seeds)) == 1 + 2 * 3
+
+
+def test_the_device_of_a_laboratory_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker on the second GPU would wait for events of the first."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for device in ("cpu", "cuda", "cuda:1"):
+        Laboratory(device=device)
+    assert chosen == [torch.device("cuda:1")]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import pai_bench
-from pai_bench import registry
+from pai_bench import pruning, registry
 from pai_bench.allocation import apportion, erdos_renyi_kernel
 from pai_bench.pruning import Pruner, keep_exactly
 
@@ -191,6 +191,17 @@ def test_random_masks_follow_from_the_seed(method: str) -> None:
     masks = [flat(pai_bench.prune(tiny(), [], method, sparsity=0.5, seed=seed)) for seed in (0, 0, 1)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+@pytest.mark.parametrize("method", pai_bench.list_methods())
+def test_scores_are_where_the_network_is(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PyTorch's device without numbers, where a tensor of the CPU among the others is an error as on a GPU."""
+    monkeypatch.setattr(pruning, "checked_scores", lambda _, scores, weights: {name: scores[name] for name in weights})
+    rounds = {"rounds": 2} if hasattr(registry.get(method), "rounds") else {}
+    data = [(x.to("meta"), y.to("meta")) for x, y in batches(8)]
+    scores = Pruner(tiny().to("meta"), data, registry.get(method, rounds), name=method).score(0.9)
+    assert {score.device.type for score in scores.values()} == {"meta"}
 
 
 def test_no_method_file_bears_the_name_of_a_standard_module() -> None:
