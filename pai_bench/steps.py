@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -59,43 +60,51 @@ class Step:
         self.total += loss.detach() * len(y)
 
 
+@dataclass
+class _Batch:
+    """Where the batches of a size lie, and the graph of their step."""
+
+    x: Tensor
+    y: Tensor
+    launched: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+
+
 class GraphStep(Step):
     """The same step on a GPU, captured once and then replayed: the same kernels, and next to no work for the host.
 
-    The first steps, and batches of another size than theirs, are launched by hand. The captured step is compared with
-    one launched by hand before it is trusted; a model that cannot be captured, or whose replay is something else, is
-    trained eagerly, and `mechanism` says so.
+    Each size of batch (the last one of an epoch may be short) has its graph; its first steps are launched by hand. A
+    captured step is compared with one launched by hand before it is trusted; a model that cannot be captured, or whose
+    replay is something else, is trained eagerly, and `mechanism` says so.
     """
 
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], settings: Train) -> None:
         super().__init__(model, masks, settings)
         self._lr = torch.zeros((), device=self.device)
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._x: Tensor | None = None
-        self._y: Tensor | None = None
-        self._launched = 0
+        self._batches: dict[torch.Size, _Batch] = {}
         self._refused = False
 
     def __call__(self, x: Tensor, y: Tensor, lr: float) -> None:
         self._lr.fill_(lr)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr
-        if self._x is None or self._y is None:
-            self._x, self._y = x.clone(), y.clone()
-        if x.shape != self._x.shape or self._refused:
+        if self._refused:
             self._on_stream(x, y)
-        elif self._graph is not None:
-            self._x.copy_(x)
-            self._y.copy_(y)
-            self._graph.replay()
-        elif self._launched < WARM_UP:
-            self._launched += 1
+            return
+        if x.shape not in self._batches:
+            self._batches[x.shape] = _Batch(x.clone(), y.clone())
+        batch = self._batches[x.shape]
+        if batch.launched < WARM_UP:
+            batch.launched += 1
             self._on_stream(x, y)
+            return
+        batch.x.copy_(x)
+        batch.y.copy_(y)
+        if batch.graph is None:
+            self._capture_and_check(batch)
         else:
-            self._x.copy_(x)
-            self._y.copy_(y)
-            self._capture_and_check(self._x, self._y)
+            batch.graph.replay()
 
     def _on_stream(self, x: Tensor, y: Tensor) -> None:
         """By hand, on the stream of the capture: what libraries set up for a stream is there when it begins."""
@@ -105,12 +114,12 @@ class GraphStep(Step):
             self._launch(x, y)
         current.wait_stream(self._stream)
 
-    def _capture_and_check(self, x: Tensor, y: Tensor) -> None:
+    def _capture_and_check(self, batch: _Batch) -> None:
         """Do the step by hand, and see whether the captured one does the same from the same state."""
         generator = torch.cuda.default_generators[self._stream.device_index]
         draws = generator.get_state()
         before = self._copies()
-        self._on_stream(x, y)
+        self._on_stream(batch.x, batch.y)
         by_hand = self._copies()
         drew = not torch.equal(generator.get_state(), draws)
         if drew and torch.cuda.current_stream(self.device) != torch.cuda.default_stream(self.device):
@@ -120,9 +129,10 @@ class GraphStep(Step):
         try:
             graph = torch.cuda.CUDAGraph()
             self.optimizer.zero_grad(set_to_none=True)
-            # Other threads may use the device meanwhile.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._launch(x, y)
+            # All graphs of a cell work in the same memory. Other threads may use the device meanwhile.
+            pool = next((other.graph.pool() for other in self._batches.values() if other.graph is not None), None)
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+                self._launch(batch.x, batch.y)
             self._put(before)
             generator.set_state(draws)
             graph.replay()
@@ -132,14 +142,15 @@ class GraphStep(Step):
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
         if reason is None:
-            self._graph, self.mechanism = graph, "cuda-graph"
+            batch.graph, self.mechanism = graph, "cuda-graph"
         else:
             self._refuse(reason, by_hand)
 
     def _refuse(self, reason: str, by_hand: list[list[Tensor]]) -> None:
         """Go on by hand from where that has led."""
         warnings.warn(f"no CUDA graph: {reason}; training goes on without", RuntimeWarning, stacklevel=3)
-        self._refused = True
+        self._refused, self.mechanism = True, "eager"
+        self._batches.clear()
         self.optimizer.zero_grad(set_to_none=True)
         self._put(by_hand)
 

@@ -119,7 +119,8 @@ def stepped(dtype: torch.dtype, **options: object) -> tuple[torch.Tensor, str]:
     }
     step = make_step(model, masks, dataclasses.replace(killing.recipe().train, **options))  # type: ignore[arg-type]
     for number in range(20):
-        step(*data[number % len(data)], 0.05 / (1 + number))
+        # Exact in float32, in which a captured step has its learning rate.
+        step(*data[number % len(data)], 2.0 ** -(5 + number // 5))
     assert step.masked.intact()
     return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()]), step.mechanism
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pai_bench import data_files, datasets, recipes
 from pai_bench.data_files import sources
@@ -209,3 +211,19 @@ def test_the_test_set_is_not_read_for_validation(monkeypatch: pytest.MonkeyPatch
     assert parts == ["train"]
     datasets.load("digits", data=recipe_data())
     assert parts == ["train", "train", "test"]
+
+
+def test_a_gpu_divides_as_the_cpu_does() -> None:
+    """There a division by a number is a product with its rounded reciprocal; so every operand is on the device."""
+    divisors: list[object] = []
+
+    class Divisions(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket in (torch.ops.aten.div_, torch.ops.aten.div):
+                divisors.append(args[1])
+            return func(*args, **(kwargs or {}))
+
+    x = torch.zeros((2, 3, 4, 4), dtype=torch.uint8, device="meta")
+    with Divisions():
+        datasets.normalise(x, AUGMENT.mean, AUGMENT.std)
+    assert [isinstance(d, Tensor) and d.device.type for d in divisors] == ["meta", "meta"]

@@ -141,7 +141,8 @@ class Device:
     """As much of torch.cuda as GraphStep uses, on the CPU: a replay runs again what was launched in the capture."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, factor: float = 1.0, error: str | None = None) -> None:
-        self.replays = 0
+        self.replays: list[int] = []
+        """The size of the batch of each."""
         self.factor, self.error = factor, error
         self.current = self.default = FakeStream()
         monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream())
@@ -149,24 +150,41 @@ class Device:
         monkeypatch.setattr(torch.cuda, "default_stream", lambda device: self.default)
         monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
         monkeypatch.setattr(torch.cuda, "default_generators", [torch.default_generator])
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(self))
         monkeypatch.setattr(torch.cuda, "graph", self.graph)
 
     @contextlib.contextmanager
-    def graph(self, graph: Device, stream: object, capture_error_mode: str) -> Iterator[None]:
+    def graph(self, graph: FakeGraph, pool: object, stream: object, capture_error_mode: str) -> Iterator[None]:
         if self.error is not None:
             raise RuntimeError(self.error)
+        assert pool == ("pool" if self.replays else None)
         yield
+        graph.batch = self.launched
 
     def of(self, step: GraphStep) -> GraphStep:
-        self.step = step
+        self.step, launch = step, step._launch
+
+        def noting(x: torch.Tensor, y: torch.Tensor) -> None:
+            self.launched = x, y
+            launch(x, y)
+
+        step._launch = noting  # type: ignore[method-assign]
         return step
 
+
+class FakeGraph:
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def pool(self) -> str:
+        return "pool"
+
     def replay(self) -> None:
-        self.replays += 1
-        assert self.step._x is not None and self.step._y is not None
-        self.step._lr.mul_(self.factor)
-        self.step._launch(self.step._x, self.step._y)
+        self.device.replays.append(len(self.batch[0]))
+        self.device.step._lr.mul_(self.device.factor)
+        self.device.step._launch(*self.batch)
+
+    batch: tuple[torch.Tensor, torch.Tensor]
 
 
 class FakeStream:
@@ -176,14 +194,14 @@ class FakeStream:
         pass
 
 
-def both(device: Device) -> tuple[GraphStep, bool]:
-    """A graph step after ten batches, of which one is short, and whether it did as the usual step does."""
+def both(device: Device, short: tuple[int, ...] = (6,)) -> tuple[GraphStep, bool]:
+    """A graph step after some batches, of which a few are short, and whether it did as the usual step does."""
     ours, theirs = nn.Sequential(nn.Dropout(0.1), network()), nn.Sequential(nn.Dropout(0.1), network())
     graph, plain = device.of(GraphStep(ours, masks(ours), SETTINGS)), Step(theirs, masks(theirs), SETTINGS)
     for step in (graph, plain):
         torch.manual_seed(0)
-        for number, (x, y) in enumerate(batches(10)):
-            count = 7 if number == 6 else 16
+        for number, (x, y) in enumerate(batches(9 + len(short))):
+            count = 7 if number in short else 16
             step(x[:count], y[:count], 0.1 / (number + 1))
     return graph, torch.equal(weights(ours), weights(theirs)) and torch.equal(graph.total, plain.total)
 
@@ -192,7 +210,14 @@ def test_a_graph_step_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
     graph, same = both(device)
     assert same and graph.mechanism == "cuda-graph"
-    assert device.replays == 10 - steps.WARM_UP - 1
+    assert device.replays == [16] * (9 - steps.WARM_UP)
+
+
+def test_batches_of_each_size_have_their_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    graph, same = both(device, short=(1, 4, 5, 8, 10, 13))
+    assert same and graph.mechanism == "cuda-graph"
+    assert Counter(device.replays) == {16: 9 - steps.WARM_UP, 7: 6 - steps.WARM_UP}
 
 
 @pytest.mark.parametrize(("factor", "error"), [(1.1, None), (1.0, "operation not permitted when stream is capturing")])
@@ -203,7 +228,7 @@ def test_a_graph_that_cannot_be_or_is_wrong_is_not_used(
     with pytest.warns(RuntimeWarning, match="no CUDA graph: " + (error or "the replayed step differs")):
         graph, same = both(device)
     assert same and graph.mechanism == "eager"
-    assert device.replays == (1 if error is None else 0)
+    assert len(device.replays) == (1 if error is None else 0)
 
 
 def test_a_graph_that_draws_is_not_used_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,4 +237,4 @@ def test_a_graph_that_draws_is_not_used_beside_others(monkeypatch: pytest.Monkey
     device.current = FakeStream()
     with pytest.warns(RuntimeWarning, match="it draws random numbers"):
         graph, same = both(device)
-    assert same and graph.mechanism == "eager" and device.replays == 0
+    assert same and graph.mechanism == "eager" and not device.replays
