@@ -120,7 +120,7 @@ def normalise(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | 
     `mean` and `std` are by channel; tensors on the images' device spare a copy to it.
     """
     white = torch.full((), 255.0, device=x.device)  # by a number a GPU would not divide, but multiply by its reciprocal
-    return x.to(torch.float32, copy=True).div_(white).sub_(by_channel(mean, x)).div_(by_channel(std, x))
+    return torch.div(x, white).sub_(by_channel(mean, x)).div_(by_channel(std, x))
 
 
 def by_channel(values: Sequence[float] | Tensor, x: Tensor) -> Tensor:
