@@ -119,7 +119,8 @@ def normalise(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | 
 
     `mean` and `std` are by channel; tensors on the images' device spare a copy to it.
     """
-    white = torch.full((), 255.0, device=x.device)  # by a number a GPU would not divide, but multiply by its reciprocal
+    # By a number a GPU would not divide, but multiply by its reciprocal.
+    white = torch.full((), 255.0, dtype=torch.float32, device=x.device)
     return torch.div(x, white).sub_(by_channel(mean, x)).div_(by_channel(std, x))
 
 
