@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pai_bench.derivatives import gradient, hessian_product, random_state, saved_bytes
+from pai_bench.derivatives import Graphs, gradient, hessian_product
 from pai_bench.errors import PaiBenchError
 from pai_bench.registry import register
 from pai_bench.scoring import Batch, Problem
-
-KEPT_GRAPHS = 64 * 2**20
-"""Bytes of graphs of inner steps that are kept for the way back; where they are larger, each is made again."""
 
 
 @register("prospr")
@@ -57,21 +55,19 @@ class ProsPr:
             x, y = batch
             return gradient(lambda: problem.loss(problem.forward(x, theta), y), list(theta.values()), graph=graph)
 
-        theta, trail, room = problem.parameters(), [], KEPT_GRAPHS
+        theta, trail, graphs = problem.parameters(), [], Graphs()
         names, buffers = list(theta), [torch.zeros_like(p) for p in theta.values()]
         # Without momentum there is no buffer, and the release keeps the graph of step 0 too.
         first = 1 if self.detach_first_buffer and self.momentum != 0 else 0
         for step, batch in enumerate(batches[:-1]):
-            walked = self.variant == "full" and step >= first
-            restore = random_state(batch[0].device)
-            with saved_bytes() as size:
-                slope = gradient_at(theta, batch, graph=walked and room > 0)
+            make = partial(gradient_at, theta, batch)
+            if self.variant == "full" and step >= first:
+                slope, with_graph = graphs.gradient(make, batch[0].device)
+                trail.append((list(theta.values()), with_graph))
+            else:
+                slope = make()
             torch._foreach_mul_(buffers, self.momentum)
-            torch._foreach_add_(buffers, [g.detach() for g in slope])
-            if walked:
-                room -= size()
-                trail.append((theta, batch, restore, slope if room >= 0 else None))
-            del slope
+            torch._foreach_add_(buffers, slope)
             moved = zip(theta.items(), buffers, strict=True)
             theta = {name: (p.detach() - self.lr * b).requires_grad_() for (name, p), b in moved}
         # dL/dtheta_t from t = M down to 0, and dL/dbuffer_t by way of the buffers after it.
@@ -79,12 +75,9 @@ class ProsPr:
         later = [torch.zeros_like(b) for b in buffers]
         del theta, buffers
         while trail:
-            theta, batch, restore, slope = trail.pop()
-            if slope is None:
-                restore()
-                slope = gradient_at(theta, batch, graph=True)
+            leaves, with_graph = trail.pop()
             torch._foreach_add_(later, meta, alpha=-self.lr)
-            torch._foreach_add_(meta, hessian_product(slope, later, list(theta.values())))
+            torch._foreach_add_(meta, hessian_product(with_graph(), later, leaves))
             torch._foreach_mul_(later, self.momentum)
         scores = dict(zip(names, meta, strict=True))
         return {name: (w * scores[name]).abs() for name, w in problem.weights.items()}

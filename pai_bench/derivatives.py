@@ -33,6 +33,38 @@ def hessian_product(slope: Sequence[Tensor], vector: Sequence[Tensor], leaves: S
     return list(torch.autograd.grad(outputs, leaves, weights, materialize_grads=True))
 
 
+KEPT_GRAPHS = 64 * 2**20
+"""Bytes that the graphs of one `Graphs` may take."""
+
+
+class Graphs:
+    """Gradients that are differentiated later: their graphs are kept while there is room, and else made again then."""
+
+    def __init__(self) -> None:
+        self._room = KEPT_GRAPHS
+
+    def gradient(
+        self, make: Callable[[bool], list[Tensor]], device: torch.device
+    ) -> tuple[list[Tensor], Callable[[], list[Tensor]]]:
+        """The gradient that `make(graph)` gives, without a graph, and a function that gives it with one, once.
+
+        `make` may draw random numbers (dropout): the same ones both times.
+        """
+        restore = random_state(device)
+        with saved_bytes() as size:
+            made = make(self._room > 0)
+        self._room -= size()
+        values = [tensor.detach() for tensor in made]
+        if self._room >= 0:
+            return values, lambda: made
+
+        def again() -> list[Tensor]:
+            restore()
+            return make(True)
+
+        return values, again
+
+
 @contextmanager
 def saved_bytes() -> Iterator[Callable[[], int]]:
     """Count the memory of the tensors that graphs made inside save for the way back; shared ones once."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pai_bench.methods import prospr
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pai_bench
+from pai_bench import derivatives
 from pai_bench.derivatives import gradient, saved_bytes
 from tests.unit.nets import batches, flat, tiny
 from tests.unrolling import unrolled_prospr
@@ -18,7 +18,7 @@ from tests.unrolling import unrolled_prospr
 def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is tested holds with the graphs of the inner steps kept for the way back, and made again."""
     if request.param == "made-again":
-        monkeypatch.setattr(prospr, "KEPT_GRAPHS", 0)
+        monkeypatch.setattr(derivatives, "KEPT_GRAPHS", 0)
 
 
 class Idle(nn.Module):
@@ -94,7 +94,7 @@ def test_as_many_graphs_are_kept_as_there_is_room_for(monkeypatch: pytest.Monkey
     model.register_forward_hook(lambda *_: passes.append(1))
 
     def passes_with(room: int) -> int:
-        monkeypatch.setattr(prospr, "KEPT_GRAPHS", room)
+        monkeypatch.setattr(derivatives, "KEPT_GRAPHS", room)
         passes.clear()
         pai_bench.score(model, data, "prospr", steps=5)
         return len(passes)
