@@ -173,6 +173,8 @@ class Device:
 
 
 class FakeGraph:
+    batch: tuple[torch.Tensor, torch.Tensor]
+
     def __init__(self, device: Device) -> None:
         self.device = device
 
@@ -183,8 +185,6 @@ class FakeGraph:
         self.device.replays.append(len(self.batch[0]))
         self.device.step._lr.mul_(self.device.factor)
         self.device.step._launch(*self.batch)
-
-    batch: tuple[torch.Tensor, torch.Tensor]
 
 
 class FakeStream:
