@@ -37,6 +37,8 @@ class Dense:
 class Random:
     """Every prunable weight of the network is equally likely to stay; layer densities are equal in expectation only."""
 
+    controls: ClassVar[bool] = False
+
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return _random_scores(problem)
 
@@ -45,6 +47,8 @@ class Random:
 @dataclass(frozen=True)
 class Uniform:
     """Random weights, the same density in every layer (to the nearest weight)."""
+
+    controls: ClassVar[bool] = False
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return _random_scores(problem)
@@ -64,6 +68,8 @@ class ERK:
     (C_in C_out k_h k_w). A layer that would exceed density 1 is made dense and the rest is solved again, so that
     the budget is met exactly; TurboPrune's release clamps without solving again and is up to 16 % too sparse.
     """
+
+    controls: ClassVar[bool] = False
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return _random_scores(problem)

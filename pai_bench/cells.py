@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from pai_bench.errors import PaiBenchError
+from pai_bench.errors import PaiBenchError, unknown
 
 Value = bool | int | float | str
 """A hyper-parameter as it can be written in a method spec."""
@@ -19,9 +19,15 @@ DENSE = "dense"
 GIVEN = "file:"
 """What the name of a method begins with whose masks are read from a file; as typed, a path follows."""
 
+CONTROLS = ("shuffle", "reinit", "invert")
+"""What is done to a method to see what its masks owe their success to (see docs/controls.md)."""
+
+CONTROL = "control"
+"""The key of a spec that names one, as in "snip:control=shuffle"; no method has a hyper-parameter of that name."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _TEXT = re.compile(r"[A-Za-z0-9_.+-]+")
-_GIVEN = re.compile(rf"{GIVEN}{_TEXT.pattern}")
+_GIVEN = re.compile(rf"({GIVEN}{_TEXT.pattern})(?::{CONTROL}=({_TEXT.pattern}))?")
 
 
 def exact_sparsity(sparsity: float) -> Fraction:
@@ -45,19 +51,22 @@ def kept_count(sparsity: float, size: int) -> int:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method and the hyper-parameters that differ from its defaults, sorted by name."""
+    """A method, the hyper-parameters that differ from its defaults, sorted by name, and a control."""
 
     name: str
     hyperparameters: tuple[tuple[str, Value], ...] = ()
+    control: str | None = None
+    """One of CONTROLS; None for the method as it is."""
 
     @classmethod
     def parse(cls, text: str) -> MethodSpec:
-        """Read "prospr" or "prospr:steps=10,lr=0.5" or, a name without hyper-parameters, "file:masks-1f3a5b7c".
+        """Read "prospr" or "prospr:steps=10,lr=0.5" or "prospr:control=shuffle" or, a name without hyper-parameters,
+        "file:masks-1f3a5b7c".
 
-        Raises: PaiBenchError when it has another form or names a key twice.
+        Raises: PaiBenchError when it has another form, names a key twice, or a control that is none.
         """
-        if _GIVEN.fullmatch(text.strip()):
-            return cls(text.strip())
+        if given := _GIVEN.fullmatch(text.strip()):
+            return cls(given[1], control=_checked_control(given[2]))
         name, colon, rest = text.strip().partition(":")
         if not _NAME.fullmatch(name) or (colon and not rest):
             raise _bad_spec(text)
@@ -69,13 +78,26 @@ class MethodSpec:
             if key in values:
                 raise PaiBenchError(f"method {text!r} gives {key} twice", "give it once")
             values[key] = _read_value(value)
-        return cls(name, tuple(sorted(values.items())))
+        control = values.pop(CONTROL, None)
+        return cls(name, tuple(sorted(values.items())), _checked_control(control))
+
+    @property
+    def uncontrolled(self) -> MethodSpec:
+        """The method itself."""
+        return replace(self, control=None)
 
     def __str__(self) -> str:
         """The canonical text: what `parse` reads, keys sorted."""
-        if not self.hyperparameters:
+        values = dict(self.hyperparameters) | ({} if self.control is None else {CONTROL: self.control})
+        if not values:
             return self.name
-        return f"{self.name}:{','.join(f'{key}={_write_value(value)}' for key, value in self.hyperparameters)}"
+        return f"{self.name}:{','.join(f'{key}={_write_value(value)}' for key, value in sorted(values.items()))}"
+
+
+def _checked_control(control: Value | None) -> str | None:
+    if control is None or control in CONTROLS:
+        return None if control is None else str(control)
+    raise unknown("control", str(control), CONTROLS)
 
 
 def _bad_spec(text: str) -> PaiBenchError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
 import shutil
 import time
@@ -12,9 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pai_bench.atomic import replacing
+from pai_bench.sealed import Damaged, seal, unseal
 
 MAGIC = b"pai-bench checkpoint 1"
 KEPT = 2
@@ -27,10 +23,6 @@ class Interrupted(Exception):
     """A cell was asked to stop and has stopped; what it had done is in its last checkpoint."""
 
 
-class DamagedCheckpoint(Exception):
-    """A file that is not what was written there."""
-
-
 def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=3)
 
@@ -39,7 +31,7 @@ class Checkpoints:
     """The checkpoints of one cell in a folder of its own, as one attempt to run it sees them.
 
     Several attempts may have left files there, or even be alive: names carry the attempt, and nobody writes another's
-    file. A file is one line (format, SHA-256 and length of the rest) and what torch.save made of the state.
+    file.
     """
 
     def __init__(self, folder: Path, attempt: str, every: float = 60.0, note: Callable[[str], None] = _warn) -> None:
@@ -66,15 +58,9 @@ class Checkpoints:
 
         A disk that is full or cannot be written to is noted, and the cell goes on.
         """
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        content = buffer.getbuffer()
         place = self.folder / f"e{state['epoch']:06d}-s{state['step']:08d}-{self.attempt}.checkpoint"
-        head = b"%s %s %d\n" % (MAGIC, hashlib.sha256(content).hexdigest().encode(), len(content))
         try:
-            with replacing(place) as file:
-                file.write(head)
-                file.write(content)
+            seal(place, MAGIC, state)
             self._saved = [path for path in self._saved if path != place] + [place]
             self._tidy()
         except OSError as error:
@@ -99,10 +85,10 @@ class Checkpoints:
         self._earlier = [*self.folder.glob(".*.tmp"), *(path for _, path in found)]
         for _, path in sorted(found, reverse=True):
             try:
-                state = _read(path)
+                state = unseal(path, MAGIC)
             except FileNotFoundError:
                 continue
-            except (OSError, DamagedCheckpoint) as error:
+            except (OSError, Damaged) as error:
                 self._note(f"checkpoint {path.name} is damaged ({error}); it is passed over")
                 continue
             if all(state.get(key) == value for key, value in wanted.items()):
@@ -125,20 +111,3 @@ class Checkpoints:
             pass
         except OSError as error:
             self._note(f"checkpoints in {self.folder} could not be removed: {error}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        head = file.readline(200).split()
-        content = file.read()
-    if len(head) != 5 or b" ".join(head[:3]) != MAGIC:
-        raise DamagedCheckpoint("it does not begin as a checkpoint does")
-    if head[4] != b"%d" % len(content):
-        raise DamagedCheckpoint(f"it holds {len(content)} bytes, not {head[4].decode(errors='replace')}")
-    if head[3] != hashlib.sha256(content).hexdigest().encode():
-        raise DamagedCheckpoint("its checksum does not match")
-    try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # another PyTorch's file; what is raised is not documented
-        raise DamagedCheckpoint(f"it cannot be read: {str(error).partition(chr(10))[0]}") from None
-    return state

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pai_bench import datasets, models, precision, registry, training
+from pai_bench import controls, datasets, models, precision, provenance, registry, training
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.masking import MaskedGradients
 from pai_bench.measures import Cost, effective_masks, flops, measured, tensors_hash
@@ -45,7 +45,7 @@ class Laboratory:
     `ScoreCache`).
 
     Cells that differ in how they are trained are scored once; so are those of a single-shot method that differ in
-    sparsity.
+    sparsity, and their controls.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Laboratory:
         device: str | None = None,
         scores: ScoreCache | None = None,
     ) -> None:
+        """Take the folder of the data, the device (None: a GPU where there is one), and where scores are kept."""
         self._data_root = data_root
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda" and self.device.index is not None:
@@ -85,11 +86,14 @@ class Laboratory:
             self._dataset = key, loaded
         return self._dataset[1]
 
-    def model(self, run: Run) -> nn.Module:
-        """The network at initialisation: the same for every method of one (data set, model, recipe, seed)."""
+    def model(self, run: Run, purpose: str = "init") -> nn.Module:
+        """The network at initialisation: the same for every method of one (data set, model, recipe, seed).
+
+        Its weights are drawn for another `purpose` where those that train are not those that are scored.
+        """
         info = datasets.info(run.cell.dataset)
         network = models.build(run.cell.model, info.channels, info.size, info.classes)
-        models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, "init"))
+        models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, purpose))
         return network.to(self.device)
 
     def scoring_batches(self, run: Run, scorer: Scorer) -> Iterable[tuple[Tensor, Tensor]]:
@@ -111,8 +115,8 @@ class Laboratory:
 
     def masks(self, run: Run, network: nn.Module, watch: Watch) -> tuple[dict[str, Tensor], Cost]:
         """The masks of a run and what scoring cost (all of it, also where scores are shared)."""
-        cell = run.cell
-        scorer = run.scorer()
+        cell, spec = run.cell, run.cell.spec
+        scorer, select = run.scorer(), controls.selection(run.cell.spec)
         shared = self.shares_scores(scorer)
 
         draws = itertools.count()
@@ -132,18 +136,20 @@ class Laboratory:
                 tick=watch.tick,
             )
             with measured(self.device) as cost:
-                tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity)
+                tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select)
             return tensors, cost
 
         # All that scores follow from; how a recipe trains is not among it. Iterative methods depend on the sparsity.
         follows = (
-            (cell.spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
+            (provenance.source_hash(), registry.plugins(), torch.__version__, device_name(self.device)),
+            (spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
             (cell.model, tensors_hash(dict(network.state_dict())), run.recipe.init.scheme),
             (cell.dataset, self.dataset(run).content_hash, asdict(run.recipe.data), asdict(run.recipe.scoring)),
-            None if shared else cell.sparsity,
+            None if shared else (cell.sparsity, select.__name__),
         )
         tensors, cost = self._scores.get(repr(follows), compute, self.device)
-        return masks_at(tensors, cell.sparsity) if shared else tensors, cost
+        masks = masks_at(tensors, cell.sparsity, select) if shared else tensors
+        return controls.applied(spec, masks, cell.seed), cost
 
     def float64_overlap(
         self, run: Run, network: nn.Module, masks: dict[str, Tensor], cost: Cost, watch: Watch
@@ -182,7 +188,9 @@ class Laboratory:
             raise Interrupted
         watch.phase("loading")
         dataset = self.dataset(run)
-        network = self.model(run)
+        scored = self.model(run)
+        purpose = controls.weights_purpose(run.cell.spec)
+        network = scored if purpose == "init" else self.model(run, purpose)
         identity = {
             "fingerprint": run.fingerprint(),
             "init_hash": tensors_hash(dict(network.state_dict())),
@@ -191,8 +199,8 @@ class Laboratory:
         saved = checkpoints.load(**identity) if checkpoints is not None else None
         if saved is None:
             watch.phase("scoring")
-            masks, scoring_cost = self.masks(run, network, watch)
-            overlap = self.float64_overlap(run, network, masks, scoring_cost, watch)
+            masks, scoring_cost = self.masks(run, scored, watch)
+            overlap = self.float64_overlap(run, scored, masks, scoring_cost, watch)
         else:
             overlap = saved.get("float64_overlap")
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}

@@ -44,6 +44,11 @@ def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int)
     return kept
 
 
+def keep_lowest(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
+    """`keep_exactly`, but the lowest scores."""
+    return keep_exactly(-scores, candidates, density, count)
+
+
 def round_densities(density: float, rounds: int, schedule: str) -> list[float]:
     """The density after each of the outer rounds, from just below 1 down to `density`.
 
@@ -139,7 +144,7 @@ class Pruner:
     def masks(self, sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
         """Bool masks by name after all rounds; exactly round(density x N) weights are kept (all by `dense`).
 
-        `select` is another rule for what a round keeps; golden tests give the released ones.
+        `select` is another rule for what a round keeps.
         """
         masks = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
         if not getattr(self._scorer, "prunes", True):
@@ -159,11 +164,11 @@ class Pruner:
         return masks
 
 
-def masks_at(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+def masks_at(scores: Mapping[str, Tensor], sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
     """The masks of a single-shot method at any sparsity from its one score vector."""
     full = {key: torch.ones_like(score, dtype=torch.bool) for key, score in scores.items()}
     size = sum(score.numel() for score in scores.values())
-    return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, size))
+    return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, size), select=select)
 
 
 def to_masks(
@@ -183,10 +188,11 @@ def to_masks(
     if quotas is not None:
         if sum(quotas.values()) != kept:
             raise ValueError(f"the layer quotas sum to {sum(quotas.values())}, not to the {kept} weights to keep")
-        return {
-            key: to_masks({key: scores[key]}, {key: masks[key]}, density, quotas[key], revives=revives)[key]
-            for key in scores
-        }
+        found: dict[str, Tensor] = {}
+        for key, quota in quotas.items():
+            layer = {key: scores[key]}, {key: masks[key]}
+            found |= to_masks(*layer, density, quota, revives=revives, select=select)
+        return found
     flat = torch.cat([scores[key].flatten() for key in masks])
     alive = torch.cat([masks[key].flatten() for key in masks])
     chosen = select(flat, torch.ones_like(alive) if revives else alive, density, kept)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pai_bench import datasets, models, provenance, registry, training
-from pai_bench.cells import Cell
+from pai_bench.cells import CONTROL, Cell
 from pai_bench.measures import Cost, tensors_hash
 from pai_bench.recipes import Recipe, result_fingerprint
 from pai_bench.results import Layer, Result
@@ -29,13 +29,18 @@ class Run:
         """The cell's method with its hyper-parameters."""
         return registry.get(self.cell.spec.name, dict(self.cell.spec.hyperparameters))
 
+    def hyperparameters(self) -> dict[str, Any]:
+        """Those of the method by name, defaults included, and the control where there is one."""
+        control = self.cell.spec.control
+        return registry.hyperparameters(self.scorer()) | ({} if control is None else {CONTROL: control})
+
     def fingerprint(self) -> str:
         """Of everything that moves a number but the sparsity and the seed, which the cell itself names."""
         scorer = self.scorer()
         return result_fingerprint(
             method_name=self.cell.spec.name,
             method_version=registry.version(scorer),
-            hyperparameters=registry.hyperparameters(scorer),
+            hyperparameters=self.hyperparameters(),
             dataset=self.cell.dataset,
             model=self.cell.model,
             recipe=self.recipe,
@@ -99,7 +104,7 @@ def make_result(run: Run, found: Found) -> Result:
         fingerprint=run.fingerprint(),
         recipe=run.recipe.name,
         recipe_values=run.recipe.values(),
-        hyperparameters=registry.hyperparameters(scorer),
+        hyperparameters=run.hyperparameters(),
         method_version=registry.version(scorer),
         n_prunable=size,
         n_kept=kept,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pai_bench import mask_files
 from pai_bench.catalogue import Catalogue
+from pai_bench.cells import CONTROL
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.mask_files import MaskFile
 from pai_bench.scoring import Problem, Scorer
@@ -41,6 +42,8 @@ def register(name: str) -> Callable[[Method], Method]:
     def decorate(cls: Method) -> Method:
         if not dataclasses.is_dataclass(cls):
             raise ValueError(f"method {name!r}: {cls!r} must be a (frozen) dataclass whose fields are hyper-parameters")
+        if CONTROL in {field.name for field in dataclasses.fields(cls)}:
+            raise ValueError(f"method {name!r}: a hyper-parameter cannot be called {CONTROL!r}, which names a control")
         _methods.add(name, cls)
         return cls
 
@@ -141,6 +144,13 @@ def names() -> list[str]:
 def default_names() -> list[str]:
     """The methods of a sweep that names none: all but those whose class says `costly: ClassVar[bool] = True`."""
     return [name for name in names() if not getattr(method_class(name), "costly", False)]
+
+
+def has_controls(name: str) -> bool:
+    """Whether a method decides which weights stay; one that does not, or by chance (`controls = False`), has nothing
+    that a control could take away."""
+    cls = method_class(name)
+    return bool(getattr(cls, "prunes", True) and getattr(cls, "controls", True))
 
 
 def module(name: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from pai_bench import precision, results
 from pai_bench.analysis import figures, tables
 from pai_bench.analysis.frame import OURS, Collection, collect
-from pai_bench.analysis.statistics import POINT, summarise
+from pai_bench.analysis.statistics import POINT, compare_controls, summarise, without_controls
 from pai_bench.atomic import check_writable
 
 
@@ -72,21 +72,30 @@ def status_lines(collection: Collection) -> list[str]:
 
 def write(collection: Collection, summary: pd.DataFrame, folder: Path) -> list[Path]:
     """Write everything to `folder`; returns the files, the report first."""
-    figure = figures.save_accuracy(summary, folder / "accuracy")
+    methods, comparison = without_controls(summary), compare_controls(collection)
+    # A results folder may hold nothing but controls.
+    figure = figures.save_accuracy(methods if len(methods) else summary, folder / "accuracy")
     texts = {
-        "report.md": _page(collection, summary),
+        "report.md": _page(collection, summary, comparison),
         "table.md": tables.markdown(summary),
         "table.tex": tables.latex(summary),
         "table.csv": tables.csv(summary).to_csv(index=False),
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }
+    if len(comparison):
+        figure += figures.save_controls(summary, folder / "controls")
+        texts["controls.md"] = tables.controls_markdown(comparison)
+        texts["controls.tex"] = tables.controls_latex(comparison)
+        texts["controls.csv"] = comparison.to_csv(index=False)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / "report.md", *figure, *(folder / name for name in texts if name != "report.md")]
 
 
-def _page(collection: Collection, summary: pd.DataFrame) -> str:
+def _page(collection: Collection, summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
     parts = ["# Accuracy against sparsity", "![accuracy against sparsity](accuracy.png)", tables.markdown(summary)]
+    if len(comparison):
+        parts += ["## Controls", "![methods beside their controls](controls.png)", tables.controls_markdown(comparison)]
     parts.append("## What is there\n\n" + "\n".join(f"- {line.strip()}" for line in status_lines(collection)))
     if len(collection.missing):
         counted = collection.missing.groupby([*POINT[1:], "state"], sort=False)["seed"].apply(list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from pai_bench.analysis.statistics import PANEL, number_of_seeds
-from pai_bench.analysis.style import DENSE_STYLE, Style, styles
+from pai_bench.analysis.statistics import PANEL, number_of_seeds, split_control
+from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, DENSE_STYLE, Style, styles
 from pai_bench.analysis.tables import measure, panel_title, per_cent, series_label
 from pai_bench.cells import DENSE
 
@@ -44,10 +44,43 @@ _PARTIAL = "some seeds missing"
 _ABSENT = "no result yet"
 
 
+Panel = tuple[str, pd.DataFrame, dict[str, Style]]
+"""A title, the points, and how each method in them looks."""
+
+
 def save_accuracy(summary: pd.DataFrame, stem: Path) -> list[Path]:
-    """Draw accuracy against sparsity into STEM.pdf and STEM.png (300 dpi); returns both."""
+    """Draw accuracy against sparsity, a panel for each data set, model and recipe, into STEM.pdf and STEM.png (300
+    dpi); returns both."""
+    return _save(accuracy_panels(summary), stem)
+
+
+def save_controls(summary: pd.DataFrame, stem: Path) -> list[Path]:
+    """The same with a panel for each method that has controls, beside them."""
+    return _save(control_panels(summary), stem)
+
+
+def accuracy_panels(summary: pd.DataFrame) -> list[Panel]:
+    """A panel for each data set, model and recipe."""
+    looks = styles(set(summary["method"]) - {DENSE})
+    return [(panel_title(*key), panel, looks) for key, panel in summary.groupby(PANEL, sort=False)]
+
+
+def control_panels(summary: pd.DataFrame) -> list[Panel]:
+    """A panel for each data set, model, recipe and method that has controls; in it, series are named by them."""
+    panels: list[Panel] = []
+    for key, panel in summary.groupby(PANEL, sort=False):
+        spec = panel["method"].map(split_control)
+        for method in dict.fromkeys(name for name, control in spec if control is not None):
+            shown = panel[spec.map(lambda of, method=method: of[0] in (method, DENSE))].copy()
+            labels = spec[shown.index].map(lambda of: of[0] if of[0] == DENSE else CONTROL_LABELS[of[1]])
+            shown["method"] = labels
+            panels.append((f"{method}\n{panel_title(*key)}", shown, CONTROL_STYLES))
+    return panels
+
+
+def _save(panels: Sequence[Panel], stem: Path) -> list[Path]:
     paths = [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
-    with _figure(summary) as figure:
+    with _figure(panels) as figure:
         for path in paths:
             # No date inside: the same results give the same bytes.
             metadata: dict[str, Any] = {"CreationDate": None} if path.suffix == ".pdf" else {}
@@ -56,30 +89,29 @@ def save_accuracy(summary: pd.DataFrame, stem: Path) -> list[Path]:
 
 
 @contextmanager
-def _figure(summary: pd.DataFrame) -> Iterator[Figure]:
-    panels = list(summary.groupby(PANEL, sort=False))
+def _figure(panels: Sequence[Panel]) -> Iterator[Figure]:
     columns = min(3, len(panels))
     lines = math.ceil(len(panels) / columns)
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(2.0 + 2.5 * columns, 0.55 + 2.15 * lines), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(lines, columns, squeeze=False).flatten()
-        looks = styles(set(summary["method"]) - {DENSE})
         legend: dict[str, Line2D] = {}
-        for ax, (key, panel) in zip(axes, panels, strict=False):
-            _draw(ax, panel, looks, legend)
-            ax.set_title(panel_title(*key), fontsize=8)
+        for ax, (title, points, looks) in zip(axes, panels, strict=False):
+            _draw(ax, points, looks, legend)
+            ax.set_title(title, fontsize=8)
         for ax in axes[len(panels) :]:
             ax.remove()
         for row in range(lines):
-            recipes = [key[PANEL.index("recipe")] for key, _ in panels[row * columns : (row + 1) * columns]]
+            recipes = [points["recipe"].iloc[0] for _, points, _ in panels[row * columns : (row + 1) * columns]]
             axes[row * columns].set_ylabel(measure(recipes))
         for index in range(max(0, len(panels) - columns), len(panels)):
             axes[index].set_xlabel("Sparsity (%), log density")
         last = [label for label in (_BAD, _PARTIAL, _ABSENT) if label in legend]
         order = [label for label in legend if label not in last] + last
         figure.legend([legend[label] for label in order], order, loc="outside right upper", handlelength=3.2)
-        note = f"Mean over seeds, {number_of_seeds(summary)}; band or bar: ± 1 sample standard deviation."
+        seeds = number_of_seeds(pd.concat([points for _, points, _ in panels]))
+        note = f"Mean over seeds, {seeds}; band or bar: ± 1 sample standard deviation."
         figure.supxlabel(note, fontsize=6.5, color="#444444")
         yield figure
 

@@ -1,14 +1,24 @@
-"""Numbers over seeds: n, mean and sample deviation of each point."""
+"""Numbers over seeds: n, mean and sample deviation of each point; and how controls differ from their methods."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
+from scipy.special import stdtr, stdtrit
 
 from pai_bench.analysis.frame import Collection
-from pai_bench.cells import DENSE
+from pai_bench.cells import CONTROLS, DENSE, MethodSpec
+from pai_bench.errors import PaiBenchError
 
 PANEL = ["dataset", "model", "recipe"]
 POINT = ["source", "method", *PANEL, "sparsity"]
+
+MARGIN = 0.005
+"""Accuracies that differ by less are taken for the same: half a point, about what seeds differ by."""
+
+LEVEL = 0.05
 
 
 def summarise(collection: Collection) -> pd.DataFrame:
@@ -36,8 +46,10 @@ def summarise(collection: Collection) -> pd.DataFrame:
     counts = ["n", "collapsed", "diverged", "lacking"]
     table[counts] = table[counts].fillna(0).astype(int)
     table["planned"] = table["n"] + table["lacking"]
-    table["order"] = table["method"] != DENSE
-    by = [*PANEL, "source", "order", "method", "sparsity"]
+    # The dense reference first, and every method before its controls.
+    spec = table["method"].map(split_control)
+    table["order"] = [(name != DENSE, name, CONTROLS.index(control) + 1 if control else 0) for name, control in spec]
+    by = [*PANEL, "source", "order", "sparsity"]
     return table.sort_values(by, ignore_index=True).drop(columns=["order", "lacking"])
 
 
@@ -46,3 +58,60 @@ def number_of_seeds(summary: pd.DataFrame) -> str:
     counts = summary.loc[summary["n"] > 0, "n"]
     low, high = counts.min(), counts.max()
     return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def split_control(method: str) -> tuple[str, str | None]:
+    """A method without its control, and the control; tables may have names that are no specs, which have none."""
+    try:
+        spec = MethodSpec.parse(method)
+    except PaiBenchError:
+        return method, None
+    return (method, None) if spec.control is None else (str(spec.uncontrolled), spec.control)
+
+
+def without_controls(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of methods that are no controls."""
+    return table[table["method"].map(lambda method: split_control(method)[1] is None)]
+
+
+def compare_controls(collection: Collection) -> pd.DataFrame:
+    """One row a control of a method at a point: POINT (of the method itself), control, and of the differences in
+    accuracy, control minus method, paired by seed (fractions)
+
+    n, difference (their mean), low, high (its 95 % Student t interval; NaN when n < 2), p (of the two one-sided tests
+    that it is not within MARGIN, Schuirmann 1987; NaN when n < 2), equivalent (p < 0.05).
+    """
+    rows = collection.rows
+    spec = rows["method"].map(split_control)
+    rows = rows.assign(method=[name for name, _ in spec], control=[control for _, control in spec])
+    plain, controls = rows[rows["control"].isna()], rows[rows["control"].notna()]
+    pairs = controls.merge(plain[[*POINT, "seed", "accuracy"]], on=[*POINT, "seed"], suffixes=("", "_of_method"))
+    pairs["difference"] = pairs["accuracy"] - pairs["accuracy_of_method"]
+    pairs = pairs.dropna(subset="difference")
+    found = [
+        {**dict(zip([*POINT, "control"], key, strict=True)), **_paired(group["difference"].to_numpy())}
+        for key, group in pairs.groupby([*POINT, "control"])
+    ]
+    numbers = ["n", "difference", "low", "high", "p", "equivalent"]
+    table = pd.DataFrame(found, columns=[*POINT, "control", *numbers])
+    table["order"] = table["control"].map(CONTROLS.index)
+    by = [*PANEL, "source", "method", "order", "sparsity"]
+    return table.sort_values(by, ignore_index=True).drop(columns="order")
+
+
+def _paired(differences: np.ndarray) -> dict[str, float | bool]:
+    n, mean = len(differences), float(differences.mean())
+    if n < 2:
+        return {"n": n, "difference": mean, "low": math.nan, "high": math.nan, "p": math.nan, "equivalent": False}
+    error = float(differences.std(ddof=1)) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * error
+    room = MARGIN - abs(mean)  # to the nearer end, whose test has the larger p of the two
+    p = float(stdtr(n - 1, -room / error)) if error else float(room <= 0)
+    return {
+        "n": n,
+        "difference": mean,
+        "low": mean - half,
+        "high": mean + half,
+        "p": p,
+        "equivalent": p < LEVEL,
+    }

@@ -33,6 +33,20 @@ KNOWN = {
 _COLORS = ("#CC79A7", "#8B6D00", "#004D73", "#7A3B8F", "#5B8C2A", "#A33B20", "#2B7A78", "#B8860B")
 _MARKERS = ("<", ">", "d", "h", "8", "H", "X", "1")
 _LINES: tuple[Dashes, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)))
+CONTROL_LABELS = {
+    None: "as it is",
+    "shuffle": "masks shuffled",
+    "reinit": "weights drawn anew",
+    "invert": "scores inverted",
+}
+"""What a method (None) and its controls are called beside each other, in this order."""
+
+CONTROL_STYLES = {
+    CONTROL_LABELS[None]: Style("#000000", "o", "-"),
+    CONTROL_LABELS["shuffle"]: Style("#E69F00", "s", "--"),
+    CONTROL_LABELS["reinit"]: Style("#0072B2", "^", "-."),
+    CONTROL_LABELS["invert"]: Style("#CC79A7", "v", (0, (1, 1))),
+}
 DENSE_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": (0, (6, 2)), "linewidth": 0.9}
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
-from pai_bench.analysis.statistics import PANEL
+from pai_bench.analysis.statistics import LEVEL, MARGIN, PANEL
 
 NONE = "–"
+_TOST = f"two one-sided tests, p < {LEVEL:g}"
 
 
 def panel_title(dataset: str, model: str, recipe: str) -> str:
@@ -43,16 +44,25 @@ def csv(summary: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(summary: pd.DataFrame) -> str:
     """One table a panel: a line a series, the dense reference first, a column a sparsity."""
+    return _markdown(summary, lambda point: _text(point, "±"), note(summary))
+
+
+def controls_markdown(comparison: pd.DataFrame) -> str:
+    """The same of what controls differ from their methods by, a line a control."""
+    return _markdown(_by_control(comparison), lambda point: _difference(point, "{}"), _controls_note(comparison))
+
+
+def _markdown(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) -> str:
     parts = []
-    for title, columns, lines in _panels(summary):
+    for title, columns, lines in _panels(table):
         head = ["sparsity (%)", *columns]
-        body = [[label, *(_text(point, "±") for point in points)] for label, points in lines]
+        body = [[label, *map(entry, points)] for label, points in lines]
         widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
         rows = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
                 for row in [head, *body]]  # fmt: skip
         rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
         parts.append("\n".join([f"### {title}", "", rows[0], rule, *rows[1:]]))
-    return "\n\n".join([*parts, note(summary)]) + "\n"
+    return "\n\n".join([*parts, explained]) + "\n"
 
 
 def measure(recipes: Iterable[str]) -> str:
@@ -71,15 +81,22 @@ def note(summary: pd.DataFrame) -> str:
 
 def latex(summary: pd.DataFrame) -> str:
     """The same as a booktabs table a panel, to be \\input."""
+    return _latex(summary, lambda point: _text(point, "\\pm"), note(summary))
+
+
+def controls_latex(comparison: pd.DataFrame) -> str:
+    """The same of what controls differ from their methods by."""
+    return _latex(_by_control(comparison), lambda point: _difference(point, "${}$"), _controls_note(comparison))
+
+
+def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) -> str:
     parts = []
-    explained = note(summary).replace("%", r"\%").replace("±", r"$\pm$").replace("(n)", "($n$)")
+    explained = explained.replace(_TOST, _TOST.replace("p <", "$p$ $<$"))
+    explained = explained.replace("%", r"\%").replace("±", r"$\pm$").replace("(n)", "($n$)").replace("≈", r"$\approx$")
     explained = explained.replace("c, d:", r"\emph{c}, \emph{d}:")
-    for title, columns, lines in _panels(summary):
+    for title, columns, lines in _panels(table):
         heads = " & ".join(["Sparsity (\\%)", *(f"{column}" for column in columns)])
-        body = [
-            " & ".join([_escape(label), *(_text(point, "\\pm") for point in points)]) + r" \\"
-            for label, points in lines
-        ]
+        body = [" & ".join([_escape(label), *map(entry, points)]) + r" \\" for label, points in lines]
         parts += [
             r"\begin{table}",
             r"\centering",
@@ -124,6 +141,30 @@ def _text(point: Any, plus_minus: str) -> str:
     marks = [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
     text = f"${value}$" if math_mode else value
     return " ".join([text, f"({', '.join([n, *marks])})"])
+
+
+def _by_control(comparison: pd.DataFrame) -> pd.DataFrame:
+    """With names that make a line of each control."""
+    return comparison.assign(method=comparison["method"] + ", " + comparison["control"])
+
+
+def _controls_note(comparison: pd.DataFrame) -> str:
+    return (
+        f"{measure(comparison['recipe'])} of the control minus that of the method, paired by seed: mean [95 % t "
+        f"interval] (n). ≈: the same to within {100 * MARGIN:g} points ({_TOST}). Without the sign they need not "
+        "differ: few seeds show little."
+    )
+
+
+def _difference(point: Any, number: str) -> str:
+    """One entry: "-0.31 [-0.80, 0.18] (5) ≈"."""
+    if point is None:
+        return ""
+    text = number.format(f"{100 * point.difference:+.2f}")
+    if point.n > 1:
+        text += f" [{number.format(f'{100 * point.low:.2f}')}, {number.format(f'{100 * point.high:.2f}')}]"
+    sign = (r" $\approx$" if "$" in number else " ≈") if point.equivalent else ""
+    return f"{text} ({point.n}){sign}"
 
 
 def _escape(text: str) -> str:

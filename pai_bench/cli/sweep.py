@@ -21,6 +21,15 @@ def sweep(
             help="For instance snip,prospr:steps=10,lr=0.5.  [default: all but costly ones, which 'all' includes]",
         ),
     ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            "--controls",
+            envvar="PAI_BENCH_CONTROLS",
+            help="Also each method with its masks shuffled, its weights drawn anew, its scores inverted:"
+            " shuffle,reinit,invert.",
+        ),
+    ] = None,
     datasets: Annotated[
         str,
         typer.Option("--datasets", "--dataset", envvar="PAI_BENCH_DATASETS", help="For instance digits,cifar10."),
@@ -122,6 +131,7 @@ def sweep(
     del config, verbose, set_, split
     options = command.Options(
         methods=methods,
+        controls=controls,
         datasets=datasets,
         models=models,
         recipes=recipes,

@@ -36,6 +36,7 @@ from pai_bench.results.paths import (
     path,
     resolve_root,
     result_paths,
+    scores_folder,
     sweeps_folder,
 )
 from pai_bench.results.record import (
@@ -93,6 +94,7 @@ __all__ = [
     "read_plain",
     "resolve_root",
     "result_paths",
+    "scores_folder",
     "set_aside",
     "state",
     "sweeps_folder",

@@ -142,6 +142,11 @@ def data_copy_path(root: Path, dataset: str) -> Path:
     return root / "state" / "data" / f"{dataset}.json"
 
 
+def scores_folder(root: Path) -> Path:
+    """Where workers leave scores for each other; all of it may go at any time."""
+    return root / "state" / "scores"
+
+
 def sweeps_folder(root: Path) -> Path:
     """Where each sweep that was submitted has a folder of its own."""
     return root / "state" / "sweeps"

@@ -31,11 +31,12 @@ def drop_checkpoints(root: Path, cell: Cell, recipe: str, fingerprint: str) -> N
 
 
 def tidy(root: Path) -> None:
-    """Remove temporary files a day old, and checkpoints of cells that have their result and that nobody works on."""
-    now = server_time(root)
+    """Remove temporary files a day old, scores that nobody has used for a day, and checkpoints of cells that have their
+    result and that nobody works on."""
+    now, scores = server_time(root), str(paths.scores_folder(root))
     for folder, _, names in os.walk(root):
         for name in names:
-            if _TEMPORARY.fullmatch(name):
+            if _TEMPORARY.fullmatch(name) or folder == scores:
                 path = Path(folder, name)
                 with suppress(OSError):
                     if now - path.stat().st_mtime > DAY:

@@ -28,6 +28,7 @@ class Options:
     """The options as typed."""
 
     methods: str | None
+    controls: str | None
     datasets: str
     models: str | None
     recipes: str | None
@@ -78,6 +79,7 @@ def request(options: Options) -> planning.Request:
         raise PaiBenchError(f"--retry {options.retry!r} is not known", "known: failed")
     return planning.Request(
         methods=() if options.methods is None else tuple(cells.split_specs(options.methods)),
+        controls=() if options.controls is None else cells.parse_names("--controls", options.controls),
         datasets=cells.parse_names("--datasets", options.datasets),
         models=() if options.models is None else cells.parse_names("--models", options.models),
         recipes=() if options.recipes is None else cells.parse_names("--recipes", options.recipes),
@@ -114,7 +116,7 @@ def run(options: Options, messages: Console) -> int:
     for line in (*_grid_lines(runs), *planning.choices(asked).notes):
         messages.print(line, highlight=False, markup=False)
     work = jobs(plan)
-    places = workers.places(options.workers, len(work))
+    places = workers.places(options.workers, len(plan.todo))
     device, costs = _costs(plan, root, places)
     if options.as_json:
         states = [
@@ -209,7 +211,10 @@ def _grid_lines(runs: Sequence[Run]) -> list[str]:
         cell = run.cell
         groups.setdefault((cell.dataset, cell.model, run.recipe.name), []).append(cell)
     for (dataset, model, recipe), group in groups.items():
-        methods = ",".join(dict.fromkeys(cell.method for cell in group))
+        specs = dict.fromkeys(cells.MethodSpec.parse(method) for method in dict.fromkeys(c.method for c in group))
+        methods = ",".join(dict.fromkeys(str(spec.uncontrolled) for spec in specs))
+        if controls := dict.fromkeys(spec.control for spec in specs if spec.control is not None):
+            methods += f"; controls {','.join(controls)}"
         sparsities = ",".join(f"{s:g}" for s in sorted({cell.sparsity for cell in group if cell.method != "dense"}))
         seeds = ",".join(str(seed) for seed in sorted({cell.seed for cell in group}))
         lines.append(f"{dataset} · {model} · recipe {recipe}: {methods}; sparsities {sparsities}; seeds {seeds}")

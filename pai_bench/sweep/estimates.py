@@ -15,10 +15,12 @@ import torch
 from torch import nn
 
 from pai_bench import datasets, measures, models, results
+from pai_bench.cells import MethodSpec
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Laboratory, Run
+from pai_bench.experiment import Run
 from pai_bench.precision import float64_slowdown
 from pai_bench.recipes import Recipe
+from pai_bench.sweep.plan import score_key
 from pai_bench.sweep.progress import duration
 
 SAMPLE = 6
@@ -52,15 +54,15 @@ def estimate(
     """
     arithmetic = _Arithmetic(device, measure)
     known: dict[tuple[str, str], _Measured] = {}
-    scored: set[tuple[str, ...]] = set()
+    scored: set[tuple[Any, ...]] = set()
     found = []
     for run in runs:
         cell = run.cell
         place = cell.dataset, cell.model
         if place not in known:
             known[place] = _Measured(_samples(root, *place), device)
-        key = *place, run.recipe.name, cell.method, str(cell.seed)
-        free = key in scored and Laboratory.shares_scores(run.scorer())
+        key = score_key(run)
+        free = key in scored
         scored.add(key)
         found.append(_estimate(run, known[place], arithmetic, free))
     return found
@@ -125,13 +127,14 @@ class _Measured:
 
     def scoring(self, run: Run) -> float | None:
         """Seconds of the method with these hyper-parameters, on as many samples of the same precision."""
-        key = run.cell.method, run.recipe.name
+        method = str(run.cell.spec.uncontrolled)
+        key = method, run.recipe.name
         if key not in self._scoring:
             wanted = run.recipe.values()["scoring"]
             seconds = [
                 s["costs"].get("score_seconds")
                 for s in self._samples
-                if s["method"] == run.cell.method and s["recipe_values"]["scoring"] == wanted
+                if str(MethodSpec.parse(s["method"]).uncontrolled) == method and s["recipe_values"]["scoring"] == wanted
             ]
             known = [value for value in seconds if value is not None]
             self._scoring[key] = median(known) if known else None

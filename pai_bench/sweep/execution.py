@@ -19,6 +19,7 @@ from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.results import DamagedResult, Epoch
+from pai_bench.score_cache import ScoreCache, Shelf
 from pai_bench.sweep import copies
 from pai_bench.sweep.cell_log import CellLog
 from pai_bench.sweep.claims import Address, Claim, Owner, take
@@ -80,6 +81,14 @@ class _Unwritten(Exception):
 def execute(run: Run, root: Path, laboratory: Laboratory, owner: Owner, **options: Unpack[Options]) -> Ended:
     """Do `executing` to its end."""
     return finish(executing(run, root, laboratory, owner, **options), laboratory.device)
+
+
+def shared_scores(root: Path, redo: bool) -> ScoreCache:
+    """The scores of this process, and those that the processes of a results folder have for each other.
+
+    What is to be done again is scored again.
+    """
+    return ScoreCache(shelf=None if redo else Shelf(results.scores_folder(root)))
 
 
 class Options(TypedDict, total=False):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pai_bench import host
 from pai_bench.experiment import Laboratory
-from pai_bench.sweep.execution import execute
+from pai_bench.sweep.execution import execute, shared_scores
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.plan import Plan, jobs
 
@@ -16,7 +16,7 @@ from pai_bench.sweep.plan import Plan, jobs
 def run(plan: Plan, root: Path, data_dir: Path | None, *, redo: bool, messages: Console) -> int:
     """Run what is to do; returns how many cells failed."""
     host.prepare()
-    laboratory, owner = Laboratory(data_dir), Owner.current()
+    laboratory, owner = Laboratory(data_dir, scores=shared_scores(root, redo)), Owner.current()
     failed = 0
     for job in jobs(plan):
         for run in job.runs:

@@ -6,13 +6,16 @@ import shlex
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from pai_bench import index, results
+from pai_bench.cells import DENSE
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.sweep.claims import survey
 
@@ -114,33 +117,12 @@ class Job:
 
 def jobs(plan: Plan) -> list[Job]:
     """The work of a plan in jobs, those of one data set and model together, the dense references first."""
-
-    def order(run: Run) -> tuple[Any, ...]:
-        cell = run.cell
-        return (
-            cell.dataset,
-            cell.model,
-            run.recipe.name,
-            cell.method != "dense",
-            cell.seed,
-            cell.method,
-            cell.sparsity,
-        )
-
-    return [Job(tuple(group)) for group in _grouped(sorted((p.run for p in plan.todo), key=order))]
+    keyed = sorted(((score_key(p.run), p.run.cell, p.run) for p in plan.todo), key=itemgetter(0, 1))
+    return [Job(tuple(run for *_, run in group)) for _, group in groupby(keyed, key=itemgetter(0))]
 
 
-def _grouped(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    group: list[Run] = []
-    for run in runs:
-        if group and not (_score_key(run) == _score_key(group[0]) and Laboratory.shares_scores(run.scorer())):
-            yield group
-            group = []
-        group.append(run)
-    if group:
-        yield group
-
-
-def _score_key(run: Run) -> tuple[str, str, str, str, int]:
-    cell = run.cell
-    return cell.dataset, cell.model, run.recipe.name, cell.method, cell.seed
+def score_key(run: Run) -> tuple[Any, ...]:
+    """What runs have in common that share scores: a single-shot method's at all sparsities, with their controls."""
+    cell, spec = run.cell, run.cell.spec
+    rounds = () if Laboratory.shares_scores(run.scorer()) else (cell.sparsity, spec.control == "invert")
+    return cell.dataset, cell.model, run.recipe.name, cell.method != DENSE, cell.seed, str(spec.uncontrolled), rounds

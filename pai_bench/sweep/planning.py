@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pai_bench import datasets, mask_files, models, recipes, registry, results
-from pai_bench.cells import GIVEN, Cell, MethodSpec, grid
+from pai_bench.cells import CONTROLS, GIVEN, Cell, MethodSpec, grid
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Run
 from pai_bench.filters import Filter
@@ -28,6 +28,7 @@ class Request:
     set's own model, recipe, sparsities, seeds."""
 
     methods: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ("digits",)
     models: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ def expand(request: Request) -> list[Run]:
         if name not in models.names():
             raise unknown("model", name, models.names())
     wanted = registry.names() if request.methods == (ALL,) else request.methods or registry.default_names()
-    methods = [_canonical(text) for text in wanted]
+    methods = _with_controls([_canonical(text) for text in wanted], request.controls)
     runs = []
     for choice in choices(request).choices:
         sparsities, seeds = request.sparsities, request.seeds
@@ -68,7 +69,7 @@ def expand(request: Request) -> list[Run]:
 
 def _at_its_own_sparsity(cell: Cell) -> Cell:
     """The cell; of a method whose masks are read from a file, the one sparsity that they have."""
-    file = registry.mask_file(cell.method)
+    file = registry.mask_file(cell.spec.name)
     return cell if file is None else replace(cell, sparsity=file.sparsity)
 
 
@@ -88,7 +89,31 @@ def _canonical(text: str) -> str:
     values = registry.hyperparameters(registry.get(spec.name, dict(spec.hyperparameters)))
     defaults = registry.hyperparameters(registry.get(spec.name))
     given = tuple((key, values[key]) for key, _ in spec.hyperparameters if values[key] != defaults[key])
-    return str(MethodSpec(spec.name, given))
+    if spec.control is not None and not _allows(spec.name, spec.control):
+        raise PaiBenchError(
+            f"{spec.name} has no control {spec.control}", "controls are of methods that score the weights"
+        )
+    return str(MethodSpec(spec.name, given, spec.control))
+
+
+def _allows(name: str, control: str) -> bool:
+    """Whether a control of a method means anything: masks of a file have no scores to invert."""
+    return registry.has_controls(name) and not (control == "invert" and registry.mask_file(name) is not None)
+
+
+def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The methods, and each of them with each of the controls that it can have."""
+    for control in wanted:
+        if control not in CONTROLS:
+            raise unknown("control", control, CONTROLS)
+    specs = [MethodSpec.parse(method) for method in methods]
+    varied = [
+        replace(spec, control=control)
+        for spec in specs
+        for control in (None, *wanted)
+        if control is None or (spec.control is None and _allows(spec.name, control))
+    ]
+    return [str(spec) for spec in dict.fromkeys(varied)]
 
 
 def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None, *, forget: bool = False) -> None:
@@ -114,7 +139,7 @@ def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None,
             ) from error
         shapes = {name: tuple(weight.shape) for name, weight in prunable(network).items()}
         for method in dict.fromkeys(r.cell.method for r in runs if (r.cell.dataset, r.cell.model) == (dataset, model)):
-            if (file := registry.mask_file(method)) is not None:
+            if (file := registry.mask_file(MethodSpec.parse(method).name)) is not None:
                 file.check(shapes, model)
     for run in {run.cell.method: run for run in runs}.values():
         if not registry.is_builtin(run.cell.spec.name):
@@ -165,9 +190,9 @@ def keep_masks(runs: Sequence[Run], root: Path) -> tuple[Path, ...]:
     Returns the copies: plug-ins for the workers.
     """
     copies = []
-    for method in dict.fromkeys(run.cell.method for run in runs):
-        if (file := registry.mask_file(method)) is not None:
-            copies.append(results.given_masks_path(root, method.removeprefix(GIVEN)))
+    for name in dict.fromkeys(run.cell.spec.name for run in runs):
+        if (file := registry.mask_file(name)) is not None:
+            copies.append(results.given_masks_path(root, name.removeprefix(GIVEN)))
             if not mask_files.holds(copies[-1], file.digest):
                 mask_files.save(copies[-1], file.masks)
     return tuple(copies)

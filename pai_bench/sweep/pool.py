@@ -56,7 +56,7 @@ class Pool:
         self._reached: dict[Run, int] = {}
         self._elsewhere: dict[Run, Failure | None] = {}
         """Runs that others have claimed, and the note of failure that was there then."""
-        self._places = deque(places(settings.workers, len(self._jobs) + len(elsewhere)))
+        self._places = deque(places(settings.workers, sum(map(len, self._jobs)) + len(elsewhere)))
         """Devices that have no worker."""
         self._started = 0
         self._stillborn = 0
@@ -115,7 +115,7 @@ class Pool:
             if worker.free:
                 self._feed(worker)
         starting = sum(not worker.ready for worker in self._workers.values())
-        for _ in range(min(len(self._jobs) - starting, len(self._places))):
+        for _ in range(min(len(self._jobs) + self._not_begun() - starting, len(self._places))):
             worker = Worker(self._started, self._places.popleft(), self._settings, self._events)
             self._workers[self._started] = worker
             self._started += 1
@@ -127,8 +127,17 @@ class Pool:
         if worker.idle and not self._elsewhere:  # else it may be needed, should their owners die
             worker.dismiss()
 
+    def _not_begun(self) -> int:
+        """How many runs are in the hands of workers that are busy with others."""
+        return sum(len(worker.pending) for worker in self._workers.values())
+
     def _next(self, worker: Worker) -> Run | None:
-        """A run for a worker; beside others only one that may share with them, and that no other worker waits for."""
+        """A run for a worker; beside others only one that may share with them, and that no other worker waits for.
+
+        An idle worker takes the last run of the one that has most left, rather than to have none.
+        """
+        if not worker.pending and not worker.current and not self._jobs and self._not_begun():
+            return max(self._workers.values(), key=lambda other: len(other.pending)).pending.pop()
         if not worker.pending:
             waiting = sum(not other.current for other in self._workers.values()) if worker.current else 0
             if len(self._jobs) <= waiting or not self._may_join(self._jobs[0][0], worker):

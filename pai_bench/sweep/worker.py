@@ -29,7 +29,7 @@ from pai_bench.experiment import Laboratory, Run
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
 from pai_bench.sweep.claims import Owner
-from pai_bench.sweep.execution import Ended, Stop, executing
+from pai_bench.sweep.execution import Ended, Stop, executing, shared_scores
 from pai_bench.sweep.packs import Crew, Sizes
 from pai_bench.turns import Turns
 from pai_bench.watch import Watch
@@ -111,7 +111,7 @@ def main() -> None:
     host.prepare()
     for plugin in options.plugin:
         registry.load_plugin(plugin)
-    laboratory = Laboratory(options.data_dir, options.device)
+    laboratory = Laboratory(options.data_dir, options.device, shared_scores(options.results, options.redo))
     owner = Owner.current()
     sizes = Sizes(laboratory, options.pack)
     numbers: dict[Run, int] = {}

@@ -122,6 +122,29 @@ def test_dry_run_shows_the_plan_and_touches_nothing(tmp_path: Path) -> None:
     assert len(content["cells"]) == 10 and content["cells"][0]["state"] == "missing"
 
 
+def test_controls_are_trained_by_all_workers_and_reported(tmp_path: Path) -> None:
+    grid = sweep(tmp_path, "--controls", "shuffle,reinit,invert", "--workers", "2", methods="snip", seeds="0", epochs=4)
+    run = pai_bench(tmp_path, *grid)
+    assert run.returncode == 0, run.stderr
+    assert "dense,snip; controls shuffle,reinit,invert; sparsities 0.5,0.9; seeds 0" in run.stderr
+    # What shares a score vector is one job; a worker that has nothing to do takes its last cells.
+    assert "9 to run in 2 jobs by 2 workers" in run.stderr
+    found = {(r["method"], r["sparsity"]): r for r in results(tmp_path / "results").values()}
+    assert len(found) == 9
+    logs = (tmp_path / "results" / "state" / "logs" / "cells" / "digits" / "conv8").glob("snip*/*.log")
+    owners = [log.read_text().splitlines()[0].split()[1] for log in logs]
+    assert len(owners) == 8 and len(set(owners)) == 2
+    for sparsity in (0.5, 0.9):
+        plain, anew = (found[f"snip{more}", sparsity] for more in ("", ":control=reinit"))
+        assert plain["mask_hash"] == anew["mask_hash"] and plain["init_hash"] != anew["init_hash"]
+        assert found["snip:control=shuffle", sparsity]["mask_hash"] != plain["mask_hash"]
+    report = pai_bench(tmp_path, "report")
+    assert report.returncode == 0, report.stderr
+    for name in ("controls.pdf", "controls.png", "controls.md", "controls.tex", "controls.csv"):
+        assert f"report/{name}" in report.stdout
+    assert "| snip, invert " in (tmp_path / "results" / "report" / "report.md").read_text()
+
+
 def test_a_filter_and_redo_do_their_part_only(done: Path, tmp_path: Path) -> None:
     folder = copy(done, tmp_path)
     runs = folder / "results" / "runs"

@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
+from scipy import stats
 
 from pai_bench import results
 from pai_bench.analysis import figures, tables
 from pai_bench.analysis.command import run
 from pai_bench.analysis.frame import collect, read_table
-from pai_bench.analysis.statistics import summarise
-from pai_bench.analysis.style import KNOWN, styles
+from pai_bench.analysis.statistics import MARGIN, compare_controls, summarise
+from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, KNOWN, styles
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from tests.unit.test_results import result
@@ -133,9 +134,9 @@ def test_numbers_on_the_validation_split_are_not_called_test_accuracy(root: Path
     assert "Test or validation accuracy (%)" in tables.markdown(summary) and "Test or validation" in tables.latex(
         summary
     )
-    with figures._figure(summary) as figure:
+    with figures._figure(figures.accuracy_panels(summary)) as figure:
         assert [ax.get_ylabel() for ax in figure.axes] == ["Test or validation accuracy (%)", ""]
-    with figures._figure(summary[summary.recipe != "quick"]) as figure:
+    with figures._figure(figures.accuracy_panels(summary[summary.recipe != "quick"])) as figure:
         assert figure.axes[0].get_ylabel() == "Validation accuracy (%)"
 
 
@@ -244,7 +245,7 @@ def test_the_figure_shows_what_the_table_says(root: Path) -> None:
     put(root, "erk", 0.9, 0, status="collapsed")
     plan(root, "1", [cell("erk", 0.9, 1), cell("erk", 0.98, 0), cell("snip", 0.9, 0)])
     summary = summarise(collect(root))
-    with figures._figure(summary) as figure:
+    with figures._figure(figures.accuracy_panels(summary)) as figure:
         (ax,) = figure.axes
         lines = {line.get_color(): line for line in ax.get_lines()}
         snip = lines[KNOWN["snip"].color]
@@ -263,7 +264,7 @@ def test_the_figure_shows_what_the_table_says(root: Path) -> None:
 def test_a_panel_for_each_data_set_and_model(root: Path) -> None:
     for model in ("a", "b", "c"):
         put(root, model=model)
-    with figures._figure(summarise(collect(root))) as figure:
+    with figures._figure(figures.accuracy_panels(summarise(collect(root)))) as figure:
         assert len(figure.axes) == 4
         assert len(figure.legends) == 1
 
@@ -320,3 +321,83 @@ def test_results_need_not_be_whole_to_be_replaced(root: Path) -> None:
     after = collect(root).rows
     assert len(before) == len(after)
     assert replace(result(), accuracy=0.5).accuracy in set(after.accuracy)
+
+
+def with_controls(root: Path) -> dict[str, list[float]]:
+    """Differences to snip at 0.9 by control, put there as results of four seeds."""
+    put(root, seed=3, accuracy=0.7)
+    differences = {"invert": [-0.5, -0.4, -0.6, -0.5], "shuffle": [0.001, -0.001, 0.002, 0.0]}
+    for control, values in differences.items():
+        for seed, difference in enumerate(values):
+            plain = 0.7 if seed == 3 else ACCURACIES[seed] - 0.09
+            put(root, f"snip:control={control}", seed=seed, accuracy=plain + difference)
+    return differences
+
+
+def test_controls_are_compared_with_their_method_seed_by_seed(root: Path) -> None:
+    differences = with_controls(root)
+    put(root, "snip:control=reinit", seed=1, accuracy=0.5)  # one pair
+    put(root, "snip:control=reinit", seed=9, accuracy=0.5)  # without the method's
+    put(root, "synflow:control=shuffle", seed=0)  # without a method
+    table = compare_controls(collect(root))
+    assert list(table["control"]) == ["shuffle", "reinit", "invert"]
+    assert set(table["method"]) == {"snip"}
+    for line in table.itertuples():
+        if line.control == "reinit":
+            assert line.n == 1 and np.isnan([line.low, line.high, line.p]).all() and not line.equivalent
+            continue
+        values = differences[line.control]
+        expected = stats.ttest_1samp(values, 0)
+        assert line.n == 4 and line.difference == pytest.approx(np.mean(values))
+        assert (line.low, line.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+        above = stats.ttest_1samp(values, -MARGIN, alternative="greater").pvalue
+        below = stats.ttest_1samp(values, MARGIN, alternative="less").pvalue
+        assert line.p == pytest.approx(max(above, below))
+        assert line.equivalent == (line.control == "shuffle")
+
+
+@pytest.mark.parametrize(("difference", "same"), [(0.0, True), (MARGIN / 2, True), (2 * MARGIN, False)])
+def test_differences_without_spread_are_told_by_their_size(root: Path, difference: float, same: bool) -> None:
+    for seed in ACCURACIES:
+        put(root, seed=seed, accuracy=0.5)
+        put(root, "snip:control=shuffle", seed=seed, accuracy=0.5 + difference)
+    (line,) = compare_controls(collect(root)).itertuples()
+    assert line.low == line.high == pytest.approx(difference) and line.equivalent == same
+
+
+def test_a_report_without_controls_has_no_word_of_them(root: Path) -> None:
+    assert compare_controls(collect(root)).empty
+    run(root, None, [], False, QUIET)
+    assert not list((root / "report").glob("controls*"))
+    assert "control" not in (root / "report" / "report.md").read_text().lower()
+
+
+def test_a_method_stands_before_its_controls_and_both_figures_have_their_own(root: Path) -> None:
+    with_controls(root)
+    put(root, "snip:bn=eval")
+    summary = summarise(collect(root))
+    order = list(dict.fromkeys(summary["method"]))
+    assert order == ["dense", "random", "snip", "snip:control=shuffle", "snip:control=invert", "snip:bn=eval"]
+    run(root, None, [], False, QUIET)
+    ((title, points, looks),) = figures.control_panels(summary)
+    assert title.startswith("snip\n") and looks == CONTROL_STYLES
+    labels = [CONTROL_LABELS[control] for control in (None, "shuffle", "invert")]
+    assert list(dict.fromkeys(points["method"])) == ["dense", *labels]
+    with figures._figure(figures.control_panels(summary)) as figure:
+        (ax,) = figure.axes
+        shuffled = next(line for line in ax.get_lines() if line.get_color() == looks[CONTROL_LABELS["shuffle"]].color)
+        expected = summary[summary["method"] == "snip:control=shuffle"]
+        assert np.allclose(shuffled.get_ydata(), 100 * expected["mean"])
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["dense", *labels]
+    report = (root / "report" / "report.md").read_text()
+    assert "## Controls" in report and "controls.png" in report
+    assert "-50.00 [" in report and "≈" in report
+    text = (root / "report" / "controls.tex").read_text()
+    assert r"$\approx$" in text and "$p$ $<$ 0.05" in text and "snip, invert & $-50.00$ [$" in text
+
+
+def test_controls_alone_can_be_reported(tmp_path: Path) -> None:
+    put(tmp_path, "snip:control=shuffle")
+    run(tmp_path, None, [], False, QUIET)
+    assert (tmp_path / "report" / "accuracy.png").exists()
+    assert not (tmp_path / "report" / "controls.png").exists()

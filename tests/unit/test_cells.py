@@ -40,12 +40,25 @@ def test_a_sparsity_outside_its_range_is_refused(bad: float) -> None:
         ("prospr:steps=10,lr=0.5", "prospr:lr=0.5,steps=10"),
         ("prospr:lr=5e-1,new_batches=True", "prospr:lr=0.5,new_batches=true"),
         ("snip:bn=eval", "snip:bn=eval"),
+        ("snip:control=shuffle", "snip:control=shuffle"),
+        ("prospr:steps=10,control=invert,lr=0.5", "prospr:control=invert,lr=0.5,steps=10"),
+        ("file:masks-1f3a5b7c", "file:masks-1f3a5b7c"),
+        ("file:masks-1f3a5b7c:control=reinit", "file:masks-1f3a5b7c:control=reinit"),
     ],
 )
 def test_a_spec_has_one_canonical_text(text: str, canonical: str) -> None:
     spec = MethodSpec.parse(text)
     assert str(spec) == canonical
     assert MethodSpec.parse(canonical) == spec
+
+
+def test_a_control_is_no_hyper_parameter() -> None:
+    spec = MethodSpec.parse("prospr:steps=10,control=invert")
+    assert spec.control == "invert" and spec.hyperparameters == (("steps", 10),)
+    assert str(spec.uncontrolled) == "prospr:steps=10"
+    for text in ("snip:control=flip", "file:masks-1f3a5b7c:control=true"):
+        with pytest.raises(PaiBenchError, match="unknown control"):
+            MethodSpec.parse(text)
 
 
 def test_values_of_a_spec_have_their_types() -> None:

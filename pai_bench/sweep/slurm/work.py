@@ -20,7 +20,7 @@ from pai_bench import host, provenance, registry, results
 from pai_bench.atomic import write_json
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.recipes import Recipe
-from pai_bench.sweep.execution import Ended, Stop, executing
+from pai_bench.sweep.execution import Ended, Stop, executing, shared_scores
 from pai_bench.sweep.owners import STALE_SECONDS, Owner
 from pai_bench.sweep.packs import Crew, Sizes
 from pai_bench.sweep.slurm.ledger import Entry, Spec
@@ -102,7 +102,8 @@ class Work:
         for plugin in self.spec.plugins:
             registry.load_plugin(plugin)
         self._check()
-        laboratory = Laboratory(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu")
+        scores = shared_scores(self.spec.root, self.spec.redo)
+        laboratory = Laboratory(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu", scores)
         sizes = Sizes(laboratory, self.spec.pack)
         crew = Crew(laboratory, sizes, partial(self._start, laboratory))
         left = deque(self.entries)

@@ -1,0 +1,189 @@
+"""Controls: what of a method's masks and weights is changed, and what is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pai_bench import controls, mask_files, registry
+from pai_bench.cells import CONTROLS, Cell, MethodSpec
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import Laboratory, Run
+from pai_bench.measures import tensors_hash
+from pai_bench.sweep import planning
+from pai_bench.sweep.plan import Plan, PlannedRun, jobs
+from pai_bench.watch import Watch
+from tests.unit.test_experiment import recipe
+
+SCORED = [name for name in registry.names() if registry.is_builtin(name) and registry.has_controls(name)]
+
+
+class Counting(Watch):
+    """Counts the passes of scoring."""
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+    def tick(self) -> None:
+        self.ticks += 1
+
+
+def a_run(method: str, sparsity: float = 0.9, seed: int = 0) -> Run:
+    return Run(Cell(method, "digits", "conv8", sparsity, seed), recipe(epochs=1))
+
+
+def masks_of(
+    laboratory: Laboratory, method: str, sparsity: float = 0.9, seed: int = 0, watch: Watch | None = None
+) -> dict[str, torch.Tensor]:
+    run = a_run(method, sparsity, seed)
+    return laboratory.masks(run, laboratory.model(run), watch or Watch())[0]
+
+
+def flat(masks: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([mask.flatten() for mask in masks.values()])
+
+
+def test_a_shuffle_keeps_the_share_of_every_layer_and_nothing_else() -> None:
+    laboratory = Laboratory(device="cpu")
+    plain, shuffled = masks_of(laboratory, "snip"), masks_of(laboratory, "snip:control=shuffle")
+    assert {name: int(mask.sum()) for name, mask in plain.items()} == {n: int(m.sum()) for n, m in shuffled.items()}
+    kept, both = flat(plain).sum(), (flat(plain) & flat(shuffled)).sum()
+    # By chance a layer of density d keeps d of its kept weights; a shuffle that does nothing keeps all.
+    expected = sum(float(mask.sum()) ** 2 / mask.numel() for mask in plain.values())
+    assert abs(float(both) - expected) < 4 * expected**0.5 < 0.9 * float(kept)
+
+
+def test_a_shuffle_follows_from_the_seed_and_serves_every_sparsity_alike() -> None:
+    laboratory = Laboratory(device="cpu")
+    first, again = (masks_of(laboratory, "snip:control=shuffle") for _ in range(2))
+    assert tensors_hash(first) == tensors_hash(again)
+    spec = MethodSpec.parse("snip:control=shuffle")
+    plain = masks_of(laboratory, "snip")
+    assert tensors_hash(controls.applied(spec, plain, 0)) != tensors_hash(controls.applied(spec, plain, 1))
+    sparser = masks_of(laboratory, "snip:control=shuffle", 0.98)
+    assert torch.equal(flat(sparser) & flat(first), flat(sparser))
+
+
+def test_an_inverted_method_keeps_the_lowest_scores() -> None:
+    laboratory = Laboratory(device="cpu")
+    network = laboratory.model(a_run("magnitude"))
+    weights = flat({name: network.get_parameter(name) for name in masks_of(laboratory, "magnitude")}).abs()
+    inverted = flat(masks_of(laboratory, "magnitude:control=invert"))
+    assert int(inverted.sum()) == round(0.1 * len(inverted))
+    assert weights[inverted].max() <= weights[~inverted].min()
+    assert not (inverted & flat(masks_of(laboratory, "magnitude"))).any()
+
+
+def test_an_inverted_iterative_method_prunes_the_highest_in_every_round() -> None:
+    """With 2 rounds the first keeps sqrt(0.1) of the weights; what it removes never comes back."""
+    laboratory = Laboratory(device="cpu")
+    one = flat(masks_of(laboratory, "synflow:rounds=1,control=invert", 1 - 0.1**0.5))
+    two = flat(masks_of(laboratory, "synflow:rounds=2,control=invert", 0.9))
+    assert torch.equal(one & two, two)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("name", SCORED)
+def test_every_method_has_every_control_at_the_exact_count(name: str, control: str) -> None:
+    masks = flat(masks_of(Laboratory(device="cpu"), f"{name}:control={control}"))
+    assert int(masks.sum()) == round(0.1 * len(masks))
+
+
+def test_weights_that_are_drawn_anew_train_under_the_same_masks() -> None:
+    plain, anew = (Laboratory(device="cpu").run(a_run(f"snip{more}")).result for more in ("", ":control=reinit"))
+    assert plain.mask_hash == anew.mask_hash
+    assert plain.init_hash != anew.init_hash
+    assert plain.accuracy != anew.accuracy
+    assert anew.hyperparameters == {**plain.hyperparameters, "control": "reinit"}
+    assert len({plain.fingerprint, anew.fingerprint}) == 2
+    shuffled = Laboratory(device="cpu").run(a_run("snip:control=shuffle")).result
+    assert shuffled.init_hash == plain.init_hash
+
+
+def test_one_score_serves_a_method_at_every_sparsity_and_all_its_controls() -> None:
+    laboratory, watch = Laboratory(device="cpu"), Counting()
+    masks_of(laboratory, "snip", watch=watch)
+    once = watch.ticks
+    for control in CONTROLS:
+        for sparsity in (0.5, 0.9):
+            masks_of(laboratory, f"snip:control={control}", sparsity, watch=watch)
+    assert watch.ticks == once > 0
+    # What is removed in a round decides the next: only an inverted iterative method has scores of its own.
+    watch.ticks = 0
+    masks_of(laboratory, "synflow:rounds=3", watch=watch)
+    once = watch.ticks
+    masks_of(laboratory, "synflow:rounds=3,control=shuffle", watch=watch)
+    masks_of(laboratory, "synflow:rounds=3,control=reinit", watch=watch)
+    assert watch.ticks == once
+    masks_of(laboratory, "synflow:rounds=3,control=invert", watch=watch)
+    assert watch.ticks == 2 * once
+
+
+def test_runs_that_share_scores_are_one_job() -> None:
+    methods = [
+        f"{name}{control}" for name in ("snip", "synflow") for control in ("", *(f":control={c}" for c in CONTROLS))
+    ]
+    runs = [a_run(method, sparsity) for method in methods for sparsity in (0.5, 0.9)]
+    plan = Plan(
+        tuple(PlannedRun(run, "", "missing") for run in runs), tuple(PlannedRun(r, "", "missing") for r in runs)
+    )
+    found = [sorted(f"{run.cell.method} {run.cell.sparsity}" for run in job.runs) for job in jobs(plan)]
+    assert sorted(map(len, found)) == [1, 1, 3, 3, 8]
+    assert next(names for names in found if len(names) == 8)[0].startswith("snip")
+
+
+def methods_of(*methods: str, control: tuple[str, ...] = CONTROLS) -> list[str]:
+    request = planning.Request(methods=methods, controls=control, sparsities=(0.9,), seeds=(0,))
+    return [run.cell.method for run in planning.expand(request)]
+
+
+def test_a_grid_has_the_controls_of_methods_that_score() -> None:
+    assert methods_of("snip", "random", "synflow:rounds=5", control=("shuffle", "invert")) == [
+        "dense",
+        *("snip", "snip:control=shuffle", "snip:control=invert"),
+        "random",
+        *("synflow:rounds=5", "synflow:control=shuffle,rounds=5", "synflow:control=invert,rounds=5"),
+    ]
+    assert methods_of("snip", "snip:control=reinit", control=("reinit",)) == ["dense", "snip", "snip:control=reinit"]
+
+
+@pytest.mark.parametrize("method", ["dense:control=shuffle", "random:control=invert", "snip:control=shufle"])
+def test_a_control_that_means_nothing_is_refused(method: str) -> None:
+    with pytest.raises(PaiBenchError, match="control"):
+        methods_of(method, control=())
+
+
+def test_an_unknown_control_is_named_with_the_nearest() -> None:
+    with pytest.raises(PaiBenchError, match="did you mean shuffle"):
+        methods_of("snip", control=("shufle",))
+
+
+def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: Path) -> None:
+    laboratory = Laboratory(device="cpu")
+    plain = masks_of(laboratory, "snip")
+    mask_files.save(tmp_path / "masks.npz", {name: mask.numpy() for name, mask in plain.items()})
+    request = planning.Request(methods=(f"file:{tmp_path / 'masks.npz'}",), controls=CONTROLS, seeds=(0,))
+    runs = planning.expand(planning.with_masks(request))
+    name = runs[1].cell.method
+    assert [run.cell.method for run in runs[1:]] == [name, f"{name}:control=shuffle", f"{name}:control=reinit"]
+    assert len({run.cell.sparsity for run in runs[1:]}) == 1
+    assert all(MethodSpec.parse(run.cell.method).name == name for run in runs[1:])
+    planning.check(runs, None)
+    (copy,) = planning.keep_masks(runs, tmp_path / "results")
+    kept = mask_files.read(copy).masks
+    assert all(np.array_equal(kept[key], mask.numpy()) for key, mask in plain.items())
+    shuffled = masks_of(laboratory, f"{name}:control=shuffle", runs[1].cell.sparsity)
+    assert tensors_hash(shuffled) == tensors_hash(masks_of(laboratory, "snip:control=shuffle"))
+
+
+def test_no_method_may_call_a_hyper_parameter_so() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Own:
+        control: str = "mine"
+
+    with pytest.raises(ValueError, match="names a control"):
+        registry.register("own-control")(Own)

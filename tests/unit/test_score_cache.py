@@ -1,0 +1,161 @@
+"""Scores that the processes of a sweep leave for each other: a help, and never a fault."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pai_bench import registry, results, score_cache
+from pai_bench.cells import Cell
+from pai_bench.experiment import Laboratory, Run
+from pai_bench.measures import Cost, tensors_hash
+from pai_bench.results.tidying import DAY
+from pai_bench.score_cache import ScoreCache, Scored, Shelf
+from pai_bench.sweep.execution import shared_scores
+from tests.unit.test_controls import Counting
+from tests.unit.test_experiment import recipe
+
+CPU = torch.device("cpu")
+MASKS = {"w": torch.tensor([[True, False]]), "v": torch.tensor([0.1, -0.2], dtype=torch.float64)}
+COST = Cost(2.5, 1000)
+
+
+def never() -> Scored:
+    raise AssertionError("it is there")
+
+
+def get(shelf: Shelf | None, key: str = "key", cost: Cost = COST) -> bool:
+    """Whether it had to be computed; in a process of its own, as far as the cache can tell."""
+    made = []
+
+    def compute() -> Scored:
+        made.append(key)
+        return MASKS, cost
+
+    tensors, found = ScoreCache(shelf=shelf).get(key, compute, CPU)
+    assert found == cost
+    assert list(tensors) == list(MASKS) and all(torch.equal(tensors[name], MASKS[name]) for name in MASKS)
+    assert [tensor.dtype for tensor in tensors.values()] == [tensor.dtype for tensor in MASKS.values()]
+    return bool(made)
+
+
+def test_what_one_process_has_scored_another_reads(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    assert get(shelf)
+    assert not get(shelf)
+    assert get(shelf, "another key")
+    assert get(None)
+
+
+def test_it_is_read_once(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    get(shelf)
+    cache = ScoreCache(shelf=shelf)
+    cache.get("key", never, CPU)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    cache.get("key", never, CPU)
+
+
+def test_what_takes_no_time_is_not_worth_a_file(tmp_path: Path) -> None:
+    get(Shelf(tmp_path), cost=Cost(score_cache.WORTH_SECONDS / 2))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", [b"", b"half", None])
+def test_a_damaged_file_is_computed_and_mended(tmp_path: Path, damage: bytes | None) -> None:
+    shelf = Shelf(tmp_path)
+    get(shelf)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content if damage is None else damage)
+    assert get(shelf)
+    assert not get(shelf)
+
+
+def test_a_folder_that_takes_nothing_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert get(Shelf(tmp_path / "file"))
+    assert get(Shelf(tmp_path / "file"))
+
+
+def test_those_used_last_stay(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    get(shelf, "a")
+    (first,) = tmp_path.iterdir()
+    size = first.stat().st_size
+    shelf = Shelf(tmp_path, limit=2 * size)
+    get(shelf, "b")
+    (second,) = set(tmp_path.iterdir()) - {first}
+    old = time.time() - 100
+    for age, path in enumerate((first, second)):
+        os.utime(path, (old + age, old + age))
+    assert not get(shelf, "a")
+    get(shelf, "c")
+    assert first.exists() and not second.exists()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_cells_of_two_processes_are_scored_once_and_keep_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_cache, "WORTH_SECONDS", 0.0)
+    watch = Counting()
+
+    def masks(method: str, sparsity: float, scores: ScoreCache | None) -> str:
+        laboratory = Laboratory(device="cpu", scores=scores)
+        run = Run(Cell(method, "digits", "conv8", sparsity, 0), recipe())
+        return tensors_hash(laboratory.masks(run, laboratory.model(run), watch)[0])
+
+    for method in ("snip", "synflow:rounds=2"):
+        alone = masks(method, 0.9, None)
+        assert masks(method, 0.9, shared_scores(tmp_path, redo=False)) == alone
+        watch.ticks = 0
+        assert masks(method, 0.9, shared_scores(tmp_path, redo=False)) == alone
+        assert watch.ticks == 0
+        assert masks(method, 0.9, shared_scores(tmp_path, redo=True)) == alone
+        assert watch.ticks > 0, "what is done again is scored again"
+
+
+def test_other_code_or_another_device_has_scores_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_cache, "WORTH_SECONDS", 0.0)
+    run = Run(Cell("snip", "digits", "conv8", 0.9, 0), recipe())
+
+    def passes() -> int:
+        watch = Counting()
+        laboratory = Laboratory(device="cpu", scores=shared_scores(tmp_path, redo=False))
+        laboratory.masks(run, laboratory.model(run), watch)
+        return watch.ticks
+
+    assert passes() > 0
+    assert passes() == 0
+    for name, other in (
+        ("provenance.source_hash", lambda: "other sources"),
+        ("device_name", lambda device: "another device"),
+        ("torch.__version__", "another PyTorch"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"pai_bench.experiment.{name}", other)
+            assert passes() > 0, name
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "plugins", lambda: {"mine.py": "0123"})
+        assert passes() > 0
+    assert passes() == 0
+
+
+def test_scores_that_nobody_has_used_for_a_day_go(tmp_path: Path) -> None:
+    shelf = Shelf(results.scores_folder(tmp_path))
+    get(shelf, "old")
+    (old,) = results.scores_folder(tmp_path).iterdir()
+    get(shelf, "new")
+    long_ago = time.time() - DAY - 60
+    os.utime(old, (long_ago, long_ago))
+    results.tidy(tmp_path)
+    assert not old.exists()
+    assert get(shelf, "old")
+    assert not get(shelf, "new")
