@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pai_bench.derivatives import Graphs, gradient, hessian_product
+from pai_bench.derivatives import Graphs, gradient, hessian_product, in_one_block
 from pai_bench.errors import PaiBenchError
 from pai_bench.registry import register
 from pai_bench.scoring import Batch, Problem
@@ -59,6 +59,7 @@ class ProsPr:
         names, buffers = list(theta), [torch.zeros_like(p) for p in theta.values()]
         # Without momentum there is no buffer, and the release keeps the graph of step 0 too.
         first = 1 if self.detach_first_buffer and self.momentum != 0 else 0
+        places = in_one_block(buffers, self.steps - 1 if self.variant == "full" else 0)
         for step, batch in enumerate(batches[:-1]):
             make = partial(gradient_at, theta, batch)
             if self.variant == "full" and step >= first:
@@ -68,8 +69,12 @@ class ProsPr:
                 slope = make()
             torch._foreach_mul_(buffers, self.momentum)
             torch._foreach_add_(buffers, slope)
-            moved = zip(theta.items(), buffers, strict=True)
-            theta = {name: (p.detach() - self.lr * b).requires_grad_() for (name, p), b in moved}
+            del slope
+            moved = next(places, None) or [torch.empty_like(b) for b in buffers]
+            torch._foreach_copy_(moved, [p.detach() for p in theta.values()])
+            torch._foreach_sub_(moved, torch._foreach_mul(buffers, self.lr))
+            theta = {name: p.requires_grad_() for name, p in zip(names, moved, strict=True)}
+            del moved
         # dL/dtheta_t from t = M down to 0, and dL/dbuffer_t by way of the buffers after it.
         meta = [g.clone() for g in gradient_at(theta, batches[-1])]
         later = [torch.zeros_like(b) for b in buffers]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pai_bench.convolutions import InParts
 from pai_bench.double_backward import LeanDoubleBackward
 
 
@@ -19,7 +20,8 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
         with LeanDoubleBackward(), sdpa_kernel(SDPBackend.MATH):
             value = loss()
     else:
-        value = loss()
+        with InParts():
+            value = loss()
     return list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
 
 
@@ -77,6 +79,18 @@ def saved_bytes() -> Iterator[Callable[[], int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         yield lambda: sum(sizes.values())
+
+
+def in_one_block(tensors: Sequence[Tensor], count: int) -> Iterator[list[Tensor]]:
+    """`count` lists of new tensors of these shapes and of the first one's type, all in one block of memory.
+
+    What is kept between large tensors that come and go lies in the places that those leave, which then are too small
+    for the next ones: the heap grows with what is kept, many times over.
+    """
+    sizes = [tensor.numel() for tensor in tensors]
+    for row in tensors[0].new_empty(max(0, count), sum(sizes)):
+        # Detached: autograd refuses to change views that were made several at a time.
+        yield [part.detach().view_as(tensor) for part, tensor in zip(row.split(sizes), tensors, strict=True)]
 
 
 def random_state(device: torch.device) -> Callable[[], None]:

@@ -18,6 +18,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from pai_bench.convolutions import convolve, convolve_backward
+
 aten = torch.ops.aten
 
 
@@ -35,7 +37,7 @@ def _convolution(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The convolution `plain` of torch.nn.functional."""
 
     def convolution(
-        x: Tensor,
+        input: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
         stride: Any = 1,
@@ -43,11 +45,11 @@ def _convolution(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        if isinstance(padding, str) or x.dim() != weight.dim():  # or without a batch dimension
-            return plain(x, weight, bias, stride, padding, dilation, groups)
+        if isinstance(padding, str) or input.dim() != weight.dim():  # or without a batch dimension
+            return plain(input, weight, bias, stride, padding, dilation, groups)
         along = weight.dim() - 2
         options = [[value] * along if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
-        result: Tensor = _Convolution.apply(x, weight, bias, (*options, False, [0] * along, groups))
+        result: Tensor = _Convolution.apply(input, weight, bias, (*options, False, [0] * along, groups))
         return result
 
     return convolution
@@ -90,7 +92,7 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.options = options
-        return torch.convolution(x, weight, bias, *options)
+        return convolve(x, weight, bias, *options)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -106,7 +108,7 @@ class _ConvolutionBackward(Function):
         ctx.save_for_backward(grad, x, weight)
         ctx.options = options
         ctx.set_materialize_grads(False)
-        return aten.convolution_backward(grad, x, weight, [weight.shape[0]], *options, wanted)
+        return tuple(convolve_backward(grad, x, weight, [weight.shape[0]], options, wanted))
 
     @staticmethod
     @once_differentiable
@@ -115,13 +117,13 @@ class _ConvolutionBackward(Function):
         grad, x, weight = ctx.saved_tensors
         by_grad = by_x = by_weight = None
         if u is not None:
-            by_grad = torch.convolution(u, weight, None, *ctx.options)
-            _, by_weight, _ = aten.convolution_backward(grad, u, weight, None, *ctx.options, [False, True, False])
+            by_grad = convolve(u, weight, None, *ctx.options)
+            _, by_weight, _ = convolve_backward(grad, u, weight, None, ctx.options, [False, True, False])
         if p is not None:
-            more = torch.convolution(x, p, q, *ctx.options)
+            more = convolve(x, p, q, *ctx.options)
             by_grad = more if by_grad is None else by_grad.add_(more)
             if ctx.needs_input_grad[1]:
-                by_x, _, _ = aten.convolution_backward(grad, x, p, None, *ctx.options, [True, False, False])
+                by_x, _, _ = convolve_backward(grad, x, p, None, ctx.options, [True, False, False])
         elif q is not None:
             q = q.view([-1] + [1] * (x.dim() - 2)).expand_as(grad)
             by_grad = q if by_grad is None else by_grad.add_(q)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pai_bench.convolutions import InParts
 from pai_bench.errors import PaiBenchError
 
 Batch = tuple[Tensor, Tensor]
@@ -201,7 +202,8 @@ class Problem:
         total: list[Tensor] = []
         samples = 0
         for x, y in self.batches():
-            loss = self.loss(self.forward(x, weights), y) * len(x)
+            with InParts():
+                loss = self.loss(self.forward(x, weights), y) * len(x)
             parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
             total = [a + b for a, b in zip(total, parts, strict=True)] if total else list(parts)
             samples += len(x)

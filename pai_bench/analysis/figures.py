@@ -72,8 +72,7 @@ def control_panels(summary: pd.DataFrame) -> list[Panel]:
         spec = panel["method"].map(split_control)
         for method in dict.fromkeys(name for name, control in spec if control is not None):
             shown = panel[spec.map(lambda of, method=method: of[0] in (method, DENSE))].copy()
-            labels = spec[shown.index].map(lambda of: of[0] if of[0] == DENSE else CONTROL_LABELS[of[1]])
-            shown["method"] = labels
+            shown["method"] = spec[shown.index].map(lambda of: of[0] if of[0] == DENSE else CONTROL_LABELS[of[1]])
             panels.append((f"{method}\n{panel_title(*key)}", shown, CONTROL_STYLES))
     return panels
 

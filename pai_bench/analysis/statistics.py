@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,7 @@ def number_of_seeds(summary: pd.DataFrame) -> str:
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
+@cache
 def split_control(method: str) -> tuple[str, str | None]:
     """A method without its control, and the control; tables may have names that are no specs, which have none."""
     try:

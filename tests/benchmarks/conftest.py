@@ -163,7 +163,7 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, device:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if not _ratios or not config.getoption("--benchmark-enable"):
+    if not (_ratios or _facts) or not config.getoption("--benchmark-enable"):
         return
     terminalreporter.section(
         f"medians of interleaved pairs; torch {torch.__version__}, {torch.get_num_threads()} thread"
@@ -176,10 +176,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         facts.add_row(name, value)
     console = Console(width=150, no_color=True, markup=False)
     with console.capture() as capture:
-        console.print(table)
-        console.print()
-        console.print(facts)
+        for shown in (table, facts):
+            if shown.row_count:
+                console.print(shown)
+                console.print()
     terminalreporter.write(capture.get())
-    terminalreporter.write_line(
-        f"A/A is the yardstick by itself; where it leaves {STEADY[0]} to {STEADY[1]} the row is void."
-    )
+    if _ratios:
+        terminalreporter.write_line(
+            f"A/A is the yardstick by itself; where it leaves {STEADY[0]} to {STEADY[1]} the row is void."
+        )

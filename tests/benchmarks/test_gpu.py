@@ -17,7 +17,8 @@ from pai_bench.measures import measured
 from pai_bench.recipes import Recipe
 from pai_bench.steps import Step, make_step
 from pai_bench.training import EVALUATION_BATCH, Trained, training
-from pai_bench.turns import Pack
+from pai_bench.turns import Pack, release
+from tests.benchmarks import peak
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count
 from tests.benchmarks.test_scoring import problem
@@ -159,7 +160,7 @@ def test_peaks_of_prospr_on_the_device(
 ) -> None:
     model, data = problem(size if measuring else 2, 9, device, name)
 
-    def peak(steps: int, ours: bool) -> int:
+    def taken(steps: int, ours: bool) -> int:
         some = data[: steps + 1]
         with measured(device) as cost:
             if ours:
@@ -169,12 +170,32 @@ def test_peaks_of_prospr_on_the_device(
         return cost.peak_bytes or 1
 
     steps = (1, 3, 8) if measuring else (1, 1, 1)
-    one, three, eight = benchmark.pedantic(lambda: [peak(number, ours=True) for number in steps], rounds=1)
-    theirs = peak(steps[1], ours=False)
+    one, three, eight = benchmark.pedantic(lambda: [taken(number, ours=True) for number in steps], rounds=1)
+    theirs = taken(steps[1], ours=False)
     fact(
         f"peak of ProsPr, {name}, batch {size}, 3 steps",
         f"{three / 1e6:.0f} MB, {three / theirs:.3f} of plain unrolling; 8 steps by 1: {eight / one:.3f}",
     )
+
+
+def test_peaks_of_methods_on_the_device(
+    benchmark: BenchmarkFixture, fact: Fact, measuring: bool, device: torch.device
+) -> None:
+    """Of every other scorer, in megabytes and in passes of the same batch; without the batch, which is there before."""
+
+    def taken(what: str, size: int) -> int:
+        model, data = problem(size if measuring else 2, 1, device)
+        peak.work(what, model, [(x[:2], y[:2]) for x, y in data])  # what libraries keep from their first use on
+        if measuring:
+            release()
+        with measured(device) as cost:
+            peak.work(what, model, data)
+        return cost.peak_bytes or 1
+
+    found = benchmark.pedantic(lambda: {case: taken(*case) for case in peak.CASES}, rounds=1)
+    for (what, size), peaked in found.items():
+        value = f"{peaked / 1e6:.0f} MB, {peaked / found['pass', size]:.2f} of a pass"
+        fact(f"peak of {what}, resnet20, batch {size}", value)
 
 
 def test_prospr_of_vgg19(benchmark: BenchmarkFixture, fact: Fact, measuring: bool, device: torch.device) -> None:

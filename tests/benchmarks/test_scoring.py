@@ -53,6 +53,13 @@ def test_scoring(
     assert sum(int(mask.sum()) for mask in masks.values()) == round(0.02 * 268_336)
 
 
+@pytest.mark.parametrize(("method", "batches"), [("snip", 1), ("prospr", 4)])
+def test_scoring_in_float64(compare: Compare, measuring: bool, device: torch.device, method: str, batches: int) -> None:
+    """As sweeps score by default, in units of the float32 pass."""
+    model, data = problem(128 if measuring else 10, batches, device)
+    compare(lambda: pai_bench.score(model, data, method), lambda: one_pass(model, data[0]), "U", rounds=5)
+
+
 def test_the_floor_of_a_pass(benchmark: BenchmarkFixture, fact: Fact, measuring: bool, device: torch.device) -> None:
     model, data = problem(128 if measuring else 10, 1, device)
     benchmark.pedantic(lambda: one_pass(model, data[0]), rounds=5 if measuring else 1)
@@ -91,6 +98,7 @@ PEAKS += [("unrolled", "resnet20", 128, 3, 0.0), ("pass", "resnet20", 128, 0, 0.
 PEAKS += [(what, "resnet20", 128, 3, 0.9) for what in ("ours", "unrolled")]
 PEAKS += [(what, "vgg16-bn", 64, 3, 0.0) for what in ("ours", "unrolled")]
 PEAKS += [(what, "resnet18", 32, 3, 0.0) for what in ("ours", "unrolled")]
+PEAKS += [("sweep", "resnet20", 128, steps, 0.0) for steps in (1, 3, 8)]
 
 
 def test_peaks_of_prospr(benchmark: BenchmarkFixture, fact: Fact, measuring: bool) -> None:
@@ -104,6 +112,17 @@ def test_peaks_of_prospr(benchmark: BenchmarkFixture, fact: Fact, measuring: boo
         ratio = f", {size / theirs:.3f} of plain unrolling" if theirs else ""
         fact(" ".join(f"{part}" for part in ("peak", *case)), f"{size / 1e6:.0f} MB{ratio}")
     fact("peak at 8 steps by that at 1", f"{found[PEAKS[2]] / found[PEAKS[0]]:.3f}")
+
+
+def test_peaks_of_methods(benchmark: BenchmarkFixture, fact: Fact, measuring: bool) -> None:
+    """Of every other scorer, in megabytes and in passes of the same batch, each alone in a process on the CPU."""
+    if not measuring:
+        benchmark.pedantic(lambda: [peak.main(what, "resnet20", 2) for what, _ in peak.CASES], rounds=1)
+        return
+    peaks = benchmark.pedantic(lambda: [peak.in_a_process(w, "resnet20", size) for w, size in peak.CASES], rounds=1)
+    found = dict(zip(peak.CASES, peaks, strict=True))
+    for (what, size), taken in found.items():
+        fact(f"peak {what} resnet20 {size}", f"{taken / 1e6:.0f} MB, {taken / found['pass', size]:.2f} of a pass")
 
 
 def test_masking(compare: Compare, measuring: bool) -> None:
