@@ -2,6 +2,8 @@
 
 python docs/prospr_study.py masks FOLDER DATA     # goes on where it was stopped
 python docs/prospr_study.py collect FOLDER        # FOLDER/masks, and FOLDER/results from pai-bench sweep
+
+What the folder has nothing of keeps its rows in the table.
 """
 
 from __future__ import annotations
@@ -26,6 +28,12 @@ VARIANTS = {
     "detached buffer": "prospr:detach_first_buffer=true,",
 }
 SPARSITY = 0.98
+MASKS_ONLY = "ResNet-20, CIFAR-10, 32 images"
+SETTINGS = {
+    ("fashionmnist", "conv28"): "conv28, Fashion-MNIST, 100 images",
+    ("cifar10", "resnet20"): "ResNet-20, CIFAR-10, 128 images",
+}
+"""What was trained, by data set and model; images are those of a step's batch."""
 LOOKS = {
     "full": ("D", "-", "#000000", 1.0),
     "first order": ("o", "--", "#0072b2", 0.93),
@@ -71,18 +79,20 @@ def pieces(folder: Path) -> Iterable[dict[str, object]]:
     for place in sorted((folder / "masks").glob("*.npz")):
         variant, dtype, steps = place.stem.split("_")
         kept = flat(mask_files.read(place).masks)
-        yield {"setting": "ResNet-20, CIFAR-10", "seed": 0, "variant": variant, "dtype": dtype, "steps": int(steps),
+        yield {"setting": MASKS_ONLY, "seed": 0, "variant": variant, "dtype": dtype, "steps": int(steps),
                "kept": kept, "accuracy": None, "status": None}  # fmt: skip
     for row in index.read(folder / "results").rows:
         cell = Cell(*(row[key] for key in ("method", "dataset", "model", "sparsity", "seed")))
         values = dict(cell.spec.hyperparameters)
+        if (cell.dataset, cell.model) not in SETTINGS:
+            continue
         variant = "full"
         if values.get("variant") == "first_order":
             variant = "first order"
         elif values.get("detach_first_buffer"):
             variant = "detached buffer"
         yield {
-            "setting": "conv28, Fashion-MNIST",
+            "setting": SETTINGS[cell.dataset, cell.model],
             "seed": cell.seed,
             "variant": variant if cell.spec.name == "prospr" else cell.spec.name,
             "dtype": "float32" if "float32" in row["recipe"] else "float64",
@@ -107,43 +117,47 @@ def collect(folder: Path) -> pd.DataFrame:
         return float((row.kept & other).sum() / row.kept.sum()) if other is not None else float("nan")
 
     frame["overlap"] = frame.apply(overlap, axis=1)
-    return frame.drop(columns="kept")
+    before = pd.read_csv(TABLE)
+    before = before[~before["setting"].isin(frame["setting"])]
+    return pd.concat([before, frame.drop(columns="kept")]).sort_values(["setting", "variant", "dtype", "steps", "seed"])
 
 
 def draw(frame: pd.DataFrame) -> None:
+    """A column a setting: masks above, accuracy below where something was trained."""
     matplotlib.use("Agg")
     settings = sorted(frame["setting"].unique())
-    figure, axes = plt.subplots(1, len(settings) + 1, figsize=(4.2 * (len(settings) + 1), 3.4), layout="constrained")
+    figure, axes = plt.subplots(2, len(settings), figsize=(4.0 * len(settings), 6.4), layout="constrained")
     prospr = frame[frame["steps"] > 0].copy()
     prospr["line"] = prospr["variant"].where(prospr["dtype"] == "float64", "float32")
-    for axis, setting in zip(axes, settings, strict=False):
+    for (above, below), setting in zip(axes.T, settings, strict=True):
         part = prospr[prospr["setting"] == setting]
         for line in ("first order", "detached buffer", "float32"):
-            _line(axis, part[part["line"] == line], "overlap", line)
-        axis.axhline(1 - SPARSITY, color="0.6", linewidth=0.8)
-        axis.text(1, 1 - SPARSITY + 0.01, "two random masks", color="0.4", fontsize=8)
-        seeds = part["seed"].nunique()
-        axis.set(
-            title=f"{setting} (n = {seeds})",
-            ylabel="share of kept weights in common\nwith the full mask in float64",
-            ylim=(0, 1.03),
-        )
-    trained = frame[frame["accuracy"].notna()].copy()
-    trained["line"] = trained["variant"].where(trained["dtype"] == "float64", "float32")
-    for line in LOOKS:
-        part = trained[(trained["line"] == line) & (trained["steps"] > 0)]
-        _line(axes[-1], part.assign(accuracy=100 * part["accuracy"]), "accuracy", line)
-    snip = 100 * trained.loc[trained["variant"] == "snip", "accuracy"].mean()
-    axes[-1].axhline(snip, color="0.6", linewidth=0.8)
-    axes[-1].text(1, snip + 0.3, "SNIP", color="0.4", fontsize=8)
-    axes[-1].set(title=f"conv28, Fashion-MNIST, trained (n = {trained['seed'].nunique()})", ylabel="test accuracy (%)")
-    for axis in axes:
+            _line(above, part[part["line"] == line], "overlap", line)
+        above.axhline(1 - SPARSITY, color="0.6", linewidth=0.8)
+        above.text(1, 1 - SPARSITY + 0.01, "two random masks", color="0.4", fontsize=8)
+        above.set(title=f"{setting}\nn = {part['seed'].nunique()}", ylim=(0, 1.03))
+        trained = part[part["accuracy"].notna()]
+        if trained.empty:
+            below.set_axis_off()
+            below.text(0.5, 0.5, "not trained", ha="center", transform=below.transAxes, color="0.4")
+            continue
+        for line in LOOKS:
+            _line(
+                below, trained[trained["line"] == line].assign(accuracy=lambda t: 100 * t["accuracy"]), "accuracy", line
+            )
+        snip = 100 * frame.loc[(frame["variant"] == "snip") & (frame["setting"] == setting), "accuracy"].mean()
+        below.axhline(snip, color="0.6", linewidth=0.8)
+        below.text(1, snip, "SNIP", color="0.4", fontsize=8, va="bottom")
+    axes[0, 0].set_ylabel("share of kept weights in common\nwith the full mask in float64")
+    for axis in axes[1]:
+        axis.set_ylabel("test accuracy (%)")
+    for axis in axes.flat:
         axis.set_xscale("log")
         axis.set_xticks(STEPS, [str(steps) for steps in STEPS])
         axis.minorticks_off()
         axis.set_xlabel("inner steps M")
         axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[-1].get_legend_handles_labels()
+    handles, labels = axes[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.savefig(FIGURES / "prospr-study.png", dpi=150)
     figure.savefig(FIGURES / "prospr-study.pdf")
