@@ -157,8 +157,8 @@ def draw(frame: pd.DataFrame) -> None:
         axis.minorticks_off()
         axis.set_xlabel("inner steps M")
         axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    shown = {label: handle for axis in axes[1] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False)
     figure.savefig(FIGURES / "prospr-study.png", dpi=150)
     figure.savefig(FIGURES / "prospr-study.pdf")
 
