@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pai_bench
 from pai_bench import derivatives
-from pai_bench.derivatives import gradient, saved_bytes
+from pai_bench.derivatives import gradient, in_one_block, saved_bytes
 from tests.unit.nets import batches, flat, tiny
 from tests.unrolling import unrolled_prospr
 
@@ -109,3 +109,15 @@ def test_as_many_graphs_are_kept_as_there_is_room_for(monkeypatch: pytest.Monkey
         )
     # Six passes there, and one more on the way back for each of the five steps whose graph is gone.
     assert [passes_with(int(share * size())) for share in (0, 0.5, 1.5, 3.5, 5.5)] == [11, 11, 10, 8, 6]
+
+
+def test_what_is_kept_of_all_steps_lies_in_one_block() -> None:
+    shapes = [(2, 3), (4,), ()]
+    rows = list(in_one_block([torch.zeros(shape, dtype=torch.float64) for shape in shapes], 3))
+    assert [[tuple(part.shape) for part in row] for row in rows] == 3 * [shapes]
+    parts = [part for row in rows for part in row]
+    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1
+    for number, part in enumerate(parts):
+        part.fill_(number)
+    assert [float(part.max()) for part in parts] == [float(part.min()) for part in parts] == list(range(9))
+    assert not list(in_one_block([torch.zeros(2)], -1))
