@@ -14,34 +14,28 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from pai_bench.replacing import Replacing
 
 UNFOLDED = 4 * 2**20
 """Bytes of unfolded images at a time."""
 
 
-class InParts(TorchFunctionMode):
+class InParts(Replacing):
     """Inside, convolutions of torch.nn.functional are done so; with the same derivatives, of any order."""
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        in_parts = _FUNCTIONS.get(func, func)
-        return in_parts(*args, **(kwargs or {}))
+    def __init__(self) -> None:
+        super().__init__(_IN_PARTS)
 
 
-def _function(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _in_parts(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The convolution `plain`, a few images at a time."""
+
     def convolution(
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
+        input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, *options: Any, **more: Any
     ) -> Tensor:
         def of(images: Tensor) -> Tensor:
-            return plain(images, weight, bias, stride, padding, dilation, groups)
+            return plain(images, weight, bias, stride, *options, **more)
 
         if input.dim() != weight.dim():  # without a batch dimension
             return of(input)
@@ -51,9 +45,10 @@ def _function(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return convolution
 
 
-_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    plain: _function(plain) for plain in (F.conv1d, F.conv2d, F.conv3d)
-}
+_IN_PARTS = {plain: _in_parts(plain) for plain in (F.conv1d, F.conv2d, F.conv3d)}
+
+convolve = _in_parts(torch.convolution)
+"""torch.convolution, which takes padding, dilation, transposed, output padding and groups after the stride."""
 
 
 def at_a_time(x: Tensor, weight: Tensor, stride: int | Sequence[int]) -> int:
@@ -63,14 +58,6 @@ def at_a_time(x: Tensor, weight: Tensor, stride: int | Sequence[int]) -> int:
     strides = [stride] * (x.dim() - 2) if isinstance(stride, int) else stride
     places = math.prod(-(-side // step) for side, step in zip(x.shape[2:], strides, strict=True))
     return max(1, UNFOLDED // (weight[0].numel() * places * x.element_size()))
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
-    """torch.convolution, which takes stride, padding, dilation, transposed, output padding and groups."""
-    number = at_a_time(x, weight, options[0])
-    if number >= len(x):
-        return torch.convolution(x, weight, bias, *options)
-    return torch.cat([torch.convolution(part, weight, bias, *options) for part in torch.split(x, number)])
 
 
 def convolve_backward(

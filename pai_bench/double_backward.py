@@ -16,21 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
 
 from pai_bench.convolutions import convolve, convolve_backward
+from pai_bench.replacing import Replacing
 
 aten = torch.ops.aten
 
 
-class LeanDoubleBackward(TorchFunctionMode):
+class LeanDoubleBackward(Replacing):
     """Inside, convolutions, BatchNorm in train mode and ReLU can be differentiated twice, and no more, at low cost."""
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        lean = _LEAN.get(func, func)
-        return lean(*args, **(kwargs or {}))
+    def __init__(self) -> None:
+        super().__init__(_LEAN)
 
 
 def _convolution(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -116,7 +116,7 @@ class Laboratory:
     def masks(self, run: Run, network: nn.Module, watch: Watch) -> tuple[dict[str, Tensor], Cost]:
         """The masks of a run and what scoring cost (all of it, also where scores are shared)."""
         cell, spec = run.cell, run.cell.spec
-        scorer, select = run.scorer(), controls.selection(run.cell.spec)
+        scorer, select = run.scorer(), controls.selection(spec)
         shared = self.shares_scores(scorer)
 
         draws = itertools.count()

@@ -17,6 +17,7 @@ from pai_bench.measures import tensors_hash
 from pai_bench.sweep import planning
 from pai_bench.sweep.plan import Plan, PlannedRun, jobs
 from pai_bench.watch import Watch
+from tests.unit.nets import flat
 from tests.unit.test_experiment import recipe
 
 SCORED = [name for name in registry.names() if registry.is_builtin(name) and registry.has_controls(name)]
@@ -41,10 +42,6 @@ def masks_of(
 ) -> dict[str, torch.Tensor]:
     run = a_run(method, sparsity, seed)
     return laboratory.masks(run, laboratory.model(run), watch or Watch())[0]
-
-
-def flat(masks: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.cat([mask.flatten() for mask in masks.values()])
 
 
 def test_a_shuffle_keeps_the_share_of_every_layer_and_nothing_else() -> None:

@@ -1,0 +1,22 @@
+"""Other functions in the place of some of torch's, however a model calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+
+class Replacing(TorchFunctionMode):
+    """Inside, each function that is a key of `others` is its value, which takes the same arguments."""
+
+    def __init__(self, others: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self._others = others
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        other = self._others.get(func, func)
+        return other(*args, **(kwargs or {}))
