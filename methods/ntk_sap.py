@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pai_bench.convolutions import InParts
 from pai_bench.registry import register
 from pai_bench.scoring import Problem
 
@@ -43,11 +44,10 @@ class NTKSAP:
                 masks = [problem.masks[name].to(z.dtype).requires_grad_() for name in names]
                 drawn = [problem.weights[name].clone() for name in names]
                 moved = [w + self.epsilon * gaussian(w, problem.generator) for w in drawn]
-                set_statistics(problem, z, {n: (m * w).detach() for n, m, w in zip(names, masks, drawn, strict=True)})
-                one, other = (
-                    problem.forward(z, {n: m * w for n, m, w in zip(names, masks, weights, strict=True)})
-                    for weights in (drawn, moved)
-                )
+                networks = [{n: m * w for n, m, w in zip(names, masks, ws, strict=True)} for ws in (drawn, moved)]
+                with InParts():
+                    set_statistics(problem, z, {name: w.detach() for name, w in networks[0].items()})
+                    one, other = (problem.forward(z, network) for network in networks)
                 parts = torch.autograd.grad((one - other).square().sum(), masks, materialize_grads=True)
                 total = [a + b for a, b in zip(total, parts, strict=True)]
         return {name: score.abs() for name, score in zip(names, total, strict=True)}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from pai_bench.convolutions import InParts
 from pai_bench.registry import register
 from pai_bench.scoring import Problem
 
@@ -40,7 +41,7 @@ class PX:
         reached: list[Tensor] = []
         for x, _ in problem.batches():
             gates: list[Tensor] = []
-            with torch.no_grad():
+            with torch.no_grad(), InParts():
                 with ReLUs(lambda u, gates=gates: u * noted(gates, u)):  # type: ignore[misc]
                     problem.forward(x)
                 with ReLUs(lambda u, gates=gates: u * gates.pop(0)):  # type: ignore[misc]

@@ -25,12 +25,12 @@ class SynFlow:
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()
+        state = problem.model.state_dict(keep_vars=True)
         with torch.no_grad():
-            for value in problem.model.state_dict().values():
+            for value in state.values():
                 if value.is_floating_point():
                     value.abs_()
         x, _ = next(problem.batches())
-        weights = {name: w.abs().requires_grad_() for name, w in problem.weights.items()}
-        flow = problem.forward(torch.ones_like(x[:1]), weights).sum()
-        gradients = torch.autograd.grad(flow, list(weights.values()), materialize_grads=True)
-        return {name: w.detach() * g for (name, w), g in zip(weights.items(), gradients, strict=True)}
+        weights = [state[name] for name in problem.weights]
+        gradients = torch.autograd.grad(problem.forward(torch.ones_like(x[:1])).sum(), weights, materialize_grads=True)
+        return {name: w.detach() * g for name, w, g in zip(problem.weights, weights, gradients, strict=True)}

@@ -32,15 +32,25 @@ def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int)
     released rules derive their own count from it (the golden tests do).
     """
     del density
-    pool = scores.masked_select(candidates)
-    if count >= pool.numel():
+    scores = scores.detach() if scores.dtype == torch.float32 else scores.detach().double()
+    if scores.is_cpu:
+        pool = torch.from_numpy(np.compress(candidates.numpy(), scores.numpy()))
+    else:
+        pool = scores.masked_select(candidates)
+    dropped = pool.numel() - count
+    if dropped <= 0:
         return candidates.clone()
     if count == 0:
         return torch.zeros_like(candidates)
-    threshold = torch.kthvalue(pool, pool.numel() - count + 1).values
-    kept = (scores > threshold).logical_and_(candidates)
-    tied = (scores == threshold).logical_and_(candidates).nonzero().squeeze(1)
-    kept[tied[: count - int(kept.sum())]] = True
+    if scores.is_cpu:
+        # Linear whatever the order of the scores; on a CPU kthvalue's time is quadratic for falling ones.
+        threshold = torch.from_numpy(np.partition(pool.numpy(), dropped))[dropped]
+    else:
+        threshold = torch.kthvalue(pool, dropped + 1).values
+    kept = (scores >= threshold).logical_and_(candidates)
+    if surplus := int((pool >= threshold).count_nonzero()) - count:
+        tied = (scores == threshold).logical_and_(candidates).nonzero().squeeze(1)
+        kept[tied[-surplus:]] = False
     return kept
 
 
@@ -105,7 +115,7 @@ class Pruner:
         self._model.train()
         with torch.no_grad():
             # load_state_dict would take longer than a round of SynFlow on a small network.
-            for value, old in zip(self._model.state_dict().values(), self._state.values(), strict=True):
+            for value, old in zip(self._model.state_dict(keep_vars=True).values(), self._state.values(), strict=True):
                 value.copy_(old)
             for key, weight in self._weights.items():
                 weight.mul_(masks[key])
@@ -221,7 +231,7 @@ def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> d
                 f"method {method} returned {shape} for {key}, whose shape is {list(weight.shape)}", remedy
             )
     # A sum that is finite has finite parts; one look for all layers is one wait for the device.
-    if not bool(torch.isfinite(torch.stack([scores[key].sum(dtype=torch.float64) for key in weights]).sum())):
+    if not bool(torch.isfinite(torch.stack([scores[key].sum() for key in weights])).all()):
         for key in weights:
             if count := int((~torch.isfinite(scores[key])).sum()):
                 raise PaiBenchError(f"method {method} returned {count} scores for {key} that are not finite", remedy)

@@ -123,7 +123,7 @@ def test_transforms_of_functions_work_inside() -> None:
     assert abs(slope - torch.func.grad(value)(weight).sum()) < 1e-12
 
 
-@pytest.mark.parametrize("method", ["snip", "grasp", "prospr"])
+@pytest.mark.parametrize("method", ["snip", "grasp", "prospr", "ntk-sap", "px"])
 def test_scoring_is_done_so_and_gives_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = models.build("resnet20", 3, 8, 10)
     batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4) for _ in range(4)]

@@ -51,6 +51,17 @@ def test_only_candidates_are_kept() -> None:
     assert keep_exactly(scores, candidates, 0.2, 2).nonzero().flatten().tolist() == [2, 3]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
+def test_the_highest_are_kept_whatever_their_order_and_type(dtype: torch.dtype, order: str) -> None:
+    scores = torch.arange(1, 101) + (2**40 if dtype == torch.int64 else 0)
+    if order != "rising":
+        scores = scores.flip(0) if order == "falling" else scores[torch.randperm(100)]
+    for candidates in (torch.ones(100, dtype=torch.bool), torch.arange(100) % 3 > 0):
+        kept = keep_exactly(scores.to(dtype), candidates, 0.2, 20)
+        assert set(scores[kept].tolist()) == set(scores[candidates].sort().values[-20:].tolist())
+
+
 @pytest.mark.parametrize("method", PRUNING)
 def test_a_dead_network_never_yields_a_dense_mask(method: str) -> None:
     model = tiny()
