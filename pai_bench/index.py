@@ -5,11 +5,12 @@ The cache is made anew when it is missing, damaged or of another version, and do
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ COLUMNS = (
 WORTH_WRITING = 20
 """With fewer new files than that, reading them again next time costs less than writing all rows."""
 
-Stamp = tuple[int, int, int]
+Stamp = list[int]
 """Of a file: its number, time of change in ns, and size. Each writer of a result makes a new file."""
 
-Known = dict[str, tuple[Stamp, list[Any]]]
+Line = list[Any]
+"""What the cache has of a result: name, stamp (three numbers), values."""
 
 
 @dataclass(frozen=True)
@@ -45,30 +47,43 @@ class Index:
     """What is wrong with each file that cannot be read."""
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let Python's collector of cycles rest: tens of thousands of new rows would set it on all that the process has."""
+    active = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if active:
+            gc.enable()
+
+
+@_uncollected()
 def read(root: Path) -> Index:
     """All results below the root; parses only the files that are new or have changed since the cache was written."""
-    top = root / "runs"
+    top = str(root / "runs")
     known = _load(results.index_path(root))
-    current: Known = {}
+    lines: list[Line] = []
     rows, damaged, parsed = [], [], 0
-    for name, stamp in _files(str(top)):
-        entry = known.get(name)
-        if entry is None or entry[0] != stamp:
+    for name, stamp in _files(top):
+        line = known.get(name)
+        if line is None or line[1:4] != stamp:
             try:
-                entry = stamp, _values(results.read_plain(top / name))
+                line = [name, *stamp, *_values(results.read_plain(Path(top, name)))]
             except FileNotFoundError:
                 continue  # replaced or set aside while we read
             except PaiBenchError as error:
                 damaged.append(error.cause)
                 continue
             parsed += 1
-        current[name] = entry
-        row = dict(zip(_KEYS, entry[1], strict=True))
+        lines.append(line)
+        row = dict(zip(_KEYS, line[4:], strict=True))
         row["path"] = f"{top}/{name}"
         rows.append(row)
     if parsed >= WORTH_WRITING:
         with suppress(OSError):
-            _save(results.index_path(root), current)
+            _save(results.index_path(root), lines)
     return Index(tuple(rows), tuple(damaged))
 
 
@@ -108,15 +123,14 @@ def _files(top: str) -> Iterator[tuple[str, Stamp]]:
                     about = entry.stat()
                 except FileNotFoundError:
                     continue  # replaced or set aside while we read
-                yield f"{inside}{entry.name}", (about.st_ino, about.st_mtime_ns, about.st_size)
+                yield f"{inside}{entry.name}", [about.st_ino, about.st_mtime_ns, about.st_size]
             elif entry.is_dir(follow_symlinks=False):
                 within.append((f"{inside}{entry.name}/", entry.path))
         folders += reversed(within)
 
 
-def _save(place: Path, known: Known) -> None:
-    lines = [json.dumps([name, *stamp, *values], separators=(",", ":")) for name, (stamp, values) in known.items()]
-    body = "\n".join(lines).encode()
+def _save(place: Path, lines: list[Line]) -> None:
+    body = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines).encode()
     with replacing(place) as file:
         file.write(f"{_header(body)}\n".encode() + body)
 
@@ -127,12 +141,12 @@ def _header(body: bytes) -> str:
     return json.dumps({"columns": version, "sha256": hashlib.sha256(body).hexdigest()})
 
 
-def _load(place: Path) -> Known:
+def _load(place: Path) -> dict[str, Line]:
+    """The lines by name."""
     try:
         head, _, body = place.read_bytes().partition(b"\n")
     except OSError:
         return {}
     if head.decode(errors="replace") != _header(body):
         return {}
-    entries = json.loads(b"[" + body.replace(b"\n", b",") + b"]")
-    return {name: ((number, changed, size), values) for name, number, changed, size, *values in entries}
+    return {line[0]: line for line in json.loads(b"[" + body.replace(b"\n", b",") + b"]")}

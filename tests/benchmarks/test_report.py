@@ -70,7 +70,7 @@ def test_reading_ten_thousand_results_from_the_index(compare: Compare, folder: C
         for place in results.result_paths(root):
             results.read_plain(place)
 
-    rows = compare(lambda: index.read(root).rows, parse_all, "of parsing all", rounds=3, most=0.1)
+    rows = compare(lambda: index.read(root).rows, parse_all, "of parsing all", rounds=5, most=0.1)
     assert len(rows) == len(list(results.result_paths(root)))
 
 
