@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
 from pai_bench.convolutions import InParts
 from pai_bench.registry import register
+from pai_bench.replacing import Replacing
 from pai_bench.scoring import Problem
 
 RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
@@ -42,13 +42,13 @@ class PX:
         for x, _ in problem.batches():
             gates: list[Tensor] = []
             with torch.no_grad(), InParts():
-                with ReLUs(lambda u, gates=gates: u * noted(gates, u)):  # type: ignore[misc]
+                with relus(lambda u, gates=gates: u * noted(gates, u)):  # type: ignore[misc]
                     problem.forward(x)
-                with ReLUs(lambda u, gates=gates: u * gates.pop(0)):  # type: ignore[misc]
+                with relus(lambda u, gates=gates: u * gates.pop(0)):  # type: ignore[misc]
                     reached.append(problem.forward(x.double().square(), {**plain, **ones}).sum(0))
         h = torch.stack(reached).sum(0)
         squares = {name: w.double().square().requires_grad_() for name, w in problem.weights.items()}
-        with ReLUs(lambda u: u):
+        with relus(lambda u: u):
             g = problem.forward(torch.ones_like(x[:1]).double(), {**plain, **squares})
         # With all weights 1 h is astronomic (hence float64); the scale of R does not matter.
         flow = (g * (h / h.max().clamp_min(1e-300))).sum()
@@ -73,12 +73,10 @@ def noted(gates: list[Tensor], u: Tensor) -> Tensor:
     return gates[-1]
 
 
-class ReLUs(TorchFunctionMode):
-    """Puts another function in the place of every ReLU that a model computes, however it calls it."""
+def relus(function: Callable[[Tensor], Tensor]) -> Replacing:
+    """Puts `function` in the place of every ReLU that a model computes, however it calls it."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self._function = function
+    def instead(input: Tensor, inplace: bool = False) -> Tensor:
+        return function(input)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._function(args[0]) if func in RELUS else func(*args, **(kwargs or {}))
+    return Replacing(dict.fromkeys(RELUS, instead))

@@ -90,7 +90,7 @@ ALLOWED = {
         "turns",
     },
     "analysis": {"precision", *BASE, "index", "recipes", "results"},
-    "methods": {"allocation", "derivatives", "errors", "registry", "scoring"},
+    "methods": {"allocation", "convolutions", "derivatives", "errors", "registry", "replacing", "scoring"},
     "doctor": {*BASE, "data_files", "provenance", "results", "sweep"},
     "cli": {"cells", "recipes", "analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
     "__init__": {"errors", "masking", "pruning", "registry"},
