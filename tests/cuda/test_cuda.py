@@ -22,6 +22,7 @@ from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.experiment import Laboratory, Outcome, Run, device_name
 from pai_bench.measures import measured
+from pai_bench.pruning import keep_exactly
 from pai_bench.steps import make_step
 from pai_bench.turns import Pack
 from tests.cli.program import pai_bench as program
@@ -60,6 +61,18 @@ def problem(name: str = "conv8", channels: int = 1, side: int = 8, size: int = 2
 
 def moved(model: nn.Module, data: Batches) -> tuple[nn.Module, Batches]:
     return copy.deepcopy(model).to(DEVICE), [(x.to(DEVICE), y.to(DEVICE)) for x, y in data]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_stays_is_what_stays_on_the_cpu(dtype: torch.dtype) -> None:
+    """Of scores with many ties too, which are kept in the order of their position."""
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.rand(100_000, dtype=dtype, generator=generator)
+    candidates = torch.rand(100_000, generator=generator) < 0.3
+    for scores in (plain, (plain * 20).round(), plain.sort(descending=True).values):
+        for count in (0, 1, 2_000, 20_000, 100_000):
+            kept = keep_exactly(scores.to(DEVICE), candidates.to(DEVICE), 0.5, count)
+            assert torch.equal(kept.cpu(), keep_exactly(scores, candidates, 0.5, count))
 
 
 @pytest.mark.parametrize("method", pai_bench.list_methods())

@@ -38,10 +38,20 @@ def test_dense_keeps_everything() -> None:
     assert bool(flat(pai_bench.prune(tiny(), batches(), "dense")).all())
 
 
+class Elsewhere(torch.Tensor):
+    """On a CPU, and says that it is not: threshold and pool are then found as on a GPU."""
+
+    is_cpu = property(lambda self: False)
+
+
+HOMES = pytest.mark.parametrize("home", [torch.Tensor, Elsewhere])
+
+
+@HOMES
 @pytest.mark.parametrize("count", [0, 1, 5, 7, 10])
-def test_ties_are_kept_in_the_order_of_their_position(count: int) -> None:
+def test_ties_are_kept_in_the_order_of_their_position(count: int, home: type[torch.Tensor]) -> None:
     scores = torch.tensor([1.0, 3.0, 1.0, 1.0, 3.0, 0.0, 1.0, 1.0, 0.0, 1.0])
-    kept = keep_exactly(scores, torch.ones(10, dtype=torch.bool), 0.5, count)
+    kept = keep_exactly(scores.as_subclass(home), torch.ones(10, dtype=torch.bool), 0.5, count)
     best = sorted(range(10), key=lambda i: (-scores[i].item(), i))[:count]
     assert kept.nonzero().flatten().tolist() == sorted(best)
 
@@ -51,14 +61,17 @@ def test_only_candidates_are_kept() -> None:
     assert keep_exactly(scores, candidates, 0.2, 2).nonzero().flatten().tolist() == [2, 3]
 
 
+@HOMES
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
 @pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
-def test_the_highest_are_kept_whatever_their_order_and_type(dtype: torch.dtype, order: str) -> None:
+def test_the_highest_are_kept_whatever_their_order_and_type(
+    dtype: torch.dtype, order: str, home: type[torch.Tensor]
+) -> None:
     scores = torch.arange(1, 101) + (2**40 if dtype == torch.int64 else 0)
     if order != "rising":
         scores = scores.flip(0) if order == "falling" else scores[torch.randperm(100)]
     for candidates in (torch.ones(100, dtype=torch.bool), torch.arange(100) % 3 > 0):
-        kept = keep_exactly(scores.to(dtype), candidates, 0.2, 20)
+        kept = keep_exactly(scores.to(dtype).as_subclass(home), candidates, 0.2, 20)
         assert set(scores[kept].tolist()) == set(scores[candidates].sort().values[-20:].tolist())
 
 
