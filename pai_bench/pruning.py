@@ -32,6 +32,7 @@ def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int)
     released rules derive their own count from it (the golden tests do).
     """
     del density
+    # In a type that NumPy knows; no float is rounded.
     scores = scores.detach() if scores.dtype == torch.float32 else scores.detach().double()
     if scores.is_cpu:
         pool = torch.from_numpy(np.compress(candidates.numpy(), scores.numpy()))
@@ -230,7 +231,8 @@ def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> d
             raise PaiBenchError(
                 f"method {method} returned {shape} for {key}, whose shape is {list(weight.shape)}", remedy
             )
-    # A sum that is finite has finite parts; one look for all layers is one wait for the device.
+    # A sum that is finite has finite parts (one that is not may be too large, hence the second look); one look for all
+    # layers is one wait for the device.
     if not bool(torch.isfinite(torch.stack([scores[key].sum() for key in weights])).all()):
         for key in weights:
             if count := int((~torch.isfinite(scores[key])).sum()):

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import pai_bench
 from pai_bench import registry
+from pai_bench.errors import PaiBenchError
 from pai_bench.measures import tensors_hash
-from pai_bench.pruning import Pruner, keep_exactly, round_densities
+from pai_bench.pruning import Pruner, checked_scores, keep_exactly, round_densities
 from pai_bench.scoring import Problem
 
 from .nets import batches, flat, tiny
@@ -54,6 +55,14 @@ def test_ties_are_kept_in_the_order_of_their_position(count: int, home: type[tor
     kept = keep_exactly(scores.as_subclass(home), torch.ones(10, dtype=torch.bool), 0.5, count)
     best = sorted(range(10), key=lambda i: (-scores[i].item(), i))[:count]
     assert kept.nonzero().flatten().tolist() == sorted(best)
+
+
+def test_scores_may_be_so_large_that_their_sum_is_none() -> None:
+    scores = {"weight": torch.full((3,), 3e38)}
+    assert torch.equal(checked_scores("mine", scores, scores)["weight"], scores["weight"])
+    scores["weight"][1] = torch.inf
+    with pytest.raises(PaiBenchError, match="1 scores for weight that are not finite"):
+        checked_scores("mine", scores, scores)
 
 
 def test_only_candidates_are_kept() -> None:
