@@ -24,6 +24,23 @@ def trained(text: str, epochs: int = EPOCHS) -> list[list[int]]:
     return [[int(epoch) for epoch in re.findall(rf"epoch (\d+)/{epochs}:", part)] for part in parts]
 
 
+def killed(worker: int, checkpoints: Path) -> list[Path]:
+    """The checkpoints that a worker leaves when it is killed, the furthest first.
+
+    It is stopped before they are listed: then nothing can be written, by it or its successor, between list and kill.
+    """
+    os.kill(worker, signal.SIGSTOP)
+    wait_for(lambda: Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    left = sorted(checkpoints.rglob("*.checkpoint"), key=lambda path: path.name, reverse=True)
+    os.kill(worker, signal.SIGKILL)
+    return left
+
+
+def epoch_in(checkpoint: Path) -> int:
+    """The epoch that a checkpoint was taken in, counted from 1."""
+    return int(checkpoint.name.split("-")[0][1:]) + 1
+
+
 def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> None:
     command = sweep(tmp_path, "--workers", "1", "--checkpoint-every", "0.1", "--filter", "method=snip,sparsity=0.9",
                     methods="snip", seeds="0", epochs=EPOCHS)  # fmt: skip
@@ -33,21 +50,19 @@ def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> N
     def attempts() -> list[list[int]]:
         return [epochs for path in logs.rglob("*.log") for epochs in trained(path.read_text())]
 
-    def reached(attempt: int) -> bool:
-        found = attempts()
-        return len(found) > attempt and len(found[attempt]) >= 4 and len(list(checkpoints.rglob("*.checkpoint"))) >= 2
+    def furthest() -> list[int]:
+        return sorted(epoch_in(path) for path in checkpoints.rglob("*.checkpoint"))[-2:]
 
     with started(tmp_path, *command) as process:
-        wait_for(lambda: reached(0))
+        wait_for(lambda: len(attempts()) == 1 and len(furthest()) == 2 and min(furthest()) > 1)
         (worker,) = children(process.pid)
-        os.kill(worker, signal.SIGKILL)
-        wait_for(lambda: reached(1))
+        before = killed(worker, checkpoints)
+        wait_for(lambda: len(attempts()) == 2 and min(furthest()) > epoch_in(before[0]))
         process.kill()
         process.wait()
         (worker,) = [int(path.read_text().split('"pid":')[1].split(",")[0]) for path in tmp_path.rglob("*.claim")]
-        os.kill(worker, signal.SIGKILL)
+        newest, second_newest, *_ = killed(worker, checkpoints)
         wait_for(lambda: not alive(worker))
-    newest = max(checkpoints.rglob("*.checkpoint"), key=lambda path: path.name)
     newest.write_bytes(newest.read_bytes()[:-100])
     again = pai_bench(tmp_path, *command)
     assert again.returncode == 0, again.stderr
@@ -55,7 +70,7 @@ def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> N
     (log,) = logs.rglob("*.log")
     text = log.read_text()
     first, second, third = attempts()
-    assert first[0] == 1 and second[0] > 2 and third[0] > 4, "an attempt has begun anew"
+    assert first[0] == 1 and second[0] == epoch_in(before[0]) and third[0] == epoch_in(second_newest)
     assert third[-1] == EPOCHS and "is passed over" in text
     assert text.count("goes on from a checkpoint") == 2
     # What it ends with is what it ends with undisturbed.
