@@ -1,11 +1,16 @@
 """One thread for every test: two threads on two busy cores wait for each other more than they work."""
 
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# What a shell starts in the background ignores Ctrl-C, and hands that on to the programs that tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

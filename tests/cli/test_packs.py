@@ -16,7 +16,7 @@ from tests.cli.program import pai_bench, recipe, results
 from tests.cli.test_faults import trained
 from tests.cli.test_sweep import alive, children, started, sweep, wait_for
 
-EPOCHS = 16
+EPOCHS = 24
 SAME = ("accuracy", "curve", "mask_hash", "init_hash", "fingerprint", "effective_sparsity", "status")
 
 

@@ -69,6 +69,11 @@ class Cluster:
     def running(self) -> list[str]:
         return [job for job, state in self.tasks().items() if state == "RUNNING"]
 
+    def nodes(self, state: str) -> None:
+        """Put all nodes into a state of `scontrol update`: drain, resume."""
+        names = set(self.ask("sinfo", "-h", "-N", "-o", "%N").split())
+        self.ask("scontrol", "update", f"nodename={','.join(sorted(names))}", f"state={state}", "reason=test")
+
     def idle(self) -> None:
         """Wait until no job is left and every node takes jobs; one that a fault has had drained is put to use again."""
         wait_for(lambda: not self.ask("squeue", "-h"), "an empty queue")

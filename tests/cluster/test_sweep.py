@@ -20,14 +20,17 @@ def test_submit_and_detach_chunks_canary_and_the_same_command_again(cluster: Clu
     """Six cells in a canary and arrays of at most two tasks; typed at once again, nothing is submitted twice."""
     arguments = (*CELLS, "--recipe", recipe(folder))
     sweep = Sweep(cluster, folder, *arguments, "--cells-per-job", "2", "--pack", "2", "--slurm", "max_array=2")
+    # While no node takes jobs, so that none has ended when the command is typed again.
+    cluster.nodes("drain")
     said = sweep.type("--canary")
     assert "6 to submit" in said and "pai-bench status" in said
     ledgers = list((sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"))
     events = [json.loads(line) for line in ledgers[0].read_text().splitlines() if line]
     assert [event["event"] for event in events] == ["submitting", "submitted"] * 3
     assert sorted(event["n_cells"] for event in events if event["event"] == "submitting") == [1, 1, 4]
-    again = sweep.type("--wait")
-    assert "0 to submit" in again and "queued" in again
+    assert "= 6 queued, 0 to submit" in sweep.type()
+    cluster.nodes("resume")
+    assert "0 to submit" in sweep.type("--wait")
     expected = undisturbed(folder / "..", *arguments)
     sweep.complete(expected)
     assert not sweep.duplicates() and len(list(ledgers)) == 1
