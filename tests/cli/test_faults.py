@@ -122,11 +122,11 @@ class Moody:
 
 def test_a_worker_that_hangs_is_ended_and_lack_of_memory_fails_one_cell(tmp_path: Path) -> None:
     (tmp_path / "moody.py").write_text(MOODIER)
-    command = sweep(tmp_path, "--plugin", "moody.py", "--workers", "1", "--hang-after", "10", methods="moody", seeds="0")
+    command = sweep(tmp_path, "--plugin", "moody.py", "--workers", "1", "--hang-after", "9", methods="moody", seeds="0")
     command[command.index("--sparsities") + 1] = "0.5,0.82,0.9"
     run = pai_bench(tmp_path, *command)
     assert run.returncode == 1, run.stderr
-    assert "the worker hung: no sign of progress for 10 s; it is run again" in run.stderr
+    assert "the worker hung: no sign of progress for 9 s; it is run again" in run.stderr
     assert "1 x out of memory (MemoryError: no room); use fewer workers" in run.stderr
     assert len(results(tmp_path / "results")) == 3
     (log,) = (tmp_path / "results" / "state" / "logs").rglob("s0.82*.log")

@@ -123,7 +123,7 @@ def test_dry_run_shows_the_plan_and_touches_nothing(tmp_path: Path) -> None:
 
 
 def test_controls_are_trained_by_all_workers_and_reported(tmp_path: Path) -> None:
-    grid = sweep(tmp_path, "--controls", "shuffle,reinit,invert", "--workers", "2", methods="snip", seeds="0", epochs=10)
+    grid = sweep(tmp_path, "--controls", "shuffle,reinit,invert", "--workers", "2", methods="snip", seeds="0", epochs=9)
     run = pai_bench(tmp_path, *grid)
     assert run.returncode == 0, run.stderr
     assert "dense,snip; controls shuffle,reinit,invert; sparsities 0.5,0.9; seeds 0" in run.stderr
