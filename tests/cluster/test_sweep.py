@@ -28,7 +28,7 @@ def test_submit_and_detach_chunks_canary_and_the_same_command_again(cluster: Clu
     events = [json.loads(line) for line in ledgers[0].read_text().splitlines() if line]
     assert [event["event"] for event in events] == ["submitting", "submitted"] * 3
     assert sorted(event["n_cells"] for event in events if event["event"] == "submitting") == [1, 1, 4]
-    assert "= 6 queued, 0 to submit" in sweep.type()
+    assert "6 queued, 0 to submit" in sweep.type()
     cluster.nodes("resume")
     assert "0 to submit" in sweep.type("--wait")
     expected = undisturbed(folder / "..", *arguments)
