@@ -16,7 +16,7 @@ from pai_bench.scoring import Problem
 def _random_scores(problem: Problem) -> dict[str, Tensor]:
     """One uniform draw in [0, 1) per weight; drawn on the CPU so that a mask does not depend on the device."""
     return {
-        name: torch.rand(w.shape, generator=problem.generator, dtype=torch.float64).to(w.device)
+        name: torch.rand(w.shape, generator=problem.generator, dtype=torch.float64, device="cpu").to(w.device)
         for name, w in problem.weights.items()
     }
 

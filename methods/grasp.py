@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pai_bench.derivatives import gradient, hessian_product
 from pai_bench.registry import register
-from pai_bench.scoring import Problem
+from pai_bench.scoring import Problem, more_than, one_of
 
 
 @register("grasp")
@@ -25,6 +25,10 @@ class GraSP:
 
     temperature: float = 200.0
     bn: str = "train"
+
+    def __post_init__(self) -> None:
+        one_of("grasp:bn", self.bn, ("train", "eval"))
+        more_than("grasp:temperature", self.temperature, 0)
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.train_mode(self.bn)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pai_bench.convolutions import InParts
 from pai_bench.registry import register
-from pai_bench.scoring import Problem
+from pai_bench.scoring import Problem, more_than, real_inputs
 
 
 @register("ntk-sap")
@@ -32,12 +32,16 @@ class NTKSAP:
 
     costly: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        more_than("ntk-sap:repeats", self.repeats, 0)
+        more_than("ntk-sap:epsilon", self.epsilon, 0)
+
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         names = list(problem.weights)
         kept = {name: p.detach().clone() for name, p in problem.model.named_parameters() if name not in problem.weights}
         total = [torch.zeros_like(w) for w in problem.weights.values()]
         for _ in range(self.repeats):
-            for x, _ in problem.batches():
+            for x in real_inputs("ntk-sap", problem):
                 problem.initialise(problem.model)
                 problem.model.load_state_dict(kept, strict=False)
                 z = gaussian(x, problem.generator)
@@ -55,7 +59,7 @@ class NTKSAP:
 
 def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers in the shape of a tensor, drawn on the CPU so that they do not depend on the device."""
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like)
 
 
 def set_statistics(problem: Problem, z: Tensor, weights: dict[str, Tensor]) -> None:

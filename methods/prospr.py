@@ -11,7 +11,7 @@ from torch import Tensor
 from pai_bench.derivatives import Graphs, gradient, hessian_product, in_one_block
 from pai_bench.errors import PaiBenchError
 from pai_bench.registry import register
-from pai_bench.scoring import Batch, Problem
+from pai_bench.scoring import Batch, Problem, one_of
 
 
 @register("prospr")
@@ -37,8 +37,7 @@ class ProsPr:
     detach_first_buffer: bool = False
 
     def __post_init__(self) -> None:
-        if self.variant not in ("full", "first_order"):
-            raise PaiBenchError(f"prospr:variant takes 'full' or 'first_order', not {self.variant!r}", "name one")
+        one_of("prospr:variant", self.variant, ("full", "first_order"))
         if self.steps < 0:
             raise PaiBenchError(f"prospr:steps must be 0 or more, not {self.steps}", "write for instance steps=3")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,14 +10,14 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pai_bench.convolutions import InParts
 from pai_bench.registry import register
-from pai_bench.replacing import Replacing
-from pai_bench.scoring import Problem
+from pai_bench.replacing import IDENTITY_NORMS, Replacing
+from pai_bench.scoring import Problem, real_inputs
 
-RELUS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+RELUS = (F.relu, torch.relu, Tensor.relu)
+RELUS_IN_PLACE = (F.relu_, torch.relu_, Tensor.relu_)
 
 
 @register("px")
@@ -32,6 +33,7 @@ class PX:
 
     rounds: int = 100
 
+    version: ClassVar[int] = 2  # norms are identities to the last bit, and all of torch's are
     costly: ClassVar[bool] = True
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
@@ -39,16 +41,16 @@ class PX:
         plain = neutral(problem.model)
         ones = {name: mask.double() for name, mask in problem.masks.items()}
         reached: list[Tensor] = []
-        for x, _ in problem.batches():
+        for x in real_inputs("px", problem):
             gates: list[Tensor] = []
             with torch.no_grad(), InParts():
                 with relus(lambda u, gates=gates: u * noted(gates, u)):  # type: ignore[misc]
                     problem.forward(x)
-                with relus(lambda u, gates=gates: u * gates.pop(0)):  # type: ignore[misc]
+                with relus(lambda u, gates=gates: u * gates.pop(0)), Replacing(IDENTITY_NORMS):  # type: ignore[misc]
                     reached.append(problem.forward(x.double().square(), {**plain, **ones}).sum(0))
         h = torch.stack(reached).sum(0)
         squares = {name: w.double().square().requires_grad_() for name, w in problem.weights.items()}
-        with relus(lambda u: u):
+        with relus(lambda u: u), Replacing(IDENTITY_NORMS):
             g = problem.forward(torch.ones_like(x[:1]).double(), {**plain, **squares})
         # With all weights 1 h is astronomic (hence float64); the scale of R does not matter.
         flow = (g * (h / h.max().clamp_min(1e-300))).sum()
@@ -57,13 +59,11 @@ class PX:
 
 
 def neutral(model: nn.Module) -> dict[str, Tensor]:
-    """The state in float64, with biases of zero and BatchNorms that are identities."""
-    state = {name: v.double() if v.is_floating_point() else v for name, v in model.state_dict().items()}
-    norms = {name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
-    for name, value in state.items():
-        home, _, key = name.rpartition(".")
-        if key == "bias" or home in norms:
-            state[name] = torch.full_like(value, key in ("weight", "running_var"))
+    """Parameters and buffers in float64, with biases of zero."""
+    state: dict[str, Tensor] = {}
+    for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+        value = value.detach().double() if value.is_floating_point() else value
+        state[name] = torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value
     return state
 
 
@@ -77,6 +77,11 @@ def relus(function: Callable[[Tensor], Tensor]) -> Replacing:
     """Puts `function` in the place of every ReLU that a model computes, however it calls it."""
 
     def instead(input: Tensor, inplace: bool = False) -> Tensor:
-        return function(input)
+        output = function(input)
+        # A model may go on with the input, which a ReLU in place has changed.
+        return input.copy_(output) if inplace and output is not input else output
 
-    return Replacing(dict.fromkeys(RELUS, instead))
+    def in_place(input: Tensor) -> Tensor:
+        return instead(input, inplace=True)
+
+    return Replacing({**dict.fromkeys(RELUS, instead), **dict.fromkeys(RELUS_IN_PLACE, in_place)})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pai_bench.registry import register
-from pai_bench.scoring import Problem
+from pai_bench.scoring import Problem, one_of
 
 
 @register("snip")
@@ -21,6 +21,9 @@ class SNIP:
     """
 
     bn: str = "train"
+
+    def __post_init__(self) -> None:
+        one_of("snip:bn", self.bn, ("train", "eval"))
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.train_mode(self.bn)

@@ -41,5 +41,5 @@ def applied(spec: MethodSpec, masks: Mapping[str, Tensor], seed: int) -> dict[st
 
 
 def _permuted(mask: Tensor, seed: int) -> Tensor:
-    order = torch.randperm(mask.numel(), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(mask.numel(), generator=torch.Generator().manual_seed(seed), device="cpu")
     return mask.flatten()[order.to(mask.device)].view_as(mask)

@@ -51,12 +51,17 @@ convolve = _in_parts(torch.convolution)
 """torch.convolution, which takes padding, dilation, transposed, output padding and groups after the stride."""
 
 
+def along(value: int | Sequence[int], dimensions: int) -> list[int]:
+    """An option of a convolution for each dimension; one number stands for all."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * dimensions if len(values) == 1 else values
+
+
 def at_a_time(x: Tensor, weight: Tensor, stride: int | Sequence[int]) -> int:
     """How many of the images x [B, C, …] are to be convolved at a time."""
     if x.dtype != torch.float64 or x.device.type != "cpu" or weight[0, 0].numel() == 1:
         return len(x)
-    strides = [stride] * (x.dim() - 2) if isinstance(stride, int) else stride
-    places = math.prod(-(-side // step) for side, step in zip(x.shape[2:], strides, strict=True))
+    places = math.prod(-(-side // step) for side, step in zip(x.shape[2:], along(stride, x.dim() - 2), strict=True))
     return max(1, UNFOLDED // (weight[0].numel() * places * x.element_size()))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -50,7 +52,7 @@ class Graphs:
     ) -> tuple[list[Tensor], Callable[[], list[Tensor]]]:
         """The gradient that `make(graph)` gives, without a graph, and a function that gives it with one, once.
 
-        `make` may draw random numbers (dropout): the same ones both times.
+        `make` may draw random numbers (dropout, Python's, NumPy's): the same ones both times.
         """
         restore = random_state(device)
         with saved_bytes() as size:
@@ -94,14 +96,16 @@ def in_one_block(tensors: Sequence[Tensor], count: int) -> Iterator[list[Tensor]
 
 
 def random_state(device: torch.device) -> Callable[[], None]:
-    """Note where torch's random streams stand, which dropout draws from; a call of the result puts them back there."""
-    host = torch.get_rng_state()
-    if device.type != "cuda":
-        return lambda: torch.set_rng_state(host)
-    accelerator = torch.cuda.get_rng_state(device)
+    """Note where the global random streams stand, which a forward pass may draw from; a call of the result puts them
+    back there."""
+    host, python, legacy = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    accelerator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
     def restore() -> None:
         torch.set_rng_state(host)
-        torch.cuda.set_rng_state(accelerator, device)
+        random.setstate(python)
+        np.random.set_state(legacy)
+        if accelerator is not None:
+            torch.cuda.set_rng_state(accelerator, device)
 
     return restore

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pai_bench.convolutions import convolve, convolve_backward
+from pai_bench.convolutions import along, convolve, convolve_backward
 from pai_bench.replacing import Replacing
 
 aten = torch.ops.aten
@@ -44,9 +44,9 @@ def _convolution(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     ) -> Tensor:
         if isinstance(padding, str) or input.dim() != weight.dim():  # or without a batch dimension
             return plain(input, weight, bias, stride, padding, dilation, groups)
-        along = weight.dim() - 2
-        options = [[value] * along if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
-        result: Tensor = _Convolution.apply(input, weight, bias, (*options, False, [0] * along, groups))
+        dimensions = weight.dim() - 2
+        options = [along(value, dimensions) for value in (stride, padding, dilation)]
+        result: Tensor = _Convolution.apply(input, weight, bias, (*options, False, [0] * dimensions, groups))
         return result
 
     return convolution

@@ -92,7 +92,10 @@ class Laboratory:
         Its weights are drawn for another `purpose` where those that train are not those that are scored.
         """
         info = datasets.info(run.cell.dataset)
-        network = models.build(run.cell.model, info.channels, info.size, info.classes)
+        with torch.random.fork_rng(devices=[]):
+            # A user's network may have parameters that it draws when built, and never again.
+            torch.default_generator.manual_seed(derive_seed(run.cell.seed, f"build for {purpose}"))
+            network = models.build(run.cell.model, info.channels, info.size, info.classes)
         models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, purpose))
         return network.to(self.device)
 

@@ -153,7 +153,13 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
             content = content[key]
     if not isinstance(content, Mapping):
         raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
-    return {str(name): tensor.numpy() for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}
+    arrays = {}
+    for name, tensor in content.items():
+        if isinstance(tensor, torch.Tensor):
+            # NumPy has no bfloat16; no value of it is rounded.
+            tensor = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
+            arrays[str(name)] = tensor.numpy()
+    return arrays
 
 
 def _named(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

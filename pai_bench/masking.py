@@ -34,6 +34,28 @@ class _MaskedGradient:
         return gradient.masked_fill(self.removed, 0)
 
 
+class _MaskedModel:
+    """A forward pre-hook of a whole model that calls those of its layers, whose own forward need not be called."""
+
+    def __call__(self, model: nn.Module, inputs: object) -> None:
+        for module in model.modules():
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, _MaskedGradient):
+                    hook(module, inputs)
+
+
+def without_masks(model: nn.Module) -> nn.Module:
+    """Take what `apply_masks` has hung on a model off it, in place (weights stay zero); returns it.
+
+    Gradient hooks on its parameters are not looked for: a copy has none.
+    """
+    for module in model.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, (_MaskedGradient, _MaskedModel)):
+                del module._forward_pre_hooks[key]
+    return model
+
+
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set the weights that `masks` (bool by parameter name, True = kept) prune to zero, and mask their gradients.
 
@@ -71,6 +93,8 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         hook = _MaskedGradient(attribute, mask)
         module.register_forward_pre_hook(hook)
         hook(module, None)
+    if not any(isinstance(hook, _MaskedModel) for hook in model._forward_pre_hooks.values()):
+        model.register_forward_pre_hook(_MaskedModel())
 
 
 class MaskedGradients:
@@ -97,8 +121,12 @@ class MaskedGradients:
 
     def __call__(self) -> None:
         """Mask the gradients that a backward pass has just left."""
-        if self._weights:
-            torch._foreach_mul_([weight.grad for weight in self._weights], self._masks)  # type: ignore[misc,arg-type]
+        gradients, masks = [weight.grad for weight in self._weights], self._masks
+        if any(gradient is None for gradient in gradients):  # of a layer that the output does not depend on
+            pairs = [(g, mask) for g, mask in zip(gradients, masks, strict=True) if g is not None]
+            gradients, masks = [g for g, _ in pairs], [mask for _, mask in pairs]
+        if gradients:
+            torch._foreach_mul_(gradients, masks)  # type: ignore[arg-type]
 
     def intact(self) -> bool:
         """Whether every pruned weight is exactly zero."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,12 @@ from torch import Tensor, nn
 from pai_bench import registry
 from pai_bench.arithmetic import float32_products
 from pai_bench.cells import exact_sparsity, kept_count
+from pai_bench.drawing import reset_parameters
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable
+from pai_bench.masking import without_masks
+from pai_bench.recomputing import kept_activations
+from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable, round_densities
+from pai_bench.seeds import derive_seed
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -39,7 +44,9 @@ def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int)
     else:
         pool = scores.masked_select(candidates)
     dropped = pool.numel() - count
-    if dropped <= 0:
+    if dropped < 0 or count < 0:
+        raise ValueError(f"of {pool.numel()} weights that may be kept, {count} cannot be")
+    if dropped == 0:
         return candidates.clone()
     if count == 0:
         return torch.zeros_like(candidates)
@@ -57,23 +64,7 @@ def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int)
 
 def keep_lowest(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
     """`keep_exactly`, but the lowest scores."""
-    return keep_exactly(-scores, candidates, density, count)
-
-
-def round_densities(density: float, rounds: int, schedule: str) -> list[float]:
-    """The density after each of the outer rounds, from just below 1 down to `density`.
-
-    "exponential": density^(t/T); "linear": 1 - t (1 - density)/T.
-
-    Raises: PaiBenchError for another schedule or fewer than one round.
-    """
-    if rounds < 1:
-        raise PaiBenchError(f"rounds must be at least 1, not {rounds}", "write for instance synflow:rounds=100")
-    if schedule == "exponential":
-        return [density ** (t / rounds) for t in range(1, rounds)] + [density]
-    if schedule == "linear":
-        return [1 - t * (1 - density) / rounds for t in range(1, rounds)] + [density]
-    raise PaiBenchError(f"schedule must be 'exponential' or 'linear', not {schedule!r}", "name one of the two")
+    return keep_exactly(-scores.double(), candidates, density, count)
 
 
 class Pruner:
@@ -99,25 +90,36 @@ class Pruner:
         self.name = name
         self._scorer = scorer
         self._seed = seed
-        self._model = copy.deepcopy(model).to(DTYPES[dtype])
+        self._model = _copied(model).to(DTYPES[dtype])
         for parameter in self._model.parameters():
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(parameter.is_floating_point())
             parameter.grad = None
         self._weights = prunable(self._model)
-        self._state = {key: value.clone() for key, value in self._model.state_dict().items()}
+        self._state = {key: value.detach().clone() for key, value in self._tensors()}
         self._dense = {key: self._state[key] for key in self._weights}
         device = next(iter(self._weights.values())).device
         self._stream = Batches(batches, device, DTYPES[dtype], tick)
         self._generator = torch.Generator().manual_seed(seed)
-        self._initialise = initialise or reset_parameters
+        self._initialise = initialise or _redrawing(seed)
         self.size = sum(weight.numel() for weight in self._weights.values())
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        """The model's parameters and buffers by name, themselves."""
+        state = self._model.state_dict(keep_vars=True)
+        return [(key, value) for key, value in state.items() if isinstance(value, Tensor)]
 
     def _problem(self, masks: Mapping[str, Tensor], density: float, kept: int, stream: Batches) -> Problem:
         self._model.train()
+        tensors = dict(self._tensors())
+        if tensors.keys() != self._state.keys() or any(tensors[key] is not w for key, w in self._weights.items()):
+            raise PaiBenchError(
+                f"method {self.name} has put other parameters into its model",
+                "mend the method: it may change the values of parameters and buffers, not replace them",
+            )
         with torch.no_grad():
             # load_state_dict would take longer than a round of SynFlow on a small network.
-            for value, old in zip(self._model.state_dict(keep_vars=True).values(), self._state.values(), strict=True):
-                value.copy_(old)
+            for key, value in tensors.items():
+                value.copy_(self._state[key])
             for key, weight in self._weights.items():
                 weight.mul_(masks[key])
         return Problem(
@@ -197,12 +199,14 @@ def to_masks(
     A weight that is pruned stays so unless the method `revives`.
     """
     if quotas is not None:
+        if quotas.keys() != masks.keys():
+            raise ValueError(f"there are quotas for {', '.join(quotas)}, and prunable are {', '.join(masks)}")
         if sum(quotas.values()) != kept:
             raise ValueError(f"the layer quotas sum to {sum(quotas.values())}, not to the {kept} weights to keep")
         found: dict[str, Tensor] = {}
-        for key, quota in quotas.items():
-            layer = {key: scores[key]}, {key: masks[key]}
-            found |= to_masks(*layer, density, quota, revives=revives, select=select)
+        for key, mask in masks.items():
+            layer = {key: scores[key]}, {key: mask}
+            found |= to_masks(*layer, density, quotas[key], revives=revives, select=select)
         return found
     flat = torch.cat([scores[key].flatten() for key in masks])
     alive = torch.cat([masks[key].flatten() for key in masks])
@@ -236,27 +240,59 @@ def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> d
     if not bool(torch.isfinite(torch.stack([scores[key].sum() for key in weights])).all()):
         for key in weights:
             if count := int((~torch.isfinite(scores[key])).sum()):
-                raise PaiBenchError(f"method {method} returned {count} scores for {key} that are not finite", remedy)
+                raise PaiBenchError(
+                    f"method {method} returned {count} scores for {key} that are not finite",
+                    "look for NaN in weights and data; score in float64, or with a lower lr; else mend the method",
+                )
     return {key: scores[key].detach() for key in weights}
 
 
-def reset_parameters(model: nn.Module) -> None:
-    """Draw the parameters of every module anew as the module itself does."""
-    for module in model.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy to score, without what `apply_masks` has hung on the model.
+
+    Raises: PaiBenchError when it has nothing to prune, or cannot be copied.
+    """
+    prunable(model)
+    try:
+        return without_masks(copy.deepcopy(model))
+    except Exception as error:
+        raise PaiBenchError(
+            f"{type(model).__name__} cannot be copied: {type(error).__name__}: {error}",
+            "scoring works on a copy.deepcopy of the model: keep no activations or graphs in its attributes",
+        ) from error
+
+
+def _redrawing(seed: int) -> Callable[[nn.Module], None]:
+    """Draws the parameters of every module anew as the module itself does, each time in another way."""
+    draws = itertools.count()
+
+    def redraw(model: nn.Module) -> None:
+        with torch.random.fork_rng(devices=[]):
+            # Seeds of its own: the method's draws must not be made of the same random numbers.
+            torch.default_generator.manual_seed(derive_seed(seed, "redraw", next(draws)))
+            reset_parameters(model)
+
+    return redraw
 
 
 @contextmanager
 def _undisturbed(seed: int) -> Iterator[None]:
     """Leave every global random state as it was; inside (dropout, a loader that shuffles) it follows from the seed.
 
-    Products are exact to the dtype there, also on GPUs that would round them.
+    Arithmetic is that of the dtype there, whatever the caller has set: no autocast, no products that GPUs round, no
+    compiled modules, whose second derivatives are wrong or missing, no checkpointing; and gradients are on.
     """
     python, legacy = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices), float32_products("ieee"):
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(float32_products("ieee"))
+        stack.enter_context(kept_activations())
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda") if devices else ("cpu",):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and it takes seconds to load
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         # torch.manual_seed would note for each kind of device that is not in use who asked, which takes most of a ms.
         for generator in (torch.default_generator, *(torch.cuda.default_generators[device] for device in devices)):
             generator.manual_seed(seed)
@@ -269,6 +305,7 @@ def _undisturbed(seed: int) -> Iterator[None]:
             np.random.set_state(legacy)
 
 
+@torch.inference_mode(False)
 def score(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -284,10 +321,10 @@ def score(
 
     Raises: PaiBenchError for bad input, and when a method returns scores that cannot be used.
     """
-    scorer = registry.get(method, hyperparameters)
-    return Pruner(model, batches, scorer, name=method, seed=seed, dtype=dtype).score(sparsity)
+    return _pruner(model, batches, method, seed, dtype, hyperparameters).score(sparsity)
 
 
+@torch.inference_mode(False)
 def prune(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -301,5 +338,12 @@ def prune(
 
     Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`.
     """
+    return _pruner(model, batches, method, seed, dtype, hyperparameters).masks(sparsity)
+
+
+def _pruner(
+    model: nn.Module, batches: Iterable[Batch], method: str, seed: int, dtype: str, hyperparameters: Mapping[str, Any]
+) -> Pruner:
     scorer = registry.get(method, hyperparameters)
-    return Pruner(model, batches, scorer, name=method, seed=seed, dtype=dtype).masks(sparsity)
+    # As in a sweep: with the user's own seed, draws could be the very numbers that made the weights.
+    return Pruner(model, batches, scorer, name=method, seed=derive_seed(seed, "method"), dtype=dtype)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from pai_bench.catalogue import Catalogue
 from pai_bench.cells import CONTROL
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.mask_files import MaskFile
-from pai_bench.scoring import Problem, Scorer
+from pai_bench.scoring import Problem, Scorer, round_densities
 
 Method = TypeVar("Method", bound=type)
 
@@ -72,8 +73,9 @@ def load_plugin(path: Path) -> None:
         register_masks(mask_files.read(path))
         return
     path = path.resolve()
-    module_name = f"pai_bench_plugin_{path.stem}"
-    if module_name in sys.modules and sys.modules[module_name].__file__ == str(path):
+    # Two files of one name in two folders are two plug-ins.
+    module_name = f"pai_bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
         return
     if not path.is_file():
         raise PaiBenchError(f"plugin {path} is not a file", "give the path of a Python file that registers methods")
@@ -95,8 +97,11 @@ def load_plugin(path: Path) -> None:
 
 
 def plugins() -> dict[str, str]:
-    """SHA-256 (hex) of each plug-in file that was loaded, by the file's name."""
-    return dict(sorted(_plugins.values()))
+    """SHA-256 (hex) of each plug-in file that was loaded, by the file's name; of several of one name with commas."""
+    found: dict[str, list[str]] = {}
+    for name, digest in sorted(_plugins.values()):
+        found.setdefault(name, []).append(digest)
+    return {name: ",".join(digests) for name, digests in found.items()}
 
 
 def source_hash(module: str) -> str | None:
@@ -186,11 +191,16 @@ def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:
             raise unknown(f"hyper-parameter of {name}", key, defaults)
         values[key] = _checked(name, key, value, defaults[key])
     scorer: Scorer = cls(**values)
+    # Here as well as in scoring, so that a sweep is refused before it begins.
+    round_densities(1.0, int(getattr(scorer, "rounds", 1)), str(getattr(scorer, "schedule", "exponential")))
     return scorer
 
 
 def _checked(method: str, key: str, value: Any, default: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
     kind = type(default)
+    if default is None and isinstance(value, (bool, int, float, str)):
+        return value  # of which type is the method's to say
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:

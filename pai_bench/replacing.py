@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch.nn.functional as F
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
@@ -20,3 +22,13 @@ class Replacing(TorchFunctionMode):
     ) -> Any:
         other = self._others.get(func, func)
         return other(*args, **(kwargs or {}))
+
+
+def _unchanged(input: Tensor, *_: Any, **__: Any) -> Tensor:
+    return input
+
+
+IDENTITY_NORMS: dict[Callable[..., Any], Callable[..., Any]] = dict.fromkeys(
+    (F.batch_norm, F.group_norm, F.instance_norm, F.layer_norm, F.rms_norm), _unchanged
+)
+"""Every norm of torch.nn.functional left out, its weight and bias too."""

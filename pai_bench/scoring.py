@@ -6,9 +6,10 @@ This is the only module of the harness that the author of a method needs to read
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -46,13 +47,55 @@ class Scorer(Protocol):
         ...
 
 
+def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    """See to it that an option such as "snip:bn" has one of the values that it takes.
+
+    Raises: PaiBenchError for another value.
+    """
+    if value not in allowed:
+        raise PaiBenchError(f"{option} must be {' or '.join(map(repr, allowed))}, not {value!r}", "name one of them")
+
+
+def more_than(option: str, value: float, bound: float) -> None:
+    """See to it that a number, an option such as "grasp:temperature", is finite and more than `bound`.
+
+    Raises: PaiBenchError for another value.
+    """
+    if not bound < value < math.inf:
+        raise PaiBenchError(f"{option} must be more than {bound:g}, not {value:g}", "give another number")
+
+
+def round_densities(density: float, rounds: int, schedule: str) -> list[float]:
+    """The density after each of the outer rounds, from just below 1 down to `density`.
+
+    "exponential": density^(t/T); "linear": 1 - t (1 - density)/T.
+
+    Raises: PaiBenchError for another schedule or fewer than one round.
+    """
+    if rounds < 1:
+        raise PaiBenchError(f"rounds must be at least 1, not {rounds}", "write for instance synflow:rounds=100")
+    one_of("schedule", schedule, ("exponential", "linear"))
+    if schedule == "exponential":
+        return [density ** (t / rounds) for t in range(1, rounds)] + [density]
+    return [1 - t * (1 - density) / rounds for t in range(1, rounds)] + [density]
+
+
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The prunable parameters by name, in the model's order: weights of conv and linear layers.
 
     Biases and norms are not prunable. A weight shared by two layers is listed once.
 
-    Raises: PaiBenchError when the model has none.
+    Raises: PaiBenchError when the model has none, or one that is computed from other parameters or not drawn yet.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, PRUNABLE_MODULES):
+            if "weight" not in module._parameters:
+                raise PaiBenchError(
+                    f"the weight of layer {name} is computed from other parameters (weight_norm, torch's own pruning)",
+                    "make it a parameter: torch.nn.utils.parametrize.remove_parametrizations or prune.remove",
+                )
+            if isinstance(module.weight, nn.parameter.UninitializedParameter):
+                raise PaiBenchError(f"layer {name} has no weight yet", "call the model once on a batch")
     wanted = {id(module.weight) for module in model.modules() if isinstance(module, PRUNABLE_MODULES)}
     weights = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in wanted}
     if not weights:
@@ -66,12 +109,20 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
 class Batches:
     """The scoring batches, drawn once from the caller's iterable and kept, so that every pass sees the same ones.
 
-    Batches are drawn only as far as a method reads; inputs of floating type are cast to `dtype`.
+    Batches are drawn only as far as a method reads; inputs of floating type are cast to `dtype`, class indices to
+    int64.
+
+    Raises: PaiBenchError for an iterator, and while drawing for what is not a batch.
     """
 
     def __init__(
         self, source: Iterable[Batch], device: torch.device, dtype: torch.dtype, tick: Callable[[], None] = lambda: None
     ) -> None:
+        if isinstance(source, Iterator):
+            raise PaiBenchError(
+                f"the scoring batches are a {type(source).__name__}, which can be read once only",
+                "pass a list of (x, y), or a DataLoader",
+            )
         self._source = source
         self._device = device
         self._dtype = dtype
@@ -83,14 +134,14 @@ class Batches:
     def _next(self) -> Batch:
         if self._stream is None:
             self._stream = iter(self._source)
-        x, y = next(self._stream)
-        return x, y
+        return _checked(next(self._stream))
 
     def _cast(self, batch: Batch) -> Batch:
         self.tick()
         x, y = batch
         x = x.to(self._device)
-        return (x.to(self._dtype) if x.is_floating_point() else x), y.to(self._device)
+        y = y.to(self._device)
+        return x.to(self._dtype) if x.is_floating_point() else x, y if y.is_floating_point() else y.long()
 
     def __call__(self) -> Iterator[Batch]:
         """The batches from the first one on."""
@@ -121,19 +172,50 @@ class Batches:
 
     def dealt(self, rounds: int) -> Iterator[Batches]:
         """The batches of each round, without end: all of them are dealt out, and when too few they take turns."""
-        size = max(1, len(self._source) // rounds) if isinstance(self._source, Sized) else 1
+        try:
+            size = max(1, len(self._source) // rounds)  # type: ignore[arg-type]
+        except TypeError:  # not all that have a method for it have a length
+            size = 1
         stream = Batches(self._source, self._device, self._dtype).fresh()
         while True:
             yield Batches(list(itertools.islice(stream, size)), self._device, self._dtype, self.tick)
+
+
+def _checked(batch: Any) -> Batch:
+    """A batch as the caller's data give it.
+
+    Raises: PaiBenchError for what is not a pair of tensors, and for types that networks and losses do not take.
+    """
+    remedy = "batches are pairs (x, y) of tensors: inputs [B, …], and class indices [B] or probabilities [B, classes]"
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
+        kinds = [type(part).__name__ for part in batch] if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise PaiBenchError(f"a scoring batch is {kinds}, not a pair of tensors", remedy)
+    x, y = batch
+    if x.dtype == torch.uint8:
+        raise PaiBenchError("scoring batches of uint8 images", "give them as floats, normalised as in training")
+    if len(x) != len(y) or (y.ndim == 2 and y.shape[1] == 1 and not y.is_floating_point()):
+        raise PaiBenchError(f"a scoring batch has inputs {list(x.shape)} and targets {list(y.shape)}", remedy)
+    return x, y
 
 
 def _empty() -> PaiBenchError:
     return PaiBenchError("the scoring data hold no batch", "pass a non-empty re-iterable of (x, y) batches")
 
 
+def real_inputs(method: str, problem: Problem) -> Iterator[Tensor]:
+    """The inputs of the scoring batches, for a method that scores with others of their shape.
+
+    Raises: PaiBenchError for inputs that are not real numbers.
+    """
+    for x, _ in problem.batches():
+        if not x.is_floating_point():
+            raise PaiBenchError(f"{method} needs inputs of real numbers, not {x.dtype}", "score with another method")
+        yield x
+
+
 @dataclass(frozen=True)
 class Problem:
-    """One round of scoring, on a private copy of the model that the method may do with as it likes."""
+    """One round of scoring, on a private copy of the model; its values and modes are the method's to change."""
 
     model: nn.Module
     """The copy; pruned weights are zero. The method chooses train or eval mode."""
@@ -175,12 +257,7 @@ class Problem:
         return outputs
 
     def train_mode(self, bn: str) -> None:
-        """Put the copy in the mode of a method's option `bn`: "train" (batch statistics) or "eval" (running ones).
-
-        Raises: PaiBenchError for any other value.
-        """
-        if bn not in ("train", "eval"):
-            raise PaiBenchError(f"bn must be 'train' or 'eval', not {bn!r}", "write for instance snip:bn=eval")
+        """Put the copy in the mode of a method's option `bn`: "train" (batch statistics) or "eval" (running ones)."""
         self.model.train(bn == "train")
 
     def first_batches(self, count: int) -> list[Batch]:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pai_bench.drawing import reset_parameters
 from pai_bench.errors import unknown
 from pai_bench.models.resnet import ResNet
 from pai_bench.models.vgg import VGG
@@ -97,9 +98,6 @@ def initialise(model: nn.Module, scheme: str, generator_seed: int) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         # torch.manual_seed would also seed the accelerators' generators, which are not forked here.
         torch.default_generator.manual_seed(generator_seed)
-        for module in twin.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
+        reset_parameters(twin)
         _SCHEMES[scheme](twin)
     model.load_state_dict(twin.state_dict())

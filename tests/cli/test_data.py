@@ -44,7 +44,6 @@ CONTENT = bytes(range(16))
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a plug-in, its data in origin/ and a copy that is not the original in other/."""
     monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
-    monkeypatch.delitem(sys.modules, "pai_bench_plugin_mine", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
     for name, content in (("origin", CONTENT), ("other", bytes(16))):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pai_bench import datasets, masking, models, recipes, registry, training
 from pai_bench.cells import MethodSpec
+from pai_bench.drawing import reset_parameters
 from pai_bench.pruning import Pruner
 from tests.unit.nets import TinyNet, flat
 
@@ -65,7 +66,7 @@ def method_numbers(text: str) -> dict[str, Any]:
     spec = MethodSpec.parse(text)
     scorer = registry.get(spec.name, dict(spec.hyperparameters))
     batches = [(pattern((12, 3, 6, 6), 50 + i, 10007), (torch.arange(12) * (i + 3)) % 10) for i in range(4)]
-    pruner = Pruner(fill(TinyNet()), batches, scorer, name=text)
+    pruner = Pruner(fill(TinyNet()), batches, scorer, name=text, initialise=reset_parameters)
     bits = flat(pruner.masks(SPARSITY)).int().tolist()
     sums = [[float(s.sum()), float((s * pattern(s.shape, 99)).sum())] for s in pruner.score(SPARSITY).values()]
     return {"version": registry.version(scorer), "mask": f"{int(''.join(map(str, bits)), 2):0122x}", "numbers": sums}

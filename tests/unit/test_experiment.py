@@ -13,6 +13,7 @@ from pai_bench import datasets, models, recipes, registry
 from pai_bench.cells import Cell
 from pai_bench.experiment import Laboratory, Outcome, Run
 from pai_bench.measures import Cost, tensors_hash
+from pai_bench.models import building
 from pai_bench.recipes import Recipe, Train
 from pai_bench.score_cache import ScoreCache
 from pai_bench.scoring import prunable
@@ -243,6 +244,27 @@ def test_a_method_that_draws_weights_anew_gets_other_ones_each_time(monkeypatch:
     laboratory = Laboratory(device="cpu")
     laboratory.masks(job, laboratory.model(job), Watch())
     assert len(seeds) == len(set(seeds)) == 1 + 2 * 3
+
+
+def test_the_seed_decides_parameters_that_are_drawn_when_a_network_is_built() -> None:
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.place, self.fc = nn.Parameter(torch.randn(4)), nn.Linear(64, 10)
+            self.attention = nn.MultiheadAttention(4, 2)
+
+    models.register_model("placed")(lambda channels, size, classes: Placed())
+    try:
+        state = torch.get_rng_state()
+        seeds = [Run(Cell("snip", "digits", "placed", 0.9, seed), recipe()) for seed in (0, 0, 1)]
+        one, again, other = (Laboratory(device="cpu").model(job).state_dict() for job in seeds)
+        anew = Laboratory(device="cpu").model(seeds[0], "reinit").state_dict()
+    finally:
+        del building._builders._things["placed"]
+    assert torch.equal(torch.get_rng_state(), state)
+    for name in ("place", "attention.in_proj_weight", "fc.weight"):
+        assert torch.equal(one[name], again[name])
+        assert not torch.equal(one[name], other[name]) and not torch.equal(one[name], anew[name])
 
 
 def test_the_device_of_a_laboratory_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:

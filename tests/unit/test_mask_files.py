@@ -60,6 +60,14 @@ def test_what_torch_prunes_is_read(tmp_path: Path) -> None:
     assert set(masks) == {"0.weight", "2.weight"} and masks["0.weight"].sum() == 6
 
 
+def test_masks_of_any_type_of_torch_are_read(tmp_path: Path) -> None:
+    mask = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    forms = {"weight": mask.bfloat16(), "other": nn.Parameter(mask), "half": mask.half(), "bool": mask.bool()}
+    torch.save(forms, tmp_path / "masks.pt")
+    found = mask_files.read(tmp_path / "masks.pt").masks
+    assert found.keys() == forms.keys() and all(kept.tolist() == mask.bool().tolist() for kept in found.values())
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, ...]:
         return (print, ("pickled code ran",))

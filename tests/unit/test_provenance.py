@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,3 +97,20 @@ def test_another_file_of_a_strangers_method_or_model_makes_its_results_stale(
     assert methods[0] == methods[2] != methods[1]
     assert models[0] == models[2] != models[1]
     assert fingerprint("snip") == ours and registry.source_hash(registry.module("snip")) is None
+
+
+def test_two_plugins_of_one_name_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for catalogue in (registry._methods, building._builders):
+        catalogue.discover()
+        monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))
+    monkeypatch.setattr(registry, "_plugins", {})
+    hashes = {}
+    for folder in ("a", "b"):
+        place = tmp_path / folder / "mine.py"
+        place.parent.mkdir()
+        place.write_text(METHOD.replace("NAME", f"mine-{folder}").replace("FACTOR", "1"))
+        registry.load_plugin(place)
+        registry.load_plugin(place)  # a second time it is there
+        hashes[f"mine-{folder}"] = hashlib.sha256(place.read_bytes()).hexdigest()
+    assert {name: registry.source_hash(registry.module(name)) for name in hashes} == hashes
+    assert sorted(registry.plugins()["mine.py"].split(",")) == sorted(hashes.values())
