@@ -35,7 +35,8 @@ def _sources() -> dict[str, Path]:
     found = {}
     for prefix, root in (("", PACKAGE), ("methods/", methods)):
         for path in root.rglob("*"):
-            if path.suffix in (".py", ".toml"):
+            # An editor's lock is a link to nothing, named ".#snip.py".
+            if path.suffix in (".py", ".toml") and not path.name.startswith(".") and path.is_file():
                 found[prefix + path.relative_to(root).as_posix()] = path
     return found
 

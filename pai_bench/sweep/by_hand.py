@@ -153,6 +153,8 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     check_writable(root, "--results")
     planning.keep_masks([run], root)
     make_plan([run], root, redo=redo).write(root)
+    if redo:
+        results.drop_checkpoints(root, run.cell, run.recipe.name, run.fingerprint())
     laboratory = _laboratory(options)
     ended = execute(run, root, laboratory, Owner.current(), watch=_Epochs(messages), redo=redo)
     if ended.kind == "failed":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections import Counter, defaultdict
@@ -101,11 +102,20 @@ def _processes(held: Iterable[claims.Held]) -> Mapping[int, int]:
 
 
 def _in_charge(pid: int) -> int:
-    """A worker's sweep, which would only start another one in its place; else the process itself."""
+    """A worker's sweep, which would only start another one in its place; else the process itself.
+
+    A worker whose sweep was killed lives on for some seconds, with a parent that is none of ours.
+    """
     with suppress(OSError):
-        if b"pai_bench.sweep.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if b"pai_bench.sweep.worker" in _command_line(pid):
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if re.search(rb"pai[-_]bench", _command_line(parent)):
+                return parent
     return pid
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _stop(processes: Mapping[int, int], say: Say) -> None:

@@ -142,8 +142,9 @@ def run(options: Options, messages: Console) -> int:
     if not work and not plan.running:
         return 0
     plugins = (*options.plugins, *planning.keep_masks(runs, root))
-    if options.where == "debug":
-        return here.run(plan, root, options.data_dir, redo=options.redo, messages=messages)
+    if options.redo:
+        for planned in plan.todo:
+            results.drop_checkpoints(root, planned.run.cell, planned.run.recipe.name, planned.fingerprint)
     settings = workers.Settings(
         root,
         options.data_dir,
@@ -156,6 +157,8 @@ def run(options: Options, messages: Console) -> int:
         options.disk_patience,
         pack,
     )
+    if options.where == "debug":
+        return here.run(plan, settings, messages)
     n_failed = local.run(plan, settings, messages)
     if device != "cpu" and (advice := precision.advice(_scored(plan, root))) is not None:
         messages.print(advice, highlight=False, markup=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from pai_bench import host
@@ -11,16 +9,29 @@ from pai_bench.experiment import Laboratory
 from pai_bench.sweep.execution import execute, shared_scores
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.plan import Plan, jobs
+from pai_bench.sweep.workers import Settings
 
 
-def run(plan: Plan, root: Path, data_dir: Path | None, *, redo: bool, messages: Console) -> int:
-    """Run what is to do; returns how many cells failed."""
+def run(plan: Plan, settings: Settings, messages: Console) -> int:
+    """Run what is to do; returns how many cells have no result in the end, those included that others work on."""
     host.prepare()
-    laboratory, owner = Laboratory(data_dir, scores=shared_scores(root, redo)), Owner.current()
-    failed = 0
+    root, redo = settings.results, settings.redo
+    laboratory, owner = Laboratory(settings.data_dir, scores=shared_scores(root, redo)), Owner.current()
+    left = 0
     for job in jobs(plan):
         for run in job.runs:
-            ended = execute(run, root, laboratory, owner, redo=redo)
-            failed += ended.kind in ("failed", "unwritten")
+            ended = execute(
+                run,
+                root,
+                laboratory,
+                owner,
+                redo=redo,
+                checkpoint_every=settings.checkpoint_every,
+                keep_checkpoints=settings.keep_checkpoints,
+                patience=settings.disk_patience,
+            )
+            left += ended.kind in ("failed", "unwritten", "claimed")
             messages.print(f"{run.cell}: {ended.cause or ended.kind}", highlight=False, markup=False)
-    return failed
+    for planned in plan.running:
+        messages.print(f"{planned.run.cell}: another process works on it", highlight=False, markup=False)
+    return left + len(plan.running)

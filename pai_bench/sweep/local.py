@@ -24,9 +24,6 @@ def run(plan: Plan, settings: Settings, messages: Console) -> int:
     """
     root = settings.results
     results.tidy(root)
-    if settings.redo:
-        for planned in plan.todo:
-            results.drop_checkpoints(root, planned.run.cell, planned.run.recipe.name, planned.fingerprint)
     for line in _stubborn(plan, root):
         messages.print(line, highlight=False, markup=False)
     elsewhere = [planned.run for planned in plan.running]
@@ -74,7 +71,9 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # What is ignored stays so: `nohup` lets a sweep outlive its terminal.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -50,3 +51,13 @@ def test_the_sweep_of_a_worker_is_stopped_and_who_is_gone_is_left(
         finally:
             sweep.kill()
             subprocess.run(["kill", str(worker)], check=True)
+
+
+def test_a_worker_whose_sweep_was_killed_is_asked_itself(tmp_path: Path) -> None:
+    """Its parent is the first process of the machine, or of the session, then."""
+    start = f"{sys.executable} -c 'import time; time.sleep(120)' pai_bench.sweep.worker > /dev/null & echo $!"
+    orphan = int(subprocess.run(["sh", "-c", start], stdout=subprocess.PIPE, text=True, check=True).stdout)
+    try:
+        assert cancel._in_charge(orphan) == orphan
+    finally:
+        os.kill(orphan, signal.SIGKILL)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pai_bench import recipes
 from pai_bench.cells import Cell
 from pai_bench.experiment import Laboratory, Run
+from pai_bench.sweep import local
 from tests.cli.program import pai_bench, recipe, results
 from tests.cli.test_bad_input import _without_override
 from tests.cli.test_sweep import alive, children, started, sweep, wait_for
@@ -81,6 +82,38 @@ def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> N
     assert found["accuracy"] == expected.accuracy and found["mask_hash"] == expected.mask_hash
     assert [epoch["loss"] for epoch in found["curve"]] == [epoch.loss for epoch in expected.curve]
     assert not list(checkpoints.rglob("*.checkpoint"))
+
+
+def test_debug_keeps_checkpoints_when_asked_and_redo_goes_on_from_none(tmp_path: Path) -> None:
+    command = sweep(tmp_path, "--where", "debug", "--checkpoint-every", "0", "--keep-checkpoints", methods="snip",
+                    seeds="0", epochs=2)  # fmt: skip
+    command += ["--filter", "method=snip,sparsity=0.9"]
+    assert pai_bench(tmp_path, *command).returncode == 0
+    (checkpoints,) = {path.parent for path in (tmp_path / "results" / "state" / "checkpoints").rglob("*.checkpoint")}
+    again = pai_bench(tmp_path, *command, "--redo")
+    assert again.returncode == 0, again.stderr
+    (log,) = (tmp_path / "results" / "state" / "logs" / "cells").rglob("*.log")
+    assert trained(log.read_text(), 2) == [[1, 2], [1, 2]] and "goes on from a checkpoint" not in log.read_text()
+    assert list(checkpoints.glob("*.checkpoint"))
+
+
+def test_debug_says_what_others_work_on(tmp_path: Path) -> None:
+    command = sweep(tmp_path, "--filter", "method=snip,sparsity=0.9", methods="snip", seeds="0", epochs=EPOCHS)
+    with started(tmp_path, *command, "--workers", "1"):
+        wait_for(lambda: list((tmp_path / "results" / "state" / "claims").rglob("*.claim")))
+        run = pai_bench(tmp_path, *command, "--where", "debug")
+    assert run.returncode == 1, run.stderr
+    assert "snip · digits · conv8 · sparsity 0.9 · seed 0: another process works on it" in run.stderr
+
+
+def test_who_ignores_the_end_of_a_session_goes_on() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with local._terminated_as_interrupted():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_two_sweeps_on_one_folder_share_the_work(tmp_path: Path) -> None:

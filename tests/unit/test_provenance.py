@@ -75,6 +75,15 @@ def fingerprint(method: str, model: str = "conv8") -> str:
     return Run(Cell(method, "digits", model, 0.9, 0), recipes.load("quick", "digits", model)).fingerprint()
 
 
+def test_an_editors_lock_is_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "mine.py").write_text("")
+    (tmp_path / "methods" / ".#mine.py").symlink_to("me@host.1:2")
+    (tmp_path / "gone.py").symlink_to("nowhere")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    assert set(provenance._sources()) == {"methods/mine.py"}
+
+
 def test_another_file_of_a_strangers_method_or_model_makes_its_results_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
