@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import pwd
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from pai_bench import recipes, results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import Run
+from pai_bench.sweep import claims, watching
 from pai_bench.sweep.owners import Owner
-from pai_bench.sweep.slurm import inflight, profiles, sizing, submission
+from pai_bench.sweep.slurm import command as slurm_command
+from pai_bench.sweep.slurm import inflight, ledger, profiles, sizing, submission
 from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment
-from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec, open_chunks, sweep_chunks
+from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec, open_chunks, sweep_chunks, user
 from pai_bench.sweep.slurm.lock import submitting
 
 
@@ -222,6 +232,11 @@ def test_accounting_tells_of_what_the_controller_has_forgotten(home: Path) -> No
     assert Controller().forgotten({"5_0"}) == {}
 
 
+def test_accounting_says_how_the_dead_ended_and_never_who_lives(home: Path) -> None:
+    command(home, "sacct", "printf '5_0|RUNNING\\n5_1|PENDING\\n5_2|CANCELLED by 0\\n5_3| \\n'")
+    assert Controller().forgotten({"5_0", "5_1", "5_2", "5_3"}) == {"5_2": "CANCELLED"}
+
+
 def test_what_cannot_be_seen_from_here_is_unknown(home: Path) -> None:
     begun(home, cluster="elsewhere")
     found = inflight.survey(home, controller(home), heal=True)
@@ -250,6 +265,65 @@ def test_a_line_that_was_cut_off_hides_no_other(home: Path) -> None:
     assert [chunk.job for chunk in open_chunks(home)] == ["5"]
 
 
+def stumbling(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
+    """Let so many openings of files of this name fail as a file server's do."""
+    monkeypatch.setattr(ledger, "PAUSES", (0.0,) * 4)
+    opened, count = Path.open, Counter[str]()
+
+    def stumble(place: Path, *arguments: Any, **options: Any) -> Any:
+        if place.name == name and count[name] < times:
+            count[name] += 1
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(place))
+        return opened(place, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", stumble)
+
+
+ROWS = f"5_0|PENDING|None||{TAG}|x\\n5_1|PENDING|None||{TAG}|x\\n"
+
+
+@pytest.mark.parametrize("name", ["ledger.jsonl", "c001.json"])
+def test_what_cannot_be_read_is_not_empty(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    begun(home)
+    asked = controller(home, ROWS)
+    (home / "queue").write_text(ROWS.replace("\\n", "\n"))
+    with monkeypatch.context() as patch:
+        stumbling(patch, name, 3)
+        assert len(inflight.survey(home, asked, heal=True).names()) == 4, "a file server may stumble"
+    with monkeypatch.context() as patch:
+        stumbling(patch, name, 99)
+        with pytest.raises(PaiBenchError, match=rf"{name} cannot be read: Stale file handle\n.*try again"):
+            inflight.survey(home, asked, heal=True)
+        with pytest.raises(PaiBenchError, match=name):
+            watching.run(home, None, as_json=True)
+        with pytest.raises(PaiBenchError, match=name):
+            sweep(home, "random")
+    assert len(open_chunks(home)) == 1 and n_queued(home) == 2, "nothing is closed and nothing is submitted"
+
+
+def test_a_folder_that_cannot_be_read_is_not_empty(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "PAUSES", (0.0,))
+    begun(home)
+    folder = home / "state" / "sweeps" / "20260101T000000-abcdef"
+    folder.rename(home / "elsewhere")
+    folder.symlink_to(folder)  # found, and not to be entered, by root either
+    with pytest.raises(PaiBenchError, match=r"ledger\.jsonl cannot be read"):
+        open_chunks(home)
+
+
+def test_what_is_gone_or_damaged_holds_nothing_up(home: Path) -> None:
+    assert open_chunks(home / "nowhere") == []
+    begun(home)
+    (home / "state" / "sweeps" / "submitting").touch()
+    (chunk,) = open_chunks(home)
+    place = home / "state" / "sweeps" / chunk.sweep / "c001.json"
+    for text in ("{", "{}", "[]"):
+        place.write_text(text)
+        assert chunk.tasks() == ()
+    place.unlink()
+    assert chunk.tasks() == ()
+
+
 def test_one_submitter_at_a_time_and_a_dead_one_is_followed(tmp_path: Path) -> None:
     said: list[str] = []
     owner = Owner.current()
@@ -276,3 +350,123 @@ def test_the_limits_of_an_enclosing_job_are_not_handed_on() -> None:
         "SBATCH_QOS": "q",
     }
     assert clean_environment(inside) == {"SLURM_CONF": "/etc/x", "HOME": "/", "SBATCH_QOS": "q"}
+
+
+def test_a_users_filters_hide_no_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(home)
+    asked = controller(home)
+    command(home, "squeue", f"[ -n \"$SQUEUE_PARTITION\" ] || printf '{ROWS}'")
+    monkeypatch.setenv("SQUEUE_PARTITION", "another")
+    assert len(inflight.survey(home, asked, heal=True).names()) == 4
+    filters = dict.fromkeys(("SQUEUE_USERS", "SACCT_LOCAL", "SCANCEL_STATE", "SCONTROL_ALL", "SINFO_PARTITION"), "x")
+    assert clean_environment({**filters, "SBATCH_QOS": "q"}) == {"SBATCH_QOS": "q"}
+
+
+def test_the_user_is_who_runs_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = user()
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, "somebody")
+    assert user() == name != "somebody"
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert user() == str(os.getuid())
+
+
+def test_a_job_may_have_any_name(home: Path) -> None:
+    begun(home)
+    rows = f"6|RUNNING|None|n1|pr\\xfcfung|(null)\\n{ROWS}"
+    assert len(inflight.survey(home, controller(home, rows), heal=True).names()) == 4
+
+
+RECIPE = recipes.load("quick", "digits", "conv8")
+
+
+def sweep(
+    home: Path, *methods: str, redo: bool = False, config: str = "MaxArraySize = 11", refuses_from: int = 999
+) -> tuple[int, str]:
+    """The exit code and the words of a sweep of a cell per method, each in a chunk of its own, on a cluster whose jobs
+    wait for ever."""
+    controller(home, config=f"ClusterName = here\\n{config}")
+    command(home, "squeue", f"cat {home}/queue 2>/dev/null; true")
+    command(
+        home,
+        "sbatch",
+        f"""job=$((100 + $(cat {home}/queue 2>/dev/null | wc -l)))
+        [ $job -ge {refuses_from} ] && echo 'sbatch: error: Invalid account or account/partition' >&2 && exit 1
+        name=$(sed -n 's/^#SBATCH --job-name=//p' "${{@: -1}}" | tr -d "'\\"")
+        echo "$job|PENDING|Resources||$name|$name" >> {home}/queue
+        echo "Submitted batch job $job"
+        """,
+    )
+    asked = slurm_command.Asked(
+        runs=[Run(Cell(method, "digits", "conv8", 0.9, 0), RECIPE) for method in methods],
+        root=home,
+        data_dir=None,
+        plugins=(),
+        retry_failed=False,
+        redo=redo,
+        checkpoint_every=60.0,
+        keep_checkpoints=False,
+        disk_patience=300.0,
+        pack=None,
+        dry_run=False,
+        as_json=False,
+        lines=(),
+    )
+    options = slurm_command.Options(settings=("max_array=1",), cells_per_job=1)
+    said = io.StringIO()
+    code = slurm_command.run(asked, options, Console(file=said, width=200))
+    return code, said.getvalue()
+
+
+def n_queued(home: Path) -> int:
+    return len((home / "queue").read_text().splitlines())
+
+
+def address(method: str) -> claims.Address:
+    run = Run(Cell(method, "digits", "conv8", 0.9, 0), RECIPE)
+    return claims.Address(run.cell, RECIPE.name, run.fingerprint())
+
+
+def checkpoint(home: Path, method: str) -> Path:
+    at = address(method)
+    place = results.checkpoints_folder(home, at.cell, at.recipe, at.fingerprint) / "e00001-s0000000.checkpoint"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    return place
+
+
+def test_redo_begins_anew_what_it_submits_and_leaves_what_is_on_its_way(home: Path) -> None:
+    sweep(home, "random")
+    queued, new = checkpoint(home, "random"), checkpoint(home, "magnitude")
+    assert sweep(home, "random", "magnitude", redo=True)[0] == 0
+    assert queued.exists() and not new.exists() and n_queued(home) == 2
+
+
+def test_without_redo_a_sweep_goes_on_from_checkpoints(home: Path) -> None:
+    place = checkpoint(home, "random")
+    sweep(home, "random")
+    assert place.exists() and n_queued(home) == 1
+
+
+def test_a_sweep_that_was_refused_in_part_has_failed(home: Path) -> None:
+    code, said = sweep(home, "random", "magnitude", refuses_from=101)
+    assert code == 1 and n_queued(home) == 1 and "did not take the other 1 tasks (Invalid account" in said
+    assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
+
+
+def test_a_cluster_without_arrays_takes_one_task_at_a_time(home: Path) -> None:
+    assert sweep(home, "random", "magnitude", config="MaxArraySize = 0")[0] == 0 and n_queued(home) == 2
+
+
+def test_a_job_that_only_accounting_has_running_holds_no_cell(home: Path) -> None:
+    command(home, "sacct", "echo '77|RUNNING'")
+    owner = replace(Owner.current(), job="77", machine="another")
+    claim = claims.take(home, address("random"), owner)
+    assert claim is not None
+    os.utime(claim.path, (1e9, 1e9))
+    sweep(home, "random")
+    assert n_queued(home) == 1

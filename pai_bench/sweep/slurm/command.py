@@ -85,7 +85,8 @@ def reachable() -> bool:
 
 
 def run(asked: Asked, options: Options, messages: Console) -> int:
-    """Submit what is missing; returns how many cells failed while it waited (0 where it does not wait).
+    """Submit what is missing; returns how many cells failed while it waited (0 where it does not wait), or 1 where
+    SLURM did not take all of it.
 
     Raises: PaiBenchError for what cannot work, before anything is submitted.
     """
@@ -134,17 +135,19 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
                 _show(handing, asked.as_json)
             return 0
         plan.write(asked.root)
+        refused = 0
         if handing:
             _forget(asked, plan)
             handover = handing.submit(owner, say)
             _report(handover, sum(controller.calls.values()), say)
-            if handover.cause and not handover.accepted:
-                return 1
+            refused = int(handover.cause is not None)
+            if refused and not handover.accepted:
+                return refused
     if not options.wait:
         if plan.todo or situation.flight.tasks:
             say("follow it with: pai-bench status --watch 30; end it with: pai-bench cancel")
-        return 0
-    return _wait(asked, plan, controller, messages)
+        return refused
+    return _wait(asked, plan, controller, messages) or refused
 
 
 def _look(asked: Asked, controller: Controller) -> _Situation:
@@ -193,7 +196,13 @@ def _passing(root: Path, item: PlannedRun) -> bool:
 
 
 def _forget(asked: Asked, plan: Plan) -> None:
-    """Cells that failed and are tried again begin anew."""
+    """Cells that failed and are tried again begin anew, and so do all when results are to be made again.
+
+    Their checkpoints go here and not in the task, which goes on from its own after a requeue.
+    """
+    if asked.redo:
+        for item in plan.todo:
+            results.drop_checkpoints(asked.root, item.run.cell, item.run.recipe.name, item.fingerprint)
     failed = [item for item in plan.todo if item.state == "failed"]
     for item in failed:
         results.clear_failure(asked.root, item.run.cell, item.run.recipe.name, item.fingerprint)

@@ -90,8 +90,10 @@ class Controller:
             told = self.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(names))
         except Silent:
             return {}
-        states = dict(line.split("|", 1) for line in told.splitlines() if "|" in line)
-        return {job: states[job].split()[0] for job in names if states.get(job)}
+        # A state may be "CANCELLED by 0". A job that runs for accounting and is not known to squeue is lost, not alive.
+        words = dict(line.split("|", 1) for line in told.splitlines() if "|" in line)
+        states = {job: words[job].split()[0] for job in names if words.get(job, "").strip()}
+        return {job: state for job, state in states.items() if state in ENDED}
 
     def limits(self) -> Limits:
         """What the controller allows; asked once.
@@ -117,7 +119,13 @@ class Controller:
         self.calls[command[0]] += 1
         try:
             done = subprocess.run(
-                command, env=clean_environment(), capture_output=True, text=True, timeout=self.seconds, check=False
+                command,
+                env=clean_environment(),
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",  # anybody's job may have any name
+                timeout=self.seconds,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise Silent(f"{command[0]} did not answer within {self.seconds:.0f} s") from None
@@ -130,14 +138,13 @@ class Controller:
 
 
 def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without what an enclosing job has set, so that its limits are not handed on."""
+    """The environment without what an enclosing job has set, so that its limits are not handed on, and without the
+    user's own filters of what SLURM's commands show."""
     kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    jobs = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
+    filters = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")
     given = os.environ if environment is None else environment
-    return {
-        key: value
-        for key, value in given.items()
-        if key in kept or not key.startswith(("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_"))
-    }
+    return {key: value for key, value in given.items() if key in kept or not key.startswith((*jobs, *filters))}
 
 
 def installed() -> bool:

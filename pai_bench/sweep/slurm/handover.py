@@ -115,7 +115,8 @@ class Handing:
         self.work = work
         self._controller = controller
         self._ended_jobs = dict(ended_jobs or {})
-        self._size = min(settings.profile.max_array, controller.limits().max_array_size)
+        # A cluster without arrays says 0, and takes one task at a time.
+        self._size = max(1, min(settings.profile.max_array, controller.limits().max_array_size))
         self.sweep = Ledger.new_sweep()
         self._number = 0
 

@@ -6,16 +6,17 @@ ledger, then sbatch is called, then its job is noted. Whoever is killed in betwe
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pai_bench import results
 from pai_bench.atomic import write_json
@@ -26,6 +27,11 @@ SCHEMA = 1
 
 PASSING = ("code", "environment")
 """Kinds of failure that are none of the cell's: the next sweep tries again by itself."""
+
+PAUSES = (0.1, 0.3, 0.5, 0.0)
+"""Seconds after each of the tries to read what cannot be read."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,10 @@ def _spec_path(root: Path, sweep: str, token: str) -> Path:
     return results.sweeps_folder(root) / sweep / f"{token}.json"
 
 
+def _ledger_path(root: Path, sweep: str) -> Path:
+    return results.sweeps_folder(root) / sweep / "ledger.jsonl"
+
+
 @dataclass(frozen=True)
 class Chunk:
     """What the ledger says of a chunk."""
@@ -138,11 +148,14 @@ class Chunk:
     refused: bool = False
 
     def tasks(self) -> tuple[tuple[str, ...], ...]:
-        """The names of the cells of each task; empty when its specification cannot be read."""
+        """The names of the cells of each task; empty when its specification is gone or damaged: no task can run it.
+
+        Raises: PaiBenchError when it cannot be read.
+        """
+        text = _seen(Path.read_bytes, _spec_path(self.root, self.sweep, self.token))
         try:
-            plain = json.loads(_spec_path(self.root, self.sweep, self.token).read_bytes())
-            return tuple(tuple(line["name"] for line in task) for task in plain["tasks"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return tuple(tuple(line["name"] for line in task) for task in json.loads(text or b"{}")["tasks"])
+        except (ValueError, KeyError, TypeError):
             return ()
 
 
@@ -152,7 +165,7 @@ class Ledger:
     def __init__(self, root: Path, sweep: str) -> None:
         self.root = root
         self.sweep = sweep
-        self._place = results.sweeps_folder(root) / sweep / "ledger.jsonl"
+        self._place = _ledger_path(root, sweep)
 
     @staticmethod
     def new_sweep() -> str:
@@ -194,27 +207,34 @@ class Ledger:
 
 
 def user() -> str:
-    """Whose jobs they are."""
+    """Whose jobs they are: SLURM goes by the process's user, whatever LOGNAME says."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())
 
 
 def open_chunks(root: Path) -> list[Chunk]:
-    """All chunks of the sweeps that are not closed, oldest first; refused ones are left out."""
+    """All chunks of the sweeps that are not closed, oldest first; refused ones are left out.
+
+    Raises: PaiBenchError when a ledger cannot be read.
+    """
     found = []
-    for place in sorted(results.sweeps_folder(root).glob("*/ledger.jsonl")):
-        lines = list(_lines(place))
+    # No glob: it takes a folder that cannot be read for an empty one.
+    for sweep in sorted(_seen(os.listdir, results.sweeps_folder(root)) or ()):
+        lines = list(_lines(root, sweep))
         events = [line["event"] for line in lines]
         if "closed" not in events or "submitting" in events[events.index("closed") :]:
-            found += [chunk for chunk in _chunks(root, place.parent.name, lines) if not chunk.refused]
+            found += [chunk for chunk in _chunks(root, sweep, lines) if not chunk.refused]
     return found
 
 
 def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
-    """All chunks of one sweep, closed or not."""
-    return _chunks(root, sweep, _lines(results.sweeps_folder(root) / sweep / "ledger.jsonl"))
+    """All chunks of one sweep, closed or not.
+
+    Raises: PaiBenchError when its ledger cannot be read.
+    """
+    return _chunks(root, sweep, _lines(root, sweep))
 
 
 def _chunks(root: Path, sweep: str, lines: Iterable[Mapping[str, Any]]) -> list[Chunk]:
@@ -232,12 +252,29 @@ def _chunks(root: Path, sweep: str, lines: Iterable[Mapping[str, Any]]) -> list[
     return list(chunks.values())
 
 
-def _lines(place: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        text = place.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in text.splitlines():
+def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:
+    """What `look` finds at a place, None where nothing is; tries again for a second, as a file server may stumble.
+
+    Raises: PaiBenchError when it cannot be read: that is not nothing, and what is queued would be submitted again.
+    """
+    cause = ""
+    for pause in PAUSES:
+        try:
+            return look(place)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            cause = error.strerror or str(error)
+            time.sleep(pause)
+    raise PaiBenchError(
+        f"{place} cannot be read: {cause}",
+        "what it says is on its way is unknown: try again later, or let its owner make it readable",
+    )
+
+
+def _lines(root: Path, sweep: str) -> Iterator[Mapping[str, Any]]:
+    text = _seen(Path.read_bytes, _ledger_path(root, sweep)) or b""
+    for line in text.decode("utf-8", errors="replace").splitlines():
         with suppress(ValueError):
             plain = json.loads(line)
             if isinstance(plain, dict) and "event" in plain:
