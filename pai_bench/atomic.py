@@ -18,6 +18,12 @@ from pai_bench.errors import PaiBenchError
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 """How a file system says that it has no hard links."""
 
+PROBE_BYTES = 16384
+"""What is written to see whether a folder takes files: a full disk still takes empty ones."""
+
+GONE = (FileNotFoundError, NotADirectoryError)
+"""What is raised for a file that is not there."""
+
 
 class Draft:
     """A file that is written beside its place before it is put there; see `draft`."""
@@ -114,6 +120,21 @@ def move_away(place: Path, aside: Path, seen: os.stat_result | None = None) -> b
     return False
 
 
+def reason(error: OSError) -> str:
+    """What the system says of an error, in words."""
+    return error.strerror or str(error)
+
+
+def read_bytes(place: Path) -> bytes:
+    """What a file holds; where it was replaced while we read (ESTALE, as NFS says it), what is there now."""
+    try:
+        return place.read_bytes()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    return place.read_bytes()
+
+
 def server_time(folder: Path) -> float:
     """Now, by the clock of the server that the folder is on; by this machine's where nothing can be written there."""
     try:
@@ -152,11 +173,11 @@ def check_writable(folder: Path, option: str) -> None:
     Raises: PaiBenchError that names `option` when it cannot.
     """
     try:
-        with replacing(folder / ".writable"):
-            pass
+        with replacing(folder / ".writable") as file:
+            file.write(os.urandom(PROBE_BYTES))
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise PaiBenchError(
-            f"folder {folder} cannot be written to: {error.strerror}",
-            f"choose another with {option}, or change its permissions",
+            f"folder {folder} cannot be written to: {reason(error)}",
+            f"choose another with {option}, make room, or change its permissions",
         ) from None

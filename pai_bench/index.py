@@ -9,14 +9,14 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pai_bench import results
-from pai_bench.atomic import replacing
+from pai_bench.atomic import GONE, reason, replacing
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 
@@ -44,7 +44,13 @@ class Index:
     rows: tuple[dict[str, Any], ...]
     """One a readable result, ordered by path: COLUMNS, `device`, `scoring_dtype`, and `path` (a string)."""
     damaged: tuple[str, ...]
-    """What is wrong with each file that cannot be read."""
+    """What is wrong with each file that is no result."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Files, and folders of them, that the disk did not let us read, and why; they may hold good results."""
+
+    def hides(self, place: Path) -> bool:
+        """Whether there may be a result, although none was read: the file or a folder above it is unreadable."""
+        return bool(self.unreadable) and any(str(path) in self.unreadable for path in (place, *place.parents))
 
 
 @contextmanager
@@ -66,15 +72,19 @@ def read(root: Path) -> Index:
     known = _load(results.index_path(root))
     lines: list[Line] = []
     rows, damaged, parsed = [], [], 0
-    for name, stamp in _files(top):
+    unreadable: dict[str, str] = {}
+    for name, stamp in _files(top, unreadable):
         line = known.get(name)
         if line is None or line[1:4] != stamp:
             try:
                 line = [name, *stamp, *_values(results.read_plain(Path(top, name)))]
-            except FileNotFoundError:
+            except GONE:
                 continue  # replaced or set aside while we read
             except PaiBenchError as error:
                 damaged.append(error.cause)
+                continue
+            except OSError as error:
+                unreadable[f"{top}/{name}"] = reason(error)
                 continue
             parsed += 1
         lines.append(line)
@@ -84,7 +94,7 @@ def read(root: Path) -> Index:
     if parsed >= WORTH_WRITING:
         with suppress(OSError):
             _save(results.index_path(root), lines)
-    return Index(tuple(rows), tuple(damaged))
+    return Index(tuple(rows), tuple(damaged), unreadable)
 
 
 def finished(root: Path) -> set[tuple[Cell, str, str]]:
@@ -106,26 +116,34 @@ def _values(plain: dict[str, Any]) -> list[Any]:
     return [*(plain[key] for key in COLUMNS), plain["provenance"].get("device"), dtype]
 
 
-def _files(top: str) -> Iterator[tuple[str, Stamp]]:
-    """Names below `top`, and stamps, of all results; in the order of `results.result_paths`."""
+def _files(top: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
+    """Names below `top`, and stamps, of all results; in the order of `results.result_paths`.
+
+    Adds what cannot be looked at to `unreadable`.
+    """
     folders = [("", top)]
     while folders:
         inside, folder = folders.pop()
         try:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError:
+        except GONE:
+            continue
+        except OSError as error:
+            unreadable[folder] = reason(error)
             continue
         within = []
         for entry in entries:
-            if entry.name.endswith(".json"):
-                try:
+            try:
+                if entry.name.endswith(".json"):
                     about = entry.stat()
-                except FileNotFoundError:
-                    continue  # replaced or set aside while we read
-                yield f"{inside}{entry.name}", [about.st_ino, about.st_mtime_ns, about.st_size]
-            elif entry.is_dir(follow_symlinks=False):
-                within.append((f"{inside}{entry.name}/", entry.path))
+                    yield f"{inside}{entry.name}", [about.st_ino, about.st_mtime_ns, about.st_size]
+                elif entry.is_dir(follow_symlinks=False):
+                    within.append((f"{inside}{entry.name}/", entry.path))
+            except GONE:
+                continue  # replaced or set aside while we read
+            except OSError as error:
+                unreadable[entry.path] = reason(error)
         folders += reversed(within)
 
 

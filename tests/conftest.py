@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.disk import Disk
+
 torch.set_num_threads(1)
 
 # What a shell starts in the background ignores Ctrl-C, and hands that on to the programs that tests start and stop.
@@ -19,3 +21,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     return cache
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A disk whose files cannot be read when a test wants it so."""
+    return Disk(monkeypatch)

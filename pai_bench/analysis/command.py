@@ -41,6 +41,7 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
             "missing": missing,
             "stale": collection.stale,
             "damaged": collection.damaged,
+            "unreadable": collection.unreadable,
         }
         print(json.dumps(content, indent=1))
     else:
@@ -49,20 +50,26 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
     return complete
 
 
+_REMEDIES = {
+    "failed": "pai-bench sweep --retry failed runs them again",
+    "unreadable": "mend their permissions or the disk and make the report again; a sweep would not run them again",
+    "missing": "not finished yet",
+}
+
+
 def status_lines(collection: Collection) -> list[str]:
     """What is there and what is not, in a few lines."""
     n_missing = len(collection.missing)
     lines = [f"{len(collection.rows)} results" + (f", {n_missing} planned cells without one" if n_missing else "")]
     for state, count in Counter(collection.missing["state"]).items():
-        remedy = "pai-bench sweep --retry failed runs them again" if state == "failed" else "not finished yet"
-        lines.append(f"  {count} {state}: {remedy}")
+        lines.append(f"  {count} {state}: {_REMEDIES[state]}")
     flagged = Counter(collection.rows["status"])
     for status in ("collapsed", "diverged"):
         if flagged[status]:
             lines.append(f"  {flagged[status]} {status}: counted, and marked in figure and table")
     if collection.stale:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
-    lines += [f"  {cause}; not counted" for cause in collection.damaged]
+    lines += [f"  {cause}; not counted" for cause in (*collection.damaged, *collection.unreadable)]
     ours = collection.rows[collection.rows["source"] == OURS]
     if len(ours):
         said = (precision.overlap_line(ours["float64_overlap"].dropna()), precision.advice(ours.to_dict("records")))

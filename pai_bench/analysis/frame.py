@@ -30,11 +30,13 @@ class Collection:
     rows: pd.DataFrame
     """One row a result that counts: CELL, accuracy, status, and more."""
     missing: pd.DataFrame
-    """One row a planned cell without a result that counts: CELL and state ("failed" or "missing")."""
+    """One row a planned cell without a result that counts: CELL and state ("failed", "unreadable" or "missing")."""
     stale: tuple[str, ...]
     """Files made by another version or with other settings than those of the newest plan; not counted."""
     damaged: tuple[str, ...]
-    """What is wrong with each file that cannot be read; not counted."""
+    """What is wrong with each file that is no result; not counted."""
+    unreadable: tuple[str, ...] = ()
+    """Which files and folders cannot be read, and why; not counted, though they may hold good results."""
 
 
 def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
@@ -54,17 +56,23 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     missing = [row for key, row in planned.items() if key not in have]
     for row in missing:
         cell = Cell(*(row[field.name] for field in fields(Cell)))
-        failed = results.has_failed(root, cell, row["recipe"], row["fingerprint"])
-        row["state"] = "failed" if failed else "missing"
+        if held.hides(results.path(root, cell, row["recipe"], current[_variant(row)])):
+            row["state"] = "unreadable"
+        else:
+            failed = results.has_failed(root, cell, row["recipe"], row["fingerprint"])
+            row["state"] = "failed" if failed else "missing"
     frames = [rows, *(read_table(table) for table in tables)]
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+    unreadable = tuple(f"{place} cannot be read: {why}" for place, why in held.unreadable.items())
+    if rows.empty and unreadable:
+        raise PaiBenchError(f"no result can be read: {unreadable[0]}", "mend its permissions or the disk")
     if rows.empty:
         planned_note = f" yet ({len(missing)} cells are planned)" if missing else ""
         raise PaiBenchError(
             f"there is no finished result in {root}{planned_note}",
             "run pai-bench sweep first, or name the folder with --results, or a table with --from",
         )
-    return Collection(rows, pd.DataFrame(missing, columns=[*CELL, "state"]), stale, held.damaged)
+    return Collection(rows, pd.DataFrame(missing, columns=[*CELL, "state"]), stale, held.damaged, unreadable)
 
 
 _EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]

@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pai_bench import __version__
+from pai_bench.atomic import reason
 from pai_bench.cli import config, data
 from pai_bench.cli.cancel import cancel
 from pai_bench.cli.cell import prune, train
@@ -57,6 +58,17 @@ app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 
 
+def _explain(error: OSError) -> tuple[str, str]:
+    """Cause and remedy of what the system has refused."""
+    what = error.filename or error
+    if isinstance(error, PermissionError):
+        return f"no permission to use {what}", "choose another folder (--results, --out) or change its permissions"
+    return (
+        reason(error) if error.filename is None else f"{reason(error)}: {what}",
+        "see that the disk answers and has room, then type it again: what is finished is safe (-v shows where it was)",
+    )
+
+
 def main() -> None:
     """Run the command line; every error is two lines and an exit code, tracebacks only with -v."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
@@ -75,11 +87,12 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         say(f"  see {context.command_path if context else 'pai-bench'} --help")
         code = USAGE
-    except PermissionError as error:
+    except OSError as error:
         if verbose:
             messages.print_exception()
-        say(f"error: no permission to use {error.filename}")
-        say("  choose another folder (--results, --out) or change its permissions")
+        cause, remedy = _explain(error)
+        say(f"error: {cause}")
+        say(f"  {remedy}")
         code = USAGE
     if code == INTERRUPTED:
         say("interrupted: finished cells are kept; the same command goes on from here")

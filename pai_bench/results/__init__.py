@@ -6,9 +6,11 @@ notes) lies below state/.
 """
 
 from pai_bench.results.notes import (
+    UNREAD,
     Failure,
     clear_failure,
     has_failed,
+    plan_name,
     plans,
     read_failure,
     write_failure,
@@ -24,6 +26,7 @@ from pai_bench.results.paths import (
     data_copy_path,
     duplicate_path,
     duplicates_folder,
+    excess,
     failures_folder,
     given_masks_path,
     index_path,
@@ -50,13 +53,14 @@ from pai_bench.results.record import (
     read_masks,
     read_plain,
 )
-from pai_bench.results.store import Delivery, deliver, present, set_aside, state, write
+from pai_bench.results.store import Delivery, deliver, present, set_aside, set_damaged_aside, state, write
 from pai_bench.results.tidying import drop_checkpoints, keep_checkpoints, tidy
 
 __all__ = [
     "ROOT_VARIABLE",
     "SCHEMA",
     "STATUSES",
+    "UNREAD",
     "DamagedResult",
     "Delivery",
     "Epoch",
@@ -74,6 +78,7 @@ __all__ = [
     "drop_checkpoints",
     "duplicate_path",
     "duplicates_folder",
+    "excess",
     "failures_folder",
     "given_masks_path",
     "has_failed",
@@ -86,6 +91,7 @@ __all__ = [
     "names",
     "parse_name",
     "path",
+    "plan_name",
     "plans",
     "present",
     "read",
@@ -96,6 +102,7 @@ __all__ = [
     "result_paths",
     "scores_folder",
     "set_aside",
+    "set_damaged_aside",
     "state",
     "sweeps_folder",
     "tidy",

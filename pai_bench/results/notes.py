@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pai_bench.atomic import write_json
+from pai_bench.atomic import GONE, read_bytes, reason, server_time, write_json
 from pai_bench.cells import Cell
 from pai_bench.results import paths
+
+UNREAD = "unread"
+
+_STAMP = "%Y%m%dT%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Failure:
     attempts: int
     """How often it has failed in a row in this way (kind), in all sweeps."""
     kind: str
-    """"error", "oom", "hang" or "died"."""
+    """"error", "oom", "hang" or "died"; UNREAD where there is a note that cannot be read."""
 
 
 def write_failure(
@@ -41,9 +48,13 @@ def write_failure(
 def read_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Failure | None:
     """The note that a cell failed, if there is one; what cannot be read of it is left empty."""
     try:
-        text = paths.failure_path(root, cell, recipe, fingerprint).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+        text = read_bytes(paths.failure_path(root, cell, recipe, fingerprint))
+    except GONE:
         return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            return None
+        return Failure(f"the note of its failure cannot be read: {reason(error)}", "", 1, UNREAD)
     note: Any = None
     with suppress(ValueError):
         note = json.loads(text)
@@ -66,6 +77,20 @@ def has_failed(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
 def clear_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
     """Forget that a cell failed."""
     paths.failure_path(root, cell, recipe, fingerprint).unlink(missing_ok=True)
+
+
+def plan_name(root: Path) -> str:
+    """What a plan written now is called: the time of the file server, and later than every plan before it.
+
+    Names sort by time, and the last one counts: no host's clock, be it ahead or set back, may change that.
+    """
+    folder = root / "plans"
+    now = datetime.fromtimestamp(server_time(folder), UTC)
+    for place in folder.glob("*.json"):
+        with suppress(ValueError, OverflowError):
+            before = datetime.strptime(place.name.partition("-")[0], _STAMP).replace(tzinfo=UTC)
+            now = max(now, before + timedelta(seconds=1))
+    return f"{now:{_STAMP}}-{uuid.uuid4().hex[:6]}.json"
 
 
 def write_plan(root: Path, name: str, plan: Mapping[str, Any]) -> None:

@@ -19,6 +19,20 @@ def resolve_root(option: Path | None = None) -> Path:
     return Path(option or os.environ.get(ROOT_VARIABLE) or "results").expanduser().absolute()
 
 
+NAME_BYTES = 255
+"""What file systems have room for in one name."""
+
+_LONGEST_ENDING = len(f".{'0' * 16}.beat") + len(f"..{'0' * 32}.tmp")
+"""Bytes that a cell's own name is longer by in the draft of its owner's heartbeat, the longest of its files."""
+
+
+def excess(cell: Cell, recipe: str) -> tuple[int, int]:
+    """By how many bytes names are too long for a disk: that of the folder of the method, and of the files of a cell."""
+    file = f"{name_prefix(cell, recipe)}{'0' * 8}"
+    lengths = len(os.fsencode(cell.method)), len(os.fsencode(file)) + _LONGEST_ENDING
+    return max(0, lengths[0] - NAME_BYTES), max(0, lengths[1] - NAME_BYTES)
+
+
 def name_prefix(cell: Cell, recipe: str) -> str:
     """What the names of all results of a cell and a recipe begin with, whatever their fingerprint."""
     return f"s{cell.sparsity!r}-seed{cell.seed}-{recipe}-"

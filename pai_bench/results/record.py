@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_bench import mask_files
+from pai_bench.atomic import read_bytes
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.results.paths import masks_path
@@ -20,7 +22,7 @@ STATUSES = ("ok", "collapsed", "diverged")
 
 
 class DamagedResult(PaiBenchError):
-    """A result file that cannot be what was written there."""
+    """A result file that holds what cannot have been written there; one that cannot be read is none of these."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ _ADDED = {"float64_overlap": None}
 def read(place: Path) -> Result:
     """The result in a file.
 
-    Raises: DamagedResult when it is not one, PaiBenchError when a newer pai-bench wrote it.
+    Raises: DamagedResult when it is not one, PaiBenchError when a newer pai-bench wrote it, OSError when it cannot be
+        read now.
     """
     plain = read_plain(place)
     values = {name: plain[name] for name in _FIELDS}
@@ -110,13 +113,11 @@ def read(place: Path) -> Result:
 def read_plain(place: Path) -> dict[str, Any]:
     """What `read` reads as plain data by field, checked; much faster for many files."""
     try:
-        plain = json.loads(place.read_bytes())
+        plain = json.loads(read_bytes(place))
         if type(plain) is dict:
             plain = {**_ADDED, **plain}
         _check(plain)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (IsADirectoryError, ValueError, KeyError, TypeError) as error:
         raise DamagedResult(
             f"result {place} is damaged: {type(error).__name__}: {error}",
             "it is not counted; the next sweep sets it aside and runs the cell again",
@@ -142,11 +143,15 @@ def _check(plain: Any) -> None:
 def read_masks(result_path: Path) -> dict[str, NDArray[np.bool_]]:
     """The masks of a result, bool by parameter name.
 
-    Raises: DamagedResult when they are missing or cut short.
+    Raises: DamagedResult when they are missing or cut short, OSError when they cannot be read now.
     """
     place = masks_path(result_path)
     try:
-        with place.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        file = io.BytesIO(read_bytes(place))
+    except FileNotFoundError:
+        raise DamagedResult(f"masks {place} are missing", "--redo makes them again") from None
+    try:
+        with np.load(file, allow_pickle=False) as content:
             return mask_files.unpack(content)
     except Exception as error:  # a damaged archive raises nearly anything
         raise DamagedResult(f"masks {place} are damaged: {error}", "--redo makes them again") from None

@@ -108,6 +108,19 @@ def _present_or_set_aside(place: Path, result: Result) -> dict[str, Any] | None:
             return plain
 
 
+def set_damaged_aside(root: Path, cell: Cell, recipe: str, fingerprint: str) -> tuple[str, Path | None]:
+    """Set a cell's file aside if it is damaged now; what is wrong with it, and the new path: None when it is mended."""
+    place = paths.path(root, cell, recipe, fingerprint)
+    try:
+        seen = place.stat()
+        present(root, cell, recipe, fingerprint)
+    except FileNotFoundError:
+        return "", None
+    except DamagedResult as error:
+        return error.cause, set_aside(place, seen)
+    return "", None
+
+
 def set_aside(place: Path, seen: os.stat_result | None = None) -> Path | None:
     """Give a damaged file a name under which nobody reads it; it is never deleted. Returns the new path.
 
@@ -130,7 +143,7 @@ def _check_address(place: Path, plain: Mapping[str, Any], cell: Cell, recipe: st
 def present(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
     """Whether the cell has its result.
 
-    Raises: DamagedResult when its file is not its result.
+    Raises: DamagedResult when its file is not its result, OSError when it cannot be read now.
     """
     place = paths.path(root, cell, recipe, fingerprint)
     try:
@@ -144,7 +157,7 @@ def present(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
 def state(root: Path, cell: Cell, recipe: str, fingerprint: str) -> str:
     """What is on disk of a cell: "done", "failed", "stale" (only of other settings) or "missing".
 
-    Raises: DamagedResult when its file is not its result.
+    Raises: DamagedResult when its file is not its result, OSError when it cannot be read now.
     """
     if present(root, cell, recipe, fingerprint):
         return "done"

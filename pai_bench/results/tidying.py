@@ -47,5 +47,6 @@ def tidy(root: Path) -> None:
             cell = Path(folder).relative_to(checkpoints)
             result = root / "runs" / cell.with_name(f"{cell.name}.json")
             claim = paths.claims_folder(root) / cell.with_name(f"{cell.name}.claim")
-            if result.exists() and not claim.exists():
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                if result.exists() and not claim.exists():
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -8,12 +8,13 @@ written just now), so that clocks of machines may differ and jump.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from pai_bench import results
-from pai_bench.atomic import as_json, draft, move_away, server_time, write_json
+from pai_bench.atomic import GONE, as_json, draft, move_away, reason, server_time, write_json
 from pai_bench.cells import Cell
 from pai_bench.sweep.owners import STALE_SECONDS, Owner, judge, superseded
 
@@ -51,6 +52,7 @@ class Held:
     cell: Cell
     recipe: str
     fingerprint: str
+    """Its first eight digits where the claim cannot be read."""
     owner: Owner
     age: float
     """Seconds since the last heartbeat."""
@@ -142,10 +144,17 @@ class Claim:
                 os.utime(self._place)
 
 
-def take(root: Path, address: Address, owner: Owner, jobs: Mapping[str, str] | None = None) -> Claim | None:
+def take(
+    root: Path,
+    address: Address,
+    owner: Owner,
+    jobs: Mapping[str, str] | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Claim | None:
     """Claim a cell; None when somebody who may be alive has it.
 
-    A claim whose owner is known to be dead is taken over at once; where only its heartbeat tells, it is watched before.
+    A claim whose owner is known to be dead is taken over at once; where only its heartbeat tells, it is watched before,
+    and `tick` is called meanwhile.
     """
     place = results.claim_path(root, address.cell, address.recipe, address.fingerprint)
     claimed_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -171,14 +180,14 @@ def take(root: Path, address: Address, owner: Owner, jobs: Mapping[str, str] | N
         if held.owner == owner:
             return Claim(place, owner)
         if not superseded(held.owner, owner) and (
-            held.verdict == "alive" or not (held.sure or _has_stopped(place, held.owner))
+            held.verdict == "alive" or not (held.sure or _has_stopped(place, held.owner, tick))
         ):
             return None
         if _take_away(place, seen):
             results.beat_path(place, held.owner.id).unlink(missing_ok=True)
 
 
-def _has_stopped(place: Path, owner: Owner) -> bool:
+def _has_stopped(place: Path, owner: Owner, tick: Callable[[], None]) -> bool:
     """Watch a claim and its heartbeat; whether neither has changed."""
 
     def traces() -> list[tuple[int, int] | None]:
@@ -196,6 +205,7 @@ def _has_stopped(place: Path, owner: Owner) -> bool:
     end = time.monotonic() + WATCHED_SECONDS
     while time.monotonic() < end:
         time.sleep(min(1.0, WATCHED_SECONDS))
+        tick()  # who watches is no worker that hangs
         if traces() != before:
             return False
     return True
@@ -215,15 +225,30 @@ def survey(root: Path, jobs: Mapping[str, str] | None = None) -> list[Held]:
     `jobs` maps Slurm jobs to their states as the controller tells them; None when it does not answer.
     """
     folder = results.claims_folder(root)
-    if not folder.is_dir():
+    names = sorted(results.names(folder, ".claim"))
+    if not names:
         return []
     now = server_time(folder)
-    found = []
-    for place in sorted(folder.rglob("*.claim")):
-        with suppress(FileNotFoundError):
-            if (held := _look(place, now, jobs)) is not None:
-                found.append(held)
-    return found
+    found = [_patiently_look(folder, name, now, jobs) for name in names]
+    return [held for held in found if held is not None]
+
+
+def _patiently_look(folder: Path, name: str, now: float, jobs: Mapping[str, str] | None) -> Held | None:
+    """A claim and the verdict on it, "unknown" when the disk does not let us read it; None when it is gone.
+
+    One that is given back while we read is gone too, although NFS has another word for it.
+    """
+    for _ in range(2):
+        try:
+            return _look(folder / f"{name}.claim", now, jobs)
+        except OSError as error:
+            cause = error
+    parsed = results.parse_name(name)
+    if parsed is None or isinstance(cause, GONE) or cause.errno == errno.ESTALE:
+        return None
+    nobody = Owner("", f"a host unknown: its claim cannot be read ({reason(cause)})", "", 0, None, None, 0, None)
+    told: dict[str, Any] = dict.fromkeys(_TOLD)
+    return Held(*parsed, nobody, 0.0, "unknown", False, **told)
 
 
 def _parse(content: bytes) -> tuple[Address, Owner] | None:

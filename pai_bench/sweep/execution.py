@@ -26,8 +26,10 @@ from pai_bench.sweep.claims import Address, Claim, Owner, take
 from pai_bench.turns import Turns, finish, release
 from pai_bench.watch import Watch
 
-UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
-"""How a folder says that it takes no more, for now."""
+_FULL_OR_FORBIDDEN = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE")
+_DISK_AWAY = ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EREMOTEIO", "ENOLCK", "EHOSTDOWN")
+UNWRITABLE = {getattr(errno, name) for name in (*_FULL_OR_FORBIDDEN, *_DISK_AWAY) if hasattr(errno, name)}
+"""How a folder (on NFS, Lustre and FUSE too) says that it takes no more, for now; not every system has all of them."""
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 
@@ -39,7 +41,7 @@ class Ended:
     """How an attempt at a cell ended.
 
     Kinds: "done"; "present" (a result was there); "duplicate" (ours was second); "claimed" (somebody who may be alive
-    has it); "failed"; "interrupted"; "unwritten" (the results folder takes nothing: the cell is still to do);
+    has it); "failed"; "interrupted"; "unwritten" (the results folder takes or gives nothing: the cell is still to do);
     "crowded" (out of memory beside others: it is still to do, with fewer).
     """
 
@@ -75,7 +77,7 @@ class Stop:
 
 
 class _Unwritten(Exception):
-    """The results folder could not be written to, for as long as we had patience."""
+    """The results folder could not be used, for as long as we had patience."""
 
 
 def execute(run: Run, root: Path, laboratory: Laboratory, owner: Owner, **options: Unpack[Options]) -> Ended:
@@ -125,11 +127,12 @@ def executing(
     """Run a cell, in turns, unless it has a result or somebody alive works on it; what came of it is on disk
     afterwards. See `Options`.
     """
-    attempt = _Attempt(run, root, owner, watch or Watch(), stop or Stop(), patience, alone)
-    if not redo and attempt.present():
-        return Ended("present")
+    watch = watch or Watch()
+    attempt = _Attempt(run, root, owner, watch, stop or Stop(), patience, alone)
     try:
-        claim = attempt.patiently(lambda: take(root, attempt.address, owner, jobs))
+        if not redo and attempt.present():
+            return Ended("present")
+        claim = attempt.patiently(lambda: take(root, attempt.address, owner, jobs, watch.tick))
         if claim is None:
             return Ended("claimed")
         with claim, CellLog(results.cell_log_path(*attempt.place), owner.attempt) as log:
@@ -180,9 +183,12 @@ class _Attempt:
         self.place: tuple[Path, Cell, str, str] = (root, run.cell, run.recipe.name, self.address.fingerprint)
 
     def present(self) -> bool:
-        """Whether the cell has its result; a damaged one is none, and is set aside when ours is delivered."""
+        """Whether the cell has its result; a damaged one is none, and is set aside when ours is delivered.
+
+        Raises: _Unwritten when patience is at its end and its file cannot be read.
+        """
         try:
-            return results.present(*self.place)
+            return self.patiently(lambda: results.present(*self.place), cannot="be read")
         except DamagedResult:
             return False
 
@@ -237,8 +243,8 @@ class _Attempt:
             results.write_failure(*self.place, cause=line, traceback=trace, kind=kind)
         return Ended("oom" if kind == "oom" else "failed", line)
 
-    def patiently(self, action: Callable[[], T], watch: Watch | None = None) -> T:
-        """Do what writes to the results folder; while it takes nothing, wait and try again.
+    def patiently(self, action: Callable[[], T], watch: Watch | None = None, *, cannot: str = "be written to") -> T:
+        """Do what needs the results folder; while it takes or gives nothing, wait and try again.
 
         Raises: _Unwritten when patience is at its end.
         """
@@ -251,7 +257,7 @@ class _Attempt:
             except OSError as error:
                 if error.errno not in UNWRITABLE:
                     raise
-                cause = f"the results folder cannot be written to: {error.strerror}"
+                cause = f"the results folder cannot {cannot}: {error.strerror}"
             if time.monotonic() >= end or self._stop.requested:
                 raise _Unwritten(cause)
             watch.phase(f"waiting: {cause}")

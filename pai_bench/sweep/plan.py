@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-import uuid
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,9 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from pai_bench import index, results
-from pai_bench.cells import DENSE
+from pai_bench.atomic import reason
+from pai_bench.cells import DENSE, Cell
+from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.sweep.claims import survey
+
+PAUSES = (0.1, 0.3, 0.6)
+"""Seconds before each new try to read what the disk has not given."""
+
+Address = tuple[Path, Cell, str, str]
+"""Results root, cell, recipe and fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,10 @@ class Plan:
 
     def write(self, root: Path) -> None:
         """Note the plan beside the results, so that a report knows what is missing."""
-        created = datetime.now(UTC)
-        name = f"{created:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}.json"
+        created = datetime.now(UTC).isoformat()
         cells = [planned.as_dict() for planned in self.runs]
-        results.write_plan(
-            root, name, {"created": created.isoformat(), "command": shlex.join(sys.argv), "cells": cells}
-        )
+        plan = {"created": created, "command": shlex.join(sys.argv), "cells": cells}
+        results.write_plan(root, results.plan_name(root), plan)
 
 
 def make_plan(
@@ -81,9 +87,12 @@ def make_plan(
     """What is done and what is to do; a damaged result file counts as missing and is set aside when wanted.
 
     `jobs` maps Slurm jobs to their states, which tell whether claims are alive; None when they are not known.
+
+    Raises: PaiBenchError when what is there of a cell cannot be read: it may be its result.
     """
     planned, damaged = [], []
-    claimed = {(held.cell, held.recipe, held.fingerprint) for held in survey(root, jobs) if held.verdict != "dead"}
+    held = (claim for claim in survey(root, jobs) if claim.verdict != "dead")
+    claimed = {results.name(claim.cell, claim.recipe, claim.fingerprint) for claim in held}
     finished = index.finished(root)
     fingerprints: dict[tuple[Any, ...], str] = {}
     for run in runs:
@@ -92,20 +101,48 @@ def make_plan(
             fingerprints[variant] = run.fingerprint()
         fingerprint = fingerprints[variant]
         address = (root, run.cell, run.recipe.name, fingerprint)
-        try:
-            state = "done" if address[1:] in finished else results.state(*address)
-        except results.DamagedResult as error:
-            state, note = "missing", error.cause
-            if set_aside:
-                aside = results.set_aside(results.path(*address))
-                note = note if aside is None else f"{note}; set aside as {aside.name}"
-            damaged.append(note)
-        if (redo or state != "done") and address[1:] in claimed:
+        state = "done"
+        if address[1:] not in finished:
+            state, note = _state(address, set_aside)
+            damaged += [note] if note else []
+        if (redo or state != "done") and results.name(*address[1:]) in claimed:
             state = "running"
         planned.append(PlannedRun(run, fingerprint, state))
     wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())
     todo = tuple(p for p in planned if (redo and p.state != "running") or p.state in wanted)
     return Plan(tuple(planned), todo, tuple(damaged))
+
+
+def _state(address: Address, set_aside: bool) -> tuple[str, str | None]:
+    """The state of a cell and, where its file was damaged, what was wrong with it and where it is now."""
+    while True:
+        try:
+            return _patiently_read(address), None
+        except results.DamagedResult as error:
+            if not set_aside:
+                return "missing", error.cause
+        cause, aside = results.set_damaged_aside(*address)
+        if aside is not None:
+            return "missing", f"{cause}; set aside as {aside.name}"
+        # Somebody else has mended it since.
+
+
+def _patiently_read(address: Address) -> str:
+    """The state of a cell, asked for again during a second while the disk does not answer.
+
+    Raises: DamagedResult when its file is not its result, PaiBenchError when the disk still does not answer.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return results.state(*address)
+        except OSError as error:
+            cause = f"{error.filename or results.path(*address)} cannot be read: {reason(error)}"
+        if pause is not None:
+            time.sleep(pause)
+    raise PaiBenchError(
+        f"{cause}; it may hold a result",
+        "see that the disk answers and that permissions let you read it, then try again",
+    )
 
 
 @dataclass(frozen=True)

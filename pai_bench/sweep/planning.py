@@ -64,7 +64,24 @@ def expand(request: Request) -> list[Run]:
         raise PaiBenchError(
             "the filter leaves no cell of the plan", "widen --filter; --dry-run shows the plan without it"
         )
+    _check_names(runs)
     return runs
+
+
+def _check_names(runs: Sequence[Run]) -> None:
+    """Every file of a cell must have a name that disks take, or it is lost when it has been trained."""
+    for run in runs:
+        method, files = results.excess(run.cell, run.recipe.name)
+        if method:
+            raise PaiBenchError(
+                f"method {run.cell.method} is {method} bytes too long for the name of a folder",
+                "give its hyper-parameters shorter values, or make those values its defaults",
+            )
+        if files:
+            raise PaiBenchError(
+                f"recipe {run.recipe.name} is {files} bytes too long for the names of files",
+                "give the recipe's file a shorter name",
+            )
 
 
 def _at_its_own_sparsity(cell: Cell) -> Cell:

@@ -204,7 +204,7 @@ class Pool:
                 continue
             del self._elsewhere[run]
             noted = results.read_failure(*address)
-            if noted is not None and noted != failure:
+            if noted is not None and noted.kind != results.UNREAD and noted != failure:
                 self._observer.failed(run, noted.cause)
             else:
                 self._jobs.append((run,))  # whoever takes it sees whether it has its result

@@ -114,7 +114,8 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
     found = index.read(root)
     present = {results.name_of(Path(row["path"])): row for row in found.rows}
     other_settings = {name[:-8] for name in present}
-    all_wanted = wanted(root, present)
+    files = {results.name_of(Path(place)) for place in found.unreadable if place.endswith(".json")}
+    all_wanted = wanted(root, {*present, *files})
 
     def state(name: str) -> str:
         if name in present:
@@ -123,7 +124,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
             return "running" if held[name].verdict == "alive" else "unknown"
         if name in queued:
             return "queued"
-        if name in flight.unknown:
+        if name in flight.unknown or found.hides(root / "runs" / f"{name}.json"):
             return "unknown"
         if name in failed:
             return "failed"
@@ -141,7 +142,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
         running=running,
         failures=_failures(root, [cell for cell in all_wanted if states[cell.name] == "failed"]),
         waiting=_waiting(flight.tasks, states),
-        notes=tuple(_notes(root, flight, gone, len(found.damaged))),
+        notes=tuple(_notes(root, flight, gone, found)),
         seconds_left=pace.seconds_left(
             [_going(held[name]) for name, state in states.items() if state == "running"],
             [_kind(cell.cell, cell.recipe) for cell in cells if cell.state in ("queued", "missing", "stale")],
@@ -215,7 +216,7 @@ def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting,
     return tuple(sorted(found, key=lambda waiting: (waiting.remedy is None, -waiting.n_tasks)))
 
 
-def _notes(root: Path, flight: InFlight, gone: Sequence[str], n_damaged: int) -> Iterable[str]:
+def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index) -> Iterable[str]:
     if flight.silent:
         yield f"SLURM did not answer ({flight.silent}): what it has of this folder is unknown, not lost"
     if flight.elsewhere:
@@ -223,7 +224,11 @@ def _notes(root: Path, flight: InFlight, gone: Sequence[str], n_damaged: int) ->
     if gone:
         cells = "1 cell was" if len(gone) == 1 else f"{len(gone)} cells were"
         yield f"{cells} interrupted, and nobody is at work on them now; the next sweep resumes them"
-    if n_damaged:
+    if found.unreadable:
+        place, why = next(iter(found.unreadable.items()))
+        which = place if len(found.unreadable) == 1 else f"{len(found.unreadable)} files or folders, as {place},"
+        yield f"{which} cannot be read ({why}): the results there are unknown, not lost; mend permissions or disk"
+    if n_damaged := len(found.damaged):
         yield f"{n_damaged} result files are damaged and not counted; the next sweep sets them aside"
     folder = results.duplicates_folder(root)
     if noted := results.names(folder, ".json"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from pai_bench.cli import program
 from tests.cli.program import pai_bench, recipe
 
 METHODS = """
@@ -37,6 +41,13 @@ class NaN:
 class Few:
     def __call__(self, problem):
         return dict(list(problem.weights.items())[1:])
+
+@register("wordy")
+@dataclass(frozen=True)
+class Wordy:
+    word: str = ""
+    def __call__(self, problem):
+        return dict(problem.weights)
 
 @register("nothing")
 @dataclass(frozen=True)
@@ -110,6 +121,8 @@ CASES = [
     ("sweep --plugin methods.py --methods nothing", "nothing returned", "mend"),
     ("sweep --plugin models.py --models norms", "nothing to prune", "Conv"),
     ("sweep --plugin models.py --models broken", "broken cannot be built for digits", ""),
+    (f"sweep --recipe {'r' * 190}.toml", "too long for the names of files", "shorter name"),
+    (f"sweep --plugin methods.py --methods wordy:word={'w' * 250}", "too long for the name of a folder", "shorter"),
     ("report", "no finished result", "pai-bench sweep"),
     ("report --from none.csv", "none.csv does not exist", ""),
     ("list frobs", "unknown list 'frobs'", "methods"),
@@ -127,6 +140,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "broken.toml": "methods = [",
         "typo.toml": "sedes = '0'",
         "typo-recipe.toml": fast.replace("epochs = ", "epoch = ", 1),
+        f"{'r' * 190}.toml": fast,
         "scheme.toml": fast.replace('"torch"', '"xavier"'),
         "a-file": "",
     }
@@ -166,6 +180,27 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     assert "cannot be written to: Permission denied" in done.stderr.splitlines()[-2]
     assert "--results" in done.stderr.splitlines()[-1]
     assert list((tmp_path / "locked").iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.ENAMETOOLONG, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize("verbose", [False, True], ids=["", "-v"])
+def test_what_the_system_refuses_is_two_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, verbose: bool
+) -> None:
+    def refused(**_: object) -> None:
+        raise OSError(code, os.strerror(code), "/disk/file")
+
+    monkeypatch.setattr(program, "app", refused)
+    monkeypatch.setattr(program, "messages", Console(stderr=True))
+    monkeypatch.setattr(program, "say", lambda text: print(text, file=sys.stderr))
+    monkeypatch.setattr(sys, "argv", ["pai-bench", *["-v"] * verbose])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and ("Traceback" in said) == verbose
+    cause, remedy = said.splitlines()[-2:]
+    assert cause.startswith("error: ") and "/disk/file" in cause and remedy.startswith("  ")
+    assert os.strerror(code) in cause or "no permission" in cause
 
 
 def test_a_typo_in_the_users_profile_names_the_profile(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -22,6 +23,7 @@ from pai_bench.sweep.slurm.inflight import InFlight, Task
 from pai_bench.sweep.status import collect
 from pai_bench.sweep.wanted import slug, wanted
 from tests.cli.program import pai_bench
+from tests.disk import Disk
 from tests.unit.test_results import result
 
 FINGERPRINT = result().fingerprint
@@ -141,6 +143,28 @@ def test_a_damaged_result_is_no_result(tmp_path: Path) -> None:
     place.write_text(place.read_text()[:100])
     found = collect(tmp_path)
     assert states(found)[DENSE] == "missing" and "1 result files are damaged" in found.notes[0]
+
+
+def test_what_cannot_be_read_is_unknown_and_not_missing(tmp_path: Path, disk: Disk) -> None:
+    planned, unplanned = CELLS[1], CELLS[5]
+    plan(tmp_path, cells=[DENSE, planned])
+    for cell in (DENSE, planned, unplanned):
+        put(tmp_path, cell)
+    disk.refuse("*/runs/*/*/[se]*/*.json", errno.EIO)
+    found = collect(tmp_path)
+    assert states(found) == {DENSE: "done", planned: "unknown", unplanned: "unknown"} and not found.ended()
+    assert "2 files or folders" in found.notes[0] and "Input/output error" in found.notes[0]
+
+
+def test_a_claim_that_cannot_be_read_ends_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan(tmp_path)
+    disk = Disk(monkeypatch, "open")
+    with claim(tmp_path, CELLS[1]), claim(tmp_path, CELLS[2]):
+        disk.refuse(f"*/{CELLS[1].method}/s0.9-seed{CELLS[1].seed}-*.claim", errno.EIO)
+        found = collect(tmp_path)
+        disk.heal()
+    assert (states(found)[CELLS[1]], states(found)[CELLS[2]]) == ("unknown", "running")
+    assert "its claim cannot be read (Input/output error)" in status_view.as_text(found)
 
 
 def test_waiting_is_explained_and_what_is_stuck_comes_first(tmp_path: Path) -> None:

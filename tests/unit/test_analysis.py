@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -17,12 +18,13 @@ from scipy import stats
 
 from pai_bench import results
 from pai_bench.analysis import figures, tables
-from pai_bench.analysis.command import run
+from pai_bench.analysis.command import run, status_lines
 from pai_bench.analysis.frame import collect, read_table
 from pai_bench.analysis.statistics import MARGIN, compare_controls, summarise
 from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, KNOWN, styles
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
+from tests.disk import Disk
 from tests.unit.test_results import result
 
 QUIET = Console(file=io.StringIO())
@@ -108,6 +110,27 @@ def test_damaged_files_are_named_and_not_counted(root: Path) -> None:
     collection = collect(root)
     assert "erk" not in set(collection.rows.method)
     assert len(collection.damaged) == 1 and str(place) in collection.damaged[0]
+
+
+def test_what_cannot_be_read_is_named_and_never_called_missing(root: Path, disk: Disk) -> None:
+    place = put(root, "erk")
+    plan(root, "1", [cell("erk"), cell("erk", seed=1)])
+    disk.refuse(f"*/erk/{place.name}", errno.EIO)
+    collection = collect(root)
+    assert dict(zip(collection.missing.seed, collection.missing.state, strict=True)) == {0: "unreadable", 1: "missing"}
+    assert collection.unreadable == (f"{place} cannot be read: Input/output error",) and not collection.damaged
+    text = "\n".join(status_lines(collection))
+    assert "1 unreadable: mend" in text and f"{place} cannot be read: Input/output error; not counted" in text
+    disk.refuse("*/runs/*/*/*/*.json", errno.EIO)
+    with pytest.raises(PaiBenchError, match=r"no result can be read: .*Input/output error"):
+        collect(root)
+
+
+def test_a_plan_of_a_host_whose_clock_was_ahead_is_not_the_newest_for_ever(root: Path) -> None:
+    old = put(root, "snip", 0.9, 5, fingerprint="f" * 16)
+    plan(root, "20990101T000000-ffffff", [cell(seed=5)], fingerprint="f" * 16)
+    plan(root, results.plan_name(root).removesuffix(".json"), [cell()])
+    assert collect(root).stale == (str(old),)
 
 
 def test_collapsed_and_diverged_runs_count_and_are_marked(root: Path) -> None:

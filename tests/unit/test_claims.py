@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.sweep import claims
 from pai_bench.sweep.claims import Address, Owner, survey, take
+from tests.disk import Disk
 
 ADDRESS = Address(Cell("snip", "digits", "conv8", 0.9, 3), "quick", "0123456789abcdef")
 DEAD_PID = {"pid": 2**22 + 1}
@@ -120,6 +122,36 @@ def test_a_claim_that_cannot_be_read_is_given_time(tmp_path: Path, text: bytes) 
     assert survey(tmp_path) == [] and take(tmp_path, ADDRESS, owner()) is None
     os.utime(place, (place.stat().st_mtime - 130,) * 2)
     assert take(tmp_path, ADDRESS, owner()) is not None
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT], ids=errno.errorcode.get)
+def test_a_claim_that_the_disk_does_not_give_is_gone_or_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    place, disk = hold(tmp_path), Disk(monkeypatch, "open")
+    other = hold(tmp_path, replace(ADDRESS, cell=replace(ADDRESS.cell, seed=4)))
+    disk.refuse(f"*/{place.name}", code, times=1)
+    assert [held.verdict for held in survey(tmp_path)] == ["alive", "alive"]
+    disk.refuse(f"*/{place.name}", code)
+    found = {results.name(held.cell, held.recipe, held.fingerprint): held for held in survey(tmp_path)}
+    assert found.pop(results.name_of(other.with_suffix(".json"))).verdict == "alive"
+    if code in (errno.ESTALE, errno.ENOENT):
+        assert not found
+    else:
+        (held,) = found.values()
+        assert (held.cell, held.recipe, held.verdict) == (ADDRESS.cell, ADDRESS.recipe, "unknown")
+        assert not held.owner.runs_here() and os.strerror(code) in held.owner.host
+
+
+def test_who_watches_a_claim_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold(tmp_path, aged=7200, **FAR)
+    naps: list[float] = []
+    signs: list[int] = []
+    monkeypatch.setattr(claims, "WATCHED_SECONDS", 25.0)
+    monkeypatch.setattr(claims.time, "sleep", naps.append)
+    monkeypatch.setattr(claims.time, "monotonic", lambda: float(len(naps)))
+    assert take(tmp_path, ADDRESS, owner(), tick=lambda: signs.append(1)) is not None
+    assert len(signs) == len(naps) >= 25 and max(naps) <= 1
 
 
 def _race(root: str, start: Any, wins: Any, rounds: int) -> None:

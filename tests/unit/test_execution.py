@@ -20,11 +20,12 @@ from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.experiment import Laboratory, Outcome, Run
 from pai_bench.results import Epoch
-from pai_bench.sweep import execution
+from pai_bench.sweep import claims, execution
 from pai_bench.sweep.claims import Address, Owner, survey, take
 from pai_bench.sweep.execution import Ended, Stop, execute
 from pai_bench.turns import Turns
 from pai_bench.watch import Watch
+from tests.disk import Disk
 from tests.unit.test_results import result
 
 RUN = Run(Cell("random", "digits", "conv8", 0.9, 0), recipes.load("quick", "digits", "conv8"))
@@ -185,7 +186,10 @@ def test_a_full_disk_gives_the_cell_back_whole(tmp_path: Path) -> None:
     assert attempt(tmp_path, Lab()).kind == "done"
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+AWAY = ("ENOSPC", "EROFS", "EIO", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EREMOTEIO", "ENOLCK", "EHOSTDOWN", "EMFILE")
+
+
+@pytest.mark.parametrize("code", [getattr(errno, name) for name in AWAY if hasattr(errno, name)])
 def test_a_result_waits_in_memory_for_a_disk_with_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -212,6 +216,46 @@ def test_a_result_waits_in_memory_for_a_disk_with_room(
     calls.clear()
     monkeypatch.setattr(execution.results, "deliver", lambda *_, **__: (_ for _ in ()).throw(OSError(code, "no")))
     assert attempt(tmp_path, lab, redo=True, patience=0.0).kind == "unwritten"
+
+
+@pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.ENOENT])
+def test_what_no_patience_can_mend_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.setattr(execution.results, "deliver", lambda *_, **__: (_ for _ in ()).throw(OSError(code, "no")))
+    assert attempt(tmp_path, Lab()).kind == "failed"
+
+
+def test_a_result_that_cannot_be_read_is_waited_for_and_never_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk
+) -> None:
+    lab = Lab()
+    assert attempt(tmp_path, lab).kind == "done"
+    monkeypatch.setattr(execution.time, "sleep", lambda _: None)
+    disk.refuse("*/runs/*/*/*/*.json", errno.EIO, times=2)
+    assert attempt(tmp_path, lab) == Ended("present") and lab.runs == 1
+    disk.refuse("*/runs/*/*/*/*.json", errno.EIO)
+    ended = attempt(tmp_path, lab, patience=0.0)
+    assert ended == Ended("unwritten", "the results folder cannot be read: Input/output error") and lab.runs == 1
+    disk.heal()
+    assert results.state(*address(tmp_path)) == "done" and not leftovers(tmp_path)
+
+
+def test_who_waits_for_a_claim_of_the_dead_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "WATCHED_SECONDS", 0.01)
+    far = replace(Owner.current(), id="other", machine="elsewhere", job=None)
+    claim = take(tmp_path, Address(*address(tmp_path)[1:]), far)
+    assert claim is not None
+    then = claim.path.stat().st_mtime - 7200
+    os.utime(claim.path, (then, then))
+    signs: list[str] = []
+
+    class Counter(Watch):
+        def tick(self) -> None:
+            signs.append("tick")
+
+        def phase(self, phase: str) -> None:
+            signs.append(phase)
+
+    assert attempt(tmp_path, Lab(), watch=Counter()).kind == "done" and signs[0] == "tick"
 
 
 def test_what_the_dead_leave_is_cleared_away(tmp_path: Path) -> None:

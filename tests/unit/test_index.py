@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from pai_bench import index, results
+from tests.disk import AWAY, Disk
 from tests.unit.test_results import result
 
 COUNT = index.WORTH_WRITING + 5
@@ -79,6 +82,33 @@ def test_a_damaged_file_is_named_every_time_and_mended_once(root: Path) -> None:
         assert len(found.rows) == COUNT - 1 and str(place) in found.damaged[0]
     place.write_bytes(whole)
     assert len(index.read(root).rows) == COUNT and not index.read(root).damaged
+
+
+@pytest.mark.parametrize("code", AWAY, ids=errno.errorcode.get)
+def test_what_cannot_be_read_is_named_and_neither_damaged_nor_missing(root: Path, disk: Disk, code: int) -> None:
+    place = put(root, 0, method="snip")
+    disk.refuse(f"*/{place.parent.name}/{place.name}", code)
+    found = index.read(root)
+    assert len(found.rows) == COUNT - 1 and not found.damaged
+    assert found.unreadable == {str(place): os.strerror(code)}
+    assert found.hides(place) and not found.hides(put(root, 2, method="snip"))
+    disk.heal()
+    assert len(index.read(root).rows) == COUNT and not index.read(root).unreadable
+
+
+def test_a_folder_that_cannot_be_read_hides_its_results(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = put(root, 0, method="snip")
+    true = os.scandir
+
+    def scandir(folder: str) -> Any:
+        if folder == str(place.parent):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return true(folder)
+
+    monkeypatch.setattr(index.os, "scandir", scandir)
+    found = index.read(root)
+    assert 0 < len(found.rows) < COUNT and found.unreadable == {str(place.parent): "Permission denied"}
+    assert found.hides(place) and not found.hides(put(root, 1, method="prospr:lr=0.1"))
 
 
 def overwrite(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from dataclasses import asdict, fields, replace
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 
 from pai_bench import results
-from pai_bench.atomic import check_writable, replacing
+from pai_bench.atomic import Draft, check_writable, replacing
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
-from pai_bench.results import DamagedResult, Epoch, Layer, Result, record
+from pai_bench.results import DamagedResult, Epoch, Layer, Result, notes, record
+from pai_bench.results.paths import NAME_BYTES, failure_path
+from tests.disk import AWAY, Disk
 
 MASKS = {"a.weight": np.array([[True, False, True], [False, False, True]]), "b.weight": np.zeros((3, 5), bool)}
 
@@ -204,6 +207,76 @@ def test_damaged_masks_are_named(tmp_path: Path) -> None:
         results.read_masks(place)
 
 
+@pytest.mark.parametrize("code", AWAY, ids=errno.errorcode.get)
+def test_a_result_that_cannot_be_read_is_not_damaged(tmp_path: Path, disk: Disk, code: int) -> None:
+    place = results.write(tmp_path, result(), MASKS)
+    address = (tmp_path, result().cell, "quick", result().fingerprint)
+    disk.refuse(f"*/{place.name}", code)
+    for look in (
+        lambda: results.read(place),
+        lambda: results.state(*address),
+        lambda: results.deliver(tmp_path, result(), MASKS),
+    ):
+        with pytest.raises(OSError) as caught:
+            look()
+        assert caught.value.errno == code
+    disk.heal()
+    assert results.state(*address) == "done" and not list(place.parent.glob("*.damaged-*"))
+    disk.refuse("*.masks.npz", code)
+    with pytest.raises(OSError):
+        results.read_masks(place)
+
+
+def test_a_result_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path, disk: Disk) -> None:
+    place = results.write(tmp_path, result(), MASKS)
+    disk.refuse(f"*/{place.name}", errno.ESTALE, times=1)
+    assert results.read(place) == result()
+
+
+def test_a_note_of_failure_that_cannot_be_read_is_there_all_the_same(tmp_path: Path, disk: Disk) -> None:
+    address = (tmp_path, result().cell, "quick", result().fingerprint)
+    results.write_failure(*address, cause="boom", traceback="")
+    disk.refuse("*/failed/*/*/*/*.json", errno.EIO)
+    noted = results.read_failure(*address)
+    assert noted is not None and noted.kind == results.UNREAD and "Input/output error" in noted.cause
+    disk.refuse("*/failed/*/*/*/*.json", errno.ESTALE)
+    assert results.read_failure(*address) is None  # given back while we read
+
+
+def test_the_plan_written_last_is_the_newest_whatever_clocks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.write_plan(tmp_path, "20250101T000000-ffffff.json", {"cells": ["of a version before"]})
+    results.write_plan(tmp_path, "20990101T000000-ffffff.json", {"cells": ["of a host whose clock is ahead"]})
+    for number, clock in enumerate((time.time(), 0.0, 0.0)):
+        monkeypatch.setattr(notes, "server_time", lambda folder, clock=clock: clock)
+        results.write_plan(tmp_path, results.plan_name(tmp_path), {"cells": [number]})
+        assert results.plans(tmp_path)[-1]["cells"] == [number]
+    assert len(results.plans(tmp_path)) == 5
+    monkeypatch.undo()
+    assert (
+        abs(time.time() - time.mktime(time.strptime(results.plan_name(tmp_path / "new")[:15], "%Y%m%dT%H%M%S"))) < 1e5
+    )
+
+
+@pytest.mark.parametrize("recipe", ["r", "é"])
+def test_no_file_of_a_cell_has_a_longer_name_than_was_reckoned_with(tmp_path: Path, recipe: str) -> None:
+    cell = Cell("prospr:lr=0.1", "digits", "conv8", 0.123456789, 123456789)
+    while results.excess(cell, recipe + recipe[0]) == (0, 0):
+        recipe += recipe[0]
+    owner = "f" * 16
+    whole = result(**{**vars(cell), "recipe": recipe})
+    address = (tmp_path, cell, recipe, whole.fingerprint)
+    place = results.write(tmp_path, whole, MASKS)
+    claim = results.claim_path(*address)
+    files = [place, results.masks_path(place), claim, results.beat_path(claim, owner), results.cell_log_path(*address)]
+    files += [results.duplicate_path(*address, owner), failure_path(*address)]
+    lengths = [len(os.fsencode(Draft(file).temporary.name)) for file in files]
+    assert max(lengths) <= NAME_BYTES < max(lengths) + len(os.fsencode(recipe[0]))
+    assert results.deliver(tmp_path, whole, MASKS, owner=owner).duplicate
+    assert results.set_aside(place) is not None
+
+
 def test_states_follow_what_is_on_disk(tmp_path: Path) -> None:
     cell, current = result().cell, result().fingerprint
     assert results.state(tmp_path, cell, "quick", current) == "missing"
@@ -270,6 +343,17 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_option(tmp_path: Path) -
     assert "--results" in caught.value.remedy
     check_writable(tmp_path / "new" / "results", "--results")
     assert list((tmp_path / "new" / "results").iterdir()) == []
+
+
+def test_a_full_disk_takes_empty_files_and_is_refused_all_the_same(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(PaiBenchError, match="cannot be written to: File too large") as caught:
+            check_writable(tmp_path / "results", "--results")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "make room" in caught.value.remedy and not list((tmp_path / "results").iterdir())
 
 
 def test_the_root_is_the_option_then_the_environment_then_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""A plan does again what has no result, and nothing that may have one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pai_bench import results
+from pai_bench.errors import PaiBenchError
+from pai_bench.results import store
+from pai_bench.sweep import plan
+from pai_bench.sweep.claims import Address, Owner, take
+from pai_bench.sweep.plan import Plan, make_plan
+from pai_bench.sweep.pool import Pool
+from pai_bench.sweep.progress import Progress
+from pai_bench.sweep.workers import Settings
+from tests.disk import AWAY, Disk
+from tests.unit.test_execution import RUN, address, vars_of
+from tests.unit.test_results import MASKS, result
+
+OTHER = replace(RUN, cell=replace(RUN.cell, seed=1))
+
+
+def put(root: Path) -> Path:
+    return results.write(root, result(**vars_of(RUN)), MASKS, redo=True)
+
+
+def state(found: Plan) -> str:
+    return found.runs[0].state
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(plan.PAUSES) >= 2 and sum(plan.PAUSES) <= 1.5
+    monkeypatch.setattr(plan.time, "sleep", lambda _: None)
+
+
+@pytest.mark.parametrize("code", AWAY, ids=errno.errorcode.get)
+def test_a_result_that_cannot_be_read_ends_the_plan_and_stays(tmp_path: Path, disk: Disk, code: int) -> None:
+    place = put(tmp_path)
+    disk.refuse(f"*/{place.name}", code)
+    with pytest.raises(PaiBenchError, match=f"{place} cannot be read: {os.strerror(code)}"):
+        make_plan([RUN], tmp_path)
+    make_plan([OTHER], tmp_path)  # what is not asked for is in nobody's way
+    disk.refuse(f"*/{place.name}", code, times=3)
+    assert state(make_plan([RUN], tmp_path)) == "done"
+    assert place.exists() and not list(place.parent.glob("*.damaged-*"))
+
+
+def test_a_damaged_result_is_set_aside_and_done_again(tmp_path: Path) -> None:
+    place = put(tmp_path)
+    place.write_text("{")
+    seen = make_plan([RUN], tmp_path, set_aside=False)
+    assert state(seen) == "missing" and place.exists() and "damaged" in seen.damaged[0]
+    done = make_plan([RUN], tmp_path)
+    (aside,) = place.parent.glob("*.damaged-*")
+    assert state(done) == "missing" and f"set aside as {aside.name}" in done.damaged[0] and len(done.todo) == 1
+
+
+@pytest.mark.parametrize("when", [1, 2], ids=["before the file is looked at", "before it is renamed"])
+def test_a_damaged_result_that_somebody_else_mends_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
+    place, true, damage = put(tmp_path), store.read_plain, []
+    place.write_text("{")
+
+    def read_plain(read: Path) -> dict[str, Any]:
+        try:
+            return true(read)
+        except results.DamagedResult:
+            damage.append(read)
+            if len(damage) == when:
+                put(tmp_path)
+            raise
+
+    monkeypatch.setattr(store, "read_plain", read_plain)
+    found = make_plan([RUN], tmp_path)
+    assert state(found) == "done" and found.damaged == () and found.todo == ()
+    assert results.read(place).accuracy == 0.75 and not list(place.parent.glob("*.damaged-*"))
+
+
+def test_a_cell_whose_claim_cannot_be_read_is_left_to_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = take(tmp_path, Address(*address(tmp_path)[1:]), Owner.current())
+    assert claim is not None
+    with claim:
+        refusing = Disk(monkeypatch, "open")
+        refusing.refuse("*.claim", errno.EIO)
+        assert state(make_plan([RUN], tmp_path)) == "running"
+        refusing.refuse("*.claim", errno.ESTALE)
+        assert state(make_plan([RUN], tmp_path)) == "missing"
+        refusing.heal()
+
+
+def test_a_note_that_cannot_be_read_fails_no_cell_of_a_sweep(tmp_path: Path, disk: Disk) -> None:
+    results.write_failure(*address(tmp_path), cause="boom", traceback="")
+    progress = Progress(1, Console(quiet=True))
+    pool = Pool([], Settings(tmp_path), progress, [RUN])
+    pool._staff = lambda: None  # type: ignore[method-assign]
+    disk.refuse("*/failed/*/*/*/*.json", errno.EIO)
+    pool._look()
+    assert list(pool._jobs) == [(RUN,)] and progress.n_failed == 0
+
+
+def test_a_plan_is_newer_than_one_of_a_host_whose_clock_is_ahead(tmp_path: Path) -> None:
+    stale = {**make_plan([RUN], tmp_path).runs[0].as_dict(), "fingerprint": "f" * 64}
+    results.write_plan(tmp_path, "20990101T000000-ffffff.json", {"cells": [stale]})
+    make_plan([RUN], tmp_path).write(tmp_path)
+    assert results.plans(tmp_path)[-1]["cells"][0]["fingerprint"] == RUN.fingerprint()
