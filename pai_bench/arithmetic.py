@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,36 @@ from torch import Tensor, nn
 def float32_products(kind: str) -> Iterator[None]:
     """Compute float32 products on a GPU as "ieee" or "tf32" inside, whatever PyTorch's defaults and the caller say.
 
-    PyTorch's own default is TF32 in convolutions alone.
+    PyTorch's own default is TF32 in convolutions and recurrent layers. It has old switches beside the new ones, and
+    raises where somebody (a model that turns cuDNN off, say) reads an old one that does not agree: both are set.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = kind
+    old, new = (torch.backends.cuda.matmul, torch.backends.cudnn), _PRODUCTS
+    before = [_switch(backend) for backend in old], [backend.fp32_precision for backend in new]
+    _set(old, [kind == "tf32"] * len(old), new, [kind] * len(new))
     try:
         yield
     finally:
-        for backend, old in zip(backends, before, strict=True):
-            backend.fp32_precision = old
+        _set(old, before[0], new, before[1])
+
+
+_PRODUCTS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
+
+
+def _switch(backend: Any) -> bool | None:
+    """Where an old switch stands; None where the caller has set the new ones to something else."""
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:
+        return None
+
+
+def _set(old: Sequence[Any], switches: Sequence[bool | None], new: Sequence[Any], kinds: Sequence[str]) -> None:
+    """Set the old switches, and then the new ones, which the old ones move."""
+    for backend, switch in zip(old, switches, strict=True):
+        if switch is not None:
+            backend.allow_tf32 = switch
+    for backend, kind in zip(new, kinds, strict=True):
+        backend.fp32_precision = kind
 
 
 def laid_out(model: nn.Module, channels_last: bool) -> nn.Module:

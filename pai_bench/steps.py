@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,6 +44,10 @@ class Step:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        if settings.momentum:
+            # PyTorch's fused step fails where a layer has its first gradient later than others; 0.9 x 0 + g is g.
+            for weight in model.parameters():
+                self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self._model = model
         self._bfloat16 = settings.precision == "bfloat16"
         self._channels_last = settings.channels_last
@@ -117,10 +124,13 @@ class GraphStep(Step):
     def _capture_and_check(self, batch: _Batch) -> None:
         """Do the step by hand, and see whether the captured one does the same from the same state."""
         generator = torch.cuda.default_generators[self._stream.device_index]
-        draws = generator.get_state()
+        draws, host = generator.get_state(), _host_draws()
         before = self._copies()
         self._on_stream(batch.x, batch.y)
         by_hand = self._copies()
+        if _host_draws() != host:
+            self._refuse("it draws random numbers on the host, which a replay would not draw again", by_hand)
+            return
         drew = not torch.equal(generator.get_state(), draws)
         if drew and torch.cuda.current_stream(self.device) != torch.cuda.default_stream(self.device):
             # All captured steps read where the generator stands from one place, which another cell's replay sets anew.
@@ -131,7 +141,11 @@ class GraphStep(Step):
             self.optimizer.zero_grad(set_to_none=True)
             # All graphs of a cell work in the same memory. Other threads may use the device meanwhile.
             pool = next((other.graph.pool() for other in self._batches.values() if other.graph is not None), None)
-            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+            # A capture that fails does not leave its stream by itself.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream(self.device)),
+                torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"),
+            ):
                 self._launch(batch.x, batch.y)
             self._put(before)
             generator.set_state(draws)
@@ -178,6 +192,12 @@ class GraphStep(Step):
             if math.isfinite(change) and not error <= TOLERANCE * change:
                 return False
         return True
+
+
+def _host_draws() -> tuple[Any, ...]:
+    """Where the global generators of the host stand."""
+    legacy = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), legacy["pos"], legacy["key"].tobytes(), torch.get_rng_state().numpy().tobytes()
 
 
 def _distance(ours: list[Tensor], theirs: list[Tensor]) -> float:

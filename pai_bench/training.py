@@ -173,7 +173,7 @@ def training(
         last = at.epoch == settings.epochs - 1 or not finite
         measured = None
         if last or (at.epoch + 1) % settings.evaluate_every == 0:
-            accuracy, sound = yield from evaluation(model, dataset, recipe, watch, pause)
+            accuracy, sound = yield from evaluation(model, dataset, recipe, seed, at.epoch, watch, pause)
             measured, finite = accuracy, finite and sound
         at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
         watch.epoch(at.curve[-1], settings.epochs)
@@ -183,9 +183,11 @@ def training(
     return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.clock.seconds)
 
 
-def evaluate(model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe) -> tuple[float, bool]:
+def evaluate(
+    model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe, seed: int = 0, epoch: int = 0
+) -> tuple[float, bool]:
     """Do `evaluation` to its end."""
-    return finish(evaluation(model, dataset, recipe), next(model.parameters()).device)
+    return finish(evaluation(model, dataset, recipe, seed, epoch), next(model.parameters()).device)
 
 
 def _no_pause() -> Turns[None]:
@@ -196,11 +198,13 @@ def evaluation(
     model: nn.Module,
     dataset: Dataset | Streamed,
     recipe: Recipe,
+    seed: int,
+    epoch: int,
     watch: Watch | None = None,
     pause: Callable[[], Turns[None]] = _no_pause,
 ) -> Turns[tuple[float, bool]]:
     """Test accuracy as a fraction, and whether all outputs were finite, a batch each turn; leaves the model in eval
-    mode.
+    mode. A network that draws random numbers in that mode too draws by seed, epoch and batch.
 
     Takes its turns by `pause`, which may save the model (it does not change) and raise.
     """
@@ -210,8 +214,9 @@ def evaluation(
     correct, seen = torch.zeros((), dtype=torch.long, device=device), 0
     finite = torch.ones((), dtype=torch.bool, device=device)
     data, settings = recipe.data, recipe.train
-    for x, y in datasets.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std):
+    for batch, (x, y) in enumerate(datasets.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std)):
         yield from pause()
+        seed_draws(device, derive_seed(seed, "evaluation", epoch, batch))
         with torch.no_grad(), float32_products(_products(recipe)):
             logits = forward(model, x, settings.precision == "bfloat16", settings.channels_last)
         correct += (logits.argmax(1) == y).sum()

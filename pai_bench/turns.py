@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +23,20 @@ process's (random generators, precision, streams) from one step to the next."""
 
 @contextmanager
 def own_randomness(device: torch.device) -> Iterator[None]:
-    """PyTorch's generators are afterwards as they were before."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
+    """The global generators, Python's and NumPy's too, are afterwards as they were before."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
 
 
 def seed_draws(device: torch.device, seed: int) -> None:
-    """Seed the generators that a forward pass on `device` draws from."""
+    """Seed the generators that a forward pass on `device` may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index

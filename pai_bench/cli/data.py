@@ -207,5 +207,7 @@ def add(
     found = data_files.add(name, origin, data_dir, accept_checksum=accept_checksum, link=link)
     problem = found.problem or _unreadable(name, data_dir)
     if problem is not None:
+        if found.state == "accepted":
+            data_files.refuse(name, data_dir)  # what cannot be read is no copy to plan with
         raise problem
     say(f"{name}: {found.origin}, in {_where(name, data_dir)}")

@@ -1,6 +1,6 @@
 """Data sets on disk: which there are, whether a copy is the original, how to fetch and to read one (no torch here)."""
 
-from pai_bench.data_files.checksums import Check, accept, check
+from pai_bench.data_files.checksums import Check, accept, check, refuse
 from pai_bench.data_files.downloads import FetchFailed, Observer, Patience
 from pai_bench.data_files.fetching import GOOD, add, fetch
 from pai_bench.data_files.kinds import Archive, Arrays, File, Images, Info, Listing, Source, damaged
@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "names",
     "present",
+    "refuse",
     "register_dataset",
     "register_source",
     "require",

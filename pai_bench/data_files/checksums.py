@@ -132,6 +132,11 @@ def accept(name: str, root: Path | None = None) -> Check:
     return check(name, root)
 
 
+def refuse(name: str, root: Path | None = None) -> None:
+    """Take back that a copy was accepted."""
+    accepted_path(name, root).unlink(missing_ok=True)
+
+
 def _accepted(name: str, root: Path | None) -> dict[str, str]:
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         return {

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -124,7 +125,7 @@ def tiny(root: Path, part: str) -> Images:
             with zipfile.ZipFile(path) as archive:
                 listing = _list_zip(archive)
                 return _decoded(root, part, listing, lambda name: archive.read(f"{TINY}/{name}"), path)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from error
     folder = root / TINY
     listing = list_tiny(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import pickle
 import struct
@@ -76,13 +77,18 @@ def idx(folder: Path, part: str) -> Images:
     return x[:, None], _idx(folder / f"{stem}-labels-idx1-ubyte", 1).astype(np.int64)
 
 
+_NUMPYS = {("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer")}
+"""What makes arrays and numbers, by module of NumPy's core; the last one from protocol 5 on."""
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """An unpickler for containers, numbers, text and numpy arrays; anything else could run a stranger's code."""
 
     def find_class(self, module: str, name: str) -> Any:
         # Old pickles name numpy.core, numpy 2 writes numpy._core and warns about the old one: answered by hand.
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+        home, _, last = module.rpartition(".")
+        if home in ("numpy.core", "numpy._core") and (last, name) in _NUMPYS:
+            return getattr(importlib.import_module(f"numpy._core.{last}"), name)
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if module == "_codecs" and name == "encode":  # how Python 3 writes bytes in protocol 2
@@ -111,7 +117,9 @@ def _cifar_batch(path: Path, label_key: str) -> tuple[NDArray[np.uint8], NDArray
     data, labels = content["data"], content[label_key]
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3072):
         raise damaged(path, "its 'data' is no array of bytes with 3072 columns")
-    if not all(isinstance(label, (int, np.integer)) for label in labels) or len(labels) != len(data):
+    if not isinstance(labels, (list, tuple, np.ndarray)) or not (
+        all(isinstance(label, (int, np.integer)) for label in labels) and len(labels) == len(data)
+    ):
         raise damaged(path, f"its {label_key!r} are not {len(data)} whole numbers")
     return data.reshape(-1, 3, 32, 32), np.asarray(labels, np.int64)
 

@@ -112,6 +112,7 @@ def _built(name: str, root: Path | None) -> Arrays:
     assert build is not None
     try:
         train_x, train_y, test_x, test_y = build(data_root(root))
+        arrays: Arrays = tuple(map(np.ascontiguousarray, (train_x, train_y, test_x, test_y)))  # type: ignore[assignment]
     except PaiBenchError:
         raise
     except Exception as error:
@@ -119,7 +120,7 @@ def _built(name: str, root: Path | None) -> Arrays:
             f"data set {name} cannot be built: {type(error).__name__}: {error}",
             "its function returns train images, train labels, test images, test labels (-v shows where it fails)",
         ) from error
-    return tuple(map(np.ascontiguousarray, (train_x, train_y, test_x, test_y)))  # type: ignore[return-value]
+    return arrays
 
 
 def _check_arrays(name: str, part: str, images: Images, count: int, facts: Info, where: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
@@ -165,7 +165,7 @@ def check(recipe: Recipe, where: str) -> None:
         ("train.nesterov", train.nesterov, not train.nesterov or train.momentum > 0, "false when momentum is 0"),
         ("train.weight_decay", train.weight_decay, not_negative(train.weight_decay), "0 or more"),
         ("train.schedule", train.schedule, train.schedule in SCHEDULES, " or ".join(SCHEDULES)),
-        ("train.milestones", train.milestones, list(train.milestones) == sorted(train.milestones), "ascending"),
+        ("train.milestones", train.milestones, _ascending(train.milestones), "0 or more, ascending"),
         ("train.gamma", train.gamma, positive(train.gamma), "above 0"),
         ("train.warmup_epochs", train.warmup_epochs, 0 <= train.warmup_epochs < train.epochs, "in [0, epochs)"),
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
@@ -187,6 +187,7 @@ def check(recipe: Recipe, where: str) -> None:
         ("data.split", data.split, data.split in SPLITS, " or ".join(SPLITS)),
         ("data.validation_size", data.validation_size, 0 < data.validation_size < 1, "in (0, 1)"),
         ("data.train_fraction", data.train_fraction, 0 < data.train_fraction <= 1, "in (0, 1]"),
+        ("data.mean", data.mean, len(data.mean) > 0 and all(map(math.isfinite, data.mean)), "one number a channel"),
         (
             "data.std",
             data.std,
@@ -200,3 +201,7 @@ def check(recipe: Recipe, where: str) -> None:
     for key, value, good, allowed in rules:
         if not good:
             raise PaiBenchError(f"{where}: {key} = {value!r} cannot be", f"it must be {allowed}")
+
+
+def _ascending(epochs: Sequence[int]) -> bool:
+    return list(epochs) == sorted(epochs) and min(epochs, default=0) >= 0

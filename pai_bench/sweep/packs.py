@@ -67,7 +67,10 @@ class Sizes:
         for other, size in self._found:
             if alike(run, other):
                 return size
-        size = self._wanted or self._measure(run)
+        try:
+            size = self._wanted or self._measure(run)
+        except Exception:
+            return 1  # whatever it is, the cell itself meets it too, and says so
         self._found.append((run, size))
         return size
 

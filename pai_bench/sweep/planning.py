@@ -143,6 +143,14 @@ def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None,
     origins = {name: datasets.require(name, data_root) for name in dict.fromkeys(run.cell.dataset for run in runs)}
     if root is not None:
         copies.check(root, origins, forget=forget)
+    for run in {(run.cell.dataset, run.recipe.name): run for run in runs}.values():
+        channels, given = datasets.info(run.cell.dataset).channels, len(run.recipe.data.mean)
+        if given != channels:
+            raise PaiBenchError(
+                f"recipe {run.recipe.name} has {given} values of data.mean, for the {channels} channels of"
+                f" {run.cell.dataset}",
+                "give one value a channel, of data.mean and data.std",
+            )
     for scheme in {run.recipe.init.scheme for run in runs}:
         if scheme not in models.schemes():
             raise unknown("initialisation scheme", scheme, models.schemes())

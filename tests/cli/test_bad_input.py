@@ -72,6 +72,13 @@ def broken(channels, size, classes):
 # (arguments, words of the cause, words of the remedy)
 CASES = [
     ("sweep --methods snipp", "unknown method 'snipp'", "did you mean snip?"),
+    (
+        "sweep --set data.mean=0.5,0.5 --set data.std=1,1",
+        "has 2 values of data.mean, for the 1 channels of digits",
+        "give one value a channel",
+    ),
+    ("sweep --methods synflow:rounds=0", "rounds must be at least 1, not 0", "synflow:rounds=100"),
+    ("sweep --methods snip:bn=foo", "snip:bn must be 'train' or 'eval', not 'foo'", "name one of them"),
     ("sweep --methods snip:bm=eval", "unknown hyper-parameter of snip 'bm'", "did you mean bn?"),
     ("sweep --methods prospr:steps=three", "prospr:steps takes int", "prospr:steps=3"),
     ("sweep --methods prospr:variant=half", "'full' or 'first_order'", ""),

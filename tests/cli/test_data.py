@@ -15,7 +15,7 @@ from tests.cli import program
 
 PLUGIN = '''
 import numpy as np
-from pai_bench.data_files import Archive, File, Info, Source, register_dataset, register_source
+from pai_bench.data_files import Archive, File, Info, Source, damaged, register_dataset, register_source
 
 
 @register_dataset("blobs", Info(channels=1, size=8, classes=3, train=60, test=30))
@@ -30,7 +30,10 @@ def blobs(root):
 
 def read(folder, part):
     y = np.arange(4) % 2
-    return np.frombuffer((folder / f"{part}.bin").read_bytes(), np.uint8).reshape(4, 1, 2, 2), y
+    content = (folder / f"{part}.bin").read_bytes()
+    if len(content) != 16:
+        raise damaged(folder / f"{part}.bin", "it has not 16 bytes")
+    return np.frombuffer(content, np.uint8).reshape(4, 1, 2, 2), y
 
 
 files = tuple(File(f"{part}.bin", MD5) for part in ("train", "test"))
@@ -72,6 +75,12 @@ def test_copies_are_added_listed_and_checked(
         return str({line["name"]: line["state"] for line in json.loads(out)}["bins"])
 
     assert state() == "missing"
+    (folder / "broken").mkdir()
+    for part in ("train", "test"):
+        (folder / "broken" / f"{part}.bin").write_bytes(b"short")
+    code, _, err = data(capsys, monkeypatch, "add", "bins", "--from", "broken", "--accept-checksum")
+    assert code == 2 and "it has not 16 bytes" in err
+    assert state() == "refused", "what cannot be read is not accepted"
     code, out, err = data(capsys, monkeypatch, "add", "bins", "--from", "other")
     assert (code, out) == (2, "") and len(err.splitlines()) == 2 and "--accept-checksum" in err
     assert data(capsys, monkeypatch, "add", "bins", "--from", "other", "--accept-checksum")[0] == 0

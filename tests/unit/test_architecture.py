@@ -94,7 +94,7 @@ ALLOWED = {
     "analysis": {"precision", *BASE, "index", "recipes", "results"},
     "methods": {"allocation", "convolutions", "derivatives", "errors", "registry", "replacing", "scoring"},
     "doctor": {*BASE, "data_files", "provenance", "results", "sweep"},
-    "cli": {"cells", "recipes", "analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
+    "cli": {"atomic", "cells", "recipes", "analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
     "__init__": {"errors", "masking", "pruning", "registry"},
     "__main__": {"cli"},
 }

@@ -53,7 +53,9 @@ def write_idx(folder: Path, compress: bool) -> dict[str, NDArray[np.uint8]]:
     return arrays
 
 
-def write_cifar(root: Path, name: str) -> dict[str, tuple[NDArray[np.uint8], list[int]]]:
+def write_cifar(
+    root: Path, name: str, protocol: int = 2, arrays: bool = False
+) -> dict[str, tuple[NDArray[np.uint8], list[int]]]:
     source = data_files.source(name)
     folder = root / source.folder
     folder.mkdir(parents=True)
@@ -64,8 +66,9 @@ def write_cifar(root: Path, name: str) -> dict[str, tuple[NDArray[np.uint8], lis
         count = 4 if file.startswith(("data_batch", "test")) else 20
         data = generator.integers(0, 256, (count, 3072), dtype=np.uint8)
         labels = generator.integers(0, source.info.classes, count).tolist()
-        content = {b"data": data, key.encode(): labels, b"batch_label": b"x", b"filenames": [b"a.png"] * count}
-        (folder / file).write_bytes(pickle.dumps(content, protocol=2))
+        told = list(np.asarray(labels)) if arrays else labels  # numbers of NumPy's, as in copies that were made again
+        content = {b"data": data, key.encode(): told, b"batch_label": b"x", b"filenames": [b"a.png"] * count}
+        (folder / file).write_bytes(pickle.dumps(content, protocol=protocol))
         written[file] = data, labels
     return written
 
@@ -82,9 +85,11 @@ def test_idx_files_are_read_packed_and_unpacked(small: None, tmp_path: Path, nam
     assert np.array_equal(data.test[1], arrays[IDX[3]])
 
 
+@pytest.mark.parametrize("arrays", [False, True])
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_pickles_are_read(small: None, tmp_path: Path, name: str) -> None:
-    written = list(write_cifar(tmp_path, name).values())
+def test_cifar_pickles_are_read(small: None, tmp_path: Path, name: str, protocol: int, arrays: bool) -> None:
+    written = list(write_cifar(tmp_path, name, protocol, arrays).values())
     data_files.accept(name, tmp_path)
     data = data_files.load(name, tmp_path)
     assert data.test is not None
@@ -146,7 +151,14 @@ def harm_labels(raw: bytes) -> bytes:
     return pickle.dumps({b"data": np.zeros((4, 3072), np.uint8), b"labels": [10] * 4})
 
 
-@pytest.mark.parametrize("harm", [harm_cut, harm_text, harm_code, harm_keys, harm_shape, harm_count, harm_labels])
+def harm_none(raw: bytes) -> bytes:
+    return pickle.dumps({b"data": np.zeros((4, 3072), np.uint8), b"labels": None})
+
+
+HARMS = [harm_cut, harm_text, harm_code, harm_keys, harm_shape, harm_count, harm_labels, harm_none]
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_a_damaged_pickle_is_named_and_runs_nothing(
     small: None, tmp_path: Path, harm: Callable[[bytes], bytes]
 ) -> None:

@@ -58,6 +58,8 @@ def test_a_list_for_one_value_is_a_grid() -> None:
         (["train.epochs="], ["train.epochs is given no value", "a whole number"]),
         (["train.nesterov=1"], ["train.nesterov = '1' is not true or false"]),
         (["train.milestones=8,9.5"], ["is not a list of whole numbers"]),
+        (["data.mean=nan", "data.std=1"], ["data.mean = (nan,) cannot be", "one number a channel"]),
+        (["train.milestones=-3"], ["train.milestones = (-3,) cannot be", "0 or more, ascending"]),
         (["train.lr=-1"], ["--set: train.lr = -1.0 cannot be", "above 0"]),
         (["scoring.dtype=float16"], ["scoring.dtype = 'float16' cannot be", "float64 or float32"]),
     ],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
@@ -42,6 +45,53 @@ def member(seed: int, checkpoints: Checkpoints | None = None, watch: Watch | Non
     saved = checkpoints.load() if checkpoints is not None else None
     trained = yield from training(model, masks, DATA, killing.recipe(), seed, watch, checkpoints, saved)
     return tensors_hash(model.state_dict()), dataclasses.replace(trained, seconds=0.0)
+
+
+class Chancy(nn.Module):
+    """Draws from every generator of the host, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = killing.network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        noise = random.random() + np.random.rand()
+        return nn.functional.dropout(self.net(x), 0.5) * (1 + noise)  # without `training=`, as is easily forgotten
+
+
+def chancy(seed: int, checkpoints: Checkpoints | None = None, watch: Watch | None = None) -> Turns[Trained]:
+    torch.manual_seed(seed)
+    model = Chancy()
+    saved = checkpoints.load() if checkpoints is not None else None
+    trained = yield from training(model, {}, DATA, killing.recipe(), seed, watch, checkpoints, saved)
+    return dataclasses.replace(trained, seconds=0.0)
+
+
+def test_every_draw_follows_from_seed_epoch_and_step(tmp_path: Path) -> None:
+    alone = {seed: finish(chancy(seed), CPU) for seed in range(2)}
+    assert alone[0] == finish(chancy(0), CPU) != alone[1]
+    with pytest.raises(Interrupted):
+        checkpoints = Checkpoints(tmp_path, "1")
+        finish(chancy(1, checkpoints, killing.StopAfter(checkpoints, 3)), CPU)
+    before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    pack: Pack[int, Trained] = Pack(CPU)
+    pack.add(0, chancy(0))
+    pack.turn()
+    pack.add(1, chancy(1, Checkpoints(tmp_path, "2")))
+    assert pack.drain() == alone
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
+
+
+def test_what_hinders_measuring_is_left_for_the_cell_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(self: Sizes, run: Run) -> int:
+        raise PaiBenchError("data_batch_1 is not what it should be", "fetch it again")
+
+    sizes, run = Sizes(Laboratory(device="cpu"), None), Run(Cell("snip", "digits", "conv8", 0.9, 0), killing.recipe())
+    with monkeypatch.context() as patched:
+        patched.setattr(Sizes, "_measure", damaged)
+        assert sizes.of(run) == 1
+    monkeypatch.setattr(Sizes, "_measure", lambda self, run: 3)
+    assert sizes.of(run) == 3
 
 
 def test_members_end_as_they_would_alone_at_whatever_step_they_join(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -112,17 +114,71 @@ def test_no_step_waits_for_a_number_from_the_device() -> None:
 
 
 def test_products_are_as_asked_inside_and_as_they_were_outside() -> None:
-    def now() -> tuple[str, str]:
-        return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    backends = torch.backends
+
+    def now() -> list[object]:
+        found: list[object] = [
+            backend.fp32_precision for backend in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+        ]
+        # Models read the old switches too (to turn cuDNN off), which raises where they do not agree with the new ones.
+        with backends.cudnn.flags(enabled=False, allow_tf32=backends.cudnn.allow_tf32):
+            return [*found, backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32]
 
     before = now()
     with pytest.raises(ZeroDivisionError), arithmetic.float32_products("tf32"):
-        assert now() == ("tf32", "tf32")
+        assert now() == ["tf32"] * 3 + [True] * 2
         with arithmetic.float32_products("ieee"):
-            assert now() == ("ieee", "ieee")
-        assert now() == ("tf32", "tf32")
+            assert now() == ["ieee"] * 3 + [False] * 2
+        assert now() == ["tf32"] * 3 + [True] * 2
         raise ZeroDivisionError
     assert now() == before
+    backends.cuda.matmul.fp32_precision = "tf32"  # by the new switch alone: the old one cannot be read
+    try:
+        with arithmetic.float32_products("ieee"):
+            assert now() == ["ieee"] * 3 + [False] * 2
+        assert backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        backends.cuda.matmul.allow_tf32, backends.cuda.matmul.fp32_precision = False, before[0]
+    assert now() == before
+
+
+def test_a_layer_may_have_its_first_gradient_later_than_others() -> None:
+    """As with layers that are dropped at random: as the plain optimiser has it, bit for bit."""
+
+    class Skipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 0
+            self.first, self.now_and_then, self.last = nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            x = self.first(x.flatten(1)).relu()
+            return self.last(self.now_and_then(x) if self.calls % 3 == 0 else x)
+
+    torch.manual_seed(0)
+    ours, plain = Skipping(), Skipping()
+    plain.load_state_dict(ours.state_dict())
+    masks = {"now_and_then.weight": torch.rand(8, 8) > 0.5}
+    step = Step(ours, masks, killing.recipe().train)
+    train = killing.recipe().train
+    assert train.momentum
+    optimizer = torch.optim.SGD(
+        plain.parameters(), 0.1, train.momentum, weight_decay=train.weight_decay, nesterov=train.nesterov, fused=False
+    )
+    with torch.no_grad():
+        plain.now_and_then.weight.masked_fill_(~masks["now_and_then.weight"], 0)
+    for _ in range(9):
+        x, y = torch.rand(16, 1, 8, 8), torch.randint(0, 10, (16,))
+        step(x, y, 0.1)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(x), y).backward()
+        if plain.now_and_then.weight.grad is not None:
+            plain.now_and_then.weight.grad.mul_(masks["now_and_then.weight"])
+        optimizer.step()
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert not ours.now_and_then.weight[~masks["now_and_then.weight"]].any()
 
 
 def test_arithmetic_is_part_of_the_fingerprint_but_not_at_its_default() -> None:
@@ -150,6 +206,8 @@ class Device:
         monkeypatch.setattr(torch.cuda, "default_stream", lambda device: self.default)
         monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
         monkeypatch.setattr(torch.cuda, "default_generators", [torch.default_generator])
+        # The generator of the host, which is the device's here, stands still for the host.
+        monkeypatch.setattr(steps, "_host_draws", lambda: ())
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(self))
         monkeypatch.setattr(torch.cuda, "graph", self.graph)
 
@@ -238,3 +296,19 @@ def test_a_graph_that_draws_is_not_used_beside_others(monkeypatch: pytest.Monkey
     with pytest.warns(RuntimeWarning, match="it draws random numbers"):
         graph, same = both(device)
     assert same and graph.mechanism == "eager" and not device.replays
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1)])
+def test_a_draw_of_the_host_is_seen(draw: Callable[[], object]) -> None:
+    before = steps._host_draws()
+    assert steps._host_draws() == before
+    draw()
+    assert steps._host_draws() != before
+
+
+def test_a_network_that_draws_on_the_host_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, draws = Device(monkeypatch), iter(range(10))
+    monkeypatch.setattr(steps, "_host_draws", lambda: next(draws))
+    with pytest.warns(RuntimeWarning, match="no CUDA graph: it draws random numbers on the host"):
+        step, same = both(device)
+    assert same and step.mechanism == "eager" and not device.replays
