@@ -43,7 +43,8 @@ class Trained:
 def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
     """The learning rate of a step (of `steps` in the epoch), epochs and steps from 0.
 
-    "step" multiplies by gamma at each milestone, "cosine" falls to 0 at the end; both after a linear warm-up.
+    "step" multiplies by gamma at each milestone, "cosine" falls to 0 at the end; both after a linear warm-up, whose
+    last step is above the full rate by up to one step's share where it ends inside an epoch.
     """
     done = epoch + step / steps
     if done < train.warmup_epochs:
