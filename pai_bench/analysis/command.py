@@ -67,6 +67,8 @@ def status_lines(collection: Collection) -> list[str]:
     for status in ("collapsed", "diverged"):
         if flagged[status]:
             lines.append(f"  {flagged[status]} {status}: counted, and marked in figure and table")
+    if collection.left_out:
+        lines.append(f"  {collection.left_out} rows of tables have no accuracy; not counted")
     if collection.stale:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
     lines += [f"  {cause}; not counted" for cause in (*collection.damaged, *collection.unreadable)]
@@ -89,6 +91,8 @@ def write(collection: Collection, summary: pd.DataFrame, folder: Path) -> list[P
         "table.csv": tables.csv(summary).to_csv(index=False),
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }
+    for old in ("pdf", "png", "md", "tex", "csv"):
+        (folder / f"controls.{old}").unlink(missing_ok=True)  # of an earlier report
     if len(comparison):
         figure += figures.save_controls(summary, folder / "controls")
         texts["controls.md"] = tables.controls_markdown(comparison)

@@ -39,6 +39,9 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "savefig.dpi": 300,
 }
+WIDTH = 36
+"""Characters of a title that are as wide as a panel."""
+
 _BAD = "collapsed or diverged runs"
 _PARTIAL = "some seeds missing"
 _ABSENT = "no result yet"
@@ -62,7 +65,7 @@ def save_controls(summary: pd.DataFrame, stem: Path) -> list[Path]:
 def accuracy_panels(summary: pd.DataFrame) -> list[Panel]:
     """A panel for each data set, model and recipe."""
     looks = styles(set(summary["method"]) - {DENSE})
-    return [(panel_title(*key), panel, looks) for key, panel in summary.groupby(PANEL, sort=False)]
+    return [(_title(*key), panel, looks) for key, panel in summary.groupby(PANEL, sort=False)]
 
 
 def control_panels(summary: pd.DataFrame) -> list[Panel]:
@@ -73,7 +76,7 @@ def control_panels(summary: pd.DataFrame) -> list[Panel]:
         for method in dict.fromkeys(name for name, control in spec if control is not None):
             shown = panel[spec.map(lambda of, method=method: of[0] in (method, DENSE))].copy()
             shown["method"] = spec[shown.index].map(lambda of: of[0] if of[0] == DENSE else CONTROL_LABELS[of[1]])
-            panels.append((f"{method}\n{panel_title(*key)}", shown, CONTROL_STYLES))
+            panels.append((f"{method}\n{_title(*key)}", shown, CONTROL_STYLES))
     return panels
 
 
@@ -96,9 +99,10 @@ def _figure(panels: Sequence[Panel]) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         axes = figure.subplots(lines, columns, squeeze=False).flatten()
         legend: dict[str, Line2D] = {}
+        several = len({source for _, points, _ in panels for source in points["source"]}) > 1
         for ax, (title, points, looks) in zip(axes, panels, strict=False):
-            _draw(ax, points, looks, legend)
-            ax.set_title(title, fontsize=8)
+            _draw(ax, points, looks, legend, several)
+            ax.set_title(_literal(title), fontsize=7.5)
         for ax in axes[len(panels) :]:
             ax.remove()
         for row in range(lines):
@@ -108,15 +112,38 @@ def _figure(panels: Sequence[Panel]) -> Iterator[Figure]:
             axes[index].set_xlabel("Sparsity (%), log density")
         last = [label for label in (_BAD, _PARTIAL, _ABSENT) if label in legend]
         order = [label for label in legend if label not in last] + last
-        figure.legend([legend[label] for label in order], order, loc="outside right upper", handlelength=3.2)
-        seeds = number_of_seeds(pd.concat([points for _, points, _ in panels]))
-        note = f"Mean over seeds, {seeds}; band or bar: ± 1 sample standard deviation."
+        names = [_literal(label) for label in order]
+        figure.legend([legend[label] for label in order], names, loc="outside right upper", handlelength=3.2)
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, max(height, 0.45 + 0.165 * len(order)))  # a legend that is longer than the panels
+        shown = pd.concat([points for _, points, _ in panels])
+        band = "; band or bar: ± 1 sample standard deviation" if shown["std"].notna().any() else ""
+        note = f"Mean over seeds, {number_of_seeds(shown)}{band}."
         figure.supxlabel(note, fontsize=6.5, color="#444444")
         yield figure
 
 
-def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: dict[str, Line2D]) -> None:
-    several = panel["source"].nunique() > 1
+def _literal(text: str) -> str:
+    """Text without mathematics, which matplotlib reads between dollar signs."""
+    return text.replace("$", r"\$")
+
+
+def _title(dataset: str, model: str, recipe: str) -> str:
+    """The name of a panel in lines that are no wider than it."""
+    whole = panel_title(dataset, model, recipe)
+    if len(whole) <= WIDTH:
+        return whole
+    lines = [panel_title(dataset, model, "")]
+    for part in recipe.split("+") if recipe else ():
+        more = f"+{part}" if len(lines) > 1 else part
+        if len(lines) > 1 and len(lines[-1] + more) <= WIDTH:
+            lines[-1] += more
+        else:
+            lines.append(more)
+    return "\n".join(lines)
+
+
+def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: dict[str, Line2D], several: bool) -> None:
     ax.set_xscale("log")
     _label_sparsities(ax, panel)
     absent: list[tuple[float, str]] = []
@@ -132,7 +159,13 @@ def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: dict[s
         look = looks[method]
         foreign = bool(source) and several
         legend.setdefault(label, _series(ax, with_results, look, foreign))
-        absent += [(1 - sparsity, look.color) for sparsity in points.loc[points["n"] == 0, "sparsity"]]
+        without = points[points["n"] == 0]
+        lost = without["collapsed"] + without["diverged"] > 0
+        absent += [(1 - sparsity, look.color) for sparsity in without.loc[~lost, "sparsity"]]
+        if lost.any():  # runs that have no accuracy
+            (line,) = ax.plot(1 - without.loc[lost, "sparsity"], [0.0] * int(lost.sum()), "x", color="black", ms=6)
+            line.set(transform=ax.get_xaxis_transform(), clip_on=False)
+            legend.setdefault(_BAD, Line2D([], [], ls="", marker="x", color="black", ms=6, mew=0.9))
         partial = with_results[(with_results["n"] < with_results["planned"])]
         if len(partial):
             ax.plot(1 - partial["sparsity"], 100 * partial["mean"], look.marker, mfc="white", mec=look.color, zorder=4)
@@ -152,7 +185,8 @@ def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: dict[s
 
 def _series(ax: Axes, points: pd.DataFrame, look: Style, foreign: bool) -> Line2D:
     """One method's line and band; what other code measured is drawn thinner."""
-    density, mean, std = 1 - points["sparsity"], 100 * points["mean"], 100 * points["std"].fillna(0)
+    # One run says nothing about spread: no band there.
+    density, mean, std = 1 - points["sparsity"], 100 * points["mean"], 100 * points["std"]
     if len(points) == 1:  # a band has no width
         ax.errorbar(density, mean, std, color=look.color, capsize=2, linewidth=0.8, zorder=2)
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ class Collection:
     """What is wrong with each file that is no result; not counted."""
     unreadable: tuple[str, ...] = ()
     """Which files and folders cannot be read, and why; not counted, though they may hold good results."""
+    left_out: int = 0
+    """Rows of tables that have no accuracy, and no status that says why."""
+
+
+_WORDS = ("method", "dataset", "model", "recipe", "status", "source")
+
+LEFT_OUT = "left out"
 
 
 def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
@@ -61,7 +69,8 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
         else:
             failed = results.has_failed(root, cell, row["recipe"], row["fingerprint"])
             row["state"] = "failed" if failed else "missing"
-    frames = [rows, *(read_table(table) for table in tables)]
+    frames = [rows, *(read_table(table, source) for table, source in _sources(tables).items())]
+    left_out = sum(frame.attrs.get(LEFT_OUT, 0) for frame in frames)
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     unreadable = tuple(f"{place} cannot be read: {why}" for place, why in held.unreadable.items())
     if rows.empty and unreadable:
@@ -72,7 +81,26 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
             f"there is no finished result in {root}{planned_note}",
             "run pai-bench sweep first, or name the folder with --results, or a table with --from",
         )
-    return Collection(rows, pd.DataFrame(missing, columns=[*CELL, "state"]), stale, held.damaged, unreadable)
+    lacking = pd.DataFrame(missing, columns=[*CELL, "state"])
+    return Collection(rows, lacking, stale, held.damaged, unreadable, left_out)
+
+
+def _sources(tables: Sequence[Path]) -> dict[Path, str]:
+    """What the results of each table are called: by its name, with its folder's where two have one name.
+
+    Raises: PaiBenchError for a table that is given twice, and where folders have one name too.
+    """
+    if len({table.resolve() for table in tables}) < len(tables):
+        raise PaiBenchError("a table is given twice to --from", "give it once")
+    stems = Counter(table.stem for table in tables)
+    names = {
+        table: table.stem if stems[table.stem] == 1 else f"{table.resolve().parent.name}/{table.stem}"
+        for table in tables
+    }
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            raise PaiBenchError(f"{count} tables are called {name}", "rename one of them")
+    return names
 
 
 _EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]
@@ -102,13 +130,15 @@ def _current_fingerprints(
     return current
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A tidy table (.csv or .parquet) with the columns of CONTRACT and any more; its source is the file's stem.
+def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
+    """A tidy table (.csv or .parquet) with the columns of CONTRACT and any more; its source is the file's stem unless
+    given, followed by that of a row where the table has a column `source` (a report's results.csv).
 
-    Rows without an accuracy are left out.
+    Rows without an accuracy are left out, and counted in the attribute LEFT_OUT, unless their status is collapsed or
+    diverged: a run that has failed to learn is never dropped.
 
-    Raises: PaiBenchError when the file cannot be read, columns are missing, numbers are out of range, or two rows
-        are of one cell.
+    Raises: PaiBenchError when the file cannot be read, columns are missing, cells are empty, numbers or statuses
+        cannot be, or two rows are of one cell.
     """
     frame = _open_table(path)
     absent = [column for column in CONTRACT if column not in frame]
@@ -116,9 +146,24 @@ def read_table(path: Path) -> pd.DataFrame:
         raise PaiBenchError(f"{path} has no column {', '.join(absent)}", f"a table needs {', '.join(CONTRACT)}")
     for column in ("sparsity", "accuracy", "seed"):
         try:
-            frame[column] = pd.to_numeric(frame[column])
+            if frame[column].map(lambda value: isinstance(value, bool)).any():
+                raise ValueError("True or False")
+            frame[column] = pd.to_numeric(frame[column]).astype(float)
         except (ValueError, TypeError) as error:
             raise PaiBenchError(f"{path}: column {column} holds what is no number: {error}", "write numbers") from None
+    for column in _WORDS:
+        if column in frame:
+            frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
+    for column in CONTRACT:
+        empty = frame[frame[column].isna() | (frame[column] == "")]
+        if column != "accuracy" and len(empty):
+            raise PaiBenchError(f"{path}: row {empty.index[0] + 2} has no {column}", "fill it in, or leave the row out")
+    odd = frame[(frame["seed"] % 1 != 0) | (frame["seed"].abs() > 2**53)]
+    if len(odd):
+        raise PaiBenchError(
+            f"{path}: seed {odd['seed'].iloc[0]:g} (row {odd.index[0] + 2}) is not a whole number",
+            "write whole numbers",
+        )
     for column, top in (("accuracy", "1]"), ("sparsity", "1)")):
         values = frame[column].dropna()
         wrong = values[(values < 0) | ((values > 1) if column == "accuracy" else (values >= 1))]
@@ -127,14 +172,23 @@ def read_table(path: Path) -> pd.DataFrame:
                 f"{path}: {column} {wrong.iloc[0]:g} (row {wrong.index[0] + 2}) is not in [0, {top}",
                 "write fractions, not per cent",
             )
-    frame = frame.dropna(subset=CONTRACT).copy()
-    for column in ("method", "dataset", "model"):
-        frame[column] = frame[column].astype(str)
     frame["seed"] = frame["seed"].astype(int)
-    frame["source"] = path.stem
+    frame["sparsity"] = frame["sparsity"].round(12)  # 1 - 0.9 is 0.1
+    label = path.stem if source is None else source
+    inner = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
+    frame["source"] = [f"{label}/{name}" if name else label for name in inner]
     # Two recipes are never averaged; a table without recipes has one of its own.
-    frame["recipe"] = frame["recipe"].astype(str) if "recipe" in frame else ""
-    frame["status"] = frame["status"].astype(str) if "status" in frame else "ok"
+    frame["recipe"] = frame.get("recipe", "")
+    frame["status"] = frame["status"].str.lower().replace("", "ok") if "status" in frame else "ok"
+    unknown = frame[~frame["status"].isin(results.STATUSES)]
+    if len(unknown):
+        raise PaiBenchError(
+            f"{path}: status {unknown['status'].iloc[0]!r} (row {unknown.index[0] + 2}) is not known",
+            f"known: {', '.join(results.STATUSES)}; leave out what has failed for other reasons",
+        )
+    kept = frame["accuracy"].notna() | (frame["status"] != "ok")
+    left_out, frame = int((~kept).sum()), frame[kept].copy()
+    frame.attrs[LEFT_OUT] = left_out
     repeated = frame[frame.duplicated(CELL)]
     if len(repeated):
         row = repeated.iloc[0]
@@ -146,12 +200,25 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Words as they stand: a method may be called None."""
+    numbers = [column for column in pd.read_csv(path, nrows=0).columns if column not in _WORDS]
+    frame: pd.DataFrame = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(_WORDS, str),
+        keep_default_na=False,
+        na_values={column: ["", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None"] for column in numbers},
+    )
+    return frame
+
+
 def _open_table(path: Path) -> pd.DataFrame:
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": pd.read_parquet}
+    suffix = path.suffix.lower()
+    if suffix not in readers:
         raise PaiBenchError(f"table {path} is neither .csv nor .parquet", "give one of these to --from")
     try:
-        frame: pd.DataFrame = readers[path.suffix](path)
+        frame: pd.DataFrame = readers[suffix](path)
     except FileNotFoundError:
         raise PaiBenchError(
             f"table {path} does not exist", "give the path of a .csv or .parquet file to --from"

@@ -29,7 +29,7 @@ def summarise(collection: Collection) -> pd.DataFrame:
     collapsed, diverged (numbers of runs), planned (n and those still missing).
     """
     rows = collection.rows
-    groups = rows.groupby(POINT, sort=False)
+    groups = rows.groupby(POINT, sort=False, dropna=False)
     accuracy = groups["accuracy"]
     table = pd.DataFrame(
         {
@@ -81,34 +81,43 @@ def compare_controls(collection: Collection) -> pd.DataFrame:
     accuracy, control minus method, paired by seed (fractions)
 
     n, difference (their mean), low, high (its 95 % Student t interval; NaN when n < 2), p (of the two one-sided tests
-    that it is not within MARGIN, Schuirmann 1987; NaN when n < 2), equivalent (p < 0.05).
+    that it is not within MARGIN, Schuirmann 1987; NaN when n < 2, where all differences are the same, and where a run
+    of the method has collapsed or diverged: two networks that guess are no evidence), equivalent (p < 0.05),
+    collapsed, diverged (numbers of the control's runs).
     """
     rows = collection.rows
     spec = rows["method"].map(split_control)
     rows = rows.assign(method=[name for name, _ in spec], control=[control for _, control in spec])
     plain, controls = rows[rows["control"].isna()], rows[rows["control"].notna()]
-    pairs = controls.merge(plain[[*POINT, "seed", "accuracy"]], on=[*POINT, "seed"], suffixes=("", "_of_method"))
+    pairs = controls.merge(
+        plain[[*POINT, "seed", "accuracy", "status"]], on=[*POINT, "seed"], suffixes=("", "_of_method")
+    )
     pairs["difference"] = pairs["accuracy"] - pairs["accuracy_of_method"]
     pairs = pairs.dropna(subset="difference")
     found = [
-        {**dict(zip([*POINT, "control"], key, strict=True)), **_paired(group["difference"].to_numpy())}
+        {
+            **dict(zip([*POINT, "control"], key, strict=True)),
+            **_paired(group["difference"].to_numpy(), sound=bool((group["status_of_method"] == "ok").all())),
+            **{status: int((group["status"] == status).sum()) for status in ("collapsed", "diverged")},
+        }
         for key, group in pairs.groupby([*POINT, "control"])
     ]
-    numbers = ["n", "difference", "low", "high", "p", "equivalent"]
+    numbers = ["n", "difference", "low", "high", "p", "equivalent", "collapsed", "diverged"]
     table = pd.DataFrame(found, columns=[*POINT, "control", *numbers])
     table["order"] = table["control"].map(CONTROLS.index)
     by = [*PANEL, "source", "method", "order", "sparsity"]
     return table.sort_values(by, ignore_index=True).drop(columns="order")
 
 
-def _paired(differences: np.ndarray) -> dict[str, float | bool]:
+def _paired(differences: np.ndarray, sound: bool) -> dict[str, float | bool]:
+    """Of differences [n]; `sound` says whether there is something that may differ."""
     n, mean = len(differences), float(differences.mean())
     if n < 2:
         return {"n": n, "difference": mean, "low": math.nan, "high": math.nan, "p": math.nan, "equivalent": False}
     error = float(differences.std(ddof=1)) / math.sqrt(n)
     half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * error
     room = MARGIN - abs(mean)  # to the nearer end, whose test has the larger p of the two
-    p = float(stdtr(n - 1, -room / error)) if error else float(room <= 0)
+    p = float(stdtr(n - 1, -room / error)) if sound and error > 1e-12 else math.nan
     return {
         "n": n,
         "difference": mean,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +30,14 @@ KNOWN = {
     "grasp": Style("#009E73", "P", "-."),
     "synflow": Style("#56B4E9", "p", (0, (5, 1))),
     "prospr": Style("#D55E00", "*", "-"),
+    "force": Style("#CC79A7", "<", "--"),
+    "iterative-snip": Style("#004D73", ">", (0, (1, 1))),
+    "ntk-sap": Style("#7A3B8F", "d", (0, (3, 1, 1, 1))),
+    "px": Style("#5B8C2A", "X", (0, (5, 1))),
 }
 _COLORS = ("#CC79A7", "#8B6D00", "#004D73", "#7A3B8F", "#5B8C2A", "#A33B20", "#2B7A78", "#B8860B")
-_MARKERS = ("<", ">", "d", "h", "8", "H", "X", "1")
+_MARKERS = ("h", "<", "1", "d", ">", "X", "2", "s")
+"""Neighbours, and those of methods in KNOWN, can be told apart at four points."""
 _LINES: tuple[Dashes, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1)), (0, (3, 1, 1, 1)))
 CONTROL_LABELS = {
     None: "as it is",
@@ -63,12 +69,22 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
             continue
         base = method.partition(":")[0]
         start = int(hashlib.sha256(method.encode()).hexdigest(), 16) % len(_COLORS)
-        taken = set(found.values())
         color = KNOWN[base].color if base in KNOWN else None
-        candidates = (
-            Style(color or _COLORS[(start + i) % len(_COLORS)], _MARKERS[(start + i) % len(_MARKERS)], line)
-            for line in _LINES
+        candidates = [
+            Style(
+                color or _COLORS[(start + i) % len(_COLORS)],
+                _MARKERS[(start + i) % len(_MARKERS)],
+                _LINES[(start + i + shift) % len(_LINES)],
+            )
+            for shift in range(len(_LINES))
             for i in range(len(_COLORS))
-        )
-        found[method] = next((style for style in candidates if style not in taken), KNOWN.get(base, KNOWN["random"]))
+        ]
+        # Of one colour, as variants are, neither marker nor line twice, as long as there are enough.
+        apart = (style for style in candidates if not any(_confusing(style, other) for other in found.values()))
+        other = (style for style in candidates if style not in found.values())
+        found[method] = next(itertools.chain(apart, other), KNOWN.get(base, KNOWN["random"]))
     return found
+
+
+def _confusing(one: Style, other: Style) -> bool:
+    return one.color == other.color and (one.marker == other.marker or one.line == other.line)

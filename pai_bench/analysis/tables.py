@@ -30,7 +30,7 @@ def per_cent(sparsity: float) -> str:
         text = f"{100 * sparsity:.{digits}f}".rstrip("0").rstrip(".")
         if digits >= 2 and abs(float(text) / 100 - sparsity) < 0.002 * (1 - sparsity):
             return text
-        if math.isclose(float(text) / 100, sparsity, abs_tol=1e-12):
+        if math.isclose(float(text) / 100, sparsity, rel_tol=0, abs_tol=1e-12):
             return text
     return repr(100 * sparsity)
 
@@ -56,7 +56,7 @@ def _markdown(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) 
     parts = []
     for title, columns, lines in _panels(table):
         head = ["sparsity (%)", *columns]
-        body = [[label, *map(entry, points)] for label, points in lines]
+        body = [[label.replace("|", "\\|"), *map(entry, points)] for label, points in lines]
         widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
         rows = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
                 for row in [head, *body]]  # fmt: skip
@@ -81,36 +81,46 @@ def note(summary: pd.DataFrame) -> str:
 
 def latex(summary: pd.DataFrame) -> str:
     """The same as a booktabs table a panel, to be \\input."""
-    return _latex(summary, lambda point: _text(point, "\\pm"), note(summary))
+    return _latex(summary, lambda point: _text(point, "\\pm"), note(summary), 4)
 
 
 def controls_latex(comparison: pd.DataFrame) -> str:
     """The same of what controls differ from their methods by."""
-    return _latex(_by_control(comparison), lambda point: _difference(point, "${}$"), _controls_note(comparison))
+    return _latex(_by_control(comparison), lambda point: _difference(point, "${}$"), _controls_note(comparison), 2)
 
 
-def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) -> str:
+def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str, most: int) -> str:
+    """A table a panel, in blocks of at most so many sparsities, so that it is no wider than a page."""
     parts = []
     explained = explained.replace(_TOST, _TOST.replace("p <", "$p$ $<$"))
-    explained = explained.replace("%", r"\%").replace("±", r"$\pm$").replace("(n)", "($n$)").replace("≈", r"$\approx$")
+    explained = (
+        explained.replace("%", r"\%")
+        .replace("±", r"$\pm$")
+        .replace("(n)", "($n$)")
+        .replace("(n;", "($n$;")
+        .replace("≈", r"$\approx$")
+    )
     explained = explained.replace("c, d:", r"\emph{c}, \emph{d}:")
     for title, columns, lines in _panels(table):
-        heads = " & ".join(["Sparsity (\\%)", *(f"{column}" for column in columns)])
-        body = [" & ".join([_escape(label), *map(entry, points)]) + r" \\" for label, points in lines]
         parts += [
             r"\begin{table}",
-            r"\centering",
+            r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
             rf"\caption{{{_escape(title)}. {explained}}}",
-            rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
-            r"\toprule",
-            heads + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
         ]
+        for first in range(0, len(columns), most):
+            block = slice(first, first + most)
+            shown = [(label, points[block]) for label, points in lines if any(p is not None for p in points[block])]
+            body = [" & ".join([_escape(label), *map(entry, points)]) + r" \\" for label, points in shown]
+            parts += [
+                rf"\begin{{tabular}}{{l{'c' * len(columns[block])}}}",
+                r"\toprule",
+                " & ".join(["Sparsity (\\%)", *columns[block]]) + r" \\",
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}" + (r"\par\medskip" if first + most < len(columns) else ""),
+            ]
+        parts += [r"\end{table}", ""]
     return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
 
 
@@ -133,14 +143,16 @@ def _text(point: Any, plus_minus: str) -> str:
     if point is None:
         return ""
     n = f"{point.n} of {point.planned}" if point.planned > point.n else f"{point.n}"
-    if point.n == 0:
-        return f"{dash} ({n})"
     value = f"{100 * point.mean:.2f}"
     if point.n > 1:
         value += f" {plus_minus} {100 * point.std:.2f}"
-    marks = [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
-    text = f"${value}$" if math_mode else value
-    return " ".join([text, f"({', '.join([n, *marks])})"])
+    text = dash if point.n == 0 else f"${value}$" if math_mode else value
+    return f"{text} ({', '.join([n, *_marks(point)])})"
+
+
+def _marks(point: Any) -> list[str]:
+    """How many runs have collapsed and diverged: "3c", "1d"."""
+    return [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
 
 
 def _by_control(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -151,8 +163,9 @@ def _by_control(comparison: pd.DataFrame) -> pd.DataFrame:
 def _controls_note(comparison: pd.DataFrame) -> str:
     return (
         f"{measure(comparison['recipe'])} of the control minus that of the method, paired by seed: mean [95 % t "
-        f"interval] (n). ≈: the same to within {100 * MARGIN:g} points ({_TOST}). Without the sign they need not "
-        "differ: few seeds show little."
+        f"interval] (n; c, d: that many runs of the control with a collapsed layer, diverged). ≈: the same to within "
+        f"{100 * MARGIN:g} points ({_TOST}, not corrected for the number of tests), never where the method's own runs "
+        "collapse or diverge. Without the sign they need not differ: few seeds show little."
     )
 
 
@@ -160,14 +173,24 @@ def _difference(point: Any, number: str) -> str:
     """One entry: "-0.31 [-0.80, 0.18] (5) ≈"."""
     if point is None:
         return ""
-    text = number.format(f"{100 * point.difference:+.2f}")
+    text = number.format(f"{_points(point.difference):+.2f}")
     if point.n > 1:
-        text += f" [{number.format(f'{100 * point.low:.2f}')}, {number.format(f'{100 * point.high:.2f}')}]"
+        text += f" [{number.format(f'{_points(point.low):.2f}')}, {number.format(f'{_points(point.high):.2f}')}]"
     sign = (r" $\approx$" if "$" in number else " ≈") if point.equivalent else ""
-    return f"{text} ({point.n}){sign}"
+    return f"{text} ({', '.join([str(point.n), *_marks(point)])}){sign}"
+
+
+def _points(fraction: float) -> float:
+    """In points as they are printed, without the sign of a zero."""
+    return round(100 * fraction, 2) + 0.0
+
+
+_LATEX = str.maketrans(
+    {symbol: f"\\{symbol}" for symbol in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "·": r"$\cdot$"}
+)
 
 
 def _escape(text: str) -> str:
-    for symbol in "&%$#_{}":
-        text = text.replace(symbol, "\\" + symbol)
-    return text.replace("·", r"$\cdot$")
+    return text.translate(_LATEX)

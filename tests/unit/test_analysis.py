@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from scipy import stats
 
-from pai_bench import results
+from pai_bench import registry, results
 from pai_bench.analysis import figures, tables
 from pai_bench.analysis.command import run, status_lines
 from pai_bench.analysis.frame import collect, read_table
@@ -379,13 +381,163 @@ def test_controls_are_compared_with_their_method_seed_by_seed(root: Path) -> Non
         assert line.equivalent == (line.control == "shuffle")
 
 
-@pytest.mark.parametrize(("difference", "same"), [(0.0, True), (MARGIN / 2, True), (2 * MARGIN, False)])
-def test_differences_without_spread_are_told_by_their_size(root: Path, difference: float, same: bool) -> None:
+@pytest.mark.parametrize("difference", [0.0, MARGIN / 2, 2 * MARGIN])
+def test_differences_without_spread_are_no_test(root: Path, difference: float) -> None:
     for seed in ACCURACIES:
         put(root, seed=seed, accuracy=0.5)
         put(root, "snip:control=shuffle", seed=seed, accuracy=0.5 + difference)
     (line,) = compare_controls(collect(root)).itertuples()
-    assert line.low == line.high == pytest.approx(difference) and line.equivalent == same
+    assert line.low == pytest.approx(difference) == line.high and math.isnan(line.p) and not line.equivalent
+
+
+def test_networks_that_guess_are_no_evidence_and_collapsed_controls_are_marked(root: Path) -> None:
+    for seed in ACCURACIES:
+        put(root, seed=seed, accuracy=0.1 + seed / 10000, status="collapsed")
+        put(root, "snip:control=invert", seed=seed, accuracy=0.1, status="collapsed")
+    comparison = compare_controls(collect(root))
+    (line,) = comparison.itertuples()
+    assert not line.equivalent and math.isnan(line.p) and (line.collapsed, line.diverged) == (3, 0)
+    assert "(3, 3c) |" in tables.controls_markdown(comparison)
+
+
+def lab(folder: Path, content: str, name: str = "lab.csv") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    return folder / name
+
+
+HEAD = "method,dataset,model,sparsity,seed,accuracy,status\n"
+
+
+def test_two_tables_of_one_name_are_two_sources(tmp_path: Path) -> None:
+    places = [lab(tmp_path / f, f"{HEAD}snip,mnist,conv8,0.9,0,0.{n},ok\n") for f, n in (("a", 5), ("b", 7))]
+    rows = collect(tmp_path, places).rows
+    assert dict(zip(rows["source"], rows["accuracy"], strict=True)) == {"a/lab": 0.5, "b/lab": 0.7}
+    with pytest.raises(PaiBenchError, match="given twice"):
+        collect(tmp_path, [places[0], places[0]])
+
+
+def test_a_report_of_several_sources_is_read_back_as_such(root: Path) -> None:
+    table = lab(root / "theirs", f"{HEAD}snip,digits,conv8,0.9,0,0.5,ok\n")
+    first = collect(root, [table])
+    run(root, root / "out", [table], False, QUIET)
+    again = summarise(collect(root / "nothing", [root / "out" / "results.csv"]))
+    before = summarise(first)
+    assert again["mean"].tolist() == pytest.approx(before["mean"].tolist()) and len(again) == len(before)
+    assert set(again["source"]) == {"results", "results/lab"}
+
+
+def test_rows_without_a_recipe_count(tmp_path: Path) -> None:
+    head = HEAD.replace("status", "recipe")
+    table = lab(tmp_path, f"{head}snip,mnist,conv8,0.9,0,0.5,\nsnip,mnist,conv8,0.9,1,0.6,quick\n")
+    assert summarise(collect(tmp_path, [table]))["n"].tolist() == [1, 1]
+    run(tmp_path, tmp_path / "out", [lab(tmp_path, f"{head}snip,mnist,conv8,0.9,0,0.5,\n", "one.csv")], False, QUIET)
+
+
+def test_a_run_that_diverged_is_never_dropped(tmp_path: Path) -> None:
+    lines = "".join(f"snip,mnist,conv8,0.98,{seed},,diverged\n" for seed in range(3))
+    table = lab(tmp_path, f"{HEAD}snip,mnist,conv8,0.9,0,0.5,ok\n{lines}erk,mnist,conv8,0.9,0,,ok\n")
+    collection = collect(tmp_path, [table])
+    summary = summarise(collection)
+    assert "– (0, 3d)" in tables.markdown(summary)
+    assert any("1 rows of tables have no accuracy" in line for line in status_lines(collection))
+    with figures._figure(figures.accuracy_panels(summary)) as figure:
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert figures._BAD in legend and figures._ABSENT not in legend
+
+
+def test_a_method_may_be_called_none(tmp_path: Path) -> None:
+    lines = [f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in ("None", "NA", "null", "nan", "snip")]
+    assert len(collect(tmp_path, [lab(tmp_path, HEAD + "".join(lines))]).rows) == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("snip,mnist,conv8,0.9,,0.5,ok", "row 2 has no seed"),
+        (",mnist,conv8,0.9,0,0.5,ok", "row 2 has no method"),
+        ("snip,mnist,conv8,0.9,0.5,0.5,ok", "seed 0.5 .row 2. is not a whole number"),
+        ("snip,mnist,conv8,0.9,inf,0.5,ok", "seed inf"),
+        ("snip,mnist,conv8,0.9,1e30,0.5,ok", "seed 1e.30"),
+        ("snip,mnist,conv8,0.9,0,True,ok", "no number: True or False"),
+        ("snip,mnist,conv8,0.9,0,0.5,failed", "status 'failed' .row 2. is not known"),
+    ],
+)
+def test_lines_that_cannot_be_are_refused(tmp_path: Path, line: str, cause: str) -> None:
+    with pytest.raises(PaiBenchError, match=cause):
+        collect(tmp_path, [lab(tmp_path, f"{HEAD}{line}\n")])
+
+
+def test_rounding_makes_no_second_sparsity_and_statuses_any_case(tmp_path: Path) -> None:
+    table = lab(tmp_path, f"{HEAD}erk,mnist,conv8,{1 - 0.9},0,0.5,OK\nsnip,mnist,conv8,0.1,0,0.5,Collapsed\n")
+    summary = summarise(collect(tmp_path, [table]))
+    assert summary["sparsity"].tolist() == [0.1, 0.1] and summary["collapsed"].sum() == 1
+    assert tables.per_cent(1 - 1e-10) != "100"
+
+
+def test_names_of_tables_are_text_in_latex_markdown_and_figures(tmp_path: Path) -> None:
+    names = [r"a\b", "p^2", "x~y", "<tag>", "a|b", "e$f$g", r"a$\frac$b"]
+    table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in names))
+    summary = summarise(collect(tmp_path, [table]))
+    text = tables.latex(summary)
+    for escaped in (r"a\textbackslash{}b", r"p\textasciicircum{}2", r"x\textasciitilde{}y", r"\textless{}tag"):
+        assert escaped in text
+    assert r"a\|b" in tables.markdown(summary)
+    figures.save_accuracy(summary, tmp_path / "figure")
+    with figures._figure(figures.accuracy_panels(summary)) as figure:
+        assert r"e\$f\$g" in [label.get_text() for label in figure.legends[0].get_texts()]
+
+
+def test_long_tables_go_on_in_blocks(tmp_path: Path) -> None:
+    lines = [f"snip,mnist,conv8,{s / 100},0,0.5,ok\n" for s in range(10, 95, 10)]
+    text = tables.latex(summarise(collect(tmp_path, [lab(tmp_path, HEAD + "".join(lines))])))
+    assert text.count(r"\begin{tabular}{lcccc}") == 2 and text.count(r"\begin{tabular}{lc}") == 1
+    assert text.count(r"\begin{table}") == 1
+
+
+def test_an_earlier_reports_controls_do_not_stay(root: Path) -> None:
+    (root / "report").mkdir()
+    (root / "report" / "controls.md").write_text("old")
+    run(root, None, [], False, QUIET)
+    assert not (root / "report" / "controls.md").exists()
+
+
+def test_every_entry_of_the_legend_and_every_title_is_in_the_figure(tmp_path: Path) -> None:
+    recipe = "frankle+data.split=validation+train.epochs=20+train.weight_decay=0.0005"
+    lines = [
+        f"method-{n}-steps-10,{data},resnet20-wide,{recipe},0.{s},0,0.5\n"
+        for n in range(22)
+        for s in (90, 95)
+        for data in ("cifar10", "cifar100", "tiny-imagenet")
+    ]
+    table = lab(tmp_path, "method,dataset,model,recipe,sparsity,seed,accuracy\n" + "".join(lines))
+    summary = summarise(collect(tmp_path, [table]))
+    for panels in (figures.accuracy_panels(summary), figures.accuracy_panels(summary)[:1]):
+        with figures._figure(panels) as figure:
+            figure.canvas.draw()
+            whole = figure.bbox
+            boxes = [ax.title.get_window_extent() for ax in figure.axes]
+            for box in (*boxes, figure.legends[0].get_window_extent()):
+                assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
+            assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+            assert len(figure.legends[0].get_texts()) == 22
+
+
+def test_one_run_has_no_band(tmp_path: Path) -> None:
+    lines = [f"snip,mnist,conv8,0.{s},{seed},0.5{seed},ok\n" for s, seeds in ((5, 3), (9, 1)) for seed in range(seeds)]
+    summary = summarise(collect(tmp_path, [lab(tmp_path, HEAD + "".join(lines))]))
+    with figures._figure(figures.accuracy_panels(summary)) as figure:
+        (band,) = figure.axes[0].collections
+        assert np.unique(band.get_paths()[0].vertices[:, 0]).tolist() == pytest.approx([0.5])
+    alone = summary[summary["n"] == 1]
+    with figures._figure(figures.accuracy_panels(alone)) as figure:
+        assert "band" not in figure.get_supxlabel()
+
+
+def test_all_methods_of_ours_have_a_look_of_their_own() -> None:
+    assert {name for name in registry.names() if registry.is_builtin(name)} - {"dense"} <= set(KNOWN)
+    variants = styles([f"prospr:steps={n}" for n in (1, 2, 5, 10, 20, 50)])
+    assert len({style.marker for style in variants.values()}) == len({str(s.line) for s in variants.values()}) == 6
 
 
 def test_a_report_without_controls_has_no_word_of_them(root: Path) -> None:
