@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ import pandas as pd
 from pai_bench.analysis.statistics import LEVEL, MARGIN, PANEL
 
 NONE = "–"
+
+PAGE_WIDTH = 80
+"""Characters of \\footnotesize in a line of an article."""
 _TOST = f"two one-sided tests, p < {LEVEL:g}"
 
 
@@ -81,16 +85,16 @@ def note(summary: pd.DataFrame) -> str:
 
 def latex(summary: pd.DataFrame) -> str:
     """The same as a booktabs table a panel, to be \\input."""
-    return _latex(summary, lambda point: _text(point, "\\pm"), note(summary), 4)
+    return _latex(summary, lambda point: _text(point, "\\pm"), note(summary))
 
 
 def controls_latex(comparison: pd.DataFrame) -> str:
     """The same of what controls differ from their methods by."""
-    return _latex(_by_control(comparison), lambda point: _difference(point, "${}$"), _controls_note(comparison), 2)
+    return _latex(_by_control(comparison), lambda point: _difference(point, "${}$"), _controls_note(comparison))
 
 
-def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str, most: int) -> str:
-    """A table a panel, in blocks of at most so many sparsities, so that it is no wider than a page."""
+def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) -> str:
+    """A table a panel, in blocks of sparsities that are no wider than a page."""
     parts = []
     explained = explained.replace(_TOST, _TOST.replace("p <", "$p$ $<$"))
     explained = (
@@ -107,8 +111,7 @@ def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str, mos
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
             rf"\caption{{{_escape(title)}. {explained}}}",
         ]
-        for first in range(0, len(columns), most):
-            block = slice(first, first + most)
+        for block in _blocks(lines, len(columns), entry):
             shown = [(label, points[block]) for label, points in lines if any(p is not None for p in points[block])]
             body = [" & ".join([_escape(label), *map(entry, points)]) + r" \\" for label, points in shown]
             parts += [
@@ -118,10 +121,27 @@ def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str, mos
                 r"\midrule",
                 *body,
                 r"\bottomrule",
-                r"\end{tabular}" + (r"\par\medskip" if first + most < len(columns) else ""),
+                r"\end{tabular}" + (r"\par\medskip" if block.stop < len(columns) else ""),
             ]
         parts += [r"\end{table}", ""]
     return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
+
+
+def _blocks(lines: list[tuple[str, list[Any]]], n_columns: int, entry: Callable[[Any], str]) -> Iterator[slice]:
+    """Columns that fit beside the labels, as many as do and at least one."""
+
+    def width(texts: Iterable[str]) -> int:
+        return max((len(re.sub(r"\\[a-z]+", "x", text).replace("$", "")) for text in texts), default=0) + 2
+
+    first, used = 0, width(label for label, _ in lines)
+    labels = used
+    for column in range(n_columns):
+        wide = width(entry(points[column]) for _, points in lines)
+        if column > first and used + wide > PAGE_WIDTH:
+            yield slice(first, column)
+            first, used = column, labels
+        used += wide
+    yield slice(first, n_columns)
 
 
 def _panels(summary: pd.DataFrame) -> Iterator[tuple[str, list[str], list[tuple[str, list[Any]]]]]:
