@@ -89,8 +89,11 @@ class Result:
 
 
 _FIELDS = [field.name for field in fields(Result)]
-_TYPES = {"str": (str,), "int": (int,), "float": (float, int), "float | None": (float, int, type(None))}
-_KINDS = {field.name: _TYPES.get(str(field.type).partition("[")[0], (list, dict)) for field in fields(Result)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    **{"str": (str,), "int": (int,), "float": (float, int), "float | None": (float, int, type(None))},
+    **{"tuple": (list,), "dict": (dict,)},
+}
+_KINDS = {field.name: _TYPES[str(field.type).partition("[")[0]] for field in fields(Result)}
 """What JSON makes of each field."""
 _ADDED = {"float64_overlap": None}
 """Fields that older results lack, and what they stand for there."""
@@ -138,6 +141,10 @@ def _check(plain: Any) -> None:
         raise ValueError(f"status is {plain['status']!r}")
     if plain["accuracy"] is not None and not 0 <= plain["accuracy"] <= 1:
         raise ValueError(f"accuracy is {plain['accuracy']!r}")
+    if not 0 <= plain["sparsity"] < 1:
+        raise ValueError(f"sparsity is {plain['sparsity']!r}")
+    if plain["seed"] < 0:
+        raise ValueError(f"seed is {plain['seed']!r}")
 
 
 def read_masks(result_path: Path) -> dict[str, NDArray[np.bool_]]:

@@ -363,3 +363,14 @@ def test_the_root_is_the_option_then_the_environment_then_here(monkeypatch: pyte
     monkeypatch.setenv("PAI_BENCH_RESULTS", str(tmp_path / "env"))
     assert results.resolve_root() == tmp_path / "env"
     assert results.resolve_root(tmp_path / "option") == tmp_path / "option"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sparsity", 1.0), ("sparsity", -0.1), ("seed", -1), ("recipe_values", []), ("curve", {}), ("status", "fine")],
+)
+def test_values_that_cannot_be_are_damage(tmp_path: Path, name: str, value: object) -> None:
+    place = results.write(tmp_path, result(), MASKS)
+    place.write_text(json.dumps({**json.loads(place.read_text()), name: value}))
+    with pytest.raises(results.DamagedResult, match=name):
+        results.read(place)
