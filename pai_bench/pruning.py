@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import random
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pai_bench import registry
-from pai_bench.arithmetic import float32_products
 from pai_bench.cells import exact_sparsity, kept_count
 from pai_bench.drawing import reset_parameters
 from pai_bench.errors import PaiBenchError
+from pai_bench.isolation import undisturbed
 from pai_bench.masking import without_masks
-from pai_bench.recomputing import kept_activations
 from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable, round_densities
 from pai_bench.seeds import derive_seed
 
@@ -144,7 +140,7 @@ class Pruner:
         rounds, schedule = self._rounds()
         density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
         kept = kept_count(sparsity, self.size) if rounds == 1 else round(density * self.size)
-        with _undisturbed(self._seed):
+        with undisturbed(self._seed):
             return self._scores(self._problem(full, density, kept, next(self._streams(rounds))))
 
     def _rounds(self) -> tuple[int, str]:
@@ -166,7 +162,7 @@ class Pruner:
         densities = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)
         target = kept_count(sparsity, self.size)
         streams = self._streams(rounds)
-        with _undisturbed(self._seed):
+        with undisturbed(self._seed):
             for position, density in enumerate(densities, start=1):
                 kept = target if position == rounds else max(target, round(density * self.size))
                 problem = self._problem(masks, density, kept, next(streams))
@@ -273,36 +269,6 @@ def _redrawing(seed: int) -> Callable[[nn.Module], None]:
             reset_parameters(model)
 
     return redraw
-
-
-@contextmanager
-def _undisturbed(seed: int) -> Iterator[None]:
-    """Leave every global random state as it was; inside (dropout, a loader that shuffles) it follows from the seed.
-
-    Arithmetic is that of the dtype there, whatever the caller has set: no autocast, no products that GPUs round, no
-    compiled modules, whose second derivatives are wrong or missing, no checkpointing; and gradients are on.
-    """
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        stack.enter_context(float32_products("ieee"))
-        stack.enter_context(kept_activations())
-        stack.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda") if devices else ("cpu",):
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and it takes seconds to load
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # torch.manual_seed would note for each kind of device that is not in use who asked, which takes most of a ms.
-        for generator in (torch.default_generator, *(torch.cuda.default_generators[device] for device in devices)):
-            generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
 
 
 @torch.inference_mode(False)
