@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from pai_bench.analysis.axes import Edge, label_sparsities, show, view
 from pai_bench.analysis.statistics import PANEL, number_of_seeds, split_control
-from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, DENSE_STYLE, Style, styles
-from pai_bench.analysis.tables import measure, panel_title, per_cent, series_label
+from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, DENSE_LOOK, Style, by_value, from_source, styles
+from pai_bench.analysis.tables import measure, panel_title, series_label
 from pai_bench.cells import DENSE
 
 _RC: dict[Any, Any] = {
@@ -39,16 +43,24 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "savefig.dpi": 300,
 }
-WIDTH = 36
-"""Characters of a title that are as wide as a panel."""
-
 _BAD = "collapsed or diverged runs"
 _PARTIAL = "some seeds missing"
 _ABSENT = "no result yet"
-
+_TITLE_WIDTH, _LEGEND_WIDTH = 2.0, 3.0  # inches
 
 Panel = tuple[str, pd.DataFrame, dict[str, Style]]
-"""A title, the points, and how each method in them looks."""
+"""A title, the points, and how each method in them looks; the points with columns label, place (of their source) and
+aside (whether the axis may leave them out)."""
+
+
+@dataclass
+class _Legend:
+    """What the panels of a figure have to explain."""
+
+    series: dict[tuple[int, int], tuple[str, Line2D]] = field(default_factory=dict)
+    """Label and handle by the places of the source and of the method."""
+    marks: dict[str, Line2D] = field(default_factory=dict)
+    notes: set[str] = field(default_factory=set)
 
 
 def save_accuracy(summary: pd.DataFrame, stem: Path) -> list[Path]:
@@ -65,7 +77,7 @@ def save_controls(summary: pd.DataFrame, stem: Path) -> list[Path]:
 def accuracy_panels(summary: pd.DataFrame) -> list[Panel]:
     """A panel for each data set, model and recipe."""
     looks = styles(set(summary["method"]) - {DENSE})
-    return [(_title(*key), panel, looks) for key, panel in summary.groupby(PANEL, sort=False)]
+    return [(_title(*key), panel, looks) for key, panel in _of_sources(summary).groupby(PANEL, sort=False)]
 
 
 def control_panels(summary: pd.DataFrame) -> list[Panel]:
@@ -73,11 +85,24 @@ def control_panels(summary: pd.DataFrame) -> list[Panel]:
     panels: list[Panel] = []
     for key, panel in summary.groupby(PANEL, sort=False):
         spec = panel["method"].map(split_control)
-        for method in dict.fromkeys(name for name, control in spec if control is not None):
+        for method in sorted({name for name, control in spec if control is not None}, key=by_value):
             shown = panel[spec.map(lambda of, method=method: of[0] in (method, DENSE))].copy()
+            shown["aside"] = shown["method"].map(lambda name: split_control(name)[1] == "invert")
             shown["method"] = spec[shown.index].map(lambda of: of[0] if of[0] == DENSE else CONTROL_LABELS[of[1]])
-            panels.append((f"{method}\n{_title(*key)}", shown, CONTROL_STYLES))
+            panels.append((f"{method}\n{_title(*key)}", _of_sources(shown, summary), CONTROL_STYLES))
     return panels
+
+
+def _title(dataset: str, model: str, recipe: str) -> str:
+    return "\n".join(part for part in (panel_title(dataset, model, ""), recipe) if part)
+
+
+def _of_sources(points: pd.DataFrame, summary: pd.DataFrame | None = None) -> pd.DataFrame:
+    """With the label and the place that the sources of the whole summary give."""
+    sources = sorted((points if summary is None else summary)["source"].unique())
+    labels = [series_label(row.method, row.source, len(sources) > 1) for row in points.itertuples()]
+    aside = points.get("aside", False)
+    return points.assign(label=labels, place=points["source"].map(sources.index), aside=aside)
 
 
 def _save(panels: Sequence[Panel], stem: Path) -> list[Path]:
@@ -95,133 +120,155 @@ def _figure(panels: Sequence[Panel]) -> Iterator[Figure]:
     columns = min(3, len(panels))
     lines = math.ceil(len(panels) / columns)
     with mpl.rc_context(_RC):
-        figure = Figure(figsize=(2.0 + 2.5 * columns, 0.55 + 2.15 * lines), layout="constrained")
+        figure = Figure(layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(lines, columns, squeeze=False).flatten()
-        legend: dict[str, Line2D] = {}
-        several = len({source for _, points, _ in panels for source in points["source"]}) > 1
-        for ax, (title, points, looks) in zip(axes, panels, strict=False):
-            _draw(ax, points, looks, legend, several)
-            ax.set_title(_literal(title), fontsize=7.5)
+        legend = _Legend()
+        recipes = {recipe for _, points, _ in panels for recipe in points["recipe"]}
+        heights = [0] * lines
+        for index, (ax, (title, points, looks)) in enumerate(zip(axes, panels, strict=False)):
+            _draw(ax, points, looks, legend)
+            # A recipe that all panels share is said once, in the note.
+            title = title.removesuffix(f"\n{points['recipe'].iloc[0]}") if len(recipes) == 1 else title
+            text, size = _fitted(figure, title, _TITLE_WIDTH, 8)
+            ax.set_title(text, fontsize=size, parse_math=False)  # a name may have dollars in it
+            heights[index // columns] = max(heights[index // columns], text.count("\n"))
         for ax in axes[len(panels) :]:
             ax.remove()
         for row in range(lines):
-            recipes = [points["recipe"].iloc[0] for _, points, _ in panels[row * columns : (row + 1) * columns]]
-            axes[row * columns].set_ylabel(measure(recipes))
+            shown = [points["recipe"].iloc[0] for _, points, _ in panels[row * columns : (row + 1) * columns]]
+            axes[row * columns].set_ylabel(measure(shown))
         for index in range(max(0, len(panels) - columns), len(panels)):
             axes[index].set_xlabel("Sparsity (%), log density")
-        last = [label for label in (_BAD, _PARTIAL, _ABSENT) if label in legend]
-        order = [label for label in legend if label not in last] + last
-        names = [_literal(label) for label in order]
-        figure.legend([legend[label] for label in order], names, loc="outside right upper", handlelength=3.2)
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width, max(height, 0.45 + 0.165 * len(order)))  # a legend that is longer than the panels
-        shown = pd.concat([points for _, points, _ in panels])
-        band = "; band or bar: ± 1 sample standard deviation" if shown["std"].notna().any() else ""
-        note = f"Mean over seeds, {number_of_seeds(shown)}{band}."
-        figure.supxlabel(note, fontsize=6.5, color="#444444")
+        width, height = _add_legend(figure, legend, lines)
+        width = max(width, 2.0) + 2.5 * columns
+        note, size = _fitted(figure, _note(panels, recipes, legend), width - 0.2, 6.5)
+        figure.supxlabel(note, fontsize=size, color="#444444", parse_math=False)
+        under = 0.25 + 0.12 * note.count("\n")
+        figure.set_size_inches(width, under + max(0.3 + 2.15 * lines + 0.14 * sum(heights), height + 0.1))
         yield figure
 
 
-def _literal(text: str) -> str:
-    """Text without mathematics, which matplotlib reads between dollar signs."""
-    return text.replace("$", r"\$")
+def _add_legend(figure: Figure, legend: _Legend, lines: int) -> tuple[float, float]:
+    """Put it to the right of the panels; returns its width and height in inches."""
+    entries = [legend.series[key] for key in sorted(legend.series)]
+    entries += [(mark, legend.marks[mark]) for mark in (_BAD, _PARTIAL, _ABSENT) if mark in legend.marks]
+    labels = [_fitted(figure, label, _LEGEND_WIDTH, 7.5)[0] for label, _ in entries]
+    shown = figure.legend(
+        [handle for _, handle in entries],
+        labels,
+        loc="outside right upper",
+        handlelength=3.2,
+        ncols=math.ceil(len(entries) / max(20, 13 * lines)),
+    )
+    for text in shown.get_texts():
+        text.set_parse_math(False)
+    box = shown.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    return box.width / figure.dpi, box.height / figure.dpi
 
 
-def _title(dataset: str, model: str, recipe: str) -> str:
-    """The name of a panel in lines that are no wider than it."""
-    whole = panel_title(dataset, model, recipe)
-    if len(whole) <= WIDTH:
-        return whole
-    lines = [panel_title(dataset, model, "")]
-    for part in recipe.split("+") if recipe else ():
-        more = f"+{part}" if len(lines) > 1 else part
-        if len(lines) > 1 and len(lines[-1] + more) <= WIDTH:
-            lines[-1] += more
-        else:
-            lines.append(more)
-    return "\n".join(lines)
+def _note(panels: Sequence[Panel], recipes: set[str], legend: _Legend) -> str:
+    points = pd.concat([points for _, points, _ in panels])
+    counted = bool((points["n"] > 0).any())
+    note = f"Mean over seeds, {number_of_seeds(points)}" if counted else "No result has an accuracy"
+    if points["std"].notna().any():
+        note += "; band or bar: ± 1 sample standard deviation"
+    below = [f"In the grey strip: {' or '.join(sorted(legend.notes))}."] if legend.notes else []
+    recipe = [f"Recipe {name}." for name in recipes if name and len(recipes) == 1]
+    return "\n".join([f"{note}.", " ".join([*below, *recipe])]).rstrip()
 
 
-def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: dict[str, Line2D], several: bool) -> None:
+def _fitted(figure: Figure, text: str, width: float, size: float) -> tuple[str, float]:
+    """The text, broken at spaces, + and commas until it is no wider than so many inches, or else smaller."""
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+
+    def wide(part: str) -> float:
+        font = FontProperties(family=mpl.rcParams["font.family"], size=size)
+        return float(renderer.get_text_width_height_descent(part, font, ismath=False)[0]) / figure.dpi
+
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines.append("")
+        pieces = re.split(r"(?<=[ ,])|(?=\+)", line)
+        # What would become too small is broken anywhere.
+        for piece in chain.from_iterable(part if wide(part) > 1.4 * width else [part] for part in pieces):
+            if lines[-1] and wide((lines[-1] + piece).rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
+    lines = [line.rstrip() for line in lines]
+    return "\n".join(lines), size * min(1.0, width / max(map(wide, lines), default=width))
+
+
+def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: _Legend) -> None:
     ax.set_xscale("log")
-    _label_sparsities(ax, panel)
-    absent: list[tuple[float, str]] = []
-    for (source, method), points in panel.groupby(["source", "method"], sort=False):
-        label = series_label(method, source, several)
-        with_results = points[points["n"] > 0]
-        if method == DENSE:
-            if len(with_results):
-                mean, std = 100 * with_results["mean"].iloc[0], 100 * with_results["std"].fillna(0).iloc[0]
-                ax.axhspan(mean - std, mean + std, color=DENSE_STYLE["color"], alpha=0.12, linewidth=0, zorder=1)
-                legend.setdefault(label, ax.axhline(mean, zorder=1, **DENSE_STYLE))
-            continue
-        look = looks[method]
-        foreign = bool(source) and several
-        legend.setdefault(label, _series(ax, with_results, look, foreign))
-        without = points[points["n"] == 0]
-        lost = without["collapsed"] + without["diverged"] > 0
-        absent += [(1 - sparsity, look.color) for sparsity in without.loc[~lost, "sparsity"]]
-        if lost.any():  # runs that have no accuracy
-            (line,) = ax.plot(1 - without.loc[lost, "sparsity"], [0.0] * int(lost.sum()), "x", color="black", ms=6)
-            line.set(transform=ax.get_xaxis_transform(), clip_on=False)
-            legend.setdefault(_BAD, Line2D([], [], ls="", marker="x", color="black", ms=6, mew=0.9))
-        partial = with_results[(with_results["n"] < with_results["planned"])]
-        if len(partial):
-            ax.plot(1 - partial["sparsity"], 100 * partial["mean"], look.marker, mfc="white", mec=look.color, zorder=4)
-            legend.setdefault(_PARTIAL, Line2D([], [], ls="", marker="o", mfc="white", mec="#444444"))
-        bad = with_results[with_results["collapsed"] + with_results["diverged"] > 0]
-        if len(bad):
-            ax.plot(1 - bad["sparsity"], 100 * bad["mean"], "x", color="black", ms=6, mew=0.9, zorder=5)
-            legend.setdefault(_BAD, Line2D([], [], ls="", marker="x", color="black", ms=6, mew=0.9))
-    for place, (density, color) in enumerate(absent):
-        height = 0.02 + 0.05 * sum(density == other for other, _ in absent[:place])
-        ax.plot(density, height, marker="$?$", color=color, ms=4.5, ls="", transform=ax.get_xaxis_transform(), zorder=5)
-        legend.setdefault(_ABSENT, Line2D([], [], ls="", marker="$?$", color="#444444", ms=4.5))
-    # A band may leave what accuracy can be; the axis does not follow it.
-    low, high = ax.get_ylim()
-    ax.set_ylim(max(low, -1), min(high, 101))
+    label_sparsities(ax, panel)
+    # The dense reference is a line from side to side; its marks stand at its right end.
+    panel = panel.assign(x=(1 - panel["sparsity"]).where(panel["method"] != DENSE, ax.get_xlim()[1]))
+    low, high = view(panel)
+    edge: list[Edge] = []
+    for (place, method), points in panel.groupby(["place", "method"], sort=False):
+        look = from_source(DENSE_LOOK if method == DENSE else looks[method], place)
+        drawn = points[points["n"] > 0]
+        handle = _dense(ax, drawn, look) if method == DENSE else _series(ax, drawn, look, low)
+        key = (place, -1 if method == DENSE else list(looks).index(method))
+        legend.series.setdefault(key, (points["label"].iloc[0], handle))
+        for point in points.itertuples():
+            _mark(ax, point, look, low, legend, edge)
+    show(ax, low, high, edge)
 
 
-def _series(ax: Axes, points: pd.DataFrame, look: Style, foreign: bool) -> Line2D:
-    """One method's line and band; what other code measured is drawn thinner."""
-    # One run says nothing about spread: no band there.
-    density, mean, std = 1 - points["sparsity"], 100 * points["mean"], 100 * points["std"]
-    if len(points) == 1:  # a band has no width
-        ax.errorbar(density, mean, std, color=look.color, capsize=2, linewidth=0.8, zorder=2)
-    else:
-        ax.fill_between(density, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0, zorder=2)
+def _mark(ax: Axes, point: Any, look: Style, low: float, legend: _Legend, edge: list[Edge]) -> None:
+    """Say at a point what is wrong with it, or at the edge when the axis does not show it."""
+    bad = point.collapsed + point.diverged > 0
+    below = point.n > 0 and 100 * point.mean < low
+    if below or (bad and point.n == 0):
+        edge.append((point.x, look.marker, look.color, bad))
+        legend.notes.add("below the axis" if below else "without an accuracy")
+    elif point.n == 0:
+        edge.append((point.x, "$?$", look.color, False))
+        legend.marks[_ABSENT] = Line2D([], [], ls="", marker="$?$", color="#444444", ms=4.5)
+    if 0 < point.n < point.planned:
+        legend.marks[_PARTIAL] = Line2D([], [], ls="", marker="o", mfc="white", mec="#444444")
+        if not below:
+            marker = "o" if look.marker == DENSE_LOOK.marker else look.marker
+            ax.plot(point.x, 100 * point.mean, marker, mfc="white", mec=look.color, zorder=4, clip_on=False)
+    if bad:
+        legend.marks[_BAD] = Line2D([], [], ls="", marker="x", color="black", ms=6, mew=0.9)
+        if point.n > 0 and not below:
+            ax.plot(point.x, 100 * point.mean, "x", color="black", ms=6, mew=0.9, zorder=5, clip_on=False)
+
+
+def _dense(ax: Axes, points: pd.DataFrame, look: Style) -> Line2D:
+    """The reference's line and band; without a result, the line for the legend alone."""
+    as_drawn: dict[str, Any] = {"color": look.color, "linestyle": look.line, "linewidth": 0.9}
+    if not len(points):
+        return Line2D([], [], **as_drawn)
+    mean, std = 100 * points["mean"].iloc[0], 100 * points["std"].iloc[0]
+    if std == std:
+        ax.axhspan(mean - std, mean + std, color=look.color, alpha=0.12, linewidth=0, zorder=1)
+    return ax.axhline(mean, zorder=1, **as_drawn)
+
+
+def _series(ax: Axes, points: pd.DataFrame, look: Style, low: float) -> Line2D:
+    """One method's line and band."""
+    x, mean, std = points["x"], 100 * points["mean"], 100 * points["std"]
+    std = std.where(mean >= low)  # what is below the axis has no band on it
+    # A band has no width where no neighbour has one; a single seed has neither band nor bar.
+    alone = std.shift(1).isna() & std.shift(-1).isna()
+    if alone.any():
+        ax.errorbar(x[alone], mean[alone], std[alone], color=look.color, ls="", capsize=2, linewidth=0.8, zorder=2)
+    if not alone.all():
+        ax.fill_between(x, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0, zorder=2)
     (line,) = ax.plot(
-        density,
+        x,
         mean,
         color=look.color,
         marker=look.marker,
         linestyle=look.line,
-        linewidth=0.6 if foreign else None,
-        markersize=2.5 if foreign else (6 if look.marker == "*" else None),
+        fillstyle=look.fill,
+        markerfacecoloralt="white",
+        linewidth=None if look.fill == "full" else 0.7,
+        markersize={"*": 6.0, "p": 5.0}.get(look.marker),
         zorder=3,
     )
     return line
-
-
-def _label_sparsities(ax: Axes, panel: pd.DataFrame) -> None:
-    """Ticks where measurements are, as many as fit, with sparsity increasing to the right."""
-    sparsities = sorted(set(panel.loc[panel["method"] != DENSE, "sparsity"]))
-    if not sparsities:
-        sparsities = [0.0]
-    left, right = math.log(1 - sparsities[0]), math.log(1 - sparsities[-1])
-    span = (left - right) or 1.0
-    shown: dict[float, str] = {}
-    # The two ends first, then the shortest labels; a digit takes about 2.7 % of a panel's width.
-    texts = {sparsity: per_cent(sparsity) for sparsity in sparsities}
-    for sparsity in sorted(sparsities, key=lambda s: (s not in (sparsities[0], sparsities[-1]), len(texts[s]), -s)):
-        room = [
-            abs(math.log((1 - sparsity) / (1 - other))) / span > 0.027 * (len(texts[sparsity]) + len(text)) / 2 + 0.03
-            for other, text in shown.items()
-        ]
-        if all(room):
-            shown[sparsity] = texts[sparsity]
-    ax.xaxis.set_major_locator(FixedLocator([1 - s for s in shown]))
-    ax.xaxis.set_major_formatter(FixedFormatter(list(shown.values())))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(math.exp(left + 0.05 * span), math.exp(right - 0.05 * span))
