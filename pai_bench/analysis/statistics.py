@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from pai_bench.analysis.frame import Collection
+from pai_bench.analysis.style import by_value
 from pai_bench.cells import CONTROLS, DENSE, MethodSpec
 from pai_bench.errors import PaiBenchError
 
@@ -47,9 +48,8 @@ def summarise(collection: Collection) -> pd.DataFrame:
     counts = ["n", "collapsed", "diverged", "lacking"]
     table[counts] = table[counts].fillna(0).astype(int)
     table["planned"] = table["n"] + table["lacking"]
-    # The dense reference first, and every method before its controls.
-    spec = table["method"].map(split_control)
-    table["order"] = [(name != DENSE, name, CONTROLS.index(control) + 1 if control else 0) for name, control in spec]
+    # The dense reference first, and every method before its controls and variants.
+    table["order"] = [(method != DENSE, *by_value(method)) for method in table["method"]]
     by = [*PANEL, "source", "order", "sparsity"]
     return table.sort_values(by, ignore_index=True).drop(columns=["order", "lacking"])
 
