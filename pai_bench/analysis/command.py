@@ -91,8 +91,9 @@ def write(collection: Collection, summary: pd.DataFrame, folder: Path) -> list[P
         "table.csv": tables.csv(summary).to_csv(index=False),
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }
-    for old in ("pdf", "png", "md", "tex", "csv"):
-        (folder / f"controls.{old}").unlink(missing_ok=True)  # of an earlier report
+    if (folder / "report.md").exists():  # else they are none of ours
+        for old in ("pdf", "png", "md", "tex", "csv"):
+            (folder / f"controls.{old}").unlink(missing_ok=True)
     if len(comparison):
         figure += figures.save_controls(summary, folder / "controls")
         texts["controls.md"] = tables.controls_markdown(comparison)

@@ -497,7 +497,9 @@ def test_long_tables_go_on_in_blocks(tmp_path: Path) -> None:
 
 def test_an_earlier_reports_controls_do_not_stay(root: Path) -> None:
     (root / "report").mkdir()
-    (root / "report" / "controls.md").write_text("old")
+    (root / "report" / "controls.md").write_text("somebody's own")
+    run(root, None, [], False, QUIET)
+    assert (root / "report" / "controls.md").exists(), "there was no report of ours"
     run(root, None, [], False, QUIET)
     assert not (root / "report" / "controls.md").exists()
 
