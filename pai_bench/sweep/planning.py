@@ -119,13 +119,13 @@ def _allows(name: str, control: str) -> bool:
 
 
 def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The methods, and each of them with each of the controls that it can have."""
+    """The methods as they are named, and each of them with each of the controls that it can have."""
     for control in wanted:
         if control not in CONTROLS:
             raise unknown("control", control, CONTROLS)
     specs = [MethodSpec.parse(method) for method in methods]
     varied = [
-        replace(spec, control=control)
+        spec if control is None else replace(spec, control=control)
         for spec in specs
         for control in (None, *wanted)
         if control is None or (spec.control is None and _allows(spec.name, control))

@@ -148,6 +148,12 @@ def test_a_grid_has_the_controls_of_methods_that_score() -> None:
     assert methods_of("snip", "snip:control=reinit", control=("reinit",)) == ["dense", "snip", "snip:control=reinit"]
 
 
+def test_a_control_that_is_named_among_the_methods_is_what_runs() -> None:
+    named = ("snip:control=shuffle", "synflow:control=invert,rounds=10")
+    assert methods_of(*named, control=()) == ["dense", *named]
+    assert methods_of(named[0], control=("reinit",)) == ["dense", named[0]], "and not the plain method"
+
+
 @pytest.mark.parametrize("method", ["dense:control=shuffle", "random:control=invert", "snip:control=shufle"])
 def test_a_control_that_means_nothing_is_refused(method: str) -> None:
     with pytest.raises(PaiBenchError, match="control"):
