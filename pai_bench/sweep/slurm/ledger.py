@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pai_bench import results
-from pai_bench.atomic import write_json
+from pai_bench.atomic import GONE, reason, write_json
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 
@@ -261,10 +261,10 @@ def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:
     for pause in PAUSES:
         try:
             return look(place)
-        except (FileNotFoundError, NotADirectoryError):
+        except GONE:
             return None
         except OSError as error:
-            cause = error.strerror or str(error)
+            cause = reason(error)
             time.sleep(pause)
     raise PaiBenchError(
         f"{place} cannot be read: {cause}",
