@@ -1,6 +1,7 @@
-"""pai-bench: one harness for pruning networks at initialisation.
+"""Benchmark suite for pruning neural networks at initialisation.
 
-The functions below are imported on first use, so that tools which only read results never load torch.
+Public functions are imported on first use, so that `import pai_bench` and tools which only read results never load
+torch. To add one: name it in `__all__`, its module in `_HOMES`, and import it below for type checkers.
 """
 
 from __future__ import annotations
@@ -11,23 +12,42 @@ from typing import TYPE_CHECKING, Any
 from pai_bench.errors import PaiBenchError
 
 if TYPE_CHECKING:
+    from pai_bench.analysis.loading import load_results
     from pai_bench.masking import apply_masks
     from pai_bench.pruning import prune, score
 
 __version__ = "0.1.0"
-__all__ = ["PaiBenchError", "apply_masks", "list_methods", "prune", "score"]
+__all__ = [
+    "PaiBenchError",
+    "apply_masks",
+    "list_methods",
+    "load_results",
+    "prune",
+    "score",
+]
 
-_HOMES = {"apply_masks": "pai_bench.masking", "prune": "pai_bench.pruning", "score": "pai_bench.pruning"}
+_HOMES = {
+    "apply_masks": "pai_bench.masking",
+    "load_results": "pai_bench.analysis.loading",
+    "prune": "pai_bench.pruning",
+    "score": "pai_bench.pruning",
+}
+"""Module of each function that is imported on first use."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 def list_methods() -> list[str]:
-    """The names of all known methods, those of installed packages included, in alphabetical order."""
+    """Names of all known methods, those of installed packages included, in alphabetical order."""
     from pai_bench import registry
 
     return registry.names()

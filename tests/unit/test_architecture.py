@@ -95,7 +95,7 @@ ALLOWED = {
     "methods": {"allocation", "convolutions", "derivatives", "errors", "registry", "replacing", "scoring"},
     "doctor": {*BASE, "data_files", "provenance", "results", "sweep"},
     "cli": {"atomic", "cells", "recipes", "analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
-    "__init__": {"errors", "masking", "pruning", "registry"},
+    "__init__": {"analysis", "errors", "masking", "pruning", "registry"},
     "__main__": {"cli"},
 }
 
