@@ -44,6 +44,21 @@ def exact_sparsity(sparsity: float) -> Fraction:
     return Fraction(repr(value))
 
 
+def canonical_sparsity(sparsity: float, tolerance: float = 1e-15) -> float:
+    """The one value of a sparsity that was computed or copied in several ways: 1 - 0.9 is 0.1, 1 - 1/3 is 2/3.
+
+    That is the decimal of up to nine places or else the fraction with a denominator up to 100,000 from which it differs
+    by no more than a rounding error; any other value is returned as it is. A table that states twelve places needs
+    the tolerance 1e-12.
+    """
+    value = float(sparsity)
+    decimal, fraction = round(value, 9), float(Fraction(value).limit_denominator(100_000))
+    for simple, error in ((decimal, 1e-15), (fraction, tolerance)):
+        if abs(simple - value) <= error and simple < 1 and (simple > 0 or value == 0):
+            return simple
+    return value
+
+
 def kept_count(sparsity: float, size: int) -> int:
     """How many of `size` prunable weights a mask keeps: round(density x size)."""
     return round((1 - exact_sparsity(sparsity)) * size)
@@ -249,7 +264,7 @@ def _sparsities(
             mistaken = (per_cent or 1 < value < 100) and valid(value / 100) and option != "--compressions"
             hint = f"did you mean {value / 100:g}? " if mistaken else ""
             raise PaiBenchError(f"{option} {text!r}: {item} is not {allowed}", f"{hint}values must be {allowed}")
-        sparsity = float(convert(Fraction(repr(value))))
+        sparsity = canonical_sparsity(float(convert(Fraction(repr(value)))))
         exact_sparsity(sparsity)  # a density may be so small that nothing is left of it
         found.append(sparsity)
     return tuple(sorted(set(found)))

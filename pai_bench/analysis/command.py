@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -32,8 +33,7 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
     for line in status_lines(collection):
         messages.print(line, highlight=False, markup=False)
     if as_json:
-        points = json.loads(tables.csv(summary).to_json(orient="records"))
-        missing = json.loads(collection.missing.to_json(orient="records"))
+        points, missing = _records(tables.csv(summary)), _records(collection.missing)
         content = {
             "complete": complete,
             "files": [str(path) for path in files],
@@ -48,6 +48,14 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
         for path in files:
             print(path)
     return complete
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with every digit of their numbers, which `to_json` would round; None for what does not exist."""
+    return [
+        {str(column): None if pd.isna(value) else value for column, value in row.items()}
+        for row in table.to_dict(orient="records")
+    ]
 
 
 _REMEDIES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pai_bench import index, results
-from pai_bench.cells import Cell
+from pai_bench.cells import Cell, canonical_sparsity
 from pai_bench.errors import PaiBenchError
 
 OURS = ""
@@ -40,6 +41,11 @@ class Collection:
     """Which files and folders cannot be read, and why; not counted, though they may hold good results."""
     left_out: int = 0
     """Rows of tables that have no accuracy, and no status that says why."""
+
+
+def _canonical(sparsity: float) -> float:
+    """The one value of a sparsity in results and in tables that state twelve places."""
+    return canonical_sparsity(sparsity, 1e-12)
 
 
 _WORDS = ("method", "dataset", "model", "recipe", "status", "source")
@@ -72,6 +78,7 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     frames = [rows, *(read_table(table, source) for table, source in _sources(tables).items())]
     left_out = sum(frame.attrs.get(LEFT_OUT, 0) for frame in frames)
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+    rows["sparsity"] = rows["sparsity"].map(_canonical)
     unreadable = tuple(f"{place} cannot be read: {why}" for place, why in held.unreadable.items())
     if rows.empty and unreadable:
         raise PaiBenchError(f"no result can be read: {unreadable[0]}", "mend its permissions or the disk")
@@ -82,6 +89,7 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
             "run pai-bench sweep first, or name the folder with --results, or a table with --from",
         )
     lacking = pd.DataFrame(missing, columns=[*CELL, "state"])
+    lacking["sparsity"] = lacking["sparsity"].map(_canonical)
     return Collection(rows, lacking, stale, held.damaged, unreadable, left_out)
 
 
@@ -140,13 +148,13 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
     Raises: PaiBenchError when the file cannot be read, columns are missing, cells are empty, numbers or statuses
         cannot be, or two rows are of one cell.
     """
-    frame = _open_table(path)
+    frame = _without_blanks(path, _open_table(path))
     absent = [column for column in CONTRACT if column not in frame]
     if absent:
         raise PaiBenchError(f"{path} has no column {', '.join(absent)}", f"a table needs {', '.join(CONTRACT)}")
     for column in ("sparsity", "accuracy", "seed"):
         try:
-            if frame[column].map(lambda value: isinstance(value, bool)).any():
+            if frame[column].map(lambda value: str(value).lower() in ("true", "false")).any():
                 raise ValueError("True or False")
             frame[column] = pd.to_numeric(frame[column]).astype(float)
         except (ValueError, TypeError) as error:
@@ -173,7 +181,7 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
                 "write fractions, not per cent",
             )
     frame["seed"] = frame["seed"].astype(int)
-    frame["sparsity"] = frame["sparsity"].round(12)  # 1 - 0.9 is 0.1
+    frame["sparsity"] = frame["sparsity"].map(_canonical)
     label = path.stem if source is None else source
     inner = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
     frame["source"] = [f"{label}/{name}" if name else label for name in inner]
@@ -200,15 +208,32 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
     return frame
 
 
+_NO_NUMBER = ("", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None")
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Words as they stand: a method may be called None."""
-    numbers = [column for column in pd.read_csv(path, nrows=0).columns if column not in _WORDS]
-    frame: pd.DataFrame = pd.read_csv(
-        path,
-        dtype=dict.fromkeys(_WORDS, str),
-        keep_default_na=False,
-        na_values={column: ["", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None"] for column in numbers},
-    )
+    """Words as they stand: a method may be called None. Numbers are read to the last digit."""
+    frame: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    for column in frame.columns:
+        if str(column).strip() not in _WORDS:
+            text = frame[column].str.strip()
+            frame[column] = text.mask(text.isin(_NO_NUMBER))
+            with suppress(ValueError):
+                frame[column] = frame[column].astype(float)
+    return frame
+
+
+def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """The table without blanks around headers and words; floats of fewer bits as the decimals they stand for."""
+    frame = frame.rename(columns=lambda column: str(column).strip())
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise PaiBenchError(f"{path} has two columns {repeated[0]}", "rename or remove one of them")
+    for column in frame.columns:
+        if column in _WORDS:
+            frame[column] = frame[column].map(lambda value: value.strip() if isinstance(value, str) else value)
+        elif frame[column].dtype in ("float16", "float32"):
+            frame[column] = frame[column].astype(str).astype(float)
     return frame
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from pai_bench.analysis.latex_text import escape, is_transliterated, row_start
 from pai_bench.analysis.statistics import LEVEL, MARGIN, PANEL
+from pai_bench.cells import canonical_sparsity, exact_sparsity
 
 NONE = "–"
 
@@ -42,8 +44,9 @@ def per_cent(sparsity: float) -> str:
 def csv(summary: pd.DataFrame) -> pd.DataFrame:
     """All points with their numbers; accuracies are fractions."""
     table = summary.copy()
-    table.insert(table.columns.get_loc("sparsity") + 1, "density", 1 - table["sparsity"])
-    return table.round({"density": 12})
+    density = table["sparsity"].map(lambda sparsity: canonical_sparsity(float(1 - exact_sparsity(sparsity))))
+    table.insert(table.columns.get_loc("sparsity") + 1, "density", density)
+    return table
 
 
 def markdown(summary: pd.DataFrame) -> str:
@@ -109,11 +112,11 @@ def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) -> 
         parts += [
             r"\begin{table}",
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{_escape(title)}. {explained}}}",
+            rf"\caption{{{escape(title)}. {explained}}}",
         ]
         for block in _blocks(lines, len(columns), entry):
             shown = [(label, points[block]) for label, points in lines if any(p is not None for p in points[block])]
-            body = [" & ".join([_escape(label), *map(entry, points)]) + r" \\" for label, points in shown]
+            body = [" & ".join([row_start(escape(label)), *map(entry, points)]) + r" \\" for label, points in shown]
             parts += [
                 rf"\begin{{tabular}}{{l{'c' * len(columns[block])}}}",
                 r"\toprule",
@@ -124,7 +127,11 @@ def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) -> 
                 r"\end{tabular}" + (r"\par\medskip" if block.stop < len(columns) else ""),
             ]
         parts += [r"\end{table}", ""]
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(parts)
+    head = "% needs \\usepackage{booktabs}\n"
+    names = {text for title, _, lines in _panels(table) for text in (title, *(label for label, _ in lines))}
+    if any(map(is_transliterated, names)):
+        head += "% letters of other scripts are transliterated, for pdflatex has no fonts for them\n"
+    return head + "\n".join(parts)
 
 
 def _blocks(lines: list[tuple[str, list[Any]]], n_columns: int, entry: Callable[[Any], str]) -> Iterator[slice]:
@@ -203,14 +210,3 @@ def _difference(point: Any, number: str) -> str:
 def _points(fraction: float) -> float:
     """In points as they are printed, without the sign of a zero."""
     return round(100 * fraction, 2) + 0.0
-
-
-_LATEX = str.maketrans(
-    {symbol: f"\\{symbol}" for symbol in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "·": r"$\cdot$"}
-)
-
-
-def _escape(text: str) -> str:
-    return text.translate(_LATEX)

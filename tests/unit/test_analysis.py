@@ -19,12 +19,12 @@ from rich.console import Console
 from scipy import stats
 
 from pai_bench import results
-from pai_bench.analysis import figures, tables
+from pai_bench.analysis import figures, latex_text, tables
 from pai_bench.analysis.command import run, status_lines
 from pai_bench.analysis.frame import collect, read_table
 from pai_bench.analysis.statistics import MARGIN, compare_controls, summarise
 from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, KNOWN, styles
-from pai_bench.cells import Cell
+from pai_bench.cells import Cell, parse_compressions
 from pai_bench.errors import PaiBenchError
 from tests.disk import Disk
 from tests.unit.test_results import result
@@ -486,6 +486,90 @@ def test_names_of_tables_are_text_in_latex_markdown_and_figures(tmp_path: Path) 
     figures.save_accuracy(summary, tmp_path / "figure")
     with figures._figure(figures.accuracy_panels(summary)) as figure:
         assert "e$f$g" in [label.get_text() for label in figure.legends[0].get_texts()]
+
+
+def test_sparsities_are_one_value_in_results_tables_and_the_reports_own_results(root: Path, tmp_path: Path) -> None:
+    (third,) = parse_compressions("3")
+    for seed in (0, 1):
+        put(root, sparsity=third, seed=seed)
+    plan(root, "1", [cell(sparsity=third, seed=seed) for seed in range(3)])
+    texts = (repr(1 - 1 / 3), "0.666666666667", "0.66666666666666674", repr(third))
+    table = lab(tmp_path / "lab", HEAD + "".join(f"m{i},digits,conv8,{s},0,0.5,ok\n" for i, s in enumerate(texts)))
+    run(root, root / "out", [table], False, QUIET)
+    again = collect(root, [table, root / "out" / "results.csv"])
+    assert set(again.rows["sparsity"]) == {0.0, third, 0.9, 0.98}
+    assert set(again.missing["sparsity"]) == {third}
+    assert tables.latex(summarise(again)).count("66.67") == 2  # the panels of both recipes, one column each
+    assert summarise(again).set_index("sparsity").loc[third, "planned"].max() == 3
+
+
+def test_json_and_csv_have_every_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (third,) = parse_compressions("3")
+    put(tmp_path, sparsity=third, seed=0)
+    plan(tmp_path, "1", [cell(sparsity=third, seed=seed) for seed in (0, 1)])
+    run(tmp_path, None, [], True, QUIET)
+    told = json.loads(capsys.readouterr().out)
+    assert [row["sparsity"] for row in (*told["points"], *told["missing"])] == [third, third]
+    assert told["points"][0]["std"] is None and told["points"][0]["density"] == 1 / 3
+    assert f",{third!r},{1 / 3!r}," in (tmp_path / "report" / "table.csv").read_text()
+
+
+def test_floats_of_32_bits_are_the_decimals_they_stand_for(tmp_path: Path) -> None:
+    table = pd.read_csv(lab(tmp_path, f"{HEAD}snip,mnist,conv8,0.9,0,0.5,ok\n"))
+    table.astype({"sparsity": "float32"}).to_parquet(tmp_path / "lab.parquet")
+    assert read_table(tmp_path / "lab.parquet")["sparsity"].tolist() == [0.9]
+
+
+def test_blanks_around_names_headers_and_numbers_say_nothing(tmp_path: Path) -> None:
+    content = "method, dataset, model , sparsity, seed, accuracy, time\nsnip ,cifar10 , conv8,0.9 , 0, 0.5 , 3.5\n"
+    rows = read_table(lab(tmp_path, content + "snip,cifar10,conv8,0.9,1,0.7, \n"))
+    assert rows[["method", "dataset", "model", "sparsity", "seed", "accuracy"]].values.tolist() == [
+        ["snip", "cifar10", "conv8", 0.9, 0, 0.5],
+        ["snip", "cifar10", "conv8", 0.9, 1, 0.7],
+    ]
+    assert rows["time"].tolist()[0] == 3.5 and np.isnan(rows["time"].tolist()[1])
+    rows.rename(columns={"seed": " seed"}).replace("snip", "snip ").to_parquet(tmp_path / "lab.parquet")
+    assert set(read_table(tmp_path / "lab.parquet")["method"]) == {"snip"}
+    with pytest.raises(PaiBenchError, match="two columns method"):
+        read_table(lab(tmp_path, "method,method ,dataset,model,sparsity,seed,accuracy\na,b,mnist,conv8,0.9,0,0.5\n"))
+
+
+def test_rows_that_begin_with_a_bracket_or_star_are_no_arguments_in_latex(tmp_path: Path) -> None:
+    names = ("[12] SNIP", "*ours", "plain")
+    table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in names))
+    lines = tables.latex(summarise(collect(tmp_path, [table]))).splitlines()
+    assert not [line for line in lines if line.startswith(("[", "*"))]
+    after_rule = lines[lines.index(r"\midrule") + 1]
+    assert after_rule.startswith(("{}[12] SNIP &", "{}*ours &")) and any(line.startswith("plain &") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped", "transliterated"),
+    [
+        ("ours (α=0.5)", r"ours ($\alpha$=0.5)", False),
+        ("Σ-Ω Αθήνα", r"$\Sigma$-$\Omega$ A$\theta$$\eta$$\nu$$\alpha$", False),
+        ("Müller & Łoś", r"M\"{u}ller \& \L{}o\'{s}", False),
+        ("x² → ∞ – “a”", r"x2 $\rightarrow$ $\infty$ -- ``a''", False),
+        ("Щука", "Shchuka", True),
+        ("スニップ", "sunitupu", True),
+        ("剪枝", "U+526AU+679D", True),
+        ("ệ\tx\u200b", r"\^{\d{e}} x", False),
+    ],
+)
+def test_letters_without_a_font_become_commands_or_latin_letters(text: str, escaped: str, transliterated: bool) -> None:
+    assert latex_text.escape(text) == escaped and escaped.isascii()
+    assert latex_text.is_transliterated(text) is transliterated
+
+
+def test_every_character_becomes_ascii_latex() -> None:
+    for code in (*range(0x20, 0x3000), *range(0x1F000, 0x1FA00)):
+        assert latex_text.escape(chr(code)).isascii(), hex(code)
+
+
+def test_a_latex_table_says_once_that_letters_are_transliterated(tmp_path: Path) -> None:
+    table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in ("Щука", "ёж", "β")))
+    text = tables.latex(summarise(collect(tmp_path, [table])))
+    assert text.count("transliterated") == 1 and r"$\beta$ &" in text and "Shchuka &" in text
 
 
 def test_long_tables_go_on_in_blocks(tmp_path: Path) -> None:

@@ -182,3 +182,24 @@ def test_a_filter_says_which_cells_are_meant(text: str, expected: bool) -> None:
 def test_a_filter_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(PaiBenchError):
         Filter.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("computed", "value"),
+    [
+        (1 - 0.9, 0.1),
+        (1 - 1 / 3, float(Fraction(2, 3))),
+        (1 - 1 / 7, float(Fraction(6, 7))),
+        (1 - 0.9876543, 0.0123457),
+        (0.9, 0.9),
+        (0.0, 0.0),
+        (1 - 1e-10, 1 - 1e-10),
+        (1 - 1e-13, 1 - 1e-13),
+        (10**-0.25, 10**-0.25),
+    ],
+)
+def test_a_sparsity_has_one_value_however_it_was_computed(computed: float, value: float) -> None:
+    assert cells.canonical_sparsity(computed) == value
+    once = cells.canonical_sparsity(computed, 1e-12)
+    assert cells.canonical_sparsity(once, 1e-12) == once
+    assert cells.parse_sparsities(repr(computed)) == (value,)
