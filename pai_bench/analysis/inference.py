@@ -7,6 +7,7 @@ of the data, so methods are compared by paired differences. Every random number 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -151,9 +152,7 @@ def holm(p: ArrayLike) -> Array:
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     steps = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
-    adjusted = np.empty_like(values)
-    adjusted[order] = steps
-    return adjusted
+    return steps[np.argsort(order)]
 
 
 def indistinguishable(differences: Sequence[ArrayLike], level: float = LEVEL) -> list[bool]:
@@ -282,10 +281,12 @@ def equivalence_seeds(std: float, margin: float = MARGIN, power: float = 0.8, le
 
     Normal approximation with t quantiles (Julious 2004, eq. 5), at least 2.
     """
-    n = np.arange(2, 10_001)
-    reach = margin * np.sqrt(n) / std - stdtrit(n - 1, 1 - level)
-    enough = 2 * stdtr(n - 1, reach) - 1 >= power
-    return int(n[enough.argmax()]) if enough.any() else int(n[-1])
+
+    def enough(n: int) -> bool:
+        reach = margin * math.sqrt(n) / std - float(stdtrit(n - 1, 1 - level))
+        return 2 * float(stdtr(n - 1, reach)) - 1 >= power
+
+    return 2 + bisect_left(range(2, 10_000), True, key=enough)
 
 
 def _vector(values: ArrayLike) -> Array:
