@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from pai_bench.doctor import job as real_job
 from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks, tried
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep.slurm import profiles, submission
+from pai_bench.sweep.slurm import answers, profiles, submission
 from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment, installed
 
 PATIENCE = 30.0
@@ -65,16 +64,12 @@ def _partitions(controller: Controller) -> Check:
 def _rehearsal(root: Path, profile: profiles.Profile) -> Check:
     """Whether sbatch would take a job of the profile; nothing is submitted."""
     spec, request = real_job.asked_for(root, profile)
-    done = subprocess.run(
-        ["sbatch", "--test-only"],
-        input=submission.script(spec, request),
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    words = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.strip().splitlines()] or [""]
-    if done.returncode:
-        return Check("profile", FAILED, f"{profile.name}: sbatch says: {words[-1]}", submission.explain(words[-1]))
+    try:
+        text = submission.script(spec, request)
+        _, told = answers.sbatch(["--test-only"], clean_environment(), script=text, seconds=PATIENCE)
+    except answers.Refused as refusal:
+        return Check("profile", FAILED, f"{profile.name}: sbatch says: {refusal}", answers.explain(str(refusal)))
+    except answers.Unanswered as lost:
+        return Check("profile", FAILED, f"{profile.name}: sbatch did not answer: {lost}", "try again later")
+    words = [line.removeprefix("sbatch: ") for line in told.strip().splitlines()] or [""]
     return Check("profile", OK, f"{profile.name}: sbatch would take it ({words[-1]})")

@@ -17,7 +17,7 @@ from pai_bench.doctor import probe
 from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks
 from pai_bench.sweep.owners import ENDED
 from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.slurm import submission
+from pai_bench.sweep.slurm import answers, submission
 from pai_bench.sweep.slurm.controller import Controller, Silent
 from pai_bench.sweep.slurm.ledger import Spec
 from pai_bench.sweep.slurm.profiles import Profile
@@ -64,8 +64,17 @@ def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Cont
     question.write_text(spec.token, encoding="utf-8")
     datasets = sorted({line["dataset"] for plan in results.plans(root) for line in plan["cells"]})
     folder = None if data_dir is None else str(data_dir.absolute())
-    with submission.clean():
-        job = submission.executor(spec, request).submit(probe.look, str(question), folder, datasets).job_id
+    try:
+        job = submission.hand_over(spec, request, probe.look, str(question), folder, datasets)
+    except answers.Refused as refusal:
+        yield Check("job", FAILED, f"sbatch refuses it: {refusal}", answers.explain(str(refusal)))
+        return
+    except answers.Unanswered as lost:
+        found = submission.find(spec, controller)
+        if found is None:
+            yield Check("job", FAILED, f"nobody can tell if SLURM took it ({lost})", "try again in some minutes")
+            return
+        job = found
     say(f"job {job} is submitted; it takes a minute once it runs")
     ended = False
     try:

@@ -16,8 +16,9 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.filters import Filter
 from pai_bench.sweep import claims
 from pai_bench.sweep.slurm import inflight
-from pai_bench.sweep.slurm.controller import Controller, Silent
+from pai_bench.sweep.slurm.controller import Controller, Silent, tag
 from pai_bench.sweep.slurm.inflight import Task
+from pai_bench.sweep.slurm.ledger import Chunk
 
 Say = Callable[[str], None]
 
@@ -29,7 +30,7 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
     """
     root = results.resolve_root(folder)
     controller = Controller()
-    flight = inflight.survey(root, controller)
+    flight = inflight.survey(root, controller, sure=True)
     chosen = None if filter_text is None else Filter.parse(filter_text)
     going = [task for task in flight.tasks if task.state != "COMPLETING"]
     tasks = [task for task in going if chosen is None or all(_matches(chosen, name) for name in task.names)]
@@ -43,11 +44,14 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
         processes = {}
     if flight.silent:
         say(f"SLURM does not answer ({flight.silent}): its tasks go on; cancel again later")
-    if not tasks and not processes:
+    unlisted = list(flight.unlisted) if chosen is None else []
+    if not tasks and not processes and not unlisted:
         say(f"nothing of {root} runs or waits that could be cancelled")
         return flight.silent is None
     what = " and ".join(
-        [f"{len(tasks)} SLURM tasks"] * bool(tasks) + [f"{len(processes)} processes on this host"] * bool(processes)
+        [f"{len(tasks)} SLURM tasks"] * bool(tasks)
+        + [f"{len(processes)} processes on this host"] * bool(processes)
+        + [f"{len(unlisted)} jobs that squeue does not show"] * bool(unlisted)
     )
     if not yes:
         if not sys.stdin.isatty():
@@ -55,6 +59,8 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
         if not ask(f"cancel {what}?"):
             return True
     cancelled = _cancel(going, tasks, controller, say)
+    for chunk in unlisted:
+        cancelled &= _cancel_unlisted(chunk, controller, say)
     _stop(processes, say)
     say("what is finished is kept; the same sweep goes on from the last checkpoints")
     return cancelled and flight.silent is None
@@ -85,6 +91,21 @@ def _cancel(going: Iterable[Task], tasks: Iterable[Task], controller: Controller
             n_cells = sum(len(task.names) for task in group)
             say(f"job {array}: cancelled {len(group)} tasks of {n_cells} cells")
     return worked
+
+
+def _cancel_unlisted(chunk: Chunk, controller: Controller, say: Say) -> bool:
+    """Cancel a job that squeue does not show, by its id or by its name; returns whether it is certain to be gone."""
+    words = f"the job of chunk {chunk.sweep}/{chunk.token}" if chunk.job is None else f"job {chunk.job}"
+    try:
+        controller.ask("scancel", *([chunk.job] if chunk.job else ["--me", f"--name={tag(chunk.sweep, chunk.token)}"]))
+    except Silent as error:
+        say(f"{words}, which squeue does not show, was not cancelled: {error}")
+        return False
+    if chunk.job is None:
+        say(f"{words} may come to the queue yet: cancel again in {inflight.GRACE_SECONDS / 60:.0f} minutes")
+        return False
+    say(f"{words}, which squeue does not show: cancelled")
+    return True
 
 
 def _array(task: Task) -> str:

@@ -219,6 +219,9 @@ def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting,
 def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index) -> Iterable[str]:
     if flight.silent:
         yield f"SLURM did not answer ({flight.silent}): what it has of this folder is unknown, not lost"
+    if flight.unlisted:
+        n_cells = len({name for chunk in flight.unlisted for task in chunk.tasks() for name in task})
+        yield f"squeue does not show jobs of {n_cells} cells that may be in the queue: pai-bench status tells later"
     if flight.elsewhere:
         yield f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's or user's)"
     if gone:

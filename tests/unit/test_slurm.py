@@ -20,8 +20,8 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep import claims, watching
 from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.slurm import answers, inflight, ledger, profiles, sizing, submission
 from pai_bench.sweep.slurm import command as slurm_command
-from pai_bench.sweep.slurm import inflight, ledger, profiles, sizing, submission
 from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment
 from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec, open_chunks, sweep_chunks, user
 from pai_bench.sweep.slurm.lock import submitting
@@ -34,6 +34,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bin").mkdir()
     for name in ("srun", "sbatch", "squeue", "scontrol"):
         command(tmp_path, name, "exit 1")
+    monkeypatch.setattr(inflight, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(submission, "LOOKS", (0.0, 0.0))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     return tmp_path
 
@@ -184,7 +186,7 @@ def test_a_specification_is_read_as_it_was_written(tmp_path: Path) -> None:
     ],
 )
 def test_what_sbatch_says_is_understood(words: str, too_large: bool, passing: bool) -> None:
-    refusal = submission.Refused(words)
+    refusal = answers.Refused(words)
     assert (refusal.too_large, refusal.passing) == (too_large, passing)
 
 
@@ -201,7 +203,9 @@ def begun(root: Path, noted: bool = True, cluster: str = "here", **owner: object
         ledger.submitted("c001", "5")
 
 
-def test_cells_of_living_tasks_are_on_their_way_and_those_of_ended_ones_are_not(home: Path) -> None:
+def test_cells_of_living_tasks_are_on_their_way_and_those_of_ended_ones_are_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun(home)
     rows = f"5_0|RUNNING|None|n1|{TAG}|{TAG}\\n5_1|FAILED|None|n1|{TAG}|x\\n6|RUNNING|None|n1|other|(null)\\n"
     asked = controller(home, rows)
@@ -210,7 +214,9 @@ def test_cells_of_living_tasks_are_on_their_way_and_those_of_ended_ones_are_not(
     assert found.names() == {f"digits/conv8/snip/s0.9-seed{seed}-quick-01234567" for seed in (0, 1)}
     assert found.jobs == {"5_0": "RUNNING", "5_1": "FAILED"}
     assert asked.calls == {"squeue": 1, "scontrol": 1}
-    # When all have ended the sweep is closed, and nobody is asked any more.
+    # The sweep is closed once its tasks can no longer be hidden from squeue.
+    assert len(inflight.survey(home, controller(home), heal=True).names()) == 4 and open_chunks(home)
+    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
     assert not inflight.survey(home, controller(home), heal=True).names() and not open_chunks(home)
 
 
@@ -385,7 +391,12 @@ RECIPE = recipes.load("quick", "digits", "conv8")
 
 
 def sweep(
-    home: Path, *methods: str, redo: bool = False, config: str = "MaxArraySize = 11", refuses_from: int = 999
+    home: Path,
+    *methods: str,
+    redo: bool = False,
+    config: str = "MaxArraySize = 11",
+    refuses_from: int = 999,
+    answer: str = 'echo "Submitted batch job $job"',
 ) -> tuple[int, str]:
     """The exit code and the words of a sweep of a cell per method, each in a chunk of its own, on a cluster whose jobs
     wait for ever."""
@@ -398,7 +409,7 @@ def sweep(
         [ $job -ge {refuses_from} ] && echo 'sbatch: error: Invalid account or account/partition' >&2 && exit 1
         name=$(sed -n 's/^#SBATCH --job-name=//p' "${{@: -1}}" | tr -d "'\\"")
         echo "$job|PENDING|Resources||$name|$name" >> {home}/queue
-        echo "Submitted batch job $job"
+        {answer}
         """,
     )
     asked = slurm_command.Asked(

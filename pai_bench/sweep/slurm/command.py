@@ -141,7 +141,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
             handover = handing.submit(owner, say)
             _report(handover, sum(controller.calls.values()), say)
             refused = int(handover.cause is not None)
-            if refused and not handover.accepted:
+            if refused and not handover.accepted and not handover.n_unknown:
                 return refused
     if not options.wait:
         if plan.todo or situation.flight.tasks:
@@ -254,6 +254,12 @@ def _notes(flight: inflight.InFlight) -> list[str]:
             f"SLURM does not answer ({flight.silent}): {len(flight.unknown)} submitted cells are unknown, not lost;"
             " they are not submitted again"
         )
+    if flight.unlisted:
+        names = ", ".join(chunk.job or f"of chunk {chunk.sweep}/{chunk.token}" for chunk in flight.unlisted)
+        notes.append(
+            f"squeue does not show the jobs {names}, submitted a short time ago or at work: their cells are not"
+            " submitted again now"
+        )
     if flight.elsewhere:
         notes.append(
             f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's, or another"
@@ -284,7 +290,15 @@ def _report(handover: Handover, n_calls: int, say: Callable[[str], None]) -> Non
     jobs = f"job {', '.join(ids)}" if len(ids) <= 3 else f"{len(ids)} jobs, {ids[0]} to {ids[-1]}"
     if handover.accepted:
         say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as {jobs}; SLURM was called {n_calls} times")
-    if handover.cause:
+    if handover.n_unknown:
+        say(
+            f"nobody can tell if SLURM took {handover.n_unknown} tasks: sbatch's answer got lost ({handover.cause})."
+            f" Nothing is submitted twice: the same command finds their job, or submits them"
+            f" {inflight.GRACE_SECONDS / 60:.0f} minutes from now; pai-bench cancel ends it"
+        )
+        if handover.n_left:
+            say(f"{handover.n_left} more tasks were not submitted: the same command submits them later")
+    elif handover.cause:
         say(
             f"SLURM did not take the other {handover.n_left} tasks ({handover.cause}): the same command submits them"
             " later"

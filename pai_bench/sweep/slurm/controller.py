@@ -42,6 +42,11 @@ class Row:
         return int(self.job.partition("_")[2] or 0)
 
     @property
+    def array(self) -> str:
+        """The id of the job without the task's number."""
+        return self.job.partition("_")[0]
+
+    @property
     def ended(self) -> bool:
         return self.state in ENDED
 

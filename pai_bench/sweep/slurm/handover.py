@@ -13,7 +13,7 @@ from pai_bench.experiment import Run
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.packs import alike
 from pai_bench.sweep.plan import Plan, jobs
-from pai_bench.sweep.slurm import sizing, submission
+from pai_bench.sweep.slurm import answers, sizing, submission
 from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec
 from pai_bench.sweep.slurm.profiles import Profile
@@ -72,13 +72,15 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Handover:
-    """What SLURM has taken, and what it has not."""
+    """Tasks that SLURM has taken, and tasks that it has not."""
 
     sweep: str
     accepted: tuple[Accepted, ...]
     n_left: int = 0
     """Tasks that it did not take."""
     cause: str | None = None
+    n_unknown: int = 0
+    """Tasks that it may have taken: the answer got lost."""
 
 
 def pack(plan: Plan, seconds: Mapping[Run, float], settings: Settings, canary: bool) -> Work:
@@ -146,7 +148,18 @@ class Handing:
             self._controller.calls["sbatch"] += 1
             try:
                 job = submission.submit(spec, request)
-            except submission.Refused as refusal:
+            except answers.Unanswered as lost:
+                found = submission.find(spec, self._controller)
+                if found is None:
+                    # The job, if there is one, is adopted by a later sweep; until then its cells count as submitted.
+                    ledger.unanswered(spec.token, str(lost))
+                    n_left = sum(len(part) for _, part in left)
+                    return Handover(self.sweep, tuple(accepted), n_left, str(lost), n_unknown=len(tasks))
+                job = found
+            except KeyboardInterrupt:
+                ledger.unanswered(spec.token, "interrupted")
+                raise
+            except answers.Refused as refusal:
                 words = str(refusal)
                 ledger.refused(spec.token, words)
                 if refusal.too_large and len(tasks) > 1:
@@ -155,7 +168,7 @@ class Handing:
                     left = deque([*self._cut(rest, follows), *(pair for pair in left if pair[0] != follows)])
                     continue
                 if not accepted and not refusal.passing:
-                    raise PaiBenchError(f"SLURM refuses the jobs: {words}", submission.explain(words)) from None
+                    raise PaiBenchError(f"SLURM refuses the jobs: {words}", answers.explain(words)) from None
                 n_left = len(tasks) + sum(len(part) for _, part in left)
                 return Handover(self.sweep, tuple(accepted), n_left, words)
             ledger.submitted(spec.token, job)

@@ -1,23 +1,34 @@
-"""Which cells are on their way: the ledgers of a results folder and one squeue call, put together."""
+"""Cells on their way: the ledgers of a results folder put together with squeue's answers.
+
+Rows of squeue whose tag names a sweep of the folder always count. Missing rows prove little: squeue may answer from a
+cache, from a controller that has just taken over, or in part. A task without a row is over only when its chunk is old
+enough, nobody keeps a claim of its job alive, and two looks lack it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pai_bench import results
+from pai_bench.sweep import claims
 from pai_bench.sweep.owners import Owner
-from pai_bench.sweep.slurm.controller import Controller, Row, Silent
-from pai_bench.sweep.slurm.ledger import Chunk, Ledger, open_chunks, user
+from pai_bench.sweep.slurm.controller import Controller, Limits, Row, Silent, installed
+from pai_bench.sweep.slurm.ledger import Chunk, Ledger, all_chunks, user
 
-SUBMITTING_SECONDS = 300.0
-"""How long a submitter on another machine may be at it before it counts as gone; sbatch itself gives up after 120."""
+GRACE_SECONDS = 300.0
+"""How long after its submission a task that squeue does not show counts as on its way. SLURM keeps a row for 300 s
+after the end of a job (MinJobAge) where a site has not changed it, and sbatch itself gives up after 120 s."""
+PAUSE_SECONDS = 5.0
+"""Between two looks at tasks that squeue does not show."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task that SLURM knows and that has not ended."""
+    """A task that SLURM knows."""
 
     job: str
     state: str
@@ -44,70 +55,155 @@ class InFlight:
     """Why it did not answer."""
     elsewhere: frozenset[str] = frozenset()
     """Sweeps whose jobs cannot be seen from here: another cluster's, or another user's where such are hidden."""
+    unlisted: tuple[Chunk, ...] = ()
+    """Chunks that squeue does not show and that may be on their way all the same."""
 
     def names(self) -> frozenset[str]:
         """All cells that are not to be submitted again."""
         return self.unknown | {name for task in self.tasks for name in task.names}
 
 
-def survey(root: Path, controller: Controller, *, heal: bool = False) -> InFlight:
+def survey(root: Path, controller: Controller, *, heal: bool = False, sure: bool = False) -> InFlight:
     """What is on its way; one call of squeue and one of scontrol, and none where nothing has been submitted.
 
-    With `heal`, jobs whose submitter died before it could note them are noted, and sweeps that have ended are closed.
+    With `sure`, tasks that squeue does not show are looked for twice. With `heal`, which implies it, jobs that their
+    submitter could not note are noted, sweeps that have ended are closed, and sweeps closed too early are reopened.
     """
-    chunks = open_chunks(root)
-    if not chunks:
+    chunks = all_chunks(root)
+    still_open = [chunk for chunk in chunks if chunk.open]
+    if not chunks or not (still_open or installed()):
         return InFlight(jobs={})
+    users = {user(), *(chunk.user for chunk in chunks)}
     try:
         limits = controller.limits()
-        rows = controller.rows({chunk.user for chunk in chunks})
+        rows = controller.rows(users)
     except Silent as error:
-        return InFlight(unknown=frozenset(_names(chunks)), silent=str(error))
-    by_chunk: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        by_chunk.setdefault((row.sweep, row.token), []).append(row)
-    tasks: list[Task] = []
-    ended: list[Task] = []
-    unknown: list[Chunk] = []
-    living: set[str] = set()
-    elsewhere: set[str] = set()
-    me = user()
-    for chunk in chunks:
-        found = by_chunk.get((chunk.sweep, chunk.token), [])
-        names = chunk.tasks() if found else ()
-        for row in found:
-            cells = names[row.index] if row.index < len(names) else ()
-            task = Task(row.job, row.state, row.reason, row.node, row.sweep, row.token, cells)
-            (ended if row.ended else tasks).append(task)
-            if not row.ended:
-                living.add(chunk.sweep)
-        if found and chunk.job is None and heal:
-            Ledger(root, chunk.sweep).adopted(chunk.token, found[0].job.partition("_")[0])
-        if found:
-            continue
-        hidden = chunk.cluster != limits.cluster or (chunk.user != me and not limits.shows_others)
-        if hidden or (chunk.job is None and _may_be_submitting(chunk)):
-            unknown.append(chunk)
-            living.add(chunk.sweep)
-        if hidden:
-            elsewhere.add(chunk.sweep)
+        return InFlight(unknown=frozenset(_names(still_open)), silent=str(error))
+    found = _Found(root, chunks, limits, rows)
+    if (heal or sure) and found.missing:
+        time.sleep(PAUSE_SECONDS)
+        try:
+            again = {row.job: row for row in controller.rows(users)}
+        except Silent as error:
+            return InFlight(unknown=frozenset(_names(still_open)), silent=str(error))
+        rows = list(({row.job: row for row in rows} | again).values())
+        found = _Found(root, chunks, limits, rows)
     if heal:
-        for sweep in {chunk.sweep for chunk in chunks} - living:
-            Ledger(root, sweep).close()
-    jobs = {row.job: row.state for row in rows}
-    return InFlight(tuple(tasks), tuple(ended), frozenset(_names(unknown)), jobs, elsewhere=frozenset(elsewhere))
+        found.note()
+    return found.flight()
 
 
-def _names(chunks: list[Chunk]) -> list[str]:
+@dataclass
+class _Found:
+    """The chunks of a results folder sorted by what squeue shows of them."""
+
+    root: Path
+    chunks: list[Chunk]
+    limits: Limits
+    rows: list[Row]
+    tasks: list[Task] = field(default_factory=list)
+    ended: list[Task] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+    unlisted: list[Chunk] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
+    living: set[str] = field(default_factory=set)
+    """Sweeps of which something is or may be on its way."""
+    missing: bool = False
+    """Whether tasks count as over although squeue shows no end of theirs."""
+
+    def __post_init__(self) -> None:
+        self._by_chunk: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            self._by_chunk.setdefault((row.sweep, row.token), []).append(row)
+        self._done: set[str] | None = None
+        self._alive: set[str] | None = None
+        for chunk in self.chunks:
+            self._sort(chunk)
+
+    def note(self) -> None:
+        """Write what has come out to the ledgers of this user's sweeps."""
+        mine = [chunk for chunk in self.chunks if chunk.user == user()]
+        for chunk in mine:
+            rows = self._by_chunk.get((chunk.sweep, chunk.token), [])
+            if rows and (chunk.job is None or (chunk.refused and not all(row.ended for row in rows))):
+                Ledger(self.root, chunk.sweep).adopted(chunk.token, rows[0].array)
+        for sweep in {chunk.sweep for chunk in mine if chunk.closed} & self.living:
+            Ledger(self.root, sweep).reopen()
+        for sweep in {chunk.sweep for chunk in mine if chunk.open} - self.living:
+            Ledger(self.root, sweep).close()
+
+    def flight(self) -> InFlight:
+        return InFlight(
+            tuple(self.tasks),
+            tuple(self.ended),
+            frozenset(self.unknown),
+            {row.job: row.state for row in self.rows},
+            elsewhere=frozenset(self.elsewhere),
+            unlisted=tuple(self.unlisted),
+        )
+
+    def _sort(self, chunk: Chunk) -> None:
+        rows = self._by_chunk.get((chunk.sweep, chunk.token), [])
+        lives = any(not row.ended for row in rows)
+        if not chunk.open and not lives:
+            return
+        if lives:
+            self.living.add(chunk.sweep)
+        cells = chunk.tasks()
+        for row in rows:
+            names = cells[row.index] if row.index < len(cells) else ()
+            task = Task(row.job, row.state, row.reason, row.node, row.sweep, row.token, names)
+            (self.ended if row.ended else self.tasks).append(task)
+        shown = {row.index for row in rows}
+        absent = {index: names for index, names in enumerate(cells) if index not in shown}
+        if rows and not absent:
+            return
+        hidden = chunk.cluster != self.limits.cluster or (chunk.user != user() and not self.limits.shows_others)
+        if hidden and not rows:
+            self.elsewhere.add(chunk.sweep)
+        else:
+            undone = {index: names for index, names in absent.items() if chunk.redo or not self._has_ended(names)}
+            absent = {index: names for index, names in undone.items() if self._may_live(chunk, index, len(cells))}
+            self.missing |= len(absent) < len(undone)
+            if not absent:
+                return
+            if not rows:
+                self.unlisted.append(chunk)
+        self.unknown.update(name for names in absent.values() for name in names)
+        self.living.add(chunk.sweep)
+
+    def _may_live(self, chunk: Chunk, index: int, n_tasks: int) -> bool:
+        """Whether a task of a chunk may be on its way although squeue does not show it."""
+        if chunk.job is None and not chunk.unanswered:
+            here = _runs_here(chunk)
+            if here is not None:
+                return here
+        if (datetime.now(UTC) - chunk.at).total_seconds() < GRACE_SECONDS:
+            return True
+        return chunk.job is not None and (f"{chunk.job}_{index}" if n_tasks > 1 else chunk.job) in self._claimants()
+
+    def _has_ended(self, names: Iterable[str]) -> bool:
+        """Whether all of these cells have a result, or a note of a failure, which is removed before a new attempt."""
+        if self._done is None:
+            self._done = results.names(self.root / "runs", ".json")
+            self._done |= results.names(results.failures_folder(self.root), ".json")
+        return self._done.issuperset(names)
+
+    def _claimants(self) -> set[str]:
+        """The tasks that keep a claim alive."""
+        if self._alive is None:
+            held = claims.survey(self.root)
+            self._alive = {claim.owner.job for claim in held if claim.verdict == "alive" and claim.owner.job}
+        return self._alive
+
+
+def _names(chunks: Iterable[Chunk]) -> list[str]:
     return [name for chunk in chunks for task in chunk.tasks() for name in task]
 
 
-def _may_be_submitting(chunk: Chunk) -> bool:
-    """Whether the submitter may still be between its note and sbatch's answer."""
+def _runs_here(chunk: Chunk) -> bool | None:
+    """Whether the submitter of a chunk lives; None when it is of another machine."""
     try:
-        here = Owner(**chunk.owner).runs_here()
+        return Owner(**chunk.owner).runs_here()
     except TypeError:
-        here = None
-    if here is not None:
-        return here
-    return (datetime.now(UTC) - chunk.at).total_seconds() < SUBMITTING_SECONDS
+        return None

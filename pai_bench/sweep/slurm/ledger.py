@@ -11,7 +11,7 @@ import os
 import pwd
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -146,6 +146,17 @@ class Chunk:
     job: str | None = None
     """The job, once it is known; None: sbatch was about to be called."""
     refused: bool = False
+    unanswered: bool = False
+    """Whether sbatch's answer got lost."""
+    closed: bool = False
+    """Whether the sweep was taken for ended."""
+    redo: bool = False
+    """Whether cells that have a result are run again."""
+
+    @property
+    def open(self) -> bool:
+        """Whether tasks of the chunk may be on their way, as far as the ledger tells."""
+        return not self.closed and not self.refused
 
     def tasks(self) -> tuple[tuple[str, ...], ...]:
         """The names of the cells of each task; empty when its specification is gone or damaged: no task can run it.
@@ -175,7 +186,8 @@ class Ledger:
     def submitting(self, spec: Spec, cluster: str, owner: Mapping[str, Any]) -> None:
         """Before sbatch."""
         sizes = {"n_tasks": len(spec.tasks), "n_cells": sum(len(task) for task in spec.tasks)}
-        self._append("submitting", token=spec.token, user=user(), cluster=cluster, owner=dict(owner), **sizes)
+        more = {"cluster": cluster, "owner": dict(owner), "redo": spec.redo}
+        self._append("submitting", token=spec.token, user=user(), **more, **sizes)
 
     def submitted(self, token: str, job: str) -> None:
         """After sbatch."""
@@ -185,6 +197,10 @@ class Ledger:
         """SLURM did not take the chunk."""
         self._append("refused", token=token, cause=cause)
 
+    def unanswered(self, token: str, cause: str) -> None:
+        """Nobody can tell if SLURM has taken the chunk."""
+        self._append("unanswered", token=token, cause=cause)
+
     def adopted(self, token: str, job: str) -> None:
         """Somebody else found the job of a submitter that could not note it."""
         self._append("adopted", token=token, job=job)
@@ -192,6 +208,10 @@ class Ledger:
     def close(self) -> None:
         """All of the sweep's jobs have ended; nobody needs to ask for them again."""
         self._append("closed")
+
+    def reopen(self) -> None:
+        """A job of the sweep lives after all."""
+        self._append("reopened")
 
     def _append(self, event: str, **fields: Any) -> None:
         line = {"event": event, "at": datetime.now(UTC).isoformat(timespec="seconds"), **fields}
@@ -214,19 +234,19 @@ def user() -> str:
         return str(os.getuid())
 
 
-def open_chunks(root: Path) -> list[Chunk]:
-    """All chunks of the sweeps that are not closed, oldest first; refused ones are left out.
+def all_chunks(root: Path) -> list[Chunk]:
+    """All chunks of a results folder, oldest first, those of closed sweeps and refused ones too.
 
     Raises: PaiBenchError when a ledger cannot be read.
     """
-    found = []
     # No glob: it takes a folder that cannot be read for an empty one.
-    for sweep in sorted(_seen(os.listdir, results.sweeps_folder(root)) or ()):
-        lines = list(_lines(root, sweep))
-        events = [line["event"] for line in lines]
-        if "closed" not in events or "submitting" in events[events.index("closed") :]:
-            found += [chunk for chunk in _chunks(root, sweep, lines) if not chunk.refused]
-    return found
+    sweeps = sorted(_seen(os.listdir, results.sweeps_folder(root)) or ())
+    return [chunk for sweep in sweeps for chunk in sweep_chunks(root, sweep)]
+
+
+def open_chunks(root: Path) -> list[Chunk]:
+    """The chunks of `all_chunks` whose tasks may be on their way."""
+    return [chunk for chunk in all_chunks(root) if chunk.open]
 
 
 def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
@@ -234,22 +254,21 @@ def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
 
     Raises: PaiBenchError when its ledger cannot be read.
     """
-    return _chunks(root, sweep, _lines(root, sweep))
-
-
-def _chunks(root: Path, sweep: str, lines: Iterable[Mapping[str, Any]]) -> list[Chunk]:
     chunks: dict[str, Chunk] = {}
-    for line in lines:
-        token = line.get("token", "")
+    closed = False
+    for line in _lines(root, sweep):
+        token, event = line.get("token", ""), line["event"]
         with suppress(KeyError, ValueError):
-            if line["event"] == "submitting":
+            if event == "submitting":
                 at = datetime.fromisoformat(line["at"])
-                chunks[token] = Chunk(root, sweep, token, line["user"], line["cluster"], line["owner"], at)
-            elif line["event"] in ("submitted", "adopted"):
-                chunks[token] = replace(chunks[token], job=line["job"])
-            elif line["event"] == "refused":
-                chunks[token] = replace(chunks[token], refused=True)
-    return list(chunks.values())
+                known = (line["user"], line["cluster"], line["owner"], at)
+                chunks[token] = Chunk(root, sweep, token, *known, redo=bool(line.get("redo")))
+            elif event in ("submitted", "adopted"):
+                chunks[token] = replace(chunks[token], job=line["job"], refused=False, unanswered=False)
+            elif event in ("refused", "unanswered"):
+                chunks[token] = replace(chunks[token], refused=event == "refused", unanswered=event != "refused")
+        closed = event == "closed" or (closed and event not in ("submitting", "reopened"))
+    return [replace(chunk, closed=closed) for chunk in chunks.values()]
 
 
 def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:

@@ -1,20 +1,22 @@
-"""Chunks handed to SLURM through submitit: what sbatch is told, and what is done when it says no."""
+"""Submission of chunks: the script that submitit writes for sbatch, and the job that comes of it."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import submitit
-from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+from submitit.core.utils import DelayedSubmission
 
+from pai_bench.atomic import replacing
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep.slurm.controller import clean_environment, tag
+from pai_bench.sweep.slurm.answers import Refused, job_id, sbatch
+from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment, tag
 from pai_bench.sweep.slurm.ledger import Spec
 from pai_bench.sweep.slurm.profiles import Profile
 from pai_bench.sweep.slurm.task import Task
@@ -23,27 +25,8 @@ MANY_TIMEOUTS = 1000
 """submitit counts requeues, and takes preemptions of short jobs for time-outs; whether a task still gets anywhere is
 for the task itself to say."""
 
-# What sbatch says: too long an array; too many jobs of ours or of everybody's; nobody there.
-_TOO_LONG = ("Invalid job array specification",)
-_TOO_MANY = ("AssocMaxSubmitJobLimit", "QOSMaxSubmitJob", "MaxSubmitJobs", "Job violates accounting/QOS policy")
-_FULL = ("Resource temporarily unavailable", "temporarily unable to accept job")
-_ABSENT = (
-    "Unable to contact slurm controller",
-    "Connection refused",
-    "Socket timed out",
-    "Zero Bytes were transmitted",
-)
-
-
-class Refused(Exception):
-    """sbatch did not take a chunk, and its words."""
-
-    def __init__(self, words: str) -> None:
-        super().__init__(words)
-        self.too_large = any(word in words for word in (*_TOO_LONG, *_TOO_MANY))
-        """Whether a smaller chunk may be taken."""
-        self.passing = any(word in words for word in (*_TOO_MANY, *_FULL, *_ABSENT))
-        """Whether the same chunk may be taken later."""
+LOOKS = (1.0, 4.0, 10.0)
+"""Seconds before each look for a job whose answer got lost."""
 
 
 @dataclass(frozen=True)
@@ -147,64 +130,52 @@ def script(spec: Spec, request: Request) -> str:
 
 
 def submit(spec: Spec, request: Request) -> str:
-    """Call sbatch for a chunk; returns the id of the job, of the array where there are several tasks.
+    """Write the specification of a chunk and call sbatch; returns the id of the job, of the array where there are
+    several tasks.
 
-    Raises: Refused, PaiBenchError when SLURM's commands are not there.
+    Raises: Refused, Unanswered, PaiBenchError when SLURM's commands are not there.
     """
-    place = spec.write()
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    task = Task(str(place))
-    # What a task makes its pickle from if need be; it asks for a requeue as often as submitit's own would.
-    delayed = DelayedSubmission(task)
-    delayed.set_timeout(request.minutes, MANY_TIMEOUTS)
-    new = spec.folder / ".task.pkl"
-    delayed.dump(new)
-    new.replace(spec.folder / "task.pkl")
+    return hand_over(spec, request, Task(str(spec.write())))
+
+
+def hand_over(spec: Spec, request: Request, call: Callable[..., object], *arguments: object) -> str:
+    """Call sbatch for tasks that each run `call`; returns the id of the job.
+
+    Files of the chunk are removed after a refusal only: a job whose answer got lost needs them.
+
+    Raises: Refused, Unanswered, PaiBenchError when SLURM's commands are not there.
+    """
     try:
-        with clean():
-            jobs = executor(spec, request).submit_array([task] * len(spec.tasks))
-    except (FailedJobError, FailedSubmissionError) as error:
-        for left in (*spec.folder.glob("*.pkl"), *spec.folder.glob(".submission_file_*")):
-            left.unlink(missing_ok=True)
-        raise Refused(_last_line(str(error))) from None
+        text = script(spec, request)
     except RuntimeError as error:
         raise PaiBenchError(f"submitit: {error}", "run it where sbatch and srun are, or use --where local") from None
-    return str(jobs[0].job_id).partition("_")[0]
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip().startswith("sbatch: error")]
-    found = lines or [line.strip() for line in text.splitlines() if line.strip()] or ["sbatch failed"]
-    return found[-1].removeprefix("sbatch: error: ")
-
-
-@contextmanager
-def clean() -> Iterator[None]:
-    """Without what an enclosing job has set in the environment, which sbatch would take for options."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(clean_environment(before))
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    # What a task makes its pickle from; it asks for a requeue as often as submitit's own would.
+    delayed = DelayedSubmission(call, *arguments)
+    delayed.set_timeout(request.minutes, MANY_TIMEOUTS)
+    pickle, place = spec.folder / "task.pkl", spec.folder / "sbatch.sh"
+    new = spec.folder / ".task.pkl"
+    delayed.dump(new)
+    new.replace(pickle)
+    with replacing(place) as file:
+        file.write(text.encode())
     try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        return job_id(*sbatch([str(place)], clean_environment()))
+    except Refused:
+        for left in (pickle, place):
+            left.unlink(missing_ok=True)
+        raise
 
 
-def explain(words: str) -> str:
-    """What to do about sbatch's words."""
-    remedies = {
-        "Invalid partition": "name one of `sinfo` with --slurm partition=NAME or in the profile",
-        "Requested node configuration": "ask for what a node has (`sinfo -o '%P %G %c %m'`), or use --profile cpu",
-        "Invalid generic resource": "this cluster has no such GPU: see `sinfo -o %G`, or use --profile cpu",
-        "Invalid feature": "mend constraint in the profile",
-        "Invalid account": "name your account with --slurm account=NAME",
-        "Invalid qos": "name your QOS with --slurm qos=NAME",
-        "Memory specification": "leave mem out of the profile",
-        "wckey": "set wckey in the profile",
-        "time limit": "ask for less time with --slurm time=…",
-    }
-    for word, remedy in remedies.items():
-        if word.lower() in words.lower():
-            return remedy
-    return "mend the profile (slurm/generic.toml says what it may hold), or set a value with --slurm key=value"
+def find(spec: Spec, controller: Controller) -> str | None:
+    """The id of the job of a chunk whose answer got lost, by its tag; None when squeue does not show it.
+
+    It may come to the queue later all the same.
+    """
+    for pause in LOOKS:
+        time.sleep(pause)
+        with suppress(Silent):
+            for row in controller.rows():
+                if (row.sweep, row.token) == (spec.sweep, spec.token):
+                    return row.array
+    return None

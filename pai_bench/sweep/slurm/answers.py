@@ -1,0 +1,148 @@
+"""Answers of sbatch: the job is taken, refused, or nobody can tell yet.
+
+An answer can get lost after the controller has taken the job ("Socket timed out"), so a failure of sbatch is a refusal
+only where its words say so.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from pai_bench.errors import PaiBenchError
+
+SBATCH_SECONDS = 300.0
+"""Time limit of one sbatch; it retries for about 120 s by itself while the controller is full."""
+LONGEST = 500
+"""Characters of sbatch's words that are repeated."""
+
+_TAKEN = re.compile(r"^(?:.*\bSubmitted batch job (\d+)\b.*|(\d+)(?:;\S+)?)$", re.MULTILINE)
+_FAILED = "Batch job submission failed: "
+# The request or its answer got lost on the way; for all that is known, the job may be queued.
+_LOST = re.compile(
+    r"timed[ -]out|time-?out|zero bytes|send/recv|receiv|transmi|communicat|broken pipe|reset by peer|aborted"
+    r"|transport endpoint|unexpected message|protocol|authenticat|credential|munge|unspecified error",
+    re.IGNORECASE,
+)
+_TOO_LONG = ("Invalid job array specification",)
+_TOO_MANY = ("AssocMaxSubmitJobLimit", "QOSMaxSubmitJob", "MaxSubmitJobs", "Job violates accounting/QOS policy")
+_FULL = ("Resource temporarily unavailable", "temporarily unable to accept job")
+_ABSENT = ("Unable to contact slurm controller", "Connection refused", "in standby mode")
+_NOISE = ('Try "sbatch --help"', "Usage:")
+
+
+class Refused(Exception):
+    """sbatch's words of refusal: no job exists."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.too_large = any(word in words for word in (*_TOO_LONG, *_TOO_MANY))
+        """Whether a smaller chunk may be taken."""
+        self.passing = any(word in words for word in (*_TOO_MANY, *_FULL, *_ABSENT))
+        """Whether the same chunk may be taken later."""
+
+
+class Unanswered(Exception):
+    """sbatch's words, or a description of its end, from which nobody can tell whether a job exists."""
+
+
+def sbatch(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    script: str | None = None,
+    seconds: float = SBATCH_SECONDS,
+) -> tuple[str, str]:
+    """Call sbatch with a script on stdin or named in the arguments; returns its stdout and stderr where it ends with 0,
+    or where it names a job.
+
+    Raises: Refused, Unanswered, PaiBenchError where sbatch cannot be started.
+    """
+    try:
+        done = subprocess.run(
+            ["sbatch", *arguments],
+            input=script,
+            env=dict(environment),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Unanswered(f"sbatch did not answer within {seconds:.0f} s") from None
+    except OSError as error:
+        cause = f"sbatch cannot be started: {error.strerror}"
+        raise PaiBenchError(cause, "run it where sbatch is, or use --where local") from None
+    if done.returncode and "Submitted batch job" not in done.stdout:
+        raise _failure(done.returncode, done.stderr)
+    return done.stdout, done.stderr
+
+
+def job_id(stdout: str, stderr: str) -> str:
+    """The id of the submitted job, from sbatch's output.
+
+    Raises: Unanswered when the output names no job.
+    """
+    found = _TAKEN.search(stdout)
+    if found is None:
+        raise Unanswered(_useful(stderr) or "sbatch ended without the id of a job")
+    return found[1] or found[2]
+
+
+def _failure(code: int, stderr: str) -> Refused | Unanswered:
+    words = _useful(stderr)
+    if code < 0 or code > 128 or not words:
+        ended = f"sbatch was killed by signal {-code}" if code < 0 else f"sbatch ended with {code}"
+        return Unanswered(f"{ended}: {words}" if words else ended)
+    # The controller's own verdict counts where there is one; the lines before it are a site's, in any words.
+    _, said, verdict = stderr.rpartition(_FAILED)
+    verdict = verdict.partition("\n")[0]
+    if said and "Unspecified error" in verdict and words != verdict.strip():
+        return Refused(words)  # a site's own rule, explained in the lines before
+    if any(word in (verdict if said else words) for word in _ABSENT):
+        return Refused(words)
+    return Unanswered(words) if _LOST.search(verdict if said else words) else Refused(words)
+
+
+def _useful(stderr: str) -> str:
+    """The lines of sbatch's errors that say something, each once."""
+    lines = [line.strip() for line in stderr.splitlines()]
+    errors = [line for line in lines if line.startswith(("sbatch: error: ", "sbatch: fatal: "))]
+    found = [
+        re.sub(r"^sbatch: (?:error: |fatal: )?", "", line).removeprefix(_FAILED).strip()
+        for line in errors or lines
+        if line and not any(noise in line for noise in _NOISE)
+    ]
+    return "; ".join(dict.fromkeys(found))[:LONGEST]
+
+
+_REMEDIES = {
+    "Invalid partition": "name one of `sinfo` with --slurm partition=NAME or in the profile",
+    "not permitted to use this partition": "name another of `sinfo` with --slurm partition=NAME or in the profile",
+    "Requested node configuration": "ask for what a node has (`sinfo -o '%P %G %c %m'`), or use --profile cpu",
+    "Invalid generic resource": "this cluster has no such GPU: see `sinfo -o %G`, or use --profile cpu",
+    "Invalid feature": "correct constraint in the profile",
+    "Invalid node name": "correct nodelist and exclude in the profile: `sinfo -N` lists the nodes",
+    "Invalid account": "name your account with --slurm account=NAME",
+    "Invalid qos": "name your QOS with --slurm qos=NAME",
+    "Invalid --signal": "set signal_seconds to at most 65535 in the profile",
+    "Memory specification": "leave mem out of the profile",
+    "wckey": "set wckey in the profile",
+    "time limit": "ask for less time with --slurm time=…",
+    "unrecognized option": "correct the name under [options] of the profile; `man sbatch` lists the options",
+    "ambiguous": "write the whole name under [options] of the profile; `man sbatch` lists the options",
+    "unable to accept job": "try again later: the cluster has as many jobs as it takes",
+    **dict.fromkeys(_TOO_MANY, "wait until some of your jobs have ended, or use --cells-per-job for fewer tasks"),
+    **dict.fromkeys(_FULL, "try again later: the cluster has as many jobs as it takes"),
+    **dict.fromkeys(_ABSENT, "try again later: the controller does not answer; nothing was submitted"),
+}
+
+
+def explain(words: str) -> str:
+    """The remedy for sbatch's words."""
+    for word, remedy in _REMEDIES.items():
+        if word.lower() in words.lower():
+            return remedy
+    return "correct the profile (slurm/generic.toml shows every key), or set a value with --slurm key=value"

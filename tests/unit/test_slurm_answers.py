@@ -1,0 +1,250 @@
+"""Answers of SLURM that are lost, wrong or incomplete: no job is forgotten, and none is submitted twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pai_bench import results
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep import cancel, claims
+from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.slurm import answers, inflight
+from pai_bench.sweep.slurm.controller import Controller
+from pai_bench.sweep.slurm.ledger import Ledger, open_chunks, sweep_chunks
+from tests.unit import test_slurm
+from tests.unit.test_slurm import ROWS, TAG, begun, command, controller, n_queued, sweep
+
+home = test_slurm.home
+SWEEP = "20260101T000000-abcdef"
+FAILED = "sbatch: error: Batch job submission failed: "
+LOST = f"echo '{FAILED}Socket timed out on send/recv operation' >&2; exit 1"
+
+
+def answer_of(home: Path, text: str) -> str:
+    command(home, "sbatch", text)
+    return answers.job_id(*answers.sbatch(["x"], {"PATH": str(home / "bin") + ":/usr/bin:/bin"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo Submitted batch job 5",
+        "echo Welcome to job 7 of the day; echo 'Submitted batch job 5 on cluster b'",
+        "echo '5;cluster'",
+        "echo 'sbatch: warning: something' >&2; echo Submitted batch job 5",
+        "echo Submitted batch job 5; exit 3",
+    ],
+)
+def test_a_job_that_is_named_is_taken(home: Path, text: str) -> None:
+    assert answer_of(home, text) == "5"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "remedy"),
+    [
+        (f"{FAILED}Invalid partition name specified", "Invalid partition name specified", "sinfo"),
+        (f"{FAILED}Unable to contact slurm controller (connect failure)", "Unable to contact", "try again later"),
+        (f"{FAILED}Invalid node name specified", "Invalid node name specified", "nodelist"),
+        (f"{FAILED}AssocMaxSubmitJobLimit", "AssocMaxSubmitJobLimit", "wait until"),
+        ("sbatch: error: Invalid --signal specification", "Invalid --signal specification", "signal_seconds"),
+        (
+            "sbatch: unrecognized option '--o=x'\nTry \"sbatch --help\" for more information",
+            "unrecognized option '--o=x'",
+            "[options]",
+        ),
+        (
+            f"sbatch: error: Jobs here must name a project; you will not receive help\n{FAILED}Unspecified error",
+            "Jobs here must name a project; you will not receive help; Unspecified error",
+            "profile",
+        ),
+    ],
+)
+def test_words_that_say_no_are_a_refusal_with_its_own_line(home: Path, text: str, words: str, remedy: str) -> None:
+    (home / "said").write_text(f"{text}\n{text}\n")
+    with pytest.raises(answers.Refused) as caught:
+        answer_of(home, f"cat {home}/said >&2; exit 1")
+    assert str(caught.value).startswith(words) and "--help" not in str(caught.value)
+    assert str(caught.value).count(words[:20]) == 1 and remedy in answers.explain(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LOST,
+        f"echo '{FAILED}Zero Bytes were transmitted or received' >&2; exit 1",
+        f"echo '{FAILED}Unspecified error' >&2; exit 1",
+        f"echo '{FAILED}Protocol authentication error' >&2; exit 1",
+        "exit 0",
+        "exit 1",
+        "echo 'Welcome to job 7'",
+        "kill -9 $$",
+        "echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2; kill -9 $$",
+        "exit 137",
+    ],
+)
+def test_every_other_answer_leaves_the_job_unknown(home: Path, text: str) -> None:
+    with pytest.raises(answers.Unanswered, match=r"."):
+        answer_of(home, text)
+
+
+def test_an_sbatch_that_hangs_leaves_the_job_unknown_and_a_missing_one_is_an_error(home: Path) -> None:
+    command(home, "sbatch", "exec sleep 9")
+    with pytest.raises(answers.Unanswered, match=r"within 0 s"):
+        answers.sbatch([], {"PATH": f"{home}/bin:/bin"}, seconds=0.1)
+    with pytest.raises(PaiBenchError, match="cannot be started"):
+        answers.sbatch([], {"PATH": str(home / "nowhere")})
+
+
+@pytest.mark.parametrize("answer", [LOST, "exit 0"])
+def test_a_job_whose_answer_was_lost_is_found_by_its_tag(home: Path, answer: str) -> None:
+    code, said = sweep(home, "random", "magnitude", answer=answer)
+    assert code == 0 and n_queued(home) == 2 and "did not take" not in said
+    assert [chunk.job for chunk in open_chunks(home)] == ["100", "101"]
+    assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
+
+
+def test_a_job_that_cannot_be_found_either_stays_unknown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = f"mv {home}/queue {home}/hidden; {LOST}"
+    code, said = sweep(home, "random", "magnitude", answer=lost)
+    assert code == 1 and "nobody can tell if SLURM took 1 tasks" in said and "Socket timed out" in said
+    (chunk,) = open_chunks(home)
+    folder = results.sweeps_folder(home) / chunk.sweep
+    kept = {place.name for place in folder.rglob("*") if place.is_file()}
+    assert {"ledger.jsonl", "c001.json", "sbatch.sh"} <= kept, "a job needs its files"
+    # The submitter is gone, and the cell that may be queued is left alone while the other one is submitted.
+    monkeypatch.setattr(Owner, "runs_here", lambda self: False)
+    assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 1
+    assert len(open_chunks(home)) == 2
+    with (home / "queue").open("a") as queue:
+        queue.write((home / "hidden").read_text())
+    assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2, "adopted"
+    assert None not in [chunk.job for chunk in open_chunks(home)]
+
+
+def test_a_job_that_never_came_is_submitted_after_the_grace(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(home, "random", answer=f"rm {home}/queue; {LOST}")
+    monkeypatch.setattr(Owner, "runs_here", lambda self: False)
+    code, said = sweep(home, "random")
+    assert code == 0 and not (home / "queue").exists() and "are not submitted again now" in said
+    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    assert sweep(home, "random")[0] == 0 and n_queued(home) == 1
+
+
+def asked(home: Path, *outputs: str) -> Controller:
+    """A controller whose squeue gives one answer after the other, and then the last one for ever."""
+    made = controller(home)
+    for number, output in enumerate(outputs):
+        (home / f"answer-{number}").write_text(output.replace("\\n", "\n"))
+    (home / "n").write_text("0")
+    command(
+        home,
+        "squeue",
+        f"n=$(cat {home}/n); [ -e {home}/answer-$((n + 1)) ] && echo $((n + 1)) > {home}/n; cat {home}/answer-$n",
+    )
+    return made
+
+
+def test_rows_count_although_the_ledger_is_closed_and_it_is_opened_again(home: Path) -> None:
+    begun(home)
+    Ledger(home, SWEEP).close()
+    assert not open_chunks(home)
+    assert len(inflight.survey(home, asked(home, ROWS)).names()) == 4 and not open_chunks(home)
+    assert len(inflight.survey(home, asked(home, ROWS), heal=True).names()) == 4 and len(open_chunks(home)) == 1
+
+
+def test_a_job_lives_although_the_ledger_has_it_refused(home: Path) -> None:
+    begun(home, noted=False)
+    Ledger(home, SWEEP).refused("c001", "Socket timed out")
+    assert len(inflight.survey(home, asked(home, ROWS), heal=True).names()) == 4
+    assert [chunk.job for chunk in open_chunks(home)] == ["5"]
+
+
+def test_a_closed_sweep_without_a_job_is_over(home: Path) -> None:
+    begun(home)
+    Ledger(home, SWEEP).close()
+    ended = ROWS.replace("PENDING", "CANCELLED")
+    found = inflight.survey(home, asked(home, ended), heal=True)
+    assert not found.names() and not found.ended and not open_chunks(home)
+
+
+@pytest.mark.parametrize("rows", ["", f"5_0|PENDING|None||{TAG}|x\\n"])
+def test_a_young_task_without_a_row_is_on_its_way(home: Path, rows: str) -> None:
+    begun(home)
+    found = inflight.survey(home, asked(home, rows), heal=True)
+    assert len(found.names()) == 4 and len(open_chunks(home)) == 1
+    assert len(found.unlisted) == (0 if rows else 1)
+
+
+def test_an_old_task_is_over_when_two_looks_lack_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    begun(home)
+    one = asked(home, "", ROWS)
+    assert len(inflight.survey(home, one, heal=True).names()) == 4 and len(open_chunks(home)) == 1
+    assert one.calls["squeue"] == 2
+    half = asked(home, f"5_0|PENDING|None||{TAG}|x\\n", ROWS)
+    assert len(inflight.survey(home, half, sure=True).names()) == 4
+    assert not inflight.survey(home, asked(home, "", ""), heal=True).names() and not open_chunks(home)
+
+
+def claimed(home: Path, job: str, seconds_ago: float) -> None:
+    owner = replace(Owner.current(), job=job, machine="another")
+    claim = claims.take(home, test_slurm.address("random"), owner)
+    assert claim is not None
+    os.utime(claim.path, (time.time() - seconds_ago,) * 2)
+
+
+@pytest.mark.parametrize(("job", "seconds_ago", "n_cells"), [("5_1", 0.0, 2), ("5_1", 900.0, 0), ("9_1", 0.0, 0)])
+def test_a_task_that_keeps_a_claim_alive_is_on_its_way(
+    home: Path, monkeypatch: pytest.MonkeyPatch, job: str, seconds_ago: float, n_cells: int
+) -> None:
+    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    begun(home)
+    claimed(home, job, seconds_ago)
+    assert len(inflight.survey(home, asked(home, ""), heal=True).names()) == n_cells
+    assert len(open_chunks(home)) == (1 if n_cells else 0)
+
+
+def test_tasks_whose_cells_have_results_are_over_at_once(home: Path) -> None:
+    begun(home)
+    for seed in range(4):
+        place = home / "runs" / f"digits/conv8/snip/s0.9-seed{seed}-quick-01234567.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    one = asked(home, "")
+    assert not inflight.survey(home, one, heal=True).names() and not open_chunks(home)
+    assert one.calls["squeue"] == 1, "no second look is needed"
+
+
+def test_cancel_finds_the_jobs_of_closed_sweeps_and_those_that_squeue_hides(home: Path) -> None:
+    command(home, "scancel", f'echo "$@" >> {home}/cancelled')
+    begun(home)
+    Ledger(home, SWEEP).close()
+    asked(home, ROWS)
+    said: list[str] = []
+    assert cancel.run(home, None, True, said.append, lambda _: True), said
+    Ledger(home, SWEEP).reopen()
+    asked(home, "")
+    assert cancel.run(home, None, True, said.append, lambda _: True), said
+    assert (home / "cancelled").read_text() == "5\n5\n"
+    Ledger(home, SWEEP).unanswered("c001", "Socket timed out")
+    place = home / "state" / "sweeps" / SWEEP / "ledger.jsonl"
+    place.write_text("\n".join(line for line in place.read_text().splitlines() if '"submitted"' not in line))
+    assert not cancel.run(home, None, True, said.append, lambda _: True) and "cancel again in 5 minutes" in said[-2]
+    assert (home / "cancelled").read_text().splitlines()[-1] == f"--me --name={TAG}"
+
+
+def test_the_ledger_of_an_unanswered_chunk_is_read_back(home: Path) -> None:
+    begun(home, noted=False)
+    Ledger(home, SWEEP).unanswered("c001", "Socket timed out")
+    assert [chunk.unanswered for chunk in sweep_chunks(home, SWEEP)] == [True]
+    Ledger(home, SWEEP).adopted("c001", "7")
+    (chunk,) = sweep_chunks(home, SWEEP)
+    assert (chunk.unanswered, chunk.job) == (False, "7")
+    lines = (results.sweeps_folder(home) / SWEEP / "ledger.jsonl").read_text().split("\n")
+    assert [json.loads(line)["event"] for line in lines if line] == ["submitting", "unanswered", "adopted"]
