@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +168,8 @@ def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[Pla
     """The device of the workers, and what each run that is to be done will cost there."""
     if not plan.todo:
         return "cpu", {}
-    cell = plan.todo[0].run.cell
     device = experiment.device_name(torch.device(places[0]))
-    measure = partial(estimates.calibrate, cell.dataset, cell.model) if device == "cpu" else None
+    measure = estimates.calibrate if device == "cpu" else None
     found = estimates.estimate([planned.run for planned in plan.todo], root, device, measure)
     return device, dict(zip(plan.todo, found, strict=True))
 

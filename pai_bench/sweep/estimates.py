@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,16 +16,19 @@ import torch
 from torch import nn
 
 from pai_bench import datasets, measures, models, results
+from pai_bench.arithmetic import forward, laid_out
 from pai_bench.cells import MethodSpec
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.precision import float64_slowdown
-from pai_bench.recipes import Recipe
+from pai_bench.sweep import workload
 from pai_bench.sweep.plan import score_key
 from pai_bench.sweep.progress import duration
 
 SAMPLE = 6
-"""Results that are read of each method's folder, spread over it; thousands need not be read for a median."""
+"""Results that are read of each method and recipe, spread over them; thousands need not be read for a median."""
+MOST = 10 * SAMPLE
+"""Results that are read of each method in all."""
 
 GPU_FLOPS = {"H200": 12e12, "H100": 12e12, "A100": 8e12, "L40": 8e12, "4090": 8e12, "V100": 5e12, "T4": 2e12}
 """Float operations a second that the training of small networks reaches: rough figures, by a part of the name."""
@@ -45,12 +49,13 @@ class Estimate:
 
 
 def estimate(
-    runs: Sequence[Run], root: Path, device: str, measure: Callable[[], float] | None = None
+    runs: Sequence[Run], root: Path, device: str, measure: Callable[[Run], float] | None = None
 ) -> list[Estimate]:
     """An estimate for each run on `device`, which is "cpu" (one core) or the name of a GPU as in results' provenance.
 
     Of runs that share one score vector the first bears its cost. `measure` gives float operations a second of the
-    device itself; without it stated figures are used. It is called once, and only if something has not been measured.
+    device itself on a run; without it stated figures are used. It is called once for each kind of arithmetic (precision
+    and order of pixels), and only if something has not been measured.
     """
     arithmetic = _Arithmetic(device, measure)
     known: dict[tuple[str, str], _Measured] = {}
@@ -69,17 +74,17 @@ def estimate(
 
 
 def _estimate(run: Run, measured: _Measured, arithmetic: _Arithmetic, scoring_is_free: bool) -> Estimate:
-    training, scoring = measured.training(run.recipe), measured.scoring(run)
+    training, scoring = measured.training(run), measured.scoring(run)
     stated = training is None or (scoring is None and not scoring_is_free)
     seconds = arithmetic.training(run) if training is None else training[0]
     if not scoring_is_free:
         seconds += arithmetic.scoring(run) if scoring is None else scoring
     if training is None:
-        source = f"from FLOPs at {arithmetic.rate()}"
+        source = f"from FLOPs at {arithmetic.rate(run)}"
     else:
         source = f"from {training[1]} measured cells" if training[1] > 1 else "from 1 measured cell"
         if stated:
-            source += f", scoring from FLOPs at {arithmetic.rate()}"
+            source += f", scoring from FLOPs at {arithmetic.rate(run)}"
     return Estimate(seconds, measured.peak_bytes, source)
 
 
@@ -89,12 +94,22 @@ def _samples(root: Path, dataset: str, model: str) -> list[dict[str, Any]]:
     folder = root / "runs" / dataset / model
     for method in sorted(folder.iterdir()) if folder.is_dir() else ():
         names = sorted(path for path in method.iterdir() if path.suffix == ".json") if method.is_dir() else []
-        for name in names[:: max(1, len(names) // SAMPLE)][:SAMPLE]:
+        for name in _spread(names):
             try:
                 found.append(results.read_plain(name))
             except (OSError, PaiBenchError):
                 continue
     return found
+
+
+def _spread(names: Sequence[Path]) -> list[Path]:
+    """Some files of each recipe, so that many of one do not hide the few of another."""
+    recipes: dict[str, list[Path]] = {}
+    for name in names:
+        # The name of a result is s<sparsity>-seed<seed>-<recipe>-<fingerprint>.json.
+        recipes.setdefault(name.stem.partition("-seed")[2].partition("-")[2].rpartition("-")[0], []).append(name)
+    chosen = [name for group in recipes.values() for name in group[:: max(1, len(group) // SAMPLE)][:SAMPLE]]
+    return chosen[:: -(-len(chosen) // MOST)] if chosen else []
 
 
 class _Measured:
@@ -109,21 +124,27 @@ class _Measured:
         peaks = [s["costs"].get(key) for s in self._samples for key in ("train_peak_bytes", "score_peak_bytes")]
         self.peak_bytes = max((int(peak) for peak in peaks if peak), default=None)
 
-        self._rates: dict[tuple[int, int], tuple[float, int] | None] = {}
+        self._rates: dict[tuple[Any, ...], tuple[float, int] | None] = {}
         self._scoring: dict[tuple[str, str], float | None] = {}
 
-    def training(self, recipe: Recipe) -> tuple[float, int] | None:
-        """Seconds, by the epochs of the recipe, and the number of results that say so: those of its batch size."""
-        key = recipe.train.batch_size, recipe.train.epochs
+    def training(self, run: Run) -> tuple[float, int] | None:
+        """Seconds, by the work of the recipe, and the number of results that say so: those of the same speed."""
+        values, info = run.recipe.values(), datasets.info(run.cell.dataset)
+
+        def work(of: Mapping[str, Any]) -> float:
+            return workload.forward_passes(of, info.train, info.test)
+
+        wanted = work(values)
+        key = *workload.speed_key(values), wanted
         if key not in self._rates:
-            trained = [(s["costs"].get("train_seconds"), s["recipe_values"]["train"]) for s in self._samples]
-            alike = [(seconds, of) for seconds, of in trained if seconds and of["batch_size"] == key[0]]
-            # The first epoch takes longer, so that those of the same length say more.
-            alike = [(seconds, of) for seconds, of in alike if of["epochs"] == key[1]] or alike
-            rates = [seconds / of["epochs"] for seconds, of in alike]
+            trained = [(s["costs"].get("train_seconds"), s["recipe_values"]) for s in self._samples]
+            alike = [(seconds, work(of)) for seconds, of in trained if seconds and workload.speed_key(of) == key[:-1]]
+            # The first epoch takes longer, so that runs of the same length say more.
+            alike = [(seconds, amount) for seconds, amount in alike if amount == wanted] or alike
+            rates = [seconds / amount for seconds, amount in alike]
             self._rates[key] = (median(rates), len(rates)) if rates else None
         rate = self._rates[key]
-        return None if rate is None else (rate[0] * recipe.train.epochs, rate[1])
+        return None if rate is None else (rate[0] * wanted, rate[1])
 
     def scoring(self, run: Run) -> float | None:
         """Seconds of the method with these hyper-parameters, on as many samples of the same precision."""
@@ -144,38 +165,40 @@ class _Measured:
 class _Arithmetic:
     """Seconds from numbers of operations."""
 
-    def __init__(self, device: str, measure: Callable[[], float] | None) -> None:
+    def __init__(self, device: str, measure: Callable[[Run], float] | None) -> None:
         self._device = device
         self._measure = measure
-        self._flops: float | None = None
-        self._said = ""
+        self._flops: dict[tuple[str, bool], tuple[float, str]] = {}
 
-    def rate(self) -> str:
+    def rate(self, run: Run) -> str:
         """Operations a second in words, and where the figure is from."""
-        return f"{self._per_second() / 1e9:.0f} GFLOP/s {self._said}"
+        flops, said = self._per_second(run)
+        billions = flops / 1e9
+        return f"{billions:.0f} GFLOP/s {said}" if billions >= 10 else f"{billions:.2g} GFLOP/s {said}"
 
-    def _per_second(self) -> float:
-        if self._flops is None:
+    def _per_second(self, run: Run) -> tuple[float, str]:
+        train = run.recipe.train
+        key = train.precision, train.channels_last
+        if key not in self._flops:
             if self._measure is not None:
-                self._flops, self._said = self._measure(), "measured just now"
+                self._flops[key] = self._measure(run), "measured just now"
             elif self._device == "cpu":
-                self._flops, self._said = CPU_FLOPS, "assumed of a core"
+                self._flops[key] = CPU_FLOPS, "assumed of a core"
             else:
                 known = (flops for name, flops in GPU_FLOPS.items() if name in self._device)
-                self._flops, self._said = next(known, OTHER_GPU_FLOPS), f"assumed of {self._device}"
-        return self._flops
+                self._flops[key] = next(known, OTHER_GPU_FLOPS), f"assumed of {self._device}"
+        return self._flops[key]
 
-    def _seconds(self, flops: float, steps: float) -> float:
+    def _seconds(self, run: Run, flops: float, steps: float) -> float:
         least = 0.0 if self._device == "cpu" else steps * GPU_STEP_SECONDS
-        return max(flops / self._per_second(), least)
+        return max(flops / self._per_second(run)[0], least)
 
     def training(self, run: Run) -> float:
-        """Forward and backward (three times forward) on all images each epoch, and the evaluations."""
-        info, train = datasets.info(run.cell.dataset), run.recipe.train
-        evaluations = -(-train.epochs // train.evaluate_every)
-        images = 3 * info.train * train.epochs + info.test * evaluations
-        steps = info.train / train.batch_size * train.epochs
-        return self._seconds(images * _dense_flops(run.cell.dataset, run.cell.model), steps)
+        """Forward and backward on the images that are trained on each epoch, and the evaluations."""
+        info, values, train = datasets.info(run.cell.dataset), run.recipe.values(), run.recipe.train
+        passes = workload.forward_passes(values, info.train, info.test)
+        steps = workload.trained_images(values, info.train) / train.batch_size * train.epochs
+        return self._seconds(run, passes * _dense_flops(run.cell.dataset, run.cell.model), steps)
 
     def scoring(self, run: Run) -> float:
         """Forward and backward on every sample in every round; float64 takes longer, on most GPUs much longer."""
@@ -185,8 +208,8 @@ class _Arithmetic:
         needed = getattr(scorer, "batches_needed", None)
         passes = max(1, int(getattr(scorer, "rounds", 1))) * (needed() if needed else settings.batches)
         slower = float64_slowdown(self._device) if settings.dtype == "float64" else 1
-        flops = 3 * passes * settings.batch_size * _dense_flops(run.cell.dataset, run.cell.model)
-        return self._seconds(flops * slower, passes)
+        flops = workload.BACKWARD * passes * settings.batch_size * _dense_flops(run.cell.dataset, run.cell.model)
+        return self._seconds(run, flops * slower, passes)
 
 
 @cache
@@ -201,25 +224,36 @@ def _dense_flops(dataset: str, model: str) -> int:
     return measures.flops(_network(dataset, model), {}, (info.channels, info.size, info.size))[0]
 
 
-def calibrate(dataset: str, model: str, seconds: float = 0.5) -> float:
-    """Float operations a second of one CPU core that trains this network, measured for about so long."""
+def calibrate(run: Run, seconds: float = 0.5) -> float:
+    """Float operations a second of one CPU core that trains this network in the arithmetic of the run's recipe.
+
+    Measured for about `seconds` of processor time, which other processes on a busy machine do not lengthen.
+    """
+    dataset, model, train = run.cell.dataset, run.cell.model, run.recipe.train
     info, flops = datasets.info(dataset), _dense_flops(dataset, model)
     # A batch as large as a protocol's, unless its one step would take too long.
     size = int(max(2, min(128, 2e9 / flops)))
     images, targets = torch.rand(size, info.channels, info.size, info.size), torch.arange(size) % info.classes
-    network = _network(dataset, model)
+    network = laid_out(deepcopy(_network(dataset, model)), train.channels_last)
+
+    def step(n_images: int) -> float:
+        """Processor seconds of a forward and backward pass."""
+        began = time.process_time()
+        logits = forward(network, images[:n_images], train.precision == "bfloat16", train.channels_last)
+        torch.autograd.backward(nn.functional.cross_entropy(logits, targets[:n_images]))
+        return time.process_time() - began
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rates: list[float] = []
-        end = time.perf_counter() + seconds
-        while not rates or time.perf_counter() < end:
-            began = time.perf_counter()
-            torch.autograd.backward(nn.functional.cross_entropy(network(images), targets))
-            rates.append(3 * flops * size / (time.perf_counter() - began))
+        step(2)  # the first pass chooses kernels and allocates
+        taken = [step(size)]
+        end = time.monotonic() + 4 * seconds
+        while sum(taken) < seconds and time.monotonic() < end:
+            taken.append(step(size))
     finally:
         torch.set_num_threads(threads)
-    return median(rates)
+    return workload.BACKWARD * flops * size / max(median(taken), 1e-6)
 
 
 def lines(runs: Sequence[Run], found: Sequence[Estimate], device: str, places: int) -> list[str]:
@@ -239,7 +273,9 @@ def lines(runs: Sequence[Run], found: Sequence[Estimate], device: str, places: i
 
 
 def _hours(seconds: float, device: str) -> str:
-    amount = "less than 0.01" if seconds < 36 else f"about {seconds / 3600:.2g}"
+    """Hours to two digits, as 0.25, 42 or 5,600."""
+    hours = float(f"{seconds / 3600:.2g}")
+    amount = "less than 0.01" if seconds < 36 else f"about {hours:,.0f}" if hours >= 10 else f"about {hours:g}"
     return f"{amount} {'core' if device == 'cpu' else 'GPU'}-hours"
 
 

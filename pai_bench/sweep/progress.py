@@ -19,13 +19,16 @@ QUIET_SECONDS = 30.0
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 42s, 3m05s or 2h07m."""
+    """Seconds as 42s, 3m05s, 2h07m, or from two days on as 2.5 days or 117 days."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    if whole < 2 * 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    days = whole / 86400
+    return f"{days:,.0f} days" if days >= 10 else f"{round(days, 1):g} days"
 
 
 class Progress:

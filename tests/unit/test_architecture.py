@@ -69,6 +69,7 @@ ALLOWED = {
     },
     "sweep": {
         *BASE,
+        "arithmetic",
         "data_files",
         "datasets",
         "filters",

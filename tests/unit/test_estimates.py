@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pai_bench.experiment import Run
 from pai_bench.recipes import parse_settings
 from pai_bench.sweep import estimates
 from pai_bench.sweep.estimates import estimate
+from pai_bench.sweep.progress import duration
 from tests.unit.test_results import result
 
 QUICK = recipes.load("quick", "digits", "conv8")
@@ -62,8 +64,8 @@ def test_scores_that_are_shared_are_paid_once(tmp_path: Path) -> None:
 def test_what_was_not_measured_is_counted(tmp_path: Path) -> None:
     calls = []
 
-    def measure() -> float:
-        calls.append(1)
+    def measure(run: Run) -> float:
+        calls.append(run.recipe.train.precision)
         return 4e9
 
     runs = [run("dense", 0.0), run("snip"), run("synflow")]
@@ -83,7 +85,107 @@ def test_what_was_not_measured_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_core_can_be_measured() -> None:
-    assert 1e7 < estimates.calibrate("digits", "conv8", seconds=0.02) < 1e13
+    for setting in ("train.precision=float32", "train.precision=bfloat16", "train.channels_last=true"):
+        assert 1e6 < estimates.calibrate(run(settings=(setting,)), seconds=0.01) < 1e13
+
+
+def test_a_core_is_measured_by_what_it_computes_not_by_what_else_the_machine_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(estimates.time, "process_time", lambda: 0.25 * next(clock))
+    monkeypatch.setattr(estimates.time, "monotonic", lambda: 1e6 * next(clock))  # the machine is busy with others
+    flops, size = estimates._dense_flops("digits", "conv8"), 128
+    assert estimates.calibrate(run()) == pytest.approx(3 * flops * size / 0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained", "evaluated"),
+    [
+        ((), 1437, 360),
+        (("data.train_fraction=0.05",), 0.05 * 1437, 360),
+        (("data.split=validation",), 0.9 * 1437, 0.1 * 1437),
+        (("data.split=validation", "data.train_fraction=0.95"), 0.9 * 1437, 0.1 * 1437),
+        (("data.split=validation", "data.train_fraction=0.5", "train.epochs=2"), 0.5 * 1437, 0.1 * 1437),
+    ],
+)
+def test_the_cost_is_of_the_images_that_a_run_trains_and_measures_on(
+    tmp_path: Path, settings: tuple[str, ...], trained: float, evaluated: float
+) -> None:
+    one = run("dense", 0.0, settings=settings)
+    (found,) = estimate([one], tmp_path, "cpu", lambda _: 1e9)
+    epochs = one.recipe.train.epochs
+    flops = estimates._dense_flops("digits", "conv8")
+    assert found.seconds == pytest.approx((3 * trained + evaluated) * epochs * flops / 1e9)
+    # A pilot on a part of the images tells the time of the whole, and the other way round.
+    put(tmp_path, one, 10.0, 0.0)
+    (whole,) = estimate([run("dense", 0.0)], tmp_path, "cpu")
+    expected = 10 * (3 * 1437 + 360) * QUICK.train.epochs / ((3 * trained + evaluated) * epochs)
+    assert whole.seconds == pytest.approx(expected) and "1 measured cell" in whole.source
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["train.precision=bfloat16", "train.channels_last=true", "train.batch_size=32", "train.cuda_graph=true"],
+)
+def test_cells_of_another_speed_tell_nothing(tmp_path: Path, setting: str) -> None:
+    put(tmp_path, run("dense", 0.0, settings=(setting,)), 1e6, 0.0)
+    calls: list[str] = []
+    (found,) = estimate([run("dense", 0.0)], tmp_path, "cpu", lambda of: calls.append(of.recipe.train.precision) or 1e9)
+    assert found.seconds < 1000 and "measured just now" in found.source and calls == ["float32"]
+    put(tmp_path, run("dense", 0.0, seed=1), 10.0, 0.0)
+    assert estimate([run("dense", 0.0)], tmp_path, "cpu")[0].seconds == 10
+
+
+def test_each_kind_of_arithmetic_is_measured_once(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def measure(of: Run) -> float:
+        calls.append(of.recipe.train.precision)
+        return {"float32": 4e9, "bfloat16": 4e7}[calls[-1]]
+
+    kinds = ("float32", "bfloat16", "float32", "bfloat16")
+    runs = [run("snip", seed=n, settings=(f"train.precision={kind}",)) for n, kind in enumerate(kinds)]
+    found = estimate(runs, tmp_path, "cpu", measure)
+    assert calls == ["float32", "bfloat16"]
+    assert found[1].seconds == pytest.approx(100 * found[0].seconds)
+    assert "0.04 GFLOP/s" in found[1].source
+
+
+def test_few_results_of_a_recipe_are_found_among_many_of_another(tmp_path: Path) -> None:
+    pilot = run("snip", 0.5, settings=("train.precision=bfloat16",))
+    put(tmp_path, pilot, 1000.0, 2.0)
+    folder = tmp_path / "runs" / "digits" / "conv8" / "snip"
+    (content,) = (path.read_bytes() for path in folder.glob("*.json"))
+    for number in range(100):
+        (folder / f"s0.9-seed{number}-{pilot.recipe.name}-00000000.json").write_bytes(content)
+    put(tmp_path, run("snip", 0.5), 10.0, 2.0)
+    assert estimate([run("snip")], tmp_path, "cpu")[0].seconds == 12
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (42, "42s"),
+        (185, "3m05s"),
+        (7620, "2h07m"),
+        (172740, "47h59m"),
+        (216000, "2.5 days"),
+        (2810 * 3600, "117 days"),
+        (5e9, "57,870 days"),
+    ],
+)
+def test_long_times_are_told_in_days(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(5620, "about 5,600"), (0.25, "about 0.25"), (42.4, "about 42"), (0.001, "less than 0.01")]
+)
+def test_large_costs_are_written_out(tmp_path: Path, hours: float, words: str) -> None:
+    found = [estimates.Estimate(3600 * hours, None, "measured")]
+    (line,) = estimates.lines([run()], found, "cpu", 2)
+    assert line.startswith(f"cost: {words} core-hours, {duration(1800 * hours)} on 2 workers")
 
 
 def test_a_median_needs_few_of_thousands_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
