@@ -27,7 +27,8 @@ def run(plan: Plan, settings: Settings, messages: Console) -> int:
     for line in _stubborn(plan, root):
         messages.print(line, highlight=False, markup=False)
     elsewhere = [planned.run for planned in plan.running]
-    with Progress(len(plan.todo) + len(elsewhere), messages) as progress, _terminated_as_interrupted():
+    total, todo = len(plan.todo) + len(elsewhere), [planned.run for planned in plan.todo]
+    with Progress(total, messages, todo) as progress, _terminated_as_interrupted():
         Pool(jobs(plan), settings, progress, elsewhere).run()
     return _conclude(progress, root, messages)
 

@@ -44,17 +44,21 @@ def durations(rows: Iterable[Mapping[str, Any]]) -> dict[Kind, float]:
     return {kind: mean(seconds) for kind, seconds in found.items()}
 
 
-def seconds_left(going: Sequence[Going], todo: Iterable[Kind], known: Mapping[Kind, float]) -> float | None:
-    """Until those that run and all that are to do have ended, if as many run at a time as now.
+def seconds_left(
+    going: Sequence[Going], todo: Iterable[Kind], known: Mapping[Kind, float], at_a_time: int | None = None
+) -> float | None:
+    """Until those that run and all that are to do have ended, if as many run at a time as now, or `at_a_time`.
 
-    A kind that nothing is known of takes as long as the others; None when nothing runs or nothing is known at all.
+    A kind that nothing is known of takes as long as the others; None when nothing is known at all, and when nothing
+    runs and it is not given how many will.
     """
     running: dict[Kind, list[float]] = defaultdict(list)
     for cell in going:
         if (total := cell.total()) is not None:
             running[cell.kind].append(total)
     expected = {**{kind: mean(totals) for kind, totals in running.items()}, **known}
-    if not going or not expected:
+    places = len(going) if at_a_time is None else at_a_time
+    if not expected or (not going and not at_a_time):
         return None
     other = mean(expected.values())
     left = []
@@ -62,4 +66,4 @@ def seconds_left(going: Sequence[Going], todo: Iterable[Kind], known: Mapping[Ki
         trained = cell.left()
         left.append(max(0.0, expected.get(cell.kind, other) - cell.seconds) if trained is None else trained)
     work = sum(expected.get(kind, other) for kind in todo)
-    return max(*left, (sum(left) + work) / len(going), 0.0)
+    return max([*left, (sum(left) + work) / max(places, 1)])
