@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pai_bench.outputs import logits
+
 
 @contextmanager
 def float32_products(kind: str) -> Iterator[None]:
@@ -52,13 +54,12 @@ def laid_out(model: nn.Module, channels_last: bool) -> nn.Module:
 
 
 def forward(model: nn.Module, x: Tensor, bfloat16: bool = False, channels_last: bool = False) -> Tensor:
-    """The logits; with `bfloat16` what autocast makes of the model, in float32 at the end."""
+    """The logits (see `outputs.logits`); with `bfloat16` what autocast makes of the model, in float32 at the end."""
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     if not bfloat16:
-        logits: Tensor = model(x)
-        return logits
+        return logits(model(x))
     # Without its cache of cast weights, which a captured graph could not renew; each weight is cast once either way.
     with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-        logits = model(x)
-    return logits.float()
+        outputs = model(x)
+    return logits(outputs).float()

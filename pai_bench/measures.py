@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench.host import return_freed
+from pai_bench.outputs import logits
 from pai_bench.replacing import IDENTITY_NORMS, Replacing
 from pai_bench.scoring import PRUNABLE_MODULES
 
@@ -50,7 +51,7 @@ def effective_masks(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[
                 parameter.fill_(float(parameter.ndim == 1 and "bias" not in kind))
     device = next(network.parameters()).device
     with Replacing({**IDENTITY_NORMS, **_AVERAGES}):
-        output = network(torch.ones(1, *shape, dtype=torch.float64, device=device)).sum()
+        output = logits(network(torch.ones(1, *shape, dtype=torch.float64, device=device))).sum()
     weights = [parameters[name] for name in masks]
     if not output.requires_grad:
         return {name: torch.zeros_like(mask) for name, mask in masks.items()}

@@ -43,6 +43,11 @@ def register(name: str) -> Callable[[Method], Method]:
     def decorate(cls: Method) -> Method:
         if not dataclasses.is_dataclass(cls):
             raise ValueError(f"method {name!r}: {cls!r} must be a (frozen) dataclass whose fields are hyper-parameters")
+        bare = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        if bare:
+            raise ValueError(
+                f"method {name!r}: give the hyper-parameter {bare[0]!r} a default (a number, text or bool)"
+            )
         if CONTROL in {field.name for field in dataclasses.fields(cls)}:
             raise ValueError(f"method {name!r}: a hyper-parameter cannot be called {CONTROL!r}, which names a control")
         _methods.add(name, cls)
@@ -88,7 +93,7 @@ def load_plugin(path: Path) -> None:
     try:
         # What is hashed is what runs, also when the file changes in this moment.
         exec(compile(content, path, "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise PaiBenchError(
             f"plugin {path} cannot be loaded: {type(error).__name__}: {error}", "mend the file; -v shows where it fails"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pai_bench.convolutions import InParts
 from pai_bench.errors import PaiBenchError
+from pai_bench.outputs import logits
 
 Batch = tuple[Tensor, Tensor]
 """Inputs [B, …] and targets [B]."""
@@ -248,13 +249,15 @@ class Problem:
         return F.cross_entropy(logits, targets)
 
     def forward(self, inputs: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The model's outputs, with `params` in the place of its parameters of those names; differentiable in both."""
+        """The model's logits (see `outputs.logits`), with `params` in the place of its parameters of those names;
+        differentiable in both.
+
+        Raises: PaiBenchError for outputs without logits.
+        """
         self.stream.tick()
         if params is None:
-            outputs: Tensor = self.model(inputs)
-        else:
-            outputs = torch.func.functional_call(self.model, dict(params), (inputs,))
-        return outputs
+            return logits(self.model(inputs))
+        return logits(torch.func.functional_call(self.model, dict(params), (inputs,)))
 
     def train_mode(self, bn: str) -> None:
         """Put the copy in the mode of a method's option `bn`: "train" (batch statistics) or "eval" (running ones)."""

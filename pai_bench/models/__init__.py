@@ -4,13 +4,14 @@ from __future__ import annotations
 
 # Each of these modules registers its networks.
 from pai_bench.models import mobilenet, resnet, small, vgg, wide
-from pai_bench.models.building import Builder, build, module, names, register_model
+from pai_bench.models.building import Builder, build, is_builtin, module, names, register_model
 from pai_bench.models.initialising import initialise, schemes
 
 __all__ = [
     "Builder",
     "build",
     "initialise",
+    "is_builtin",
     "mobilenet",
     "module",
     "names",

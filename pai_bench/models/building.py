@@ -36,14 +36,33 @@ def names() -> list[str]:
 def build(name: str, channels: int, size: int, classes: int) -> nn.Module:
     """A new network `name` for images [B, channels, size, size]; call `initialise` for weights that a seed decides.
 
-    Raises: PaiBenchError for an unknown name, or images that are too small for it.
+    Raises: PaiBenchError for an unknown name, images that are too small for it, or a builder that returns no network.
     """
-    return _builders.get(name)(channels, size, classes)
+    builder = _builders.get(name)
+    try:
+        network = builder(channels, size, classes)
+    except SystemExit as error:
+        raise RuntimeError(f"its builder ended the program: SystemExit({error.code!r})") from error
+    if not isinstance(network, nn.Module):
+        raise PaiBenchError(
+            f"the builder of model {name} returned {_described(network)}, not a torch.nn.Module",
+            "return the network from the function that register_model decorates",
+        )
+    return network
+
+
+def _described(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
 def module(name: str) -> str:
     """The name of the Python module that registered the model `name`."""
     return str(_builders.get(name).__module__)
+
+
+def is_builtin(name: str) -> bool:
+    """Whether a model is one of ours, not a plug-in's or another package's."""
+    return module(name).startswith("pai_bench.")
 
 
 def require_size(name: str, size: int, halvings: int) -> None:

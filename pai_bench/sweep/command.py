@@ -102,7 +102,18 @@ def run(options: Options, messages: Console) -> int:
     root = results.resolve_root(options.results)
     asked = planning.with_masks(request(options))
     runs = planning.expand(asked)
-    planning.check(runs, options.data_dir, root, forget=not options.dry_run)
+    refused = planning.check(runs, options.data_dir, root, forget=not options.dry_run)
+    left = [run for run in runs if (run.cell.dataset, run.cell.model) not in refused]
+    for error in refused.values():
+        messages.print(f"left out: {error.cause}\n  {error.remedy}", highlight=False, markup=False)
+    failed = _run(options, left, root, asked, pack, messages)
+    return failed if options.dry_run else failed + len(runs) - len(left)
+
+
+def _run(
+    options: Options, runs: Sequence[Run], root: Path, asked: planning.Request, pack: int | None, messages: Console
+) -> int:
+    """Do what is missing of the runs that can work; returns how many cells failed."""
     if not options.dry_run:
         check_writable(root, "--results")
     if options.where == "slurm" or (options.where == "auto" and slurm_command.reachable()):

@@ -37,15 +37,20 @@ GPU_STEP_SECONDS = 0.006
 """A step of a small network takes this long on any GPU, for its kernels have to be started."""
 CPU_FLOPS = 2e10
 """Of one core, where none like it can be measured here."""
+_ASSUMED = CPU_FLOPS, "assumed of a core"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a run on its device, the peak of its memory in bytes (None: not known), and how that is known."""
+    """Seconds of a run on its device and the peak of its memory in bytes (None: not known), and how that is known."""
 
-    seconds: float
+    seconds: float | None
     peak_bytes: int | None
     source: str
+
+
+class UnknownCost(Exception):
+    """The arithmetic of a model could not be counted: an estimate is a courtesy and must not stop a sweep."""
 
 
 def estimate(
@@ -76,9 +81,12 @@ def estimate(
 def _estimate(run: Run, measured: _Measured, arithmetic: _Arithmetic, scoring_is_free: bool) -> Estimate:
     training, scoring = measured.training(run), measured.scoring(run)
     stated = training is None or (scoring is None and not scoring_is_free)
-    seconds = arithmetic.training(run) if training is None else training[0]
-    if not scoring_is_free:
-        seconds += arithmetic.scoring(run) if scoring is None else scoring
+    try:
+        seconds = arithmetic.training(run) if training is None else training[0]
+        if not scoring_is_free:
+            seconds += arithmetic.scoring(run) if scoring is None else scoring
+    except UnknownCost as error:
+        return Estimate(None, measured.peak_bytes, str(error))
     if training is None:
         source = f"from FLOPs at {arithmetic.rate(run)}"
     else:
@@ -169,6 +177,8 @@ class _Arithmetic:
         self._device = device
         self._measure = measure
         self._flops: dict[tuple[str, bool], tuple[float, str]] = {}
+        self._failed: set[tuple[str, str]] = set()
+        """Data sets and models on which no rate could be measured."""
 
     def rate(self, run: Run) -> str:
         """Operations a second in words, and where the figure is from."""
@@ -181,13 +191,23 @@ class _Arithmetic:
         key = train.precision, train.channels_last
         if key not in self._flops:
             if self._measure is not None:
-                self._flops[key] = self._measure(run), "measured just now"
-            elif self._device == "cpu":
-                self._flops[key] = CPU_FLOPS, "assumed of a core"
+                return self._flops.setdefault(key, measured) if (measured := self._measured(run)) else _ASSUMED
+            if self._device == "cpu":
+                self._flops[key] = _ASSUMED
             else:
                 known = (flops for name, flops in GPU_FLOPS.items() if name in self._device)
                 self._flops[key] = next(known, OTHER_GPU_FLOPS), f"assumed of {self._device}"
         return self._flops[key]
+
+    def _measured(self, run: Run) -> tuple[float, str] | None:
+        """The rate of the device on a run; None where its network cannot be timed, which another one may be."""
+        place = run.cell.dataset, run.cell.model
+        if self._measure is not None and place not in self._failed:
+            try:
+                return self._measure(run), "measured just now"
+            except Exception:  # a stranger's network may raise anything
+                self._failed.add(place)
+        return None
 
     def _seconds(self, run: Run, flops: float, steps: float) -> float:
         least = 0.0 if self._device == "cpu" else steps * GPU_STEP_SECONDS
@@ -219,9 +239,21 @@ def _network(dataset: str, model: str) -> nn.Module:
 
 
 @cache
-def _dense_flops(dataset: str, model: str) -> int:
+def _counted(dataset: str, model: str) -> int | str:
+    """Operations of one forward pass, or why they could not be counted: both are remembered."""
     info = datasets.info(dataset)
-    return measures.flops(_network(dataset, model), {}, (info.channels, info.size, info.size))[0]
+    try:
+        counted = measures.flops(_network(dataset, model), {}, (info.channels, info.size, info.size))[0]
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return counted or "no operation of a conv or linear layer was counted"
+
+
+def _dense_flops(dataset: str, model: str) -> int:
+    counted = _counted(dataset, model)
+    if isinstance(counted, str):
+        raise UnknownCost(counted)
+    return counted
 
 
 def calibrate(run: Run, seconds: float = 0.5) -> float:
@@ -258,18 +290,25 @@ def calibrate(run: Run, seconds: float = 0.5) -> float:
 
 def lines(runs: Sequence[Run], found: Sequence[Estimate], device: str, places: int) -> list[str]:
     """What all of it costs, and where there are several, what each data set, model and recipe does."""
-    total = sum(e.seconds for e in found)
-    groups: dict[str, list[Estimate]] = {}
+    groups: dict[str, list[tuple[float, str]]] = {}
+    unknown: dict[str, str] = {}
     for run, e in zip(runs, found, strict=True):
-        groups.setdefault(f"{run.cell.dataset} · {run.cell.model} · recipe {run.recipe.name}", []).append(e)
+        if e.seconds is None:
+            unknown.setdefault(f"{run.cell.model} on {run.cell.dataset}", e.source)
+        else:
+            name = f"{run.cell.dataset} · {run.cell.model} · recipe {run.recipe.name}"
+            groups.setdefault(name, []).append((e.seconds, e.source))
+    notes = [f"cost unknown for {name} ({reason})" for name, reason in unknown.items()]
+    if not groups:
+        return notes
+    known = [each for es in groups.values() for each in es]
+    total = sum(seconds for seconds, _ in known)
     workers = "1 worker" if places == 1 else f"{places} workers"
     head = f"cost: {_hours(total, device)}, {duration(total / places)} on {workers}"
     if len(groups) == 1:
-        return [f"{head}; {_each(found)}"]
-    return [
-        head,
-        *(f"  {name}: {_hours(sum(e.seconds for e in es), device)}; {_each(es)}" for name, es in groups.items()),
-    ]
+        return [f"{head}; {_each(known)}", *notes]
+    each = (f"  {name}: {_hours(sum(s for s, _ in es), device)}; {_each(es)}" for name, es in groups.items())
+    return [head, *each, *notes]
 
 
 def _hours(seconds: float, device: str) -> str:
@@ -279,9 +318,9 @@ def _hours(seconds: float, device: str) -> str:
     return f"{amount} {'core' if device == 'cpu' else 'GPU'}-hours"
 
 
-def _each(found: Sequence[Estimate]) -> str:
+def _each(found: Sequence[tuple[float, str]]) -> str:
     """Seconds a cell, shortest to longest, and how most of them are known."""
-    least, most = duration(min(e.seconds for e in found)), duration(max(e.seconds for e in found))
-    sources = [source for source, _ in Counter(e.source for e in found).most_common()]
+    least, most = duration(min(found)[0]), duration(max(found)[0])
+    sources = [source for source, _ in Counter(source for _, source in found).most_common()]
     mostly = "mostly " if len(sources) > 1 else ""
     return f"{least if least == most else f'{least} to {most}'} a cell ({mostly}{sources[0]})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pai_bench.filters import Filter
 from pai_bench.pruning import Pruner
 from pai_bench.recipes import Settings
 from pai_bench.scoring import prunable
-from pai_bench.sweep import copies
+from pai_bench.sweep import copies, rehearsal
 
 ALL = "all"
 """Instead of the names of methods: costly ones too."""
@@ -133,12 +133,17 @@ def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
     return [str(spec) for spec in dict.fromkeys(varied)]
 
 
-def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None, *, forget: bool = False) -> None:
+Refused = Mapping[tuple[str, str], PaiBenchError]
+"""Models that a sweep leaves out, by (data set, model)."""
+
+
+def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None, *, forget: bool = False) -> Refused:
     """See to it that data are there, models can be built and pruned, and strangers' methods return usable scores.
 
     With a results folder `root`, also that its results are of the same copies of the data (see `copies.check`).
+    Returns the plug-ins' models that cannot be used: they must not stop the others.
 
-    Raises: PaiBenchError for the first that fails; no job has been started then.
+    Raises: PaiBenchError for the first that fails, or when no model is left; no job has been started then.
     """
     origins = {name: datasets.require(name, data_root) for name in dict.fromkeys(run.cell.dataset for run in runs)}
     if root is not None:
@@ -154,21 +159,26 @@ def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None,
     for scheme in {run.recipe.init.scheme for run in runs}:
         if scheme not in models.schemes():
             raise unknown("initialisation scheme", scheme, models.schemes())
+    refused: dict[tuple[str, str], PaiBenchError] = {}
     for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
-        info = datasets.info(dataset)
         try:
-            network = models.build(model, info.channels, info.size, info.classes)
-        except (RuntimeError, ValueError) as error:
-            raise PaiBenchError(
-                f"model {model} cannot be built for {dataset}: {error}", "choose another model"
-            ) from error
-        shapes = {name: tuple(weight.shape) for name, weight in prunable(network).items()}
+            weights = prunable(rehearsal.network(dataset, model))
+        except PaiBenchError as error:
+            if models.is_builtin(model):
+                raise
+            refused[dataset, model] = error
+            continue
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
         for method in dict.fromkeys(r.cell.method for r in runs if (r.cell.dataset, r.cell.model) == (dataset, model)):
             if (file := registry.mask_file(MethodSpec.parse(method).name)) is not None:
                 file.check(shapes, model)
-    for run in {run.cell.method: run for run in runs}.values():
+    left = [run for run in runs if (run.cell.dataset, run.cell.model) not in refused]
+    if not left:
+        raise next(iter(refused.values()))
+    for run in {run.cell.method: run for run in left}.values():
         if not registry.is_builtin(run.cell.spec.name):
             _rehearse(run)
+    return refused
 
 
 def _rehearse(run: Run) -> None:

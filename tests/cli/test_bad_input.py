@@ -121,6 +121,8 @@ CASES = [
     ("sweep --results a-file/results", "cannot be written to: Not a directory", "--results"),
     ("sweep --plugin none.py", "none.py is not a file", ""),
     ("sweep --plugin broken.py", "broken.py cannot be loaded: SyntaxError", ""),
+    ("sweep --plugin bare.py", "bare.py cannot be loaded: ValueError: method 'bare': give the hyper-parameter 'k'", ""),
+    ("sweep --plugin exits.py", "exits.py cannot be loaded: SystemExit: 4", "-v"),
     ("sweep --plugin methods.py --methods raises", "ZeroDivisionError: one by zero", "before any job"),
     ("sweep --plugin methods.py --methods snip,shapes", "shapes returned [1, 1, 3, 3] for conv1.weight", "mend"),
     ("sweep --plugin methods.py --methods nan", "scores for conv1.weight that are not finite", "mend"),
@@ -144,6 +146,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "methods.py": METHODS,
         "models.py": MODELS,
         "broken.py": "def (",
+        "exits.py": "import sys; sys.exit(4)",
+        "bare.py": METHODS[: METHODS.index("@register")]
+        + "@register('bare')\n@dataclass(frozen=True)\nclass Bare:\n    k: int\n",
         "broken.toml": "methods = [",
         "typo.toml": "sedes = '0'",
         "typo-recipe.toml": fast.replace("epochs = ", "epoch = ", 1),

@@ -19,7 +19,7 @@ from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.progress import duration
 from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.slurm import deaths, inflight, profiles
+from pai_bench.sweep.slurm import deaths, inflight, profiles, sizing
 from pai_bench.sweep.slurm.controller import Controller, Silent, installed
 from pai_bench.sweep.slurm.follow import follow
 from pai_bench.sweep.slurm.handover import Handing, Handover, Settings, Work, pack
@@ -210,10 +210,14 @@ def _forget(asked: Asked, plan: Plan) -> None:
 
 
 def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, float]:
-    """Expected seconds of each cell that is to do: from those that were measured on the cluster's kind of device."""
+    """Expected seconds of each cell that is to do: from those that were measured on the cluster's kind of device.
+
+    A cell of unknown cost is expected to last as long as the longest other one, or to fill a task.
+    """
     runs = [run for job in jobs(plan) for run in job.runs]
     found = estimates.estimate(runs, root, _device(runs, root, profile))
-    return {run: estimate.seconds for run, estimate in zip(runs, found, strict=True)}
+    longest = max((e.seconds for e in found if e.seconds is not None), default=sizing.TASK_SECONDS)
+    return {run: longest if e.seconds is None else e.seconds for run, e in zip(runs, found, strict=True)}
 
 
 def _device(runs: Sequence[Run], root: Path, profile: profiles.Profile) -> str:

@@ -1,0 +1,137 @@
+"""Models of plug-ins that are odd or broken: each is told in one line, and none stops the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import pai_bench, recipe, results
+
+MODELS = """
+import sys
+from collections import namedtuple
+import torch
+from torch import nn
+from pai_bench.models import register_model
+
+Outputs = namedtuple("Outputs", ["aux", "logits"])
+
+class Net(nn.Module):
+    def __init__(self, channels, size, classes, answer, train_only=False):
+        super().__init__()
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
+        self.answer, self.train_only = answer, train_only
+
+    def forward(self, x):
+        logits = self.head(x)
+        return logits if self.train_only and not self.training else self.answer(logits)
+
+def named(name, answer, train_only=False):
+    register_model(name)(lambda *facts: Net(*facts, answer, train_only))
+
+def refuse(logits):
+    raise ValueError("only on Mondays\\nand never twice")
+
+named("aux", lambda logits: (logits, 0 * logits), train_only=True)
+named("named", lambda logits: Outputs(-logits, logits))
+named("mapping", lambda logits: {"loss": logits.sum(), "logits": logits})
+named("other-key", lambda logits: {"out": logits})
+named("none", lambda logits: None)
+named("scalar", lambda logits: logits.sum())
+named("spatial", lambda logits: logits[:, :, None, None])
+named("raises", refuse)
+named("exits", lambda logits: sys.exit(3))
+
+@register_model("sixteen")
+def sixteen(channels, size, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, classes))
+
+@register_model("five")
+def five(channels, size, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 5))
+
+@register_model("one-argument")
+def one_argument(classes):
+    return nn.Linear(64, classes)
+
+@register_model("forgets")
+def forgets(channels, size, classes):
+    nn.Linear(64, classes)
+
+@register_model("exits-at-once")
+def exits_at_once(channels, size, classes):
+    sys.exit("bye")
+
+class Eager(Net):
+    def forward(self, x):
+        if not self.training:
+            raise RuntimeError("eval mode is not written yet")
+        return self.head(x)
+
+@register_model("train-only")
+def train_only(channels, size, classes):
+    return Eager(channels, size, classes, None)
+"""
+
+SWEEP = ("sweep", "--plugin", "models.py", "--methods", "snip", "--sparsities", "0.5", "--seeds", "0", "--workers", "1")
+
+BROKEN = {
+    "other-key": "cannot be trained on digits: the model returns a dict with the keys 'out' instead of logits",
+    "none": "the model returns None instead of logits",
+    "scalar": "returns logits [] for 2 images of digits",
+    "spatial": "returns logits [2, 10, 1, 1] for 2 images of digits",
+    "five": "returns logits [2, 5] for 2 images of digits",
+    "sixteen": "cannot be trained on digits: RuntimeError: ",
+    "raises": "cannot be trained on digits: ValueError: only on Mondays",
+    "exits": "cannot be trained on digits: SystemExit: 3",
+    "one-argument": "cannot be built for digits: TypeError: ",
+    "forgets": "the builder of model forgets returned None",
+    "exits-at-once": "cannot be built for digits: RuntimeError: its builder ended the program: SystemExit('bye')",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "models.py").write_text(MODELS)
+    return tmp_path
+
+
+def test_logits_are_found_in_what_a_model_returns(folder: Path) -> None:
+    done = pai_bench(folder, *SWEEP, "--models", "aux,named,mapping", "--recipe", recipe(folder))
+    assert done.returncode == 0, done.stderr
+    found = results(folder / "results").values()
+    assert sorted({(plain["model"], plain["status"]) for plain in found}) == [
+        (model, "ok") for model in ("aux", "mapping", "named")
+    ]
+    for plain in found:  # the first layer of all is the same, and so is what is computed
+        assert plain["effective_sparsity"] == plain["actual_sparsity"]
+        assert plain["costs"]["flops_dense"] == 2 * 640
+    assert len({plain["accuracy"] for plain in found}) == 2  # dense and snip
+
+
+def test_broken_models_are_left_out_and_the_others_run(folder: Path) -> None:
+    names = ",".join(["aux", *BROKEN])
+    planned = pai_bench(folder, *SWEEP, "--models", names, "--recipe", recipe(folder), "--dry-run")
+    assert planned.returncode == 0 and "2 to run" in planned.stderr
+    done = pai_bench(folder, *SWEEP, "--models", names, "--recipe", recipe(folder))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    lines = done.stderr.splitlines()
+    for model, cause in BROKEN.items():
+        (line,) = (line for line in lines if f"model {model} " in line)
+        assert line.startswith("left out: ") and cause in line
+    assert {plain["model"] for plain in results(folder / "results").values()} == {"aux"}
+
+
+def test_a_broken_model_alone_is_refused(folder: Path) -> None:
+    done = pai_bench(folder, *SWEEP, "--models", "one-argument", "--recipe", recipe(folder))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 2, done.stderr
+    assert done.stderr.startswith("error: ") and BROKEN["one-argument"] in done.stderr
+    assert not (folder / "results").exists()
+
+
+def test_a_model_whose_cost_cannot_be_counted_does_not_stop_the_sweep(folder: Path) -> None:
+    done = pai_bench(folder, *SWEEP, "--models", "train-only,conv8", "--recipe", recipe(folder))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "cost unknown for train-only on digits (RuntimeError: eval mode is not written yet)" in done.stderr
+    assert {plain["model"] for plain in results(folder / "results").values()} == {"conv8"}
