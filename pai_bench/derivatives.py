@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 
 from pai_bench.convolutions import InParts
 from pai_bench.double_backward import LeanDoubleBackward
+from pai_bench.errors import PaiBenchError
 
 
 def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: bool = False) -> list[Tensor]:
@@ -24,7 +28,11 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
     else:
         with InParts():
             value = loss()
-    return list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
+    found = list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
+    # Torch would not raise: no leaf lies behind such a node, and it takes what is missing for zero.
+    if graph and any(type(node).__name__ == "Error" for node in _nodes(found)):
+        raise RuntimeError(f"trying to differentiate twice a function that was {_ONCE_ONLY}")
+    return found
 
 
 def hessian_product(slope: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
@@ -109,3 +117,61 @@ def random_state(device: torch.device) -> Callable[[], None]:
             torch.cuda.set_rng_state(accelerator, device)
 
     return restore
+
+
+_NO_DERIVATIVE = re.compile(r"derivative for '?(?:aten::)?(\w+?)_backward\w*'? is not implemented")
+_ONCE_ONLY = "marked with @once_differentiable"
+
+
+def no_second_derivative(method: str, error: RuntimeError, model: nn.Module, x: Tensor) -> PaiBenchError | None:
+    """The refusal of an operation that torch cannot differentiate twice, with its layer; None for another error.
+
+    `x` is an input of the model, which computes it once more to find the layer.
+    """
+    match = _NO_DERIVATIVE.search(str(error))
+    if match is None and _ONCE_ONLY not in str(error):
+        return None
+    operation = match[1].lstrip("_") if match else "a custom autograd function"
+    place = _layer_that_calls(match[1] if match else None, model, x)
+    return PaiBenchError(
+        f"method {method} needs a second derivative that torch does not have: {operation}, in {place}",
+        "score with a method of first derivatives (snip, force, synflow, …), or replace that operation",
+    )
+
+
+def _layer_that_calls(operation: str | None, model: nn.Module, x: Tensor) -> str:
+    """The innermost layer whose outputs follow from its inputs by an operation (None: a custom autograd function)."""
+    found: list[str] = []
+    handles = []
+
+    def wanted(node: Any) -> bool:
+        if operation is None:
+            forward = getattr(node, "_forward_cls", None)  # of custom functions alone
+            return forward is not None and hasattr(forward.backward, "__wrapped__")
+        return bool(re.sub(r"Backward\d*$", "", node.name()).lower() == operation.replace("_", "").lower())
+
+    for name, module in model.named_modules():
+
+        def look(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> None:
+            if not found and any(map(wanted, _nodes(output, set(_nodes((args, kwargs)))))):
+                found.append(f"layer {name} ({type(module).__name__})" if name else f"{type(module).__name__}.forward")
+
+        handles.append(module.register_forward_hook(look, with_kwargs=True))
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else "the loss"
+
+
+def _nodes(tensors: Any, known: Iterable[Any] = ()) -> Iterator[Any]:
+    """The nodes of the graph of (nested) tensors, without the `known` ones and what is reached by those alone."""
+    seen = set(known)
+    waiting = [tensor.grad_fn for tensor in tree_leaves(tensors) if isinstance(tensor, Tensor)]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [next_node for next_node, _ in node.next_functions]

@@ -1,9 +1,10 @@
-"""Convolutions, BatchNorm and ReLU whose second derivatives take little time and next to no memory of their own.
+"""Convolutions, BatchNorm and ReLU whose second derivatives take little time and memory, and activations without any.
 
 PyTorch composes those of BatchNorm of some thirty operations with as many tensors of the size of the activations, takes
 a convolution's weight gradient by convolving with kernels of the size of the image, and adds a tensor of zeros for each
 ReLU. Here BatchNorm's are two linear combinations of what is there anyway, with coefficients by channel, a
-convolution's are four calls of the kernels that training uses, and a ReLU's is its mask.
+convolution's are four calls of the kernels that training uses, and a ReLU's is its mask. PyTorch has no second
+derivative of hardsigmoid at all (MobileNetV3): it is zero on both sides of the kinks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ aten = torch.ops.aten
 
 
 class LeanDoubleBackward(Replacing):
-    """Inside, convolutions, BatchNorm in train mode and ReLU can be differentiated twice, and no more, at low cost."""
+    """Inside, convolutions, BatchNorm in train mode and ReLU can be differentiated twice, and no more, at low cost.
+
+    Hardsigmoid can be differentiated twice too.
+    """
 
     def __init__(self) -> None:
         super().__init__(_LEAN)
@@ -73,11 +77,17 @@ def _relu(x: Tensor, inplace: bool = False) -> Tensor:
     return result
 
 
+def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
+    result: Tensor = _HardSigmoid.apply(x)
+    return x.copy_(result) if inplace else result
+
+
 _LEAN: dict[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
     F.conv1d: _convolution(F.conv1d),
     F.conv2d: _convolution(F.conv2d),
     F.conv3d: _convolution(F.conv3d),
+    F.hardsigmoid: _hardsigmoid,
     F.relu: _relu,
     torch.relu: _relu,
     Tensor.relu: _relu,
@@ -151,6 +161,21 @@ class _ReLUBackward(Function):
     @once_differentiable
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         return aten.threshold_backward(u, *ctx.saved_tensors, 0), None
+
+
+class _HardSigmoid(Function):
+    """min(max(x / 6 + 1/2, 0), 1); its derivative, a constant on each side of the kinks, can be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward((x > -3) & (x < 3))
+        return F.hardsigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (between,) = ctx.saved_tensors
+        slope: Tensor = grad * between * (1 / 6)
+        return slope
 
 
 class _BatchNorm(Function):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pai_bench import registry
 from pai_bench.cells import exact_sparsity, kept_count
+from pai_bench.derivatives import no_second_derivative
 from pai_bench.drawing import reset_parameters
 from pai_bench.errors import PaiBenchError
 from pai_bench.isolation import undisturbed
@@ -131,7 +132,13 @@ class Pruner:
         )
 
     def _scores(self, problem: Problem) -> dict[str, Tensor]:
-        scores = self._scorer(problem)
+        try:
+            scores = self._scorer(problem)
+        except RuntimeError as error:
+            x, _ = next(problem.batches())
+            if refusal := no_second_derivative(self.name, error, problem.model, x):
+                raise refusal from error
+            raise
         return checked_scores(self.name, scores, problem.weights)
 
     def score(self, sparsity: float) -> dict[str, Tensor]:
@@ -259,14 +266,23 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _redrawing(seed: int) -> Callable[[nn.Module], None]:
-    """Draws the parameters of every module anew as the module itself does, each time in another way."""
+    """Draws the parameters of every module anew as the module itself does, each time in another way.
+
+    The draws are made on the CPU in float64 and then copied, so that they depend neither on the model's device nor on
+    its dtype.
+    """
     draws = itertools.count()
 
     def redraw(model: nn.Module) -> None:
+        twin = copy.deepcopy(model).cpu().double()
         with torch.random.fork_rng(devices=[]):
             # Seeds of its own: the method's draws must not be made of the same random numbers.
             torch.default_generator.manual_seed(derive_seed(seed, "redraw", next(draws)))
-            reset_parameters(model)
+            reset_parameters(twin)
+        with torch.no_grad():
+            for ours, theirs in zip((model.parameters, model.buffers), (twin.parameters, twin.buffers), strict=True):
+                for tensor, drawn in zip(ours(), theirs(), strict=True):
+                    tensor.copy_(drawn)
 
     return redraw
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import pai_bench
 from pai_bench import double_backward, models
 from pai_bench.derivatives import gradient, hessian_product
 from pai_bench.double_backward import LeanDoubleBackward
@@ -107,6 +110,77 @@ def test_a_mean_that_is_far_from_zero_costs_digits_and_no_more() -> None:
 def test_one_value_a_channel_is_an_error_as_ever() -> None:
     with LeanDoubleBackward(), pytest.raises(ValueError, match="more than 1 value per channel"):
         F.batch_norm(torch.zeros(1, 3), None, None, training=True)
+
+
+def composed_hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
+    return F.relu6(x + 3, inplace) / 6
+
+
+def composed_hardswish(x: Tensor, inplace: bool = False) -> Tensor:
+    return x * F.relu6(x + 3, inplace) / 6
+
+
+@pytest.mark.parametrize(
+    ("function", "composed"), [(F.hardsigmoid, composed_hardsigmoid), (F.hardswish, composed_hardswish)]
+)
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_activations_of_mobilenet_v3_have_exact_second_derivatives(
+    function: Any, composed: Any, inplace: bool, dtype: torch.dtype
+) -> None:
+    def derivatives(function: Any) -> list[Tensor]:
+        draw = torch.Generator().manual_seed(0)
+        x = torch.randn(4, 50, generator=draw, dtype=torch.float64).mul_(3).to(dtype).requires_grad_()
+        with LeanDoubleBackward():
+            y = function(x * 1.5, inplace=inplace)
+        first = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
+        return [y, *first, *torch.autograd.grad(first[0].sin().sum(), x)]
+
+    for ours, theirs in zip(derivatives(function), derivatives(composed), strict=True):
+        assert theirs.count_nonzero() > 50
+        assert (ours - theirs).norm() <= (1e-14 if dtype == torch.float64 else 1e-6) * theirs.norm()
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * 2
+
+
+class OnceOnly(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Once.apply(x)
+
+
+class Bags(nn.Module):
+    """Rows of a weight that torch adds up in one call, in the forward of a network of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.embedding_bag((x.abs() * 9).long().clamp(0, 9), self.table.weight, mode="mean")
+
+
+@pytest.mark.parametrize("method", ["grasp", "prospr"])
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [(OnceOnly, "custom autograd function, in layer 1.0 (OnceOnly)"), (Bags, "embedding_bag, in layer 1.0 (Bags)")],
+)
+def test_an_operation_without_a_second_derivative_is_refused_by_name(
+    method: str, layer: type[nn.Module], words: str
+) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Sequential(layer(), nn.Linear(6, 4)), nn.ReLU())
+    data = [(torch.randn(3, 6), torch.tensor([0, 1, 2]))] * 4
+    with pytest.raises(pai_bench.PaiBenchError, match=re.escape(words)):
+        pai_bench.prune(model, data, method)
+    pai_bench.prune(model, data, "snip")
 
 
 class LargeTensors(TorchDispatchMode):

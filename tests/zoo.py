@@ -1,0 +1,124 @@
+"""Every method on public networks: `python tests/zoo.py [--models WORD,…] [--methods NAME,…] [--dtype float32]`.
+
+A table with a line per network and a column per method: "ok", "ties" (ok, with the warning that the kept weights are
+decided by their position), "refused" (a PaiBenchError) or "CRASH" (any other exception); messages follow the table.
+The exit status is 1 after a crash. Networks come from torchvision and, where it is installed, from timm; none is
+downloaded, all are drawn at random. The smallest variant of each family is taken, with small inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+import torchvision.models
+from torch import nn
+
+import pai_bench
+
+TORCHVISION = {
+    **dict.fromkeys(["alexnet", "squeezenet1_1", "googlenet"], 64),
+    **dict.fromkeys(["resnet18", "resnext50_32x4d", "vgg11", "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5"], 32),
+    **dict.fromkeys(["densenet121", "shufflenet_v2_x0_5", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny"], 32),
+    **dict.fromkeys(["efficientnet_b0", "efficientnet_v2_s", "swin_t", "swin_v2_t", "vit_b_32"], 32),
+    "maxvit_t": 56,
+    "inception_v3": 139,
+}
+"""Function of torchvision.models, and the side of its images."""
+
+TIMM = {
+    **dict.fromkeys(
+        ["vit_tiny_patch16_224", "mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "deit_tiny_patch16_224"], 32
+    ),
+    **dict.fromkeys(
+        ["regnety_002", "nf_resnet26", "convnext_atto", "mobilenetv3_small_050", "repvgg_a0", "edgenext_xx_small"], 32
+    ),
+    **dict.fromkeys(["poolformer_s12", "coat_lite_tiny", "resnetv2_50x1_bit", "ghostnet_100", "lcnet_050"], 64),
+    "levit_128s": 224,
+}
+"""Model of timm, and the side of its images."""
+
+CHEAP = {
+    "force": {"rounds": 1},
+    "iterative-snip": {"rounds": 1},
+    "ntk-sap": {"rounds": 1, "repeats": 1},
+    "prospr": {"steps": 1, "lr": 0.01},
+    "px": {"rounds": 1},
+    "synflow": {"rounds": 1},
+}
+"""Hyper-parameters that make each method short."""
+
+
+def builders(words: Sequence[str] = ()) -> dict[str, tuple[Callable[[], nn.Module], int]]:
+    """The constructor of each network with one of these words in its name (all without words), and its image side."""
+
+    def from_torchvision(name: str) -> Callable[[], nn.Module]:
+        aside = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # a slow SciPy initialiser
+        extra = {"input_size": (56, 56), "partition_size": 7} if name == "maxvit_t" else {}
+        image = {"image_size": 32} if name.startswith("vit_") else {}
+        return lambda: torchvision.models.get_model(name, weights=None, num_classes=10, **aside, **extra, **image)
+
+    found = {f"torchvision/{name}": (from_torchvision(name), side) for name, side in TORCHVISION.items()}
+    try:
+        import timm
+    except ModuleNotFoundError:
+        pass
+    else:
+        for name, side in TIMM.items():
+
+            def from_timm(name: str = name, side: int = side) -> nn.Module:
+                sized = {"img_size": side} if name.startswith(("vit", "deit", "mixer", "resmlp", "gmlp")) else {}
+                network: nn.Module = timm.create_model(name, pretrained=False, num_classes=10, **sized)
+                return network
+
+            found[f"timm/{name}"] = from_timm, side
+    return {name: entry for name, entry in found.items() if not words or any(word in name for word in words)}
+
+
+def verdict(model: nn.Module, side: int, method: str, dtype: str) -> tuple[str, str]:
+    """The entry of the table, and the message behind it (empty for "ok")."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(2, 3, side, side, generator=generator), torch.tensor([n, n + 1])) for n in range(2)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            pai_bench.prune(model, batches, method, sparsity=0.5, dtype=dtype, **CHEAP.get(method, {}))
+        except pai_bench.PaiBenchError as error:
+            return "refused", str(error).replace("\n", "; ")
+        except Exception as error:
+            return "CRASH", f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+    ties = [str(warning.message) for warning in caught if "tied" in str(warning.message)]
+    return ("ties", ties[0].replace("\n", "; ")) if ties else ("ok", "")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table; the exit status."""
+    parser = argparse.ArgumentParser(description="every method on public networks")
+    parser.add_argument("--models", default="", help="parts of names, with commas")
+    parser.add_argument("--methods", default=",".join(pai_bench.list_methods()), help="names, with commas")
+    parser.add_argument("--dtype", default="float64", help="float64 or float32")
+    options = parser.parse_args(arguments)
+    methods, words = options.methods.split(","), [word for word in options.models.split(",") if word]
+    print(f"{'':36}" + "".join(f"{method[:9]:10}" for method in methods))
+    crashed, messages = False, []
+    for name, (build, side) in builders(words).items():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = build()
+        began, line = time.monotonic(), f"{name:36}"
+        for method in methods:
+            entry, message = verdict(model, side, method, options.dtype)
+            crashed |= entry == "CRASH"
+            messages += [f"{name} {method}: {message}"] * bool(message)
+            line += f"{entry:10}"
+        print(f"{line}{time.monotonic() - began:.0f} s", flush=True)
+    print("\n".join(["", *messages]))
+    return int(crashed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
