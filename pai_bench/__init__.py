@@ -13,7 +13,7 @@ from pai_bench.errors import PaiBenchError
 
 if TYPE_CHECKING:
     from pai_bench.analysis.loading import load_results
-    from pai_bench.masking import apply_masks
+    from pai_bench.masking import apply_masks, masks_of, remove_masks
     from pai_bench.pruning import prune, score
 
 __version__ = "0.1.0"
@@ -22,14 +22,18 @@ __all__ = [
     "apply_masks",
     "list_methods",
     "load_results",
+    "masks_of",
     "prune",
+    "remove_masks",
     "score",
 ]
 
 _HOMES = {
     "apply_masks": "pai_bench.masking",
     "load_results": "pai_bench.analysis.loading",
+    "masks_of": "pai_bench.masking",
     "prune": "pai_bench.pruning",
+    "remove_masks": "pai_bench.masking",
     "score": "pai_bench.pruning",
 }
 """Module of each function that is imported on first use."""

@@ -17,7 +17,7 @@ from pai_bench.derivatives import no_second_derivative
 from pai_bench.drawing import reset_parameters
 from pai_bench.errors import PaiBenchError
 from pai_bench.isolation import undisturbed
-from pai_bench.masking import without_masks
+from pai_bench.masking import remove_masks
 from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable, round_densities
 from pai_bench.seeds import derive_seed
 
@@ -257,7 +257,9 @@ def _copied(model: nn.Module) -> nn.Module:
     """
     prunable(model)
     try:
-        return without_masks(copy.deepcopy(model))
+        copied = copy.deepcopy(model)
+        remove_masks(copied)
+        return copied
     except Exception as error:
         raise PaiBenchError(
             f"{type(model).__name__} cannot be copied: {type(error).__name__}: {error}",

@@ -1,0 +1,58 @@
+"""A training step under `apply_masks`: zeros at every forward pass, beside masked gradients alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+import pai_bench
+from pai_bench import models
+from tests.benchmarks.conftest import Compare
+
+
+def stepper(device: torch.device, size: int, *, zeros: bool, backward: bool = True) -> Callable[[], None]:
+    """A training step (or a forward pass) of ResNet-20 under masks; without `zeros`, its gradients alone are masked."""
+    model = models.build("resnet20", 3, 32, 10).to(device)
+    generator = torch.Generator().manual_seed(0)
+    masks = {n: torch.rand(p.shape, generator=generator) < 0.1 for n, p in model.named_parameters() if p.dim() > 1}
+    pai_bench.apply_masks(model, masks)
+    if not zeros:
+        # The hooks on the gradients belong to the parameters and stay.
+        for module in model.modules():
+            module._forward_pre_hooks.clear()
+            module._forward_hooks.clear()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
+    x, y = torch.randn(size, 3, 32, 32, device=device), torch.arange(size, device=device) % 10
+
+    def step() -> None:
+        optimiser.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimiser.step()
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(x)
+
+    return step if backward else forward
+
+
+def test_training_under_applied_masks(compare: Compare, device: torch.device, measuring: bool) -> None:
+    size = 32 if measuring else 2
+    compare(
+        stepper(device, size, zeros=True),
+        stepper(device, size, zeros=False),
+        "x a step with masked gradients alone",
+        rounds=9,
+        most=1.05,
+    )
+
+
+def test_smallest_forward_pass_under_applied_masks(compare: Compare, device: torch.device) -> None:
+    compare(
+        stepper(device, 1, zeros=True, backward=False),
+        stepper(device, 1, zeros=False, backward=False),
+        "x a forward pass of one image without masks",
+        rounds=31,
+    )
