@@ -65,8 +65,11 @@ def _rehearsal(root: Path, profile: profiles.Profile) -> Check:
     """Whether sbatch would take a job of the profile; nothing is submitted."""
     spec, request = real_job.asked_for(root, profile)
     try:
+        submission.check_folder(root)
         text = submission.script(spec, request)
         _, told = answers.sbatch(["--test-only"], clean_environment(), script=text, seconds=PATIENCE)
+    except PaiBenchError as error:
+        return Check("profile", FAILED, error.cause, error.remedy)
     except answers.Refused as refusal:
         return Check("profile", FAILED, f"{profile.name}: sbatch says: {refusal}", answers.explain(str(refusal)))
     except answers.Unanswered as lost:

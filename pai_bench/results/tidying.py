@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,9 +31,9 @@ def drop_checkpoints(root: Path, cell: Cell, recipe: str, fingerprint: str) -> N
     shutil.rmtree(paths.checkpoints_folder(root, cell, recipe, fingerprint), ignore_errors=True)
 
 
-def tidy(root: Path) -> None:
+def tidy(root: Path, spared: Container[str] = ()) -> None:
     """Remove temporary files a day old, scores that nobody has used for a day, and checkpoints of cells that have their
-    result and that nobody works on."""
+    result and that nobody works on; cells whose names are `spared` keep theirs."""
     now, scores = server_time(root), str(paths.scores_folder(root))
     for folder, _, names in os.walk(root):
         for name in names:
@@ -45,6 +46,8 @@ def tidy(root: Path) -> None:
     for folder, folders, names in os.walk(checkpoints, topdown=False):
         if not folders and names and _KEPT not in names:
             cell = Path(folder).relative_to(checkpoints)
+            if str(cell) in spared:
+                continue
             result = root / "runs" / cell.with_name(f"{cell.name}.json")
             claim = paths.claims_folder(root) / cell.with_name(f"{cell.name}.claim")
             with suppress(OSError):

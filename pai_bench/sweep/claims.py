@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from pai_bench.atomic import GONE, as_json, draft, move_away, reason, server_tim
 from pai_bench.cells import Cell
 from pai_bench.sweep.owners import STALE_SECONDS, Owner, judge, superseded
 
-__all__ = ["Address", "Claim", "Held", "Owner", "survey", "take"]
+__all__ = ["Address", "Claim", "Held", "Owner", "clear", "survey", "take"]
 
 BEAT_SECONDS = 10.0
 WATCHED_SECONDS = 25.0
@@ -217,6 +217,19 @@ def _take_away(place: Path, seen: os.stat_result) -> bool:
         return False
     grave.unlink(missing_ok=True)
     return True
+
+
+def clear(root: Path, held: Iterable[Held]) -> None:
+    """Remove those of the claims whose owners are dead and whose cells have their results."""
+    for claim in held:
+        place = results.claim_path(root, claim.cell, claim.recipe, claim.fingerprint)
+        result = results.path(root, claim.cell, claim.recipe, claim.fingerprint)
+        with suppress(OSError):
+            seen = place.stat()
+            parsed = _parse(place.read_bytes())
+            ours = parsed is not None and parsed[1] == claim.owner
+            if claim.verdict == "dead" and ours and result.exists() and _take_away(place, seen):
+                results.beat_path(place, claim.owner.id).unlink(missing_ok=True)
 
 
 def survey(root: Path, jobs: Mapping[str, str] | None = None) -> list[Held]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pai_bench import results
+from pai_bench.sweep import claims
 from pai_bench.sweep.plan import Plan, jobs
 from pai_bench.sweep.pool import MAX_DEATHS, Pool
 from pai_bench.sweep.progress import Progress
@@ -23,6 +24,7 @@ def run(plan: Plan, settings: Settings, messages: Console) -> int:
     Cells count that have failed or whose results cannot be written; raises KeyboardInterrupt when told to stop.
     """
     root = settings.results
+    claims.clear(root, claims.survey(root))
     results.tidy(root)
     for line in _stubborn(plan, root):
         messages.print(line, highlight=False, markup=False)

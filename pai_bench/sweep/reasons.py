@@ -18,15 +18,25 @@ class Reason:
         return self.remedy is not None
 
 
+WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
+"""States of jobs that have not started, or not started again."""
+_HELD = frozenset({"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
+
 _RELEASE = "scontrol release {job}, or pai-bench cancel and sweep again; finished cells are kept"
 _AGAIN = "pai-bench cancel, mend the profile, and sweep again"
 
 # The first word that SLURM's text contains counts, whatever its case, so the special come before the general.
 _KNOWN = {
     "launch failed requeued held": Reason("the node failed to start it, so SLURM requeued and held it", _RELEASE),
+    "launch failure limit exceeded": Reason("nodes failed to start it too often, so SLURM held it", _RELEASE),
+    "JobHoldMaxRequeue": Reason("SLURM has requeued it as often as the site allows, and held it", _RELEASE),
+    "requeued in held state": Reason("it was requeued and held (scontrol requeuehold, or a failed start)", _RELEASE),
+    "special exit": Reason("it was requeued and held after an exit code that the site treats specially", _RELEASE),
+    "ReservationDeleted": Reason("its reservation was deleted, so SLURM held it", _RELEASE),
     "JobHeldAdmin": Reason("held by an administrator or by SLURM after a failed start", _RELEASE),
     "JobHeldUser": Reason("held by its user", _RELEASE),
     "user env retrieval failed": Reason("the node could not set up the user's environment", _RELEASE),
+    "held": Reason("held", _RELEASE),
     "DependencyNeverSatisfied": Reason("it depends on a job that failed", "pai-bench cancel, and sweep again"),
     "Dependency": Reason("waiting for the job it depends on"),
     "PartitionTimeLimit": Reason("it asks for more time than the partition allows", _AGAIN),
@@ -62,10 +72,10 @@ _KNOWN = {
 }
 
 
-def explain(reason: str) -> Reason:
-    """What squeue's reason means; one that is not known stands for itself."""
+def explain(reason: str, state: str = "PENDING") -> Reason:
+    """The meaning of squeue's reason; one that is not known stands for itself."""
     text = reason.strip("() ").casefold()
-    for word, meaning in _KNOWN.items():
-        if word.casefold() in text:
-            return meaning
-    return Reason(f"SLURM says {reason}")
+    found = next((meaning for word, meaning in _KNOWN.items() if word.casefold() in text), None)
+    if state in _HELD and (found is None or not found.stuck):
+        return Reason("it was requeued and held", _RELEASE)
+    return found or Reason(f"SLURM says {reason}")

@@ -14,7 +14,6 @@ from typing import Any
 from pai_bench import index, results
 from pai_bench.cells import Cell
 from pai_bench.sweep import claims, pace
-from pai_bench.sweep.reasons import explain
 from pai_bench.sweep.slurm.inflight import InFlight, Task
 from pai_bench.sweep.wanted import Wanted, wanted
 
@@ -205,11 +204,11 @@ def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting,
     """Tasks that have not started by reason, those that wait for somebody to act first."""
     groups: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
-        if task.state == "PENDING":
+        if task.waits:
             groups[task.reason].append(task)
     found = []
     for reason, group in groups.items():
-        meaning = explain(reason)
+        meaning = group[0].meaning
         n_cells = sum(states.get(name) == "queued" for task in group for name in task.names)
         remedy = meaning.remedy and meaning.remedy.format(job=group[0].job)
         found.append(Waiting(reason, meaning.words, remedy, len(group), n_cells, group[0].job))

@@ -14,8 +14,8 @@ from rich.live import Live
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep import status, status_view
-from pai_bench.sweep.slurm import inflight
 from pai_bench.sweep.slurm.controller import Controller
+from pai_bench.sweep.slurm.looks import Looks
 
 PATIENCE = 20.0
 """Seconds that squeue may take; a status is no reason to wait longer."""
@@ -28,7 +28,8 @@ def run(folder: Path | None, every: float | None, as_json: bool) -> bool:
     Raises: PaiBenchError when there is no cell at all.
     """
     root = results.resolve_root(folder)
-    found = _look(root)
+    looks = Looks(root, Controller(PATIENCE))
+    found = _look(root, looks)
     if not found.cells:
         raise PaiBenchError(
             f"there is no plan and no result in {root}", "run pai-bench sweep first, or name the folder with --results"
@@ -39,12 +40,12 @@ def run(folder: Path | None, every: float | None, as_json: bool) -> bool:
         _print(found)
     else:
         with suppress(KeyboardInterrupt):
-            found = _watch(root, found, every)
+            found = _watch(root, looks, found, every)
     return found.counts()["done"] == len(found.cells)
 
 
-def _look(root: Path) -> status.Status:
-    return status.collect(root, inflight.survey(root, Controller(PATIENCE)))
+def _look(root: Path, looks: Looks) -> status.Status:
+    return status.collect(root, looks.look())
 
 
 def _print(found: status.Status) -> None:
@@ -55,7 +56,7 @@ def _print(found: status.Status) -> None:
         print(status_view.as_text(found), end="")
 
 
-def _watch(root: Path, found: status.Status, every: float) -> status.Status:
+def _watch(root: Path, looks: Looks, found: status.Status, every: float) -> status.Status:
     """Redraw on a terminal, a line in a log."""
     screen = Console(highlight=False)
     with Live(console=screen, auto_refresh=False) if screen.is_terminal else nullcontext() as live:
@@ -68,4 +69,4 @@ def _watch(root: Path, found: status.Status, every: float) -> status.Status:
             if found.ended():
                 return found
             time.sleep(every)
-            found = _look(root)
+            found = _look(root, looks)

@@ -397,6 +397,8 @@ def sweep(
     config: str = "MaxArraySize = 11",
     refuses_from: int = 999,
     answer: str = 'echo "Submitted batch job $job"',
+    wait: bool = False,
+    root: Path | None = None,
 ) -> tuple[int, str]:
     """The exit code and the words of a sweep of a cell per method, each in a chunk of its own, on a cluster whose jobs
     wait for ever."""
@@ -414,7 +416,7 @@ def sweep(
     )
     asked = slurm_command.Asked(
         runs=[Run(Cell(method, "digits", "conv8", 0.9, 0), RECIPE) for method in methods],
-        root=home,
+        root=root or home,
         data_dir=None,
         plugins=(),
         retry_failed=False,
@@ -427,7 +429,7 @@ def sweep(
         as_json=False,
         lines=(),
     )
-    options = slurm_command.Options(settings=("max_array=1",), cells_per_job=1)
+    options = slurm_command.Options(settings=("max_array=1",), cells_per_job=1, wait=wait)
     said = io.StringIO()
     code = slurm_command.run(asked, options, Console(file=said, width=200))
     return code, said.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +17,10 @@ from pai_bench.experiment import Run
 from pai_bench.sweep import claims, estimates, planning
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
-from pai_bench.sweep.progress import duration
-from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.slurm import deaths, inflight, profiles, sizing
+from pai_bench.sweep.slurm import deaths, inflight, profiles, sizing, submission, wording
 from pai_bench.sweep.slurm.controller import Controller, Silent, installed
 from pai_bench.sweep.slurm.follow import follow
-from pai_bench.sweep.slurm.handover import Handing, Handover, Settings, Work, pack
+from pai_bench.sweep.slurm.handover import Handing, Settings, pack
 from pai_bench.sweep.slurm.ledger import PASSING
 from pai_bench.sweep.slurm.lock import submitting
 
@@ -92,6 +90,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
     """
     if not installed():
         raise PaiBenchError("sbatch and squeue are not here", "run it on a login node, or use --where local")
+    submission.check_folder(asked.root)
     profile = profiles.load(options.profile or profiles.DEFAULT, options.settings)
     settings = Settings(
         root=asked.root,
@@ -119,27 +118,27 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
     with nullcontext() if asked.dry_run else submitting(asked.root, owner, say):
         situation = _look(asked, controller)
         plan = situation.plan
-        for line in (*plan.damaged, *asked.lines, *_notes(situation.flight)):
+        for line in (*plan.damaged, *asked.lines, *wording.notes(situation.flight)):
             say(line)
         handing = None
         say(plan.summary(verb="submit"))
         if plan.todo:
             work = pack(plan, _durations(plan, asked.root, profile), settings, options.canary)
             handing = Handing(settings, work, controller, situation.ended_jobs)
-            say(_announce(work, settings))
+            say(wording.announce(work, settings))
         if asked.as_json:
             states = [{**planned.as_dict(), "state": planned.state} for planned in plan.runs]
             print(json.dumps({"summary": plan.summary(verb="submit"), "cells": states}, indent=1))
         if asked.dry_run:
             if handing:
-                _show(handing, asked.as_json)
+                wording.show(handing, asked.as_json)
             return 0
         plan.write(asked.root)
         refused = 0
         if handing:
             _forget(asked, plan)
             handover = handing.submit(owner, say)
-            _report(handover, sum(controller.calls.values()), say)
+            wording.report(handover, sum(controller.calls.values()), say)
             refused = int(handover.cause is not None)
             if refused and not handover.accepted and not handover.n_unknown:
                 return refused
@@ -170,9 +169,11 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     given_up: set[str] = set()
     if not asked.dry_run and flight.jobs is not None:
         given_up = deaths.count(asked.root, plan.runs, held, flight)
+    if not asked.dry_run:
+        _tidy(asked.root, held, flight)
     busy = dict.fromkeys(flight.unknown, "unknown")
     for task in flight.tasks:
-        busy |= dict.fromkeys(task.names, "queued" if task.state == "PENDING" else "running")
+        busy |= dict.fromkeys(task.names, "queued" if task.waits else "running")
     ended_jobs = {job: (flight.jobs or {}).get(job, "COMPLETED") for job in gone}
     planned, todo = [], []
     wanted = set(plan.todo)
@@ -187,6 +188,12 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
             todo.append(item)
         planned.append(item)
     return _Situation(Plan(tuple(planned), tuple(todo), plan.damaged), flight, ended_jobs)
+
+
+def _tidy(root: Path, held: Sequence[claims.Held], flight: inflight.InFlight) -> None:
+    """Remove what dead workers have left of cells that are done."""
+    claims.clear(root, held)
+    results.tidy(root, flight.names())
 
 
 def _passing(root: Path, item: PlannedRun) -> bool:
@@ -235,91 +242,20 @@ def _device(runs: Sequence[Run], root: Path, profile: profiles.Profile) -> str:
     return wanted.upper() or "GPU"
 
 
-def _announce(work: Work, settings: Settings) -> str:
-    profile = settings.profile
-    n_cells = sum(len(task) for task in (*work.canaries, *work.tasks))
-    longest = max(len(task) for task in (*work.canaries, *work.tasks))
-    minutes = max(work.minutes(part, profile) for part in (work.canaries, work.tasks) if part)
-    cost = (
-        f"about {work.hours() * (profile.gpus or profile.cpus_per_task):.1f} {'GPU' if profile.gpus else 'core'}-hours"
-    )
-    return (
-        f"SLURM: {n_cells} cells in {work.n_tasks} tasks of up to {longest}, profile {profile.name}, partition"
-        f" {profile.partition or 'default'}, {profile.gpus} GPU, limit {duration(60 * minutes)} a task, {cost}"
-        + (f"; {len(work.canaries)} canaries first" if work.canaries else "")
-    )
-
-
-def _notes(flight: inflight.InFlight) -> list[str]:
-    """What the user should know of what is on its way."""
-    notes = []
-    if flight.silent:
-        notes.append(
-            f"SLURM does not answer ({flight.silent}): {len(flight.unknown)} submitted cells are unknown, not lost;"
-            " they are not submitted again"
-        )
-    if flight.unlisted:
-        names = ", ".join(chunk.job or f"of chunk {chunk.sweep}/{chunk.token}" for chunk in flight.unlisted)
-        notes.append(
-            f"squeue does not show the jobs {names}, submitted a short time ago or at work: their cells are not"
-            " submitted again now"
-        )
-    if flight.elsewhere:
-        notes.append(
-            f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's, or another"
-            " user's); if they are over, remove those folders of state/sweeps"
-        )
-    for reason in dict.fromkeys(task.reason for task in flight.tasks if task.state == "PENDING"):
-        meaning = explain(reason)
-        if meaning.remedy is not None:
-            tasks = [task for task in flight.tasks if task.reason == reason]
-            notes.append(f"{len(tasks)} tasks wait: {meaning.words}; {meaning.remedy.format(job=tasks[0].job)}")
-    return notes
-
-
-def _show(handing: Handing, as_json: bool) -> None:
-    """The script of each kind of chunk, on stdout."""
-    if as_json:
-        return
-    shown: list[str] = []
-    for script, _ in handing.scripts():
-        if not shown or ("dependency" in script) > ("dependency" in shown[-1]):
-            print(script)
-            shown.append(script)
-
-
-def _report(handover: Handover, n_calls: int, say: Callable[[str], None]) -> None:
-    n_tasks = sum(chunk.n_tasks for chunk in handover.accepted)
-    ids = [chunk.job for chunk in handover.accepted]
-    jobs = f"job {', '.join(ids)}" if len(ids) <= 3 else f"{len(ids)} jobs, {ids[0]} to {ids[-1]}"
-    if handover.accepted:
-        say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as {jobs}; SLURM was called {n_calls} times")
-    if handover.n_unknown:
-        say(
-            f"nobody can tell if SLURM took {handover.n_unknown} tasks: sbatch's answer got lost ({handover.cause})."
-            f" Nothing is submitted twice: the same command finds their job, or submits them"
-            f" {inflight.GRACE_SECONDS / 60:.0f} minutes from now; pai-bench cancel ends it"
-        )
-        if handover.n_left:
-            say(f"{handover.n_left} more tasks were not submitted: the same command submits them later")
-    elif handover.cause:
-        say(
-            f"SLURM did not take the other {handover.n_left} tasks ({handover.cause}): the same command submits them"
-            " later"
-        )
-
-
 def _wait(asked: Asked, plan: Plan, controller: Controller, messages: Console) -> int:
     """Follow what is on its way, say how it ended."""
     ours = [item for item in plan.runs if item in set(plan.todo) or item.state in ("queued", "running", "unknown")]
     ended = follow(asked.root, ours, controller, messages)
+    _tidy(asked.root, claims.survey(asked.root, ended.flight.jobs), ended.flight)
     if ended.n_failed:
         messages.print(f"{ended.n_failed} cells failed: see pai-bench logs --failed", highlight=False)
-    for note in _notes(ended.flight):
+    for note in wording.notes(ended.flight):
         messages.print(note, highlight=False, markup=False)
     if ended.lost:
         messages.print(
             f"{len(ended.lost)} cells have no result and nobody works on them: the same command resumes them",
             highlight=False,
         )
-    return ended.n_failed + len(ended.lost)
+    if ended.stuck:
+        messages.print(f"{len(ended.stuck)} cells wait until somebody acts", highlight=False)
+    return ended.n_failed + len(ended.lost) + len(ended.stuck)

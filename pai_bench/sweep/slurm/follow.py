@@ -1,4 +1,4 @@
-"""Wait for cells that have been submitted: files tell what is done, one squeue call what is still on its way."""
+"""Wait for cells that have been submitted: files tell which are done, squeue tells which are still on their way."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from rich.console import Console
 from pai_bench import results
 from pai_bench.sweep.plan import PlannedRun
 from pai_bench.sweep.progress import duration
-from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.slurm import inflight
 from pai_bench.sweep.slurm.controller import Controller
+from pai_bench.sweep.slurm.inflight import InFlight
+from pai_bench.sweep.slurm.looks import Looks
 
 POLL_SECONDS = (2.0, 15.0)
-"""Between looks: a tenth of the time waited so far, within these bounds."""
-LATE_LOOKS = 3
-"""Looks in a row at which a cell is neither done nor on its way before it counts as lost; its file may show up late."""
+"""Between looks at the files: a tenth of the time waited so far, within these bounds."""
+LATE_SECONDS = 90.0
+"""How long a cell may be neither done nor on its way before it counts as lost. A file server's clients may not see a
+new file for a minute (NFS: acdirmax)."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Followed:
     n_failed: int
     lost: tuple[str, ...]
     """Names of cells that have neither a result nor a note, and that nobody works on."""
-    flight: inflight.InFlight
-    """What was still on its way in the end: tasks that wait for somebody to act."""
+    stuck: tuple[str, ...]
+    """Names of cells whose tasks wait until somebody acts."""
+    flight: InFlight
+    """What was still on its way in the end."""
 
 
 def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, messages: Console) -> Followed:
@@ -39,29 +42,31 @@ def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, me
     names = {results.name(p.run.cell, p.run.recipe.name, p.fingerprint) for p in planned}
     # Notes from before do not tell how the cells end now.
     old = results.names(results.failures_folder(root), ".json") & names
-    began, said, looks = time.monotonic(), "", 0
+    looks, began, said, over_since = Looks(root, controller), time.monotonic(), "", None
     while True:
-        flight = inflight.survey(root, controller)
+        flight = looks.look()
+        # After the queue: a cell that ended in between is then seen by its result.
         done = results.names(root / "runs", ".json") & names
         failed = (results.names(results.failures_folder(root), ".json") & names) - old - done
         left = names - done - failed
-        tasks = [task for task in flight.tasks if left & set(task.names) and not _is_stuck(task)]
+        tasks = [task for task in flight.tasks if left & set(task.names)]
+        held = [task for task in tasks if task.waits and task.meaning.stuck]
+        going = [task for task in tasks if task not in held]
+        stuck = left & {name for task in held for name in task.names}
         lost = left - {name for task in tasks for name in task.names} - flight.unknown
-        running = sum(task.state not in ("PENDING", "REQUEUED") for task in tasks)
-        line = f"{len(done)}/{len(names)} done, {len(failed)} failed; {running} tasks run, {len(tasks) - running} wait"
+        running = sum(not task.waits for task in going)
+        line = f"{len(done)}/{len(names)} done, {len(failed)} failed; {running} tasks run, {len(going) - running} wait"
+        if held:
+            line = f"{line}, {len(held)} are held"
         if flight.silent:
             line = f"{line}; SLURM does not answer ({flight.silent})"
+        now = time.monotonic()
         if line != said:
-            messages.print(f"{duration(time.monotonic() - began)}: {line}", highlight=False, markup=False)
+            messages.print(f"{duration(now - began)}: {line}", highlight=False, markup=False)
             said = line
-        over = not tasks and not flight.unknown & left
-        looks = looks + 1 if over else 0
-        if over and (not lost or looks >= LATE_LOOKS):
-            return Followed(len(done), len(failed), tuple(sorted(lost)), flight)
+        over = not going and not flight.unknown & left
+        over_since = (over_since or now) if over else None
+        if over_since is not None and (not lost or now - over_since >= LATE_SECONDS):
+            return Followed(len(done), len(failed), tuple(sorted(lost)), tuple(sorted(stuck)), flight)
         least, most = POLL_SECONDS
-        time.sleep(least if over else min(most, max(least, (time.monotonic() - began) / 10)))
-
-
-def _is_stuck(task: inflight.Task) -> bool:
-    """Whether a task waits for ever unless somebody acts."""
-    return task.state == "PENDING" and explain(task.reason).stuck
+        time.sleep(least if over else min(most, max(least, (now - began) / 10)))

@@ -16,6 +16,7 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.sweep import claims
 from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.reasons import WAITING, Reason, explain
 from pai_bench.sweep.slurm.controller import Controller, Limits, Row, Silent, installed
 from pai_bench.sweep.slurm.ledger import Chunk, Ledger, all_chunks, user
 
@@ -38,6 +39,16 @@ class Task:
     token: str
     names: tuple[str, ...]
     """Of its cells: the paths of their results below runs/, without .json."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not started, or not started again."""
+        return self.state in WAITING
+
+    @property
+    def meaning(self) -> Reason:
+        """Why it waits, and the remedy where waiting is none."""
+        return explain(self.reason, self.state)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -74,25 +76,32 @@ def load(name: str, settings: Sequence[str] = ()) -> Profile:
     return profile
 
 
+LONGEST_MINUTES = 365 * 24 * 60
+
+
 def minutes(text: str | int) -> int:
     """A time as SLURM or people write it, in whole minutes: 90, "90min", "4h", "1d", "01:30:00", "1-00:00:00".
 
-    Raises: ValueError for anything else.
+    Raises: ValueError for anything else, for nothing, which SLURM takes for no limit, and for more than a year.
     """
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    words = re.fullmatch(r"(\d+(?:\.\d+)?) ?(m|min|h|d)?", str(text).strip())
+    found = _minutes(str(text).strip())
+    if not 0 < found <= LONGEST_MINUTES:
+        raise ValueError(text)
+    return math.ceil(found) if found < 1 else round(found)
+
+
+def _minutes(text: str) -> float:
+    words = re.fullmatch(r"(\d+(?:\.\d+)?) ?(m|min|h|d)?", text)
     if words:
-        factor = {"h": 60, "d": 24 * 60}.get(words[2], 1)
-        return max(1, round(float(words[1]) * factor))
-    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", str(text).strip())
+        return float(words[1]) * {"h": 60, "d": 24 * 60}.get(words[2], 1)
+    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text)
     if not clock:
         raise ValueError(text)
     days, first, second, third = (int(part or 0) for part in clock.groups())
     # SLURM reads d-hh:mm with days in front and mm:ss without.
     if clock[1] is not None or clock[4] is not None:
-        return max(1, days * 24 * 60 + first * 60 + second + (third > 0))
-    return max(1, first + (second > 0))
+        return days * 24 * 60 + first * 60 + second + (third > 0)
+    return first + (second > 0)
 
 
 def _folders() -> list[Path]:
@@ -131,6 +140,8 @@ _KINDS: dict[str, tuple[str, type]] = {
     "int": ("a whole number", int),
 }
 _LEAST = {"gpus": 0, "cpus_per_task": 1, "signal_seconds": 30, "max_array": 1, "parallelism": 1}
+_MOST = {"signal_seconds": 65535}
+"""sbatch reads the time of --signal as 16 bits."""
 
 
 def _updated(profile: Profile, content: Mapping[str, Any], where: str) -> Profile:
@@ -150,13 +161,18 @@ def _updated(profile: Profile, content: Mapping[str, Any], where: str) -> Profil
             try:
                 values[key] = minutes(value)
             except ValueError:
-                raise PaiBenchError(f"{where}: time = {value!r} is no time", 'write "4h" or "1-00:00:00"') from None
+                cause = f"{where}: time = {value!r} is no time limit between a minute and 365 days"
+                remedy = 'write "4h" or "1-00:00:00", or leave it out: twice the estimate is asked for then'
+                raise PaiBenchError(cause, remedy) from None
         else:
             words, kind = _KINDS[known[key]]
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise PaiBenchError(f"{where}: {key} = {value!r} is not {words}", f"write {words}")
             if key in _LEAST and isinstance(value, int) and value < _LEAST[key]:
                 raise PaiBenchError(f"{where}: {key} = {value} is too small", f"write {_LEAST[key]} or more")
+            if key in _MOST and isinstance(value, int) and value > _MOST[key]:
+                raise PaiBenchError(f"{where}: {key} = {value} is too large", f"write {_MOST[key]} or less")
+            _check_text(f"{where}: {key}", value)
             values[key] = value
     profile = replace(profile, **values)
     if profile.gpu_request not in GPU_REQUESTS:
@@ -167,7 +183,11 @@ def _updated(profile: Profile, content: Mapping[str, Any], where: str) -> Profil
     return profile
 
 
-_OURS = ("array", "comment", "dependency", "error", "job-name", "output", "signal", "wrap")
+_OURS = (
+    *("array", "comment", "dependency", "error", "job-name", "no-requeue", "output", "signal", "wrap"),
+    *("help", "parsable", "quiet", "test-only", "usage", "version", "wait"),
+)
+"""Options that pai-bench sets, and options with which sbatch submits nothing or does not name the job."""
 
 
 def _options(profile: Profile, table: Any, where: str) -> tuple[tuple[str, str | bool], ...]:
@@ -177,11 +197,28 @@ def _options(profile: Profile, table: Any, where: str) -> tuple[tuple[str, str |
     own = {f.name.replace("_", "-") for f in fields(Profile)} - {"name", "options"}
     for key, value in table.items():
         name = key.replace("_", "-")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]+", name):
+            remedy = "write the long name of an option of sbatch, without dashes in front; `man sbatch` lists them"
+            raise PaiBenchError(f"{where}: options.{ascii(key)[1:-1]} is no long name of an option", remedy)
         if name in _OURS:
             raise PaiBenchError(f"{where}: options.{key} is pai-bench's own to set", "leave it out")
         if name in own:
             raise PaiBenchError(f"{where}: options.{key} is a key of the profile", f"write {key} = … above [options]")
+        # sbatch takes every beginning of a name that is not ambiguous.
+        if short := next((full for full in sorted({*_OURS, *own}) if full.startswith(name)), None):
+            cause = f"{where}: options.{key} may be short for {short}, which is not set here"
+            raise PaiBenchError(cause, "write the whole name of the option; `man sbatch` lists them")
         if value is False or not isinstance(value, (str, int, float)):
             raise PaiBenchError(f"{where}: options.{key} = {value!r} is no value", "write a text, a number or true")
+        _check_text(f"{where}: options.{key}", value)
         options[name] = True if value is True else str(value)
     return tuple(options.items())
+
+
+def _check_text(what: str, value: object) -> None:
+    """Check that a line of the script can hold a value.
+
+    Raises: PaiBenchError for control characters.
+    """
+    if any(unicodedata.category(mark) in ("Cc", "Cs") for mark in str(value)):
+        raise PaiBenchError(f"{what} = {value!r} contains a control character", "write one line of plain text")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import submitit
@@ -113,6 +115,20 @@ def _setup(spec: Spec) -> list[str]:
         ' mv -n "$folder/.$task-$$" "$folder/${task}_submitted.pkl"; }',
         "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",  # srun has not taken it from sbatch since 22.05
     ]
+
+
+def check_folder(root: Path) -> None:
+    """Check that sbatch takes the results folder's path as it is, for the tasks' output goes below it.
+
+    Raises: PaiBenchError for characters that sbatch replaces, drops, or cannot read in a script.
+    """
+    wrong = sorted({mark for mark in str(root) if mark in "%\\" or unicodedata.category(mark) in ("Cc", "Cs")})
+    if wrong:
+        marks = ", ".join(ascii(mark) for mark in wrong)
+        raise PaiBenchError(
+            f"SLURM cannot write the output of jobs below {str(root)!a}: the path contains {marks}",
+            "name another folder with --results, or a link to it without these characters",
+        )
 
 
 def signal_seconds(profile: Profile, minutes: int) -> int:

@@ -1,0 +1,82 @@
+"""Messages about what is handed to SLURM and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pai_bench.sweep.progress import duration
+from pai_bench.sweep.slurm import inflight
+from pai_bench.sweep.slurm.handover import Handing, Handover, Settings, Work
+
+
+def announce(work: Work, settings: Settings) -> str:
+    profile = settings.profile
+    n_cells = sum(len(task) for task in (*work.canaries, *work.tasks))
+    longest = max(len(task) for task in (*work.canaries, *work.tasks))
+    minutes = max(work.minutes(part, profile) for part in (work.canaries, work.tasks) if part)
+    cost = (
+        f"about {work.hours() * (profile.gpus or profile.cpus_per_task):.1f} {'GPU' if profile.gpus else 'core'}-hours"
+    )
+    return (
+        f"SLURM: {n_cells} cells in {work.n_tasks} tasks of up to {longest}, profile {profile.name}, partition"
+        f" {profile.partition or 'default'}, {profile.gpus} GPU, limit {duration(60 * minutes)} a task, {cost}"
+        + (f"; {len(work.canaries)} canaries first" if work.canaries else "")
+    )
+
+
+def notes(flight: inflight.InFlight) -> list[str]:
+    """What the user should know of what is on its way."""
+    notes = []
+    if flight.silent:
+        notes.append(
+            f"SLURM does not answer ({flight.silent}): {len(flight.unknown)} submitted cells are unknown, not lost;"
+            " they are not submitted again"
+        )
+    if flight.unlisted:
+        names = ", ".join(chunk.job or f"of chunk {chunk.sweep}/{chunk.token}" for chunk in flight.unlisted)
+        notes.append(
+            f"squeue does not show the jobs {names}, submitted a short time ago or at work: their cells are not"
+            " submitted again now"
+        )
+    if flight.elsewhere:
+        notes.append(
+            f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's, or another"
+            " user's); if they are over, remove those folders of state/sweeps"
+        )
+    for meaning in dict.fromkeys(task.meaning for task in flight.tasks if task.waits):
+        if meaning.remedy is not None:
+            tasks = [task for task in flight.tasks if task.waits and task.meaning == meaning]
+            notes.append(f"{len(tasks)} tasks wait: {meaning.words}; {meaning.remedy.format(job=tasks[0].job)}")
+    return notes
+
+
+def show(handing: Handing, as_json: bool) -> None:
+    """The script of each kind of chunk, on stdout."""
+    if as_json:
+        return
+    shown: list[str] = []
+    for script, _ in handing.scripts():
+        if not shown or ("dependency" in script) > ("dependency" in shown[-1]):
+            print(script)
+            shown.append(script)
+
+
+def report(handover: Handover, n_calls: int, say: Callable[[str], None]) -> None:
+    n_tasks = sum(chunk.n_tasks for chunk in handover.accepted)
+    ids = [chunk.job for chunk in handover.accepted]
+    jobs = f"job {', '.join(ids)}" if len(ids) <= 3 else f"{len(ids)} jobs, {ids[0]} to {ids[-1]}"
+    if handover.accepted:
+        say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as {jobs}; SLURM was called {n_calls} times")
+    if handover.n_unknown:
+        say(
+            f"nobody can tell if SLURM took {handover.n_unknown} tasks: sbatch's answer got lost ({handover.cause})."
+            f" Nothing is submitted twice: the same command finds their job, or submits them"
+            f" {inflight.GRACE_SECONDS / 60:.0f} minutes from now; pai-bench cancel ends it"
+        )
+        if handover.n_left:
+            say(f"{handover.n_left} more tasks were not submitted: the same command submits them later")
+    elif handover.cause:
+        say(
+            f"SLURM did not take the other {handover.n_left} tasks ({handover.cause}): the same command submits them"
+            " later"
+        )

@@ -1,0 +1,102 @@
+"""Answers of sbatch and squeue that are lost or incomplete: every job is known, and none is submitted twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.program import pai_bench
+from tests.cluster.cluster import SLURM, Cluster, Sweep, wait_for
+
+if not SLURM:
+    pytest.skip("slurmctld is not installed: apt-get install slurm-wlm munge", allow_module_level=True)
+
+pytestmark = pytest.mark.slow_cluster
+
+Reference = dict[str, dict[str, Any]]
+SAYS_LOST = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+
+
+def lying(folder: Path, name: str, text: str) -> dict[str, str]:
+    """The environment in which a command of SLURM's is another one."""
+    place = folder / f"lying-{name}" / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(f"#!/bin/bash\n{text}\n")
+    place.chmod(0o755)
+    return {"PATH": f"{place.parent}:{os.environ['PATH']}"}
+
+
+def events(sweep: Sweep) -> list[str]:
+    """What the ledgers note, the oldest sweep first."""
+    ledgers = sorted((sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"))
+    return [json.loads(line)["event"] for place in ledgers for line in place.read_text().split("\n") if line]
+
+
+def age(sweep: Sweep) -> None:
+    """Let all submissions be long ago."""
+    for place in (sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"):
+        place.write_text(re.sub(r'"at":"\d+', '"at":"2020', place.read_text()))
+
+
+def test_a_job_whose_answer_got_lost_is_adopted(
+    cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference
+) -> None:
+    taken = f'{shutil.which("sbatch")} "$@" >/dev/null'
+    timed_out = lying(folder, "sbatch", f"{taken}; echo '{SAYS_LOST}' >&2; exit 1")
+    sweep = Sweep(cluster, folder, *cells, "--cells-per-job", "1")
+    cluster.nodes("drain")
+    try:
+        said = sweep.type(env=timed_out)
+        assert "submitted sweep" in said and "did not take" not in said
+        assert len(cluster.tasks()) == 3 and events(sweep) == ["submitting", "submitted"]
+        assert "3 queued, 0 to submit" in sweep.type(env=timed_out)
+        # Cancelled long ago, submitted again with no output at all, and squeue does not show it either.
+        assert pai_bench(folder, "cancel", "--yes", env=cluster.env).returncode == 0
+        age(sweep)
+        silent = lying(folder, "sbatch", taken)["PATH"]
+        blind = lying(folder, "squeue", "exit 0")["PATH"]
+        said = sweep.type(env={"PATH": f"{silent.partition(':')[0]}:{blind}"}, code=1)
+        assert "nobody can tell if SLURM took 3 tasks" in said
+        assert events(sweep)[-2:] == ["submitting", "unanswered"]
+        assert "3 unknown, 0 to submit" in sweep.type(env={"PATH": blind})
+        assert "3 queued, 0 to submit" in sweep.type() and events(sweep)[-1] == "adopted"
+        shown = json.loads(pai_bench(folder, "status", "--json", env=cluster.env).stdout)
+        assert shown["counts"]["queued"] == 3
+    finally:
+        cluster.nodes("resume")
+    sweep.complete(reference)
+    assert not sweep.duplicates() and "Traceback" not in sweep.output()
+    assert "FAILED" not in cluster.tasks().values()
+
+
+def test_squeue_without_rows_makes_no_job_unknown(cluster: Cluster, folder: Path, slow: tuple[str, ...]) -> None:
+    blind = lying(folder, "squeue", "exit 0")
+    sweep = Sweep(cluster, folder, *slow)
+    cluster.nodes("drain")
+    try:
+        sweep.type()
+        assert "0 to submit" in sweep.type(env=blind), "too young to be over"
+        # Long ago, and nobody at work: the tasks count as over, but not for ever.
+        age(sweep)
+        assert "3 to submit" in sweep.type(env=blind) and "closed" in events(sweep)
+        assert "3 queued, 0 to submit" in sweep.type() and "reopened" in events(sweep)
+        living = [job for job, state in cluster.tasks().items() if state == "PENDING"]
+        assert len(living) == 6
+        done = pai_bench(folder, "cancel", "--yes", env=cluster.env)
+        assert done.returncode == 0 and done.stderr.count("cancelled 3 tasks") == 2, done.stderr
+        wait_for(lambda: not cluster.ask("squeue", "-h"), "an empty queue")
+    finally:
+        cluster.nodes("resume")
+    # At work, their claims speak for them, however long ago they were submitted.
+    sweep.type()
+    sweep.training(3)
+    age(sweep)
+    assert "3 running, 0 to submit" in sweep.type(env=blind)
+    assert pai_bench(folder, "cancel", "--yes", env=cluster.env).returncode == 0
+    wait_for(lambda: not cluster.ask("squeue", "-h"), "an empty queue")

@@ -1,0 +1,220 @@
+"""Manners of sweeps on SLURM: held jobs end a wait, the controller is asked seldom, dead workers are tidied up after,
+and what sbatch would read in another way is refused."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import Run
+from pai_bench.sweep import claims, watching
+from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.plan import make_plan
+from pai_bench.sweep.reasons import explain
+from pai_bench.sweep.slurm import follow, inflight, looks, profiles, submission
+from pai_bench.sweep.slurm.controller import Controller
+from tests.unit import test_slurm
+from tests.unit.test_results import MASKS, result
+from tests.unit.test_slurm import RECIPE, address, checkpoint, command, n_queued, sweep
+
+home = test_slurm.home
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("job requeued in held state", "(launch failed requeued held)", "launch failure limit exceeded requeued held"),
+        *(
+            "JobHoldMaxRequeue",
+            "JobHeldAdmin",
+            "JobHeldUser",
+            "ReservationDeleted",
+            "job requeued in special exit state",
+        ),
+        "held for reasons that nobody has heard of",
+    ],
+)
+def test_every_kind_of_holding_has_a_remedy(reason: str) -> None:
+    assert "scontrol release {job}" in str(explain(reason).remedy)
+
+
+@pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"])
+def test_a_held_state_needs_no_reason(state: str) -> None:
+    task = inflight.Task("5", state, "None", "", "s", "c", ())
+    assert task.waits and task.meaning.stuck and not explain("None").stuck
+
+
+@pytest.mark.parametrize(
+    "row", ["PENDING|job requeued in held state", "REQUEUE_HOLD|None", "PENDING|JobHoldMaxRequeue"]
+)
+def test_waiting_ends_at_held_jobs_and_says_what_to_do(home: Path, row: str) -> None:
+    sweep(home, "random")
+    queue = home / "queue"
+    queue.write_text(queue.read_text().replace("PENDING|Resources", row))
+    code, said = sweep(home, "random", wait=True)
+    assert code == 1 and "scontrol release 100" in said and "1 cells wait until somebody acts" in said
+    assert "nobody works on them" not in said and n_queued(home) == 1
+
+
+def followed(home: Path) -> follow.Followed:
+    runs = [Run(Cell("random", "digits", "conv8", 0.9, 0), RECIPE)]
+    return follow.follow(home, make_plan(runs, home).runs, Controller(), Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(("patience", "n_lost"), [(30.0, 0), (0.0, 1)])
+def test_a_result_that_a_file_server_shows_late_is_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch, patience: float, n_lost: int
+) -> None:
+    monkeypatch.setattr(follow, "POLL_SECONDS", (0.05, 0.05))
+    monkeypatch.setattr(follow, "LATE_SECONDS", patience)
+    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    sweep(home, "random")
+    (home / "queue").write_text("")
+    at = address("random")
+    place = results.path(home, at.cell, at.recipe, at.fingerprint)
+    place.parent.mkdir(parents=True)
+    late = threading.Timer(0.5, place.touch)
+    late.start()
+    ended = followed(home)
+    late.cancel()
+    assert (len(ended.lost), ended.n_done) == (n_lost, 1 - n_lost)
+
+
+def test_results_may_be_later_than_nfs_shows_them() -> None:
+    assert follow.LATE_SECONDS >= 60 + 20
+
+
+def counting(home: Path) -> None:
+    """Let squeue and scontrol count their calls."""
+    for name in ("squeue", "scontrol"):
+        place = home / "bin" / name
+        command(home, name, f"echo {name} >> {home}/calls\n" + place.read_text().partition("\n")[2])
+
+
+def n_calls(home: Path) -> dict[str, int]:
+    lines = (home / "calls").read_text().split()
+    return {name: lines.count(name) for name in ("squeue", "scontrol")}
+
+
+def test_the_controller_is_asked_each_half_minute_and_its_constants_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(home, "random")
+    counting(home)
+    now = [1000.0]
+    monkeypatch.setattr(looks, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    one = looks.Looks(home, Controller())
+    for _ in range(1800):
+        assert len(one.look().names()) == 1
+        now[0] += 0.1
+    # At 0, 15, 30, 45 s, and then each 30 s up to three minutes.
+    assert n_calls(home) == {"squeue": 8, "scontrol": 1}
+
+
+def test_a_status_that_is_watched_asks_once_however_often_it_is_drawn(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(home, "random")
+    counting(home)
+    drawn = [0]
+
+    def sleep(seconds: float) -> None:
+        drawn[0] += 1
+        if drawn[0] == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep))
+    assert not watching.run(home, 0.1, as_json=False)
+    assert capsys.readouterr().out.count("1 queued") == 5 and n_calls(home) == {"squeue": 1, "scontrol": 1}
+
+
+def finished(home: Path, method: str, job: str) -> tuple[Path, Path]:
+    """A cell with a result whose worker died before it cleared its claim and its checkpoint."""
+    at = address(method)
+    recipe = {"recipe": at.recipe, "fingerprint": at.fingerprint}
+    results.write(home, result(method=method, seed=0, **recipe), MASKS)
+    claim = claims.take(home, at, replace(Owner.current(), job=job, machine="another"))
+    assert claim is not None
+    os.utime(claim.path, (1e9, 1e9))
+    return claim.path, checkpoint(home, method)
+
+
+def test_what_a_dead_worker_has_left_of_finished_cells_is_tidied(home: Path) -> None:
+    claim, left = finished(home, "random", "77")
+    alive, kept = finished(home, "magnitude", "78")
+    os.utime(alive, (time.time(), time.time()))
+    unfinished = checkpoint(home, "snip")
+    assert sweep(home, "random", "magnitude", "snip")[0] == 0
+    assert (claim.exists(), left.exists()) == (False, False)
+    assert alive.exists() and kept.exists() and unfinished.exists()
+
+
+def test_tidying_spares_the_checkpoints_of_what_is_run_again(home: Path) -> None:
+    _, left = finished(home, "random", "77")
+    assert sweep(home, "random", redo=True)[0] == 0 and not left.exists()
+    left = checkpoint(home, "random")
+    assert sweep(home, "random")[0] == 0 and left.exists(), "its task is in the queue"
+
+
+@pytest.mark.parametrize("name", ["acc%A", "100%", "back\\slash", "new\nline", "tab\t", "bell\a", "\udcff"])
+def test_a_folder_that_sbatch_would_read_in_another_way_is_refused(home: Path, name: str) -> None:
+    with pytest.raises(PaiBenchError, match="SLURM cannot write the output of jobs below") as caught:
+        sweep(home, "random", root=home / name)
+    assert "--results" in caught.value.remedy and str(caught.value).isprintable() is False  # two lines
+    assert all(line.isprintable() for line in str(caught.value).splitlines()) and not (home / name).exists()
+
+
+@pytest.mark.parametrize("name", ["with space", "quote'", 'double"', "ünïcødé", "dollar$(x)", "semi;colon"])
+def test_other_folders_are_taken(home: Path, name: str) -> None:
+    submission.check_folder(home / name)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        *(
+            (f"time={time}", ["between a minute and 365 days"])
+            for time in ("-5", "0", "0h", "1e9", "366d", "nan", "0:00")
+        ),
+        ("options.dep=afterany:1", ["short for dependency", "whole name"]),
+        ("options.comm=x", ["short for comment"]),
+        ("options.arr=1-9", ["short for array"]),
+        ("options.part=x", ["short for partition"]),
+        ("options.o=x", ["no long name"]),
+        ("options.--nice=5", ["no long name", "without dashes"]),
+        ("options.a b=5", ["no long name"]),
+        ("options.test-only=true", ["pai-bench's own"]),
+        ("options.wait=true", ["pai-bench's own"]),
+        ('options.mail-user="a\\nb"', ["control character"]),
+        ('comment="a\\nb"', ["comment", "control character"]),
+        ("signal_seconds=70000", ["65535 or less"]),
+    ],
+)
+def test_values_that_sbatch_would_misread_are_refused(setting: str, words: list[str]) -> None:
+    with pytest.raises(PaiBenchError) as caught:
+        profiles.load("cpu", (setting,))
+    assert all(word in str(caught.value) for word in ["--slurm", *words])
+
+
+def test_long_limits_and_whole_names_are_taken() -> None:
+    profile = profiles.load("cpu", ("time=365d", "options.mail-type=END", "options.time-min=5", "options.nice=5"))
+    assert profile.time == profiles.LONGEST_MINUTES and len(profile.options) == 3
+    assert profiles.load("cpu", ("time=0.2",)).time == 1
+
+
+def test_a_refusal_is_printed_once(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(PaiBenchError, match=r"^SLURM refuses the jobs: Invalid account or account/partition\n"):
+        sweep(home, "random", refuses_from=0)
+    printed = capfd.readouterr()
+    assert "Invalid account" not in printed.out + printed.err
