@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from numbers import Real
 
 from pai_bench.errors import PaiBenchError, unknown
 
@@ -33,9 +34,13 @@ _GIVEN = re.compile(rf"({GIVEN}{_TEXT.pattern})(?::{CONTROL}=({_TEXT.pattern}))?
 def exact_sparsity(sparsity: float) -> Fraction:
     """The sparsity as the decimal that was typed: 0.9 is 9/10, not the nearest binary number.
 
-    Raises: PaiBenchError outside [0, 1).
+    Raises: PaiBenchError for what is no real number, and outside [0, 1).
     """
-    value = float(sparsity)
+    if not isinstance(sparsity, Real) or isinstance(sparsity, bool):
+        raise PaiBenchError(
+            f"sparsity {sparsity!r} is of type {type(sparsity).__name__}", "pass a number in [0, 1), for instance 0.9"
+        )
+    value = float(str(sparsity)) if type(sparsity).__module__ == "numpy" else float(sparsity)
     if not 0 <= value < 1:
         hint = f"did you mean {value / 100:g}? " if 1 < value < 100 else ""
         raise PaiBenchError(

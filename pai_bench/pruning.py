@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pai_bench import registry
+from pai_bench import diagnosis, registry
 from pai_bench.cells import exact_sparsity, kept_count
 from pai_bench.derivatives import no_second_derivative
 from pai_bench.drawing import reset_parameters
@@ -80,6 +80,7 @@ class Pruner:
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Take what `prune` takes, the method's `initialise`, and what to call at every sign of progress."""
+        dtype = str(dtype).removeprefix("torch.")
         if dtype not in DTYPES:
             raise PaiBenchError(
                 f"scoring dtype {dtype!r} is not supported", f"known: {', '.join(DTYPES)}; half precision changes masks"
@@ -134,12 +135,31 @@ class Pruner:
     def _scores(self, problem: Problem) -> dict[str, Tensor]:
         try:
             scores = self._scorer(problem)
-        except RuntimeError as error:
-            x, _ = next(problem.batches())
-            if refusal := no_second_derivative(self.name, error, problem.model, x):
-                raise refusal from error
-            raise
+        except diagnosis.RAISED as error:
+            if (explained := self._explained(error, problem)) is error:
+                raise
+            raise explained from error
         return checked_scores(self.name, scores, problem.weights)
+
+    def _explained(self, error: Exception, problem: Problem) -> Exception:
+        """The error to raise instead of what torch, the model or the method has raised."""
+        if diagnosis.is_out_of_memory(error):
+            return error
+        try:
+            x, _ = next(problem.stream.drawn())
+        except Exception:  # of the caller's data
+            return error
+        refusal = no_second_derivative(self.name, error, problem.model, x) if isinstance(error, RuntimeError) else None
+        if refusal is not None:
+            return refusal
+        if (cause := diagnosis.cause(problem.model, problem.stream.drawn())) is not None:
+            return cause
+        if not registry.is_builtin_class(type(self._scorer)):
+            return error  # a method under development: its author needs the exception itself
+        return PaiBenchError(
+            f"method {self.name} cannot score this model: {diagnosis.line(error)}",
+            "score with another method, or leave out the layer that the traceback names",
+        )
 
     def score(self, sparsity: float) -> dict[str, Tensor]:
         """The scores of the dense network (first round)."""
@@ -328,6 +348,7 @@ def prune(
 def _pruner(
     model: nn.Module, batches: Iterable[Batch], method: str, seed: int, dtype: str, hyperparameters: Mapping[str, Any]
 ) -> Pruner:
+    diagnosis.check_arguments(model, batches, method, seed)
     scorer = registry.get(method, hyperparameters)
     # As in a sweep: with the user's own seed, draws could be the very numbers that made the weights.
     return Pruner(model, batches, scorer, name=method, seed=derive_seed(seed, "method"), dtype=dtype)

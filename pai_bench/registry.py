@@ -170,7 +170,12 @@ def module(name: str) -> str:
 
 def is_builtin(name: str) -> bool:
     """Whether a method is one of ours, not a plug-in's or another package's."""
-    return module(name).startswith("pai_bench.")
+    return is_builtin_class(method_class(name))
+
+
+def is_builtin_class(cls: type) -> bool:
+    """Whether the class of a method is one of ours."""
+    return cls.__module__.startswith("pai_bench.")
 
 
 def method_class(name: str) -> type:

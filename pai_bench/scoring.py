@@ -158,6 +158,10 @@ class Batches:
         if not self._drawn:
             raise _empty()
 
+    def drawn(self) -> Iterator[Batch]:
+        """The batches that have been read so far, or the first one."""
+        return map(self._cast, self._drawn or itertools.islice(self(), 1))
+
     def fresh(self) -> Iterator[Batch]:
         """Batches not seen before: the rest of the stream, which starts anew at its end."""
         while True:
@@ -194,6 +198,8 @@ def _checked(batch: Any) -> Batch:
     x, y = batch
     if x.dtype == torch.uint8:
         raise PaiBenchError("scoring batches of uint8 images", "give them as floats, normalised as in training")
+    if x.is_complex():
+        raise PaiBenchError(f"scoring batches of complex inputs ({x.dtype})", "give real numbers: x.real or x.abs()")
     if len(x) != len(y) or (y.ndim == 2 and y.shape[1] == 1 and not y.is_floating_point()):
         raise PaiBenchError(f"a scoring batch has inputs {list(x.shape)} and targets {list(y.shape)}", remedy)
     return x, y
