@@ -69,8 +69,10 @@ def _import_methods() -> None:
 _methods: Catalogue[type] = Catalogue("method", "pai_bench.methods", _import_methods)
 
 
-def load_plugin(path: Path) -> None:
+def load_plugin(path: Path, content: bytes | None = None) -> None:
     """Run a user's Python file, whose decorators register methods and models; of a file of masks, make a method.
+
+    `content` is what the file held when a caller checked it: that runs then, whatever the file holds now.
 
     Raises: PaiBenchError when the file is missing or raises.
     """
@@ -89,7 +91,7 @@ def load_plugin(path: Path) -> None:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    content = path.read_bytes()
+    content = path.read_bytes() if content is None else content
     try:
         # What is hashed is what runs, also when the file changes in this moment.
         exec(compile(content, path, "exec"), module.__dict__)

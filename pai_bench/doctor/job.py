@@ -17,10 +17,10 @@ from pai_bench.doctor import probe
 from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks
 from pai_bench.sweep.owners import ENDED
 from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.slurm import answers, submission
+from pai_bench.sweep.slurm import answers, submission, trust
 from pai_bench.sweep.slurm.controller import Controller, Silent
-from pai_bench.sweep.slurm.ledger import Spec
 from pai_bench.sweep.slurm.profiles import Profile
+from pai_bench.sweep.slurm.specification import Spec
 
 Say = Callable[[str], None]
 
@@ -35,9 +35,10 @@ LATE = 5
 
 def asked_for(root: Path, profile: Profile) -> tuple[Spec, submission.Request]:
     """A job of the profile that has no cells."""
+    token = uuid.uuid4().hex[:8]
     spec = Spec(
-        sweep="doctor",
-        token=uuid.uuid4().hex[:8],
+        sweep=f"doctor-{token}",
+        token=token,
         root=root,
         code={"pai-bench": provenance.source_hash()},
         any_code=False,
@@ -59,13 +60,15 @@ def asked_for(root: Path, profile: Profile) -> tuple[Spec, submission.Request]:
 def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Controller, say: Say) -> Checks:
     """Submit it, wait for it, and compare what it saw with what is here."""
     spec, request = asked_for(root, profile)
-    spec.folder.mkdir(parents=True)
+    trust.make_folder(spec.folder.parent)
+    trust.make_folder(spec.folder)
     question = spec.folder / "question"
     question.write_text(spec.token, encoding="utf-8")
     datasets = sorted({line["dataset"] for plan in results.plans(root) for line in plan["cells"]})
-    folder = None if data_dir is None else str(data_dir.absolute())
+    folder = "" if data_dir is None else str(data_dir.absolute())
+    asked = (probe.__name__, str(question), *(("--data-dir", folder) if folder else ()), *datasets)
     try:
-        job = submission.hand_over(spec, request, probe.look, str(question), folder, datasets)
+        job = submission.hand_over(spec, request, asked)
     except answers.Refused as refusal:
         yield Check("job", FAILED, f"sbatch refuses it: {refusal}", answers.explain(str(refusal)))
         return

@@ -1,7 +1,11 @@
-"""What doctor runs in a job: looks round there, and leaves the answer in the results folder."""
+"""The program of the job that doctor submits: `python -m pai_bench.doctor.probe QUESTION [--data-dir FOLDER] DATASETS`.
+
+It looks round on its node, and leaves the answer beside the question.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
@@ -35,3 +39,12 @@ def look(question: str, data_dir: str | None, datasets: list[str]) -> None:
         "data": data,
     }
     write_json(place.with_suffix(".answer.json"), seen)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("question")
+    parser.add_argument("--data-dir")
+    parser.add_argument("datasets", nargs="*")
+    given = parser.parse_args()
+    look(given.question, given.data_dir, given.datasets)

@@ -8,12 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from pai_bench import index, results
 from pai_bench.cells import Cell
 from pai_bench.sweep import claims, pace
+from pai_bench.sweep.slurm import stops
 from pai_bench.sweep.slurm.inflight import InFlight, Task
 from pai_bench.sweep.wanted import Wanted, wanted
 
@@ -223,6 +225,11 @@ def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index
         yield f"squeue does not show jobs of {n_cells} cells that may be in the queue: pai-bench status tells later"
     if flight.elsewhere:
         yield f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's or user's)"
+    if requeues := stops.requeues(root, ((task.sweep, task.token, task.job) for task in flight.tasks)):
+        job, most = max(requeues.items(), key=itemgetter(1))
+        times = "once" if most == 1 else f"{most} times"
+        which = f"job {job} was" if len(requeues) == 1 else f"{len(requeues)} tasks were"
+        yield f"{which} requeued {times}" if len(requeues) == 1 else f"{which} requeued, job {job} most often: {times}"
     if gone:
         cells = "1 cell was" if len(gone) == 1 else f"{len(gone)} cells were"
         yield f"{cells} interrupted, and nobody is at work on them now; the next sweep resumes them"

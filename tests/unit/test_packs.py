@@ -25,7 +25,7 @@ from pai_bench.sweep.execution import Ended, executing
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.packs import Crew, Sizes, best_size, parse_size
 from pai_bench.sweep.slurm import work
-from pai_bench.sweep.slurm.ledger import Entry
+from pai_bench.sweep.slurm.specification import Entry
 from pai_bench.training import Trained, training
 from pai_bench.turns import Pack, Stopwatch, Turns, finish, seed_draws
 from pai_bench.watch import Watch

@@ -23,8 +23,9 @@ from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.slurm import answers, inflight, ledger, profiles, sizing, submission
 from pai_bench.sweep.slurm import command as slurm_command
 from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment
-from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec, open_chunks, sweep_chunks, user
+from pai_bench.sweep.slurm.ledger import Ledger, open_chunks, sweep_chunks, user
 from pai_bench.sweep.slurm.lock import submitting
+from pai_bench.sweep.slurm.specification import Entry, Spec
 
 
 @pytest.fixture(autouse=True)

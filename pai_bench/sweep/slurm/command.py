@@ -11,13 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pai_bench import results
+from pai_bench import mask_files, results
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep import claims, estimates, planning
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
-from pai_bench.sweep.slurm import deaths, inflight, profiles, sizing, submission, wording
+from pai_bench.sweep.slurm import deaths, inflight, profiles, sizing, submission, trust, wording
 from pai_bench.sweep.slurm.controller import Controller, Silent, installed
 from pai_bench.sweep.slurm.follow import follow
 from pai_bench.sweep.slurm.handover import Handing, Settings, pack
@@ -92,6 +92,9 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
         raise PaiBenchError("sbatch and squeue are not here", "run it on a login node, or use --where local")
     submission.check_folder(asked.root)
     profile = profiles.load(options.profile or profiles.DEFAULT, options.settings)
+    for plugin in asked.plugins:
+        if plugin.suffix not in mask_files.SUFFIXES:
+            trust.check(plugin)
     settings = Settings(
         root=asked.root,
         profile=profile,

@@ -15,8 +15,9 @@ from pai_bench.sweep.packs import alike
 from pai_bench.sweep.plan import Plan, jobs
 from pai_bench.sweep.slurm import answers, sizing, submission
 from pai_bench.sweep.slurm.controller import Controller
-from pai_bench.sweep.slurm.ledger import Entry, Ledger, Spec
+from pai_bench.sweep.slurm.ledger import Ledger
 from pai_bench.sweep.slurm.profiles import Profile
+from pai_bench.sweep.slurm.specification import Entry, Spec
 
 Runs = tuple[Run, ...]
 

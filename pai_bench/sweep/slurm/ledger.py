@@ -13,17 +13,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pai_bench import results
-from pai_bench.atomic import GONE, reason, write_json
-from pai_bench.cells import Cell
+from pai_bench.atomic import GONE, reason
 from pai_bench.errors import PaiBenchError
-
-SCHEMA = 1
+from pai_bench.sweep.slurm import specification, trust
+from pai_bench.sweep.slurm.specification import Spec
 
 PASSING = ("code", "environment")
 """Kinds of failure that are none of the cell's: the next sweep tries again by itself."""
@@ -31,103 +30,14 @@ PASSING = ("code", "environment")
 PAUSES = (0.1, 0.3, 0.5, 0.0)
 """Seconds after each of the tries to read what cannot be read."""
 
+_BY_ANYBODY = ("adopted", "closed", "reopened")
+"""Events that whoever looks at the queue notes, of the sweeps of other users too."""
+
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A cell in a chunk."""
-
-    cell: Cell
-    recipe: Mapping[str, Any]
-    fingerprint: str
-
-    @property
-    def name(self) -> str:
-        """The path of its result below runs/, without .json."""
-        return results.name(self.cell, self.recipe["name"], self.fingerprint)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """All that the tasks of a chunk need to know."""
-
-    sweep: str
-    token: str
-    root: Path
-    code: Mapping[str, str]
-    """Hashes of the sources that the sweep was planned with: of pai-bench, and of each plug-in."""
-    any_code: bool
-    data_dir: Path | None
-    plugins: tuple[Path, ...]
-    redo: bool
-    requeue: bool
-    gpus: int
-    checkpoint_every: float
-    keep_checkpoints: bool
-    disk_patience: float
-    patience: float
-    """Seconds that a task has from the warning until it is killed."""
-    ended_jobs: Mapping[str, str]
-    """States of jobs that had claimed cells of these and have ended."""
-    tasks: tuple[tuple[Entry, ...], ...]
-    pack: int | None = None
-    """Cells at a time in a task; None: as many as are fastest there."""
-
-    @property
-    def folder(self) -> Path:
-        """Where submitit keeps what it needs for the chunk, the tasks' output among it."""
-        return results.sweeps_folder(self.root) / self.sweep / self.token
-
-    def write(self) -> Path:
-        """Write it; the path is all that a task is handed."""
-        recipes: list[Mapping[str, Any]] = []
-        tasks = []
-        for task in self.tasks:
-            lines = []
-            for entry in task:
-                if entry.recipe not in recipes:
-                    recipes.append(entry.recipe)
-                fields = {**asdict(entry.cell), "fingerprint": entry.fingerprint, "name": entry.name}
-                lines.append({**fields, "recipe": recipes.index(entry.recipe)})
-            tasks.append(lines)
-        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        plain |= {"schema": SCHEMA, "root": str(self.root), "plugins": [str(path) for path in self.plugins]}
-        plain |= {"data_dir": self.data_dir and str(self.data_dir), "recipes": recipes, "tasks": tasks}
-        place = _spec_path(self.root, self.sweep, self.token)
-        write_json(place, plain)
-        return place
-
-    @classmethod
-    def read(cls, place: Path) -> Spec:
-        """Raises: PaiBenchError when it cannot be read."""
-        try:
-            plain = json.loads(place.read_bytes())
-            if plain.pop("schema") > SCHEMA:
-                raise ValueError("a newer pai-bench wrote it")
-            recipes = plain.pop("recipes")
-            plain["tasks"] = tuple(
-                tuple(
-                    Entry(Cell(*(line[name] for name in _CELL)), recipes[line["recipe"]], line["fingerprint"])
-                    for line in task
-                )
-                for task in plain["tasks"]
-            )
-            plain |= {"root": Path(plain["root"]), "plugins": tuple(Path(path) for path in plain["plugins"])}
-            return cls(**{**plain, "data_dir": plain["data_dir"] and Path(plain["data_dir"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PaiBenchError(f"{place} cannot be read: {type(error).__name__}: {error}", "sweep again") from None
-
-
-_CELL = ("method", "dataset", "model", "sparsity", "seed")
-
-
-def _spec_path(root: Path, sweep: str, token: str) -> Path:
-    return results.sweeps_folder(root) / sweep / f"{token}.json"
-
-
 def _ledger_path(root: Path, sweep: str) -> Path:
-    return results.sweeps_folder(root) / sweep / "ledger.jsonl"
+    return results.sweeps_folder(root) / sweep / specification.LEDGER
 
 
 @dataclass(frozen=True)
@@ -163,7 +73,7 @@ class Chunk:
 
         Raises: PaiBenchError when it cannot be read.
         """
-        text = _seen(Path.read_bytes, _spec_path(self.root, self.sweep, self.token))
+        text = _seen(Path.read_bytes, specification.path_of(self.root, self.sweep, self.token))
         try:
             return tuple(tuple(line["name"] for line in task) for task in json.loads(text or b"{}")["tasks"])
         except (ValueError, KeyError, TypeError):
@@ -215,11 +125,17 @@ class Ledger:
 
     def _append(self, event: str, **fields: Any) -> None:
         line = {"event": event, "at": datetime.now(UTC).isoformat(timespec="seconds"), **fields}
-        self._place.parent.mkdir(parents=True, exist_ok=True)
+        trust.make_folder(self._place.parent)
         # A line of its own, also behind one that was cut off.
         text = "\n" + json.dumps(line, separators=(",", ":")) + "\n"
-        descriptor = os.open(self._place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o664)
         try:
+            descriptor = os.open(self._place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, trust.FILE_MODE)
+        except PermissionError:
+            if event in _BY_ANYBODY:
+                return  # another user's sweep, who will note it when that user sweeps again
+            raise
+        try:
+            trust.close_file(descriptor)
             os.write(descriptor, text.encode())
             os.fsync(descriptor)
         finally:

@@ -6,26 +6,23 @@ import shlex
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import submitit
-from submitit.core.utils import DelayedSubmission
-
 from pai_bench.atomic import replacing
 from pai_bench.errors import PaiBenchError
+from pai_bench.sweep.slurm import trust
 from pai_bench.sweep.slurm.answers import Refused, job_id, sbatch
 from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment, tag
-from pai_bench.sweep.slurm.ledger import Spec
+from pai_bench.sweep.slurm.executor import CommandExecutor
 from pai_bench.sweep.slurm.profiles import Profile
-from pai_bench.sweep.slurm.task import Task
+from pai_bench.sweep.slurm.specification import Spec
 
-MANY_TIMEOUTS = 1000
-"""submitit counts requeues, and takes preemptions of short jobs for time-outs; whether a task still gets anywhere is
-for the task itself to say."""
+TASK = "pai_bench.sweep.slurm.task"
+"""The module that is a job's program."""
 
 LOOKS = (1.0, 4.0, 10.0)
 """Seconds before each look for a job whose answer got lost."""
@@ -42,17 +39,17 @@ class Request:
     """A job that must have succeeded first."""
 
 
-def executor(spec: Spec, request: Request) -> submitit.SlurmExecutor:
-    """submitit's executor, all told."""
+def executor(spec: Spec, request: Request, arguments: Sequence[str] | None = None) -> CommandExecutor:
+    """Make the executor of a chunk; its jobs run a module with arguments, by default the task with its specification's
+    path."""
     profile = request.profile
     python = shlex.quote(sys.executable)
     if profile.container is not None:
         python = f"{profile.container} {python}"
     if not profile.use_srun:
         python = f"exec {python}"  # so that the signal reaches it, not the shell around it
-    made = submitit.SlurmExecutor(spec.folder, max_num_timeout=MANY_TIMEOUTS, python=python)
-    parameters = _parameters(spec, request)
-    made.update_parameters(**parameters)
+    made = CommandExecutor(spec.folder, python, arguments or (TASK, str(spec.place)))
+    made.update_parameters(**_parameters(spec, request))
     return made
 
 
@@ -71,8 +68,7 @@ def _parameters(spec: Spec, request: Request) -> dict[str, Any]:
             gpus["gpus_per_node"] = wanted
         else:
             options["gpus"] = wanted
-    if not profile.use_srun:
-        options["signal"] = f"B:USR2@{delay}"
+    options["signal"] = f"USR2@{delay}" if profile.use_srun else f"B:USR2@{delay}"
     if request.after is not None:
         options["kill-on-invalid-dep"] = "yes"
     return {
@@ -91,7 +87,7 @@ def _parameters(spec: Spec, request: Request) -> dict[str, Any]:
         "srun_args": ["--ntasks=1"] if profile.use_srun else None,
         "mem": profile.mem,
         "wckey": profile.wckey,
-        "setup": [*profile.setup, *_setup(spec)],
+        "setup": [*profile.setup, *_setup()],
         "signal_delay_s": delay,
         "array_parallelism": request.parallelism,
         "dependency": None if request.after is None else f"afterok:{request.after}",
@@ -101,18 +97,12 @@ def _parameters(spec: Spec, request: Request) -> dict[str, Any]:
     }
 
 
-def _setup(spec: Spec) -> list[str]:
-    """Lines of bash before each task.
-
-    submitit gives each task its pickle after sbatch has answered. All ours are alike, so a task that does not find its
-    own makes it from the chunk's: the submitter may be dead, or the file system slow.
-    """
+def _setup() -> list[str]:
+    """Return the lines of bash before each task."""
+    mask = f"{trust.umask():04o}"
     return [
-        f"folder={shlex.quote(str(spec.folder))}",
-        "task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}; task=${task:-$SLURM_JOB_ID}",
-        'rm -f "$folder/$task"_*.save_tmp',
-        '[ -e "$folder/${task}_submitted.pkl" ] || { cp "$folder/task.pkl" "$folder/.$task-$$" &&'
-        ' mv -n "$folder/.$task-$$" "$folder/${task}_submitted.pkl"; }',
+        # sbatch is called under a stricter umask, which the chunk's folder needs and the results do not.
+        f"umask {mask}; export SLURM_UMASK={mask}",
         "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",  # srun has not taken it from sbatch since 22.05
     ]
 
@@ -138,11 +128,7 @@ def signal_seconds(profile: Profile, minutes: int) -> int:
 
 def script(spec: Spec, request: Request) -> str:
     """The script that sbatch would be given."""
-    made = executor(spec, request)
-    if len(spec.tasks) > 1:
-        made.parameters["map_count"] = len(spec.tasks)
-    text: str = made._make_submission_file_text(made._submitit_command_str, "")
-    return text
+    return executor(spec, request).text(len(spec.tasks))
 
 
 def submit(spec: Spec, request: Request) -> str:
@@ -151,36 +137,32 @@ def submit(spec: Spec, request: Request) -> str:
 
     Raises: Refused, Unanswered, PaiBenchError when SLURM's commands are not there.
     """
-    return hand_over(spec, request, Task(str(spec.write())))
+    spec.write()
+    return hand_over(spec, request)
 
 
-def hand_over(spec: Spec, request: Request, call: Callable[..., object], *arguments: object) -> str:
-    """Call sbatch for tasks that each run `call`; returns the id of the job.
+def hand_over(spec: Spec, request: Request, arguments: Sequence[str] | None = None) -> str:
+    """Call sbatch for tasks that each run a module with arguments, see `executor`; returns the id of the job.
 
-    Files of the chunk are removed after a refusal only: a job whose answer got lost needs them.
+    The script is removed after a refusal only: a job whose answer got lost may need it.
 
     Raises: Refused, Unanswered, PaiBenchError when SLURM's commands are not there.
     """
     try:
-        text = script(spec, request)
+        text = executor(spec, request, arguments).text(len(spec.tasks))
     except RuntimeError as error:
         raise PaiBenchError(f"submitit: {error}", "run it where sbatch and srun are, or use --where local") from None
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    # What a task makes its pickle from; it asks for a requeue as often as submitit's own would.
-    delayed = DelayedSubmission(call, *arguments)
-    delayed.set_timeout(request.minutes, MANY_TIMEOUTS)
-    pickle, place = spec.folder / "task.pkl", spec.folder / "sbatch.sh"
-    new = spec.folder / ".task.pkl"
-    delayed.dump(new)
-    new.replace(pickle)
-    with replacing(place) as file:
-        file.write(text.encode())
-    try:
-        return job_id(*sbatch([str(place)], clean_environment()))
-    except Refused:
-        for left in (pickle, place):
-            left.unlink(missing_ok=True)
-        raise
+    trust.make_folder(spec.folder)
+    place = spec.folder / "sbatch.sh"
+    # SLURM creates the output of the tasks under the umask of sbatch.
+    with trust.closed():
+        with replacing(place) as file:
+            file.write(text.encode())
+        try:
+            return job_id(*sbatch([str(place)], clean_environment()))
+        except Refused:
+            place.unlink(missing_ok=True)
+            raise
 
 
 def find(spec: Spec, controller: Controller) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import sys
 import threading
@@ -16,20 +16,20 @@ from typing import Any, NoReturn
 
 import torch
 
-from pai_bench import host, provenance, registry, results
-from pai_bench.atomic import write_json
+from pai_bench import host, mask_files, provenance, registry, results
+from pai_bench.atomic import reason
+from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.recipes import Recipe
 from pai_bench.sweep.execution import Ended, Stop, executing, shared_scores
 from pai_bench.sweep.owners import STALE_SECONDS, Owner
 from pai_bench.sweep.packs import Crew, Sizes
-from pai_bench.sweep.slurm.ledger import Entry, Spec
+from pai_bench.sweep.slurm import stops, trust
+from pai_bench.sweep.slurm.specification import Entry, Spec
 from pai_bench.turns import Turns
 
 PAUSE_SECONDS = 60.0
 """How long a task that got SIGTERM waits to be killed before it goes on."""
-MAX_STOPS = 3
-"""A task that is stopped so often without headway in between is not requeued again."""
 
 
 class WorkFailed(Exception):
@@ -40,10 +40,16 @@ class Work:
     """The cells of this task, run in a thread of their own, several at a time where that is faster."""
 
     def __init__(self, spec: str) -> None:
-        self.spec = Spec.read(Path(spec))
-        self.index = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
+        """Read the specification at the path `spec`.
+
+        Raises: PaiBenchError when it cannot be read, or others can have written it.
+        """
+        self.spec = Spec.read_trusted(Path(spec))
+        self.index = stops.task_index()
         self.entries = self.spec.tasks[self.index]
         self.owner = Owner.current(self.spec.sweep)
+        self._record = stops.place_of(self.spec, self.owner.job)
+        stops.started(self._record, self.owner.restart)
         self._made_at = Path(spec).stat().st_mtime
         self._stop = Stop()
         self._ending = threading.Event()
@@ -100,7 +106,7 @@ class Work:
         host.prepare()
         self._say(f"task {self.index} of chunk {self.spec.token}, attempt {self.owner.attempt}")
         for plugin in self.spec.plugins:
-            registry.load_plugin(plugin)
+            self._load(plugin)
         self._check()
         scores = shared_scores(self.spec.root, self.spec.redo)
         laboratory = Laboratory(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu", scores)
@@ -183,6 +189,33 @@ class Work:
         except OSError:
             return False
 
+    def _load(self, plugin: Path) -> None:
+        """Load a plug-in that only this user or root can have written, and that is the one that was planned with.
+
+        Raises: PaiBenchError when it is not trusted or cannot be loaded, WorkFailed after a note for each cell when it
+            has changed.
+        """
+        if plugin.suffix in mask_files.SUFFIXES:
+            registry.load_plugin(plugin)  # data; a changed file gives other fingerprints, which are refused
+            return
+        try:
+            content = trust.read(plugin)
+        except OSError as error:
+            raise PaiBenchError(
+                f"plugin {plugin} cannot be read: {reason(error)}", "sweep again with --plugin"
+            ) from None
+        # Before any of it runs, and not only after.
+        planned = self.spec.code.get(plugin.name, "").split(",")
+        if hashlib.sha256(content).hexdigest() not in planned and not self.spec.any_code:
+            self._refuse_code(plugin.name)
+        registry.load_plugin(plugin, content)
+
+    def _refuse_code(self, names: str) -> NoReturn:
+        self._refuse(
+            "code",
+            f"the code of {names} has changed since the sweep was planned: sweep again, or sweep with --any-code",
+        )
+
     def _check(self) -> None:
         """See to it that this is the code that was planned with, and that the GPU is there.
 
@@ -191,11 +224,7 @@ class Work:
         now = {"pai-bench": provenance.source_hash(), **registry.plugins()}
         changed = [name for name in self.spec.code if now.get(name) != self.spec.code[name]]
         if changed and not self.spec.any_code:
-            self._refuse(
-                "code",
-                f"the code of {', '.join(changed)} has changed since the sweep was planned: sweep again, or sweep with"
-                " --any-code",
-            )
+            self._refuse_code(", ".join(changed))
         for entry in self.entries:
             found = Run(entry.cell, Recipe.from_dict(entry.recipe)).fingerprint()
             if found != entry.fingerprint:
@@ -216,31 +245,17 @@ class Work:
 
     def _note(self, kind: str, cause: str) -> None:
         """A note for each cell that has no result."""
-        for entry in self.entries:
-            place = (self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
-            with suppress(OSError, results.DamagedResult):
-                if not results.present(*place):
-                    results.write_failure(*place, cause=cause, traceback="", kind=kind)
-
-    # Headway: what two stops in a row can be compared by.
+        stops.note(self.spec, self.entries, kind, cause)
 
     def _has_headway(self) -> bool:
         """Whether the task has got further since it was stopped last, or has not been stopped so often yet."""
-        place = self.spec.folder / f"{self.owner.job}_stops.json"
-        now = self._headway()
-        stops: list[Any] = []
-        with suppress(OSError, ValueError):
-            stops = json.loads(place.read_bytes())["stops"]
-        same = [stop for stop in stops if stop["headway"] == now]
-        minutes = round((time.monotonic() - self._began) / 60, 1)
-        same.append({"headway": now, "minutes": minutes})
-        with suppress(OSError):
-            write_json(place, {"stops": same})
-        if len(same) < MAX_STOPS:
+        minutes = (time.monotonic() - self._began) / 60
+        stopped = stops.stopped(self._record, self._headway(), minutes, self.owner.restart, self.spec.requeue)
+        if len(stopped) < stops.MAX_STOPS:
             return True
         cause = (
-            f"stopped {len(same)} times without headway, after {', '.join(str(stop['minutes']) for stop in same)}"
-            " minutes: give it more time with --slurm time=…"
+            f"stopped {len(stopped)} times without headway, after {', '.join(map(str, stopped))} minutes: give it more"
+            " time with --slurm time=…"
         )
         for entry in list(self._current.values()):
             with suppress(OSError):
@@ -259,7 +274,7 @@ class Work:
                 found += [path.name[:17] for path in folder.glob("e*-s*.checkpoint")]
             marks.append(max(found))
         finished = sum(count for kind, count in self._ended.items())
-        return [finished, *sorted(marks)]
+        return [finished, *sorted(marks)] if finished or any(marks) else []
 
     def _say(self, text: str) -> None:
         print(f"pai-bench: {text}", file=sys.stderr, flush=True)
