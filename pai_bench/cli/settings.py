@@ -16,6 +16,9 @@ from pai_bench.errors import PaiBenchError, unknown
 ORIGINS = "pai_bench.cli.settings.origins"
 """In the context's `meta`: the file that gave an option, by the name of its parameter (of one --set: name and key)."""
 
+TYPED = "command line"
+"""The source of an option that was typed, in words."""
+
 _PRIVATE = {"config", "verbose", "help", "json", "dry-run", "version"}
 _SPARSITY = {"sparsities", "densities", "compressions"}
 
@@ -181,7 +184,7 @@ def source(context: typer.Context, parameter: Any) -> str:
         return "default"
     if kind.name == "ENVIRONMENT":
         return f"environment variable {parameter.envvar}"
-    return _file(context, parameter.name) if kind.name == "DEFAULT_MAP" else "command line"
+    return _file(context, parameter.name) if kind.name == "DEFAULT_MAP" else TYPED
 
 
 def setting_source(context: typer.Context, key: str) -> str:

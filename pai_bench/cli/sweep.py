@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
-from pai_bench.cli.settings import Config, nearest_sparsities, recipe_settings
+from pai_bench.cli.settings import TYPED, Config, nearest_sparsities, recipe_settings, source
+
+if TYPE_CHECKING:
+    from pai_bench.sweep.place import Given
 
 
 def sweep(
@@ -154,7 +157,31 @@ def sweep(
         as_json=as_json,
         where=where,
         slurm=SlurmOptions(profile, tuple(slurm or ()), cells_per_job, canary, wait, any_code),
+        given=_given(context),
     )
     failed = command.run(options, messages)
     if failed:
         raise typer.Exit(FAILED)
+
+
+_OF_SLURM = ("profile", "slurm", "cells_per_job", "canary", "wait", "any_code")
+_OF_THIS_MACHINE = ("workers", "hang_after")
+
+
+def _given(context: typer.Context) -> Given:
+    """Where the options were given that have an effect in one place only."""
+    from pai_bench.sweep.place import Given
+
+    parameters = {str(parameter.name): parameter for parameter in context.command.params}
+    said = {name: source(context, parameters[name]) for name in (*_OF_SLURM, *_OF_THIS_MACHINE)}
+    names = {name: str(parameters[name].opts[0]) for name in said}
+    return Given(
+        typed=tuple(names[name] for name in _OF_SLURM if said[name] == TYPED),
+        elsewhere={
+            names[name].lstrip("-"): said[name]
+            for name in _OF_SLURM
+            if said[name] not in (TYPED, "default") and context.params[name]
+        },
+        where=source(context, parameters["where"]),
+        typed_here=tuple(names[name] for name in _OF_THIS_MACHINE if said[name] == TYPED),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from rich.console import Console
 
 from pai_bench import cells, experiment, precision, recipes, registry, results
 from pai_bench.atomic import check_writable
-from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.filters import Filter
-from pai_bench.sweep import estimates, here, local, packs, planning, workers
+from pai_bench.sweep import estimates, here, local, packs, place, planning, workers
 from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import command as slurm_command
 
@@ -52,9 +52,7 @@ class Options:
     as_json: bool
     where: str
     slurm: slurm_command.Options
-
-
-WHERE = ("auto", "local", "slurm", "debug")
+    given: place.Given
 
 
 def request(options: Options) -> planning.Request:
@@ -94,8 +92,10 @@ def run(options: Options, messages: Console) -> int:
 
     Raises: PaiBenchError for bad input, before anything is started.
     """
-    if options.where not in WHERE:
-        raise unknown("place", options.where, WHERE)
+    chosen = place.choose(options.where, options.slurm, options.given)
+    for note in chosen.notes:
+        messages.print(note, highlight=False, markup=False)
+    options = replace(options, where=chosen.name)
     pack = packs.parse_size(options.pack)
     for plugin in options.plugins:
         registry.load_plugin(plugin)
@@ -116,7 +116,7 @@ def _run(
     """Do what is missing of the runs that can work; returns how many cells failed."""
     if not options.dry_run:
         check_writable(root, "--results")
-    if options.where == "slurm" or (options.where == "auto" and slurm_command.reachable()):
+    if options.where == "slurm":
         return slurm_command.run(_for_slurm(options, runs, root, asked, pack), options.slurm, messages)
     plan = make_plan(
         runs, root, retry_failed=options.retry == "failed", redo=options.redo, set_aside=not options.dry_run
