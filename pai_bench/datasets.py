@@ -97,11 +97,13 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def training_batches(dataset: Dataset | Streamed, batch_size: int, augment: Augment, seed: int) -> TrainingBatches:
-    """The training batches of a data set."""
+def training_batches(
+    dataset: Dataset | Streamed, batch_size: int, augment: Augment, seed: int, last: str = "keep"
+) -> TrainingBatches:
+    """The training batches of a data set; `last` is what becomes of a short last batch (see `Batcher`)."""
     if isinstance(dataset, Streamed):
-        return dataset.training_batches(batch_size, augment, seed)
-    return Batcher(dataset.train_x, dataset.train_y, batch_size, augment, seed)
+        return dataset.training_batches(batch_size, augment, seed, last)
+    return Batcher(dataset.train_x, dataset.train_y, batch_size, augment, seed, last)
 
 
 def test_batches(

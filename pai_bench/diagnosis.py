@@ -99,7 +99,7 @@ def _of_inputs(error: Exception, number: int, x: Tensor) -> PaiBenchError:
     if "more than 1 value per channel" in str(error):
         return PaiBenchError(
             f"scoring batch {number} has {len(x)} image, and batch norm in train mode needs two values a channel",
-            "use batches of two or more images, for instance DataLoader(…, drop_last=True)",
+            "use batches of two or more images: DataLoader(…, drop_last=True), or scoring.batch_size in a recipe",
         )
     kind = str(x.dtype).removeprefix("torch.")
     remedy = "pass inputs of the shape that the model is built for: images [B, channels, height, width]"

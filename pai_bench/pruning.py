@@ -17,7 +17,7 @@ from pai_bench.derivatives import no_second_derivative
 from pai_bench.drawing import reset_parameters
 from pai_bench.errors import PaiBenchError
 from pai_bench.isolation import undisturbed
-from pai_bench.masking import remove_masks
+from pai_bench.masking import remove_masks, unwrapped
 from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable, round_densities
 from pai_bench.seeds import derive_seed
 
@@ -351,4 +351,4 @@ def _pruner(
     diagnosis.check_arguments(model, batches, method, seed)
     scorer = registry.get(method, hyperparameters)
     # As in a sweep: with the user's own seed, draws could be the very numbers that made the weights.
-    return Pruner(model, batches, scorer, name=method, seed=derive_seed(seed, "method"), dtype=dtype)
+    return Pruner(unwrapped(model), batches, scorer, name=method, seed=derive_seed(seed, "method"), dtype=dtype)

@@ -56,22 +56,29 @@ class Dataset:
         return x, self.train_y.index_select(0, places)
 
 
+def steps(n: int, batch_size: int, last: str) -> int:
+    """The number of batches of `n` images; `last` as in `Batcher`. Images of less than one batch are always kept."""
+    whole, rest = divmod(n, batch_size)
+    return whole + (rest > 0 and (last == "keep" or whole == 0))
+
+
 class Batcher:
     """Training batches of a data set that lies on a device, each a pure function of (seed, epoch, step).
 
     No step waits for the device; an epoch's draws are made on the CPU and sent over in one piece.
     """
 
-    def __init__(
-        self, x: Tensor, y: Tensor, batch_size: int, augment: Augment, seed: int, drop_last: bool = False
-    ) -> None:
-        """Take images uint8 [N, C, H, W] and labels [N], both on the device."""
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int, augment: Augment, seed: int, last: str = "keep") -> None:
+        """Take images uint8 [N, C, H, W] and labels [N], both on the device.
+
+        `last`: "keep" a last batch that is short, "drop" it, or "merge" it into the batch before it.
+        """
         self.x = x
         self.y = y
         self.batch_size = batch_size
         self.augment = augment
         self.seed = seed
-        self.drop_last = drop_last
+        self.last = last
         height, width = x.shape[2:]
         self._mean = by_channel(augment.mean, x)
         self._std = by_channel(augment.std, x)
@@ -84,15 +91,15 @@ class Batcher:
 
     def __len__(self) -> int:
         """The number of steps in an epoch."""
-        whole, rest = divmod(len(self.x), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+        return steps(len(self.x), self.batch_size, self.last)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch (both counted from 0) from `start_step` on."""
         order, corner, flip = self._draws(epoch)
         boxes = self._boxes(epoch) if self.augment.crop == "random-resized" else None
         for step in range(start_step, len(self)):
-            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            stop = None if self.last == "merge" and step == len(self) - 1 else (step + 1) * self.batch_size
+            part = slice(step * self.batch_size, stop)
             index = order[part]
             images = self.x.index_select(0, index)
             if boxes is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from pai_bench import data_files
 from pai_bench.augmentation import TRIES, Augment, Batch, epoch_order, generator, normalise, resized_boxes
 from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import Data
+from pai_bench.resident import steps
 from pai_bench.splits import split
 
 LOADERS_VARIABLE = "PAI_BENCH_LOADERS"
@@ -170,25 +170,29 @@ def _loader(items: Any, **options: Any) -> DataLoader[Any]:
 class _Order:
     """The batches of places (epoch, index) that the loader is to fetch next."""
 
-    def __init__(self, n: int, batch_size: int, seed: int) -> None:
-        self.n, self.batch_size, self.seed = n, batch_size, seed
+    def __init__(self, n: int, batch_size: int, seed: int, last: str) -> None:
+        self.n, self.batch_size, self.seed, self.last = n, batch_size, seed, last
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
-        return -(-self.n // self.batch_size) - self.start
+        return steps(self.n, self.batch_size, self.last) - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = epoch_order(self.n, self.seed, self.epoch).tolist()
-        for first in range(self.start * self.batch_size, self.n, self.batch_size):
-            yield [(self.epoch, index) for index in order[first : first + self.batch_size]]
+        count = steps(self.n, self.batch_size, self.last)
+        for step in range(self.start, count):
+            stop = None if self.last == "merge" and step == count - 1 else (step + 1) * self.batch_size
+            yield [(self.epoch, index) for index in order[step * self.batch_size : stop]]
 
 
 class StreamedBatches:
     """Training batches of pictures on disk, each a pure function of (seed, epoch, step)."""
 
-    def __init__(self, pictures: Pictures, batch_size: int, augment: Augment, seed: int, device: torch.device) -> None:
-        """The worker processes are started by the first epoch and stay."""
-        self._order = _Order(len(pictures), batch_size, seed)
+    def __init__(
+        self, pictures: Pictures, batch_size: int, augment: Augment, seed: int, device: torch.device, last: str = "keep"
+    ) -> None:
+        """The worker processes are started by the first epoch and stay; `last` as in `resident.Batcher`."""
+        self._order = _Order(len(pictures), batch_size, seed, last)
         self._augment = augment
         self._device = device
         self._loader = _loader(
@@ -197,7 +201,7 @@ class StreamedBatches:
 
     def __len__(self) -> int:
         """The number of steps in an epoch."""
-        return math.ceil(self._order.n / self._order.batch_size)
+        return steps(self._order.n, self._order.batch_size, self._order.last)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch (both counted from 0) from `start_step` on."""
@@ -259,7 +263,7 @@ class Streamed:
             images = torch.stack(list(pool.map(self.train.still, index.tolist())))
         return normalise(images.to(self.device), mean, std), self.train_y[index].to(self.device)
 
-    def training_batches(self, batch_size: int, augment: Augment, seed: int) -> StreamedBatches:
+    def training_batches(self, batch_size: int, augment: Augment, seed: int, last: str = "keep") -> StreamedBatches:
         """Training batches on the device.
 
         Raises: PaiBenchError when the recipe's crop is not one for pictures of many sizes.
@@ -269,7 +273,7 @@ class Streamed:
                 f"the pictures of {self.name} have many sizes, so that crop = {augment.crop!r} cannot be",
                 'choose a recipe with data.crop = "random-resized"',
             )
-        return StreamedBatches(self.train, batch_size, augment, seed, self.device)
+        return StreamedBatches(self.train, batch_size, augment, seed, self.device, last)
 
     def test_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
         """The images that accuracy is measured on, in their order, on the device."""

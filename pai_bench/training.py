@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from pai_bench import datasets
 from pai_bench.arithmetic import float32_products, forward, laid_out
 from pai_bench.checkpoints import Checkpoints, Interrupted
 from pai_bench.datasets import Augment, Dataset, Streamed
+from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import Recipe, Train
 from pai_bench.results import Epoch
 from pai_bench.seeds import derive_seed
@@ -142,7 +144,8 @@ def training(
     settings = recipe.train
     watch = watch or Watch()
     one_step = make_step(laid_out(model, settings.channels_last), masks, settings)
-    batches = datasets.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed)
+    short = _last_batch(model, dataset, recipe)
+    batches = datasets.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
     steps = len(batches)
     at = _Progress(model, one_step)
     if saved is not None:
@@ -182,6 +185,30 @@ def training(
     if finite and not one_step.masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")
     return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.clock.seconds)
+
+
+def _last_batch(model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe) -> str:
+    """What becomes of the last batch of an epoch: `train.last_batch` where it is one image on which batch norm fails.
+
+    Raises: PaiBenchError when there is no batch before it.
+    """
+    n, size = len(dataset.train_y), recipe.train.batch_size
+    if n % size != 1 and size > 1:
+        return "keep"
+    image, _ = dataset.batch(torch.zeros(1, dtype=torch.long), recipe.data.mean, recipe.data.std)
+    try:
+        with torch.no_grad():
+            forward(copy.deepcopy(model).train(), image)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        if n > size > 1:
+            return recipe.train.last_batch
+        raise PaiBenchError(
+            f"batch norm cannot be trained on batches of one image ({n} images, train.batch_size = {size})",
+            "raise train.batch_size, or choose a network without batch norm over single values",
+        ) from error
+    return "keep"
 
 
 def evaluate(

@@ -14,6 +14,7 @@ DTYPES = ("float64", "float32")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 SPLITS = ("test", "validation")
 CROPS = ("pad", "random-resized")
+LAST_BATCHES = ("merge", "drop")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Train:
     """The order of pixels in memory: other sums of the same numbers, often faster."""
     cuda_graph: bool = False
     """On a GPU, the step captured once and replayed; without one, or where it cannot be, the usual step."""
+    last_batch: str = "merge"
+    """A last batch of one image, for a network whose batch norm cannot be trained on one image: "merge" it into the
+    batch before it, or "drop" it. Other networks and longer last batches are not affected."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,7 @@ def check(recipe: Recipe, where: str) -> None:
         ("train.warmup_epochs", train.warmup_epochs, 0 <= train.warmup_epochs < train.epochs, "in [0, epochs)"),
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
         ("train.precision", train.precision, train.precision in PRECISIONS, " or ".join(PRECISIONS)),
+        ("train.last_batch", train.last_batch, train.last_batch in LAST_BATCHES, " or ".join(LAST_BATCHES)),
         (
             "data.padding",
             data.padding,

@@ -123,7 +123,7 @@ def _run(
     )
     for cause in plan.damaged:
         messages.print(cause, highlight=False, markup=False)
-    for line in (*_grid_lines(runs), *planning.choices(asked).notes):
+    for line in (*_grid_lines(runs), *planning.choices(asked).notes, *planning.short_batches(runs)):
         messages.print(line, highlight=False, markup=False)
     work = jobs(plan)
     places = workers.places(options.workers, len(plan.todo))
@@ -211,7 +211,7 @@ def _for_slurm(
         pack=pack,
         dry_run=options.dry_run,
         as_json=options.as_json,
-        lines=(*_grid_lines(runs), *planning.choices(asked).notes),
+        lines=(*_grid_lines(runs), *planning.choices(asked).notes, *planning.short_batches(runs)),
     )
 
 

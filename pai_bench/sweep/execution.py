@@ -17,6 +17,7 @@ import torch
 from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.checkpoints import Checkpoints, Interrupted
+from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Laboratory, Run
 from pai_bench.results import DamagedResult, Epoch
 from pai_bench.score_cache import ScoreCache, Shelf
@@ -228,6 +229,8 @@ class _Attempt:
 
     def _failed(self, error: Exception, log: CellLog) -> Ended:
         line = f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no message'}"
+        if isinstance(error, PaiBenchError):
+            line = f"{error.cause}; {error.remedy}"
         kind = "error"
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
             isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))

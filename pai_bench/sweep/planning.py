@@ -181,6 +181,20 @@ def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None,
     return refused
 
 
+def short_batches(runs: Sequence[Run]) -> list[str]:
+    """A line for each data set and recipe whose epochs end with a batch of one image, as far as plans can tell."""
+    lines = {}
+    for run in runs:
+        n, train, data = datasets.info(run.cell.dataset).train, run.recipe.train, run.recipe.data
+        if n % train.batch_size == 1 and data.split == "test" and data.train_fraction == 1:
+            what = {"merge": "merged into the batch before it", "drop": "dropped"}[train.last_batch]
+            lines[run.cell.dataset, run.recipe.name] = (
+                f"{run.cell.dataset} · recipe {run.recipe.name}: {n} images in batches of {train.batch_size} leave one;"
+                f" where batch norm cannot be trained on it, it is {what} (train.last_batch)"
+            )
+    return list(lines.values())
+
+
 def _rehearse(run: Run) -> None:
     """Let a method that is not ours score the first network of the plan on two made-up samples a class."""
     info = datasets.info(run.cell.dataset)

@@ -32,7 +32,7 @@ ALLOWED = {
     "augmentation": {"recipes", "seeds"},
     "resident": {"augmentation"},
     "splits": {"errors", "recipes", "seeds"},
-    "streaming": {"augmentation", "data_files", "errors", "recipes", "splits"},
+    "streaming": {"augmentation", "data_files", "errors", "recipes", "resident", "splits"},
     "datasets": {"augmentation", "data_files", "recipes", "resident", "splits", "streaming"},
     "catalogue": {"errors"},
     "drawing": set(),
@@ -63,7 +63,9 @@ ALLOWED = {
     "arithmetic": {"outputs"},
     "steps": {"arithmetic", "masking", "recipes"},
     "turns": set(),
-    "training": {"arithmetic", "checkpoints", "datasets", "recipes", "results", "seeds", "steps", "turns", "watch"},
+    "training": {
+        *("arithmetic", "checkpoints", "datasets", "errors", "recipes", "results", "seeds", "steps", "turns", "watch"),
+    },
     "recording": {
         *("cells", "datasets", "measures", "models", "provenance", "recipes", "registry", "results", "scoring"),
         "training",

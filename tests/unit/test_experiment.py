@@ -11,12 +11,14 @@ from torch import nn
 
 from pai_bench import datasets, models, recipes, registry
 from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Laboratory, Outcome, Run
 from pai_bench.measures import Cost, tensors_hash
 from pai_bench.models import building
-from pai_bench.recipes import Recipe, Train
+from pai_bench.recipes import Recipe, Scoring, Train
 from pai_bench.score_cache import ScoreCache
 from pai_bench.scoring import prunable
+from pai_bench.steps import Step
 from pai_bench.training import evaluate, learning_rate, train
 from pai_bench.watch import Watch
 
@@ -274,3 +276,68 @@ def test_the_device_of_a_laboratory_is_the_current_one(monkeypatch: pytest.Monke
     for device in ("cpu", "cuda", "cuda:1"):
         Laboratory(device=device)
     assert chosen == [torch.device("cuda:1")]
+
+
+def normed(channels: int, size: int, classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(channels * size * size, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, classes)
+    )
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, build in {
+        "normed": normed,
+        "plain": lambda *facts: nn.Sequential(nn.Flatten(), nn.Linear(64, facts[2])),
+    }.items():
+        monkeypatch.setitem(building._builders._things, name, build)
+
+
+# 1437 images: with batches of 718 the third one has one image.
+@pytest.mark.usefixtures("networks")
+@pytest.mark.parametrize(
+    ("model", "settings", "sizes"),
+    [
+        ("normed", {}, [718, 719]),
+        ("normed", {"last_batch": "drop"}, [718, 718]),
+        ("plain", {}, [718, 718, 1]),
+        ("plain", {"last_batch": "drop"}, [718, 718, 1]),
+        ("normed", {"batch_size": 719}, [719, 718]),
+    ],
+)
+def test_a_last_batch_of_one_image_is_merged_where_batch_norm_cannot_take_it(
+    monkeypatch: pytest.MonkeyPatch, model: str, settings: dict[str, object], sizes: list[int]
+) -> None:
+    seen: list[int] = []
+    step = Step.__call__
+    monkeypatch.setattr(
+        Step,
+        "__call__",
+        lambda self, x, y, lr: (seen.append(len(y)), step(self, x, y, lr))[1],
+    )
+    found = run("snip", 0.5, model=model, **{"epochs": 1, "batch_size": 718, **settings}).result
+    assert seen == sizes and found.curve[0].loss is not None
+
+
+@pytest.mark.usefixtures("networks")
+def test_batches_of_one_image_are_refused_where_batch_norm_cannot_take_them() -> None:
+    with pytest.raises(PaiBenchError, match="batch norm cannot be trained on batches of one image"):
+        run("dense", 0.0, model="normed", epochs=1, batch_size=1)
+    with pytest.raises(PaiBenchError, match="scoring batch 1 has 1 image"):
+        laboratory_of_one = dataclasses.replace(recipe(epochs=1), scoring=Scoring(1, 1, "float64"))
+        Laboratory(device="cpu").run(Run(Cell("snip", "digits", "normed", 0.5, 0), laboratory_of_one))
+
+
+@pytest.mark.parametrize("last", ["keep", "merge", "drop"])
+@pytest.mark.parametrize("n", [3, 8, 9, 10])
+def test_merged_batches_hold_the_same_images_in_the_same_order(last: str, n: int) -> None:
+    augment = datasets.Augment.of(recipe().data)
+    x = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 4, 4)
+    whole = [y for _, y in datasets.Batcher(x, torch.arange(n), 4, augment, seed=1).epoch(2)]
+    batcher = datasets.Batcher(x, torch.arange(n), 4, augment, seed=1, last=last)
+    found = [y for _, y in batcher.epoch(2)]
+    assert len(found) == len(batcher)
+    kept = n if last != "drop" or n < 4 else n // 4 * 4
+    assert torch.equal(torch.cat(found), torch.cat(whole)[:kept])
+    for start in range(len(batcher)):
+        assert all(map(torch.equal, (y for _, y in batcher.epoch(2, start)), found[start:]))

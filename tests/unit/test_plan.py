@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pai_bench import results
+from pai_bench import recipes, results
+from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import Run
 from pai_bench.results import store
-from pai_bench.sweep import plan
+from pai_bench.sweep import plan, planning
 from pai_bench.sweep.claims import Address, Owner, take
 from pai_bench.sweep.plan import Plan, make_plan
 from pai_bench.sweep.pool import Pool
@@ -114,3 +116,13 @@ def test_a_plan_is_newer_than_one_of_a_host_whose_clock_is_ahead(tmp_path: Path)
     results.write_plan(tmp_path, "20990101T000000-ffffff.json", {"cells": [stale]})
     make_plan([RUN], tmp_path).write(tmp_path)
     assert results.plans(tmp_path)[-1]["cells"][0]["fingerprint"] == RUN.fingerprint()
+
+
+def test_plans_announce_a_last_batch_of_one_image() -> None:
+    (recipe,) = recipes.variants(
+        recipes.load("quick", "digits", "conv8"), recipes.parse_settings(["train.batch_size=718"])
+    )
+    (line,) = planning.short_batches([Run(Cell("snip", "digits", "conv8", s, 0), recipe) for s in (0.5, 0.9)])
+    assert "1437 images in batches of 718 leave one" in line and "merged into the batch before it" in line
+    whole = recipes.load("quick", "digits", "conv8")
+    assert planning.short_batches([Run(Cell("snip", "digits", "conv8", 0.5, 0), whole)]) == []
