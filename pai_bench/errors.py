@@ -19,8 +19,11 @@ class PaiBenchError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> PaiBenchError:
-    """The error for a name that is not known, with the nearest ones and the whole list."""
+    """The error for a name that is not known, with the nearest ones, whatever their case, and the whole list."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    by_lower = {known_name.lower(): known_name for known_name in names}
+    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    if name.lower() in by_lower:
+        near = near[:1]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return PaiBenchError(f"unknown {kind} {name!r}", f"{hint}known: {', '.join(names)}")

@@ -7,25 +7,28 @@ from typing import Annotated
 
 import typer
 
+from pai_bench.cli import hints
 from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
 from pai_bench.cli.settings import Config, recipe_settings
 
-Dataset = Annotated[str, typer.Option("--dataset")]
-Model = Annotated[str | None, typer.Option("--model", help="[default: the data set's own]")]
-Recipe = Annotated[str | None, typer.Option("--recipe", help="Name or file.  [default: the data set's own]")]
-Seed = Annotated[int, typer.Option("--seed", min=0)]
+Dataset = Annotated[str, typer.Option("--dataset", "--datasets")]
+Model = Annotated[str | None, typer.Option("--model", "--models", help="[default: the data set's own]")]
+Recipe = Annotated[
+    str | None, typer.Option("--recipe", "--recipes", help="Name or file.  [default: the data set's own]")
+]
+Seed = Annotated[int, typer.Option("--seed", "--seeds", min=0)]
 
 
 def prune(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="File of the masks, .npz.")],
-    method: Annotated[str, typer.Option(help="For instance prospr:steps=10.")] = "snip",
+    method: Annotated[str, typer.Option("--method", "--methods", help="For instance prospr:steps=10.")] = "snip",
     dataset: Dataset = "digits",
     model: Model = None,
     recipe: Recipe = None,
     set_: Set = None,
     split: Split = None,
-    sparsity: Annotated[str, typer.Option(help="The fraction removed.")] = "0.9",
+    sparsity: Annotated[str, typer.Option("--sparsity", "--sparsities", help="The fraction removed.")] = "0.9",
     seed: Seed = 0,
     data_dir: DataDir = None,
     plugin: Plugins = None,
@@ -34,6 +37,7 @@ def prune(
     verbose: Verbose = False,
 ) -> None:
     """Make the masks of one cell, exactly those of a sweep, and show what they keep."""
+    hints.check_names(method, dataset, plugin)
     from pai_bench.sweep import by_hand
 
     del config, verbose, set_, split
@@ -61,6 +65,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train one network under masks of your own, with the weights and the data that all methods get."""
+    hints.check_names(None, dataset, plugin)
     from pai_bench.sweep import by_hand
 
     del config, verbose, set_, split

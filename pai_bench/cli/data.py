@@ -103,10 +103,13 @@ def _show(lines: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(lines, indent=1))
         return
-    width = max(len(line["name"]) for line in lines)
+    width = max((len(line["name"]) for line in lines), default=0)
+    typer.echo(f"{'name':<{width}}  {'state':<8}  {'size':>9}  place")
     for line in lines:
         size = _bytes(line["bytes"]) if line["bytes"] else "-"
         typer.echo(f"{line['name']:<{width}}  {line['state']:<8}  {size:>9}  {line['where'] or '-'}")
+        if line["state"] == "refused" and line["problem"]:
+            typer.echo(f"{'':<{width}}  {line['problem']}")
 
 
 @app.command("list")

@@ -10,13 +10,13 @@ from typer.exceptions import TyperException
 
 from pai_bench import __version__
 from pai_bench.atomic import reason
-from pai_bench.cli import config, data
+from pai_bench.cli import config, data, hints
 from pai_bench.cli.cancel import cancel
 from pai_bench.cli.cell import prune, train
 from pai_bench.cli.doctor import doctor
 from pai_bench.cli.listing import list_
 from pai_bench.cli.logs import logs
-from pai_bench.cli.options import INTERRUPTED, USAGE, messages, say
+from pai_bench.cli.options import INTERRUPTED, OK, USAGE, messages, say
 from pai_bench.cli.report import report
 from pai_bench.cli.status import status
 from pai_bench.cli.sweep import sweep
@@ -69,9 +69,20 @@ def _explain(error: OSError) -> tuple[str, str]:
     )
 
 
+def _misused(error: TyperException) -> int:
+    """Say what is wrong with the arguments; returns the exit code."""
+    say(f"error: {error.format_message()}")
+    context = getattr(error, "ctx", None)
+    name = getattr(error, "option_name", None)
+    remedy = hints.option(name, str(context.command.name)) if name and context else None
+    say(f"  {remedy or f'see {context.command_path} --help'}" if context else "  see pai-bench --help")
+    return USAGE
+
+
 def main() -> None:
     """Run the command line; every error is two lines and an exit code, tracebacks only with -v."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
+    code: int | None = OK
     try:
         code = app(standalone_mode=False)
     except PaiBenchError as error:
@@ -83,10 +94,10 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except TyperException as error:
-        say(f"error: {error.format_message()}")
-        context = getattr(error, "ctx", None)
-        say(f"  see {context.command_path if context else 'pai-bench'} --help")
-        code = USAGE
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one: its message is its help
+            typer.echo(error.format_message())
+        else:
+            code = _misused(error)
     except OSError as error:
         if verbose:
             messages.print_exception()

@@ -20,6 +20,9 @@ TYPED = "command line"
 """The source of an option that was typed, in words."""
 
 _PRIVATE = {"config", "verbose", "help", "json", "dry-run", "version"}
+_ONE_CELL = frozenset(("methods", "datasets", "models", "recipes", "sparsities", "seeds"))
+_TYPED_ONLY = {"sweep": frozenset(("sparsity", "seed")), "prune": _ONE_CELL, "train": _ONE_CELL}
+"""Second names of options that are no keys of a config file, for there they are the other command's."""
 _SPARSITY = {"sparsities", "densities", "compressions"}
 
 
@@ -40,7 +43,8 @@ def _settings_keys(context: typer.Context) -> dict[str, Any]:
             if parameter.param_type_name == "option":
                 names = [name.lstrip("-") for name in parameter.opts if name.startswith("--")]
                 if not _PRIVATE.intersection(names):
-                    keys |= {name.replace("-", "_"): parameter for name in names}
+                    typed_only = _TYPED_ONLY.get(str(command.name), frozenset())
+                    keys |= {name.replace("-", "_"): parameter for name in names if name not in typed_only}
     return keys
 
 

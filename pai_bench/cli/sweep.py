@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pai_bench.cli import hints
 from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
 from pai_bench.cli.settings import TYPED, Config, nearest_sparsities, recipe_settings, source
 
@@ -51,7 +52,12 @@ def sweep(
     split: Split = None,
     sparsities: Annotated[
         str | None,
-        typer.Option(envvar="PAI_BENCH_SPARSITIES", help="Fractions removed, for instance 0.9,0.98."),
+        typer.Option(
+            "--sparsities",
+            "--sparsity",
+            envvar="PAI_BENCH_SPARSITIES",
+            help="Fractions removed, for instance 0.9,0.98.",
+        ),
     ] = None,
     densities: Annotated[
         str | None, typer.Option(envvar="PAI_BENCH_DENSITIES", help="Fractions kept, instead of --sparsities.")
@@ -59,7 +65,9 @@ def sweep(
     compressions: Annotated[
         str | None, typer.Option(envvar="PAI_BENCH_COMPRESSIONS", help="1/density, instead of --sparsities.")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(envvar="PAI_BENCH_SEEDS", help="For instance 0-4 or 0,3,7.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", "--seed", envvar="PAI_BENCH_SEEDS", help="For instance 0-4 or 0,3,7.")
+    ] = None,
     filter_: Annotated[
         str | None, typer.Option("--filter", help="Only these cells, for instance 'method=snip,sparsity>=0.95'.")
     ] = None,
@@ -67,7 +75,9 @@ def sweep(
     redo: Annotated[
         bool, typer.Option("--redo", help="Run cells again that are done; new results replace old.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, a line a method (each cell with -v), and stop.")
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -128,10 +138,11 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Run every cell of a grid that has no result yet; typed again, it does what is missing."""
+    hints.check_names(methods, datasets, plugin)
     from pai_bench.sweep import command
     from pai_bench.sweep.slurm.command import Options as SlurmOptions
 
-    del config, verbose, set_, split
+    del config, set_, split
     options = command.Options(
         methods=methods,
         controls=controls,
@@ -155,6 +166,7 @@ def sweep(
         data_dir=data_dir,
         plugins=tuple(plugin or ()),
         as_json=as_json,
+        verbose=verbose,
         where=where,
         slurm=SlurmOptions(profile, tuple(slurm or ()), cells_per_job, canary, wait, any_code),
         given=_given(context),

@@ -19,12 +19,13 @@ from pai_bench.recipes.choice import Choice, Choices, choose
 from pai_bench.recipes.overrides import SOURCE as SET_BY_USER
 from pai_bench.recipes.overrides import Settings, parse_settings, variants
 from pai_bench.recipes.reading import defaults, load, names
-from pai_bench.recipes.schema import DTYPES, SCHEDULES, Data, Defaults, Init, Recipe, Scoring, Train
+from pai_bench.recipes.schema import DTYPES, SCHEDULES, TABLES, Data, Defaults, Init, Recipe, Scoring, Train
 
 __all__ = [
     "DTYPES",
     "SCHEDULES",
     "SET_BY_USER",
+    "TABLES",
     "Choice",
     "Choices",
     "Data",

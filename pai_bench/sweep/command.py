@@ -17,7 +17,7 @@ from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.filters import Filter
-from pai_bench.sweep import estimates, here, local, packs, place, planning, workers
+from pai_bench.sweep import estimates, here, local, packs, place, plan_lines, planning, workers
 from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import command as slurm_command
 
@@ -50,6 +50,7 @@ class Options:
     data_dir: Path | None
     plugins: tuple[Path, ...]
     as_json: bool
+    verbose: bool
     where: str
     slurm: slurm_command.Options
     given: place.Given
@@ -102,7 +103,10 @@ def run(options: Options, messages: Console) -> int:
     root = results.resolve_root(options.results)
     asked = planning.with_masks(request(options))
     runs = planning.expand(asked)
-    refused = planning.check(runs, options.data_dir, root, forget=not options.dry_run)
+    absent = planning.absent_data(runs, options.data_dir) if options.dry_run else {}
+    for error in absent.values():
+        messages.print(f"note: {error.cause}\n  before the sweep: {error.remedy}", highlight=False, markup=False)
+    refused = planning.check(runs, options.data_dir, root, forget=not options.dry_run, absent=absent)
     left = [run for run in runs if (run.cell.dataset, run.cell.model) not in refused]
     for error in refused.values():
         messages.print(f"left out: {error.cause}\n  {error.remedy}", highlight=False, markup=False)
@@ -123,7 +127,7 @@ def _run(
     )
     for cause in plan.damaged:
         messages.print(cause, highlight=False, markup=False)
-    for line in (*_grid_lines(runs), *planning.choices(asked).notes, *planning.short_batches(runs)):
+    for line in (*plan_lines.grid(runs), *planning.choices(asked).notes, *planning.short_batches(runs)):
         messages.print(line, highlight=False, markup=False)
     work = jobs(plan)
     places = workers.places(options.workers, len(plan.todo))
@@ -136,11 +140,8 @@ def _run(
         ]
         print(json.dumps({"summary": plan.summary(), "device": device, "cells": states}, indent=1))
     elif options.dry_run:
-        recipes_differ = len({(p.run.recipe.name, p.run.cell.dataset, p.run.cell.model) for p in plan.runs}) > len(
-            {(p.run.cell.dataset, p.run.cell.model) for p in plan.runs}
-        )
-        for planned in plan.todo:
-            print(f"{planned.run.cell} · {planned.run.recipe.name}" if recipes_differ else planned.run.cell)
+        for line in plan_lines.cells(plan) if options.verbose else plan_lines.methods(plan):
+            print(line)
     how = f" in {len(work)} jobs by {len(places)} worker{'s' if len(places) > 1 else ''}" if work else ""
     messages.print(plan.summary() + how, highlight=False, markup=False)
     if costs:
@@ -196,7 +197,11 @@ def _scored(plan: Plan, root: Path) -> Iterator[dict[str, Any]]:
 
 
 def _for_slurm(
-    options: Options, runs: Sequence[Run], root: Path, asked: planning.Request, pack: int | None
+    options: Options,
+    runs: Sequence[Run],
+    root: Path,
+    asked: planning.Request,
+    pack: int | None,
 ) -> slurm_command.Asked:
     return slurm_command.Asked(
         runs=runs,
@@ -211,23 +216,5 @@ def _for_slurm(
         pack=pack,
         dry_run=options.dry_run,
         as_json=options.as_json,
-        lines=(*_grid_lines(runs), *planning.choices(asked).notes, *planning.short_batches(runs)),
+        lines=(*plan_lines.grid(runs), *planning.choices(asked).notes, *planning.short_batches(runs)),
     )
-
-
-def _grid_lines(runs: Sequence[Run]) -> list[str]:
-    """What the plan consists of, a line per data set, model and recipe."""
-    lines = []
-    groups: dict[tuple[str, str, str], list[cells.Cell]] = {}
-    for run in runs:
-        cell = run.cell
-        groups.setdefault((cell.dataset, cell.model, run.recipe.name), []).append(cell)
-    for (dataset, model, recipe), group in groups.items():
-        specs = dict.fromkeys(cells.MethodSpec.parse(method) for method in dict.fromkeys(c.method for c in group))
-        methods = ",".join(dict.fromkeys(str(spec.uncontrolled) for spec in specs))
-        if controls := dict.fromkeys(spec.control for spec in specs if spec.control is not None):
-            methods += f"; controls {','.join(controls)}"
-        sparsities = ",".join(f"{s:g}" for s in sorted({cell.sparsity for cell in group if cell.method != "dense"}))
-        seeds = ",".join(str(seed) for seed in sorted({cell.seed for cell in group}))
-        lines.append(f"{dataset} · {model} · recipe {recipe}: {methods}; sparsities {sparsities}; seeds {seeds}")
-    return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -137,15 +137,35 @@ Refused = Mapping[tuple[str, str], PaiBenchError]
 """Models that a sweep leaves out, by (data set, model)."""
 
 
-def check(runs: Sequence[Run], data_root: Path | None, root: Path | None = None, *, forget: bool = False) -> Refused:
+def absent_data(runs: Sequence[Run], data_root: Path | None) -> dict[str, PaiBenchError]:
+    """The data sets that cannot be used yet, and why."""
+    found = {}
+    for name in dict.fromkeys(run.cell.dataset for run in runs):
+        try:
+            datasets.require(name, data_root)
+        except PaiBenchError as error:
+            found[name] = error
+    return found
+
+
+def check(
+    runs: Sequence[Run],
+    data_root: Path | None,
+    root: Path | None = None,
+    *,
+    forget: bool = False,
+    absent: Collection[str] = (),
+) -> Refused:
     """See to it that data are there, models can be built and pruned, and strangers' methods return usable scores.
 
     With a results folder `root`, also that its results are of the same copies of the data (see `copies.check`).
-    Returns the plug-ins' models that cannot be used: they must not stop the others.
+    The data sets `absent` are left out of that. Returns the plug-ins' models that cannot be used: they must not stop
+    the others.
 
     Raises: PaiBenchError for the first that fails, or when no model is left; no job has been started then.
     """
-    origins = {name: datasets.require(name, data_root) for name in dict.fromkeys(run.cell.dataset for run in runs)}
+    needed = [name for name in dict.fromkeys(run.cell.dataset for run in runs) if name not in absent]
+    origins = {name: datasets.require(name, data_root) for name in needed}
     if root is not None:
         copies.check(root, origins, forget=forget)
     for run in {(run.cell.dataset, run.recipe.name): run for run in runs}.values():

@@ -89,6 +89,10 @@ def test_copies_are_added_listed_and_checked(
     assert state() == "refused"
     code, out, err = data(capsys, monkeypatch, "check")
     assert code == 1 and "changed since this copy of bins was accepted" in err and "bins    refused" in out
+    listed = data(capsys, monkeypatch, "list")[1].splitlines()
+    assert listed[0].split() == ["name", "state", "size", "place"]
+    (place,) = (n for n, line in enumerate(listed) if line.startswith("bins "))
+    assert "refused" in listed[place] and "changed since this copy of bins was accepted" in listed[place + 1]
     assert data(capsys, monkeypatch, "add", "bins", "--from", "origin")[0] == 0
     assert state() == "official" and data(capsys, monkeypatch, "check", "bins", "blobs")[0] == 0
     code, out, _ = data(capsys, monkeypatch, "list")

@@ -113,8 +113,14 @@ def test_only_what_is_missing_is_done(done: Path, tmp_path: Path) -> None:
 def test_dry_run_shows_the_plan_and_touches_nothing(tmp_path: Path) -> None:
     run = pai_bench(tmp_path, *sweep(tmp_path), "--dry-run")
     assert run.returncode == 0
-    assert len(run.stdout.splitlines()) == 10
-    assert "snip · digits · conv8 · sparsity 0.9 · seed 1" in run.stdout
+    lines = run.stdout.splitlines()
+    assert len(lines) == len({line.split(" ")[0] for line in lines}) == 3, "a line a method"
+    assert any(
+        line.startswith("snip · digits · conv8 · ") and ": 4 cells; sparsities 0.5,0.9; seeds 0,1" in line
+        for line in lines
+    )
+    each = pai_bench(tmp_path, *sweep(tmp_path), "--dry-run", "-v").stdout
+    assert len(each.splitlines()) == 10 and "snip · digits · conv8 · sparsity 0.9 · seed 1" in each
     assert "plan: 10 cells = 0 done, 10 to run" in run.stderr
     assert not (tmp_path / "results").exists()
     plain = pai_bench(tmp_path, *sweep(tmp_path), "--dry-run", "--json")
@@ -280,7 +286,7 @@ def test_options_beat_environment_beats_config_beats_profile(tmp_path: Path) -> 
     (tmp_path / "mine.toml").write_text('methods = ["snip", "random"]\nsparsities = 0.2\n')
 
     def plan(*arguments: str, **env: str) -> list[str]:
-        run = pai_bench(tmp_path, "sweep", "--dry-run", *arguments, env=env)
+        run = pai_bench(tmp_path, "sweep", "--dry-run", "-v", *arguments, env=env)
         assert run.returncode == 0, run.stderr
         return run.stdout.splitlines()
 
@@ -310,8 +316,32 @@ def test_costly_methods_are_swept_when_asked_for(tmp_path: Path) -> None:
     assert planned("--methods", "all") == usual | {"force", "iterative-snip", "ntk-sap", "px"}
 
 
+def test_a_plan_is_shown_before_the_data_are_there(tmp_path: Path) -> None:
+    arguments = ("--datasets", "cifar10", "--models", "conv8", "--methods", "snip", "--seed", "0", "--sparsity", "0.9")
+    run = pai_bench(tmp_path, "sweep", *arguments, "--data-dir", "nowhere", "--dry-run")
+    assert run.returncode == 0 and len(run.stdout.splitlines()) == 2
+    assert "cifar10 is not on disk" in run.stderr and "pai-bench data fetch cifar10" in run.stderr
+    assert "cost: " in run.stderr
+    refused = pai_bench(tmp_path, "sweep", *arguments, "--data-dir", "nowhere")
+    assert refused.returncode == 2 and "cifar10 is not on disk" in refused.stderr
+
+
+def test_second_names_of_options_are_no_keys_of_config_files(tmp_path: Path) -> None:
+    (tmp_path / "both.toml").write_text(
+        'seeds = "0-1"\nsparsities = [0.9]\nseed = 7\nsparsity = 0.5\nmethods = "snip"\n'
+    )
+    run = pai_bench(tmp_path, "sweep", "-c", "both.toml", "--dry-run", "--json")
+    cells = json.loads(run.stdout)["cells"]
+    assert {cell["seed"] for cell in cells} == {0, 1} and {cell["sparsity"] for cell in cells} == {0.0, 0.9}
+    run = pai_bench(tmp_path, "prune", "-c", "both.toml", "--out", "a.npz", "--json")
+    assert run.returncode == 0 and json.loads(run.stdout)["seed"] == 7, run.stderr
+
+
 def test_versions_help_and_lists(tmp_path: Path) -> None:
     assert pai_bench(tmp_path, "--version").stdout.strip()
+    for command in ([], ["data"], ["config"]):
+        bare = pai_bench(tmp_path, *command)
+        assert bare.returncode == 0 and "Usage" in bare.stdout and not bare.stderr
     for command in ([], ["sweep"], ["report"], ["list"]):
         shown = pai_bench(tmp_path, *command, "--help")
         assert shown.returncode == 0 and "Usage" in shown.stdout

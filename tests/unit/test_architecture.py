@@ -104,7 +104,19 @@ ALLOWED = {
     "analysis": {"precision", *BASE, "index", "recipes", "results"},
     "methods": {"allocation", "convolutions", "derivatives", "errors", "registry", "replacing", "scoring"},
     "doctor": {*BASE, "data_files", "provenance", "results", "sweep"},
-    "cli": {"atomic", "cells", "recipes", "analysis", "data_files", "doctor", "sweep", "errors", "__version__"},
+    "method_index": {"cells", "errors"},
+    "cli": {
+        "atomic",
+        "method_index",
+        "cells",
+        "recipes",
+        "analysis",
+        "data_files",
+        "doctor",
+        "sweep",
+        "errors",
+        "__version__",
+    },
     "__init__": {"analysis", "errors", "masking", "pruning", "registry"},
     "__main__": {"cli"},
 }
@@ -136,7 +148,18 @@ def test_imports_go_down_only(room: str, path: Path) -> None:
 
 @pytest.mark.parametrize(("room", "path"), sources(), ids=lambda value: str(value))
 def test_rooms_without_torch_do_not_import_it(room: str, path: Path) -> None:
-    if room in {"cells", "recipes", "results", "index", "analysis", "cli", "errors", "atomic", "data_files"}:
+    if room in {
+        "cells",
+        "recipes",
+        "results",
+        "index",
+        "analysis",
+        "cli",
+        "errors",
+        "atomic",
+        "data_files",
+        "method_index",
+    }:
         assert not {name for name in imported(path) if name.split(".")[0] in ("torch", "torchvision")}
 
 
