@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.program import pai_bench
-from tests.cluster.cluster import SLURM, Cluster, Sweep, wait_for
+from tests.cluster.cluster import DEV, SLURM, Cluster, Sweep, wait_for
 
 if not SLURM:
     pytest.skip("slurmctld is not installed: apt-get install slurm-wlm munge", allow_module_level=True)
@@ -38,6 +38,14 @@ def events(sweep: Sweep) -> list[str]:
     return [json.loads(line)["event"] for place in ledgers for line in place.read_text().split("\n") if line]
 
 
+def known(cluster: Cluster, sweep: Sweep) -> dict[str, str]:
+    """State by task of the sweep's jobs that the controller remembers."""
+    lines = cluster.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%j").splitlines()
+    tags = [f":{place.name}:" for place in (sweep.root / "state" / "sweeps").iterdir()]
+    fields = [line.split("|") for line in lines if any(tag in line for tag in tags)]
+    return {job: state for job, state, _ in fields}
+
+
 def age(sweep: Sweep) -> None:
     """Let all submissions be long ago."""
     for place in (sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"):
@@ -54,7 +62,7 @@ def test_a_job_whose_answer_got_lost_is_adopted(
     try:
         said = sweep.type(env=timed_out)
         assert "submitted sweep" in said and "did not take" not in said
-        assert len(cluster.tasks()) == 3 and events(sweep) == ["submitting", "submitted"]
+        assert len(known(cluster, sweep)) == 3 and events(sweep) == ["submitting", "submitted"]
         assert "3 queued, 0 to submit" in sweep.type(env=timed_out)
         # Cancelled long ago, submitted again with no output at all, and squeue does not show it either.
         assert pai_bench(folder, "cancel", "--yes", env=cluster.env).returncode == 0
@@ -72,7 +80,7 @@ def test_a_job_whose_answer_got_lost_is_adopted(
         cluster.nodes("resume")
     sweep.complete(reference)
     assert not sweep.duplicates() and "Traceback" not in sweep.output()
-    assert "FAILED" not in cluster.tasks().values()
+    assert "FAILED" not in known(cluster, sweep).values()
 
 
 def test_squeue_without_rows_makes_no_job_unknown(cluster: Cluster, folder: Path, slow: tuple[str, ...]) -> None:
@@ -86,7 +94,7 @@ def test_squeue_without_rows_makes_no_job_unknown(cluster: Cluster, folder: Path
         age(sweep)
         assert "3 to submit" in sweep.type(env=blind) and "closed" in events(sweep)
         assert "3 queued, 0 to submit" in sweep.type() and "reopened" in events(sweep)
-        living = [job for job, state in cluster.tasks().items() if state == "PENDING"]
+        living = [job for job, state in known(cluster, sweep).items() if state == "PENDING"]
         assert len(living) == 6
         done = pai_bench(folder, "cancel", "--yes", env=cluster.env)
         assert done.returncode == 0 and done.stderr.count("cancelled 3 tasks") == 2, done.stderr
@@ -100,3 +108,22 @@ def test_squeue_without_rows_makes_no_job_unknown(cluster: Cluster, folder: Path
     assert "3 running, 0 to submit" in sweep.type(env=blind)
     assert pai_bench(folder, "cancel", "--yes", env=cluster.env).returncode == 0
     wait_for(lambda: not cluster.ask("squeue", "-h"), "an empty queue")
+
+
+def test_a_controller_that_freezes_while_it_takes_a_job(
+    cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference
+) -> None:
+    """sbatch gives up after ten seconds, and the job comes to the queue once the controller goes on."""
+    real = shutil.which("sbatch")
+    frozen = lying(folder, "sbatch", f'{DEV}/daemon {cluster.folder} stop slurmctld >/dev/null; exec {real} "$@"')
+    sweep = Sweep(cluster, folder, *cells)
+    try:
+        said = sweep.type(env=frozen, code=1)
+        assert "nobody can tell if SLURM took" in said and "timed out" in said
+        assert events(sweep) == ["submitting", "unanswered"]
+    finally:
+        cluster.daemon("cont", "slurmctld")
+    n_tasks = len(wait_for(lambda: known(cluster, sweep), "the job"))
+    assert "0 to submit" in sweep.type() and events(sweep)[2] == "adopted"
+    sweep.complete(reference)
+    assert len(known(cluster, sweep)) == n_tasks and not sweep.duplicates()

@@ -54,6 +54,11 @@ def test_a_job_that_is_named_is_taken(home: Path, text: str) -> None:
         (f"{FAILED}AssocMaxSubmitJobLimit", "AssocMaxSubmitJobLimit", "wait until"),
         ("sbatch: error: Invalid --signal specification", "Invalid --signal specification", "signal_seconds"),
         (
+            "sbatch: option '--pa=x' is ambiguous; possibilities: '--partition' '--parsable'\nTry \"sbatch --help\"",
+            "option '--pa=x' is ambiguous",
+            "whole name",
+        ),
+        (
             "sbatch: unrecognized option '--o=x'\nTry \"sbatch --help\" for more information",
             "unrecognized option '--o=x'",
             "[options]",
@@ -65,10 +70,13 @@ def test_a_job_that_is_named_is_taken(home: Path, text: str) -> None:
         ),
     ],
 )
-def test_words_that_say_no_are_a_refusal_with_its_own_line(home: Path, text: str, words: str, remedy: str) -> None:
+@pytest.mark.parametrize("code", [1, 255])
+def test_words_that_say_no_are_a_refusal_with_its_own_line(
+    home: Path, text: str, words: str, remedy: str, code: int
+) -> None:
     (home / "said").write_text(f"{text}\n{text}\n")
     with pytest.raises(answers.Refused) as caught:
-        answer_of(home, f"cat {home}/said >&2; exit 1")
+        answer_of(home, f"cat {home}/said >&2; exit {code}")
     assert str(caught.value).startswith(words) and "--help" not in str(caught.value)
     assert str(caught.value).count(words[:20]) == 1 and remedy in answers.explain(str(caught.value))
 

@@ -93,7 +93,8 @@ def job_id(stdout: str, stderr: str) -> str:
 
 def _failure(code: int, stderr: str) -> Refused | Unanswered:
     words = _useful(stderr)
-    if code < 0 or code > 128 or not words:
+    # A shell around sbatch adds 128 to the number of a signal; sbatch itself ends with 1 or 255.
+    if code < 0 or 128 < code < 255 or not words:
         ended = f"sbatch was killed by signal {-code}" if code < 0 else f"sbatch ended with {code}"
         return Unanswered(f"{ended}: {words}" if words else ended)
     # The controller's own verdict counts where there is one; the lines before it are a site's, in any words.
