@@ -118,10 +118,10 @@ def _run(
     options: Options, runs: Sequence[Run], root: Path, asked: planning.Request, pack: int | None, messages: Console
 ) -> int:
     """Do what is missing of the runs that can work; returns how many cells failed."""
-    if not options.dry_run:
-        check_writable(root, "--results")
     if options.where == "slurm":
         return slurm_command.run(_for_slurm(options, runs, root, asked, pack), options.slurm, messages)
+    if not options.dry_run:
+        check_writable(root, "--results")
     plan = make_plan(
         runs, root, retry_failed=options.retry == "failed", redo=options.redo, set_aside=not options.dry_run
     )

@@ -102,7 +102,7 @@ def test_squeue_without_rows_makes_no_job_unknown(cluster: Cluster, folder: Path
     finally:
         cluster.nodes("resume")
     # At work, their claims speak for them, however long ago they were submitted.
-    sweep.type()
+    sweep.type(env={"PAI_TEST_NAP": "3"})
     sweep.training(3)
     age(sweep)
     assert "3 running, 0 to submit" in sweep.type(env=blind)

@@ -16,7 +16,7 @@ from pai_bench.sweep import cancel, claims
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.slurm import answers, inflight
 from pai_bench.sweep.slurm.controller import Controller
-from pai_bench.sweep.slurm.ledger import Ledger, open_chunks, sweep_chunks
+from pai_bench.sweep.slurm.ledger import Ledger, open_chunks, sweep_chunks, user
 from tests.unit import test_slurm
 from tests.unit.test_slurm import ROWS, TAG, begun, command, controller, n_queued, sweep
 
@@ -171,6 +171,18 @@ def test_a_job_lives_although_the_ledger_has_it_refused(home: Path) -> None:
     Ledger(home, SWEEP).refused("c001", "Socket timed out")
     assert len(inflight.survey(home, asked(home, ROWS), heal=True).names()) == 4
     assert [chunk.job for chunk in open_chunks(home)] == ["5"]
+
+
+def test_a_user_who_does_not_exist_here_hides_no_job_of_ours(home: Path) -> None:
+    begun(home)
+    place = results.sweeps_folder(home) / "20250101T000000-abcdef" / "ledger.jsonl"
+    place.parent.mkdir()
+    lines = (results.sweeps_folder(home) / SWEEP / "ledger.jsonl").read_text()
+    place.write_text(lines.replace(f'"user":"{user()}"', '"user":"nobody-known"'))
+    found = controller(home)
+    command(home, "squeue", f"case $* in *nobody-known*) exit 1;; esac; printf '{ROWS}'")
+    flight = inflight.survey(home, found, heal=True)
+    assert flight.silent is None and len(flight.tasks) == 2
 
 
 def test_a_closed_sweep_without_a_job_is_over(home: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pai_bench import mask_files, results
+from pai_bench.atomic import check_writable
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep import claims, estimates, planning
@@ -91,6 +92,8 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
     if not installed():
         raise PaiBenchError("sbatch and squeue are not here", "run it on a login node, or use --where local")
     submission.check_folder(asked.root)
+    if not asked.dry_run:
+        check_writable(asked.root, "--results")
     profile = profiles.load(options.profile or profiles.DEFAULT, options.settings)
     for plugin in asked.plugins:
         if plugin.suffix not in mask_files.SUFFIXES:

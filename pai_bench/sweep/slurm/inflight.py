@@ -7,10 +7,12 @@ enough, nobody keeps a claim of its job alive, and two looks lack it.
 
 from __future__ import annotations
 
+import pwd
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from pai_bench import results
@@ -84,7 +86,7 @@ def survey(root: Path, controller: Controller, *, heal: bool = False, sure: bool
     still_open = [chunk for chunk in chunks if chunk.open]
     if not chunks or not (still_open or installed()):
         return InFlight(jobs={})
-    users = {user(), *(chunk.user for chunk in chunks)}
+    users = {user(), *(chunk.user for chunk in chunks if _exists(chunk.user))}
     try:
         limits = controller.limits()
         rows = controller.rows(users)
@@ -210,6 +212,16 @@ class _Found:
 
 def _names(chunks: Iterable[Chunk]) -> list[str]:
     return [name for chunk in chunks for task in chunk.tasks() for name in task]
+
+
+@cache
+def _exists(name: str) -> bool:
+    """Whether a user is known here; squeue takes another name for an error."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return name == user()
+    return True
 
 
 def _runs_here(chunk: Chunk) -> bool | None:
