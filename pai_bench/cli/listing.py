@@ -3,28 +3,104 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from pai_bench import data_files, method_index, recipes
 from pai_bench.cli.options import AsJson, Plugins, Verbose
 from pai_bench.errors import unknown
+
+LISTS = ("methods", "models", "datasets", "recipes")
 
 
 def list_(
     what: Annotated[str, typer.Argument(help="methods, models, datasets or recipes")],
+    long: Annotated[
+        bool, typer.Option("--long", "-l", help="With descriptions also where stdout is no terminal, and in --json.")
+    ] = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the methods, models, data sets or recipes there are."""
-    from importlib import import_module
+    """List the methods, models, data sets or recipes there are.
 
+    A terminal gets a description of each. A pipe or file gets the names, one a line, and --json a list of names.
+    """
     del verbose
-    homes = {"methods": "registry", "models": "models", "datasets": "datasets", "recipes": "recipes"}
-    if what not in homes:
-        raise unknown("list", what, homes)
+    if what not in LISTS:
+        raise unknown("list", what, LISTS)
     for path in plugin or ():
         import_module("pai_bench.registry").load_plugin(path)
-    names = import_module(f"pai_bench.{homes[what]}").names()
-    typer.echo(json.dumps(names) if as_json else "\n".join(names))
+    names = _names(what, plugin or ())
+    if as_json:
+        typer.echo(json.dumps([{"name": name, **_describe(what, name)} for name in names] if long else names))
+    elif long or sys.stdout.isatty():
+        _show([{"name": name, **_describe(what, name)} for name in names])
+    else:
+        typer.echo("\n".join(names))
+
+
+def _names(what: str, plugins: Sequence[Path]) -> list[str]:
+    if what == "methods" and method_index.is_complete(plugins):
+        return list(method_index.builtin())
+    homes = {"methods": "registry", "models": "models", "datasets": "data_files", "recipes": "recipes"}
+    return list(import_module(f"pai_bench.{homes[what]}").names())
+
+
+def _describe(what: str, name: str) -> dict[str, Any]:
+    """Columns of the list: texts and numbers."""
+    if what == "methods":
+        return _method(name)
+    if what == "models":
+        text, count = import_module("pai_bench.models").describe(name)
+        return {"parameters": count, "description": text}
+    if what == "datasets":
+        info = data_files.info(name)
+        return {
+            "images": f"{info.channels} x {info.size} x {info.size}",
+            "classes": info.classes,
+            "training": info.train,
+            "test": info.test,
+        }
+    return {"description": recipes.summary(name)}
+
+
+def _method(name: str) -> dict[str, Any]:
+    """The description of a method; of one that is not built in, from its class."""
+    entry = method_index.builtin().get(name)
+    if entry is not None:
+        values, text = dict(entry.hyperparameters), entry.sentence
+    else:
+        cls = import_module("pai_bench.registry").method_class(name)
+        values = {field.name: field.default for field in fields(cls)}
+        # A dataclass without a docstring gets its signature for one.
+        own = cls.__doc__ or ""
+        text = "" if own.startswith(f"{cls.__name__}(") else method_index.first_sentence(own)
+    return {"hyper-parameters": values, "description": text}
+
+
+def _show(lines: Sequence[dict[str, Any]]) -> None:
+    """A table, its last column folded to the width of the terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = list(lines[0]) if lines else []
+    for column in columns:
+        number = all(isinstance(line[column], int) for line in lines)
+        table.add_column(column, justify="right" if number else "left", no_wrap=column == "name", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(_text(line[column])) for column in columns))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={str(item).lower() if isinstance(item, bool) else item}" for key, item in value.items())
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

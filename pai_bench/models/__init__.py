@@ -4,12 +4,13 @@ from __future__ import annotations
 
 # Each of these modules registers its networks.
 from pai_bench.models import mobilenet, resnet, small, vgg, wide
-from pai_bench.models.building import Builder, build, is_builtin, module, names, register_model
+from pai_bench.models.building import Builder, build, describe, is_builtin, module, names, register_model
 from pai_bench.models.initialising import initialise, schemes
 
 __all__ = [
     "Builder",
     "build",
+    "describe",
     "initialise",
     "is_builtin",
     "mobilenet",

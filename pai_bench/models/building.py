@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from pai_bench.catalogue import Catalogue
@@ -53,6 +54,30 @@ def build(name: str, channels: int, size: int, classes: int) -> nn.Module:
 
 def _described(value: object) -> str:
     return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
+def describe(name: str) -> tuple[str, int | None]:
+    """What a network is, and its number of parameters for 3 x 32 x 32 images of 10 classes.
+
+    The text is the first paragraph of its builder's docstring, else of its class's. Images have 64 or 224 pixels where
+    32 are too few; the number is None where the network cannot be built without weights.
+    """
+    builder = _builders.get(name)
+    text = builder.__doc__
+    for size in (32, 64, 224):
+        try:
+            with torch.device("meta"):
+                network = builder(3, size, 10)
+            text = text or type(network).__doc__
+            count = sum(parameter.numel() for parameter in network.parameters())
+            return _first_paragraph(text), count
+        except Exception:  # of any kind, from a plug-in's builder: a list does not fail for one network
+            continue
+    return _first_paragraph(text), None
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").strip().split("\n\n")[0].split())
 
 
 def module(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from pai_bench.recipes.choice import Choice, Choices, choose
 from pai_bench.recipes.overrides import SOURCE as SET_BY_USER
 from pai_bench.recipes.overrides import Settings, parse_settings, variants
-from pai_bench.recipes.reading import defaults, load, names
+from pai_bench.recipes.reading import defaults, load, names, summary
 from pai_bench.recipes.schema import DTYPES, SCHEDULES, TABLES, Data, Defaults, Init, Recipe, Scoring, Train
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "names",
     "parse_settings",
     "result_fingerprint",
+    "summary",
     "variants",
 ]
 

@@ -18,6 +18,12 @@ class NotMeant(PaiBenchError):
     """A recipe that is not meant for a data set."""
 
 
+def summary(name: str) -> str:
+    """The summary of a recipe that comes with pai-bench."""
+    text = resources.files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return str(tomllib.loads(text).get("summary", ""))
+
+
 def names() -> list[str]:
     """All recipes that come with pai-bench, in alphabetical order."""
     return sorted(
