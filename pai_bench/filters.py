@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from pai_bench.cells import Cell, MethodSpec, parse_items
 from pai_bench.errors import PaiBenchError, unknown
@@ -58,6 +59,27 @@ class Filter:
                 raise PaiBenchError(f"--filter {text!r}: {field} has no order", f"use {field}=… or {field}!=…")
             clauses.append((field, comparison, value))
         return cls(tuple(clauses))
+
+    def canonical(self, spec: Callable[[str], str]) -> Filter:
+        """The same with the specs of methods as cells have them; `spec` gives the canonical text of one."""
+        return Filter(
+            tuple(
+                (field, comparison, spec(value) if field == "method" and ":" in value else value)
+                for field, comparison, value in self.clauses
+            )
+        )
+
+    def hints(self, cells: Iterable[Cell]) -> str:
+        """The nearest names for values that no cell of a plan has, as the beginning of a remedy."""
+        found = []
+        cells = list(cells)
+        for field, _, value in self.clauses:
+            if field in ("method", "dataset", "model"):
+                names = {cell.spec.name if field == "method" else str(getattr(cell, field)) for cell in cells}
+                near = get_close_matches(value, names, n=3, cutoff=0.5)
+                if near and value not in names and ":" not in value:
+                    found.append(f"{field} {value!r} is not in the plan, did you mean {' or '.join(near)}? ")
+        return "".join(found)
 
     def matches(self, cell: Cell) -> bool:
         """Whether the cell is meant; method=prospr means every prospr, whatever its hyper-parameters."""

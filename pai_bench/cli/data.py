@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from pai_bench import data_files
-from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Verbose, messages, say
+from pai_bench.cli.options import FAILED, USAGE, AsJson, DataDir, Plugins, Verbose, messages, say
 from pai_bench.data_files import Check
 from pai_bench.errors import PaiBenchError
 
@@ -172,7 +172,7 @@ def fetch(
     """Fetch data sets from the official places or mirrors; goes on where it was stopped, and checks what came."""
     del verbose
     _load(plugin)
-    failed = 0
+    failed = unusable = 0
     for name in names:
         data_files.source(name)
     with _observer() as observer:
@@ -182,6 +182,7 @@ def fetch(
                 problem = found.problem or _unreadable(name, data_dir)
             except PaiBenchError as error:
                 problem = error
+                unusable += not isinstance(error, data_files.FetchFailed)
             if problem is None:
                 say(f"{name}: {found.state}, in {_where(name, data_dir)}")
             else:
@@ -189,7 +190,7 @@ def fetch(
                 say(f"error: {problem.cause}")
                 say(f"  {problem.remedy}")
     if failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(USAGE if unusable else FAILED)
 
 
 @app.command()

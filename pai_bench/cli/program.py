@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -58,11 +61,32 @@ app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 
 
+PLAIN = "pai-bench-plain"
+"""Error handler of streams whose encoding lacks a character: the nearest ASCII text, else "?"."""
+
+_ASCII = {"·": "-", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "×": "x", "±": "+-", "━": "-", "═": "="}
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(PLAIN, _plain)
+
+
 def _explain(error: OSError) -> tuple[str, str]:
     """Cause and remedy of what the system has refused."""
     what = error.filename or error
     if isinstance(error, PermissionError):
         return f"no permission to use {what}", "choose another folder (--results, --out) or change its permissions"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            reason(error) if error.filename is None else f"{reason(error)}: {what}",
+            "free space or raise the quota (or name another folder: --results, --data-dir, --out), then type it again:"
+            " what is finished is safe",
+        )
     return (
         reason(error) if error.filename is None else f"{reason(error)}: {what}",
         "see that the disk answers and has room, then type it again: what is finished is safe (-v shows where it was)",
@@ -81,6 +105,9 @@ def _misused(error: TyperException) -> int:
 
 def main() -> None:
     """Run the command line; every error is two lines and an exit code, tracebacks only with -v."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=PLAIN)
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     code: int | None = OK
     try:
@@ -106,5 +133,7 @@ def main() -> None:
         say(f"  {remedy}")
         code = USAGE
     if code == INTERRUPTED:
-        say("interrupted: finished cells are kept; the same command goes on from here")
+        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        goes_on = command in ("sweep", "train")
+        say("interrupted" + (": finished cells are kept; the same command goes on from here" if goes_on else ""))
     sys.exit(code or 0)

@@ -164,10 +164,12 @@ def _from_file(context: typer.Context, name: str) -> bool:
 
 
 def nearest_sparsities(context: typer.Context, values: dict[str, str | None]) -> dict[str, str | None]:
-    """The options for sparsity, without those of a config file where the command line or environment has one."""
-    from_file = {name for name in values if _from_file(context, name)}
-    if any(value is not None for name, value in values.items() if name not in from_file):
-        return {name: None if name in from_file else value for name, value in values.items()}
+    """The options for sparsity that were given nearest: typed, else in the environment, else in a config file."""
+    given = {name: context.get_parameter_source(name) for name, value in values.items() if value is not None}
+    for nearest in ("COMMANDLINE", "ENVIRONMENT"):
+        near = {name for name, where in given.items() if where is not None and where.name == nearest}
+        if near:
+            return {name: value if name in near else None for name, value in values.items()}
     return values
 
 

@@ -183,7 +183,8 @@ def _add_files(
         file, path = strange[0]
         raise PaiBenchError(
             f"{path} is not the original file of {name}: MD5 {digests(path).md5}, expected {official_md5(file, path)}",
-            f"take it all the same: pai-bench data add {name} --from {path.parent} --accept-checksum{option(root)}",
+            f"take it all the same: pai-bench data add {name} --from {path.parent} --accept-checksum"
+            f"{' --link' if link else ''}{option(root)}",
         )
     with _staging(data_root(root)) as folder:
         moved = {}

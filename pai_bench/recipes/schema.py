@@ -171,7 +171,12 @@ def check(recipe: Recipe, where: str) -> None:
         ("train.schedule", train.schedule, train.schedule in SCHEDULES, " or ".join(SCHEDULES)),
         ("train.milestones", train.milestones, _ascending(train.milestones), "0 or more, ascending"),
         ("train.gamma", train.gamma, positive(train.gamma), "above 0"),
-        ("train.warmup_epochs", train.warmup_epochs, 0 <= train.warmup_epochs < train.epochs, "in [0, epochs)"),
+        (
+            "train.warmup_epochs",
+            train.warmup_epochs,
+            0 <= train.warmup_epochs < train.epochs,
+            f"shorter than train.epochs ({train.epochs}): --set train.warmup_epochs=0 leaves it out",
+        ),
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
         ("train.precision", train.precision, train.precision in PRECISIONS, " or ".join(PRECISIONS)),
         ("train.last_batch", train.last_batch, train.last_batch in LAST_BATCHES, " or ".join(LAST_BATCHES)),

@@ -151,7 +151,7 @@ def _run(
         return 0
     plan.write(root)
     if not work and not plan.running:
-        return 0
+        return sum(planned.state == "failed" for planned in plan.runs)
     plugins = (*options.plugins, *planning.keep_masks(runs, root))
     if options.redo:
         for planned in plan.todo:

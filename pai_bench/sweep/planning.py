@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pai_bench import datasets, mask_files, models, recipes, registry, results
-from pai_bench.cells import CONTROLS, GIVEN, Cell, MethodSpec, grid
+from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, grid
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment import Run
 from pai_bench.filters import Filter
@@ -51,7 +51,9 @@ def expand(request: Request) -> list[Run]:
             raise unknown("model", name, models.names())
     wanted = registry.names() if request.methods == (ALL,) else request.methods or registry.default_names()
     methods = _with_controls([_canonical(text) for text in wanted], request.controls)
-    runs = []
+    chosen = None if request.filter is None else request.filter.canonical(_canonical_or_same)
+    runs: list[Run] = []
+    planned: list[Cell] = []
     for choice in choices(request).choices:
         sparsities, seeds = request.sparsities, request.seeds
         if not (sparsities and seeds):
@@ -59,10 +61,12 @@ def expand(request: Request) -> list[Run]:
             sparsities, seeds = sparsities or defaults.sparsities, seeds or defaults.seeds
         cells = grid(methods, [(choice.dataset, choice.model)], sparsities, seeds)
         cells = list(dict.fromkeys(map(_at_its_own_sparsity, cells)))
-        runs += [Run(cell, choice.recipe) for cell in cells if request.filter is None or request.filter.matches(cell)]
+        planned += cells
+        runs += [Run(cell, choice.recipe) for cell in cells if chosen is None or chosen.matches(cell)]
     if not runs:
+        hints = "" if chosen is None else chosen.hints(planned)
         raise PaiBenchError(
-            "the filter leaves no cell of the plan", "widen --filter; --dry-run shows the plan without it"
+            "the filter leaves no cell of the plan", f"{hints}widen --filter; --dry-run shows the plan without it"
         )
     _check_names(runs)
     return runs
@@ -116,6 +120,14 @@ def _canonical(text: str) -> str:
 def _allows(name: str, control: str) -> bool:
     """Whether a control of a method means anything: masks of a file have no scores to invert."""
     return registry.has_controls(name) and not (control == "invert" and registry.mask_file(name) is not None)
+
+
+def _canonical_or_same(text: str) -> str:
+    """The canonical spec; the text itself where no method can be made of it, so that it matches nothing."""
+    try:
+        return _canonical(text)
+    except PaiBenchError:
+        return text
 
 
 def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -246,9 +258,10 @@ def with_masks(request: Request) -> Request:
     methods = []
     for text in request.methods:
         if text.startswith(GIVEN):
-            file = mask_files.read(Path(text.removeprefix(GIVEN)).expanduser())
+            path, colon, control = text.removeprefix(GIVEN).partition(f":{CONTROL}=")
+            file = mask_files.read(Path(path).expanduser())
             registry.register_masks(file)
-            text = file.method
+            text = f"{file.method}{colon}{control}"
         methods.append(text)
     return replace(request, methods=tuple(methods))
 

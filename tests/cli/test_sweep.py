@@ -261,7 +261,7 @@ def test_a_failed_cell_leaves_the_rest_alone_and_waits_for_retry(tmp_path: Path)
     (note,) = (tmp_path / "results" / "state" / "failed").rglob("*.json")
     assert "moody.py" in json.loads(note.read_text())["traceback"]
     again = pai_bench(tmp_path, *command)
-    assert again.returncode == 0
+    assert again.returncode == 1
     assert "plan: 5 cells = 4 done, 1 failed (use --retry failed), 0 to run" in again.stderr
     report = pai_bench(tmp_path, "report", "--strict")
     assert report.returncode == 3 and "1 failed" in report.stderr
