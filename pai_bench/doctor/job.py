@@ -29,8 +29,10 @@ MINUTES = 10
 PATIENCE = 600.0
 """Seconds that it may take to start and end."""
 POLL_SECONDS = 1.0
-LATE = 5
-"""Looks at which the job is gone before its answer counts as missing; on NFS a file may show up late."""
+ASK_SECONDS = 15.0
+"""Between two questions to the controller."""
+LATE_SECONDS = 30.0
+"""How long the job may be gone before its answer counts as missing; on NFS a file may show up late."""
 
 
 def asked_for(root: Path, profile: Profile) -> tuple[Spec, submission.Request]:
@@ -111,19 +113,22 @@ def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[s
     Raises: _NoAnswer.
     """
     end = time.monotonic() + PATIENCE
-    told, looks, state = "", 0, ""
-    while time.monotonic() < end:
+    told, state = "", ""
+    asked, gone_since = float("-inf"), None
+    while (now := time.monotonic()) < end:
         with suppress(FileNotFoundError):
             seen: Mapping[str, Any] = json.loads(answer.read_bytes())
             return seen
-        with suppress(Silent):  # then we do not know, and go on waiting
-            state, reason = _state(job, controller)
-            looks = looks + 1 if state in ENDED or not state else 0
-            words = f"waits: {explain(reason).words} [{reason}]" if state == "PENDING" else f"is {state.lower()}"
-            if words != told and not looks:
-                say(f"job {job} {words}")
-                told = words
-        if looks > LATE:
+        if now - asked >= ASK_SECONDS:
+            asked = now
+            with suppress(Silent):  # then we do not know, and go on waiting
+                state, reason = _state(job, controller)
+                gone_since = (gone_since or now) if state in ENDED or not state else None
+                words = f"waits: {explain(reason).words} [{reason}]" if state == "PENDING" else f"is {state.lower()}"
+                if words != told and gone_since is None:
+                    say(f"job {job} {words}")
+                    told = words
+        if gone_since is not None and now - gone_since >= LATE_SECONDS:
             raise _NoAnswer(f"ended without an answer ({state or 'gone'})", True)
         time.sleep(POLL_SECONDS)
     raise _NoAnswer(f"has not answered in {PATIENCE / 60:.0f} minutes ({told or 'unknown'}) and was cancelled", False)

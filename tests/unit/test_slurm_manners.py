@@ -16,6 +16,7 @@ from rich.console import Console
 
 from pai_bench import results
 from pai_bench.cells import Cell
+from pai_bench.doctor import job as doctor_job
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import Run
 from pai_bench.sweep import claims, watching
@@ -137,6 +138,27 @@ def test_a_status_that_is_watched_asks_once_however_often_it_is_drawn(
     monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=sleep))
     assert not watching.run(home, 0.1, as_json=False)
     assert capsys.readouterr().out.count("1 queued") == 5 and n_calls(home) == {"squeue": 1, "scontrol": 1}
+
+
+def test_doctor_asks_seldom_while_its_job_waits_and_sees_a_late_answer(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_slurm.controller(home)
+    counting(home)
+    now = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] == 1020.0:
+            (home / "answer").write_text('{"seen": true}')
+
+    monkeypatch.setattr(doctor_job, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    assert doctor_job._wait(home / "answer", "5", Controller(), lambda text: None) == {"seen": True}
+    assert n_calls(home)["squeue"] == 2
+    (home / "answer").unlink()
+    with pytest.raises(doctor_job._NoAnswer, match="ended without an answer"):
+        doctor_job._wait(home / "answer", "5", Controller(), lambda text: None)
+    assert n_calls(home)["squeue"] == 5
 
 
 def finished(home: Path, method: str, job: str) -> tuple[Path, Path]:
