@@ -230,6 +230,17 @@ def test_a_task_that_keeps_a_claim_alive_is_on_its_way(
     assert len(open_chunks(home)) == (1 if n_cells else 0)
 
 
+def test_a_cell_whose_claim_lives_runs_although_squeue_hides_its_job(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(home, "random")
+    claimed(home, "100", 0.0)
+    (home / "queue").write_text("")
+    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    assert "1 running, 0 to submit" in sweep(home, "random")[1] and n_queued(home) == 0
+    assert len(open_chunks(home)) == 1
+
+
 def test_tasks_whose_cells_have_results_are_over_at_once(home: Path) -> None:
     begun(home)
     for seed in range(4):

@@ -189,7 +189,9 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
         if cell in given_up:
             item, wants = replace(item, state="failed"), asked.retry_failed
         if cell in busy and (item.state != "done" or asked.redo) and (wants or item.state != "failed"):
-            item = replace(item, state=busy[cell])
+            # A claim that is kept alive tells more than a queue that does not show its job.
+            if (item.state, busy[cell]) != ("running", "unknown"):
+                item = replace(item, state=busy[cell])
         elif wants:
             todo.append(item)
         planned.append(item)
