@@ -296,7 +296,10 @@ def _redrawing(seed: int) -> Callable[[nn.Module], None]:
     draws = itertools.count()
 
     def redraw(model: nn.Module) -> None:
-        twin = copy.deepcopy(model).cpu().double()
+        twin = copy.deepcopy(model)
+        # Tensors on the meta device have no values to copy.
+        on_meta = any(parameter.is_meta for parameter in twin.parameters())
+        twin = (twin.to_empty(device="cpu") if on_meta else twin.cpu()).double()
         with torch.random.fork_rng(devices=[]):
             # Seeds of its own: the method's draws must not be made of the same random numbers.
             torch.default_generator.manual_seed(derive_seed(seed, "redraw", next(draws)))
