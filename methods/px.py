@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench.convolutions import InParts
+from pai_bench.gates import Relus, noting
 from pai_bench.registry import register
 from pai_bench.replacing import IDENTITY_NORMS, Replacing
 from pai_bench.scoring import Problem, real_inputs
-
-RELUS = (F.relu, torch.relu, Tensor.relu)
-RELUS_IN_PLACE = (F.relu_, torch.relu_, Tensor.relu_)
 
 
 @register("px")
@@ -29,6 +25,8 @@ class PX:
     at x, g the one with squared weights, open gates and an input of ones. As in the paper, all layers are squared; in
     h and g biases are 0, norms identities, and poolings choose anew. It differs from all three states of the released
     code, whose last one scores convolutions by rounding noise.
+
+    Raises: PaiBenchError for an activation that is not a ReLU.
     """
 
     rounds: int = 100
@@ -44,13 +42,13 @@ class PX:
         for x in real_inputs("px", problem):
             gates: list[Tensor] = []
             with torch.no_grad(), InParts():
-                with relus(lambda u, gates=gates: u * noted(gates, u)):  # type: ignore[misc]
+                with Relus(problem.model, noting(gates)):
                     problem.forward(x)
-                with relus(lambda u, gates=gates: u * gates.pop(0)), Replacing(IDENTITY_NORMS):  # type: ignore[misc]
+                with Relus(problem.model, lambda u, _, gates=gates: u * gates.pop(0)), Replacing(IDENTITY_NORMS):  # type: ignore[misc]
                     reached.append(problem.forward(x.double().square(), {**plain, **ones}).sum(0))
         h = torch.stack(reached).sum(0)
         squares = {name: w.double().square().requires_grad_() for name, w in problem.weights.items()}
-        with relus(lambda u: u), Replacing(IDENTITY_NORMS):
+        with Relus(problem.model, lambda u, _: u), Replacing(IDENTITY_NORMS):
             g = problem.forward(torch.ones_like(x[:1]).double(), {**plain, **squares})
         # With all weights 1 h is astronomic (hence float64); the scale of R does not matter.
         flow = (g * (h / h.max().clamp_min(1e-300))).sum()
@@ -65,23 +63,3 @@ def neutral(model: nn.Module) -> dict[str, Tensor]:
         value = value.detach().double() if value.is_floating_point() else value
         state[name] = torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value
     return state
-
-
-def noted(gates: list[Tensor], u: Tensor) -> Tensor:
-    """Where a ReLU is open, added to `gates`."""
-    gates.append(u > 0)
-    return gates[-1]
-
-
-def relus(function: Callable[[Tensor], Tensor]) -> Replacing:
-    """Puts `function` in the place of every ReLU that a model computes, however it calls it."""
-
-    def instead(input: Tensor, inplace: bool = False) -> Tensor:
-        output = function(input)
-        # A model may go on with the input, which a ReLU in place has changed.
-        return input.copy_(output) if inplace and output is not input else output
-
-    def in_place(input: Tensor) -> Tensor:
-        return instead(input, inplace=True)
-
-    return Replacing({**dict.fromkeys(RELUS, instead), **dict.fromkeys(RELUS_IN_PLACE, in_place)})

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pai_bench.path_law import check_law
+from pai_bench.path_functions import Flow
+from pai_bench.path_network import replay
 from pai_bench.registry import register
 from pai_bench.scoring import Problem
 
@@ -16,21 +19,38 @@ from pai_bench.scoring import Problem
 class SynFlow:
     """|w| dR/d|w|, R the summed output of the network of absolute values for an all-ones input.
 
-    Tanaka et al. 2020 (arXiv 2006.05467), eq. 3 and algorithm 1: 100 rounds of exponentially falling density.
-    As in the authors' code every parameter and buffer is replaced by its absolute value and BatchNorm is in eval
-    mode; in float64, where the release's float32 products over depth drift. Only the shape of the data is used.
+    Tanaka et al. 2020 (arXiv 2006.05467), eq. 3 and algorithm 1: 100 rounds of exponentially falling density, on the
+    path network of the model (see pai_bench.path_network): every parameter and buffer is replaced by its absolute
+    value, BatchNorm is in eval mode. For networks of ReLU and BatchNorm this is the authors'
+    code; in float64, where the release's float32 products over depth drift. Only the shape of the data is used.
+
+    Raises: PaiBenchError for a network whose layers do not obey the law of the paper (theorem 3), at the first round.
     """
 
     rounds: int = 100
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()
-        state = problem.model.state_dict(keep_vars=True)
         with torch.no_grad():
-            for value in state.values():
-                if value.is_floating_point():
+            for value in problem.model.state_dict(keep_vars=True).values():
+                if isinstance(value, Tensor) and value.is_floating_point():
                     value.abs_()
         x, _ = next(problem.batches())
-        weights = [state[name] for name in problem.weights]
-        gradients = torch.autograd.grad(problem.forward(torch.ones_like(x[:1])).sum(), weights, materialize_grads=True)
-        return {name: w.detach() * g for name, w, g in zip(problem.weights, weights, gradients, strict=True)}
+        ones = torch.ones_like(x[:1])
+        graph, flow = problem.trace(ones), Flow()
+        first = not x.is_meta and all(bool(mask.all()) for mask in problem.masks.values())
+        ones.requires_grad_(first and ones.is_floating_point())
+        problem.stream.tick()
+        parameters = dict(problem.model.named_parameters())
+        total = replay(graph, flow, parameters, ones).sum()
+        weights = [parameters[name] for name in problem.weights]
+        gradients = torch.autograd.grad(total, weights, allow_unused=True, retain_graph=first)
+        zeros = torch.zeros((), dtype=total.dtype, device=total.device)
+        scores = {
+            name: w.detach() * g if g is not None else zeros.expand_as(w)
+            for name, w, g in zip(problem.weights, weights, gradients, strict=True)
+        }
+        if first:
+            on_paths = [name for name, g in zip(problem.weights, gradients, strict=True) if g is not None]
+            check_law(graph, {name: scores[name] for name in on_paths}, total, [ones, *flow.added], parameters)
+        return scores

@@ -5,20 +5,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench.host import return_freed
-from pai_bench.outputs import logits
-from pai_bench.replacing import IDENTITY_NORMS, Replacing
-from pai_bench.scoring import PRUNABLE_MODULES
+from pai_bench.path_functions import Reach
+from pai_bench.path_network import replay, weight_uses
+from pai_bench.tracing import Graph, trace
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -33,103 +31,54 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def effective_masks(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> dict[str, Tensor]:
     """The kept weights that lie on a path of kept weights from the input to the output, bool by name.
 
-    Vysogorets and Kempe 2023 (arXiv 2107.02306). Every kept weight is set to one over its fan-in, biases and
-    positions to zero, scales to one, norms are left out, and max-pools average, since of equal values they would pass
-    on one alone; a weight matters if the summed output for an all-ones input of `shape` (without the batch dimension)
-    depends on it.
+    Vysogorets and Kempe 2023 (arXiv 2107.02306), on the path network of the model (see pai_bench.path_network) for one
+    input of `shape` (without the batch dimension), in zeros and ones on the CPU. Weights that lie on no path of the
+    dense network either (of a head that is used in training alone, or that see nothing but padding) count as
+    effective, so that the dense network has an effective sparsity of 0.
     """
-    network = copy.deepcopy(model).double().eval().requires_grad_(True)
-    parameters = dict(network.named_parameters())
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            kind = name.rpartition(".")[2]
-            if name in masks:
-                parameter.copy_(masks[name].double() / max(1, parameter[0].numel()))
-            elif "weight" in kind and parameter.ndim > 1:  # of a layer that is not prunable
-                parameter.fill_(1 / max(1, parameter[0].numel()))
-            else:
-                parameter.fill_(float(parameter.ndim == 1 and "bias" not in kind))
-    device = next(network.parameters()).device
-    with Replacing({**IDENTITY_NORMS, **_AVERAGES}):
-        output = logits(network(torch.ones(1, *shape, dtype=torch.float64, device=device))).sum()
-    weights = [parameters[name] for name in masks]
-    if not output.requires_grad:
-        return {name: torch.zeros_like(mask) for name, mask in masks.items()}
-    gradients = torch.autograd.grad(output, weights, materialize_grads=True)
-    return {name: mask & (g != 0) for (name, mask), g in zip(masks.items(), gradients, strict=True)}
+    graph, network = _graph(model, shape, torch.float64)
+    ones = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    kept = {name: mask.detach().cpu() for name, mask in masks.items()}
+    reached = _reached(graph, {**ones, **{name: mask.double() for name, mask in kept.items()}}, list(masks), shape)
+    if any(bool((kept[name] & ~reached[name]).any()) for name in masks):
+        dense = _reached(graph, ones, list(masks), shape)
+        reached = {name: reached[name] | ~dense[name] for name in masks}
+    return {name: mask & reached[name].to(mask.device) for name, mask in masks.items()}
 
 
-def _average(pool: Callable[..., Tensor], average: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The max-pool `pool` of torch.nn.functional, as the average-pool of the same windows."""
-
-    def pooled(
-        input: Tensor,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        dilation: Any = 1,
-        ceil_mode: bool = False,
-        return_indices: bool = False,
-    ) -> Tensor:
-        if dilation != 1:
-            return pool(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-        return average(input, kernel_size, stride or kernel_size, padding, ceil_mode)
-
-    return pooled
+def _graph(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Graph, nn.Module]:
+    """The operations of a forward pass of one sample in eval mode, and the copy of the model on the CPU."""
+    network = copy.deepcopy(model).cpu().to(dtype).eval()
+    with torch.random.fork_rng(devices=[]):
+        return trace(network, torch.ones(1, *shape, dtype=dtype)), network
 
 
-def _adaptive_average(average: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The adaptive max-pool, as the adaptive average-pool of the same windows."""
-
-    def pooled(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:
-        del return_indices
-        return average(input, output_size)
-
-    return pooled
-
-
-_AVERAGES: dict[Callable[..., Any], Callable[..., Any]] = {
-    F.max_pool1d: _average(F.max_pool1d, F.avg_pool1d),
-    F.max_pool2d: _average(F.max_pool2d, F.avg_pool2d),
-    F.max_pool3d: _average(F.max_pool3d, F.avg_pool3d),
-    F.adaptive_max_pool1d: _adaptive_average(F.adaptive_avg_pool1d),
-    F.adaptive_max_pool2d: _adaptive_average(F.adaptive_avg_pool2d),
-    F.adaptive_max_pool3d: _adaptive_average(F.adaptive_avg_pool3d),
-}
+def _reached(
+    graph: Graph, parameters: Mapping[str, Tensor], names: Sequence[str], shape: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """The weights that a path through the network of these parameters (zeros and ones) uses, or would if kept."""
+    leaves = {name: value.clone().requires_grad_(name in names) for name, value in parameters.items()}
+    with torch.enable_grad():
+        total = replay(graph, Reach(), leaves, torch.ones(1, *shape, dtype=torch.float64)).sum()
+        if not total.requires_grad:
+            return {name: torch.zeros_like(leaves[name], dtype=torch.bool) for name in names}
+        weights = [leaves[name] for name in names]
+        gradients = torch.autograd.grad(total, weights, materialize_grads=True)
+    return {name: g > 0 for name, g in zip(names, gradients, strict=True)}
 
 
 def flops(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> tuple[int, int]:
     """Floating point operations of one forward pass of one sample: dense, and with pruned weights left out.
 
-    Two per multiply-add of the conv and linear layers, that at the end of torch's attention too; nothing else is
-    counted.
+    Two per multiply-add of a signal with a weight in convolutions and matrix products, however the model calls them, as
+    torch.utils.flop_counter counts; nothing else is counted, nor are products of two signals (in attention).
     """
-    network = copy.deepcopy(model).eval()
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    totals = [0, 0]
-
-    def add(weight: Any, output: Tensor) -> None:
-        # Each weight is used once per position of the output (of the input, when transposed).
-        positions = output.numel() // weight.shape[0]
-        totals[0] += 2 * positions * weight.numel()
-        mask = masks.get(names[id(weight)])
-        totals[1] += 2 * positions * (weight.numel() if mask is None else int(mask.sum()))
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        if isinstance(module, nn.MultiheadAttention):
-            add(module.out_proj.weight, output[0])  # whose forward it does not call
-        else:
-            transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-            add(module.weight, inputs[0] if transposed else output)
-
-    kinds = (*PRUNABLE_MODULES, nn.MultiheadAttention)
-    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]
-    parameter = next(network.parameters())
+    graph, network = _graph(model, shape, torch.float32)
+    parameters = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    parameters |= {name: mask.detach().cpu().float() for name, mask in masks.items()}
     with torch.no_grad():
-        network(torch.ones(1, *shape, dtype=parameter.dtype, device=parameter.device))
-    for handle in handles:
-        handle.remove()
-    return totals[0], totals[1]
+        uses = weight_uses(graph, parameters)
+    return 2 * sum(use.positions * use.size for use in uses), 2 * sum(use.positions * use.kept for use in uses)
 
 
 @dataclass

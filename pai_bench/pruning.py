@@ -20,6 +20,7 @@ from pai_bench.isolation import undisturbed
 from pai_bench.masking import remove_masks, unwrapped
 from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable, round_densities
 from pai_bench.seeds import derive_seed
+from pai_bench.tracing import Graph, trace
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -99,6 +100,7 @@ class Pruner:
         self._stream = Batches(batches, device, DTYPES[dtype], tick)
         self._generator = torch.Generator().manual_seed(seed)
         self._initialise = initialise or _redrawing(seed)
+        self._graphs: dict[tuple[object, ...], Graph] = {}
         self.size = sum(weight.numel() for weight in self._weights.values())
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
@@ -130,7 +132,15 @@ class Pruner:
             generator=self._generator,
             stream=stream,
             initialise=self._initialise,
+            trace=self._trace,
         )
+
+    def _trace(self, x: Tensor) -> Graph:
+        """The operations of the model on inputs of that shape, recorded at the first call."""
+        key = tuple(x.shape), x.dtype, self._model.training
+        if key not in self._graphs:
+            self._graphs[key] = trace(self._model, x)
+        return self._graphs[key]
 
     def _scores(self, problem: Problem) -> dict[str, Tensor]:
         try:

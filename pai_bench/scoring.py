@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pai_bench.convolutions import InParts
 from pai_bench.errors import PaiBenchError
 from pai_bench.outputs import logits
+from pai_bench.tracing import Graph
 
 Batch = tuple[Tensor, Tensor]
 """Inputs [B, …] and targets [B]."""
@@ -241,6 +242,8 @@ class Problem:
     stream: Batches
     initialise: Callable[[nn.Module], None]
     """Draws the weights of a model anew, in place, as the model itself does."""
+    trace: Callable[[Tensor], Graph]
+    """The operations of the model on inputs of that shape, recorded once for all rounds; see pai_bench.path_network."""
 
     def batches(self) -> Iterator[Batch]:
         """The scoring batches; every call starts at the same first one."""
