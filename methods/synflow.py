@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pai_bench.path_law import check_law
+from pai_bench.errors import PaiBenchError
 from pai_bench.path_functions import Flow
+from pai_bench.path_law import check_law
 from pai_bench.path_network import replay
 from pai_bench.registry import register
 from pai_bench.scoring import Problem
@@ -43,6 +44,8 @@ class SynFlow:
         problem.stream.tick()
         parameters = dict(problem.model.named_parameters())
         total = replay(graph, flow, parameters, ones).sum()
+        if not total.requires_grad:
+            raise PaiBenchError("the logits depend on no parameter or not on the input", "pass the model itself")
         weights = [parameters[name] for name in problem.weights]
         gradients = torch.autograd.grad(total, weights, allow_unused=True, retain_graph=first)
         zeros = torch.zeros((), dtype=total.dtype, device=total.device)

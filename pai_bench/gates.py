@@ -55,17 +55,17 @@ class Relus(Replacing):
     def __enter__(self) -> Relus:
         for name, module in self._model.named_modules():
             self._handles += [
-                module.register_forward_pre_hook(lambda *_, name=name: self._layers.append(name)),  # type: ignore[misc]
+                module.register_forward_pre_hook(lambda *_, name=name: self._layers.append(name)),
                 module.register_forward_hook(lambda *_: self._leave(), always_call=True),
             ]
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def _leave(self) -> None:
         self._layers.pop()
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         while self._handles:
             self._handles.pop().remove()
 
@@ -144,7 +144,7 @@ class Relus(Replacing):
         table |= {F.threshold: threshold, torch.threshold: threshold, F.leaky_relu: leaky}
         table |= {F.hardtanh_: lambda *a, **k: hardtanh(*a, **{**k, "inplace": True})}
         table |= {F.leaky_relu_: lambda *a, **k: leaky(*a, **{**k, "inplace": True})}
-        table |= {f: lambda *a, **k: threshold(*a, **{**k, "inplace": True}) for f in (F.threshold_, torch.threshold_)}
+        table |= {f: lambda *a, **k: threshold(*a, **{**k, "inplace": True}) for f in (torch.threshold_,)}
         table |= {f: clamp(f, False) for f in (torch.clamp, Tensor.clamp, torch.clip, Tensor.clip)}
         table |= {f: clamp(f, True) for f in (torch.clamp_, Tensor.clamp_)}
         table |= {f: least(f, False) for f in (torch.clamp_min, Tensor.clamp_min)}

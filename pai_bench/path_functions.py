@@ -180,9 +180,9 @@ class Reach:
         steps = _along(arguments["stride"], rank) if arguments.get("stride") else sizes["kernel_size"]
         pads: list[int] = []
         for axis in reversed(range(rank)):
-            length = (shape[axis - rank] - 1) * steps[axis] + sizes["dilation"][axis] * (
-                sizes["kernel_size"][axis] - 1
-            ) + 1
+            length = (
+                (shape[axis - rank] - 1) * steps[axis] + sizes["dilation"][axis] * (sizes["kernel_size"][axis] - 1) + 1
+            )
             before = sizes["padding"][axis]
             pads += [before, length - before - x.shape[axis - rank]]
         flat = F.pad(x, pads).reshape(-1, 1, *F.pad(x, pads).shape[-rank:])

@@ -54,7 +54,8 @@ def _dead(dead: Sequence[str], scores: Mapping[str, Tensor], parameters: Mapping
     name = next((name for name in dead if name in zeros), dead[0])
     cause = f"; all zero are {', '.join(zeros[:3])}{' and others' if len(zeros) > 3 else ''}" if zeros else ""
     return PaiBenchError(
-        f"SynFlow cannot score {name}: all paths through it have the value 0 ({len(dead)} of {len(scores)} layers{cause})",
+        f"SynFlow cannot score {name}: all paths through it have the value 0 "
+        f"({len(dead)} of {len(scores)} layers{cause})",
         "initialise heads, gains and residual branches with other values than 0, or score with another method",
     )
 

@@ -40,9 +40,10 @@ SHAPES = {
 }
 NORMS = {"native_layer_norm": -1, "native_group_norm": 1, "_fused_rms_norm": -1, "rms_norm": -1}
 """Norms and the dimension at which their parameters' dimensions begin: 1 or the last ones."""
-PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "addbmm", "baddbmm", "convolution", "_trilinear"}
+PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "convolution", "_trilinear"}
 JOINS = {"cat", "stack", "copy", "slice_scatter", "select_scatter", "index_put", "scatter", "index_copy", "overlay"}
 _FACTORS = ("self", "other", "mat1", "mat2", "vec", "batch1", "batch2", "tensor")
+_MATRIX_PRODUCTS: dict[str, Callable[..., Any]] = {"addmm": torch.mm, "addmv": torch.mv, "baddbmm": torch.bmm}
 MAXIMA = {"maximum", "minimum", "fmax", "fmin", "amax", "amin", "max", "min", "aminmax"}
 MEANS = {"var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm", "prod"}
 
@@ -103,9 +104,7 @@ def replay(graph: Graph, semantics: Semantics, parameters: Mapping[str, Tensor],
 class Replay:
     """One pass through the path network."""
 
-    def __init__(
-        self, graph: Graph, semantics: Semantics, parameters: Mapping[str, Tensor], x: Tensor | None
-    ) -> None:
+    def __init__(self, graph: Graph, semantics: Semantics, parameters: Mapping[str, Tensor], x: Tensor | None) -> None:
         self._graph = graph
         self._semantics = semantics
         self._like = x if x is not None else next(iter(parameters.values()))
@@ -268,12 +267,12 @@ class Replay:
         if node.name == "convolution":
             keys, bias = ["input", "weight"], arguments["bias"]
             arguments["bias"] = None
-        elif node.name in ("addmm", "addmv", "addbmm", "baddbmm"):
+        elif node.name in ("addmm", "addmv", "baddbmm"):
             bias = arguments.pop("self")
             keys.remove("self")
             arguments.pop("beta", None)
             arguments.pop("alpha", None)
-            function = {"addmm": torch.mm, "addmv": torch.mv, "baddbmm": torch.bmm}[node.name]
+            function = _MATRIX_PRODUCTS[node.name]
         elif node.name == "_trilinear":
             keys = ["i1", "i2", "i3"]
         operands = {key: self._operand(arguments[key]) for key in keys}
@@ -326,7 +325,8 @@ class Replay:
         axis = NORMS.get(node.name, 1)
         mean, variance = arguments.get("running_mean"), arguments.get("running_var")
         shift: Tensor | None = None
-        if variance is not None and not arguments.get("training", False):
+        scale: Tensor | None
+        if mean is not None and variance is not None and not arguments.get("training", False):
             eps = arguments.get("eps", arguments.get("epsilon", 1e-5))
             scale = self._semantics.deviation(variance, eps).reciprocal()
             scale = scale if weight is None else scale * self._operand(weight)
@@ -374,7 +374,7 @@ def weight_uses(graph: Graph, parameters: Mapping[str, Tensor]) -> list[Use]:
         if node.name == "mul" or node.name not in PRODUCTS:
             continue
         keys = [key for key in ("input", "weight", *_FACTORS) if isinstance(node.arguments.get(key), Slot)]
-        if node.name in ("addmm", "addmv", "addbmm", "baddbmm"):
+        if node.name in ("addmm", "addmv", "baddbmm"):
             keys = [key for key in keys if key != "self"]
         signals = [key for key in keys if replayed.is_signal(node.arguments[key])]
         weights = [key for key in keys if replayed.kind(node.arguments[key]) is Kind.WEIGHT]

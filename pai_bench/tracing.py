@@ -125,11 +125,11 @@ class _Known:
     """The number of writes to the storage that the slot includes."""
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Tensors are recognised by their storage and layout: views of one layout are one tensor."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._nodes: list[Node] = []
         self._kinds: list[Kind] = []
         self._shapes: list[tuple[int, ...]] = []
@@ -168,9 +168,7 @@ class _Recorder(TorchDispatchMode):
         """All that was recorded."""
         slot = self._slot(output)
         signal = slot is not None and self._kinds[slot] in (Kind.SIGNAL, Kind.GATE)
-        return Graph(
-            self._nodes, self._kinds, self._shapes, self._input, self._parameters, slot if signal else None
-        )
+        return Graph(self._nodes, self._kinds, self._shapes, self._input, self._parameters, slot if signal else None)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -508,9 +508,10 @@ def test_frozen_weights_are_measured_too() -> None:
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 6, 6)).values())
 
 
-def test_the_arithmetic_of_attention_counts_its_last_layer() -> None:
+def test_the_arithmetic_of_attention_counts_all_its_weights() -> None:
     model = Attention()
     masks = all_kept(model)
     masks["attend.out_proj.weight"][:4] = False
-    # Six tokens: embedding, the attention's last layer, head of their mean.
-    assert flops(model, masks, (3, 6, 6)) == (2 * (6 * 144 + 6 * 64 + 80), 2 * (6 * 144 + 6 * 32 + 80))
+    # Six tokens: embedding, queries, keys and values, the attention's last layer, head of their mean.
+    rest = 6 * 144 + 6 * 3 * 64 + 80
+    assert flops(model, masks, (3, 6, 6)) == (2 * (rest + 6 * 64), 2 * (rest + 6 * 32))

@@ -1,0 +1,329 @@
+"""SynFlow, effective sparsity, FLOPs and PX on networks that are not ReLU and BatchNorm alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import pai_bench
+from pai_bench.errors import PaiBenchError
+from pai_bench.measures import effective_masks, flops
+from pai_bench.scoring import prunable
+
+DATA = [(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(4))]
+
+
+class Calling(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def net(act: Callable[[], nn.Module], norm: Callable[[], nn.Module] = nn.Identity, last: object = nn.Identity):
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for channels in (3, 8):
+        layers += [nn.Conv2d(channels, 8, 3, padding=1, bias=False), norm(), act()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10, bias=False)]
+    return nn.Sequential(*layers, *head, last())  # type: ignore[operator]
+
+
+def in_place(x: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    y[:, :4] = x[:, :4].relu()
+    y[:, 4:] += x[:, 4:]
+    return y
+
+
+def by_hand(x: Tensor) -> Tensor:
+    return (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-5).sqrt()
+
+
+SAME_PATHS = {
+    "relu6": lambda: net(nn.ReLU6),
+    "leaky": lambda: net(lambda: nn.LeakyReLU(0.1)),
+    "gelu": lambda: net(nn.GELU),
+    "silu": lambda: net(nn.SiLU),
+    "hardswish": lambda: net(nn.Hardswish),
+    "elu": lambda: net(nn.ELU),
+    "prelu": lambda: net(nn.PReLU),
+    "tanh": lambda: net(nn.Tanh),
+    "sigmoid": lambda: net(nn.Sigmoid),
+    "softplus": lambda: net(nn.Softplus),
+    "hardtanh": lambda: net(nn.Hardtanh),
+    "threshold": lambda: net(lambda: nn.Threshold(1.5, 0)),
+    "softshrink": lambda: net(nn.Softshrink),
+    "group norm": lambda: net(nn.ReLU, lambda: nn.GroupNorm(4, 8)),
+    "one group": lambda: net(nn.ReLU, lambda: nn.GroupNorm(1, 8)),
+    "instance norm": lambda: net(nn.ReLU, lambda: nn.InstanceNorm2d(8, affine=True)),
+    "layer norm": lambda: net(nn.ReLU, lambda: nn.LayerNorm((8, 8, 8))),
+    "rms norm": lambda: net(nn.ReLU, lambda: nn.RMSNorm((8, 8, 8))),
+    "batch statistics": lambda: net(nn.ReLU, lambda: nn.BatchNorm2d(8, track_running_stats=False)),
+    "norm by hand": lambda: net(nn.ReLU, lambda: Calling(by_hand)),
+    "normalize": lambda: net(lambda: Calling(F.normalize)),
+    "log softmax": lambda: net(nn.ReLU, last=lambda: nn.LogSoftmax(1)),
+    "softmax": lambda: net(nn.ReLU, last=lambda: nn.Softmax(1)),
+    "silu by hand": lambda: net(lambda: Calling(lambda x: x * torch.sigmoid(x))),
+    "hardswish by hand": lambda: net(lambda: Calling(lambda x: x * F.relu6(x + 3) / 6)),
+    "relu by hand": lambda: net(lambda: Calling(lambda x: x * (x > 0))),
+    "where": lambda: net(lambda: Calling(lambda x: torch.where(x > 0, x, 0.01 * x))),
+    "clamp": lambda: net(lambda: Calling(lambda x: x.clamp(0, 6))),
+    "square": lambda: net(lambda: Calling(lambda x: x.relu() ** 2)),
+    "glu": lambda: net(lambda: Calling(lambda x: F.glu(torch.cat([x, x], 1), 1))),
+    "in place": lambda: net(lambda: Calling(in_place)),
+    "maximum": lambda: net(lambda: Calling(lambda x: torch.maximum(x, torch.zeros_like(x)))),
+}
+
+
+@pytest.mark.parametrize("name", SAME_PATHS)
+def test_synflow_depends_on_the_paths_alone(name: str) -> None:
+    expected = pai_bench.score(net(nn.ReLU), DATA, "synflow")
+    found = pai_bench.score(SAME_PATHS[name](), DATA, "synflow")
+    sums = torch.stack([score.sum() for score in found.values()])
+    assert torch.allclose(sums, sums[0].expand_as(sums), rtol=1e-9) and sums[0] > 0
+    weights = zip(expected.values(), found.values(), strict=True)
+    # Scales such as the 1/6 of hardswish multiply all scores alike.
+    assert all(torch.allclose(a / a.sum(), b / b.sum(), rtol=1e-9) for a, b in weights)
+
+
+class Gated(nn.Module):
+    """A squeeze-and-excitation block and an attention of rows; 3x8x8 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.squeeze, self.excite = nn.Conv2d(8, 2, 1, bias=False), nn.Conv2d(2, 8, 1, bias=False)
+        self.query, self.key, self.value = (nn.Linear(8, 8, bias=False) for _ in range(3))
+        self.head = nn.Linear(8, 10, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = x * self.excite(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        x = x.mean(3).transpose(1, 2)
+        y = F.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+        return self.head(y.mean(1))
+
+
+def test_a_product_of_signals_shares_the_flow() -> None:
+    sums = {name: float(score.sum()) for name, score in pai_bench.score(Gated(), DATA, "synflow").items()}
+    flow = sums["stem.weight"]
+    shares = {"squeeze": 1 / 2, "excite": 1 / 2, "value": 1 / 2, "query": 1 / 4, "key": 1 / 4, "head": 1}
+    for name, share in shares.items():
+        assert sums[f"{name}.weight"] == pytest.approx(share * flow, rel=1e-9)
+    effective = effective_masks(Gated(), all_kept(Gated()), (3, 8, 8))
+    assert all(mask.all() for mask in effective.values())
+
+
+def test_layers_on_parallel_branches_share_the_flow() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = (nn.Linear(i, 8, bias=False) for i in (192, 8, 8))
+            self.head = nn.Linear(8, 10, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x.flatten(1)).relu()
+            return self.head(F.relu6(self.a(x)) - F.gelu(self.b(x)))
+
+    sums = {name: float(score.sum()) for name, score in pai_bench.score(Branches(), DATA, "synflow").items()}
+    assert sums["a.weight"] + sums["b.weight"] == pytest.approx(sums["stem.weight"], rel=1e-9)
+    assert sums["head.weight"] == pytest.approx(sums["stem.weight"], rel=1e-9)
+
+
+def test_synflow_refuses_a_layer_without_a_path_of_positive_value() -> None:
+    model = net(nn.ReLU)
+    nn.init.zeros_(model[8].weight)
+    with pytest.raises(PaiBenchError, match=r"cannot score 8\.weight.*3 of 3 layers; all zero are 8\.weight"):
+        pai_bench.prune(model, DATA, "synflow")
+    model = net(nn.ReLU, lambda: nn.BatchNorm2d(8))
+    nn.init.zeros_(model[4].weight)
+    with pytest.raises(PaiBenchError, match=r"cannot score 0\.weight.*all zero are 4\.weight"):
+        pai_bench.prune(model, DATA, "synflow")
+
+
+def test_synflow_refuses_an_operation_that_breaks_the_law() -> None:
+    model = net(lambda: Calling(lambda x: torch.linalg.matrix_exp(x / 100)))
+    with pytest.raises(PaiBenchError, match=r"layer \d\.weight has"):
+        pai_bench.prune(model, DATA, "synflow")
+
+
+# Effective sparsity
+
+
+def all_kept(model: nn.Module) -> dict[str, Tensor]:
+    return {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(model).items()}
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.weight
+        w = (w - w.mean((1, 2, 3), keepdim=True)) / (w.var((1, 2, 3), keepdim=True) + 1e-5).sqrt()
+        return F.conv2d(x, w, None, 1, 1)
+
+
+class Pair(nn.Module):
+    """Two branches, put together by a function."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor], scale: Tensor | None = None) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Conv2d(3, 4, 3, padding=1, bias=False) for _ in range(2))
+        self.scale = nn.Parameter(torch.ones(()) if scale is None else scale)
+        self.join, self.head = join, nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.join(self.a(x), self.b(x) * self.scale).mean((2, 3)))
+
+
+DENSE = {
+    "layer scale": lambda: Pair(torch.add, torch.full((4, 1, 1), 0.1)),
+    "scalar scale of 0": lambda: Pair(torch.add, torch.zeros(())),
+    "difference": lambda: Pair(lambda a, b: a - b),
+    "maximum": lambda: Pair(torch.maximum),
+    "stack and max": lambda: Pair(lambda a, b: torch.stack([a, b]).max(0).values),
+    "amax": lambda: Pair(lambda a, b: torch.stack([a, b]).amax(0)),
+    "where": lambda: Pair(lambda a, b: torch.where(a > b, a, b)),
+    "gate": lambda: Pair(lambda a, b: a * torch.sigmoid(b)),
+    "product": lambda: Pair(torch.mul),
+    "standardised": lambda: nn.Sequential(
+        Standardised(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    ),
+    "dilated pool": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.MaxPool2d(2, 1, dilation=2, ceil_mode=True), nn.Flatten(), nn.Linear(64, 5)
+    ),
+    "padding alone": lambda: nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4, 5)
+    ),
+    "transformer": lambda: nn.Sequential(
+        nn.Flatten(2),
+        nn.TransformerEncoderLayer(64, 2, 16, batch_first=True),
+        nn.Flatten(),
+        nn.Linear(192, 5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*DENSE, *SAME_PATHS])
+def test_a_dense_network_is_wholly_effective(name: str) -> None:
+    model = {**DENSE, **SAME_PATHS}[name]()
+    assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 8, 8)).values())
+
+
+@pytest.mark.parametrize("name", sorted(DENSE.keys() - {"padding alone", "transformer", "product"}))
+def test_a_pruned_branch_is_not_effective(name: str) -> None:
+    model = DENSE[name]()
+    masks = all_kept(model)
+    last = list(masks)[-1]
+    masks[last][:] = False
+    masks[last][0, 0] = True  # a path through the first channel (or the first place) alone
+    effective = effective_masks(model, masks, (3, 8, 8))
+    assert effective[last].sum() == 1
+    for layer in list(masks)[:-1]:
+        assert effective[layer][0].all() and not effective[layer][1:].any()
+
+
+def reached_channels(masks: list[Tensor], groups: list[int]) -> list[Tensor]:
+    """The weights on paths of a chain of 1x1 convolutions, by a search over all sequences of channels."""
+    found = [torch.zeros_like(mask) for mask in masks]
+    widths = [masks[0].shape[1] * groups[0], *(mask.shape[0] for mask in masks)]
+    for path in itertools.product(*(range(width) for width in widths)):
+        places = []
+        for mask, group, i, o in zip(masks, groups, path[:-1], path[1:], strict=True):
+            inner = i - (o // (mask.shape[0] // group)) * mask.shape[1]
+            places.append((o, inner) if 0 <= inner < mask.shape[1] and mask[o, inner, 0, 0] else None)
+        if None not in places:
+            for mask, place in zip(found, places, strict=True):
+                mask[place] = True
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_effective_weights_are_those_that_a_search_over_channels_finds(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    groups = [1, 2, 1, 4]
+    layers = [nn.Conv2d(i, o, 1, groups=g) for i, o, g in zip((3, 4, 4, 4), (4, 4, 4, 4), groups, strict=True)]
+    model = nn.Sequential(*itertools.chain(*((layer, nn.GELU()) for layer in layers)))
+    masks = {name: torch.rand(w.shape, generator=generator) < 0.4 for name, w in prunable(model).items()}
+    expected = reached_channels(list(masks.values()), groups)
+    found = effective_masks(model, masks, (3, 2, 2)).values()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+# FLOPs
+
+
+class Functional(nn.Module):
+    """Weights that are used by function."""
+
+    def __init__(self, call: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.qkv, self.last = nn.Linear(12, 16), nn.Linear(16, 48), nn.Linear(16, 5)
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.call(self.first(x), self.qkv.weight).chunk(3, -1)
+        return self.last(q + k + v)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, w: F.linear(x, w),
+        lambda x, w: x @ w.t(),
+        lambda x, w: torch.einsum("bi,oi->bo", x, w),
+        lambda x, w: torch.cat([F.linear(x, part) for part in w.split(16)], -1),
+        lambda x, w: torch.addmm(x.new_zeros(48), x, w.t().contiguous()),
+    ],
+)
+def test_flops_count_weights_that_are_used_by_function(call: Callable[[Tensor, Tensor], Tensor]) -> None:
+    model = Functional(call)
+    masks = all_kept(model)
+    masks["qkv.weight"][:10] = False
+    assert flops(model, masks, (12,)) == (2 * (12 * 16 + 16 * 48 + 16 * 5), 2 * (12 * 16 + 16 * 38 + 16 * 5))
+
+
+def test_flops_of_a_vision_transformer_are_those_that_pytorch_counts() -> None:
+    models = pytest.importorskip("torchvision.models")
+    model = models.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    counts = counter.get_flop_counts()["Global"]
+    aten = torch.ops.aten
+    expected = sum(counts.get(op, 0) for op in (aten.convolution, aten.addmm, aten.mm))
+    assert flops(model, all_kept(model), (3, 32, 32)) == (expected, expected)
+    assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 32, 32)).values())
+
+
+# PX
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: nn.Threshold(0, 0),
+        lambda: nn.LeakyReLU(0.0),
+        lambda: nn.PReLU(init=0.0),
+        nn.ReLU6,
+        lambda: nn.Hardtanh(0, 20),
+        lambda: Calling(lambda x: x.clamp(min=0)),
+        lambda: Calling(lambda x: torch.clamp_min(x, 0)),
+    ],
+)
+def test_px_finds_relus_by_what_they_compute(act: Callable[[], nn.Module]) -> None:
+    expected = pai_bench.prune(net(nn.ReLU), DATA, "px", rounds=2, sparsity=0.8)
+    found = pai_bench.prune(net(act), DATA, "px", rounds=2, sparsity=0.8)
+    assert all(torch.equal(expected[name], mask) for name, mask in found.items())
+
+
+@pytest.mark.parametrize("act", [nn.GELU, nn.SiLU, nn.Tanh, lambda: nn.LeakyReLU(0.1), lambda: nn.Threshold(1.5, 0)])
+def test_px_refuses_other_activations_by_layer(act: Callable[[], nn.Module]) -> None:
+    with pytest.raises(PaiBenchError, match="networks of ReLUs, and layer 2 computes"):
+        pai_bench.prune(net(act), DATA, "px", rounds=1)
