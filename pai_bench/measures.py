@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from pai_bench.host import return_freed
 from pai_bench.path_functions import Reach
-from pai_bench.path_network import replay, weight_uses
+from pai_bench.path_network import replay
 from pai_bench.tracing import Graph, trace
+from pai_bench.weight_uses import weight_uses
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.path_network import unknown_operations
-from pai_bench.tracing import Graph
+from pai_bench.operations import LINEAR, MAXIMA, MEANS, NORMS, PRODUCTS, SHAPES, UNARY
+from pai_bench.tracing import Graph, Kind
 
 REMEDY = "score with a method that uses data (snip, prospr), or change the layer"
 
@@ -61,6 +61,17 @@ def _dead(dead: Sequence[str], scores: Mapping[str, Tensor], parameters: Mapping
 
 
 def _broken(name: str, what: str, graph: Graph) -> PaiBenchError:
-    others = unknown_operations(graph)
+    others = _unknown_operations(graph)
     cause = f" (operations without a rule: {', '.join(others[:3])})" if others else ""
     return PaiBenchError(f"SynFlow's law does not hold: layer {name} {what}{cause}", REMEDY)
+
+
+def _unknown_operations(graph: Graph) -> list[str]:
+    """The operations that the path network takes as they are although no rule says that they are linear."""
+    known = UNARY | SHAPES | LINEAR | PRODUCTS | MAXIMA | MEANS | set(NORMS)
+    return [
+        f"{node.name} in {node.layer or 'the model'}"
+        for node in graph.nodes
+        if node.name not in known and "batch_norm" not in node.name and "max_pool" not in node.name
+        if any(slot is not None and graph.kinds[slot] in (Kind.SIGNAL, Kind.GATE) for slot in node.outputs)
+    ]

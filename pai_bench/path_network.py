@@ -9,91 +9,28 @@ Vysogorets and Kempe 2023 (arXiv 2107.02306, effective sparsity).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pai_bench.path_functions import Halved, Reach, Unit
+from pai_bench.operations import (
+    ALIASES,
+    FACTORS,
+    JOINS,
+    MATRIX_PRODUCTS,
+    MAXIMA,
+    MEANS,
+    NORMS,
+    PRODUCTS,
+    SHAPES,
+    UNARY,
+    call,
+)
+from pai_bench.path_functions import Halved, Unit
+from pai_bench.semantics import Semantics
 from pai_bench.tracing import Graph, Kind, Node, Slot
-
-UNARY = {
-    *("abs", "acos", "acosh", "alias", "asin", "asinh", "atan", "atanh", "ceil", "celu", "clamp", "clamp_max"),
-    *("clamp_min", "cos", "cosh", "detach", "digamma", "elu", "erf", "erfc", "erfinv", "exp", "exp2", "expm1"),
-    *("fix", "floor", "frac", "gelu", "glu_jvp", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu"),
-    *("lgamma", "lift_fresh", "log", "log10", "log1p", "log2", "log_sigmoid", "log_sigmoid_forward", "logit", "mish"),
-    *("nan_to_num", "native_dropout", "neg", "positive", "pow", "prelu", "_prelu_kernel", "relu", "relu6", "round"),
-    *("rrelu", "rrelu_with_noise", "rrelu_with_noise_functional", "selu", "sgn", "sigmoid", "sign", "silu", "sin"),
-    *("sinc", "sinh", "softplus", "softshrink", "sqrt", "square", "tan", "tanh", "threshold", "trunc"),
-    *("_softmax", "_safe_softmax", "_log_softmax", "softmax", "log_softmax", "bernoulli", "atan2", "hypot"),
-    *("special_erf", "special_entr", "special_log_ndtr", "floor_divide", "fmod", "remainder", "xlogy", "copysign"),
-}
-"""Operations whose first tensor argument passes through."""
-ALIASES = {"alias", "detach", "lift_fresh", "neg", "positive", "abs"}
-SHAPES = {
-    *("view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "slice", "select", "split"),
-    *("split_with_sizes", "unbind", "squeeze", "unsqueeze", "clone", "_to_copy", "flip", "roll", "repeat"),
-    *("as_strided", "overlay", "cat", "stack", "constant_pad_nd", "index", "gather", "unfold", "pixel_shuffle"),
-}
-NORMS = {"native_layer_norm": -1, "native_group_norm": 1, "_fused_rms_norm": -1, "rms_norm": -1}
-"""Norms and the dimension at which their parameters' dimensions begin: 1 or the last ones."""
-PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "convolution", "_trilinear"}
-JOINS = {"cat", "stack", "copy", "slice_scatter", "select_scatter", "index_put", "scatter", "index_copy", "overlay"}
-_FACTORS = ("self", "other", "mat1", "mat2", "vec", "batch1", "batch2", "tensor")
-_MATRIX_PRODUCTS: dict[str, Callable[..., Any]] = {"addmm": torch.mm, "addmv": torch.mv, "baddbmm": torch.bmm}
-MAXIMA = {"maximum", "minimum", "fmax", "fmin", "amax", "amin", "max", "min", "aminmax"}
-MEANS = {"var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm", "prod"}
-
-
-class Semantics(Protocol):
-    """The values of a path network."""
-
-    def constant(self, value: Tensor) -> Tensor:
-        """The factor in the place of a constant or, without paths of its own, of a parameter."""
-        ...
-
-    def bias(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The signal x with parameters added."""
-        ...
-
-    def deviation(self, variance: Tensor, eps: float) -> Tensor:
-        """The running deviation of a norm."""
-        ...
-
-    def centre(self, mean: Tensor, scale: Tensor) -> Tensor | None:
-        """The shift by the running mean of a norm; None for none."""
-        ...
-
-    def activation(self, x: Tensor) -> Tensor:
-        """The result of a function of one signal."""
-        ...
-
-    def factor(self, x: Tensor) -> Tensor:
-        """A signal that weights multiply."""
-        ...
-
-    def joined(self, value: Tensor) -> Tensor:
-        """The values of parameters or constants that stand beside a signal (a class token)."""
-        ...
-
-    def maximum(self, node: Node, arguments: Mapping[str, Any], signals: Sequence[Tensor]) -> Any:
-        """The result of a choice among values."""
-        ...
-
-    def pooled(self, node: Node, arguments: Mapping[str, Any]) -> Any:
-        """The result of a max-pool."""
-        ...
-
-    def product(self, function: Callable[..., Any], a: Tensor, b: Tensor) -> Any:
-        """The product of two signals, neither of which is a gate."""
-        ...
-
-    def done(self, value: Tensor) -> Tensor:
-        """The result of an operation that sums."""
-        ...
 
 
 def replay(graph: Graph, semantics: Semantics, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -262,7 +199,7 @@ class Replay:
 
     def _product(self, node: Node) -> Any:
         function, arguments = node.function, dict(node.arguments)
-        keys = [key for key in _FACTORS if key in arguments]
+        keys = [key for key in FACTORS if key in arguments]
         bias = None
         if node.name == "convolution":
             keys, bias = ["input", "weight"], arguments["bias"]
@@ -272,7 +209,7 @@ class Replay:
             keys.remove("self")
             arguments.pop("beta", None)
             arguments.pop("alpha", None)
-            function = _MATRIX_PRODUCTS[node.name]
+            function = MATRIX_PRODUCTS[node.name]
         elif node.name == "_trilinear":
             keys = ["i1", "i2", "i3"]
         operands = {key: self._operand(arguments[key]) for key in keys}
@@ -343,81 +280,3 @@ class Replay:
 
     def _along(self, value: Tensor, x: Tensor, axis: int) -> Tensor:
         return value if axis == -1 else value.view(-1, *[1] * (x.dim() - 2))
-
-
-LINEAR = {
-    *("mean", "sum", "cumsum", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "embedding"),
-    *("adaptive_avg_pool1d", "avg_pool1d", "copy", "index_select", "reflection_pad1d", "reflection_pad2d", "im2col"),
-    *("replication_pad1d", "replication_pad2d", "upsample_nearest2d", "upsample_bilinear2d", "pixel_unshuffle"),
-    *("slice_scatter", "select_scatter", "index_put", "scatter", "tril", "triu", "diagonal", "masked_fill", "topk"),
-    *("sort", "fill", "zero", "lerp", "addcmul", "addcdiv", "add", "sub", "rsub", "where", "div", "glu"),
-}
-
-
-@dataclass(frozen=True)
-class Use:
-    """One product of a signal with a weight: how often each element is used, how many there are, how many are kept."""
-
-    positions: int
-    size: int
-    kept: int
-
-
-def weight_uses(graph: Graph, parameters: Mapping[str, Tensor]) -> list[Use]:
-    """The convolutions and matrix products of a signal and a weight; parameters are zeros and ones, by name."""
-    replayed = Replay(graph, Reach(), parameters, None)
-    found: list[Use] = []
-    for node in graph.nodes:
-        if all(slot is None or graph.kinds[slot] in (Kind.WEIGHT, Kind.NEUTRAL) for slot in node.outputs):
-            replayed.compute(node)
-            continue
-        if node.name == "mul" or node.name not in PRODUCTS:
-            continue
-        keys = [key for key in ("input", "weight", *_FACTORS) if isinstance(node.arguments.get(key), Slot)]
-        if node.name in ("addmm", "addmv", "baddbmm"):
-            keys = [key for key in keys if key != "self"]
-        signals = [key for key in keys if replayed.is_signal(node.arguments[key])]
-        weights = [key for key in keys if replayed.kind(node.arguments[key]) is Kind.WEIGHT]
-        if len(signals) == 1 and len(weights) == 1:
-            weight = replayed.value(node.arguments[weights[0]])
-            positions = _positions(graph, node, weights[0], weight, graph.shapes[node.arguments[signals[0]].index])
-            found.append(Use(positions, weight.numel(), int(weight.count_nonzero())))
-    return found
-
-
-def _positions(graph: Graph, node: Node, key: str, weight: Tensor, signal: tuple[int, ...]) -> int:
-    if node.name == "convolution":  # once per position of the output, of the input when transposed
-        shape = signal if node.arguments["transposed"] else node.shapes[0]
-        return math.prod(shape) // weight.shape[0]
-    if weight.dim() < 2:
-        return math.prod(signal) // weight.shape[0]
-    if len(signal) < 2:
-        return 1
-    return signal[-2] if key in ("mat2", "batch2", "other") else signal[-1]
-
-
-def unknown_operations(graph: Graph) -> list[str]:
-    """The operations that the path network takes as they are although no rule says that they are linear."""
-    known = UNARY | SHAPES | LINEAR | PRODUCTS | MAXIMA | MEANS | set(NORMS)
-    return [
-        f"{node.name} in {node.layer or 'the model'}"
-        for node in graph.nodes
-        if node.name not in known and "batch_norm" not in node.name and "max_pool" not in node.name
-        if any(slot is not None and graph.kinds[slot] in (Kind.SIGNAL, Kind.GATE) for slot in node.outputs)
-    ]
-
-
-def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """The operation with arguments by the names of its schema, of which the first may not be given by name."""
-    schema = getattr(function, "_schema", None)
-    if schema is None:
-        return function(**arguments)
-    positional, named, open_ = [], {}, True
-    for argument in schema.arguments:
-        if argument.name not in arguments:
-            open_ = False
-        elif open_ and not argument.kwarg_only:
-            positional.append(arguments[argument.name])
-        else:
-            named[argument.name] = arguments[argument.name]
-    return function(*positional, **named)

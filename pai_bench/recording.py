@@ -46,7 +46,7 @@ class Run:
             recipe=self.recipe,
             trainer_version=training.VERSION,
             method_source=registry.source_hash(registry.module(self.cell.spec.name)),
-            model_source=registry.source_hash(models.module(self.cell.model)),
+            model_source=registry.model_source(scorer, models.module(self.cell.model)),
         )
 
 

@@ -230,3 +230,14 @@ def version(scorer: Scorer) -> int:
 def hyperparameters(scorer: Scorer) -> dict[str, Any]:
     """A method's hyper-parameters by name, defaults included."""
     return dataclasses.asdict(scorer)  # type: ignore[call-overload,no-any-return]
+
+
+def model_source(scorer: Scorer, module: str) -> str | None:
+    """The content of the plug-in file that defines a model, with the method's `plugin_version`; None for ours.
+
+    A method carries `plugin_version: ClassVar[int]` (1 when absent) where its masks change on models of plug-ins while
+    those of all built-in models stay as they are.
+    """
+    source = source_hash(module)
+    revision = int(getattr(scorer, "plugin_version", 1))
+    return source if source is None or revision == 1 else f"{source} {revision}"

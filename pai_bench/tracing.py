@@ -268,11 +268,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for write in writes[seen:]:
             slot = self._add(Kind.SIGNAL, tensor)
             size = tensor.untyped_storage().nbytes() // tensor.element_size()
-            arguments = {
-                "base": value,
-                "src": Slot(write.slot),
-                "layouts": (layout, write.layout, size),
-            }
+            arguments = {"base": value, "src": Slot(write.slot), "layouts": (layout, write.layout, size)}
             self._nodes.append(Node("overlay", overlay, arguments, (slot,), (tuple(tensor.shape),), self._layer[-1]))
             value = Slot(slot)
         self._known[storage, layout] = _Known(value.index, len(writes))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import pai_bench
+from pai_bench import registry
 from pai_bench.errors import PaiBenchError
 from pai_bench.measures import effective_masks, flops
 from pai_bench.scoring import prunable
@@ -327,3 +328,10 @@ def test_px_finds_relus_by_what_they_compute(act: Callable[[], nn.Module]) -> No
 def test_px_refuses_other_activations_by_layer(act: Callable[[], nn.Module]) -> None:
     with pytest.raises(PaiBenchError, match="networks of ReLUs, and layer 2 computes"):
         pai_bench.prune(net(act), DATA, "px", rounds=1)
+
+
+def test_results_on_models_of_plug_ins_alone_become_stale() -> None:
+    snip, synflow = registry.get("snip", {}), registry.get("synflow", {})
+    assert registry.model_source(synflow, "pai_bench.models.resnet") is None
+    assert registry.model_source(snip, __name__) != registry.model_source(synflow, __name__)
+    assert registry.model_source(snip, __name__) == registry.source_hash(__name__)
