@@ -1,8 +1,12 @@
-"""Who may import whom, read from the sources; and what must never load torch."""
+"""Who may import whom, read from the sources; and what must never load torch.
+
+`python -m tests.unit.test_architecture` writes the rules into docs/architecture.md and its diagram.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +14,12 @@ from pathlib import Path
 import pytest
 
 import pai_bench
+from tests.unit import diagram
 
 PACKAGE = Path(pai_bench.__file__).parent
 METHODS = PACKAGE.parent / "methods"
+PAGE = PACKAGE.parent / "docs" / "architecture.md"
+DRAWING = PACKAGE.parent / "docs" / "figures" / "imports.svg"
 
 # A module may import those to the right of it, and nothing else of ours.
 BASE = {"errors", "atomic", "cells"}
@@ -197,3 +204,40 @@ def test_a_method_is_one_small_file_without_a_library_name(path: Path) -> None:
 def test_loading_it_does_not_load_torch(module: str) -> None:
     check = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def documented() -> tuple[str, str]:
+    """The page with the table of the rules, and the drawing of them."""
+    names = {"__init__": "pai_bench", "__main__": "python -m pai_bench"}
+    rules = {names.get(room, room): {other for other in others if other in ALLOWED} for room, others in ALLOWED.items()}
+    homes = {room: METHODS if room == "methods" else PACKAGE / room for room in ALLOWED}
+    paths = {
+        names.get(room, room): home / "__init__.py" if home.is_dir() else home.with_suffix(".py")
+        for room, home in homes.items()
+    }
+    page = re.sub(
+        r"(?<=<!-- imports: written by tests/unit/test_architecture.py -->\n\n).*?(?=\n\n<!-- end of imports -->)",
+        lambda match: diagram.table(rules, paths),
+        PAGE.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    return page, diagram.svg(rules)
+
+
+def test_the_architecture_page_shows_these_rules() -> None:
+    remedy = "the imports have changed: run `python -m tests.unit.test_architecture` and commit what it writes"
+    page, drawing = documented()
+    assert "<!-- end of imports -->" in page
+    assert (PAGE.read_text(encoding="utf-8"), DRAWING.read_text(encoding="utf-8")) == (page, drawing), remedy
+
+
+def test_the_diagram_leaves_out_imports_that_follow_from_others() -> None:
+    rules = {"top": {"middle", "bottom"}, "middle": {"bottom"}, "bottom": set(), "alone": set()}
+    assert diagram.direct(rules) == {"top": {"middle"}, "middle": {"bottom"}, "bottom": set(), "alone": set()}
+    assert diagram.rows(rules) == [["alone", "top"], ["middle"], ["bottom"]]
+    assert diagram.svg(rules).count("<path d=") == 3  # the arrow head and two arrows
+
+
+if __name__ == "__main__":
+    for path, text in zip((PAGE, DRAWING), documented(), strict=True):
+        path.write_text(text, encoding="utf-8")
