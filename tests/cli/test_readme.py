@@ -16,7 +16,8 @@ from tests.cli.program import pai_bench
 from tests.cli.test_status import CELLS, DENSE, fail, plan, put
 
 TOP = Path(__file__).parents[2]
-DOCS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+EXAMPLES = TOP / "examples" / "README.md"
+DOCS = [TOP / "README.md", TOP / "CONTRIBUTING.md", EXAMPLES, *sorted((TOP / "docs").glob("*.md"))]
 
 
 def commands() -> list[str]:
@@ -43,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data_files.accept(dataset, folder / "data")
     (folder / "table.csv").write_text("method,dataset,model,sparsity,seed,accuracy\nsnip,digits,conv8,0.9,0,0.5\n")
     shutil.copytree(TOP / "results" / "reference", folder / "results" / "reference")
+    shutil.copytree(TOP / "examples", folder / "examples")
     (folder / "sweep.toml").write_text('methods = ["prospr", "snip"]\n')
     sweep_files = (TOP / "docs" / "sweep-files.md").read_text(encoding="utf-8")
     (folder / "paper.toml").write_text(re.findall(r"```toml\n(.*?)```", sweep_files, re.DOTALL)[0])
