@@ -2,15 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Test processes: one per core, 16 at most, because each loads torch. JOBS=0 runs the tests in one process.
+JOBS ?= auto
+WORKERS := -n $(JOBS) --maxprocesses 16 --dist worksteal
 
-.PHONY: demo test test-cluster lint bench gpu chaos wheel clean
+.PHONY: demo quick test test-cluster lint docs bench gpu chaos wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
 	$(BIN)/pai-bench report
 
+# For every commit, in less than a minute: lint, types and the tests that need no training run and no other process.
+quick: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m "not slow" tests/unit tests/golden
+
+# All tests on all cores; then those that need the machine for themselves, one after the other.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) --ignore tests/cluster --ignore tests/benchmarks
+	$(BIN)/python -m pytest tests/cluster tests/benchmarks
 
 test-cluster: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/cluster -m ""
@@ -18,7 +27,12 @@ test-cluster: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+
+# The site, from build/docs/index.html on. Every warning is an error, also one about a link that leads nowhere.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs/site docs build/docs
 
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only \
@@ -37,6 +51,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=23.2"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+# Apart, so that tests do not wait for what only the site needs.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
 clean:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PAI_BENCH = [sys.executable, "-m", "pai_bench"]
+PATIENCE = 900.0
+"""Seconds after which a command is taken to hang; many times what any takes, for machines with other work."""
 
 # One epoch and a small model, so that a cell takes a second; the values are no protocol of anybody.
 FAST = """
@@ -90,13 +92,13 @@ def pai_bench(
     if before is not None:
         command = [*PAI_BENCH, *arguments]
         return subprocess.run(
-            command, cwd=folder, env=settings, preexec_fn=before, capture_output=True, text=True, timeout=300
+            command, cwd=folder, env=settings, preexec_fn=before, capture_output=True, text=True, timeout=PATIENCE
         )
     with tempfile.TemporaryDirectory() as scratch:
         out, err = Path(scratch, "out"), Path(scratch, "err")
         process = _processes.Process(target=_program, args=(arguments, folder, settings, out, err))
         process.start()
-        process.join(300)
+        process.join(PATIENCE)
         if process.exitcode is None:
             process.kill()
             process.join()

@@ -45,6 +45,7 @@ def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_bfloat16_trains_float32_weights_under_masks(channels_last: bool) -> None:
     settings = killing.recipe(epochs=6, precision="bfloat16", channels_last=channels_last)
