@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -18,6 +19,13 @@ from tests.cli.test_status import CELLS, DENSE, fail, plan, put
 TOP = Path(__file__).parents[2]
 EXAMPLES = TOP / "examples" / "README.md"
 DOCS = [TOP / "README.md", TOP / "CONTRIBUTING.md", EXAMPLES, *sorted((TOP / "docs").glob("*.md"))]
+
+
+SLURM = {
+    "scontrol": "printf 'ClusterName = here\\nMaxArraySize = 1001\\n'",
+    **dict.fromkeys(("srun", "sbatch", "squeue"), "exit 0"),
+}
+"""Answers of an empty cluster, for commands with options that SLURM alone has."""
 
 
 def commands() -> list[str]:
@@ -45,6 +53,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "table.csv").write_text("method,dataset,model,sparsity,seed,accuracy\nsnip,digits,conv8,0.9,0,0.5\n")
     shutil.copytree(TOP / "results" / "reference", folder / "results" / "reference")
     shutil.copytree(TOP / "examples", folder / "examples")
+    (folder / "bin").mkdir()
+    for name, answer in SLURM.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (folder / "bin" / name).chmod(0o755)
     (folder / "sweep.toml").write_text('methods = ["prospr", "snip"]\n')
     sweep_files = (TOP / "docs" / "sweep-files.md").read_text(encoding="utf-8")
     (folder / "paper.toml").write_text(re.findall(r"```toml\n(.*?)```", sweep_files, re.DOTALL)[0])
@@ -80,7 +92,8 @@ def test_commands_of_the_documents_are_understood(folder: Path, command: str) ->
         arguments += ["--set", "train.epochs=1", "--set", "train.warmup_epochs=0", "--results", "trained"]
     if arguments[0] == "report" and "--from" not in arguments:
         arguments += ["--from", "table.csv"]
-    done = pai_bench(folder, *arguments)
+    on_slurm = {"PAI_BENCH_WHERE": "slurm", "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    done = pai_bench(folder, *arguments, env=on_slurm if {"--profile", "--slurm", "--canary"} & {*arguments} else None)
     assert done.returncode == (3 if "--fail-on-missing" in arguments else 0), done.stderr
 
 
