@@ -84,5 +84,7 @@ class ERK:
 class Magnitude:
     """|w|, ranked over the whole network. At initialisation this mostly ranks layers by their scale."""
 
+    may_tie: ClassVar[bool] = True  # of equal weights, zeros above all, one is as good as another
+
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return {name: w.abs() for name, w in problem.weights.items()}

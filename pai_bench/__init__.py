@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from pai_bench.analysis.loading import load_results
     from pai_bench.masking import apply_masks, masks_of, remove_masks
     from pai_bench.pruning import prune, score
+    from pai_bench.ties import TiedScoresWarning
 
 __version__ = "0.1.0"
 __all__ = [
     "PaiBenchError",
+    "TiedScoresWarning",
     "apply_masks",
     "list_methods",
     "load_results",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "TiedScoresWarning": "pai_bench.ties",
     "apply_masks": "pai_bench.masking",
     "load_results": "pai_bench.analysis.loading",
     "masks_of": "pai_bench.masking",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pai_bench import diagnosis, registry
+from pai_bench import diagnosis, registry, ties
 from pai_bench.cells import exact_sparsity, kept_count
 from pai_bench.derivatives import no_second_derivative
 from pai_bench.drawing import reset_parameters
 from pai_bench.errors import PaiBenchError
 from pai_bench.isolation import undisturbed
+from pai_bench.losses import Loss, to_score
 from pai_bench.masking import remove_masks, unwrapped
 from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable, round_densities
 from pai_bench.seeds import derive_seed
@@ -79,6 +81,7 @@ class Pruner:
         dtype: str = "float64",
         initialise: Callable[[nn.Module], None] | None = None,
         tick: Callable[[], None] = lambda: None,
+        loss: Loss | str = "cross-entropy",
     ) -> None:
         """Take what `prune` takes, the method's `initialise`, and what to call at every sign of progress."""
         dtype = str(dtype).removeprefix("torch.")
@@ -96,12 +99,16 @@ class Pruner:
         self._weights = prunable(self._model)
         self._state = {key: value.detach().clone() for key, value in self._tensors()}
         self._dense = {key: self._state[key] for key in self._weights}
-        device = next(iter(self._weights.values())).device
-        self._stream = Batches(batches, device, DTYPES[dtype], tick)
+        first = next(iter(self._weights.values()))
+        self._loss = to_score(loss, first)
+        self._stream = Batches(batches, first.device, DTYPES[dtype], tick)
         self._generator = torch.Generator().manual_seed(seed)
         self._initialise = initialise or _redrawing(seed)
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self.size = sum(weight.numel() for weight in self._weights.values())
+        self.tied_at_cut = 0
+        """Number of weights that the last `masks` keeps although pruned ones have the same score."""
+        self.warns_of_ties = not getattr(scorer, "may_tie", False)
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
         """The model's parameters and buffers by name, themselves."""
@@ -133,6 +140,7 @@ class Pruner:
             stream=stream,
             initialise=self._initialise,
             trace=self._trace,
+            criterion=self._loss,
         )
 
     def _trace(self, x: Tensor) -> Graph:
@@ -206,7 +214,9 @@ class Pruner:
                 scores = self._scores(problem)
                 quotas = self._scorer.quotas(problem) if hasattr(self._scorer, "quotas") else None
                 revives = bool(getattr(self._scorer, "revives", False))
+                before = {key: torch.ones_like(mask) for key, mask in masks.items()} if revives else masks
                 masks = to_masks(scores, masks, density, kept, quotas=quotas, revives=revives, select=select)
+        self.tied_at_cut = ties.at_cut(scores, before, masks, layers=quotas is not None)
         return masks
 
 
@@ -330,15 +340,19 @@ def score(
     sparsity: float = 0.9,
     seed: int = 0,
     dtype: str = "float64",
+    loss: Loss | str = "cross-entropy",
     **hyperparameters: Any,
 ) -> dict[str, Tensor]:
     """The scores that `method` gives to the dense network, by parameter name; a higher score is kept.
 
-    `batches` is any re-iterable of (x, y). Nothing of the caller's model is changed.
+    `batches` is any re-iterable of (x, y). `loss` is "cross-entropy" (logits [B, classes, …] and class indices [B, …]),
+    "binary-cross-entropy" (one logit [B] or [B, 1]), or a function (outputs, targets) -> scalar that returns the mean
+    over the samples of a batch; batches are weighted by their numbers of samples, len(x). Nothing of the caller's model
+    is changed.
 
     Raises: PaiBenchError for bad input, and when a method returns scores that cannot be used.
     """
-    return _pruner(model, batches, method, seed, dtype, hyperparameters).score(sparsity)
+    return _pruner(model, batches, method, seed, dtype, loss, hyperparameters).score(sparsity)
 
 
 @torch.inference_mode(False)
@@ -349,19 +363,33 @@ def prune(
     sparsity: float = 0.98,
     seed: int = 0,
     dtype: str = "float64",
+    loss: Loss | str = "cross-entropy",
     **hyperparameters: Any,
 ) -> dict[str, Tensor]:
     """Bool masks by parameter name, True = kept; exactly round((1 - sparsity) x N) weights are (all by `dense`).
 
-    Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`.
+    Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`. Warns (TiedScoresWarning)
+    where more than a few kept weights have exactly the score of pruned ones.
     """
-    return _pruner(model, batches, method, seed, dtype, hyperparameters).masks(sparsity)
+    pruner = _pruner(model, batches, method, seed, dtype, loss, hyperparameters)
+    masks = pruner.masks(sparsity)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    if ties.are_many(pruner.tied_at_cut, kept) and pruner.warns_of_ties:
+        warnings.warn(ties.warning(method, pruner.tied_at_cut, kept), ties.TiedScoresWarning, stacklevel=2)
+    return masks
 
 
 def _pruner(
-    model: nn.Module, batches: Iterable[Batch], method: str, seed: int, dtype: str, hyperparameters: Mapping[str, Any]
+    model: nn.Module,
+    batches: Iterable[Batch],
+    method: str,
+    seed: int,
+    dtype: str,
+    loss: Loss | str,
+    hyperparameters: Mapping[str, Any],
 ) -> Pruner:
     diagnosis.check_arguments(model, batches, method, seed)
     scorer = registry.get(method, hyperparameters)
     # As in a sweep: with the user's own seed, draws could be the very numbers that made the weights.
-    return Pruner(unwrapped(model), batches, scorer, name=method, seed=derive_seed(seed, "method"), dtype=dtype)
+    seeded = derive_seed(seed, "method")
+    return Pruner(unwrapped(model), batches, scorer, name=method, seed=seeded, dtype=dtype, loss=loss)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -135,6 +135,8 @@ def register_masks(file: MaskFile) -> None:
         """Masks as they are: what is kept scores 1, what is not 0."""
 
         masks: str = file.digest
+
+        may_tie: ClassVar[bool] = True
 
         def __call__(self, problem: Problem) -> dict[str, Tensor]:
             return {name: torch.from_numpy(file.masks[name]).to(weight) for name, weight in problem.weights.items()}

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench.convolutions import InParts
 from pai_bench.errors import PaiBenchError
+from pai_bench.losses import Loss, cross_entropy
 from pai_bench.outputs import logits
 from pai_bench.tracing import Graph
 
@@ -111,8 +111,8 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
 class Batches:
     """The scoring batches, drawn once from the caller's iterable and kept, so that every pass sees the same ones.
 
-    Batches are drawn only as far as a method reads; inputs of floating type are cast to `dtype`, class indices to
-    int64.
+    Batches are drawn only as far as a method reads; inputs of floating type are cast to `dtype`, class
+    indices to int64.
 
     Raises: PaiBenchError for an iterator, and while drawing for what is not a batch.
     """
@@ -143,7 +143,8 @@ class Batches:
         x, y = batch
         x = x.to(self._device)
         y = y.to(self._device)
-        return x.to(self._dtype) if x.is_floating_point() else x, y if y.is_floating_point() else y.long()
+        x = x.to(self._dtype) if x.is_floating_point() else x
+        return x, y if y.is_floating_point() else y.long()
 
     def __call__(self) -> Iterator[Batch]:
         """The batches from the first one on."""
@@ -201,7 +202,8 @@ def _checked(batch: Any) -> Batch:
         raise PaiBenchError("scoring batches of uint8 images", "give them as floats, normalised as in training")
     if x.is_complex():
         raise PaiBenchError(f"scoring batches of complex inputs ({x.dtype})", "give real numbers: x.real or x.abs()")
-    if len(x) != len(y) or (y.ndim == 2 and y.shape[1] == 1 and not y.is_floating_point()):
+    tokens = y.ndim == 1 and x.ndim >= 2 and len(y) == x.shape[0] * x.shape[1]  # [B·T] for inputs [B, T]
+    if (len(x) != len(y) and not tokens) or (y.ndim == 2 and y.shape[1] == 1 and not y.is_floating_point()):
         raise PaiBenchError(f"a scoring batch has inputs {list(x.shape)} and targets {list(y.shape)}", remedy)
     return x, y
 
@@ -244,6 +246,8 @@ class Problem:
     """Draws the weights of a model anew, in place, as the model itself does."""
     trace: Callable[[Tensor], Graph]
     """The operations of the model on inputs of that shape, recorded once for all rounds; see pai_bench.path_network."""
+    criterion: Loss = cross_entropy
+    """The loss that `loss` computes."""
 
     def batches(self) -> Iterator[Batch]:
         """The scoring batches; every call starts at the same first one."""
@@ -253,9 +257,13 @@ class Problem:
         """Batches that no earlier round has seen, without end."""
         return self.stream.fresh()
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy of logits [B, classes] and targets [B] (class indices or probabilities)."""
-        return F.cross_entropy(logits, targets)
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss over the samples of a batch; by default the cross entropy of logits [B, classes, …] and targets
+        [B, …] (class indices), or probabilities [B, classes, …].
+
+        Raises: PaiBenchError for outputs and targets of which the loss is constant or has no meaning.
+        """
+        return self.criterion(outputs, targets)
 
     def forward(self, inputs: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """The model's logits (see `outputs.logits`), with `params` in the place of its parameters of those names;

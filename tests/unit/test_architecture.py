@@ -46,7 +46,9 @@ ALLOWED = {
     "models": {"catalogue", "drawing", "errors"},
     "outputs": {"errors"},
     "diagnosis": {"errors", "outputs"},
-    "scoring": {"convolutions", "errors", "outputs", "tracing"},
+    "losses": {"errors"},
+    "ties": set(),
+    "scoring": {"convolutions", "errors", "losses", "outputs", "tracing"},
     "replacing": set(),
     "gates": {"errors", "replacing"},
     "tracing": {"outputs"},
@@ -63,8 +65,8 @@ ALLOWED = {
     "registry": {"catalogue", "cells", "errors", "mask_files", "scoring"},
     "allocation": set(),
     "pruning": {
-        *("cells", "derivatives", "diagnosis", "drawing", "errors", "isolation", "masking", "registry", "scoring"),
-        *("seeds", "tracing"),
+        *("cells", "derivatives", "diagnosis", "drawing", "errors", "isolation", "losses", "masking", "registry"),
+        *("scoring", "seeds", "ties", "tracing"),
     },
     "isolation": {"arithmetic"},
     "controls": {"cells", "pruning", "seeds"},
@@ -76,7 +78,7 @@ ALLOWED = {
     "watch": {"results"},
     "checkpoints": {"sealed"},
     "arithmetic": {"outputs"},
-    "steps": {"arithmetic", "masking", "recipes"},
+    "steps": {"arithmetic", "losses", "masking", "recipes"},
     "turns": set(),
     "training": {
         *("arithmetic", "checkpoints", "datasets", "errors", "recipes", "results", "seeds", "steps", "turns", "watch"),
@@ -116,7 +118,7 @@ ALLOWED = {
         "training",
         "turns",
     },
-    "analysis": {"precision", *BASE, "index", "recipes", "results"},
+    "analysis": {"precision", "ties", *BASE, "index", "recipes", "results"},
     "methods": {
         *("allocation", "convolutions", "derivatives", "errors", "gates", "path_functions", "path_law", "path_network"),
         *("registry", "replacing", "scoring"),
@@ -135,7 +137,7 @@ ALLOWED = {
         "errors",
         "__version__",
     },
-    "__init__": {"analysis", "errors", "masking", "pruning", "registry"},
+    "__init__": {"analysis", "errors", "masking", "pruning", "registry", "ties"},
     "__main__": {"cli"},
 }
 

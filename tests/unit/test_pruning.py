@@ -91,6 +91,7 @@ def test_the_highest_are_kept_whatever_their_order_and_type(
         assert set(scores[kept].tolist()) == set(scores[candidates].sort().values[-20:].tolist())
 
 
+@pytest.mark.filterwarnings("ignore::pai_bench.TiedScoresWarning")
 @pytest.mark.parametrize("method", PRUNING)
 def test_a_dead_network_never_yields_a_dense_mask(method: str) -> None:
     model = tiny()

@@ -1,0 +1,74 @@
+"""Kept weights whose score is equal to the score of pruned ones: their position alone decides which ones stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEW = 10
+SHARE = 0.01
+"""Up to this many ties, or this fraction of the kept weights, need no mention."""
+
+
+class TiedScoresWarning(UserWarning):
+    """More than a few kept weights have exactly the score of pruned ones, so that their position decides."""
+
+
+def are_many(tied: int, kept: int) -> bool:
+    """Whether so many of the kept weights are tied with pruned ones that users should know."""
+    return tied > max(FEW, SHARE * kept)
+
+
+def at_cut(scores: Mapping[str, Tensor], before: Mapping[str, Tensor], kept: Mapping[str, Tensor], layers: bool) -> int:
+    """Number of kept weights whose score is equal to the highest score of the pruned ones (lowest, if those are kept).
+
+    Scores, bool masks `before` (the candidates) and `kept` after the cut, by parameter name; with `layers` each layer
+    has a cut of its own.
+    """
+    groups = [[name] for name in kept] if layers else [list(kept)]
+    return sum(_in_group([(scores[name], before[name], kept[name]) for name in group]) for group in groups)
+
+
+def _in_group(parts: list[tuple[Tensor, Tensor, Tensor]]) -> int:
+    stay = [score[mask] for score, _, mask in parts]
+    gone = [score[candidates & ~mask] for score, candidates, mask in parts]
+    stay, gone = [part for part in stay if part.numel()], [part for part in gone if part.numel()]
+    if not stay or not gone:
+        return 0
+    least_stay, least_gone = (min(float(part.min()) for part in side) for side in (stay, gone))
+    most_stay, most_gone = (max(float(part.max()) for part in side) for side in (stay, gone))
+    for cut, other in ((least_stay, most_gone), (most_stay, least_gone)):
+        if cut == other:
+            return sum(int((part == cut).sum()) for part in stay)
+    return 0
+
+
+def warning(method: str, tied: int, kept: int) -> str:
+    """The line of a `TiedScoresWarning`."""
+    return (
+        f"{method}: {tied} of the {kept} kept weights have exactly the same score as pruned weights, so their position"
+        " decides which of them stay (the first layers). Likely cause: parameters that are zero at initialisation"
+        " (classifier, norm gains, residual branches) or units that are dead. Initialise them with other values before"
+        " pruning, or choose a method that does not depend on them"
+    )
+
+
+def line(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """One line on results whose masks are decided by ties, None when there are none.
+
+    A row has method, n_kept and tied_at_cut (None or NaN where it is unknown).
+    """
+    found = [row for row in rows if row["tied_at_cut"] == row["tied_at_cut"] and row["tied_at_cut"] is not None]
+    many = [row for row in found if are_many(int(row["tied_at_cut"]), int(row["n_kept"]))]
+    if not many:
+        return None
+    most = max(float(row["tied_at_cut"]) / row["n_kept"] for row in many)
+    results = "1 result has" if len(many) == 1 else f"{len(many)} results have"
+    methods = ", ".join(sorted({row["method"] for row in many}))
+    return (
+        f"{results} kept weights whose score is tied with pruned ones (up to {100 * most:.0f} % of the kept weights;"
+        f" {methods}): their position decides which stay, often for want of gradients through zero-initialised layers"
+    )

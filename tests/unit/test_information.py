@@ -1,0 +1,175 @@
+"""Scores that say nothing are counted, and losses that cannot say anything are refused."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import pai_bench
+from pai_bench import registry, ties
+from pai_bench.pruning import Pruner
+
+from .nets import batches, flat, tiny
+
+
+def zero_head() -> nn.Sequential:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 10))
+    nn.init.zeros_(model[3].weight)
+    return model
+
+
+DATA = [(torch.randn(10, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(10))]
+
+
+def test_a_mask_of_positions_is_told_with_its_number() -> None:
+    """Without gradients behind a head of zeros, and with weights of zero in it, all scores are zero."""
+    with pytest.warns(pai_bench.TiedScoresWarning, match="371 of the 371 kept weights have exactly the same"):
+        pai_bench.prune(zero_head(), DATA, "snip", sparsity=0.8)
+
+
+@pytest.mark.parametrize("method", [name for name in pai_bench.list_methods() if name != "magnitude"])
+def test_no_method_warns_without_ties(method: str) -> None:
+    fewer = {"rounds": 2} if "rounds" in registry.hyperparameters(registry.get(method)) else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pai_bench.TiedScoresWarning)
+        pai_bench.prune(tiny(), batches(), method, sparsity=0.9, **fewer)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "random", "uniform", "erk", "dense"])
+def test_ties_of_what_needs_no_data_are_not_told(method: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pai_bench.TiedScoresWarning)
+        pai_bench.prune(zero_head(), DATA, method, sparsity=0.1)
+
+
+def test_kept_weights_are_counted_that_are_tied_with_pruned_ones() -> None:
+    scores = {"a": torch.tensor([3.0, 2, 2]), "b": torch.tensor([[2.0, 2], [1, 0]])}
+    everything = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
+    kept = {"a": torch.tensor([True, True, True]), "b": torch.tensor([[True, False], [False, False]])}
+    assert ties.at_cut(scores, everything, kept, layers=False) == 3
+    assert ties.at_cut(scores, everything, kept, layers=True) == 1
+    assert ties.at_cut(scores, kept, kept, layers=False) == 0  # nothing is pruned now
+    lowest = {"a": torch.tensor([False] * 3), "b": torch.tensor([[True, False], [True, True]])}
+    assert ties.at_cut(scores, everything, lowest, layers=False) == 1
+
+
+def test_ties_of_the_last_round_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Pruner(zero_head(), DATA, registry.get("force", {"rounds": 3}), name="force")
+    masks = task.masks(0.8)
+    assert task.tied_at_cut == int(flat(masks).sum())
+    task = Pruner(tiny(), batches(), registry.get("snip"), name="snip")
+    task.masks(0.8)
+    assert task.tied_at_cut == 0
+
+
+def classifier(outputs: int, shape: Callable[[Tensor], Tensor] = lambda y: y) -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, outputs))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return shape(self.body(x))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net()
+
+
+X = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+SILENT = {
+    "one logit": (classifier(1), torch.zeros(4, dtype=torch.long), "one logit is constant"),
+    "one logit, float targets": (classifier(1), torch.rand(4, 1), "one logit is constant"),
+    "flat logits": (classifier(1, lambda y: y[:, 0]), torch.rand(4), "needs logits [B, classes]"),
+    "flat logits, indices": (classifier(1, lambda y: y[:, 0]), torch.arange(4) % 2, "needs logits [B, classes]"),
+    "all ignored": (classifier(3), torch.full((4,), -100), "all labels of a scoring batch are ignored"),
+    "floats [B]": (classifier(3), torch.rand(4), "not class indices"),
+    "floats [B, 1]": (classifier(3), torch.rand(4, 1), "for targets [4, 1]"),
+    "one-hot integers": (classifier(3), torch.eye(4, 3).long(), "one-hot"),
+}
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "prospr"])
+@pytest.mark.parametrize(("model", "y", "words"), SILENT.values(), ids=list(SILENT))
+def test_a_loss_that_cannot_tell_anything_is_refused(method: str, model: nn.Module, y: Tensor, words: str) -> None:
+    with pytest.raises(pai_bench.PaiBenchError, match=re.escape(words)):
+        pai_bench.prune(model, [(X, y)] * 4, method)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda outputs, targets: (outputs - targets).square(), "the loss returned a tensor [4, 3]"),
+        (lambda outputs, targets: 1.0, "the loss returned a float"),
+        (lambda outputs, targets: outputs.softmax(1).sum(), "does not change with the outputs"),
+        (lambda outputs, targets: targets.double().mean(), "does not change with the outputs"),
+        (nn.CrossEntropyLoss(reduction="sum"), "reduction='sum'"),
+        ("hinge", "unknown loss 'hinge'"),
+        (3, "an object of type int"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_losses_that_cannot_be_scored_with_are_refused(loss: Any, words: str, dtype: str) -> None:
+    with pytest.raises(pai_bench.PaiBenchError, match=re.escape(words)):
+        pai_bench.score(classifier(3), [(X, torch.rand(4, 3))], "snip", loss=loss, dtype=dtype)
+
+
+def expected(model: nn.Module, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """SNIP's scores by hand."""
+    model = model.double()
+    weights = [parameter for name, parameter in model.named_parameters() if "weight" in name]
+    gradients = torch.autograd.grad(loss(model(X.double())), weights)
+    return torch.cat([(w * g).abs().flatten() for w, g in zip(weights, gradients, strict=True)]).detach()
+
+
+@pytest.mark.parametrize("flat_logits", [False, True])
+@pytest.mark.parametrize("loss", ["binary-cross-entropy", F.binary_cross_entropy_with_logits])
+def test_a_binary_classifier_is_scored_by_its_loss(loss: Any, flat_logits: bool) -> None:
+    model, y = classifier(1, (lambda y: y[:, 0]) if flat_logits else lambda y: y), torch.tensor([0.0, 1, 1, 0])
+    y = y if flat_logits else y[:, None]
+    found = flat(pai_bench.score(model, [(X, y)], "snip", loss=loss))
+    wanted = expected(model, lambda outputs: F.binary_cross_entropy_with_logits(outputs, y.double()))
+    assert torch.allclose(found, wanted, rtol=1e-12, atol=0)
+
+
+def test_regression_is_scored_with_mean_squared_errors_over_all_samples() -> None:
+    model, y = classifier(2), torch.randn(4, 2, generator=torch.Generator().manual_seed(2))
+    parts = [(X[:3], y[:3]), (X[3:], y[3:])]
+    found = flat(pai_bench.score(model, parts, "snip", loss=nn.MSELoss()))
+    wanted = expected(model, lambda outputs: (outputs - y.double()).square().mean())
+    assert torch.allclose(found, wanted, rtol=1e-12, atol=0)
+
+
+def test_a_module_as_a_loss_is_cast_and_not_changed() -> None:
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2, 3]))
+    assert len(pai_bench.score(classifier(3), [(X, torch.tensor([0, 1, 2, 0]))], "snip", loss=loss)) == 2
+    assert loss.weight is not None and loss.weight.dtype == torch.float32
+
+
+class Tokens(nn.Module):
+    def __init__(self, shape: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.embedding, self.head, self.shape = nn.Embedding(7, 5), nn.Linear(5, 7), shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shape(self.head(self.embedding(x)))
+
+
+def test_all_shapes_of_a_language_model_give_the_same_scores() -> None:
+    """Logits [B, V, T], and nanoGPT's [B·T, V], with targets [B, T] or [B·T]."""
+    model = Tokens(lambda logits: logits.transpose(1, 2))
+    x, y = (torch.randint(0, 7, (4, 6), generator=torch.Generator().manual_seed(n)) for n in range(2))
+    wanted = flat(pai_bench.score(model, [(x[:1], y[:1]), (x[1:], y[1:])], "snip"))
+    model.shape = lambda logits: logits.flatten(0, 1)
+    for kept in ([(x[:1], y[:1]), (x[1:], y[1:])], [(x[:1], y[:1].flatten()), (x[1:], y[1:].flatten())]):
+        assert torch.allclose(flat(pai_bench.score(model, kept, "snip")), wanted, rtol=1e-12, atol=0)
+    model.shape = lambda logits: logits
+    with pytest.raises(pai_bench.PaiBenchError, match="class indices"):
+        pai_bench.score(model, [(x, y)], "snip")
