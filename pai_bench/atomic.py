@@ -42,8 +42,12 @@ class Draft:
             os.fsync(file.fileno())
 
     def replace(self) -> None:
-        """Move it to its place, whatever is there."""
-        self.temporary.replace(self.place)
+        """Move it to its place, whatever is there; a folder is given another name."""
+        try:
+            self.temporary.replace(self.place)
+        except IsADirectoryError:
+            self.place.rename(self.place.with_name(f"{self.place.name}.damaged-{uuid.uuid4().hex[:8]}"))
+            self.temporary.replace(self.place)
         self._moved = True
 
     def put(self) -> bool:
@@ -54,6 +58,10 @@ class Draft:
         try:
             self.place.hardlink_to(self.temporary)
         except FileExistsError:
+            if self.place.is_symlink() and not self.place.exists():
+                # A link to nothing: no reader finds a file there, and no writer could ever put one.
+                self.place.unlink(missing_ok=True)
+                return self.put()
             return self.is_placed()  # a server's answer may get lost, and the request be sent again
         except OSError as error:
             if error.errno not in NO_LINKS:
@@ -144,6 +152,17 @@ def server_time(folder: Path) -> float:
             return new.temporary.stat().st_mtime
     except OSError:
         return time.time()
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Return what JSON text holds.
+
+    Raises: ValueError for anything that is not JSON, brackets that are nested too deep included.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("brackets are nested too deep") from None
 
 
 def as_json(plain: Mapping[str, Any]) -> bytes:

@@ -112,7 +112,8 @@ _KEYS = (*COLUMNS, "device", "scoring_dtype")
 
 
 def _values(plain: dict[str, Any]) -> list[Any]:
-    dtype = plain["recipe_values"].get("scoring", {}).get("dtype")
+    scoring = plain["recipe_values"].get("scoring")
+    dtype = scoring.get("dtype") if isinstance(scoring, dict) else None
     return [*(plain[key] for key in COLUMNS), plain["provenance"].get("device"), dtype]
 
 

@@ -60,7 +60,8 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     """
     held = index.read(root)
     found = [{"source": OURS, **row, **{key: row["costs"].get(key) for key in _COSTS}} for row in held.rows]
-    plans = results.plans(root)
+    read = results.read_plans(root)
+    plans = read.found
     planned = {tuple(cell[column] for column in CELL): cell for plan in plans for cell in _cells(plan)}
     current = _current_fingerprints(found, plans)
     valid = [row for row in found if row["fingerprint"] == current[_variant(row)]]
@@ -90,7 +91,7 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
         )
     lacking = pd.DataFrame(missing, columns=[*CELL, "state"])
     lacking["sparsity"] = lacking["sparsity"].map(_canonical)
-    return Collection(rows, lacking, stale, held.damaged, unreadable, left_out)
+    return Collection(rows, lacking, stale, (*held.damaged, *read.damaged), unreadable, left_out)
 
 
 def _sources(tables: Sequence[Path]) -> dict[Path, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import json
+import hashlib
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pai_bench.atomic import GONE, read_bytes, reason, server_time, write_json
+from pai_bench.atomic import GONE, as_json, parse_json, read_bytes, reason, replacing, server_time, write_json
 from pai_bench.cells import Cell
-from pai_bench.results import paths
+from pai_bench.results import paths, shapes
 
 UNREAD = "unread"
 
@@ -55,11 +55,12 @@ def read_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Failu
         if error.errno == errno.ESTALE:
             return None
         return Failure(f"the note of its failure cannot be read: {reason(error)}", "", 1, UNREAD)
-    note: Any = None
-    with suppress(ValueError):
-        note = json.loads(text)
-    if not isinstance(note, dict):
-        note = {}
+    note: dict[str, Any] = {}
+    try:
+        note = shapes.table(text)
+    except ValueError as error:
+        place = shapes.below(root, paths.failure_path(root, cell, recipe, fingerprint))
+        note = {"cause": f"the note {place} is damaged ({error})"}
     attempts = note.get("attempts")
     return Failure(
         str(note.get("cause", "")),
@@ -94,19 +95,65 @@ def plan_name(root: Path) -> str:
 
 
 def write_plan(root: Path, name: str, plan: Mapping[str, Any]) -> None:
-    """Note what a sweep was asked for, unless the newest plan has the same cells; names sort by time."""
+    """Note what a sweep was asked for, unless the newest plan has the same cells; names sort by time.
+
+    The last key of the file is the SHA-256 of all that precedes it, so that one changed letter is noticed.
+    """
     newest = max((root / "plans").glob("*.json"), default=None)
     if newest is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            if json.loads(newest.read_bytes())["cells"] == plan["cells"]:
+        with suppress(OSError, ValueError):
+            if _read_plan(newest)["cells"] == parse_json(as_json(plan))["cells"]:
                 return
-    write_json(root / "plans" / name, plan)
+    body = as_json(plan)[:-1]
+    with replacing(root / "plans" / name) as file:
+        file.write(body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b'"}')
+
+
+_SEAL = b',"sha256":"'
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The plans of a results folder."""
+
+    found: tuple[dict[str, Any], ...]
+    """Oldest first."""
+    damaged: tuple[str, ...]
+    """A line for each file that is left out: it cannot be read, or is no plan."""
+
+
+def read_plans(root: Path) -> Plans:
+    """Read all plans."""
+    found, damaged = [], []
+    for place in sorted((root / "plans").glob("*.json")):
+        try:
+            found.append(_read_plan(place))
+        except GONE:
+            if place.is_symlink():
+                damaged.append(f"{shapes.below(root, place)} is a link to nothing: this plan is left out")
+        except OSError as error:
+            damaged.append(f"{shapes.below(root, place)} cannot be read ({reason(error)}): this plan is left out")
+        except ValueError as error:
+            damaged.append(f"{shapes.below(root, place)} is damaged ({error}): this plan is left out")
+    return Plans(tuple(found), tuple(damaged))
 
 
 def plans(root: Path) -> list[dict[str, Any]]:
-    """All readable plans, oldest first."""
-    found = []
-    for place in sorted((root / "plans").glob("*.json")):
-        with suppress(OSError, ValueError):
-            found.append(json.loads(place.read_bytes()))
-    return found
+    """All valid plans, oldest first."""
+    return list(read_plans(root).found)
+
+
+def _read_plan(place: Path) -> dict[str, Any]:
+    """Raises: ValueError when the file is no plan, OSError when it cannot be read."""
+    content = place.read_bytes()
+    body, seal, rest = content.rpartition(_SEAL)
+    # Plans of earlier versions have no seal.
+    if seal and rest != hashlib.sha256(body).hexdigest().encode() + b'"}':
+        raise ValueError("its checksum is another")
+    plan = shapes.table(content)
+    if type(plan.get("cells")) is not list:
+        raise ValueError("it has no list of cells")
+    methods: dict[str, bool] = {}
+    for line in plan["cells"]:
+        shapes.check_address(line, methods)
+    return plan

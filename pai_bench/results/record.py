@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pai_bench import mask_files
-from pai_bench.atomic import read_bytes
+from pai_bench.atomic import parse_json, read_bytes
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.results.paths import masks_path
@@ -116,7 +115,7 @@ def read(place: Path) -> Result:
 def read_plain(place: Path) -> dict[str, Any]:
     """What `read` reads as plain data by field, checked; much faster for many files."""
     try:
-        plain = json.loads(read_bytes(place))
+        plain = parse_json(read_bytes(place))
         if type(plain) is dict:
             plain = {**_ADDED, **plain}
         _check(plain)
@@ -137,6 +136,9 @@ def _check(plain: Any) -> None:
     for name, kinds in _KINDS.items():
         if type(plain[name]) not in kinds:
             raise TypeError(f"{name} is {plain[name]!r}")
+    for name, value in plain["costs"].items():
+        if type(value) not in (float, int, type(None)):
+            raise TypeError(f"costs.{name} is {value!r}")
     if plain["status"] not in STATUSES:
         raise ValueError(f"status is {plain['status']!r}")
     if plain["accuracy"] is not None and not 0 <= plain["accuracy"] <= 1:

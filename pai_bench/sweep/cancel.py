@@ -18,7 +18,7 @@ from pai_bench.sweep import claims
 from pai_bench.sweep.slurm import inflight
 from pai_bench.sweep.slurm.controller import Controller, Silent, tag
 from pai_bench.sweep.slurm.inflight import Task
-from pai_bench.sweep.slurm.ledger import Chunk
+from pai_bench.sweep.slurm.ledger import Chunk, complaints
 
 Say = Callable[[str], None]
 
@@ -29,12 +29,16 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
     Raises: PaiBenchError for a filter that cannot be read, and where it must be confirmed and there is no terminal.
     """
     root = results.resolve_root(folder)
+    if not root.is_dir():
+        raise PaiBenchError(f"there is no folder {root}", "name the folder of the results with --results")
     controller = Controller()
     flight = inflight.survey(root, controller, sure=True)
+    for line in complaints(root):
+        say(line)
     chosen = None if filter_text is None else Filter.parse(filter_text)
     going = [task for task in flight.tasks if task.state != "COMPLETING"]
     tasks = [task for task in going if chosen is None or all(_matches(chosen, name) for name in task.names)]
-    processes = _processes(claims.survey(root, flight.jobs))
+    processes = _processes(claims.survey(root, flight.jobs, say))
     if chosen is not None:
         mixed = [t for t in going if t not in tasks and any(_matches(chosen, name) for name in t.names)]
         if mixed:

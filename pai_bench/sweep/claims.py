@@ -9,7 +9,6 @@ written just now), so that clocks of machines may differ and jump.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import threading
 import time
@@ -25,6 +24,7 @@ from typing import Any
 from pai_bench import results
 from pai_bench.atomic import GONE, as_json, draft, move_away, reason, server_time, write_json
 from pai_bench.cells import Cell
+from pai_bench.sweep.claim_files import Address, parse, parse_beat
 from pai_bench.sweep.owners import STALE_SECONDS, Owner, judge, superseded
 
 __all__ = ["Address", "Claim", "Held", "Owner", "clear", "survey", "take"]
@@ -34,15 +34,6 @@ WATCHED_SECONDS = 25.0
 """How long a heartbeat that looks stopped is watched before its claim is taken: the server's clock may have jumped."""
 _TOLD = ("phase", "epoch", "epochs", "seconds_per_epoch", "seconds", "progress")
 """What a heartbeat tells others."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """A cell and the settings it is run with: what files of it are named after."""
-
-    cell: Cell
-    recipe: str
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +59,8 @@ class Held:
     """Since the owner began with the cell; like the four before, as far as the last heartbeat tells."""
     progress: int | None
     """Signs of progress that the owner has counted."""
+    damaged: Path | None = None
+    """The heartbeat, where it holds what no owner writes."""
 
 
 class Claim:
@@ -124,7 +117,7 @@ class Claim:
                 _take_away(self.path, seen)
 
     def _is_ours(self, content: bytes) -> bool:
-        held = _parse(content)
+        held = parse(content)
         return held is not None and held[1] == self.owner
 
     def _keep(self) -> None:
@@ -169,7 +162,7 @@ def take(
         try:
             seen = place.stat()
             now = server_time(place.parent)
-            held = _look(place, now, jobs)
+            held = None if place.is_dir() else _look(place, now, jobs)
         except FileNotFoundError:
             continue
         if held is None:
@@ -215,7 +208,10 @@ def _take_away(place: Path, seen: os.stat_result) -> bool:
     grave = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
     if not move_away(place, grave, seen):
         return False
-    grave.unlink(missing_ok=True)
+    if grave.is_dir():
+        grave.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:8]}"))  # whatever is in it
+    else:
+        grave.unlink(missing_ok=True)
     return True
 
 
@@ -226,34 +222,46 @@ def clear(root: Path, held: Iterable[Held]) -> None:
         result = results.path(root, claim.cell, claim.recipe, claim.fingerprint)
         with suppress(OSError):
             seen = place.stat()
-            parsed = _parse(place.read_bytes())
+            parsed = parse(place.read_bytes())
             ours = parsed is not None and parsed[1] == claim.owner
             if claim.verdict == "dead" and ours and result.exists() and _take_away(place, seen):
                 results.beat_path(place, claim.owner.id).unlink(missing_ok=True)
 
 
-def survey(root: Path, jobs: Mapping[str, str] | None = None) -> list[Held]:
+def _ignore(_text: str) -> None:
+    pass
+
+
+def survey(root: Path, jobs: Mapping[str, str] | None = None, complain: Callable[[str], None] = _ignore) -> list[Held]:
     """All claims below the root and whether their owners live.
 
-    `jobs` maps Slurm jobs to their states as the controller tells them; None when it does not answer.
+    `jobs` maps Slurm jobs to their states as the controller tells them; None when it does not answer. `complain` is
+    told of each file that is no claim or no heartbeat and is left out.
     """
     folder = results.claims_folder(root)
     names = sorted(results.names(folder, ".claim"))
     if not names:
         return []
     now = server_time(folder)
-    found = [_patiently_look(folder, name, now, jobs) for name in names]
+    found = [_patiently_look(folder, name, now, jobs, lambda text: complain(f"state/claims/{text}")) for name in names]
     return [held for held in found if held is not None]
 
 
-def _patiently_look(folder: Path, name: str, now: float, jobs: Mapping[str, str] | None) -> Held | None:
+def _patiently_look(
+    folder: Path, name: str, now: float, jobs: Mapping[str, str] | None, complain: Callable[[str], None]
+) -> Held | None:
     """A claim and the verdict on it, "unknown" when the disk does not let us read it; None when it is gone.
 
     One that is given back while we read is gone too, although NFS has another word for it.
     """
     for _ in range(2):
         try:
-            return _look(folder / f"{name}.claim", now, jobs)
+            held = _look(folder / f"{name}.claim", now, jobs)
+            if held is None:
+                complain(f"{name}.claim is damaged: it is left out")
+            elif held.damaged is not None:
+                complain(f"{held.damaged.relative_to(folder)} is damaged: how far the cell is cannot be told")
+            return held
         except OSError as error:
             cause = error
     parsed = results.parse_name(name)
@@ -264,15 +272,6 @@ def _patiently_look(folder: Path, name: str, now: float, jobs: Mapping[str, str]
     return Held(*parsed, nobody, 0.0, "unknown", False, **told)
 
 
-def _parse(content: bytes) -> tuple[Address, Owner] | None:
-    try:
-        plain = json.loads(content)
-        cell = Cell(*(plain[name] for name in ("method", "dataset", "model", "sparsity", "seed")))
-        return Address(cell, plain["recipe"], plain["fingerprint"]), Owner(**plain["owner"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> Held | None:
     """A claim and the verdict on it; None when it cannot be read.
 
@@ -280,16 +279,18 @@ def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> Held | Non
     """
     with place.open("rb") as file:
         time_seen = os.fstat(file.fileno()).st_mtime
-        parsed = _parse(file.read())
+        parsed = parse(file.read())
     if parsed is None:
         return None
     address, owner = parsed
-    beat: dict[str, Any] = {}
+    beat: dict[str, Any] | None = {}
+    beats = results.beat_path(place, owner.id)
     # Opening it makes an NFS client ask the server; a bare stat may be a minute old.
-    with suppress(OSError, ValueError), results.beat_path(place, owner.id).open("rb") as file:
+    with suppress(OSError, ValueError), beats.open("rb") as file:
         time_seen = os.fstat(file.fileno()).st_mtime
-        beat = dict(json.loads(file.read()))
+        beat = parse_beat(file.read())
     age = now - time_seen
     verdict, sure = judge(owner, age, jobs)
-    told = {name: beat.get(name) for name in _TOLD}
-    return Held(address.cell, address.recipe, address.fingerprint, owner, age, verdict, sure, **told)
+    told = {name: (beat or {}).get(name) for name in _TOLD}
+    damaged = beats if beat is None else None
+    return Held(address.cell, address.recipe, address.fingerprint, owner, age, verdict, sure, **told, damaged=damaged)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.atomic import as_json, draft
 from pai_bench.data_files import DataChanged
+from pai_bench.results import shapes
 
 
 def settle(root: Path, dataset: str, origin: str) -> None:
@@ -51,6 +51,8 @@ def check(root: Path, origins: Mapping[str, str], *, forget: bool) -> None:
 
 
 def _noted(root: Path, dataset: str) -> str | None:
-    with suppress(FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-        return str(json.loads(results.data_copy_path(root, dataset).read_bytes())["origin"])
+    with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        plain = shapes.table(results.data_copy_path(root, dataset).read_bytes())
+        shapes.check(plain, {"dataset": (str,), "origin": (str,)})
+        return str(plain["origin"])
     return None

@@ -38,7 +38,12 @@ def run(
         raise PaiBenchError("--all belongs to --failed", "write logs --failed --all")
     if follow and failed:
         raise PaiBenchError("--follow is for one cell", "name the cell instead of --failed")
-    cells = wanted(root, results.names(root / "runs", ".json"))
+    if not root.is_dir():
+        raise PaiBenchError(f"there is no folder {root}", "name the folder of the results with --results")
+    plans = results.read_plans(root)
+    for line in plans.damaged:
+        say(line)
+    cells = wanted(plans.found, results.names(root / "runs", ".json"))
     logs = _Logs(root, tail, say)
     if text is None:
         logs.print_failed(cells, every)
@@ -121,6 +126,9 @@ class _Logs:
                 lines = deque(file, maxlen=tail)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        except IsADirectoryError:
+            self._say(f"{place} is a folder, not a log: it is left out")
+            return False
         if lines:
             self._say(f"--- {place}")
             sys.stdout.write("".join(lines))
@@ -134,7 +142,7 @@ def _printed(root: Path) -> dict[str, list[Path]]:
     """The files that SLURM's tasks print to, by name of a cell that the task had, oldest first."""
     found: dict[str, list[Path]] = defaultdict(list)
     for ledger in sorted(results.sweeps_folder(root).glob("*/ledger.jsonl")):
-        for chunk in sweep_chunks(root, ledger.parent.name):
+        for chunk in sweep_chunks(root, ledger.parent.name) if ledger.is_file() else ():
             tasks = chunk.tasks()
             for index, task in enumerate(tasks):
                 job = chunk.job if len(tasks) == 1 else f"{chunk.job}_{index}"

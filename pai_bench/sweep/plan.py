@@ -49,7 +49,7 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
     damaged: tuple[str, ...] = ()
-    """What is wrong with each damaged file, and where it is now."""
+    """What is wrong with each damaged file, and where it is now: results, claims, earlier plans."""
 
     @property
     def running(self) -> tuple[PlannedRun, ...]:
@@ -90,8 +90,9 @@ def make_plan(
 
     Raises: PaiBenchError when what is there of a cell cannot be read: it may be its result.
     """
-    planned, damaged = [], []
-    held = (claim for claim in survey(root, jobs) if claim.verdict != "dead")
+    planned: list[PlannedRun] = []
+    damaged = [*results.read_plans(root).damaged]
+    held = (claim for claim in survey(root, jobs, damaged.append) if claim.verdict != "dead")
     claimed = {results.name(claim.cell, claim.recipe, claim.fingerprint) for claim in held}
     finished = index.finished(root)
     fingerprints: dict[tuple[Any, ...], str] = {}

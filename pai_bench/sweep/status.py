@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +13,11 @@ from typing import Any
 
 from pai_bench import index, results
 from pai_bench.cells import Cell
+from pai_bench.results import shapes
 from pai_bench.sweep import claims, pace
 from pai_bench.sweep.slurm import stops
 from pai_bench.sweep.slurm.inflight import InFlight, Task
+from pai_bench.sweep.slurm.ledger import complaints
 from pai_bench.sweep.wanted import Wanted, wanted
 
 NOTHING_SUBMITTED = InFlight(jobs={})
@@ -108,7 +109,8 @@ class Status:
 def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
     """How the folder stands, with what SLURM has of it."""
     # Who is at work first: what they finish in between is then seen by its result.
-    surveyed = [(_name(claim), claim) for claim in claims.survey(root, flight.jobs)]
+    damaged: list[str] = []
+    surveyed = [(_name(claim), claim) for claim in claims.survey(root, flight.jobs, damaged.append)]
     held = {name: claim for name, claim in surveyed if claim.verdict != "dead"}
     queued = {name for task in flight.tasks if task.state != "COMPLETING" for name in task.names}
     failed = results.names(results.failures_folder(root), ".json")
@@ -116,7 +118,8 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
     present = {results.name_of(Path(row["path"])): row for row in found.rows}
     other_settings = {name[:-8] for name in present}
     files = {results.name_of(Path(place)) for place in found.unreadable if place.endswith(".json")}
-    all_wanted = wanted(root, {*present, *files})
+    plans = results.read_plans(root)
+    all_wanted = wanted(plans.found, {*present, *files})
 
     def state(name: str) -> str:
         if name in present:
@@ -143,7 +146,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
         running=running,
         failures=_failures(root, [cell for cell in all_wanted if states[cell.name] == "failed"]),
         waiting=_waiting(flight.tasks, states),
-        notes=tuple(_notes(root, flight, gone, found)),
+        notes=(*_notes(root, flight, gone, found), *plans.damaged, *damaged, *complaints(root)),
         seconds_left=pace.seconds_left(
             [_going(held[name]) for name, state in states.items() if state == "running"],
             [_kind(cell.cell, cell.recipe) for cell in cells if cell.state in ("queued", "missing", "stale")],
@@ -238,15 +241,22 @@ def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index
         which = place if len(found.unreadable) == 1 else f"{len(found.unreadable)} files or folders, as {place},"
         yield f"{which} cannot be read ({why}): the results there are unknown, not lost; mend permissions or disk"
     if n_damaged := len(found.damaged):
-        yield f"{n_damaged} result files are damaged and not counted; the next sweep sets them aside"
+        files = f"{n_damaged} result files are damaged and not counted; the next sweep sets them aside"
+        yield f"{files} (for instance {found.damaged[0]})"
     folder = results.duplicates_folder(root)
     if noted := results.names(folder, ".json"):
-        differ = sum(not _equal(folder / f"{name}.json") for name in noted)
+        verdicts = {name: _equal(folder / f"{name}.json") for name in noted}
+        differ = sum(equal is False for equal in verdicts.values())
         verdict = f"{differ} of them did not come out the same" if differ else "the same came out each time"
+        if lost := [name for name, equal in verdicts.items() if equal is None]:
+            verdict += f", as far as notes can be read; {len(lost)} are damaged, as {lost[0]}.json"
         yield f"{len(noted)} times a cell was run twice; the first result counts, and {verdict} (see {folder})"
 
 
-def _equal(note: Path) -> bool:
+def _equal(note: Path) -> bool | None:
+    """Whether a second result was the same; None when its note is damaged."""
     with suppress(OSError, ValueError):
-        return bool(json.loads(note.read_bytes()).get("equal"))
-    return False
+        plain = shapes.table(note.read_bytes())
+        shapes.check(plain, {"equal": (bool,)})
+        return bool(plain["equal"])
+    return None

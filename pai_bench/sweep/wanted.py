@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from pai_bench import results
@@ -37,12 +36,12 @@ def slug(cell: Cell) -> str:
     return f"{cell.method}/{cell.dataset}/{cell.model}/{sparsity}/{cell.seed}"
 
 
-def wanted(root: Path, present: Iterable[str]) -> list[Wanted]:
-    """All cells of the plans, with the fingerprint of the newest plan of their variant, and of `present` what is
-    of no planned variant."""
+def wanted(plans: Iterable[Mapping[str, Any]], present: Iterable[str]) -> list[Wanted]:
+    """All cells of the plans, which come oldest first, with the fingerprint of the newest plan of their variant, and of
+    `present` what is of no planned variant."""
     cells: dict[tuple[Any, ...], None] = {}
     current: dict[tuple[Any, ...], str] = {}
-    for plan in results.plans(root):
+    for plan in plans:
         for line in plan["cells"]:
             key = tuple(map(line.__getitem__, _KEY))
             cells[key] = None

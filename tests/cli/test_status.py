@@ -209,7 +209,7 @@ def test_reasons_in_words(reason: str, words: str, stuck: bool) -> None:
 def test_a_cell_is_found_by_what_people_type(tmp_path: Path) -> None:
     plan(tmp_path)
     put(tmp_path, CELLS[1])
-    cells = wanted(tmp_path, results.names(tmp_path / "runs", ".json"))
+    cells = wanted(results.plans(tmp_path), results.names(tmp_path / "runs", ".json"))
     (target,) = (cell for cell in cells if cell.cell == CELLS[1])
     place = results.path(tmp_path, CELLS[1], "quick", FINGERPRINT)
     log = results.cell_log_path(tmp_path, CELLS[1], "quick", FINGERPRINT)

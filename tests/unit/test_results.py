@@ -246,12 +246,16 @@ def test_a_note_of_failure_that_cannot_be_read_is_there_all_the_same(tmp_path: P
 def test_the_plan_written_last_is_the_newest_whatever_clocks_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results.write_plan(tmp_path, "20250101T000000-ffffff.json", {"cells": ["of a version before"]})
-    results.write_plan(tmp_path, "20990101T000000-ffffff.json", {"cells": ["of a host whose clock is ahead"]})
+    def cells(seed: int) -> list[dict[str, object]]:
+        return [{**asdict(replace_seed(result().cell, seed)), "recipe": "quick", "fingerprint": "0123456789"}]
+
+    # Of a version before, and of a host whose clock is ahead.
+    results.write_plan(tmp_path, "20250101T000000-ffffff.json", {"cells": cells(101)})
+    results.write_plan(tmp_path, "20990101T000000-ffffff.json", {"cells": cells(102)})
     for number, clock in enumerate((time.time(), 0.0, 0.0)):
         monkeypatch.setattr(notes, "server_time", lambda folder, clock=clock: clock)
-        results.write_plan(tmp_path, results.plan_name(tmp_path), {"cells": [number]})
-        assert results.plans(tmp_path)[-1]["cells"] == [number]
+        results.write_plan(tmp_path, results.plan_name(tmp_path), {"cells": cells(number)})
+        assert results.plans(tmp_path)[-1]["cells"] == cells(number)
     assert len(results.plans(tmp_path)) == 5
     monkeypatch.undo()
     assert (

@@ -22,7 +22,7 @@ from pai_bench.sweep.slurm import deaths, inflight, profiles, sizing, submission
 from pai_bench.sweep.slurm.controller import Controller, Silent, installed
 from pai_bench.sweep.slurm.follow import follow
 from pai_bench.sweep.slurm.handover import Handing, Settings, pack
-from pai_bench.sweep.slurm.ledger import PASSING
+from pai_bench.sweep.slurm.ledger import PASSING, complaints
 from pai_bench.sweep.slurm.lock import submitting
 
 
@@ -124,7 +124,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
     with nullcontext() if asked.dry_run else submitting(asked.root, owner, say):
         situation = _look(asked, controller)
         plan = situation.plan
-        for line in (*plan.damaged, *asked.lines, *wording.notes(situation.flight)):
+        for line in (*plan.damaged, *complaints(asked.root), *asked.lines, *wording.notes(situation.flight)):
             say(line)
         handing = None
         say(plan.summary(verb="submit"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from pai_bench import results
 from pai_bench.atomic import write_json
+from pai_bench.results import shapes
 from pai_bench.sweep.claims import Held
 from pai_bench.sweep.plan import PlannedRun
 from pai_bench.sweep.slurm.inflight import InFlight, Task
@@ -100,5 +100,7 @@ def _place(root: Path, name: str) -> Path:
 
 def _read(root: Path, name: str) -> dict[str, str]:
     with suppress(OSError, ValueError):
-        return dict(json.loads(_place(root, name).read_bytes()))
+        found = shapes.table(_place(root, name).read_bytes())
+        if all(type(how) is str for how in found.values()):
+            return found
     return {}

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from pai_bench import results
 from pai_bench.atomic import GONE, reason
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import shapes
 from pai_bench.sweep.slurm import specification, trust
 from pai_bench.sweep.slurm.specification import Spec
 
@@ -30,8 +31,17 @@ PASSING = ("code", "environment")
 PAUSES = (0.1, 0.3, 0.5, 0.0)
 """Seconds after each of the tries to read what cannot be read."""
 
-_BY_ANYBODY = ("adopted", "closed", "reopened")
-"""Events that whoever looks at the queue notes, of the sweeps of other users too."""
+_STR = (str,)
+_LINES: Mapping[str, shapes.Kinds] = {
+    "submitting": {"token": _STR, "at": _STR, "user": _STR, "cluster": _STR, "owner": (dict,)},
+    "submitted": {"token": _STR, "job": _STR},
+    "adopted": {"token": _STR, "job": _STR},
+    "refused": {"token": _STR},
+    "unanswered": {"token": _STR},
+    "closed": {},
+    "reopened": {},
+}
+"""What the line of each event must hold."""
 
 _T = TypeVar("_T")
 
@@ -73,11 +83,12 @@ class Chunk:
 
         Raises: PaiBenchError when it cannot be read.
         """
-        text = _seen(Path.read_bytes, specification.path_of(self.root, self.sweep, self.token))
-        try:
-            return tuple(tuple(line["name"] for line in task) for task in json.loads(text or b"{}")["tasks"])
-        except (ValueError, KeyError, TypeError):
-            return ()
+        return specification.names(_seen(Path.read_bytes, self.specification) or b"") or ()
+
+    @property
+    def specification(self) -> Path:
+        """The path of its specification."""
+        return specification.path_of(self.root, self.sweep, self.token)
 
 
 class Ledger:
@@ -128,12 +139,7 @@ class Ledger:
         trust.make_folder(self._place.parent)
         # A line of its own, also behind one that was cut off.
         text = "\n" + json.dumps(line, separators=(",", ":")) + "\n"
-        try:
-            descriptor = os.open(self._place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, trust.FILE_MODE)
-        except PermissionError:
-            if event in _BY_ANYBODY:
-                return  # another user's sweep, who will note it when that user sweeps again
-            raise
+        descriptor = os.open(self._place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, trust.FILE_MODE)
         try:
             trust.close_file(descriptor)
             os.write(descriptor, text.encode())
@@ -188,7 +194,7 @@ def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
 
 
 def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:
-    """What `look` finds at a place, None where nothing is; tries again for a second, as a file server may stumble.
+    """What `look` finds at a place, None where no file is; tries again for a second, as a file server may stumble.
 
     Raises: PaiBenchError when it cannot be read: that is not nothing, and what is queued would be submitted again.
     """
@@ -196,7 +202,7 @@ def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:
     for pause in PAUSES:
         try:
             return look(place)
-        except GONE:
+        except (*GONE, IsADirectoryError):
             return None
         except OSError as error:
             cause = reason(error)
@@ -207,10 +213,65 @@ def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:
     )
 
 
-def _lines(root: Path, sweep: str) -> Iterator[Mapping[str, Any]]:
-    text = _seen(Path.read_bytes, _ledger_path(root, sweep)) or b""
-    for line in text.decode("utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
-            plain = json.loads(line)
-            if isinstance(plain, dict) and "event" in plain:
-                yield plain
+def complaints(root: Path) -> list[str]:
+    """Return a line for each ledger and specification that is damaged, or that others than its owner can have written,
+    of sweeps whose tasks may be on their way.
+
+    Raises: PaiBenchError when one cannot be read.
+    """
+    found = []
+    for sweep in sorted(_seen(os.listdir, results.sweeps_folder(root)) or ()):
+        chunks, place = sweep_chunks(root, sweep), _ledger_path(root, sweep)
+        name = shapes.below(root, place)
+        if place.is_dir() or (place.is_symlink() and not place.exists()):
+            found.append(f"{name} is no file: what it held of submitted jobs is left out")
+            continue
+        damaged: list[str] = []
+        list(_lines(root, sweep, damaged.append))
+        if damaged and (not chunks or any(chunk.open for chunk in chunks)):
+            found.append(f"{len(damaged)} lines of {name} are left out: {damaged[0]}")
+        for chunk in chunks:
+            if not chunk.open:
+                continue
+            text = _seen(Path.read_bytes, chunk.specification)
+            if text is None or specification.names(text) is None:
+                found.append(f"{shapes.below(root, chunk.specification)} is missing or damaged: its job can do nothing")
+            for place in (_ledger_path(root, sweep), chunk.specification):
+                with suppress(OSError):
+                    status = place.stat()
+                    if error := trust.fault(place, status, status.st_uid):
+                        found.append(f"{error.cause}; {error.remedy}")
+    return list(dict.fromkeys(found))
+
+
+def _ignore(_text: str) -> None:
+    pass
+
+
+def _lines(root: Path, sweep: str, complain: Callable[[str], None] = _ignore) -> Iterator[Mapping[str, Any]]:
+    """The valid lines of a ledger; `complain` is told of the others."""
+    place = _ledger_path(root, sweep)
+    text = _seen(Path.read_bytes, place) or b""
+    owner = _owner(place)
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        try:
+            plain = shapes.table(line)
+            shapes.check(plain, _LINES[str(plain.get("event"))])
+            if plain["event"] == "submitting" and owner is not None and plain["user"] != owner:
+                raise ValueError(f"it names the user {plain['user']}, and the file belongs to {owner}")
+        except KeyError:
+            complain("an event that is not known")
+        except ValueError as error:
+            complain(str(error))
+        else:
+            yield plain
+
+
+def _owner(place: Path) -> str | None:
+    """The name of the user whose file it is; None where root's, or where that cannot be told."""
+    with suppress(OSError, KeyError):
+        uid = place.stat().st_uid
+        return pwd.getpwuid(uid).pw_name if uid else None
+    return None

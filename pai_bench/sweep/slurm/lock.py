@@ -6,7 +6,6 @@ frozen) is bounded by the cells' claims: a cell that somebody works on is left a
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.atomic import as_json, draft, move_away
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import shapes
 from pai_bench.sweep.owners import Owner
 
 STALE_SECONDS = 120.0
@@ -67,7 +67,7 @@ def _take(place: Path, owner: Owner) -> bool:
 
 def _is_dead(place: Path, age: float) -> bool:
     try:
-        here = Owner(**json.loads(place.read_bytes())).runs_here()
+        here = Owner(**shapes.table(place.read_bytes())).runs_here()
     except (ValueError, TypeError):
         here = None
     return age > STALE_SECONDS if here is None else not here

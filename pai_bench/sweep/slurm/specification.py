@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pai_bench import results
-from pai_bench.atomic import as_json, reason, replacing
+from pai_bench.atomic import as_json, parse_json, reason, replacing
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.slurm import trust
@@ -121,7 +120,7 @@ class Spec:
     @classmethod
     def _parse(cls, place: Path, content: bytes) -> Spec:
         try:
-            plain = json.loads(content)
+            plain = parse_json(content)
             if plain.pop("schema") > SCHEMA:
                 raise ValueError("a newer pai-bench wrote it")
             recipes = plain.pop("recipes")
@@ -134,7 +133,7 @@ class Spec:
             )
             plain |= {"root": Path(plain["root"]), "plugins": tuple(Path(path) for path in plain["plugins"])}
             return cls(**{**plain, "data_dir": plain["data_dir"] and Path(plain["data_dir"])})
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise PaiBenchError(f"{place} cannot be read: {type(error).__name__}: {error}", "sweep again") from None
 
 
@@ -144,3 +143,12 @@ _CELL = ("method", "dataset", "model", "sparsity", "seed")
 def path_of(root: Path, sweep: str, token: str) -> Path:
     """Return the path of the specification of a chunk."""
     return results.sweeps_folder(root) / sweep / f"{token}.json"
+
+
+def names(content: bytes) -> tuple[tuple[str, ...], ...] | None:
+    """Return the names of the cells of each task of a specification; None when it is damaged."""
+    try:
+        found = tuple(tuple(line["name"] for line in task) for task in parse_json(content)["tasks"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if all(type(name) is str for task in found for name in task) else None

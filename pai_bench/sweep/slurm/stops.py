@@ -5,7 +5,6 @@ This module does not import torch: a task may be warned while torch is still loa
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from pai_bench import results
 from pai_bench.atomic import write_json
+from pai_bench.results import shapes
 from pai_bench.sweep.owners import Owner
 from pai_bench.sweep.slurm.specification import Entry, Spec
 
@@ -41,8 +41,8 @@ class Record:
 
 def read(place: Path) -> Record:
     """Return the record in a file; an empty one where there is none, or none that can be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        plain = json.loads(place.read_bytes())
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        plain = shapes.table(place.read_bytes())
         minutes = tuple(float(value) for value in plain["minutes"])
         return Record(int(plain["requeued"]), list(plain["headway"]), minutes)
     return Record()

@@ -1,0 +1,277 @@
+"""Damaged files below results/: every command leaves them out and names them, and no finished cell is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from pai_bench import recipes, results
+from pai_bench.analysis import figures
+from pai_bench.cells import Cell
+from pai_bench.cli import main
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import Run
+from pai_bench.sweep import cancel, claims, estimates, logs
+from pai_bench.sweep.claims import Address, Owner
+from pai_bench.sweep.slurm import inflight, ledger, stops
+from pai_bench.sweep.slurm.controller import Controller, tag
+from pai_bench.sweep.slurm.ledger import Ledger
+from tests.unit.test_results import MASKS, result
+from tests.unit.test_slurm import spec
+
+RECIPE = recipes.load("quick", "digits", "conv8")
+RUNS = [Run(Cell("snip", "digits", "conv8", 0.9, seed), RECIPE) for seed in range(4)]
+DONE = RUNS[:2]
+SWEEP = ("sweep", "--methods", "snip", "--sparsities", "0.9", "--seeds", "0-3", "--recipe", "quick")
+SWEEP += ("--filter", "method=snip", "--dry-run", "--json")
+FLIPS = 3
+"""Letters of a file that are changed, one at a time."""
+VALUES = 4
+"""Values of a file that are replaced, one at a time."""
+
+
+def at(run: Run) -> tuple[Cell, str, str]:
+    return run.cell, RECIPE.name, run.fingerprint()
+
+
+def claimed(root: Path, run: Run) -> claims.Claim:
+    """A claim of this very process, with one heartbeat and no thread."""
+    claim = claims.take(root, Address(*at(run)), replace(Owner.current(), job="5_1"))
+    assert claim is not None
+    claim._write()
+    return claim
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two finished cells, one that failed, one that runs in a task of SLURM's, and every kind of note."""
+    root = tmp_path_factory.mktemp("damage") / "results"
+    for run in DONE:
+        values = {**asdict(run.cell), "fingerprint": run.fingerprint(), "recipe": RECIPE.name}
+        whole = result(**values, recipe_values=RECIPE.as_dict(), provenance={"device": "cpu"})
+        results.write(root, whole, MASKS)
+        results.write(root, whole, MASKS, owner="second")
+    results.write_failure(root, *at(RUNS[2]), cause="boom", traceback="Traceback: boom")
+    claimed(root, RUNS[3])
+    log = results.cell_log_path(root, *at(RUNS[0]))
+    log.parent.mkdir(parents=True)
+    log.write_text("a line\n")
+    lines = [{**asdict(run.cell), "recipe": RECIPE.name, "fingerprint": run.fingerprint()} for run in RUNS]
+    results.write_plan(root, "20260101T000000-aaaaaa.json", {"created": "now", "command": "x", "cells": lines})
+    made = spec(root)
+    made.write()
+    noted = Ledger(root, made.sweep)
+    noted.submitting(made, "here", asdict(Owner.current()))
+    noted.submitted("c001", "5")
+    stops.started(stops.place_of(made, "5_1"), 2)
+    (root / "state" / "deaths").mkdir()
+    results.data_copy_path(root, "digits").parent.mkdir()
+    results.data_copy_path(root, "digits").write_text('{"dataset":"digits","origin":"built-in"}')
+    return root
+
+
+KINDS = {
+    "plan": "plans/*.json",
+    "result": "runs/digits/conv8/snip/*seed0*.json",
+    "masks": "runs/digits/conv8/snip/*seed0*.npz",
+    "failure": "state/failed/**/*.json",
+    "duplicate": "state/duplicates/**/*.json",
+    "claim": "state/claims/**/*.claim",
+    "heartbeat": "state/claims/**/*.beat",
+    "log": "state/logs/cells/**/*.log",
+    "ledger": "state/sweeps/*/ledger.jsonl",
+    "specification": "state/sweeps/*/c001.json",
+    "stops": "state/sweeps/*/c001/*_stops.json",
+    "copy": "state/data/digits.json",
+}
+
+
+def flips(content: bytes) -> list[bytes]:
+    step = max(1, len(content) // FLIPS)
+    places = range(step // 2, len(content), step)
+    return [content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :] for i in places]
+
+
+def shapes(content: bytes) -> list[bytes]:
+    found = [b"", b"\0" * 50, content[: len(content) // 2], b"[1]", b"3", b'"text"', b"null", b"{}", b"[" * 100_000]
+    try:
+        plain = json.loads(content)
+    except ValueError:
+        return found
+    # One value after the other is of another shape.
+    others = ([], {}, None, 10**400, "x", [{"a": 1}])
+    found += [json.dumps({**plain, key: others[i % len(others)]}).encode() for i, key in enumerate(plain)][:VALUES]
+    return found
+
+
+def as_folder(place: Path) -> None:
+    place.unlink()
+    place.mkdir()
+
+
+def as_link(place: Path) -> None:
+    place.unlink()
+    place.symlink_to("nowhere")
+
+
+def written(content: bytes) -> Callable[[Path], None]:
+    return lambda place: (place.write_bytes(content) and None) or None
+
+
+def damages(place: Path) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    content = place.read_bytes()
+    for number, damaged in enumerate(flips(content)):
+        yield f"flip {number}", written(damaged)
+    for number, damaged in enumerate(shapes(content)):
+        yield f"shape {number} {damaged[:40]!r}", written(damaged)
+    yield "folder", as_folder
+    yield "link", as_link
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def type_(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line in this process, on a cluster whose queue holds the task that runs."""
+    words = tag("20260101T000000-abcdef", "c001")
+    answers = {
+        "squeue": f"5_0|PENDING|Resources||{words}|\n5_1|RUNNING|None|n1|{words}|\n",
+        "scontrol": "ClusterName = here\nMaxArraySize = 11\n",
+        "scancel": "",
+    }
+    monkeypatch.setattr(Controller, "ask", lambda self, *command: answers[command[0]])
+    monkeypatch.setattr(inflight, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(inflight, "installed", lambda: True)
+    monkeypatch.setattr(ledger, "PAUSES", (0.0,))
+    monkeypatch.setattr(figures, "save_accuracy", lambda *_: [])
+    monkeypatch.setattr(figures, "save_controls", lambda *_: [])
+    monkeypatch.setattr(estimates, "calibrate", lambda *_: 1e10)
+    monkeypatch.setenv("PAI_BENCH_WHERE", "local")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder.parent / "config"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["pai-bench", *arguments, "--results", str(folder)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return Said(int(end.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def whole(folder: Path, tmp_path: Path) -> Iterator[Path]:
+    """The folder, which is put back as it was after each damage."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, symlinks=True)
+    yield copy
+    restore(folder, copy)
+
+
+def restore(folder: Path, copy: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder, symlinks=True)
+
+
+COMMANDS = {
+    "status": ("status", "--json"),
+    "logs": ("logs", "snip/digits/conv8/0.9/0"),
+    "report": ("report", "--json"),
+    "sweep": SWEEP,
+    "cancel": ("cancel", "--filter", "method=px", "--yes"),
+}
+
+
+def done(name: str, said: Said) -> int | None:
+    """How many finished cells a command has seen; None where it does not count them."""
+    if name == "status":
+        return int(json.loads(said.out)["counts"]["done"])
+    if name == "report":
+        return sum(point["n"] for point in json.loads(said.out)["points"])
+    if name == "sweep":
+        return sum(cell["state"] == "done" for cell in json.loads(said.out)["cells"])
+    return None
+
+
+def test_the_whole_folder_is_seen_as_it_is(folder: Path, type_: Callable[..., Said], whole: Path) -> None:
+    for name, command in COMMANDS.items():
+        said = type_(*command)
+        assert said.code == 0, (name, said)
+        assert done(name, said) in (None, 2), (name, said)
+        assert "damaged" not in said.out.replace('"damaged": []', "") + said.err, (name, said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_damage_gives_a_traceback_or_loses_a_finished_cell(
+    kind: str, folder: Path, type_: Callable[..., Said], whole: Path
+) -> None:
+    (place, *_) = sorted(folder.glob(KINDS[kind]))
+    original, times = place.read_bytes(), place.stat()
+    least = 1 if kind == "result" else 2
+    faults = []
+    for number, (label, damage) in enumerate(damages(place)):
+        damage(place)
+        # All commands in turn; those that read most of the files each time.
+        names = {"status", "sweep", ("logs", "report", "cancel")[number % 3]}
+        faults += [f"{label}: {name}: {fault}" for name in sorted(names) if (fault := fault_of(name, type_, least))]
+        if place.is_dir():
+            place.rmdir()
+        place.unlink(missing_ok=True)
+        place.write_bytes(original)
+        os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+    # A note that names another copy of the data stops a sweep, as it must.
+    if kind == "copy":
+        faults = [fault for fault in faults if "data set digits changed since the plan" not in fault]
+    assert not faults, "\n".join(faults)
+
+
+def fault_of(name: str, type_: Callable[..., Said], least: int) -> str | None:
+    """What a command does that it must not; None where all is well."""
+    try:
+        said = type_(*COMMANDS[name])
+    except Exception as error:
+        return f"has raised {error!r}"
+    if name == "logs" and said.code == 2 and any(f"error: {word}" in said.err for word in ("no", "there is no")):
+        return None  # the only files of the cell were damaged
+    if said.code != 0:
+        return f"ends with {said.code}: {said.err}"
+    if (seen := done(name, said)) is not None and seen < least:
+        return f"has seen {seen} finished cells: {said.err}"
+    return None
+
+
+def test_a_damaged_plan_and_a_damaged_heartbeat_are_named(
+    folder: Path, type_: Callable[..., Said], whole: Path
+) -> None:
+    (plan,) = folder.glob(KINDS["plan"])
+    plan.write_bytes(plan.read_bytes().replace(b'"method"', b'"methoe"', 1))
+    (beat,) = folder.glob(KINDS["heartbeat"])
+    beat.write_text("[1]")
+    name = f"plans/{plan.name} is damaged (its checksum is another): this plan is left out"
+    status = type_(*COMMANDS["status"])
+    assert name in json.loads(status.out)["notes"] and beat.name in status.out
+    for command in ("logs", "report", "sweep"):
+        said = type_(*COMMANDS[command])
+        assert name in said.err, command
+    assert beat.name in type_(*COMMANDS["cancel"]).err
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    place = tmp_path / "nowhere"
+    with pytest.raises(PaiBenchError, match=r"there is no folder .*nowhere"):
+        cancel.run(place, None, True, print, lambda _: True)
+    with pytest.raises(PaiBenchError, match=r"there is no folder .*nowhere"):
+        logs.run(place, None, failed=True, every=False, follow=False, tail=None, say=print)
