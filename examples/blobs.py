@@ -1,6 +1,7 @@
 """A data set as a plug-in: one bright blob on a noisy image, in one of four quadrants.
 
 pai-bench sweep --plugin examples/blobs.py --datasets blobs --models conv8 --recipes examples/blobs.toml --methods snip
+--sparsities 0.5,0.9 --seeds 0-2
 """
 
 from __future__ import annotations

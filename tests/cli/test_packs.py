@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from pai_bench import recipes
@@ -49,10 +50,11 @@ def test_a_pack_that_is_killed_gives_the_results_of_cells_alone(tmp_path: Path) 
         # Whoever of them was to blame: they go on one after the other.
         wait_for(lambda: any(reached(1)))
         assert len([claim for claim in claims() if alive(owner(claim))]) == 1
+        (worker,) = {pid for pid in map(owner, claims()) if alive(pid)}
         process.kill()
         process.wait()
-        (worker,) = {pid for pid in map(owner, claims()) if alive(pid)}
-        os.kill(worker, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ends by itself once its sweep is gone
+            os.kill(worker, signal.SIGKILL)
         wait_for(lambda: not alive(worker))
     again = pai_bench(tmp_path, *packed)
     assert again.returncode == 0, again.stderr

@@ -36,6 +36,7 @@ def build(channels, size, classes):
 ENTRIES = "[pai_bench.methods]\nany = pack\n[pai_bench.models]\nany = pack\n"
 
 
+@pytest.mark.slow
 def test_an_installed_package_adds_methods_and_models(tmp_path: Path) -> None:
     (tmp_path / "pack.py").write_text(PACKAGE)
     info = tmp_path / "pack-1.0.dist-info"

@@ -175,6 +175,7 @@ class Ticks(Watch):
         self.steps += 1
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_as_one_never_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.unit.killing", str(tmp_path), "10"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)

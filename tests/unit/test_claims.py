@@ -165,6 +165,7 @@ def _race(root: str, start: Any, wins: Any, rounds: int) -> None:
                 wins[number] += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dead", [False, True], ids=["free", "of a dead owner"])
 def test_of_many_that_race_for_a_claim_one_wins(tmp_path: Path, dead: bool) -> None:
     n, rounds = 6, 40

@@ -83,6 +83,7 @@ def test_an_inverted_iterative_method_prunes_the_highest_in_every_round() -> Non
     assert torch.equal(one & two, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("name", SCORED)
 def test_every_method_has_every_control_at_the_exact_count(name: str, control: str) -> None:

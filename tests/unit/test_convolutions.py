@@ -123,6 +123,7 @@ def test_transforms_of_functions_work_inside() -> None:
     assert abs(slope - torch.func.grad(value)(weight).sum()) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "grasp", "prospr", "ntk-sap", "px"])
 def test_scoring_is_done_so_and_gives_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = models.build("resnet20", 3, 8, 10)
