@@ -13,9 +13,11 @@ from pai_bench.errors import PaiBenchError
 
 if TYPE_CHECKING:
     from pai_bench.analysis.loading import load_results
+    from pai_bench.mask_io import load_masks, save_masks
     from pai_bench.masking import apply_masks, masks_of, remove_masks
     from pai_bench.pruning import prune, score
     from pai_bench.ties import TiedScoresWarning
+    from pai_bench.weights import prunable
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,20 +25,26 @@ __all__ = [
     "TiedScoresWarning",
     "apply_masks",
     "list_methods",
+    "load_masks",
     "load_results",
     "masks_of",
+    "prunable",
     "prune",
     "remove_masks",
+    "save_masks",
     "score",
 ]
 
 _HOMES = {
     "TiedScoresWarning": "pai_bench.ties",
     "apply_masks": "pai_bench.masking",
+    "load_masks": "pai_bench.mask_io",
     "load_results": "pai_bench.analysis.loading",
     "masks_of": "pai_bench.masking",
+    "prunable": "pai_bench.weights",
     "prune": "pai_bench.pruning",
     "remove_masks": "pai_bench.masking",
+    "save_masks": "pai_bench.mask_io",
     "score": "pai_bench.pruning",
 }
 """Module of each function that is imported on first use."""

@@ -21,19 +21,32 @@ def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
     return floors
 
 
-def erdos_renyi_kernel(shapes: Mapping[str, Sequence[int]], total: int) -> dict[str, float]:
+def proportional(raw: Mapping[str, float], rooms: Mapping[str, int], total: int) -> dict[str, float]:
+    """Shares of `total` in proportion to `raw`, at most `rooms` each; what a full layer cannot take goes to the rest.
+
+    Raises: ValueError when the rooms are too small together.
+    """
+    if sum(rooms.values()) < total:
+        raise ValueError(f"{total} weights do not fit where {sum(rooms.values())} are")
+    full: set[str] = set()
+    while True:
+        rest = {name: value for name, value in raw.items() if name not in full}
+        budget = total - sum(rooms[name] for name in full)
+        epsilon = budget / sum(rest.values()) if rest else 0.0
+        overfull = {name for name, value in rest.items() if epsilon * value > rooms[name]}
+        if not overfull:
+            return {name: float(rooms[name]) if name in full else epsilon * rest[name] for name in raw}
+        full |= overfull
+
+
+def erdos_renyi_kernel(
+    shapes: Mapping[str, Sequence[int]], total: int, rooms: Mapping[str, int] | None = None
+) -> dict[str, float]:
     """The (fractional) number of weights that each layer keeps under ERK, at most its size; they sum to `total`.
 
-    `shapes` are those of the weights: [out, in, …kernel]. A layer's raw density is sum(shape) / prod(shape).
+    `shapes` are those of the weights: [out, in, …kernel]. A layer's raw density is sum(shape) / prod(shape), so its
+    share is in proportion to sum(shape). `rooms`: how many weights of each layer may be kept, where masks are on the
+    model already.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    dense: set[str] = set()
-    while True:
-        rest = {name: sum(shapes[name]) for name in shapes if name not in dense}
-        budget = total - sum(sizes[name] for name in dense)
-        # A raw density times the size is just sum(shape), so epsilon is the budget over the sum of those.
-        epsilon = budget / sum(rest.values()) if rest else 0.0
-        overfull = {name for name, raw in rest.items() if epsilon * raw > sizes[name]}
-        if not overfull:
-            return {name: float(sizes[name]) if name in dense else epsilon * rest[name] for name in shapes}
-        dense |= overfull
+    return proportional({name: sum(shape) for name, shape in shapes.items()}, sizes if rooms is None else rooms, total)

@@ -137,6 +137,8 @@ class Laboratory:
                 dtype=run.recipe.scoring.dtype,
                 initialise=redraw,
                 tick=watch.tick,
+                only=run.recipe.scoring.only,
+                exclude=run.recipe.scoring.exclude,
             )
             with measured(self.device) as cost:
                 tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select)

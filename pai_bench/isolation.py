@@ -45,6 +45,18 @@ def undisturbed(seed: int) -> Iterator[None]:
             np.random.set_state(legacy)
 
 
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Inside, recurrent layers are composed of operations that can be differentiated twice, and in eval mode; those of
+    cuDNN cannot."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
+
+
 class _Kept:
     """In the place of torch's autograd function that recomputes."""
 

@@ -1,4 +1,4 @@
-"""Files of masks: ours bit-packed, those of other code as they come; checked before anything is trained."""
+"""Files of masks: bool arrays by parameter name, or what other codes save; checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from pai_bench.atomic import replacing
 from pai_bench.cells import GIVEN, kept_count
 from pai_bench.errors import PaiBenchError
+from pai_bench.mask_forms import from_npz, from_torch, named, renamed
 
 Masks = dict[str, NDArray[np.bool_]]
 """By parameter name; True is kept."""
 
 SUFFIXES = (".npz", ".pt", ".pth")
 _SHAPES = "__shapes__"
-_NESTED = ("masks", "state_dict", "model_state_dict")
 
 
 def pack(masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[Any]]:
-    """The arrays of a file of masks, a bit a weight."""
+    """The arrays of the masks beside a result, a bit a weight."""
     shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
     return {_SHAPES: np.array(shapes), **{name: np.packbits(mask) for name, mask in masks.items()}}
 
@@ -42,9 +42,9 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> Masks:
 
 
 def save(place: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-    """Write masks to an .npz file."""
+    """Write masks to an .npz file: a bool array a weight, by parameter name."""
     with replacing(place) as file:
-        np.savez_compressed(file, **pack(masks))  # type: ignore[arg-type]
+        np.savez_compressed(file, **masks)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -84,40 +84,59 @@ class MaskFile:
     def check(self, shapes: Mapping[str, tuple[int, ...]], model: str) -> None:
         """See to it that the masks are those of the prunable weights of `model`, whose `shapes` are given.
 
-        Raises: PaiBenchError for a layer without a mask, a mask of another shape, or one too many.
+        Raises: PaiBenchError as `fitted` does.
         """
-        missing = [name for name in shapes if name not in self.masks]
+        self.fitted(shapes, model)
+
+    def fitted(self, shapes: Mapping[str, tuple[int, ...]], model: str, *, partial: bool = False) -> Masks:
+        """The masks under the names and in the order of the prunable weights of `model`, whose `shapes` are given.
+
+        Raises: PaiBenchError for a layer without a mask (unless `partial`), a mask of another shape, or one too many.
+        """
+        names = renamed(list(self.masks), list(shapes))
+        masks = {names[name]: mask for name, mask in self.masks.items()}
+        missing = [] if partial else [name for name in shapes if name not in masks]
+        extra = [name for name in masks if name not in shapes]
+        if len(self.masks) != len(shapes) and set(self.masks) == {str(place) for place in range(len(self.masks))}:
+            found = ", ".join(str(list(mask.shape)) for mask in self.masks.values())
+            raise PaiBenchError(
+                f"{self.path} is a list of {len(self.masks)} masks, and model {model} has {len(shapes)} prunable"
+                " weights",
+                f"give one mask per prunable weight in this order: {', '.join(shapes)}; the list has shapes {found}",
+            )
         if missing:
             raise PaiBenchError(
                 f"{self.path} has no mask for {', '.join(missing)} of model {model}",
                 f"it has {', '.join(self.masks)}; give one mask per prunable weight, ones where nothing is removed",
             )
         for name, shape in shapes.items():
-            if self.masks[name].shape != shape:
+            if name in masks and masks[name].shape != tuple(shape):
                 raise PaiBenchError(
-                    f"{self.path}: the mask of {name} has shape {list(self.masks[name].shape)},"
+                    f"{self.path}: the mask of {name} has shape {list(masks[name].shape)},"
                     f" but the weight of model {model} has {list(shape)}",
                     "were the masks made for another model?",
                 )
-        extra = [name for name in self.masks if name not in shapes]
         if extra:
             raise PaiBenchError(
                 f"{self.path} has masks for {', '.join(extra)}, which model {model} does not count as prunable",
                 f"leave them out; prunable are {', '.join(shapes)}",
             )
+        return {name: masks[name] for name in shapes if name in masks}
 
 
 def read(path: Path) -> MaskFile:
-    """Masks by parameter name from an .npz file (ours, or plain arrays) or one of torch (no pickled code is run).
+    """Masks by parameter name from an .npz file (plain or bit-packed) or one of torch (no pickled code is run).
 
-    Values are bool, or 0 and 1. A state dict will do if it names masks as torch.nn.utils.prune does (weight_mask).
+    Values are bool, or 0 and 1. `mask_forms` has the forms; a list is named by place until `fitted` has the model.
 
     Raises: PaiBenchError for a file that cannot be read, or holds something else.
     """
     if path.suffix not in SUFFIXES:
         raise PaiBenchError(f"masks {path} have an unknown ending", f"known: {', '.join(SUFFIXES)}")
     try:
-        arrays = _read_npz(path) if path.suffix == ".npz" else _read_torch(path)
+        arrays = _read_npz(path) if path.suffix == ".npz" else from_torch(path)
+    except PaiBenchError:
+        raise
     except FileNotFoundError:
         raise PaiBenchError(f"masks {path} do not exist", "give the path of an .npz or .pt file") from None
     except Exception as error:  # a damaged archive raises nearly anything
@@ -127,7 +146,7 @@ def read(path: Path) -> MaskFile:
         ) from None
     if not arrays:
         raise PaiBenchError(f"masks {path} hold nothing", "give one array per prunable weight, by parameter name")
-    return MaskFile(path, {name: _as_bool(path, name, array) for name, array in _named(arrays).items()})
+    return MaskFile(path, {name: _as_bool(path, name, array) for name, array in named(arrays).items()})
 
 
 def holds(path: Path, digest: str) -> bool:
@@ -139,43 +158,16 @@ def holds(path: Path, digest: str) -> bool:
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-        arrays = {name: content[name] for name in content.files}
+    arrays = from_npz(path)
     return dict(unpack(arrays)) if _SHAPES in arrays else arrays
-
-
-def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
-    import torch
-
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    for key in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
-    arrays = {}
-    for name, tensor in content.items():
-        if isinstance(tensor, torch.Tensor):
-            # NumPy has no bfloat16; no value of it is rounded.
-            tensor = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
-            arrays[str(name)] = tensor.numpy()
-    return arrays
-
-
-def _named(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """By parameter name: of a state dict its masks alone, without the prefix that data-parallel training leaves.
-
-    A mask of a bias that keeps everything, as some codes save, says nothing and is left out.
-    """
-    masks = {name.removesuffix("_mask"): array for name, array in arrays.items() if name.endswith("_mask")}
-    found = masks or dict(arrays)
-    if all(name.startswith("module.") for name in found):
-        found = {name.removeprefix("module."): array for name, array in found.items()}
-    return {name: array for name, array in found.items() if array.ndim > 1 or not array.all()}
 
 
 def _as_bool(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
     kept = array.astype(bool)
     if array.dtype != np.bool_ and not np.array_equal(kept.astype(array.dtype), array):
-        raise PaiBenchError(f"{path}: {name} holds values other than 0 and 1", "give masks, not weights or scores")
+        found = f", from {array.min():g} to {array.max():g}" if array.size else ""
+        raise PaiBenchError(
+            f"{path}: {name} holds values other than 0 and 1{found}",
+            "give masks, not weights or scores; a state dict must have keys that end in mask",
+        )
     return cast("NDArray[np.bool_]", kept)

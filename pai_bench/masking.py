@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pai_bench.errors import PaiBenchError
+from pai_bench.mask_forms import bare
 from pai_bench.mask_hooks import LayerMask, ModelMasks, Pass, layer_masks
 
 
@@ -22,14 +23,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
-
-
-def bare(name: str) -> str:
-    """A parameter's name without what the wrappers of torch add: `_orig_mod.` anywhere, `module.` in front."""
-    parts = [part for part in name.split(".") if part != "_orig_mod"]
-    while len(parts) > 1 and parts[0] == "module":
-        del parts[0]
-    return ".".join(parts)
 
 
 def _located(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import copy
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from pai_bench.cells import exact_sparsity, kept_count
 from pai_bench.derivatives import no_second_derivative
 from pai_bench.drawing import reset_parameters
 from pai_bench.errors import PaiBenchError
-from pai_bench.isolation import undisturbed
+from pai_bench.isolation import undisturbed, without_cudnn
 from pai_bench.losses import Loss, to_score
-from pai_bench.masking import remove_masks, unwrapped
+from pai_bench.masking import masks_of, remove_masks, unwrapped
 from pai_bench.scoring import Batch, Batches, Problem, Scorer, prunable, round_densities
 from pai_bench.seeds import derive_seed
 from pai_bench.tracing import Graph, trace
+from pai_bench.weights import Patterns, warn_of_left_out
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -82,6 +84,8 @@ class Pruner:
         initialise: Callable[[nn.Module], None] | None = None,
         tick: Callable[[], None] = lambda: None,
         loss: Loss | str = "cross-entropy",
+        only: Patterns = (),
+        exclude: Patterns = (),
     ) -> None:
         """Take what `prune` takes, the method's `initialise`, and what to call at every sign of progress."""
         dtype = str(dtype).removeprefix("torch.")
@@ -92,11 +96,19 @@ class Pruner:
         self.name = name
         self._scorer = scorer
         self._seed = seed
+        names, before = list(prunable(model, only=only, exclude=exclude)), masks_of(model)
         self._model = _copied(model).to(DTYPES[dtype])
+        self._recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
         for parameter in self._model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
             parameter.grad = None
-        self._weights = prunable(self._model)
+        parameters = dict(self._model.named_parameters())
+        self._weights = {name: parameters[name] for name in names}
+        self._start = {
+            name: before[name].to(w.device) if name in before else torch.ones_like(w, dtype=torch.bool)
+            for name, w in self._weights.items()
+        }
+        """Masks that the model had before: what they prune stays pruned."""
         self._state = {key: value.detach().clone() for key, value in self._tensors()}
         self._dense = {key: self._state[key] for key in self._weights}
         first = next(iter(self._weights.values()))
@@ -106,6 +118,7 @@ class Pruner:
         self._initialise = initialise or _redrawing(seed)
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self.size = sum(weight.numel() for weight in self._weights.values())
+        self._living = sum(int(mask.sum()) for mask in self._start.values())
         self.tied_at_cut = 0
         """Number of weights that the last `masks` keeps although pruned ones have the same score."""
         self.warns_of_ties = not getattr(scorer, "may_tie", False)
@@ -152,7 +165,8 @@ class Pruner:
 
     def _scores(self, problem: Problem) -> dict[str, Tensor]:
         try:
-            scores = self._scorer(problem)
+            with without_cudnn() if self._recurrent else nullcontext():
+                scores = self._scorer(problem)
         except diagnosis.RAISED as error:
             if (explained := self._explained(error, problem)) is error:
                 raise
@@ -181,12 +195,11 @@ class Pruner:
 
     def score(self, sparsity: float) -> dict[str, Tensor]:
         """The scores of the dense network (first round)."""
-        full = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
         rounds, schedule = self._rounds()
-        density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
+        density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule, self._living / self.size)[0]
         kept = kept_count(sparsity, self.size) if rounds == 1 else round(density * self.size)
         with undisturbed(self._seed):
-            return self._scores(self._problem(full, density, kept, next(self._streams(rounds))))
+            return self._scores(self._problem(self._start, density, kept, next(self._streams(rounds))))
 
     def _rounds(self) -> tuple[int, str]:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
@@ -200,22 +213,28 @@ class Pruner:
 
         `select` is another rule for what a round keeps.
         """
-        masks = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
+        masks = dict(self._start)
         if not getattr(self._scorer, "prunes", True):
             return masks
         rounds, schedule = self._rounds()
-        densities = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)
+        densities = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule, self._living / self.size)
         target = kept_count(sparsity, self.size)
+        if target > self._living:
+            raise PaiBenchError(
+                f"the masks on the model keep {self._living} of {self.size} prunable weights, fewer than the {target}"
+                f" of sparsity {sparsity:g}",
+                "ask for a higher sparsity, or call pai_bench.remove_masks first and restore the weights",
+            )
         streams = self._streams(rounds)
         with undisturbed(self._seed):
             for position, density in enumerate(densities, start=1):
-                kept = target if position == rounds else max(target, round(density * self.size))
+                kept = target if position == rounds else max(target, min(round(density * self.size), self._living))
                 problem = self._problem(masks, density, kept, next(streams))
                 scores = self._scores(problem)
                 quotas = self._scorer.quotas(problem) if hasattr(self._scorer, "quotas") else None
                 revives = bool(getattr(self._scorer, "revives", False))
-                before = {key: torch.ones_like(mask) for key, mask in masks.items()} if revives else masks
-                masks = to_masks(scores, masks, density, kept, quotas=quotas, revives=revives, select=select)
+                before = self._start if revives else masks
+                masks = to_masks(scores, before, density, kept, quotas=quotas, select=select)
         self.tied_at_cut = ties.at_cut(scores, before, masks, layers=quotas is not None)
         return masks
 
@@ -293,9 +312,8 @@ def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> d
 def _copied(model: nn.Module) -> nn.Module:
     """A copy to score, without what `apply_masks` has hung on the model.
 
-    Raises: PaiBenchError when it has nothing to prune, or cannot be copied.
+    Raises: PaiBenchError when it cannot be copied.
     """
-    prunable(model)
     try:
         copied = copy.deepcopy(model)
         remove_masks(copied)
@@ -341,6 +359,9 @@ def score(
     seed: int = 0,
     dtype: str = "float64",
     loss: Loss | str = "cross-entropy",
+    *,
+    only: Patterns = (),
+    exclude: Patterns = (),
     **hyperparameters: Any,
 ) -> dict[str, Tensor]:
     """The scores that `method` gives to the dense network, by parameter name; a higher score is kept.
@@ -350,9 +371,13 @@ def score(
     over the samples of a batch; batches are weighted by their numbers of samples, len(x). Nothing of the caller's model
     is changed.
 
+    Weights to score are chosen by `only` and `exclude`: patterns of layers or weights, such as "fc" or "layer4.*".
+    Weights with requires_grad=False are left alone unless `only` matches them or all weights are frozen. The model
+    inside DataParallel, DistributedDataParallel or torch.compile is scored.
+
     Raises: PaiBenchError for bad input, and when a method returns scores that cannot be used.
     """
-    return _pruner(model, batches, method, seed, dtype, loss, hyperparameters).score(sparsity)
+    return _pruner(model, batches, method, seed, dtype, loss, hyperparameters, only, exclude).score(sparsity)
 
 
 @torch.inference_mode(False)
@@ -364,14 +389,18 @@ def prune(
     seed: int = 0,
     dtype: str = "float64",
     loss: Loss | str = "cross-entropy",
+    *,
+    only: Patterns = (),
+    exclude: Patterns = (),
     **hyperparameters: Any,
 ) -> dict[str, Tensor]:
     """Bool masks by parameter name, True = kept; exactly round((1 - sparsity) x N) weights are (all by `dense`).
 
-    Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`. Warns (TiedScoresWarning)
-    where more than a few kept weights have exactly the score of pruned ones.
+    Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`. Masks that the model has are
+    where pruning starts: what they prune stays pruned, and the sparsity counts it. Warns (TiedScoresWarning) where more
+    than a few kept weights have exactly the score of pruned ones.
     """
-    pruner = _pruner(model, batches, method, seed, dtype, loss, hyperparameters)
+    pruner = _pruner(model, batches, method, seed, dtype, loss, hyperparameters, only, exclude)
     masks = pruner.masks(sparsity)
     kept = sum(int(mask.sum()) for mask in masks.values())
     if ties.are_many(pruner.tied_at_cut, kept) and pruner.warns_of_ties:
@@ -387,9 +416,16 @@ def _pruner(
     dtype: str,
     loss: Loss | str,
     hyperparameters: Mapping[str, Any],
+    only: Patterns,
+    exclude: Patterns,
 ) -> Pruner:
     diagnosis.check_arguments(model, batches, method, seed)
     scorer = registry.get(method, hyperparameters)
+    model = unwrapped(model)
+    if not (only or exclude):
+        warn_of_left_out(model)
     # As in a sweep: with the user's own seed, draws could be the very numbers that made the weights.
     seeded = derive_seed(seed, "method")
-    return Pruner(unwrapped(model), batches, scorer, name=method, seed=seeded, dtype=dtype, loss=loss)
+    return Pruner(
+        model, batches, scorer, name=method, seed=seeded, dtype=dtype, loss=loss, only=only, exclude=exclude
+    )

@@ -139,7 +139,9 @@ def register_masks(file: MaskFile) -> None:
         may_tie: ClassVar[bool] = True
 
         def __call__(self, problem: Problem) -> dict[str, Tensor]:
-            return {name: torch.from_numpy(file.masks[name]).to(weight) for name, weight in problem.weights.items()}
+            shapes = {name: tuple(weight.shape) for name, weight in problem.weights.items()}
+            masks = file.fitted(shapes, type(problem.model).__name__)
+            return {name: torch.from_numpy(masks[name]).to(weight) for name, weight in problem.weights.items()}
 
     _given[file.method] = Given
     _mask_files[file.method] = file

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pai_bench import weights
 from pai_bench.convolutions import InParts
 from pai_bench.errors import PaiBenchError
 from pai_bench.losses import Loss, cross_entropy
@@ -23,15 +24,9 @@ from pai_bench.tracing import Graph
 Batch = tuple[Tensor, Tensor]
 """Inputs [B, …] and targets [B]."""
 
-PRUNABLE_MODULES = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-)
+
+PRUNABLE_MODULES = weights.PRUNABLE_MODULES
+prunable = weights.prunable_weights
 
 
 class Scorer(Protocol):
@@ -67,10 +62,10 @@ def more_than(option: str, value: float, bound: float) -> None:
         raise PaiBenchError(f"{option} must be more than {bound:g}, not {value:g}", "give another number")
 
 
-def round_densities(density: float, rounds: int, schedule: str) -> list[float]:
-    """The density after each of the outer rounds, from just below 1 down to `density`.
+def round_densities(density: float, rounds: int, schedule: str, start: float = 1.0) -> list[float]:
+    """The density after each of the outer rounds, from just below `start` down to `density`.
 
-    "exponential": density^(t/T); "linear": 1 - t (1 - density)/T.
+    "exponential": start (density/start)^(t/T); "linear": start - t (start - density)/T.
 
     Raises: PaiBenchError for another schedule or fewer than one round.
     """
@@ -78,34 +73,8 @@ def round_densities(density: float, rounds: int, schedule: str) -> list[float]:
         raise PaiBenchError(f"rounds must be at least 1, not {rounds}", "write for instance synflow:rounds=100")
     one_of("schedule", schedule, ("exponential", "linear"))
     if schedule == "exponential":
-        return [density ** (t / rounds) for t in range(1, rounds)] + [density]
-    return [1 - t * (1 - density) / rounds for t in range(1, rounds)] + [density]
-
-
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The prunable parameters by name, in the model's order: weights of conv and linear layers.
-
-    Biases and norms are not prunable. A weight shared by two layers is listed once.
-
-    Raises: PaiBenchError when the model has none, or one that is computed from other parameters or not drawn yet.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, PRUNABLE_MODULES):
-            if "weight" not in module._parameters:
-                raise PaiBenchError(
-                    f"the weight of layer {name} is computed from other parameters (weight_norm, torch's own pruning)",
-                    "make it a parameter: torch.nn.utils.parametrize.remove_parametrizations or prune.remove",
-                )
-            if isinstance(module.weight, nn.parameter.UninitializedParameter):
-                raise PaiBenchError(f"layer {name} has no weight yet", "call the model once on a batch")
-    wanted = {id(module.weight) for module in model.modules() if isinstance(module, PRUNABLE_MODULES)}
-    weights = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in wanted}
-    if not weights:
-        raise PaiBenchError(
-            f"{type(model).__name__} has nothing to prune: it has no conv or linear layer with a weight",
-            "pass a model with torch.nn.Conv*d or torch.nn.Linear layers (biases and norms are not prunable)",
-        )
-    return weights
+        return [start * (density / start) ** (t / rounds) for t in range(1, rounds)] + [density]
+    return [start - t * (start - density) / rounds for t in range(1, rounds)] + [density]
 
 
 class Batches:

@@ -17,6 +17,16 @@ Recipe = Annotated[
     str | None, typer.Option("--recipe", "--recipes", help="Name or file.  [default: the data set's own]")
 ]
 Seed = Annotated[int, typer.Option("--seed", "--seeds", min=0)]
+Only = Annotated[
+    str | None, typer.Option("--only", help="Layers or weights to prune, patterns separated by commas: layer4.*")
+]
+Exclude = Annotated[str | None, typer.Option("--exclude", help="Layers or weights not to prune, such as fc,conv1.")]
+
+
+def _settings(context: typer.Context, only: str | None, exclude: str | None) -> tuple[str, ...]:
+    """Recipe settings as typed; --only and --exclude are short for two of them."""
+    short = {"scoring.only": only, "scoring.exclude": exclude}
+    return (*recipe_settings(context), *(f"{key}={value}" for key, value in short.items() if value is not None))
 
 
 def prune(
@@ -28,6 +38,8 @@ def prune(
     recipe: Recipe = None,
     set_: Set = None,
     split: Split = None,
+    only: Only = None,
+    exclude: Exclude = None,
     sparsity: Annotated[str, typer.Option("--sparsity", "--sparsities", help="The fraction removed.")] = "0.9",
     seed: Seed = 0,
     data_dir: DataDir = None,
@@ -42,7 +54,7 @@ def prune(
 
     del config, verbose, set_, split
     options = by_hand.Options(
-        dataset, model, recipe, recipe_settings(context), seed, data_dir, tuple(plugin or ()), as_json
+        dataset, model, recipe, _settings(context, only, exclude), seed, data_dir, tuple(plugin or ()), as_json
     )
     by_hand.prune(options, method, sparsity, out)
 
@@ -55,6 +67,8 @@ def train(
     recipe: Recipe = None,
     set_: Set = None,
     split: Split = None,
+    only: Only = None,
+    exclude: Exclude = None,
     seed: Seed = 0,
     redo: Annotated[bool, typer.Option("--redo", help="Train again; the new result replaces the old.")] = False,
     results: Results = None,
@@ -70,7 +84,7 @@ def train(
 
     del config, verbose, set_, split
     options = by_hand.Options(
-        dataset, model, recipe, recipe_settings(context), seed, data_dir, tuple(plugin or ()), as_json
+        dataset, model, recipe, _settings(context, only, exclude), seed, data_dir, tuple(plugin or ()), as_json
     )
     if not by_hand.train(options, masks, results, redo, messages):
         raise typer.Exit(FAILED)

@@ -183,6 +183,7 @@ KINDS: dict[str, tuple[str, type, type | None]] = {
     "str": ("a text", str, None),
     "tuple[int, ...]": ("a list of whole numbers", tuple, int),
     "tuple[float, ...]": ("a list of numbers", tuple, float),
+    "tuple[str, ...]": ("a list of texts", tuple, str),
 }
 
 

@@ -86,6 +86,10 @@ class Scoring:
     batches: int
     """Where the method has no number of its own."""
     dtype: str
+    only: tuple[str, ...] = ()
+    """Patterns of the layers or weights that are pruned, such as "layer4.*"; all prunable ones when empty."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of the layers or weights that are not pruned, such as "fc"."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +211,8 @@ def check(recipe: Recipe, where: str) -> None:
         ("scoring.batch_size", scoring.batch_size, positive(scoring.batch_size), "1 or more"),
         ("scoring.batches", scoring.batches, positive(scoring.batches), "1 or more"),
         ("scoring.dtype", scoring.dtype, scoring.dtype in DTYPES, " or ".join(DTYPES)),
+        ("scoring.only", scoring.only, all(scoring.only), "patterns that are not empty"),
+        ("scoring.exclude", scoring.exclude, all(scoring.exclude), "patterns that are not empty"),
     ]
     for key, value, good, allowed in rules:
         if not good:

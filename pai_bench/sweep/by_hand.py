@@ -22,6 +22,7 @@ from pai_bench.sweep.claims import Owner
 from pai_bench.sweep.execution import execute
 from pai_bench.sweep.plan import make_plan
 from pai_bench.watch import Watch
+from pai_bench.weights import prunable
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
     mask_files.save(out, arrays)
     info = datasets.info(run.cell.dataset)
     effective = measures.effective_masks(network, masks, (info.channels, info.size, info.size))
+    scoring = run.recipe.scoring
+    counted = prunable(network, only=scoring.only, exclude=scoring.exclude)
     summary = {
         **asdict(run.cell),
         "recipe": run.recipe.name,
@@ -96,8 +99,9 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
         "score_seconds": cost.seconds,
         "layers": _layers(masks, effective),
         **_counts("total", masks, effective),
+        "not_prunable": {**counted.left_out, **counted.frozen, **counted.embeddings},
     }
-    print(json.dumps(summary, indent=1) if options.as_json else _table(summary))
+    print(json.dumps(summary, indent=1) if options.as_json else f"{_table(summary)}\n{counted}")
 
 
 def _counts(name: str, masks: Mapping[str, Tensor], effective: Mapping[str, Tensor]) -> dict[str, Any]:

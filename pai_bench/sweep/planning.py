@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pai_bench import datasets, mask_files, models, recipes, registry, results
 from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, grid
@@ -193,17 +194,18 @@ def check(
             raise unknown("initialisation scheme", scheme, models.schemes())
     refused: dict[tuple[str, str], PaiBenchError] = {}
     for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
+        own = [run for run in runs if (run.cell.dataset, run.cell.model) == (dataset, model)]
         try:
-            weights = prunable(rehearsal.network(dataset, model))
+            network = rehearsal.network(dataset, model)
+            shapes = {patterns: _shapes(network, *patterns) for patterns in dict.fromkeys(map(_patterns, own))}
         except PaiBenchError as error:
             if models.is_builtin(model):
                 raise
             refused[dataset, model] = error
             continue
-        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        for method in dict.fromkeys(r.cell.method for r in runs if (r.cell.dataset, r.cell.model) == (dataset, model)):
+        for method, patterns in dict.fromkeys((run.cell.method, _patterns(run)) for run in own):
             if (file := registry.mask_file(MethodSpec.parse(method).name)) is not None:
-                file.check(shapes, model)
+                file.check(shapes[patterns], model)
     left = [run for run in runs if (run.cell.dataset, run.cell.model) not in refused]
     if not left:
         raise next(iter(refused.values()))
@@ -227,6 +229,16 @@ def short_batches(runs: Sequence[Run]) -> list[str]:
     return list(lines.values())
 
 
+def _patterns(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The patterns of a run's recipe: `only`, `exclude`."""
+    return run.recipe.scoring.only, run.recipe.scoring.exclude
+
+
+def _shapes(network: nn.Module, only: tuple[str, ...], exclude: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    weights = prunable(network, only=only, exclude=exclude)
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
+
+
 def _rehearse(run: Run) -> None:
     """Let a method that is not ours score the first network of the plan on two made-up samples a class."""
     info = datasets.info(run.cell.dataset)
@@ -240,7 +252,9 @@ def _rehearse(run: Run) -> None:
         for _ in range(needed() if needed else 1)
     ]
     try:
-        Pruner(network, batches, scorer, name=run.cell.method).score(run.cell.sparsity)
+        only, exclude = _patterns(run)
+        pruner = Pruner(network, batches, scorer, name=run.cell.method, only=only, exclude=exclude)
+        pruner.score(run.cell.sparsity)
     except PaiBenchError:
         raise
     except Exception as error:

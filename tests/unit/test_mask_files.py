@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+import pai_bench
 from pai_bench import mask_files, models, registry
 from pai_bench.cells import Cell, MethodSpec, kept_count
 from pai_bench.errors import PaiBenchError
@@ -165,3 +166,96 @@ def test_masks_of_another_model_are_refused_before_anything_runs(
     request = planning.Request(methods=(f"file:{tmp_path}/mine.npz",), seeds=(0,))
     with pytest.raises(PaiBenchError, match=words):
         planning.check(planning.expand(planning.with_masks(request)), None)
+
+
+def foreign(form: str, masks: dict[str, torch.Tensor]) -> object:
+    """Masks as codes of other people save them."""
+    layers = {name.removesuffix(".weight"): mask.float() for name, mask in masks.items()}
+    weights = {name: torch.randn(mask.shape) for name, mask in masks.items()}
+    return {
+        "list": list(layers.values()),
+        "pairs": list(masks.items()),
+        "mask": {"epoch": 3, "mask": masks},
+        "list in a dict": {"masks": list(masks.values()), "state_dict": weights},
+        "model": {"model": {f"{name}_mask": mask.float() for name, mask in masks.items()}, "optimizer": {"lr": 0.1}},
+        "layer.mask": {**weights, **{f"{name}.mask": mask for name, mask in layers.items()}},
+        "weight.mask": {f"{name}.mask": mask for name, mask in masks.items()},
+        "layers": layers,
+        "by layer": {name: {"weight": mask, "note": "x"} for name, mask in layers.items()},
+        "compiled": {f"_orig_mod.{name}": mask for name, mask in masks.items()},
+        "both": {"state_dict": {f"module._orig_mod.{name}_mask": mask for name, mask in masks.items()}},
+        "sparse": {name: mask.float().to_sparse() for name, mask in masks.items()},
+    }[form]
+
+
+FORMS = [
+    *("list", "pairs", "mask", "list in a dict", "model", "layer.mask", "weight.mask", "layers", "by layer"),
+    *("compiled", "both", "sparse"),
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_masks_of_other_codes_are_read(tmp_path: Path, form: str) -> None:
+    network = models.build("conv8", 1, 8, 10)
+    masks = {name: torch.from_numpy(mask) for name, mask in conv8_masks().items()}
+    torch.save(foreign(form, masks), tmp_path / "theirs.pt")
+    for model in (network, nn.DataParallel(network)):
+        found = pai_bench.load_masks(tmp_path / "theirs.pt", model)
+        assert list(found) == list(masks) and all(torch.equal(found[name], mask) for name, mask in masks.items())
+    pai_bench.apply_masks(network, found)
+    assert all(torch.equal(mask, masks[name]) for name, mask in pai_bench.masks_of(network).items())
+    file = mask_files.read(tmp_path / "theirs.pt")
+    registry.register_masks(file)
+    batches = [(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))]
+    pai_bench.remove_masks(network)
+    kept = Pruner(network, batches, registry.get(file.method), name=file.method).masks(file.sparsity)
+    assert all(torch.equal(kept[name], mask) for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("ending", [".npz", ".pt", ".pth"])
+def test_masks_are_written_as_bool_arrays_by_name_and_read_back(tmp_path: Path, ending: str) -> None:
+    masks = {name: torch.from_numpy(mask) for name, mask in MASKS.items()}
+    place = tmp_path / f"masks{ending}"
+    pai_bench.save_masks(place, masks)
+    found = pai_bench.load_masks(place)
+    assert list(found) == list(masks) and all(torch.equal(found[name], mask) for name, mask in masks.items())
+    plain = np.load(place) if ending == ".npz" else torch.load(place, weights_only=True)
+    assert all(
+        plain[name].shape == mask.shape and str(plain[name].dtype).endswith("bool") for name, mask in masks.items()
+    )
+    np.savez(tmp_path / "packed.npz", **mask_files.pack(MASKS))
+    np.savez(tmp_path / "unnamed.npz", *MASKS.values())
+    assert mask_files.read(tmp_path / "packed.npz").digest == mask_files.read(place).digest
+    assert list(mask_files.read(tmp_path / "unnamed.npz").masks) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ({"epoch": 3, "note": "x"}, r"found a dict with epoch \(int\), note \(str\)"),
+        (["a", "b", 1], r"found a list of 3 \(int, str\)"),
+        ({"a.weight": torch.tensor([[0.5, -1.0]])}, "a.weight holds values other than 0 and 1, from -1 to 0.5"),
+        ([torch.ones(2, 3)], "is a list of 1 masks without names"),
+    ],
+)
+def test_refusals_say_what_was_found(tmp_path: Path, content: object, cause: str) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(PaiBenchError, match=cause):
+        pai_bench.load_masks(tmp_path / "x.pt")
+
+
+def test_a_list_of_another_length_is_refused(tmp_path: Path) -> None:
+    torch.save([torch.ones(2, 3)], tmp_path / "x.pt")
+    with pytest.raises(
+        PaiBenchError, match="is a list of 1 masks, and model Sequential has 2 prunable weights"
+    ) as caught:
+        pai_bench.load_masks(tmp_path / "x.pt", nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
+    assert "0.weight, 1.weight" in caught.value.remedy and "[2, 3]" in caught.value.remedy
+
+
+def test_masks_that_are_none_are_not_written(tmp_path: Path) -> None:
+    for masks, cause in (({}, "no masks to save"), ({"a": torch.ones(2)}, "not a tensor of torch.bool")):
+        with pytest.raises(PaiBenchError, match=cause):
+            pai_bench.save_masks(tmp_path / "x.npz", masks)
+    with pytest.raises(PaiBenchError, match="unknown ending"):
+        pai_bench.save_masks(tmp_path / "x.txt", {"a": torch.ones(2, dtype=torch.bool)})

@@ -166,7 +166,7 @@ def test_hyperparameters_and_seeds_may_be_numpys() -> None:
 @METHODS
 def test_attention_and_its_position_are_scored(method: str) -> None:
     masks = pai_bench.prune(Attention(), batches(), method, sparsity=0.5, **QUICK.get(method, {}))
-    assert list(masks) == ["embed.weight", "attend.out_proj.weight", "head.weight"]
+    assert list(masks) == ["embed.weight", "attend.in_proj_weight", "attend.out_proj.weight", "head.weight"]
     assert int(flat(masks).sum()) == round(0.5 * flat(masks).numel())
 
 

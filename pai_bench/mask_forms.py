@@ -1,0 +1,134 @@
+"""Forms in which codes keep masks: dicts, nested dicts, state dicts, lists in the model's order; as arrays by name."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pai_bench.errors import PaiBenchError
+
+Arrays = dict[str, NDArray[Any]]
+
+_NESTED = ("masks", "mask", "state_dict", "model_state_dict", "model")
+_ALL_IN_ONE = re.compile(r"arr_(\d+)")
+
+
+def from_npz(path: Path) -> Arrays:
+    """The arrays of an .npz file by name; unnamed ones are named by their place."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        return {_ALL_IN_ONE.sub(r"\1", name): content[name] for name in content.files}
+
+
+def from_torch(path: Path) -> Arrays:
+    """The tensors of a file of torch.save by name, those of a list by their place; no pickled code is run.
+
+    Raises: PaiBenchError that describes the content when there is no tensor in it.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # a check that is wanted
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = {name: value for name, value in _flat(_inner(content)) if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise PaiBenchError(
+            f"masks {path} hold nothing that can be a mask: found {described(content)}",
+            "save a dict of 0/1 tensors by parameter name, or a list of them in the order of the model's layers",
+        )
+    arrays = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach()
+        dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
+        # NumPy has no bfloat16; no value of it is rounded.
+        arrays[name] = (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
+    return arrays
+
+
+def _inner(content: Any) -> Any:
+    """The part of a checkpoint that holds masks, or the state of the model."""
+    while isinstance(content, Mapping):
+        nested = [content[key] for key in _NESTED if isinstance(content.get(key), (Mapping, list, tuple))]
+        if not nested:
+            break
+        content = nested[0]
+    return content
+
+
+def _flat(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """(name, value) of nested dicts and lists, names joined by dots; pairs (name, value) in a list are a dict."""
+    if isinstance(content, Mapping):
+        items = [(str(key), value) for key, value in content.items()]
+    elif isinstance(content, (list, tuple)):
+        pairs = all(isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[0], str) for item in content)
+        items = [(item[0], item[1]) if pairs else (str(place), item) for place, item in enumerate(content)]
+    else:
+        yield prefix or "0", content
+        return
+    for key, value in items:
+        yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+
+
+def described(content: Any) -> str:
+    """What a file holds, in a few words."""
+    if isinstance(content, Mapping):
+        shown = [f"{key} ({type(value).__name__})" for key, value in islice(content.items(), 6)]
+        return f"a dict with {', '.join(shown)}{', …' if len(content) > 6 else ''}" if shown else "an empty dict"
+    if isinstance(content, (list, tuple)):
+        kinds = ", ".join(sorted({type(item).__name__ for item in content}))
+        return f"a {type(content).__name__} of {len(content)} ({kinds})" if content else "an empty list"
+    return f"a {type(content).__name__}"
+
+
+def bare(name: str) -> str:
+    """A name without what the wrappers of torch add: `_orig_mod.` anywhere, `module.` in front."""
+    parts = [part for part in name.split(".") if part != "_orig_mod"]
+    while len(parts) > 1 and parts[0] == "module":
+        del parts[0]
+    return ".".join(parts)
+
+
+def named(arrays: Arrays) -> Arrays:
+    """By parameter name, as far as that is known without the model; of a state dict its masks alone.
+
+    "conv1.weight_mask" and "conv1.mask" are the mask of conv1.weight. A mask of a bias that keeps everything, as some
+    codes save, has no meaning and is left out.
+    """
+    masks = {_weight(name): array for name, array in arrays.items() if re.search(r"(?:^|[._])mask$", name)}
+    found = masks or arrays
+    return {bare(name): array for name, array in found.items() if array.ndim > 1 or not array.all()}
+
+
+def _weight(name: str) -> str:
+    if name.endswith("_mask"):
+        return name.removesuffix("_mask")
+    layer = name.removesuffix("mask").removesuffix(".")
+    if "weight" in layer.rpartition(".")[2]:
+        return layer
+    return f"{layer}.weight" if layer else "weight"
+
+
+def renamed(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """The model's name of each given one: the same, without wrappers, the name of a layer, or a place in the order.
+
+    Names that fit nothing stay as they are.
+    """
+    by_bare = {bare(name): name for name in known}
+    layers: dict[str, list[str]] = {}
+    for name in known:
+        layers.setdefault(bare(name).rpartition(".")[0], []).append(name)
+    found = {}
+    for name in given:
+        layer = layers.get(name, [])
+        found[name] = by_bare.get(name) or (layer[0] if len(layer) == 1 else name)
+    in_order = sorted(given, key=lambda name: (len(name), name))
+    places = [str(place) for place in range(len(given))]
+    if in_order == places and not set(found.values()) <= set(known) and len(given) == len(known):
+        return dict(zip(places, known, strict=True))
+    return found

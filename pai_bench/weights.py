@@ -1,0 +1,199 @@
+"""Prunable weights of a model: the layers that count, patterns that select among them, and the matrices left out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from pai_bench.errors import PaiBenchError
+
+PRUNABLE_MODULES = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+)
+"""Layers whose `weight` is prunable."""
+
+SHARE = 0.1
+"""Part of a model's matrix weights that may be left out without a warning."""
+
+Patterns = str | Sequence[str]
+"""Shell patterns (fnmatch) of parameters and layers; a layer stands for all that is in it."""
+
+
+def _attributes(module: nn.Module) -> list[str]:
+    """The names of a module's prunable weights.
+
+    Conv and linear layers, the projections of nn.MultiheadAttention, the input, hidden and projection matrices of
+    nn.RNN, nn.LSTM, nn.GRU and their cells, and Conv1D of Hugging Face transformers (a linear layer [in, out]).
+    """
+    if isinstance(module, PRUNABLE_MODULES):
+        return ["weight"]
+    if isinstance(module, nn.MultiheadAttention):
+        return ["in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"]
+    if isinstance(module, nn.RNNBase):
+        return [name for name in module._flat_weights_names if name.startswith("weight_")]
+    if isinstance(module, nn.RNNCellBase):
+        return ["weight_ih", "weight_hh"]
+    return ["weight"] if _is_conv1d(module) else []
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    weight = module._parameters.get("weight")
+    return type(module).__name__ == "Conv1D" and weight is not None and tuple(weight.shape[1:]) == (_width(module),)
+
+
+def _width(module: nn.Module) -> int:
+    return int(getattr(module, "nf", -1))
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """The weights of a model that pruning counts, and its other matrices; sizes by parameter name."""
+
+    weights: dict[str, int]
+    """Counted: sparsity is a fraction of their sum."""
+    left_out: dict[str, int]
+    """Matrices that are not counted: bare parameters, other layers, and what the patterns leave out."""
+    frozen: dict[str, int]
+    """Matrices with requires_grad=False that are not counted."""
+    embeddings: dict[str, int]
+    """Tables of nn.Embedding and nn.EmbeddingBag, which are not counted unless a linear layer shares them."""
+
+    @property
+    def share(self) -> float:
+        """The fraction of the matrix weights that is counted; frozen ones and tables of embeddings are left aside."""
+        counted, others = sum(self.weights.values()), sum(self.left_out.values())
+        return counted / (counted + others)
+
+    def __str__(self) -> str:
+        counted = sum(self.weights.values())
+        total = counted + sum(self.left_out.values())
+        text = f"{counted:,} of {total:,} matrix weights are prunable ({100 * self.share:.3g} %)"
+        groups = {"not prunable": self.left_out, "frozen": self.frozen, "embeddings": self.embeddings}
+        for what, sizes in groups.items():
+            if sizes:
+                shown = [f"{name} ({size:,})" for name, size in list(sizes.items())[:5]]
+                shown += [f"{len(sizes) - 5} more"] if len(sizes) > 5 else []
+                text += f"; {what}: {', '.join(shown)}"
+        return text
+
+
+def prunable(model: nn.Module, *, only: Patterns = (), exclude: Patterns = ()) -> Prunable:
+    """List what `prune` counts with these patterns, and the matrices that it does not count.
+
+    Raises: PaiBenchError as `prunable_weights` does.
+    """
+    weights = prunable_weights(model, only=only, exclude=exclude)
+    tables = [m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+    embedded = {id(m.weight) for m in tables}
+    counted = {id(weight) for weight in weights.values()}
+    others = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in counted and sum(side > 1 for side in parameter.shape) > 1
+    }
+
+    def group(parameter: nn.Parameter) -> str:
+        return "embedding" if id(parameter) in embedded else "other" if parameter.requires_grad else "frozen"
+
+    def sizes(kind: str) -> dict[str, int]:
+        return {name: other.numel() for name, other in others.items() if group(other) == kind}
+
+    return Prunable(
+        weights={name: weight.numel() for name, weight in weights.items()},
+        left_out=sizes("other"),
+        frozen=sizes("frozen"),
+        embeddings=sizes("embedding"),
+    )
+
+
+def warn_of_left_out(model: nn.Module) -> None:
+    """Warn where more than a tenth of a model's matrix weights is not counted."""
+    found = prunable(model)
+    if found.share < 1 - SHARE:
+        warnings.warn(
+            f"{type(model).__name__}: {found}; sparsity counts the prunable ones alone (pai_bench.prunable lists them)",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns = ()) -> dict[str, nn.Parameter]:
+    """The prunable parameters by name, in the model's order (see docs/methods.md for the list of layers).
+
+    Biases and norms are not prunable. A weight shared by two layers is listed once. `only` and `exclude` are patterns
+    (fnmatch) of parameters or layers, such as "fc", "layer4.*" or "*.in_proj_weight". A weight with
+    requires_grad=False is left out, unless `only` matches it or all prunable weights are frozen.
+
+    Raises: PaiBenchError when the model has none, one that is computed from other parameters or not drawn yet, or a
+    pattern that matches none.
+    """
+    found = {id(weight) for _, weight in _weights(model)}
+    every = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in found}
+    if not every:
+        raise PaiBenchError(
+            f"{type(model).__name__} has nothing to prune: it has no conv, linear, attention or recurrent layer",
+            "pass a model with such layers of torch.nn (biases, norms and bare parameters are not prunable)",
+        )
+    aliases: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(parameter), []).append(name)
+    named, excluded = _texts(only), _texts(exclude)
+    for option, patterns in (("only", named), ("exclude", excluded)):
+        for pattern in patterns:
+            if not any(_matches(alias, pattern) for p in every.values() for alias in aliases[id(p)]):
+                raise PaiBenchError(
+                    f"{option}: {pattern!r} matches no prunable weight", f"prunable are {', '.join(every)}"
+                )
+    frozen = not any(parameter.requires_grad for parameter in every.values())
+
+    def chosen(parameter: nn.Parameter) -> bool:
+        names = aliases[id(parameter)]
+        if any(_matches(name, pattern) for name in names for pattern in excluded):
+            return False
+        if named:
+            return any(_matches(name, pattern) for name in names for pattern in named)
+        return frozen or parameter.requires_grad
+
+    weights = {name: parameter for name, parameter in every.items() if chosen(parameter)}
+    if not weights:
+        raise PaiBenchError("only and exclude leave no weight to prune", f"prunable are {', '.join(every)}")
+    return weights
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, module in model.named_modules():
+        for attribute in _attributes(module):
+            if attribute not in module._parameters:
+                raise PaiBenchError(
+                    f"the {attribute} of layer {name} is computed from other parameters (weight_norm, torch's own"
+                    " pruning)",
+                    "make it a parameter: torch.nn.utils.parametrize.remove_parametrizations or prune.remove",
+                )
+            weight = module._parameters[attribute]
+            if isinstance(weight, nn.parameter.UninitializedParameter):
+                raise PaiBenchError(f"layer {name} has no weight yet", "call the model once on a batch")
+            if weight is not None:
+                yield f"{name}.{attribute}", weight
+
+
+def _texts(patterns: Patterns) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern matches a parameter, its layer, or a module that the layer is in."""
+    while name:
+        if fnmatchcase(name, pattern):
+            return True
+        name = name.rpartition(".")[0]
+    return False
