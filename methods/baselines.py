@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pai_bench.allocation import apportion, erdos_renyi_kernel, proportional
+from pai_bench.allocation import apportion, erdos_renyi_kernel, uniform
 from pai_bench.registry import register
 from pai_bench.scoring import Problem
 
@@ -19,11 +19,6 @@ def _random_scores(problem: Problem) -> dict[str, Tensor]:
         name: torch.rand(w.shape, generator=problem.generator, dtype=torch.float64, device="cpu").to(w.device)
         for name, w in problem.weights.items()
     }
-
-
-def _rooms(problem: Problem) -> dict[str, int]:
-    """How many weights each layer can keep: all of them, unless the model had masks."""
-    return {name: int(mask.sum()) for name, mask in problem.masks.items()}
 
 
 @register("dense")
@@ -60,11 +55,8 @@ class Uniform:
 
     def quotas(self, problem: Problem) -> dict[str, int]:
         sizes = {name: w.numel() for name, w in problem.weights.items()}
-        total, rooms = sum(sizes.values()), _rooms(problem)
-        shares = {name: size * problem.kept / total for name, size in sizes.items()}
-        if any(share > rooms[name] for name, share in shares.items()):  # masks that the model had before
-            shares = proportional(dict(sizes), rooms, problem.kept)
-        return apportion(shares, problem.kept)
+        rooms = {name: int(mask.sum()) for name, mask in problem.masks.items()}
+        return apportion(uniform(sizes, rooms, problem.kept), problem.kept)
 
 
 @register("erk")
@@ -84,7 +76,8 @@ class ERK:
 
     def quotas(self, problem: Problem) -> dict[str, int]:
         shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}
-        return apportion(erdos_renyi_kernel(shapes, problem.kept, _rooms(problem)), problem.kept)
+        rooms = {name: int(mask.sum()) for name, mask in problem.masks.items()}
+        return apportion(erdos_renyi_kernel(shapes, problem.kept, rooms), problem.kept)
 
 
 @register("magnitude")

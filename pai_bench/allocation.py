@@ -39,6 +39,13 @@ def proportional(raw: Mapping[str, float], rooms: Mapping[str, int], total: int)
         full |= overfull
 
 
+def uniform(sizes: Mapping[str, int], rooms: Mapping[str, int], total: int) -> dict[str, float]:
+    """The same density in every layer; layers whose `rooms` are too small for it are full, and the rest is denser."""
+    size = sum(sizes.values())
+    shares = {name: own * total / size for name, own in sizes.items()}
+    return shares if all(share <= rooms[name] for name, share in shares.items()) else proportional(sizes, rooms, total)
+
+
 def erdos_renyi_kernel(
     shapes: Mapping[str, Sequence[int]], total: int, rooms: Mapping[str, int] | None = None
 ) -> dict[str, float]:

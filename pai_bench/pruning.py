@@ -118,7 +118,9 @@ class Pruner:
         self._initialise = initialise or _redrawing(seed)
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self.size = sum(weight.numel() for weight in self._weights.values())
-        self._living = sum(int(mask.sum()) for mask in self._start.values())
+        self._living = sum(
+            int(before[name].sum()) if name in before else w.numel() for name, w in self._weights.items()
+        )
         self.tied_at_cut = 0
         """Number of weights that the last `masks` keeps although pruned ones have the same score."""
         self.warns_of_ties = not getattr(scorer, "may_tie", False)
@@ -195,11 +197,12 @@ class Pruner:
 
     def score(self, sparsity: float) -> dict[str, Tensor]:
         """The scores of the dense network (first round)."""
+        full = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
         rounds, schedule = self._rounds()
-        density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule, self._living / self.size)[0]
+        density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
         kept = kept_count(sparsity, self.size) if rounds == 1 else round(density * self.size)
         with undisturbed(self._seed):
-            return self._scores(self._problem(self._start, density, kept, next(self._streams(rounds))))
+            return self._scores(self._problem(full, density, kept, next(self._streams(rounds))))
 
     def _rounds(self) -> tuple[int, str]:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
