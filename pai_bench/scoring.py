@@ -25,7 +25,6 @@ Batch = tuple[Tensor, Tensor]
 """Inputs [B, …] and targets [B]."""
 
 
-PRUNABLE_MODULES = weights.PRUNABLE_MODULES
 prunable = weights.prunable_weights
 
 
