@@ -429,6 +429,4 @@ def _pruner(
         warn_of_left_out(model)
     # As in a sweep: with the user's own seed, draws could be the very numbers that made the weights.
     seeded = derive_seed(seed, "method")
-    return Pruner(
-        model, batches, scorer, name=method, seed=seeded, dtype=dtype, loss=loss, only=only, exclude=exclude
-    )
+    return Pruner(model, batches, scorer, name=method, seed=seeded, dtype=dtype, loss=loss, only=only, exclude=exclude)
