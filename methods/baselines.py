@@ -55,8 +55,7 @@ class Uniform:
 
     def quotas(self, problem: Problem) -> dict[str, int]:
         sizes = {name: w.numel() for name, w in problem.weights.items()}
-        rooms = {name: int(mask.sum()) for name, mask in problem.masks.items()}
-        return apportion(uniform(sizes, rooms, problem.kept), problem.kept)
+        return apportion(uniform(sizes, problem.living(), problem.kept), problem.kept)
 
 
 @register("erk")
@@ -76,8 +75,7 @@ class ERK:
 
     def quotas(self, problem: Problem) -> dict[str, int]:
         shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}
-        rooms = {name: int(mask.sum()) for name, mask in problem.masks.items()}
-        return apportion(erdos_renyi_kernel(shapes, problem.kept, rooms), problem.kept)
+        return apportion(erdos_renyi_kernel(shapes, problem.kept, problem.living()), problem.kept)
 
 
 @register("magnitude")

@@ -274,6 +274,10 @@ class Problem:
             samples += len(x)
         return {name: g / samples for name, g in zip(weights, total, strict=True)}
 
+    def living(self) -> dict[str, int]:
+        """Number of weights that are still kept, by parameter name: the most that a layer may keep in this round."""
+        return {name: int(mask.sum()) for name, mask in self.masks.items()}
+
     def parameters(self) -> dict[str, Tensor]:
         """All parameters (biases and norms too) as fresh leaves that require gradients."""
         return {name: p.detach().clone().requires_grad_() for name, p in self.model.named_parameters()}
