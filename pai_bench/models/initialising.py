@@ -35,6 +35,11 @@ def _kaiming_fan_in(model: nn.Module) -> None:
     _zero_biases(model, (nn.Conv2d, nn.Linear))
 
 
+def _kaiming_fan_out(model: nn.Module) -> None:
+    """Synaptic-Flow's ResNet for Tiny-ImageNet: convolutions only, linear layers keep PyTorch's default."""
+    _kaiming(model, (nn.Conv2d,), "fan_out")
+
+
 def _ntk_sap(model: nn.Module) -> None:
     """NTK-SAP and PX: biases keep PyTorch's default."""
     _kaiming(model, (nn.Conv2d, nn.Linear), "fan_in")
@@ -72,6 +77,7 @@ def _prospr(model: nn.Module) -> None:
 _SCHEMES: dict[str, Callable[[nn.Module], None]] = {
     "torch": lambda model: None,  # each module's own reset_parameters, which `initialise` calls first
     "kaiming-normal-fan-in": _kaiming_fan_in,
+    "kaiming-normal-fan-out": _kaiming_fan_out,
     "grasp": _grasp,
     "ntk-sap": _ntk_sap,
     "openlth": _openlth,

@@ -56,6 +56,19 @@ def test_papers_protocols_are_theirs() -> None:
     assert (frankle.epochs, frankle.batch_size, frankle.weight_decay, frankle.milestones) == (160, 128, 1e-4, (80, 120))
     synflow = recipes.load("synflow", "cifar100", "resnet20").train
     assert (synflow.milestones, synflow.nesterov) == ((60, 120), True)
+    for dataset, model, values in (
+        ("cifar10", "vgg16-bn", (160, 0.1, (60, 120), 0.1, 1e-4)),
+        ("cifar100", "vgg11-bn", (160, 0.1, (60, 120), 0.1, 1e-4)),
+        ("cifar10", "resnet18", (160, 0.01, (60, 120), 0.2, 5e-4)),
+        ("cifar100", "resnet18", (160, 0.01, (60, 120), 0.2, 5e-4)),
+        ("tiny-imagenet", "resnet18", (100, 0.01, (30, 60, 80), 0.01, 1e-4)),
+        ("tiny-imagenet", "vgg16-bn-tinyimagenet", (100, 0.01, (30, 60, 80), 0.01, 1e-4)),
+    ):
+        train = recipes.load("synflow", dataset, model).train
+        assert (train.epochs, train.lr, train.milestones, train.gamma, train.weight_decay) == values
+    sources = dict(recipes.load("synflow", "tiny-imagenet", "resnet18").sources)
+    assert "Experiments_Figure_6.ipynb" in sources["train.gamma"] and "0.01" in sources["train.gamma"]
+    assert recipes.load("synflow", "cifar10", "resnet18").init.scheme == "kaiming-normal-fan-out"
     assert recipes.load("ntk-sap", "cifar100", "resnet20").train.weight_decay == 5e-4
     assert recipes.load("ntk-sap", "cifar10", "resnet20").train.weight_decay == 1e-4
     assert recipes.load("grasp", "cifar10", "resnet20").data.std == (0.2023, 0.1994, 0.2010)
