@@ -19,11 +19,11 @@ from pai_bench import data_files, method_index, recipes
 from pai_bench.cli.options import AsJson, Plugins, Verbose
 from pai_bench.errors import unknown
 
-LISTS = ("methods", "models", "datasets", "recipes")
+LISTS = ("methods", "models", "datasets", "recipes", "published")
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, models, datasets or recipes")],
+    what: Annotated[str, typer.Argument(help="methods, models, datasets, recipes or published")],
     long: Annotated[
         bool, typer.Option("--long", "-l", help="With descriptions also where stdout is no terminal, and in --json.")
     ] = False,
@@ -31,9 +31,10 @@ def list_(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the methods, models, data sets or recipes there are.
+    """List the methods, models, data sets, recipes or published results there are.
 
     A terminal gets a description of each. A pipe or file gets the names, one a line, and --json a list of names.
+    Published results are listed by recipe, data set and model.
     """
     del verbose
     if what not in LISTS:
@@ -44,15 +45,24 @@ def list_(
     if as_json:
         typer.echo(json.dumps([{"name": name, **_describe(what, name)} for name in names] if long else names))
     elif long or sys.stdout.isatty():
-        _show([{"name": name, **_describe(what, name)} for name in names])
+        _show([_brief(what, {"name": name, **_describe(what, name)}) for name in names])
     else:
         typer.echo("\n".join(names))
+
+
+def _brief(what: str, line: dict[str, Any]) -> dict[str, Any]:
+    """Shorten a line for a terminal: of published results, without what the name has, and methods as a number."""
+    if what != "published":
+        return line
+    kept = {column: value for column, value in line.items() if column not in ("recipe", "dataset", "model")}
+    return {**kept, "methods": len(line["methods"])}
 
 
 def _names(what: str, plugins: Sequence[Path]) -> list[str]:
     if what == "methods" and method_index.is_complete(plugins):
         return list(method_index.builtin())
     homes = {"methods": "registry", "models": "models", "datasets": "data_files", "recipes": "recipes"}
+    homes["published"] = "analysis.published"
     return list(import_module(f"pai_bench.{homes[what]}").names())
 
 
@@ -71,6 +81,9 @@ def _describe(what: str, name: str) -> dict[str, Any]:
             "training": info.train,
             "test": info.test,
         }
+    if what == "published":
+        summary: dict[str, Any] = import_module("pai_bench.analysis.published").describe(name)
+        return summary
     return {"description": recipes.summary(name)}
 
 
@@ -103,4 +116,6 @@ def _show(lines: Sequence[dict[str, Any]]) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key}={str(item).lower() if isinstance(item, bool) else item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -204,6 +204,7 @@ def test_a_method_is_one_small_file_without_a_library_name(path: Path) -> None:
         "pai_bench.index",
         "pai_bench.data_files",
         "pai_bench.analysis.command",
+        "pai_bench.analysis.published",
         "pai_bench.sweep.claims",
     ],
 )

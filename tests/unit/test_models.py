@@ -259,6 +259,7 @@ def spread(weight: Tensor) -> float:
     [
         ("torch", "vgg16-bn", math.sqrt(1 / 3 / (512 * 9)), math.sqrt(1 / 3 / 512), True),
         ("kaiming-normal-fan-in", "vgg16-bn", math.sqrt(2 / (512 * 9)), math.sqrt(2 / 512), False),
+        ("kaiming-normal-fan-out", "resnet18", math.sqrt(2 / (512 * 9)), math.sqrt(1 / 3 / 512), True),
         ("ntk-sap", "vgg16-bn", math.sqrt(2 / (512 * 9)), math.sqrt(2 / 512), True),
         ("openlth", "resnet20-conv", math.sqrt(2 / (64 * 9)), math.sqrt(2 / 64), True),
         ("grasp", "vgg16-bn", math.sqrt(2 / (512 * 9)), 0.01, False),
