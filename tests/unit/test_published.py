@@ -219,6 +219,4 @@ def test_list_published_names_the_groups(capsys: pytest.CaptureFixture[str]) -> 
     }
     assert sum(group["rows"] for group in groups.values()) == len(ALL)
     table = run(capsys, "--long")
-    assert re.search(
-        r"synflow/cifar100/vgg16-bn +190 +exact=125 near=65 +last=125 best-test=65 +38 +6 +tanaka2020", table
-    )
+    assert re.search(r"synflow/cifar100/vgg16-bn +190 +exact=125 .* +38 +6 +tanaka2020", table)
