@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from pai_bench import index, mask_files, results
+from pai_bench import results
 from pai_bench.cells import Cell
+from pai_bench.results import index, mask_files
 
 STEPS = (1, 3, 10, 30, 100)
 VARIANTS = {
@@ -50,8 +51,8 @@ def make_masks(folder: Path, data: Path) -> None:
     import torch
 
     from pai_bench import recipes
-    from pai_bench.experiment import Laboratory, Run, to_arrays
-    from pai_bench.watch import Watch
+    from pai_bench.experiment.runner import Laboratory, Run, to_arrays
+    from pai_bench.training.callbacks import Watch
 
     torch.set_num_threads(1)
     laboratory = Laboratory(data, "cpu")

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.registry import register
-from pai_bench.scoring import Problem
+from pai_bench.scoring.problem import Problem
+from pai_bench.scoring.registry import register
 
 
 @register("force")

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pai_bench.convolutions import InParts
-from pai_bench.gates import Relus, noting
-from pai_bench.registry import register
-from pai_bench.replacing import IDENTITY_NORMS, Replacing
-from pai_bench.scoring import Problem, real_inputs
+from pai_bench.scoring.convolutions import InParts
+from pai_bench.scoring.function_overrides import IDENTITY_NORMS, Replacing
+from pai_bench.scoring.gates import Relus, noting
+from pai_bench.scoring.problem import Problem, real_inputs
+from pai_bench.scoring.registry import register
 
 
 @register("px")

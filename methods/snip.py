@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pai_bench.registry import register
-from pai_bench.scoring import Problem, one_of
+from pai_bench.scoring.problem import Problem, one_of
+from pai_bench.scoring.registry import register
 
 
 @register("snip")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.path_functions import Flow
-from pai_bench.path_law import check_law
-from pai_bench.path_network import replay
-from pai_bench.registry import register
-from pai_bench.scoring import Problem
+from pai_bench.scoring.paths.functions import Flow
+from pai_bench.scoring.paths.law import check_law
+from pai_bench.scoring.paths.network import replay
+from pai_bench.scoring.problem import Problem
+from pai_bench.scoring.registry import register
 
 
 @register("synflow")

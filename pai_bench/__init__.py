@@ -13,11 +13,11 @@ from pai_bench.errors import PaiBenchError
 
 if TYPE_CHECKING:
     from pai_bench.analysis.loading import load_results
-    from pai_bench.mask_io import load_masks, save_masks
-    from pai_bench.masking import apply_masks, masks_of, remove_masks
-    from pai_bench.pruning import prune, score
-    from pai_bench.ties import TiedScoresWarning
-    from pai_bench.weights import prunable
+    from pai_bench.pruning.mask_io import load_masks, save_masks
+    from pai_bench.pruning.masking import apply_masks, masks_of, remove_masks
+    from pai_bench.pruning.pruner import prune, score
+    from pai_bench.results.ties import TiedScoresWarning
+    from pai_bench.scoring.weights import prunable
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "TiedScoresWarning": "pai_bench.ties",
-    "apply_masks": "pai_bench.masking",
-    "load_masks": "pai_bench.mask_io",
+    "TiedScoresWarning": "pai_bench.results.ties",
+    "apply_masks": "pai_bench.pruning.masking",
+    "load_masks": "pai_bench.pruning.mask_io",
     "load_results": "pai_bench.analysis.loading",
-    "masks_of": "pai_bench.masking",
-    "prunable": "pai_bench.weights",
-    "prune": "pai_bench.pruning",
-    "remove_masks": "pai_bench.masking",
-    "save_masks": "pai_bench.mask_io",
-    "score": "pai_bench.pruning",
+    "masks_of": "pai_bench.pruning.masking",
+    "prunable": "pai_bench.scoring.weights",
+    "prune": "pai_bench.pruning.pruner",
+    "remove_masks": "pai_bench.pruning.masking",
+    "save_masks": "pai_bench.pruning.mask_io",
+    "score": "pai_bench.pruning.pruner",
 }
 """Module of each function that is imported on first use."""
 
@@ -63,6 +63,6 @@ def __dir__() -> list[str]:
 
 def list_methods() -> list[str]:
     """Names of all known methods, those of installed packages included, in alphabetical order."""
-    from pai_bench import registry
+    from pai_bench.scoring import registry
 
     return registry.names()

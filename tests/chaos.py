@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pai_bench import results
-from pai_bench.sweep.claims import survey
+from pai_bench.sweep.execution.claims import survey
 from tests.cli.program import PAI_BENCH, environment, recipe
 
 COMPARED = ("accuracy", "curve", "init_hash", "mask_hash", "status", "effective_sparsity", "n_kept")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from pai_bench import provenance
+from pai_bench.experiment import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 PIECES = ("checks", "bench", "sweep")

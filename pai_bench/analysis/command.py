@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from pai_bench import precision, results
+from pai_bench import results
 from pai_bench.analysis import figures, tables
-from pai_bench.analysis.frame import OURS, Collection, collect
+from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.statistics import POINT, compare_controls, summarise, without_controls
-from pai_bench.atomic import check_writable
+from pai_bench.core.atomic import check_writable
+from pai_bench.results import float64
 
 
 def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: bool, messages: Console) -> bool:
@@ -82,7 +83,7 @@ def status_lines(collection: Collection) -> list[str]:
     lines += [f"  {cause}; not counted" for cause in (*collection.damaged, *collection.unreadable)]
     ours = collection.rows[collection.rows["source"] == OURS]
     if len(ours):
-        said = (precision.overlap_line(ours["float64_overlap"].dropna()), precision.advice(ours.to_dict("records")))
+        said = (float64.overlap_line(ours["float64_overlap"].dropna()), float64.advice(ours.to_dict("records")))
         lines += [f"  {line}" for line in said if line]
     return lines
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pai_bench import results
-from pai_bench.analysis.frame import collect
+from pai_bench.analysis.collect import collect
 
 
 def load_results(root: str | PathLike[str] | None = None, tables: Iterable[str | PathLike[str]] = ()) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from pai_bench.analysis.frame import Collection
+from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.style import by_value
 from pai_bench.cells import CONTROLS, DENSE, MethodSpec
 from pai_bench.errors import PaiBenchError

@@ -20,7 +20,7 @@ def cancel(
     verbose: Verbose = False,
 ) -> None:
     """Cancel the SLURM tasks of a results folder and stop its sweeps on this host; what is finished stays."""
-    from pai_bench.sweep import cancel
+    from pai_bench.sweep.monitoring import cancel
 
     del config, verbose
     if not cancel.run(results, filter_, yes, say, typer.confirm):

@@ -50,13 +50,13 @@ def prune(
 ) -> None:
     """Make the masks of one cell, exactly those of a sweep, and show what they keep."""
     hints.check_names(method, dataset, plugin)
-    from pai_bench.sweep import by_hand
+    from pai_bench.sweep import single_cell
 
     del config, verbose, set_, split
-    options = by_hand.Options(
+    options = single_cell.Options(
         dataset, model, recipe, _settings(context, only, exclude), seed, data_dir, tuple(plugin or ()), as_json
     )
-    by_hand.prune(options, method, sparsity, out)
+    single_cell.prune(options, method, sparsity, out)
 
 
 def train(
@@ -80,11 +80,11 @@ def train(
 ) -> None:
     """Train one network under masks of your own, with the weights and the data that all methods get."""
     hints.check_names(None, dataset, plugin)
-    from pai_bench.sweep import by_hand
+    from pai_bench.sweep import single_cell
 
     del config, verbose, set_, split
-    options = by_hand.Options(
+    options = single_cell.Options(
         dataset, model, recipe, _settings(context, only, exclude), seed, data_dir, tuple(plugin or ()), as_json
     )
-    if not by_hand.train(options, masks, results, redo, messages):
+    if not single_cell.train(options, masks, results, redo, messages):
         raise typer.Exit(FAILED)

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from pai_bench import data_files
 from pai_bench.cli.options import FAILED, USAGE, AsJson, DataDir, Plugins, Verbose, messages, say
-from pai_bench.data_files import Check
+from pai_bench.datasets import files
+from pai_bench.datasets.files import Check
 from pai_bench.errors import PaiBenchError
 
 app = typer.Typer(
@@ -62,7 +62,7 @@ class _Bar:
 
 
 @contextmanager
-def _observer() -> Iterator[data_files.Observer]:
+def _observer() -> Iterator[files.Observer]:
     if not messages.is_terminal:
         yield _Lines()
         return
@@ -77,16 +77,16 @@ def _bytes(size: float) -> str:
 
 def _load(plugins: list[Path] | None) -> None:
     for path in plugins or ():
-        import_module("pai_bench.registry").load_plugin(path)
+        import_module("pai_bench.core.plugins").load_plugin(path)
 
 
 def _where(name: str, root: Path | None) -> Path:
-    source = data_files.source(name)
-    return data_files.data_root(root) / source.folder / ("" if source.files else source.tree)
+    source = files.source(name)
+    return files.data_root(root) / source.folder / ("" if source.files else source.tree)
 
 
 def _told(name: str, check: Check, root: Path | None) -> dict[str, Any]:
-    source = data_files.source(name)
+    source = files.source(name)
     no_files = not source.files and not source.tree
     return {
         "name": name,
@@ -117,7 +117,7 @@ def list_(data_dir: DataDir = None, plugin: Plugins = None, as_json: AsJson = Fa
     """List the data sets: whether they are on disk and the original, their size and place."""
     del verbose
     _load(plugin)
-    _show([_told(name, data_files.check(name, data_dir), data_dir) for name in data_files.names()], as_json)
+    _show([_told(name, files.check(name, data_dir), data_dir) for name in files.names()], as_json)
 
 
 @app.command()
@@ -134,8 +134,8 @@ def check(
     del verbose
     _load(plugin)
     lines, bad = [], 0
-    for name in names or [name for name in data_files.names() if data_files.present(name, data_dir)]:
-        found = data_files.check(name, data_dir, anew=True)
+    for name in names or [name for name in files.names() if files.present(name, data_dir)]:
+        found = files.check(name, data_dir, anew=True)
         line = _told(name, found, data_dir)
         problem = found.problem or _unreadable(name, data_dir)
         if problem is not None:
@@ -151,8 +151,8 @@ def check(
 
 def _unreadable(name: str, root: Path | None) -> PaiBenchError | None:
     try:
-        if not data_files.source(name).streamed:
-            data_files.load(name, root)
+        if not files.source(name).streamed:
+            files.load(name, root)
     except PaiBenchError as error:
         return error
     return None
@@ -174,15 +174,15 @@ def fetch(
     _load(plugin)
     failed = unusable = 0
     for name in names:
-        data_files.source(name)
+        files.source(name)
     with _observer() as observer:
         for name in names:
             try:
-                found = data_files.fetch(name, data_dir, observer, tuple(mirror or ()))
+                found = files.fetch(name, data_dir, observer, tuple(mirror or ()))
                 problem = found.problem or _unreadable(name, data_dir)
             except PaiBenchError as error:
                 problem = error
-                unusable += not isinstance(error, data_files.FetchFailed)
+                unusable += not isinstance(error, files.FetchFailed)
             if problem is None:
                 say(f"{name}: {found.state}, in {_where(name, data_dir)}")
             else:
@@ -208,10 +208,10 @@ def add(
     """Add a copy of a data set that is on disk already."""
     del verbose
     _load(plugin)
-    found = data_files.add(name, origin, data_dir, accept_checksum=accept_checksum, link=link)
+    found = files.add(name, origin, data_dir, accept_checksum=accept_checksum, link=link)
     problem = found.problem or _unreadable(name, data_dir)
     if problem is not None:
         if found.state == "accepted":
-            data_files.refuse(name, data_dir)  # what cannot be read is no copy to plan with
+            files.refuse(name, data_dir)  # what cannot be read is no copy to plan with
         raise problem
     say(f"{name}: {found.origin}, in {_where(name, data_dir)}")

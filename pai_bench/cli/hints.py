@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from pai_bench import data_files, method_index
 from pai_bench.cells import parse_names, split_specs
+from pai_bench.core import method_index
+from pai_bench.datasets import files
 from pai_bench.errors import unknown
 from pai_bench.recipes import TABLES
 
@@ -30,8 +31,8 @@ def check_names(methods: str | None, datasets: str | None, plugins: Sequence[Pat
         method_index.check([] if specs == [_ALL] else specs)
     if datasets is not None and not plugins:
         for name in parse_names("--datasets", datasets):
-            if name not in data_files.names():
-                raise unknown("data set", name, data_files.names())
+            if name not in files.names():
+                raise unknown("data set", name, files.names())
 
 
 def option(name: str, command: str) -> str | None:

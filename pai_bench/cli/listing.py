@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pai_bench import data_files, method_index, recipes
+from pai_bench import recipes
 from pai_bench.cli.options import AsJson, Plugins, Verbose
+from pai_bench.core import method_index
+from pai_bench.datasets import files
 from pai_bench.errors import unknown
 
 LISTS = ("methods", "models", "datasets", "recipes", "published")
@@ -40,7 +42,7 @@ def list_(
     if what not in LISTS:
         raise unknown("list", what, LISTS)
     for path in plugin or ():
-        import_module("pai_bench.registry").load_plugin(path)
+        import_module("pai_bench.core.plugins").load_plugin(path)
     names = _names(what, plugin or ())
     if as_json:
         typer.echo(json.dumps([{"name": name, **_describe(what, name)} for name in names] if long else names))
@@ -61,7 +63,7 @@ def _brief(what: str, line: dict[str, Any]) -> dict[str, Any]:
 def _names(what: str, plugins: Sequence[Path]) -> list[str]:
     if what == "methods" and method_index.is_complete(plugins):
         return list(method_index.builtin())
-    homes = {"methods": "registry", "models": "models", "datasets": "data_files", "recipes": "recipes"}
+    homes = {"methods": "scoring.registry", "models": "models", "datasets": "datasets.files", "recipes": "recipes"}
     homes["published"] = "analysis.published"
     return list(import_module(f"pai_bench.{homes[what]}").names())
 
@@ -74,7 +76,7 @@ def _describe(what: str, name: str) -> dict[str, Any]:
         text, count = import_module("pai_bench.models").describe(name)
         return {"parameters": count, "description": text}
     if what == "datasets":
-        info = data_files.info(name)
+        info = files.info(name)
         return {
             "images": f"{info.channels} x {info.size} x {info.size}",
             "classes": info.classes,
@@ -93,7 +95,7 @@ def _method(name: str) -> dict[str, Any]:
     if entry is not None:
         values, text = dict(entry.hyperparameters), entry.sentence
     else:
-        cls = import_module("pai_bench.registry").method_class(name)
+        cls = import_module("pai_bench.scoring.registry").method_class(name)
         values = {field.name: field.default for field in fields(cls)}
         # A dataclass without a docstring gets its signature for one.
         own = cls.__doc__ or ""

@@ -26,7 +26,7 @@ def logs(
     verbose: Verbose = False,
 ) -> None:
     """Print the log of a cell, why it failed, and what its SLURM job printed."""
-    from pai_bench.sweep import logs
+    from pai_bench.sweep.monitoring import logs
 
     del config, verbose
     logs.run(results, cell, failed=failed, every=all_, follow=follow, tail=tail, say=say)

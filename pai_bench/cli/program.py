@@ -12,7 +12,6 @@ import typer
 from typer.exceptions import TyperException
 
 from pai_bench import __version__
-from pai_bench.atomic import reason
 from pai_bench.cli import config, data, hints
 from pai_bench.cli.cancel import cancel
 from pai_bench.cli.cell import prune, train
@@ -23,6 +22,7 @@ from pai_bench.cli.options import INTERRUPTED, OK, USAGE, messages, say
 from pai_bench.cli.report import report
 from pai_bench.cli.status import status
 from pai_bench.cli.sweep import sweep
+from pai_bench.core.atomic import reason
 from pai_bench.errors import PaiBenchError
 
 app = typer.Typer(

@@ -24,8 +24,8 @@ def status(
     verbose: Verbose = False,
 ) -> None:
     """Show how the sweeps of a results folder stand: done, running, queued, failed and why."""
-    from pai_bench.sweep import watching
+    from pai_bench.sweep.monitoring import command
 
     del config, verbose
-    if not watching.run(results, watch, as_json) and fail_on_missing:
+    if not command.run(results, watch, as_json) and fail_on_missing:
         raise typer.Exit(INCOMPLETE)

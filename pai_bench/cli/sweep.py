@@ -11,7 +11,7 @@ from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set
 from pai_bench.cli.settings import TYPED, Config, nearest_sparsities, recipe_settings, source
 
 if TYPE_CHECKING:
-    from pai_bench.sweep.place import Given
+    from pai_bench.sweep.placement import Given
 
 
 def sweep(
@@ -182,7 +182,7 @@ _OF_THIS_MACHINE = ("workers", "hang_after")
 
 def _given(context: typer.Context) -> Given:
     """Where the options were given that have an effect in one place only."""
-    from pai_bench.sweep.place import Given
+    from pai_bench.sweep.placement import Given
 
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
     said = {name: source(context, parameters[name]) for name in (*_OF_SLURM, *_OF_THIS_MACHINE)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from pai_bench.doctor import job as real_job
 from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks, tried
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep.slurm import answers, profiles, submission
+from pai_bench.sweep.slurm import answers, profiles, sbatch
 from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment, installed
 
 PATIENCE = 30.0
@@ -65,8 +65,8 @@ def _rehearsal(root: Path, profile: profiles.Profile) -> Check:
     """Whether sbatch would take a job of the profile; nothing is submitted."""
     spec, request = real_job.asked_for(root, profile)
     try:
-        submission.check_folder(root)
-        text = submission.script(spec, request)
+        sbatch.check_folder(root)
+        text = sbatch.script(spec, request)
         _, told = answers.sbatch(["--test-only"], clean_environment(), script=text, seconds=PATIENCE)
     except PaiBenchError as error:
         return Check("profile", FAILED, error.cause, error.remedy)

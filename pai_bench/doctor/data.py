@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pai_bench import data_files, results
+from pai_bench import results
+from pai_bench.datasets import files
 from pai_bench.doctor.checks import FAILED, OK, Check, Checks, tried
 
 
 def checks(root: Path, data_dir: Path | None) -> Checks:
     """One for each data set that a plan needs; those that nobody asked for are only listed."""
     planned = {line["dataset"] for plan in results.plans(root) for line in plan["cells"]}
-    known = data_files.names()
+    known = files.names()
     for name in sorted(planned):
         if name in known:
             yield tried(f"data {name}", "see pai-bench data check", lambda name=name: _needed(name, data_dir))  # type: ignore[misc]
@@ -19,15 +20,15 @@ def checks(root: Path, data_dir: Path | None) -> Checks:
 
 
 def _needed(name: str, data_dir: Path | None) -> Check:
-    found = data_files.check(name, data_dir)
+    found = files.check(name, data_dir)
     if found.problem is not None:
         return Check(f"data {name}", FAILED, found.problem.cause, found.problem.remedy)
     return Check(f"data {name}", OK, found.origin)
 
 
 def _others(data_dir: Path | None, planned: set[str]) -> Check:
-    others = [name for name in data_files.names() if name not in planned]
-    there = [name for name in others if data_files.present(name, data_dir)]
+    others = [name for name in files.names() if name not in planned]
+    there = [name for name in others if files.present(name, data_dir)]
     absent = [name for name in others if name not in there]
-    found = f"{data_files.data_root(data_dir)}: also there {', '.join(there) or 'none'}"
+    found = f"{files.data_root(data_dir)}: also there {', '.join(there) or 'none'}"
     return Check("data", OK, found + (f"; not there, not planned {', '.join(absent)}" if absent else ""))

@@ -12,13 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pai_bench import provenance, results
+from pai_bench import results
 from pai_bench.doctor import probe
 from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks
-from pai_bench.sweep.owners import ENDED
-from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.slurm import answers, submission, trust
+from pai_bench.experiment import provenance
+from pai_bench.sweep.execution.owner import ENDED
+from pai_bench.sweep.slurm import answers, sbatch, trust
 from pai_bench.sweep.slurm.controller import Controller, Silent
+from pai_bench.sweep.slurm.pending_reasons import explain
 from pai_bench.sweep.slurm.profiles import Profile
 from pai_bench.sweep.slurm.specification import Spec
 
@@ -35,7 +36,7 @@ LATE_SECONDS = 30.0
 """How long the job may be gone before its answer counts as missing; on NFS a file may show up late."""
 
 
-def asked_for(root: Path, profile: Profile) -> tuple[Spec, submission.Request]:
+def asked_for(root: Path, profile: Profile) -> tuple[Spec, sbatch.Request]:
     """A job of the profile that has no cells."""
     token = uuid.uuid4().hex[:8]
     spec = Spec(
@@ -56,7 +57,7 @@ def asked_for(root: Path, profile: Profile) -> tuple[Spec, submission.Request]:
         ended_jobs={},
         tasks=((),),
     )
-    return spec, submission.Request(profile, MINUTES, 1)
+    return spec, sbatch.Request(profile, MINUTES, 1)
 
 
 def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Controller, say: Say) -> Checks:
@@ -70,12 +71,12 @@ def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Cont
     folder = "" if data_dir is None else str(data_dir.absolute())
     asked = (probe.__name__, str(question), *(("--data-dir", folder) if folder else ()), *datasets)
     try:
-        job = submission.hand_over(spec, request, asked)
+        job = sbatch.hand_over(spec, request, asked)
     except answers.Refused as refusal:
         yield Check("job", FAILED, f"sbatch refuses it: {refusal}", answers.explain(str(refusal)))
         return
     except answers.Unanswered as lost:
-        found = submission.find(spec, controller)
+        found = sbatch.find(spec, controller)
         if found is None:
             yield Check("job", FAILED, f"nobody can tell if SLURM took it ({lost})", "try again in some minutes")
             return

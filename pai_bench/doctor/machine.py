@@ -26,7 +26,7 @@ def checks() -> Checks:
 
 
 def _ours() -> Check:
-    from pai_bench.provenance import source_hash
+    from pai_bench.experiment.provenance import source_hash
 
     return Check("pai-bench", OK, f"{version('pai-bench')}, sources {source_hash()[:12]}")
 

@@ -11,20 +11,20 @@ import platform
 import sys
 from pathlib import Path
 
-from pai_bench.atomic import write_json
+from pai_bench.core.atomic import write_json
 
 
 def look(question: str, data_dir: str | None, datasets: list[str]) -> None:
     """Write beside the file `question` what it holds, as JSON, and what this job sees."""
     import torch
 
-    from pai_bench import data_files
-    from pai_bench.provenance import source_hash
+    from pai_bench.datasets import files
+    from pai_bench.experiment.provenance import source_hash
 
     place = Path(question)
     data = {}
     for name in datasets:
-        found = data_files.check(name, None if data_dir is None else Path(data_dir))
+        found = files.check(name, None if data_dir is None else Path(data_dir))
         data[name] = None if found.problem is None else found.problem.cause
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     seen = {

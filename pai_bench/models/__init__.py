@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 # Each of these modules registers its networks.
-from pai_bench.models import mobilenet, resnet, small, vgg, wide
-from pai_bench.models.building import Builder, build, describe, is_builtin, module, names, register_model
-from pai_bench.models.initialising import initialise, schemes
+from pai_bench.models import mobilenet, resnet, small, vgg, wide_resnet
+from pai_bench.models.initialisation import initialise, schemes
+from pai_bench.models.registry import Builder, build, describe, is_builtin, module, names, register_model
 
 __all__ = [
     "Builder",
@@ -21,5 +21,5 @@ __all__ = [
     "schemes",
     "small",
     "vgg",
-    "wide",
+    "wide_resnet",
 ]

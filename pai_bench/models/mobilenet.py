@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pai_bench.models.building import conv, register_model
+from pai_bench.models.layers import conv
+from pai_bench.models.registry import register_model
 
 # (expansion, outputs, blocks, stride of the first); the second and the third would be 2 and the stem's too on ImageNet.
 STAGES = (

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pai_bench.models.building import conv, register_model
+from pai_bench.models.layers import conv
+from pai_bench.models.registry import register_model
 
 
 class ZeroPadShortcut(nn.Module):

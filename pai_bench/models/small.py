@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pai_bench.models.building import conv, register_model, require_size
+from pai_bench.models.layers import conv, require_size
+from pai_bench.models.registry import register_model
 
 
 class LeNet300(nn.Module):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pai_bench.models.building import register_model, require_size
+from pai_bench.models.layers import require_size
+from pai_bench.models.registry import register_model
 
 Groups = Sequence[Sequence[int]]
 """The widths of the convolutions between two poolings, group by group."""

@@ -15,11 +15,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pai_bench.recipes.choice import Choice, Choices, choose
+from pai_bench.recipes.loading import defaults, load, names, summary
 from pai_bench.recipes.overrides import SOURCE as SET_BY_USER
 from pai_bench.recipes.overrides import Settings, parse_settings, variants
-from pai_bench.recipes.reading import defaults, load, names, summary
 from pai_bench.recipes.schema import DTYPES, SCHEDULES, TABLES, Data, Defaults, Init, Recipe, Scoring, Train
+from pai_bench.recipes.selection import Choice, Choices, choose
 
 __all__ = [
     "DTYPES",

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from pai_bench.errors import PaiBenchError, unknown
-from pai_bench.recipes.reading import KINDS, checked_value
+from pai_bench.recipes.loading import KINDS, checked_value
 from pai_bench.recipes.schema import TABLES, Recipe, check
 
 SOURCE = "--set"

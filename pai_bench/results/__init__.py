@@ -5,19 +5,8 @@ that many writers and readers on a shared disk never see half a file. Everything
 notes) lies below state/.
 """
 
-from pai_bench.results.notes import (
-    UNREAD,
-    Failure,
-    Plans,
-    clear_failure,
-    has_failed,
-    plan_name,
-    plans,
-    read_failure,
-    read_plans,
-    write_failure,
-    write_plan,
-)
+from pai_bench.results.cleanup import drop_checkpoints, keep_checkpoints, tidy
+from pai_bench.results.failures import UNREAD, Failure, clear_failure, has_failed, read_failure, write_failure
 from pai_bench.results.paths import (
     ROOT_VARIABLE,
     beat_path,
@@ -44,6 +33,7 @@ from pai_bench.results.paths import (
     scores_folder,
     sweeps_folder,
 )
+from pai_bench.results.plans import Plans, plan_name, plans, read_plans, write_plan
 from pai_bench.results.record import (
     SCHEMA,
     STATUSES,
@@ -56,7 +46,6 @@ from pai_bench.results.record import (
     read_plain,
 )
 from pai_bench.results.store import Delivery, deliver, present, set_aside, set_damaged_aside, state, write
-from pai_bench.results.tidying import drop_checkpoints, keep_checkpoints, tidy
 
 __all__ = [
     "ROOT_VARIABLE",

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_bench import mask_files
-from pai_bench.atomic import parse_json, read_bytes
 from pai_bench.cells import Cell
+from pai_bench.core.atomic import parse_json, read_bytes
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import mask_files
 from pai_bench.results.paths import masks_path
 
 SCHEMA = 1

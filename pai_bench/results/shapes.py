@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pai_bench.atomic import parse_json
 from pai_bench.cells import Cell, MethodSpec
+from pai_bench.core.atomic import parse_json
 from pai_bench.errors import PaiBenchError
 
 Kinds = Mapping[str, tuple[type, ...]]

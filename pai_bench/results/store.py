@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_bench.atomic import as_json, draft, move_away, write_json
 from pai_bench.cells import Cell
-from pai_bench.mask_files import pack
+from pai_bench.core.atomic import as_json, draft, move_away, write_json
 from pai_bench.results import paths
-from pai_bench.results.notes import has_failed
+from pai_bench.results.failures import has_failed
+from pai_bench.results.mask_files import pack
 from pai_bench.results.record import DamagedResult, Result, read_plain
 
 Masks = Mapping[str, NDArray[np.bool_]]

@@ -12,13 +12,22 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pai_bench import cells, experiment, precision, recipes, registry, results
-from pai_bench.atomic import check_writable
+from pai_bench import cells, recipes, results
+from pai_bench.core import plugins
+from pai_bench.core.atomic import check_writable
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Run
-from pai_bench.filters import Filter
-from pai_bench.sweep import estimates, here, local, packs, place, plan_lines, planning, workers
-from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
+from pai_bench.experiment import runner
+from pai_bench.experiment.runner import Run
+from pai_bench.results import float64
+from pai_bench.sweep import placement
+from pai_bench.sweep.execution import packing
+from pai_bench.sweep.execution.settings import Settings
+from pai_bench.sweep.local import debug, worker_process
+from pai_bench.sweep.local import run as local
+from pai_bench.sweep.planning import cost, plan_text
+from pai_bench.sweep.planning import request as planning
+from pai_bench.sweep.planning.filters import Filter
+from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import command as slurm_command
 
 
@@ -53,7 +62,7 @@ class Options:
     verbose: bool
     where: str
     slurm: slurm_command.Options
-    given: place.Given
+    given: placement.Given
 
 
 def request(options: Options) -> planning.Request:
@@ -93,13 +102,13 @@ def run(options: Options, messages: Console) -> int:
 
     Raises: PaiBenchError for bad input, before anything is started.
     """
-    chosen = place.choose(options.where, options.slurm, options.given)
+    chosen = placement.choose(options.where, options.slurm, options.given)
     for note in chosen.notes:
         messages.print(note, highlight=False, markup=False)
     options = replace(options, where=chosen.name)
-    pack = packs.parse_size(options.pack)
+    pack = packing.parse_size(options.pack)
     for plugin in options.plugins:
-        registry.load_plugin(plugin)
+        plugins.load_plugin(plugin)
     root = results.resolve_root(options.results)
     asked = planning.with_masks(request(options))
     runs = planning.expand(asked)
@@ -127,10 +136,10 @@ def _run(
     )
     for cause in plan.damaged:
         messages.print(cause, highlight=False, markup=False)
-    for line in (*plan_lines.grid(runs), *planning.choices(asked).notes, *planning.short_batches(runs)):
+    for line in (*plan_text.grid(runs), *planning.choices(asked).notes, *planning.short_batches(runs)):
         messages.print(line, highlight=False, markup=False)
     work = jobs(plan)
-    places = workers.places(options.workers, len(plan.todo))
+    places = worker_process.places(options.workers, len(plan.todo))
     device, costs = _costs(plan, root, places)
     if options.as_json:
         states = [
@@ -140,12 +149,12 @@ def _run(
         ]
         print(json.dumps({"summary": plan.summary(), "device": device, "cells": states}, indent=1))
     elif options.dry_run:
-        for line in plan_lines.cells(plan) if options.verbose else plan_lines.methods(plan):
+        for line in plan_text.cells(plan) if options.verbose else plan_text.methods(plan):
             print(line)
     how = f" in {len(work)} jobs by {len(places)} worker{'s' if len(places) > 1 else ''}" if work else ""
     messages.print(plan.summary() + how, highlight=False, markup=False)
     if costs:
-        for line in estimates.lines([p.run for p in costs], list(costs.values()), device, len(places)):
+        for line in cost.lines([p.run for p in costs], list(costs.values()), device, len(places)):
             messages.print(line, highlight=False, markup=False)
     if options.dry_run:
         return 0
@@ -156,7 +165,7 @@ def _run(
     if options.redo:
         for planned in plan.todo:
             results.drop_checkpoints(root, planned.run.cell, planned.run.recipe.name, planned.fingerprint)
-    settings = workers.Settings(
+    settings = Settings(
         root,
         options.data_dir,
         plugins,
@@ -169,20 +178,20 @@ def _run(
         pack,
     )
     if options.where == "debug":
-        return here.run(plan, settings, messages)
+        return debug.run(plan, settings, messages)
     n_failed = local.run(plan, settings, messages)
-    if device != "cpu" and (advice := precision.advice(_scored(plan, root))) is not None:
+    if device != "cpu" and (advice := float64.advice(_scored(plan, root))) is not None:
         messages.print(advice, highlight=False, markup=False)
     return n_failed
 
 
-def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[PlannedRun, estimates.Estimate]]:
+def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[PlannedRun, cost.Estimate]]:
     """The device of the workers, and what each run that is to be done will cost there."""
     if not plan.todo:
         return "cpu", {}
-    device = experiment.device_name(torch.device(places[0]))
-    measure = estimates.calibrate if device == "cpu" else None
-    found = estimates.estimate([planned.run for planned in plan.todo], root, device, measure)
+    device = runner.device_name(torch.device(places[0]))
+    measure = cost.calibrate if device == "cpu" else None
+    found = cost.estimate([planned.run for planned in plan.todo], root, device, measure)
     return device, dict(zip(plan.todo, found, strict=True))
 
 
@@ -216,5 +225,5 @@ def _for_slurm(
         pack=pack,
         dry_run=options.dry_run,
         as_json=options.as_json,
-        lines=(*plan_lines.grid(runs), *planning.choices(asked).notes, *planning.short_batches(runs)),
+        lines=(*plan_text.grid(runs), *planning.choices(asked).notes, *planning.short_batches(runs)),
     )

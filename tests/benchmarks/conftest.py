@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 from rich.table import Table
 
-from pai_bench import host
+from pai_bench.experiment import process
 
 STEADY = (0.93, 1.07)
 """Where the median of the yardstick by itself must lie, or what was measured beside it says nothing."""
@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark-enable", False):
-        host.prepare()  # as the processes of a sweep
+        process.prepare()  # as the processes of a sweep
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 import pai_bench
-from pai_bench import host, models
+from pai_bench import models
 from pai_bench.cells import MethodSpec
-from pai_bench.measures import measured
+from pai_bench.experiment import process
+from pai_bench.experiment.cost import measured
 from tests.unrolling import unrolled_prospr
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "0"}
@@ -59,7 +60,7 @@ def work(what: str, model: nn.Module, data: list[tuple[Tensor, Tensor]], momentu
 def main(what: str, name: str, batch: int, steps: int = 0, momentum: float = 0.0) -> int:
     torch.set_num_threads(1)
     if what == "sweep":
-        host.prepare()
+        process.prepare()
     model = models.build(name, 3, 32, 10)
     generator = torch.Generator().manual_seed(0)
 

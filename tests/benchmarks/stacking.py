@@ -12,7 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from pai_bench.models.resnet import ZeroPadShortcut
 from pai_bench.recipes import Train
-from pai_bench.steps import GraphStep, Step
+from pai_bench.training.step import GraphStep, Step
 
 
 class Joint(nn.Module):

@@ -11,10 +11,11 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 import pytest
 import torch
 
-from pai_bench import host, recipes
+from pai_bench import recipes
 from pai_bench.cells import Cell
-from pai_bench.experiment import Laboratory, Outcome, Run
-from pai_bench.turns import Pack
+from pai_bench.experiment import process
+from pai_bench.experiment.runner import Laboratory, Outcome, Run
+from pai_bench.training.cooperative import Pack
 from tests.benchmarks.conftest import Compare
 
 
@@ -27,7 +28,7 @@ def run(seed: int, epochs: int = 2) -> Run:
 
 def cell(seed: int, epochs: int) -> float | None:
     """The cell by itself."""
-    host.prepare()
+    process.prepare()
     return Laboratory(device="cpu").run(run(seed, epochs)).result.accuracy
 
 

@@ -12,12 +12,12 @@ from torch import nn
 
 import pai_bench
 from pai_bench import models, recipes
-from pai_bench.datasets import Augment, Batcher, Dataset
-from pai_bench.measures import measured
+from pai_bench.datasets.loading import Augment, Batcher, Dataset
+from pai_bench.experiment.cost import measured
 from pai_bench.recipes import Recipe
-from pai_bench.steps import Step, make_step
-from pai_bench.training import EVALUATION_BATCH, Trained, training
-from pai_bench.turns import Pack, release
+from pai_bench.training.cooperative import Pack, release
+from pai_bench.training.loop import EVALUATION_BATCH, Trained, training
+from pai_bench.training.step import Step, make_step
 from tests.benchmarks import peak
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count

@@ -14,10 +14,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 
-from pai_bench import index, results
+from pai_bench import results
+from pai_bench.analysis.collect import Collection, collect
 from pai_bench.analysis.command import run
-from pai_bench.analysis.frame import Collection, collect
-from pai_bench.results import Epoch, Layer
+from pai_bench.results import Epoch, Layer, index
 from tests.benchmarks.conftest import Compare
 from tests.unit.test_results import result
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pai_bench import models, recipes
-from pai_bench.arithmetic import float32_products
-from pai_bench.steps import Step, make_step
-from pai_bench.turns import Pack, Turns
+from pai_bench.core.precision import float32_products
+from pai_bench.training.cooperative import Pack, Turns
+from pai_bench.training.step import Step, make_step
 from tests.benchmarks.conftest import Compare
 from tests.benchmarks.stacking import Grouped, Joint, Stacked, joint_step
 

@@ -17,9 +17,9 @@ from torch.nn.utils import prune
 from torchvision import transforms
 
 from pai_bench import models, recipes
-from pai_bench.arithmetic import laid_out
-from pai_bench.datasets import Augment, Batcher, epoch_flips, epoch_shifts
-from pai_bench.steps import Step
+from pai_bench.core.precision import laid_out
+from pai_bench.datasets.loading import Augment, Batcher, epoch_flips, epoch_shifts
+from pai_bench.training.step import Step
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import cancel, owners
+from pai_bench.sweep.execution import owner
+from pai_bench.sweep.monitoring import cancel
 from tests.cli.test_status import CELLS, claim, plan
 
 SWEEP = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "pai_bench.sweep.worker"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "pai_bench.sweep.local.worker"])
 print(child.pid, flush=True)
 time.sleep(120)
 """
@@ -37,7 +38,7 @@ def test_the_sweep_of_a_worker_is_stopped_and_who_is_gone_is_left(
         assert sweep.stdout is not None
         worker = int(sweep.stdout.readline())
         try:
-            claim(tmp_path, CELLS[1], pid=worker, ticks=owners.Owner.current().ticks)  # the number, used again
+            claim(tmp_path, CELLS[1], pid=worker, ticks=owner.Owner.current().ticks)  # the number, used again
             claim(tmp_path, CELLS[2], job="7_1")
             assert "nothing" in run(tmp_path)[1]
             claim(tmp_path, CELLS[3], pid=worker, ticks=None)
@@ -55,7 +56,7 @@ def test_the_sweep_of_a_worker_is_stopped_and_who_is_gone_is_left(
 
 def test_a_worker_whose_sweep_was_killed_is_asked_itself(tmp_path: Path) -> None:
     """Its parent is the first process of the machine, or of the session, then."""
-    start = f"{sys.executable} -c 'import time; time.sleep(120)' pai_bench.sweep.worker > /dev/null & echo $!"
+    start = f"{sys.executable} -c 'import time; time.sleep(120)' pai_bench.sweep.local.worker > /dev/null & echo $!"
     orphan = int(subprocess.run(["sh", "-c", start], stdout=subprocess.PIPE, text=True, check=True).stdout)
     try:
         assert cancel._in_charge(orphan) == orphan

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pai_bench.cli import main
-from pai_bench.data_files import sources
+from pai_bench.datasets.files import sources
 from tests.cli import program
 
 PLUGIN = '''

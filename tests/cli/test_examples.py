@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 import pai_bench as public
 from pai_bench import models
-from pai_bench.scoring import prunable
+from pai_bench.scoring.problem import prunable
 from tests.cli.program import pai_bench, recipe, results
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

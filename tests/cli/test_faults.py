@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pai_bench import recipes
 from pai_bench.cells import Cell
-from pai_bench.experiment import Laboratory, Run
-from pai_bench.sweep import local
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.sweep.local import run as local
 from tests.cli.program import pai_bench, recipe, results
 from tests.cli.test_bad_input import _without_override
 from tests.cli.test_sweep import alive, children, started, sweep, wait_for

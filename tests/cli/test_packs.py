@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from pai_bench import recipes
-from pai_bench.atomic import as_json
 from pai_bench.cells import Cell
-from pai_bench.experiment import Laboratory, Run
+from pai_bench.core.atomic import as_json
+from pai_bench.experiment.runner import Laboratory, Run
 from tests.cli.program import pai_bench, recipe, results
 from tests.cli.test_faults import trained
 from tests.cli.test_sweep import alive, children, started, sweep, wait_for

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pai_bench import data_files, mask_files, models, results
-from pai_bench.scoring import prunable
+from pai_bench import models, results
+from pai_bench.datasets import files
+from pai_bench.results import mask_files
+from pai_bench.scoring.problem import prunable
 from tests.cli.program import pai_bench
 from tests.cli.test_status import CELLS, DENSE, fail, plan, put
 from tests.unit.test_results import result
@@ -43,14 +45,14 @@ def commands() -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all that the documents speak of is on disk; the data sets by name only, for nothing is trained."""
     folder = tmp_path_factory.mktemp("readme")
-    for dataset in data_files.names():
-        source = data_files.source(dataset)
+    for dataset in files.names():
+        source = files.source(dataset)
         for file in source.files:
             place = folder / "data" / source.folder / file.name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.touch()
         if source.files:
-            data_files.accept(dataset, folder / "data")
+            files.accept(dataset, folder / "data")
     (folder / "table.csv").write_text("method,dataset,model,sparsity,seed,accuracy\nsnip,digits,conv8,0.9,0,0.5\n")
     shutil.copytree(TOP / "results" / "reference", folder / "results" / "reference")
     shutil.copytree(TOP / "examples", folder / "examples")

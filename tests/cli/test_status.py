@@ -16,12 +16,13 @@ import pytest
 from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import claims, logs, pace, status, status_view
-from pai_bench.sweep.find import find
-from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.slurm.inflight import InFlight, Task
-from pai_bench.sweep.status import collect
-from pai_bench.sweep.wanted import slug, wanted
+from pai_bench.sweep.execution import claims, eta
+from pai_bench.sweep.monitoring import logs, status, status_text
+from pai_bench.sweep.monitoring.find_cell import find
+from pai_bench.sweep.monitoring.status import collect
+from pai_bench.sweep.planning.expected_cells import slug, wanted
+from pai_bench.sweep.slurm.in_flight import InFlight, Task
+from pai_bench.sweep.slurm.pending_reasons import explain
 from tests.cli.program import pai_bench
 from tests.disk import Disk
 from tests.unit.test_results import result
@@ -126,14 +127,14 @@ def test_who_died_is_noted_and_what_ran_twice(tmp_path: Path) -> None:
 
 def test_the_time_left_is_that_of_work_over_those_at_work() -> None:
     kind, other = ("digits", "conv8", "quick"), ("digits", "conv8", "slow")
-    begun = pace.Going(kind, 30.0, 0, None, None)
-    half = pace.Going(kind, 50.0, 5, 10, 10.0)
-    assert pace.seconds_left([], [kind], {kind: 9.0}) is None
-    assert pace.seconds_left([begun], [kind], {}) is None
-    assert pace.seconds_left([half], [], {}) == 50
-    assert pace.seconds_left([half], [kind, other], {}) == 50 + 2 * 100
-    assert pace.seconds_left([half, begun], [kind] * 4, {kind: 80.0}) == (50 + 50 + 4 * 80) / 2
-    assert pace.seconds_left([half, begun], [], {kind: 90.0}) == 60
+    begun = eta.Going(kind, 30.0, 0, None, None)
+    half = eta.Going(kind, 50.0, 5, 10, 10.0)
+    assert eta.seconds_left([], [kind], {kind: 9.0}) is None
+    assert eta.seconds_left([begun], [kind], {}) is None
+    assert eta.seconds_left([half], [], {}) == 50
+    assert eta.seconds_left([half], [kind, other], {}) == 50 + 2 * 100
+    assert eta.seconds_left([half, begun], [kind] * 4, {kind: 80.0}) == (50 + 50 + 4 * 80) / 2
+    assert eta.seconds_left([half, begun], [], {kind: 90.0}) == 60
 
 
 def test_a_damaged_result_is_no_result(tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_claim_that_cannot_be_read_ends_no_status(tmp_path: Path, monkeypatch:
         found = collect(tmp_path)
         disk.heal()
     assert (states(found)[CELLS[1]], states(found)[CELLS[2]]) == ("unknown", "running")
-    assert "its claim cannot be read (Input/output error)" in status_view.as_text(found)
+    assert "its claim cannot be read (Input/output error)" in status_text.as_text(found)
 
 
 def test_waiting_is_explained_and_what_is_stuck_comes_first(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_ten_thousand_cells_take_a_second_or_two(tmp_path: Path) -> None:
     collect(tmp_path)  # the first time, results are read
     began = time.process_time()
     found = collect(tmp_path, InFlight(tasks, jobs={}))
-    text = status_view.as_text(found)
+    text = status_text.as_text(found)
     assert time.process_time() - began < 2
     assert [found.counts()[state] for state in ("done", "queued", "missing")] == [8000, 1000, 1000]
     assert "1000 tasks (1000 cells): waiting behind jobs of higher priority [Priority]" in text

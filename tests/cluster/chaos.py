@@ -22,7 +22,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from pai_bench.sweep import claims
+from pai_bench.sweep.execution import claims
 from tests.cli.program import recipe
 from tests.cluster.cluster import SAME, Cluster, Sweep, undisturbed
 from tests.cluster.conftest import NAP

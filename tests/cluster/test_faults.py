@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pai_bench.sweep import claims
+from pai_bench.sweep.execution import claims
 from tests.cli.program import recipe
 from tests.cli.test_sweep import MOODY
 from tests.cluster.cluster import SLURM, Cluster, Sweep, wait_for

@@ -17,14 +17,14 @@ from torch import nn
 
 import pai_bench
 from pai_bench import models, recipes
-from pai_bench.arithmetic import float32_products
 from pai_bench.cells import Cell
-from pai_bench.checkpoints import Checkpoints, Interrupted
-from pai_bench.experiment import Laboratory, Outcome, Run, device_name
-from pai_bench.measures import measured
-from pai_bench.pruning import keep_exactly
-from pai_bench.steps import make_step
-from pai_bench.turns import Pack
+from pai_bench.core.precision import float32_products
+from pai_bench.experiment.cost import measured
+from pai_bench.experiment.runner import Laboratory, Outcome, Run, device_name
+from pai_bench.pruning.pruner import keep_exactly
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
+from pai_bench.training.cooperative import Pack
+from pai_bench.training.step import make_step
 from tests.cli.program import pai_bench as program
 from tests.cli.program import recipe, results
 from tests.unit import killing

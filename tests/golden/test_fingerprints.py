@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pai_bench import recipes, registry
+from pai_bench import recipes
 from pai_bench.cells import Cell
-from pai_bench.recording import Run
+from pai_bench.experiment.run import Run
+from pai_bench.scoring import registry
 
 TABLE = Path(__file__).parent / "fingerprints.json"
 SETTINGS = (

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pai_bench import registry
-from pai_bench.pruning import Pruner, keep_exactly
+from pai_bench.pruning.pruner import Pruner, keep_exactly
+from pai_bench.scoring import registry
 
 from . import nets
 

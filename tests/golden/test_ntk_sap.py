@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pai_bench import registry
-from pai_bench.pruning import Pruner
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.scoring import registry
 
 from .test_golden import CASES, SPARSITIES, Case, flat, read, released_rule
 

@@ -14,10 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pai_bench import datasets, masking, models, recipes, registry, training
+from pai_bench import models, recipes
 from pai_bench.cells import MethodSpec
-from pai_bench.drawing import reset_parameters
-from pai_bench.pruning import Pruner
+from pai_bench.datasets import loading
+from pai_bench.models.initialisation import reset_parameters
+from pai_bench.pruning import masking
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.scoring import registry
+from pai_bench.training import loop
 from tests.unit.nets import TinyNet, flat
 
 TABLE = Path(__file__).parent / "versions.json"
@@ -75,7 +79,7 @@ def method_numbers(text: str) -> dict[str, Any]:
 def trainer_numbers() -> dict[str, Any]:
     """The version of the trainer, and losses, accuracy and sums of the weights after two short runs."""
     numbers = []
-    dataset = datasets.load("digits")
+    dataset = loading.load("digits")
     quick = recipes.load("quick", "digits", "conv8")
     for schedule, nesterov in (("step", False), ("cosine", True)):
         train = dataclasses.replace(
@@ -93,14 +97,14 @@ def trainer_numbers() -> dict[str, Any]:
         model = fill(models.build("conv8", 1, 8, 10))
         masks = {name: pattern(w.shape, 7) > -0.5 for name, w in model.named_parameters() if w.ndim > 1}
         masking.MaskedGradients(model, masks)
-        trained = training.train(model, masks, dataset, recipe, 0)
+        trained = loop.train(model, masks, dataset, recipe, 0)
         numbers.append([epoch.loss for epoch in trained.curve])
         numbers += [
             [float(v.double().sum()), float((v.double() * pattern(v.shape, 99)).sum())]
             for v in model.state_dict().values()
             if v.is_floating_point()
         ]
-    return {"version": training.VERSION, "numbers": numbers}
+    return {"version": loop.VERSION, "numbers": numbers}
 
 
 def moved(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> bool:

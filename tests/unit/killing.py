@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pai_bench import datasets, models, recipes
-from pai_bench.checkpoints import Checkpoints, Interrupted
-from pai_bench.measures import tensors_hash
+from pai_bench import models, recipes
+from pai_bench.core.tensor_files import tensors_hash
+from pai_bench.datasets import loading
 from pai_bench.recipes import Recipe
-from pai_bench.training import train
-from pai_bench.watch import Watch
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
+from pai_bench.training.loop import train
 
 
 def recipe(**changes: object) -> Recipe:
@@ -28,8 +29,8 @@ def recipe(**changes: object) -> Recipe:
     return dataclasses.replace(quick, train=dataclasses.replace(quick.train, **settings))  # type: ignore[arg-type]
 
 
-def small_data(images: int) -> datasets.Dataset:
-    data = datasets.load("digits")
+def small_data(images: int) -> loading.Dataset:
+    data = loading.load("digits")
     return dataclasses.replace(data, train_x=data.train_x[:images], train_y=data.train_y[:images])
 
 
@@ -41,7 +42,7 @@ def network() -> nn.Module:
 
 
 def trained(
-    data: datasets.Dataset, settings: Recipe, watch: Watch | None = None, checkpoints: Checkpoints | None = None
+    data: loading.Dataset, settings: Recipe, watch: Watch | None = None, checkpoints: Checkpoints | None = None
 ) -> str:
     """What a training ends with: hashes of weights and buffers, the curve, the accuracy."""
     model = network()
@@ -64,7 +65,7 @@ class StopAfter(Watch):
             self.checkpoints.request_stop()
 
 
-def interrupted_until_done(data: datasets.Dataset, settings: Recipe, folder: Path, steps: int) -> tuple[str, int]:
+def interrupted_until_done(data: loading.Dataset, settings: Recipe, folder: Path, steps: int) -> tuple[str, int]:
     """Stop every `steps` steps; what the training ends with, and how many stops it took."""
     for attempt in range(1000):
         checkpoints = Checkpoints(folder, f"a{attempt}")

@@ -20,8 +20,8 @@ from scipy import stats
 
 from pai_bench import results
 from pai_bench.analysis import figures, latex_text, tables
+from pai_bench.analysis.collect import collect, read_table
 from pai_bench.analysis.command import run, status_lines
-from pai_bench.analysis.frame import collect, read_table
 from pai_bench.analysis.statistics import MARGIN, compare_controls, summarise
 from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, KNOWN, styles
 from pai_bench.cells import Cell, parse_compressions

@@ -14,7 +14,7 @@ from torch.nn.utils import prune as torch_prune
 
 import pai_bench
 from pai_bench.errors import PaiBenchError
-from pai_bench.masking import unwrapped
+from pai_bench.pruning.masking import unwrapped
 
 from .nets import batches, tiny
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pai_bench import catalogue
-from pai_bench.catalogue import Catalogue
+from pai_bench.core import registry
+from pai_bench.core.registry import Catalogue
 from pai_bench.errors import PaiBenchError
 
 PACKAGE = """
@@ -43,7 +43,8 @@ def test_an_installed_package_adds_methods_and_models(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pack\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(ENTRIES)
-    asks = "from pai_bench import models, registry; print('strange' in registry.names(), 'stranger' in models.names())"
+    asks = "from pai_bench import models; from pai_bench.scoring import registry; "
+    asks += "print('strange' in registry.names(), 'stranger' in models.names())"
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {asks}"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     assert said.stdout.split() == ["True", "True"]
@@ -53,7 +54,7 @@ def test_a_broken_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "broken_pack.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     entries = [EntryPoint("many", "broken_pack", "frobs")]
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: [e for e in entries if e.group == group])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [e for e in entries if e.group == group])
     frobs: Catalogue[int] = Catalogue("frob", "frobs")
     with pytest.raises(PaiBenchError, match=r"frob many of the installed package broken_pack .* ZeroDivisionError"):
         frobs.names()

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pai_bench import training
 from pai_bench.cells import Cell
-from pai_bench.checkpoints import MAGIC, Checkpoints, Interrupted
-from pai_bench.experiment import Laboratory, Run
-from pai_bench.watch import Watch
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.training import loop
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.checkpoints import MAGIC, Checkpoints, Interrupted
 from tests.unit import killing
 
 
@@ -124,7 +124,7 @@ def test_a_training_stopped_at_any_step_ends_as_one_never_stopped(tmp_path: Path
 
 
 def test_a_stop_in_an_evaluation_repeats_that_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 50)
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 50)
     data, settings = killing.small_data(200), killing.recipe()
     checkpoints = Checkpoints(tmp_path, "1")
     with pytest.raises(Interrupted):

@@ -14,8 +14,8 @@ import pytest
 
 from pai_bench import results
 from pai_bench.cells import Cell
-from pai_bench.sweep import claims
-from pai_bench.sweep.claims import Address, Owner, survey, take
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.execution.claims import Address, Owner, survey, take
 from tests.disk import Disk
 
 ADDRESS = Address(Cell("snip", "digits", "conv8", 0.9, 3), "quick", "0123456789abcdef")

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from pai_bench import controls, mask_files, registry
 from pai_bench.cells import CONTROLS, Cell, MethodSpec
+from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Laboratory, Run
-from pai_bench.measures import tensors_hash
-from pai_bench.sweep import planning
-from pai_bench.sweep.plan import Plan, PlannedRun, jobs
-from pai_bench.watch import Watch
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.pruning import controls
+from pai_bench.results import mask_files
+from pai_bench.scoring import registry
+from pai_bench.sweep.planning import request as planning
+from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs
+from pai_bench.training.callbacks import Watch
 from tests.unit.nets import flat
 from tests.unit.test_experiment import recipe
 

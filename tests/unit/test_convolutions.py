@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pai_bench import convolutions, models
-from pai_bench.convolutions import InParts, at_a_time, convolve, convolve_backward
-from pai_bench.double_backward import LeanDoubleBackward
-from pai_bench.pruning import Pruner
-from pai_bench.registry import get
+from pai_bench import models
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.scoring import convolutions
+from pai_bench.scoring.convolutions import InParts, at_a_time, convolve, convolve_backward
+from pai_bench.scoring.double_backward import LeanDoubleBackward
+from pai_bench.scoring.registry import get
 from tests.unit.test_double_backward import CONVOLUTIONS
 
 

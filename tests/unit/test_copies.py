@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pai_bench import data_files, recipes, results
+from pai_bench import recipes, results
 from pai_bench.cells import Cell
-from pai_bench.data_files import DataChanged, sources
-from pai_bench.experiment import Laboratory, Run
-from pai_bench.sweep import copies
-from pai_bench.sweep.claims import Owner
-from pai_bench.sweep.execution import Ended, execute
+from pai_bench.datasets import files
+from pai_bench.datasets.files import DataChanged, sources
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.sweep.execution import dataset_copy
+from pai_bench.sweep.execution.attempt import Ended, execute
+from pai_bench.sweep.execution.claims import Owner
 
 
 def test_of_many_copies_at_once_one_stands(tmp_path: Path) -> None:
     def settle(number: int) -> bool:
         try:
-            copies.settle(tmp_path, "cifar10", f"accepted:{number % 3}")
+            dataset_copy.settle(tmp_path, "cifar10", f"accepted:{number % 3}")
         except DataChanged:
             return False
         return True
@@ -29,23 +30,23 @@ def test_of_many_copies_at_once_one_stands(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         stood = list(pool.map(settle, range(24)))
     assert sum(stood) == 8 and len({number % 3 for number in range(24) if stood[number]}) == 1
-    copies.settle(tmp_path, "cifar100", "official")
+    dataset_copy.settle(tmp_path, "cifar100", "official")
 
 
 def test_another_copy_is_refused_once_there_are_results(tmp_path: Path) -> None:
-    copies.settle(tmp_path, "digits", "built-in")
+    dataset_copy.settle(tmp_path, "digits", "built-in")
     with pytest.raises(DataChanged, match=r"data set digits changed since the plan: .* copy built-in, .* is official"):
-        copies.settle(tmp_path, "digits", "official")
+        dataset_copy.settle(tmp_path, "digits", "official")
     # Without a result, planning with another copy takes the note back; a dry run leaves it.
-    copies.check(tmp_path, {"digits": "official"}, forget=False)
+    dataset_copy.check(tmp_path, {"digits": "official"}, forget=False)
     assert results.data_copy_path(tmp_path, "digits").exists()
-    copies.check(tmp_path, {"digits": "official"}, forget=True)
-    copies.settle(tmp_path, "digits", "official")
+    dataset_copy.check(tmp_path, {"digits": "official"}, forget=True)
+    dataset_copy.settle(tmp_path, "digits", "official")
     (tmp_path / "runs/digits/conv8").mkdir(parents=True)
     (tmp_path / "runs/digits/conv8/a.json").write_text("{}")
-    copies.check(tmp_path, {"digits": "official", "mnist": "official"}, forget=True)
+    dataset_copy.check(tmp_path, {"digits": "official", "mnist": "official"}, forget=True)
     with pytest.raises(DataChanged) as caught:
-        copies.check(tmp_path, {"digits": "built-in"}, forget=True)
+        dataset_copy.check(tmp_path, {"digits": "built-in"}, forget=True)
     assert "--results" in caught.value.remedy
 
 
@@ -55,8 +56,8 @@ def test_a_cell_whose_data_changed_in_mid_sweep_fails_and_says_so(
     monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     shift = [0]
 
-    @data_files.register_dataset("blobs", data_files.Info(channels=1, size=8, classes=10, train=40, test=20))
-    def blobs(root: Path) -> data_files.Arrays:
+    @files.register_dataset("blobs", files.Info(channels=1, size=8, classes=10, train=40, test=20))
+    def blobs(root: Path) -> files.Arrays:
         x = (np.arange(60 * 64) + shift[0]).astype(np.uint8).reshape(60, 1, 8, 8)
         y = np.arange(60) % 10
         return x[:40], y[:40], x[40:], y[40:]
@@ -81,6 +82,6 @@ def test_a_damaged_note_is_written_anew(tmp_path: Path) -> None:
     place = results.data_copy_path(tmp_path, "digits")
     place.parent.mkdir(parents=True)
     place.write_text("{")
-    copies.settle(tmp_path, "digits", "built-in")
+    dataset_copy.settle(tmp_path, "digits", "built-in")
     with pytest.raises(DataChanged):
-        copies.settle(tmp_path, "digits", "official")
+        dataset_copy.settle(tmp_path, "digits", "official")

@@ -17,10 +17,12 @@ from pai_bench.analysis import figures
 from pai_bench.cells import Cell
 from pai_bench.cli import main
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Run
-from pai_bench.sweep import cancel, claims, estimates, logs
-from pai_bench.sweep.claims import Address, Owner
-from pai_bench.sweep.slurm import inflight, ledger, stops
+from pai_bench.experiment.runner import Run
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.execution.claims import Address, Owner
+from pai_bench.sweep.monitoring import cancel, logs
+from pai_bench.sweep.planning import cost
+from pai_bench.sweep.slurm import in_flight, ledger, stops
 from pai_bench.sweep.slurm.controller import Controller, tag
 from pai_bench.sweep.slurm.ledger import Ledger
 from tests.unit.test_results import MASKS, result
@@ -152,12 +154,12 @@ def type_(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         "scancel": "",
     }
     monkeypatch.setattr(Controller, "ask", lambda self, *command: answers[command[0]])
-    monkeypatch.setattr(inflight, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(inflight, "installed", lambda: True)
+    monkeypatch.setattr(in_flight, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(in_flight, "installed", lambda: True)
     monkeypatch.setattr(ledger, "PAUSES", (0.0,))
     monkeypatch.setattr(figures, "save_accuracy", lambda *_: [])
     monkeypatch.setattr(figures, "save_controls", lambda *_: [])
-    monkeypatch.setattr(estimates, "calibrate", lambda *_: 1e10)
+    monkeypatch.setattr(cost, "calibrate", lambda *_: 1e10)
     monkeypatch.setenv("PAI_BENCH_WHERE", "local")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder.parent / "config"))
     monkeypatch.setenv("COLUMNS", "200")

@@ -18,8 +18,8 @@ import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
 
-from pai_bench import data_files
-from pai_bench.data_files import checksums, pictures, sources
+from pai_bench.datasets import files as data_files
+from pai_bench.datasets.files import checksums, image_folders, sources
 from pai_bench.errors import PaiBenchError
 
 IDX = tuple(file.name for file in data_files.source("mnist").files)
@@ -228,7 +228,7 @@ def test_tiny_imagenet_is_read_packed_and_unpacked_and_decoded_once(
     assert first.train[1].tolist() == [0, 0, 1, 1] and first.test[1].tolist() == [1, 0]
     assert np.abs(first.train[0][1].reshape(3, -1).mean(1) - [80, 10, 200]).max() < 3
     with monkeypatch.context() as context:
-        context.delattr(pictures, "decode")
+        context.delattr(image_folders, "decode")
         assert data_files.load("tiny-imagenet", tmp_path).content_hash == first.content_hash
     kept = next((tmp_path / "decoded").glob("*train*"))
     kept.write_bytes(kept.read_bytes()[:-2000])

@@ -13,17 +13,18 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pai_bench import data_files, datasets, recipes
-from pai_bench.data_files import sources
-from pai_bench.datasets import Augment, Batcher
+from pai_bench import recipes
+from pai_bench.datasets import files, loading
+from pai_bench.datasets.files import sources
+from pai_bench.datasets.loading import Augment, Batcher
+from pai_bench.datasets.splits import split
 from pai_bench.errors import PaiBenchError
-from pai_bench.splits import split
 
 
 def test_digits_are_scikit_learns() -> None:
     from sklearn.datasets import load_digits
 
-    data = datasets.load("digits")
+    data = loading.load("digits")
     assert (len(data.train_x), len(data.test_x)) == (1437, 360)
     everything = torch.cat([data.train_x, data.test_x]).reshape(1797, 64)
     # Grey levels 0 to 16 are kept apart, and no image is lost or there twice.
@@ -32,7 +33,7 @@ def test_digits_are_scikit_learns() -> None:
     )
     counts = torch.bincount(data.test_y)
     assert counts.max() - counts.min() <= 2
-    assert data.content_hash == datasets.load("digits").content_hash
+    assert data.content_hash == loading.load("digits").content_hash
 
 
 AUGMENT = Augment(padding=4, flip=True, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
@@ -52,8 +53,8 @@ def test_crops_and_flips_are_those_of_pil_bit_for_bit(images: tuple[Tensor, Tens
     batcher = Batcher(x, y, 16, AUGMENT, seed=3)
     got_x = torch.cat([inputs for inputs, _ in batcher.epoch(2)])
     got_y = torch.cat([targets for _, targets in batcher.epoch(2)])
-    order = datasets.epoch_order(50, 3, 2)
-    shifts, flips = datasets.epoch_shifts(50, 3, 2, 4), datasets.epoch_flips(50, 3, 2)
+    order = loading.epoch_order(50, 3, 2)
+    shifts, flips = loading.epoch_shifts(50, 3, 2, 4), loading.epoch_flips(50, 3, 2)
     assert torch.equal(got_y, order)
     assert {0, 8} <= set(shifts.flatten().tolist()) and flips.any() and not flips.all()
     for place, index in enumerate(order.tolist()):
@@ -70,7 +71,7 @@ def test_without_augmentation_only_the_order_changes(images: tuple[Tensor, Tenso
     x, y = images
     plain = Augment(0, False, AUGMENT.mean, AUGMENT.std)
     got = torch.cat([inputs for inputs, _ in Batcher(x, y, 7, plain, seed=1).epoch(0)])
-    assert torch.equal(got, datasets.normalise(x[datasets.epoch_order(50, 1, 0)], plain.mean, plain.std))
+    assert torch.equal(got, loading.normalise(x[loading.epoch_order(50, 1, 0)], plain.mean, plain.std))
 
 
 def test_draws_are_a_pure_function_of_seed_epoch_and_step(images: tuple[Tensor, Tensor]) -> None:
@@ -95,15 +96,15 @@ def test_every_image_comes_once_an_epoch(images: tuple[Tensor, Tensor]) -> None:
 
 def test_test_images_are_never_augmented(images: tuple[Tensor, Tensor]) -> None:
     x, y = images
-    batches = list(datasets.evaluation_batches(x, y, 16, AUGMENT.mean, AUGMENT.std))
+    batches = list(loading.evaluation_batches(x, y, 16, AUGMENT.mean, AUGMENT.std))
     assert torch.equal(torch.cat([targets for _, targets in batches]), y)
-    assert torch.equal(torch.cat([i for i, _ in batches]), datasets.normalise(x, AUGMENT.mean, AUGMENT.std))
+    assert torch.equal(torch.cat([i for i, _ in batches]), loading.normalise(x, AUGMENT.mean, AUGMENT.std))
 
 
 def test_scoring_batches_are_balanced_and_decided_by_the_seed() -> None:
-    data = datasets.load("digits")
-    batches = datasets.scoring_batches(data, 25, 4, 7, (0.3,), (0.4,))
-    again = datasets.scoring_batches(data, 25, 4, 7, (0.3,), (0.4,))
+    data = loading.load("digits")
+    batches = loading.scoring_batches(data, 25, 4, 7, (0.3,), (0.4,))
+    again = loading.scoring_batches(data, 25, 4, 7, (0.3,), (0.4,))
     assert len(batches) == 4
     for (x, y), (x2, y2) in zip(batches, again, strict=True):
         assert x.shape == (25, 1, 8, 8) and torch.equal(x, x2) and torch.equal(y, y2)
@@ -113,10 +114,10 @@ def test_scoring_batches_are_balanced_and_decided_by_the_seed() -> None:
     assert total.tolist() == [10] * 10
     pictures = torch.cat([x for x, _ in batches]).flatten(1)
     assert len(torch.unique(pictures, dim=0)) == 100
-    other = datasets.scoring_batches(data, 25, 4, 8, (0.3,), (0.4,))
+    other = loading.scoring_batches(data, 25, 4, 8, (0.3,), (0.4,))
     assert not torch.equal(next(iter(other))[0], next(iter(batches))[0])
     # The images are training images as they are: normalised, not augmented.
-    train = set(map(tuple, datasets.normalise(data.train_x, (0.3,), (0.4,)).flatten(1).tolist()))
+    train = set(map(tuple, loading.normalise(data.train_x, (0.3,), (0.4,)).flatten(1).tolist()))
     assert set(map(tuple, pictures.tolist())) <= train
 
 
@@ -128,8 +129,8 @@ def test_random_resized_crops_are_torchvisions(images: tuple[Tensor, Tensor]) ->
 
     x, y = images
     got = torch.cat([inputs for inputs, _ in Batcher(x, y, 16, RESIZED, seed=3).epoch(2)])
-    order, flips = datasets.epoch_order(50, 3, 2), datasets.epoch_flips(50, 3, 2)
-    boxes = datasets.epoch_boxes(50, 3, 2, (32, 32), RESIZED)
+    order, flips = loading.epoch_order(50, 3, 2), loading.epoch_flips(50, 3, 2)
+    boxes = loading.epoch_boxes(50, 3, 2, (32, 32), RESIZED)
     assert len(set(map(tuple, boxes.tolist()))) > 40
     for place, index in enumerate(order.tolist()):
         expected = functional.resized_crop(
@@ -139,7 +140,7 @@ def test_random_resized_crops_are_torchvisions(images: tuple[Tensor, Tensor]) ->
         expected = functional.normalize(expected / 255, AUGMENT.mean, AUGMENT.std)
         assert (got[place] - expected).abs().max() < 1e-4
     grey = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1).expand(2, 3, 1, 1)
-    low, high = datasets.normalise(grey, AUGMENT.mean, AUGMENT.std)
+    low, high = loading.normalise(grey, AUGMENT.mean, AUGMENT.std)
     assert (got >= low - 1e-5).all() and (got <= high + 1e-5).all()
 
 
@@ -152,7 +153,7 @@ def test_random_resized_crops_resume_inside_an_epoch(images: tuple[Tensor, Tenso
 
 
 def test_the_law_of_random_resized_crops() -> None:
-    boxes = datasets.epoch_boxes(4000, 0, 0, (64, 64), RESIZED).double()
+    boxes = loading.epoch_boxes(4000, 0, 0, (64, 64), RESIZED).double()
     top, left, height, width = boxes.unbind(1)
     assert (top >= 0).all() and (left >= 0).all() and (top + height <= 64).all() and (left + width <= 64).all()
     area, ratio = height * width / 64**2, width / height
@@ -160,7 +161,7 @@ def test_the_law_of_random_resized_crops() -> None:
     assert ratio.min() > 0.7 and ratio.max() < 1.43 and abs(ratio.log().mean()) < 0.02
     # What never fits, in an image three times as wide as high, is the largest allowed crop in the middle.
     ones = torch.full((1, 10, 4), 1 - 1e-9, dtype=torch.float64)
-    assert datasets.resized_boxes(ones, (20, 60), RESIZED).tolist() == [[0, 16, 20, 27]]
+    assert loading.resized_boxes(ones, (20, 60), RESIZED).tolist() == [[0, 16, 20, 27]]
 
 
 def recipe_data(**values: object) -> recipes.Data:
@@ -168,8 +169,8 @@ def recipe_data(**values: object) -> recipes.Data:
 
 
 def test_validation_images_are_training_images_that_are_not_trained_on() -> None:
-    whole = datasets.load("digits")
-    held = datasets.load("digits", data=recipe_data(split="validation", validation_size=0.25))
+    whole = loading.load("digits")
+    held = loading.load("digits", data=recipe_data(split="validation", validation_size=0.25))
     assert (len(held.train_x), len(held.test_x)) == (1080, 357)
 
     def pictures(x: Tensor) -> list[tuple[int, ...]]:
@@ -178,9 +179,9 @@ def test_validation_images_are_training_images_that_are_not_trained_on() -> None
     assert pictures(torch.cat([held.train_x, held.test_x])) == pictures(whole.train_x)
     share = torch.bincount(held.test_y) / torch.bincount(whole.train_y)
     assert (share - 0.25).abs().max() < 0.005
-    again = datasets.load("digits", data=recipe_data(split="validation", validation_size=0.25))
+    again = loading.load("digits", data=recipe_data(split="validation", validation_size=0.25))
     assert torch.equal(again.test_x, held.test_x)
-    other = datasets.load("digits", data=recipe_data(split="validation", validation_size=0.25, split_seed=1))
+    other = loading.load("digits", data=recipe_data(split="validation", validation_size=0.25, split_seed=1))
     assert not torch.equal(other.test_x, held.test_x)
     # The split is written here: later versions must make the same.
     assert split("digits", np.arange(40) % 2, recipe_data(split="validation"))[1].tolist() == [4, 10, 19, 35]
@@ -199,17 +200,17 @@ def test_what_is_left_out_of_training_is_the_validation_part_first() -> None:
 
 def test_the_test_set_is_not_read_for_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[str] = []
-    source = data_files.source("digits")
+    source = files.source("digits")
     assert source.read is not None
 
-    def read(folder: Path, part: str) -> data_files.Images:
+    def read(folder: Path, part: str) -> files.Images:
         parts.append(part)
         return source.read(folder, part)  # type: ignore[misc]
 
     monkeypatch.setitem(sources.CATALOGUE._things, "digits", dataclasses.replace(source, read=read))
-    datasets.load("digits", data=recipe_data(split="validation"))
+    loading.load("digits", data=recipe_data(split="validation"))
     assert parts == ["train"]
-    datasets.load("digits", data=recipe_data())
+    loading.load("digits", data=recipe_data())
     assert parts == ["train", "train", "test"]
 
 
@@ -225,5 +226,5 @@ def test_a_gpu_divides_as_the_cpu_does() -> None:
 
     x = torch.zeros((2, 3, 4, 4), dtype=torch.uint8, device="meta")
     with Divisions():
-        datasets.normalise(x, AUGMENT.mean, AUGMENT.std)
+        loading.normalise(x, AUGMENT.mean, AUGMENT.std)
     assert [isinstance(d, Tensor) and d.device.type for d in divisors] == ["meta", "meta"]

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import pai_bench
-from pai_bench import diagnosis
 from pai_bench.cells import exact_sparsity
 from pai_bench.errors import PaiBenchError
-from pai_bench.pruning import Pruner
-from pai_bench.scoring import Problem
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.scoring import diagnosis
+from pai_bench.scoring.problem import Problem
 
 METHODS = ["snip", "grasp", "prospr"]
 

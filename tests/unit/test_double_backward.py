@@ -15,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pai_bench
-from pai_bench import double_backward, models
-from pai_bench.derivatives import gradient, hessian_product
-from pai_bench.double_backward import LeanDoubleBackward
+from pai_bench import models
+from pai_bench.scoring import double_backward
+from pai_bench.scoring.derivatives import gradient, hessian_product
+from pai_bench.scoring.double_backward import LeanDoubleBackward
 
 
 def normalised(

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pai_bench
-from pai_bench import registry
+from pai_bench.scoring import registry
 
 from .nets import batches, flat, tiny
 

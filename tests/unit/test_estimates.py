@@ -11,11 +11,11 @@ import pytest
 
 from pai_bench import recipes, results
 from pai_bench.cells import Cell
-from pai_bench.experiment import Run
+from pai_bench.experiment.runner import Run
 from pai_bench.recipes import parse_settings
-from pai_bench.sweep import estimates
-from pai_bench.sweep.estimates import estimate
-from pai_bench.sweep.progress import duration
+from pai_bench.sweep.execution.eta import duration
+from pai_bench.sweep.planning import cost
+from pai_bench.sweep.planning.cost import estimate
 from tests.unit.test_results import result
 
 QUICK = recipes.load("quick", "digits", "conv8")
@@ -86,17 +86,17 @@ def test_what_was_not_measured_is_counted(tmp_path: Path) -> None:
 
 def test_a_core_can_be_measured() -> None:
     for setting in ("train.precision=float32", "train.precision=bfloat16", "train.channels_last=true"):
-        assert 1e6 < estimates.calibrate(run(settings=(setting,)), seconds=0.01) < 1e13
+        assert 1e6 < cost.calibrate(run(settings=(setting,)), seconds=0.01) < 1e13
 
 
 def test_a_core_is_measured_by_what_it_computes_not_by_what_else_the_machine_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = itertools.count()
-    monkeypatch.setattr(estimates.time, "process_time", lambda: 0.25 * next(clock))
-    monkeypatch.setattr(estimates.time, "monotonic", lambda: 1e6 * next(clock))  # the machine is busy with others
-    flops, size = estimates._dense_flops("digits", "conv8"), 128
-    assert estimates.calibrate(run()) == pytest.approx(3 * flops * size / 0.25)
+    monkeypatch.setattr(cost.time, "process_time", lambda: 0.25 * next(clock))
+    monkeypatch.setattr(cost.time, "monotonic", lambda: 1e6 * next(clock))  # the machine is busy with others
+    flops, size = cost._dense_flops("digits", "conv8"), 128
+    assert cost.calibrate(run()) == pytest.approx(3 * flops * size / 0.25)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_cost_is_of_the_images_that_a_run_trains_and_measures_on(
     one = run("dense", 0.0, settings=settings)
     (found,) = estimate([one], tmp_path, "cpu", lambda _: 1e9)
     epochs = one.recipe.train.epochs
-    flops = estimates._dense_flops("digits", "conv8")
+    flops = cost._dense_flops("digits", "conv8")
     assert found.seconds == pytest.approx((3 * trained + evaluated) * epochs * flops / 1e9)
     # A pilot on a part of the images tells the time of the whole, and the other way round.
     put(tmp_path, one, 10.0, 0.0)
@@ -183,8 +183,8 @@ def test_long_times_are_told_in_days(seconds: float, words: str) -> None:
     ("hours", "words"), [(5620, "about 5,600"), (0.25, "about 0.25"), (42.4, "about 42"), (0.001, "less than 0.01")]
 )
 def test_large_costs_are_written_out(tmp_path: Path, hours: float, words: str) -> None:
-    found = [estimates.Estimate(3600 * hours, None, "measured")]
-    (line,) = estimates.lines([run()], found, "cpu", 2)
+    found = [cost.Estimate(3600 * hours, None, "measured")]
+    (line,) = cost.lines([run()], found, "cpu", 2)
     assert line.startswith(f"cost: {words} core-hours, {duration(1800 * hours)} on 2 workers")
 
 
@@ -198,18 +198,18 @@ def test_a_median_needs_few_of_thousands_of_results(tmp_path: Path, monkeypatch:
     read = []
     monkeypatch.setattr(results, "read_plain", lambda path, whole=results.read_plain: read.append(path) or whole(path))
     found = estimate([run("snip", 0.9, seed) for seed in range(50)], tmp_path, "cpu")
-    assert len(read) <= estimates.SAMPLE and {e.seconds for e in found} == {12.0}
+    assert len(read) <= cost.SAMPLE and {e.seconds for e in found} == {12.0}
 
 
 def test_the_lines_say_what_it_comes_to(tmp_path: Path) -> None:
     put(tmp_path, run("snip", 0.5), 3596.0, 4.0)
     runs = [run("snip", 0.9, seed) for seed in range(4)]
     found = estimate(runs, tmp_path, "cpu")
-    assert estimates.lines(runs, found, "cpu", 2) == [
+    assert cost.lines(runs, found, "cpu", 2) == [
         "cost: about 4 core-hours, 2h00m on 2 workers; 1h00m a cell (from 1 measured cell)"
     ]
     runs.append(run("snip", settings=("train.epochs=24",)))
-    head, first, second = estimates.lines(runs, estimate(runs, tmp_path, "cpu"), "A100", 1)
+    head, first, second = cost.lines(runs, estimate(runs, tmp_path, "cpu"), "A100", 1)
     assert head == "cost: about 6 GPU-hours, 5h59m on 1 worker"
     assert (
         "recipe quick: about 4 GPU-hours; 1h00m a cell" in first

@@ -17,14 +17,15 @@ import torch
 
 from pai_bench import recipes, results
 from pai_bench.cells import Cell
-from pai_bench.checkpoints import Checkpoints, Interrupted
-from pai_bench.experiment import Laboratory, Outcome, Run
+from pai_bench.experiment.runner import Laboratory, Outcome, Run
 from pai_bench.results import Epoch
-from pai_bench.sweep import claims, execution
-from pai_bench.sweep.claims import Address, Owner, survey, take
-from pai_bench.sweep.execution import Ended, Stop, execute
-from pai_bench.turns import Turns
-from pai_bench.watch import Watch
+from pai_bench.sweep.execution import attempt as execution
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.execution.attempt import Ended, Stop, execute
+from pai_bench.sweep.execution.claims import Address, Owner, survey, take
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
+from pai_bench.training.cooperative import Turns
 from tests.disk import Disk
 from tests.unit.test_results import result
 

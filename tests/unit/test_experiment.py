@@ -9,18 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from pai_bench import datasets, models, recipes, registry
+from pai_bench import models, recipes
 from pai_bench.cells import Cell
+from pai_bench.core.tensor_files import tensors_hash
+from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Laboratory, Outcome, Run
-from pai_bench.measures import Cost, tensors_hash
-from pai_bench.models import building
+from pai_bench.experiment.cost import Cost
+from pai_bench.experiment.runner import Laboratory, Outcome, Run
+from pai_bench.experiment.score_cache import ScoreCache
+from pai_bench.models import registry as building
 from pai_bench.recipes import Recipe, Scoring, Train
-from pai_bench.score_cache import ScoreCache
-from pai_bench.scoring import prunable
-from pai_bench.steps import Step
-from pai_bench.training import evaluate, learning_rate, train
-from pai_bench.watch import Watch
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import prunable
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.loop import evaluate, learning_rate, train
+from pai_bench.training.step import Step
 
 
 def recipe(**changes: object) -> Recipe:
@@ -58,7 +61,7 @@ def test_a_result_says_what_was_kept(outcome: Outcome) -> None:
     ]
     assert result.curve[-1].accuracy == result.accuracy and len(result.curve) == 2
     assert result.costs["flops_sparse"] < result.costs["flops_dense"]  # type: ignore[operator]
-    assert result.provenance["data_hash"] == datasets.load("digits").content_hash
+    assert result.provenance["data_hash"] == loading.load("digits").content_hash
     assert result.provenance["versions"]["torch"] == torch.__version__
     assert result.recipe_values == recipe().values()
 
@@ -129,7 +132,7 @@ def test_every_method_makes_a_result(name: str) -> None:
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_pruned_weights_stay_exactly_zero(nesterov: bool) -> None:
     settings = recipe(weight_decay=0.1, momentum=0.9, nesterov=nesterov, lr=0.5)
-    data = datasets.load("digits")
+    data = loading.load("digits")
     model = models.build("resnet20", 1, 8, 10)
     generator = torch.Generator().manual_seed(0)
     masks = {
@@ -185,7 +188,7 @@ def test_learning_rates_follow_the_schedule() -> None:
 def test_training_matches_a_plain_loop() -> None:
     """The fused, gradient-masked step is SGD on the masked network (multiplied by its masks in forward)."""
     settings = recipe(epochs=1, weight_decay=1e-3)
-    data = datasets.load("digits")
+    data = loading.load("digits")
     data = dataclasses.replace(data, train_x=data.train_x[:128], train_y=data.train_y[:128])
     ours = models.build("conv8", 1, 8, 10).double()
     theirs = models.build("conv8", 1, 8, 10).double()
@@ -202,8 +205,8 @@ def test_training_matches_a_plain_loop() -> None:
 
     train(Double(ours), {f"inner.{n}": m for n, m in masks.items()}, data, settings, seed=5)
     t = settings.train
-    augment = datasets.Augment(settings.data.padding, settings.data.flip, settings.data.mean, settings.data.std)
-    batcher = datasets.Batcher(data.train_x, data.train_y, t.batch_size, augment, 5)
+    augment = loading.Augment(settings.data.padding, settings.data.flip, settings.data.mean, settings.data.std)
+    batcher = loading.Batcher(data.train_x, data.train_y, t.batch_size, augment, 5)
     for n, p in theirs.named_parameters():
         if n in masks:
             p.data *= masks[n]
@@ -223,13 +226,13 @@ def test_training_matches_a_plain_loop() -> None:
 
 
 def test_evaluation_changes_nothing_and_sees_every_test_image() -> None:
-    data = datasets.load("digits")
+    data = loading.load("digits")
     model = models.build("conv8", 1, 8, 10)
     before = tensors_hash(model.state_dict())
     accuracy, finite = evaluate(model, data, recipe())
     assert finite and tensors_hash(model.state_dict()) == before
     with torch.no_grad():
-        logits = model(datasets.normalise(data.test_x, recipe().data.mean, recipe().data.std))
+        logits = model(loading.normalise(data.test_x, recipe().data.mean, recipe().data.std))
     assert accuracy == pytest.approx(float((logits.argmax(1) == data.test_y).double().mean()))
 
 
@@ -331,10 +334,10 @@ def test_batches_of_one_image_are_refused_where_batch_norm_cannot_take_them() ->
 @pytest.mark.parametrize("last", ["keep", "merge", "drop"])
 @pytest.mark.parametrize("n", [3, 8, 9, 10])
 def test_merged_batches_hold_the_same_images_in_the_same_order(last: str, n: int) -> None:
-    augment = datasets.Augment.of(recipe().data)
+    augment = loading.Augment.of(recipe().data)
     x = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 4, 4)
-    whole = [y for _, y in datasets.Batcher(x, torch.arange(n), 4, augment, seed=1).epoch(2)]
-    batcher = datasets.Batcher(x, torch.arange(n), 4, augment, seed=1, last=last)
+    whole = [y for _, y in loading.Batcher(x, torch.arange(n), 4, augment, seed=1).epoch(2)]
+    batcher = loading.Batcher(x, torch.arange(n), 4, augment, seed=1, last=last)
     found = [y for _, y in batcher.epoch(2)]
     assert len(found) == len(batcher)
     kept = n if last != "drop" or n < 4 else n // 4 * 4

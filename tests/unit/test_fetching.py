@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pai_bench import data_files
-from pai_bench.data_files import Archive, File, Info, Patience, Source, sources
+from pai_bench.datasets import files
+from pai_bench.datasets.files import Archive, File, Info, Patience, Source, sources
 from pai_bench.errors import PaiBenchError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
@@ -115,13 +115,13 @@ def blob(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     server.files["/blob.bin"] = CONTENT
     archive = Archive("blob.bin", md5(CONTENT), (f"{server.url}/blob.bin",))
     source = Source(Info(1, 1, 1, 1, 1), "blob", (File("blob.bin", md5(CONTENT)),), lambda *_: None, (archive,))  # type: ignore[arg-type,return-value]
-    data_files.register_source("blob", source)
+    files.register_source("blob", source)
     return server
 
 
-def fetch(root: Path, mirrors: tuple[str, ...] = (), name: str = "blob") -> tuple[data_files.Check, Notes]:
+def fetch(root: Path, mirrors: tuple[str, ...] = (), name: str = "blob") -> tuple[files.Check, Notes]:
     notes = Notes()
-    return data_files.fetch(name, root, notes, mirrors, PATIENCE), notes
+    return files.fetch(name, root, notes, mirrors, PATIENCE), notes
 
 
 def test_a_file_is_fetched_checked_and_not_fetched_twice(blob: Server, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_part_that_is_whole_too_long_or_another_file_is_no_trap(blob: Server, 
 
 def test_a_file_that_changed_on_the_server_is_fetched_from_its_start(blob: Server, tmp_path: Path) -> None:
     blob.manners["/blob.bin"] = ["break", "404"]
-    with pytest.raises(data_files.FetchFailed):
+    with pytest.raises(files.FetchFailed):
         fetch(tmp_path)
     assert (tmp_path / "blob/blob.bin.part").stat().st_size == len(CONTENT) // 2
     blob.manners["/blob.bin"], blob.tag = ["whole"], '"two"'
@@ -181,7 +181,7 @@ def test_wrong_bytes_and_missing_files_lead_to_the_next_mirror(blob: Server, tmp
 
 def test_nothing_is_kept_when_every_place_is_wrong(blob: Server, tmp_path: Path) -> None:
     blob.files["/blob.bin"] = CONTENT[:-1] + b"?"
-    with pytest.raises(data_files.FetchFailed, match=f"expected {md5(CONTENT)}") as caught:
+    with pytest.raises(files.FetchFailed, match=f"expected {md5(CONTENT)}") as caught:
         fetch(tmp_path)
     assert "\n" not in caught.value.cause + caught.value.remedy
     assert "login node" in caught.value.remedy and "--from DIR" in caught.value.remedy
@@ -191,13 +191,13 @@ def test_nothing_is_kept_when_every_place_is_wrong(blob: Server, tmp_path: Path)
 def test_a_server_that_is_not_there_is_one_line(blob: Server, tmp_path: Path) -> None:
     blob.http.shutdown()
     blob.http.server_close()
-    with pytest.raises(data_files.FetchFailed, match=r"blob\.bin could not be fetched: .*Connection refused"):
+    with pytest.raises(files.FetchFailed, match=r"blob\.bin could not be fetched: .*Connection refused"):
         fetch(tmp_path)
 
 
 def test_two_fetches_at_once_fetch_once(blob: Server, tmp_path: Path) -> None:
     blob.manners["/blob.bin"] = ["slow"]
-    found: list[tuple[data_files.Check, Notes]] = []
+    found: list[tuple[files.Check, Notes]] = []
     threads = [threading.Thread(target=lambda: found.append(fetch(tmp_path))) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -216,7 +216,7 @@ def test_what_is_not_the_original_is_set_aside_not_lost(blob: Server, tmp_path: 
 
 def test_a_folder_that_cannot_be_written_is_named(blob: Server) -> None:
     with pytest.raises(PaiBenchError, match="--data-dir"):
-        data_files.fetch("blob", Path("/proc/none"), Notes(), (), PATIENCE)
+        files.fetch("blob", Path("/proc/none"), Notes(), (), PATIENCE)
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def packed(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
         lambda *_: None,  # type: ignore[arg-type,return-value]
         (Archive("packed.tar.gz", md5(raw), (f"{server.url}/packed.tar.gz",), ("a", "b")),),
     )
-    data_files.register_source("packed", source)
+    files.register_source("packed", source)
     return server
 
 
@@ -260,29 +260,29 @@ def test_copies_are_added_from_files_archives_and_links(packed: Server, tmp_path
     origin = tmp_path / "origin"
     origin.mkdir()
     (origin / "packed.tar.gz").write_bytes(packed.files["/packed.tar.gz"])
-    assert data_files.add("packed", origin, tmp_path / "one").state == "official"
+    assert files.add("packed", origin, tmp_path / "one").state == "official"
     for number, folder in enumerate((tmp_path / "one", tmp_path / "one/packed")):
         for link in (False, True):
             root = tmp_path / f"{number}{link}"
-            assert data_files.add("packed", folder, root, link=link).state == "official"
+            assert files.add("packed", folder, root, link=link).state == "official"
             assert (root / "packed/a").is_symlink() is link
             assert sorted(path.name for path in root.iterdir()) == ["packed"]
     with pytest.raises(PaiBenchError, match="does not hold packed: looked for a, b"):
-        data_files.add("packed", tmp_path, tmp_path / "two")
+        files.add("packed", tmp_path, tmp_path / "two")
     (tmp_path / "one/packed/a").write_bytes(b"mine")
     with pytest.raises(PaiBenchError, match="not the original file of packed: MD5") as caught:
-        data_files.add("packed", tmp_path / "one", tmp_path / "two")
+        files.add("packed", tmp_path / "one", tmp_path / "two")
     assert "--accept-checksum" in caught.value.remedy and not (tmp_path / "two/packed").exists()
-    found = data_files.add("packed", tmp_path / "one", tmp_path / "two", accept_checksum=True)
-    assert found.state == "accepted" and data_files.check("packed", tmp_path / "two").origin == found.origin
+    found = files.add("packed", tmp_path / "one", tmp_path / "two", accept_checksum=True)
+    assert found.state == "accepted" and files.check("packed", tmp_path / "two").origin == found.origin
     # In place: nothing is copied, the hashes are noted.
-    assert data_files.add("packed", tmp_path / "one", tmp_path / "one", accept_checksum=True).origin == found.origin
+    assert files.add("packed", tmp_path / "one", tmp_path / "one", accept_checksum=True).origin == found.origin
     assert sorted(path.name for path in (tmp_path / "one/packed").iterdir()) == ["a", "b"]
 
 
 def test_every_source_can_be_installed_from_its_archives() -> None:
-    for name in data_files.names():
-        source = data_files.source(name)
+    for name in files.names():
+        source = files.source(name)
         brought = {name for a in source.archives for name in a.members or (a.name.removesuffix(".gz"),)}
         assert not source.archives or {file.name for file in source.files} <= brought
         for archive in source.archives:

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from pai_bench import registry
 from pai_bench.analysis import figures, style
+from pai_bench.scoring import registry
 
 STEPS = (1, 2, 5, 10, 20, 50)
 VARIANTS = [f"prospr:steps={steps}" for steps in STEPS]

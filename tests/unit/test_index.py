@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pai_bench import index, results
+from pai_bench import results
+from pai_bench.results import index
 from tests.disk import AWAY, Disk
 from tests.unit.test_results import result
 

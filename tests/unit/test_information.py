@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pai_bench
-from pai_bench import registry, ties
-from pai_bench.pruning import Pruner
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.results import ties
+from pai_bench.scoring import registry
 
 from .nets import batches, flat, tiny
 

@@ -12,13 +12,16 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import pai_bench
-from pai_bench import mask_files, models, registry
+from pai_bench import models
 from pai_bench.cells import Cell, MethodSpec, kept_count
 from pai_bench.errors import PaiBenchError
-from pai_bench.mask_files import MaskFile
-from pai_bench.pruning import Pruner
-from pai_bench.scoring import prunable
-from pai_bench.sweep import planning
+from pai_bench.pruning import given_masks
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.results import mask_files
+from pai_bench.results.mask_files import MaskFile
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import prunable
+from pai_bench.sweep.planning import request as planning
 
 MASKS = {"a.weight": np.array([[True, False, True], [False, False, True]]), "b.weight": np.array([[[True]], [[False]]])}
 
@@ -146,7 +149,7 @@ def test_the_harness_keeps_exactly_the_masks_of_the_file(tmp_path: Path) -> None
     assert all((found[name].numpy() == mask).all() for name, mask in masks.items())
     before = run.fingerprint()
     changed = MaskFile(tmp_path / "mine.npz", {**masks, "conv1.weight": ~masks["conv1.weight"]})
-    registry.register_masks(changed)
+    given_masks.register_masks(changed)
     assert planning.Run(Cell(changed.method, "digits", "conv8", 0.5, 0), run.recipe).fingerprint() != before
 
 
@@ -205,7 +208,7 @@ def test_masks_of_other_codes_are_read(tmp_path: Path, form: str) -> None:
     pai_bench.apply_masks(network, found)
     assert all(torch.equal(mask, masks[name]) for name, mask in pai_bench.masks_of(network).items())
     file = mask_files.read(tmp_path / "theirs.pt")
-    registry.register_masks(file)
+    given_masks.register_masks(file)
     batches = [(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))]
     pai_bench.remove_masks(network)
     kept = Pruner(network, batches, registry.get(file.method), name=file.method).masks(file.sparsity)

@@ -7,8 +7,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pai_bench import models
-from pai_bench.measures import effective_masks, flops, measured, tensors_hash
-from pai_bench.scoring import prunable
+from pai_bench.core.tensor_files import tensors_hash
+from pai_bench.experiment.cost import measured
+from pai_bench.pruning.effective import effective_masks
+from pai_bench.pruning.flops import flops
+from pai_bench.scoring.problem import prunable
 
 
 def all_kept(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from pai_bench import method_index, registry
+from pai_bench.core import method_index
 from pai_bench.errors import PaiBenchError
+from pai_bench.scoring import registry
 
 
 def test_the_index_is_what_the_classes_say() -> None:

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import pai_bench
-from pai_bench import pruning, registry
-from pai_bench.allocation import apportion, erdos_renyi_kernel
-from pai_bench.pruning import Pruner, keep_exactly
+from pai_bench.pruning import pruner
+from pai_bench.pruning.pruner import Pruner, keep_exactly
+from pai_bench.scoring import registry
+from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel
 
 from .nets import batches, flat, tiny
 
@@ -197,7 +198,7 @@ def test_random_masks_follow_from_the_seed(method: str) -> None:
 @pytest.mark.parametrize("method", pai_bench.list_methods())
 def test_scores_are_where_the_network_is(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PyTorch's device without numbers, where a tensor of the CPU among the others is an error as on a GPU."""
-    monkeypatch.setattr(pruning, "checked_scores", lambda _, scores, weights: {name: scores[name] for name in weights})
+    monkeypatch.setattr(pruner, "checked_scores", lambda _, scores, weights: {name: scores[name] for name in weights})
     rounds = {"rounds": 2} if hasattr(registry.get(method), "rounds") else {}
     data = [(x.to("meta"), y.to("meta")) for x, y in batches(8)]
     scores = Pruner(tiny().to("meta"), data, registry.get(method, rounds), name=method).score(0.9)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import pai_bench
 from pai_bench import models
 from pai_bench.errors import PaiBenchError
-from pai_bench.models import building
-from pai_bench.models.wide import PreActivationBlock
-from pai_bench.scoring import prunable
+from pai_bench.models import registry
+from pai_bench.models.wide_resnet import PreActivationBlock
+from pai_bench.scoring.problem import prunable
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
 SIZES = {"conv8": (1, 8), "conv28": (1, 28), "lenet-300-100": (1, 28), "vgg16-bn-tinyimagenet": (3, 64)}
@@ -304,7 +304,7 @@ def test_images_too_small_for_a_vgg_are_refused() -> None:
 
 
 def test_a_stranger_may_add_a_model_but_not_take_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building._builders, "_things", dict(building._builders._things))
+    monkeypatch.setattr(registry._builders, "_things", dict(registry._builders._things))
 
     @models.register_model("line")
     def line(channels: int, size: int, classes: int) -> nn.Module:

@@ -15,20 +15,21 @@ import torch
 from torch import nn
 
 from pai_bench.cells import Cell
-from pai_bench.checkpoints import Checkpoints, Interrupted
+from pai_bench.core.randomness import seed_draws
+from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Laboratory, Outcome, Run
-from pai_bench.measures import tensors_hash
-from pai_bench.sweep import execution, packs
-from pai_bench.sweep.cell_log import CellLog
-from pai_bench.sweep.execution import Ended, executing
-from pai_bench.sweep.owners import Owner
-from pai_bench.sweep.packs import Crew, Sizes, best_size, parse_size
-from pai_bench.sweep.slurm import work
+from pai_bench.experiment.runner import Laboratory, Outcome, Run
+from pai_bench.sweep.execution import attempt, packing
+from pai_bench.sweep.execution.attempt import Ended, executing
+from pai_bench.sweep.execution.cell_log import CellLog
+from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.execution.packing import Crew, Sizes, best_size, parse_size
+from pai_bench.sweep.slurm import task_runner as work
 from pai_bench.sweep.slurm.specification import Entry
-from pai_bench.training import Trained, training
-from pai_bench.turns import Pack, Stopwatch, Turns, finish, seed_draws
-from pai_bench.watch import Watch
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
+from pai_bench.training.cooperative import Pack, Stopwatch, Turns, finish
+from pai_bench.training.loop import Trained, training
 from tests.unit import killing
 from tests.unit.test_checkpoints import StopInTraining
 from tests.unit.test_slurm import spec
@@ -149,7 +150,7 @@ def test_what_one_cell_does_is_nothing_to_the_others(tmp_path: Path, monkeypatch
 
 def test_seconds_are_those_of_ones_own_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("pai_bench.turns.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("pai_bench.training.cooperative.time.perf_counter", lambda: now[0])
 
     def passing(seconds: float) -> Callable[[], None]:
         return lambda: now.__setitem__(0, now[0] + seconds)
@@ -170,14 +171,14 @@ def test_the_size_is_the_fastest_that_fits() -> None:
 
 
 def test_measuring_a_size_trains_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packs, "SETTLING_TURNS", 1)
-    monkeypatch.setattr(packs, "MEASURED_TURNS", 2)
+    monkeypatch.setattr(packing, "SETTLING_TURNS", 1)
+    monkeypatch.setattr(packing, "MEASURED_TURNS", 2)
 
     def training_of(seed: int) -> Turns[Trained]:
         return (yield from training(killing.network(), {}, DATA, killing.recipe(), seed))
 
-    assert packs.speed(CPU, training_of, 2) > 0  # type: ignore[operator]
-    assert packs.speed(CPU, lambda _: raising(torch.OutOfMemoryError()), 2) is None
+    assert packing.speed(CPU, training_of, 2) > 0  # type: ignore[operator]
+    assert packing.speed(CPU, lambda _: raising(torch.OutOfMemoryError()), 2) is None
     assert Sizes(Laboratory(device="cpu"), None).of(run("snip")) == 1, "on a CPU processes do better"
 
 
@@ -205,7 +206,7 @@ def test_cells_that_do_not_fit_go_on_with_fewer(tmp_path: Path, monkeypatch: pyt
         finally:
             training_now.discard(id(work))
 
-    monkeypatch.setattr("pai_bench.training.training", tight)
+    monkeypatch.setattr("pai_bench.training.loop.training", tight)
     sizes = Sizes(laboratory, 5)
     owner = Owner.current()
     crew = Crew(laboratory, sizes, lambda cell, alone: executing(cell, tmp_path, laboratory, owner, alone=alone))
@@ -229,7 +230,7 @@ def test_a_task_of_a_cluster_saves_its_pack_and_goes_on(tmp_path: Path, monkeypa
     entries = tuple(Entry(cell.cell, cell.recipe.as_dict(), cell.fingerprint()) for cell in runs)
     place = spec(tmp_path, code={}, plugins=(), gpus=0, checkpoint_every=1e6, tasks=(entries,), pack=2).write()
     ticks = [0]
-    real = execution._Watch.tick
+    real = attempt._Watch.tick
 
     def tick(watch: Any) -> None:
         real(watch)
@@ -240,7 +241,7 @@ def test_a_task_of_a_cluster_saves_its_pack_and_goes_on(tmp_path: Path, monkeypa
             task._ending.set()
             task.pause()
 
-    monkeypatch.setattr(execution._Watch, "tick", tick)
+    monkeypatch.setattr(attempt._Watch, "tick", tick)
     task = work.Work(str(place))
     task.run()
     assert not list(tmp_path.glob("runs/**/*.json")) and len(list(tmp_path.rglob("*.checkpoint"))) >= 2

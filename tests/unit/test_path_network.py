@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import pai_bench
-from pai_bench import registry
+from pai_bench.core import plugins
 from pai_bench.errors import PaiBenchError
-from pai_bench.measures import effective_masks, flops
-from pai_bench.scoring import prunable
+from pai_bench.pruning.effective import effective_masks
+from pai_bench.pruning.flops import flops
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import prunable
 
 DATA = [(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(4))]
 
@@ -334,4 +336,4 @@ def test_results_on_models_of_plug_ins_alone_become_stale() -> None:
     snip, synflow = registry.get("snip", {}), registry.get("synflow", {})
     assert registry.model_source(synflow, "pai_bench.models.resnet") is None
     assert registry.model_source(snip, __name__) != registry.model_source(synflow, __name__)
-    assert registry.model_source(snip, __name__) == registry.source_hash(__name__)
+    assert registry.model_source(snip, __name__) == plugins.source_hash(__name__)

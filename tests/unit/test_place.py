@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import place
-from pai_bench.sweep.place import Given, choose
+from pai_bench.sweep import placement
+from pai_bench.sweep.placement import Given, choose
 from pai_bench.sweep.slurm.command import Options
 
 NONE = Options()
@@ -20,14 +20,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with no command of SLURM's, and a user without settings."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.setattr(place, "installed", lambda: False)
-    monkeypatch.setattr(place, "reachable", lambda: False)
+    monkeypatch.setattr(placement, "installed", lambda: False)
+    monkeypatch.setattr(placement, "reachable", lambda: False)
     return tmp_path
 
 
 def slurm_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "installed", lambda: True)
-    monkeypatch.setattr(place, "reachable", lambda: True)
+    monkeypatch.setattr(placement, "installed", lambda: True)
+    monkeypatch.setattr(placement, "reachable", lambda: True)
 
 
 TYPED = [
@@ -51,7 +51,7 @@ def test_a_typed_option_of_slurms_implies_it_or_is_refused(
         with pytest.raises(PaiBenchError, match=rf"{option} .*--where is {where} \(variable PAI_BENCH_WHERE\)"):
             choose(where, options, given)
     slurm_is_here(monkeypatch)
-    monkeypatch.setattr(place, "reachable", lambda: pytest.fail("not asked: the option says where"))
+    monkeypatch.setattr(placement, "reachable", lambda: pytest.fail("not asked: the option says where"))
     assert choose("auto", options, given).name == "slurm"
 
 
@@ -60,7 +60,7 @@ def test_several_typed_options_are_named_together() -> None:
         choose("local", NONE, Given(typed=("--canary", "--wait")))
 
 
-@pytest.mark.parametrize("where", place.PLACES)
+@pytest.mark.parametrize("where", placement.PLACES)
 def test_a_typed_profile_is_checked_wherever_the_sweep_runs(where: str) -> None:
     with pytest.raises(PaiBenchError, match="profile 'nosuch'"):
         choose(where, Options(profile="nosuch"), Given(typed=("--profile",)))
@@ -74,18 +74,18 @@ def test_a_default_of_the_user_does_not_stop_a_run_on_a_laptop() -> None:
     assert chosen.name == "local"
     (note,) = chosen.notes
     assert "--profile (/home/ann/config.toml (user's profile))" in note and "unused" in note
-    assert choose("local", Options(profile="of-the-cluster"), elsewhere) == place.Place("local"), "as was asked for"
-    assert choose("auto", NONE, Given()) == place.Place("local")
+    assert choose("local", Options(profile="of-the-cluster"), elsewhere) == placement.Place("local"), "as was asked for"
+    assert choose("auto", NONE, Given()) == placement.Place("local")
 
 
 def test_a_default_of_the_user_counts_on_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     slurm_is_here(monkeypatch)
-    assert choose("auto", Options(profile="mine"), Given(elsewhere={"profile": "a file"})) == place.Place("slurm")
+    assert choose("auto", Options(profile="mine"), Given(elsewhere={"profile": "a file"})) == placement.Place("slurm")
 
 
 def test_what_only_this_machine_knows_is_named_on_slurm() -> None:
     chosen = choose("slurm", NONE, Given(typed_here=("--workers",)))
-    assert chosen == place.Place("slurm", ("--workers has no effect on SLURM's tasks",))
+    assert chosen == placement.Place("slurm", ("--workers has no effect on SLURM's tasks",))
     assert choose("local", NONE, Given(typed_here=("--workers",))).notes == ()
 
 

@@ -14,14 +14,14 @@ from rich.console import Console
 from pai_bench import recipes, results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Run
+from pai_bench.experiment.runner import Run
 from pai_bench.results import store
-from pai_bench.sweep import plan, planning
-from pai_bench.sweep.claims import Address, Owner, take
-from pai_bench.sweep.plan import Plan, make_plan
-from pai_bench.sweep.pool import Pool
-from pai_bench.sweep.progress import Progress
-from pai_bench.sweep.workers import Settings
+from pai_bench.sweep.execution.claims import Address, Owner, take
+from pai_bench.sweep.execution.settings import Settings
+from pai_bench.sweep.local.pool import Pool
+from pai_bench.sweep.local.progress import Progress
+from pai_bench.sweep.planning import plan, request
+from pai_bench.sweep.planning.plan import Plan, make_plan
 from tests.disk import AWAY, Disk
 from tests.unit.test_execution import RUN, address, vars_of
 from tests.unit.test_results import MASKS, result
@@ -122,7 +122,7 @@ def test_plans_announce_a_last_batch_of_one_image() -> None:
     (recipe,) = recipes.variants(
         recipes.load("quick", "digits", "conv8"), recipes.parse_settings(["train.batch_size=718"])
     )
-    (line,) = planning.short_batches([Run(Cell("snip", "digits", "conv8", s, 0), recipe) for s in (0.5, 0.9)])
+    (line,) = request.short_batches([Run(Cell("snip", "digits", "conv8", s, 0), recipe) for s in (0.5, 0.9)])
     assert "1437 images in batches of 718 leave one" in line and "merged into the batch before it" in line
     whole = recipes.load("quick", "digits", "conv8")
-    assert planning.short_batches([Run(Cell("snip", "digits", "conv8", 0.5, 0), whole)]) == []
+    assert request.short_batches([Run(Cell("snip", "digits", "conv8", 0.5, 0), whole)]) == []

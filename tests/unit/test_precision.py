@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pai_bench import experiment, index, precision, recipes, results
+from pai_bench import recipes, results
+from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import status_lines
-from pai_bench.analysis.frame import collect
 from pai_bench.cells import Cell
-from pai_bench.experiment import Laboratory, Run
+from pai_bench.experiment import runner
+from pai_bench.experiment.runner import Laboratory, Run
 from pai_bench.recipes import parse_settings, variants
+from pai_bench.results import float64, index
 from tests.unit.test_results import result
 
 
@@ -39,7 +41,7 @@ def test_float32_masks_say_how_much_they_share_with_float64s(monkeypatch: pytest
     assert all(found[key].result.float64_overlap is None for key in found if key[1] == "float64" or key[0] == "dense")
     place = results.write(tmp_path, found["snip", "float32"].result, {})
     assert results.read(place).float64_overlap == found["snip", "float32"].result.float64_overlap
-    monkeypatch.setattr(experiment, "OVERLAP_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "OVERLAP_SECONDS", 0.0)
     assert laboratory.run(run("snip", "float32")).result.float64_overlap is None
 
 
@@ -83,5 +85,5 @@ def test_advice_is_given_where_float64_takes_long_on_a_gpu(
 
 
 def test_gpus_made_for_float64_are_known() -> None:
-    assert precision.float64_slowdown("NVIDIA H100 80GB HBM3") == precision.float64_slowdown("cpu") == 2
-    assert precision.float64_slowdown(GPU) == 64
+    assert float64.float64_slowdown("NVIDIA H100 80GB HBM3") == float64.float64_slowdown("cpu") == 2
+    assert float64.float64_slowdown(GPU) == 64

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from pai_bench import recipes
 from pai_bench.cells import Cell
-from pai_bench.experiment import Run
-from pai_bench.sweep import progress as module
-from pai_bench.sweep.progress import Progress
+from pai_bench.experiment.runner import Run
+from pai_bench.sweep.local import progress as module
+from pai_bench.sweep.local.progress import Progress
 
 QUICK = recipes.load("quick", "digits", "conv8")
 RUNS = [Run(Cell("prospr:lr=0.1,steps=10", "digits", "conv8", 0.9, seed), QUICK) for seed in range(40)]

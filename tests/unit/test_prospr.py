@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import pai_bench
-from pai_bench import derivatives
-from pai_bench.derivatives import gradient, in_one_block, saved_bytes
-from pai_bench.seeds import derive_seed
+from pai_bench.core.randomness import derive_seed
+from pai_bench.scoring import derivatives
+from pai_bench.scoring.derivatives import gradient, in_one_block, saved_bytes
 from tests.unit.nets import batches, flat, tiny
 from tests.unrolling import unrolled_prospr
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pai_bench import provenance, recipes, registry
+from pai_bench import recipes
 from pai_bench.cells import Cell
-from pai_bench.experiment import Run
-from pai_bench.models import building
+from pai_bench.core import plugins
+from pai_bench.experiment import provenance
+from pai_bench.experiment.runner import Run
+from pai_bench.models import registry as building
+from pai_bench.scoring import registry
 
 METHOD = """
 from dataclasses import dataclass
@@ -55,7 +58,7 @@ def test_an_installed_package_is_known_by_its_sources(installed: Path) -> None:
     found = provenance.collect()
     assert found["commit"] is found["dirty_diff_hash"] is None
     assert {"python", "torch", "numpy"} <= found["versions"].keys() and found["host"] and found["platform"]
-    for changed in ("methods/snip.py", "training.py", "recipes/quick.toml"):
+    for changed in ("methods/snip.py", "training/loop.py", "recipes/quick.toml"):
         provenance.source_hash.cache_clear()
         (installed / changed).write_bytes((installed / changed).read_bytes() + b"\n")
         assert provenance.source_hash() != found["source_hash"]
@@ -67,7 +70,7 @@ def test_an_installed_package_is_known_by_its_sources(installed: Path) -> None:
 def test_a_checkout_and_its_wheel_have_one_source_hash(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = provenance.source_hash()
     provenance.source_hash.cache_clear()
-    monkeypatch.setattr(provenance, "PACKAGE", Path(provenance.__file__).resolve().parent)
+    monkeypatch.setattr(provenance, "PACKAGE", Path(provenance.__file__).resolve().parents[1])
     assert provenance.source_hash() == wheel
 
 
@@ -90,7 +93,7 @@ def test_another_file_of_a_strangers_method_or_model_makes_its_results_stale(
     for catalogue in (registry._methods, building._builders):
         catalogue.discover()
         monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))
-    monkeypatch.setattr(registry, "_plugins", {})
+    monkeypatch.setattr(plugins, "_plugins", {})
     ours = fingerprint("snip")
     methods, models = [], []
     for version, factor in enumerate((1, 2, 1)):
@@ -99,27 +102,27 @@ def test_another_file_of_a_strangers_method_or_model_makes_its_results_stale(
         place.write_text(METHOD.replace("NAME", "mine").replace("FACTOR", str(factor)))
         for catalogue in (registry._methods, building._builders):
             catalogue._things.pop("mine", None)
-        registry.load_plugin(place)
+        plugins.load_plugin(place)
         methods.append(fingerprint("mine"))
         models.append(fingerprint("snip", "mine"))
-        assert place.name in registry.plugins()
+        assert place.name in plugins.plugins()
     assert methods[0] == methods[2] != methods[1]
     assert models[0] == models[2] != models[1]
-    assert fingerprint("snip") == ours and registry.source_hash(registry.module("snip")) is None
+    assert fingerprint("snip") == ours and plugins.source_hash(registry.module("snip")) is None
 
 
 def test_two_plugins_of_one_name_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for catalogue in (registry._methods, building._builders):
         catalogue.discover()
         monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))
-    monkeypatch.setattr(registry, "_plugins", {})
+    monkeypatch.setattr(plugins, "_plugins", {})
     hashes = {}
     for folder in ("a", "b"):
         place = tmp_path / folder / "mine.py"
         place.parent.mkdir()
         place.write_text(METHOD.replace("NAME", f"mine-{folder}").replace("FACTOR", "1"))
-        registry.load_plugin(place)
-        registry.load_plugin(place)  # a second time it is there
+        plugins.load_plugin(place)
+        plugins.load_plugin(place)  # a second time it is there
         hashes[f"mine-{folder}"] = hashlib.sha256(place.read_bytes()).hexdigest()
-    assert {name: registry.source_hash(registry.module(name)) for name in hashes} == hashes
-    assert sorted(registry.plugins()["mine.py"].split(",")) == sorted(hashes.values())
+    assert {name: plugins.source_hash(registry.module(name)) for name in hashes} == hashes
+    assert sorted(plugins.plugins()["mine.py"].split(",")) == sorted(hashes.values())

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pai_bench
-from pai_bench import registry
+from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.errors import PaiBenchError
-from pai_bench.measures import tensors_hash
-from pai_bench.pruning import Pruner, checked_scores, keep_exactly, round_densities
-from pai_bench.scoring import Problem
+from pai_bench.pruning.pruner import Pruner, checked_scores, keep_exactly, round_densities
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import Problem
 
 from .nets import batches, flat, tiny
 

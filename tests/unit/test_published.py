@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from pai_bench import method_index, models, recipes
+from pai_bench import models, recipes
 from pai_bench.analysis import published
 from pai_bench.analysis.published.matching import Difference, Point, Protocol, judge, protocols, prunable_weights
 from pai_bench.cli import app
-from pai_bench.data_files import info
+from pai_bench.core import method_index
+from pai_bench.datasets.files import info
 from pai_bench.errors import PaiBenchError
 
 ALL = published.load(published.LEVELS, suspect=True)

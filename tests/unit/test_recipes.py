@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pai_bench import datasets, models, recipes
+from pai_bench import models, recipes
+from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import Recipe
 
@@ -34,16 +35,16 @@ def test_every_recipe_is_whole_and_every_value_has_its_source(name: str, dataset
     assert {key for key, source in recipe.sources if source.strip()} == values
     assert recipe.summary
     assert recipe.init.scheme in models.schemes()
-    assert len(recipe.data.mean) == datasets.info(dataset).channels
+    assert len(recipe.data.mean) == loading.info(dataset).channels
     assert (recipe.data.crop == "random-resized") <= (recipe.data.padding == 0)
     assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
-@pytest.mark.parametrize("dataset", datasets.names())
+@pytest.mark.parametrize("dataset", loading.names())
 def test_every_data_set_has_defaults_that_work(dataset: str) -> None:
     defaults = recipes.defaults(dataset)
     recipes.load(defaults.recipe, dataset, defaults.model)
-    info = datasets.info(dataset)
+    info = loading.info(dataset)
     models.build(defaults.model, info.channels, info.size, info.classes)
     assert defaults.sparsities and all(0 < s < 1 for s in defaults.sparsities)
     assert len(defaults.seeds) >= 3

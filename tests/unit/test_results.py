@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from pai_bench import results
-from pai_bench.atomic import Draft, check_writable, replacing
 from pai_bench.cells import Cell
+from pai_bench.core.atomic import Draft, check_writable, replacing
 from pai_bench.errors import PaiBenchError
-from pai_bench.results import DamagedResult, Epoch, Layer, Result, notes, record
+from pai_bench.results import DamagedResult, Epoch, Layer, Result, record
+from pai_bench.results import failures as notes
 from pai_bench.results.paths import NAME_BYTES, failure_path
 from tests.disk import AWAY, Disk
 

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from pai_bench import registry, results, score_cache
+from pai_bench import results
 from pai_bench.cells import Cell
-from pai_bench.experiment import Laboratory, Run
-from pai_bench.measures import Cost, tensors_hash
-from pai_bench.results.tidying import DAY
-from pai_bench.score_cache import ScoreCache, Scored, Shelf
-from pai_bench.sweep.execution import shared_scores
+from pai_bench.core.tensor_files import tensors_hash
+from pai_bench.experiment import score_cache
+from pai_bench.experiment.cost import Cost
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.score_cache import ScoreCache, Scored, Shelf
+from pai_bench.results.cleanup import DAY
+from pai_bench.scoring import registry
+from pai_bench.sweep.execution.attempt import shared_scores
 from tests.unit.test_controls import Counting
 from tests.unit.test_experiment import recipe
 
@@ -140,7 +143,7 @@ def test_other_code_or_another_device_has_scores_of_its_own(tmp_path: Path, monk
         ("torch.__version__", "another PyTorch"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"pai_bench.experiment.{name}", other)
+            patch.setattr(f"pai_bench.experiment.runner.{name}", other)
             assert passes() > 0, name
     with monkeypatch.context() as patch:
         patch.setattr(registry, "plugins", lambda: {"mine.py": "0123"})

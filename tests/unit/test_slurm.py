@@ -17,10 +17,11 @@ from rich.console import Console
 from pai_bench import recipes, results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Run
-from pai_bench.sweep import claims, watching
-from pai_bench.sweep.owners import Owner
-from pai_bench.sweep.slurm import answers, inflight, ledger, profiles, sizing, submission
+from pai_bench.experiment.runner import Run
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.monitoring import command as watching
+from pai_bench.sweep.slurm import answers, in_flight, ledger, profiles, sbatch, sizing
 from pai_bench.sweep.slurm import command as slurm_command
 from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment
 from pai_bench.sweep.slurm.ledger import Ledger, open_chunks, sweep_chunks, user
@@ -35,8 +36,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bin").mkdir()
     for name in ("srun", "sbatch", "squeue", "scontrol"):
         command(tmp_path, name, "exit 1")
-    monkeypatch.setattr(inflight, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(submission, "LOOKS", (0.0, 0.0))
+    monkeypatch.setattr(in_flight, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(sbatch, "LOOKS", (0.0, 0.0))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     return tmp_path
 
@@ -147,7 +148,7 @@ def test_the_script_says_what_the_profile_says(tmp_path: Path, request_: str, li
     profile = profiles.Profile(
         "x", gpus=2, gpu_type="a100", gpu_request=request_, setup=("module load x",), options=(("nice", "100"),)
     )
-    made = submission.script(spec(tmp_path), submission.Request(profile, 60, 5, after="12"))
+    made = sbatch.script(spec(tmp_path), sbatch.Request(profile, 60, 5, after="12"))
     wanted = [line, "--array=0-1%2", "--nice=100", "--requeue", "--signal=USR2@120", "--time=60", "module load x"]
     wanted += ["--ntasks-per-node=1", "--ntasks=1 "]
     wanted += ["--dependency=afterok:12", "--kill-on-invalid-dep=yes"]
@@ -155,7 +156,7 @@ def test_the_script_says_what_the_profile_says(tmp_path: Path, request_: str, li
     assert all(word in made for word in wanted)
     assert "wckey" not in made and "--mem" not in made
     bare = replace(profile, use_srun=False, requeue=False, container="apptainer exec x.sif")
-    made = submission.script(spec(tmp_path, n_tasks=1), submission.Request(bare, 60, 5))
+    made = sbatch.script(spec(tmp_path, n_tasks=1), sbatch.Request(bare, 60, 5))
     assert "--array" not in made and "srun --" not in made and "--no-requeue" in made
     assert "\nexec apptainer exec x.sif " in made and "--signal=B:USR2@120" in made
 
@@ -168,7 +169,7 @@ def test_sizes_and_limits() -> None:
     assert sizing.limit_minutes([[3600.0, 3600.0], [60.0]], None) == 242
     assert sizing.limit_minutes([[1.0]], 7) == 7
     short = profiles.Profile("x", signal_seconds=120)
-    assert submission.signal_seconds(short, 1) == 20 and submission.signal_seconds(short, 60) == 120
+    assert sbatch.signal_seconds(short, 1) == 20 and sbatch.signal_seconds(short, 60) == 120
 
 
 def test_a_specification_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -210,22 +211,22 @@ def test_cells_of_living_tasks_are_on_their_way_and_those_of_ended_ones_are_not(
     begun(home)
     rows = f"5_0|RUNNING|None|n1|{TAG}|{TAG}\\n5_1|FAILED|None|n1|{TAG}|x\\n6|RUNNING|None|n1|other|(null)\\n"
     asked = controller(home, rows)
-    found = inflight.survey(home, asked, heal=True)
+    found = in_flight.survey(home, asked, heal=True)
     assert [(task.job, task.state) for task in found.tasks] == [("5_0", "RUNNING")]
     assert found.names() == {f"digits/conv8/snip/s0.9-seed{seed}-quick-01234567" for seed in (0, 1)}
     assert found.jobs == {"5_0": "RUNNING", "5_1": "FAILED"}
     assert asked.calls == {"squeue": 1, "scontrol": 1}
     # The sweep is closed once its tasks can no longer be hidden from squeue.
-    assert len(inflight.survey(home, controller(home), heal=True).names()) == 4 and open_chunks(home)
-    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
-    assert not inflight.survey(home, controller(home), heal=True).names() and not open_chunks(home)
+    assert len(in_flight.survey(home, controller(home), heal=True).names()) == 4 and open_chunks(home)
+    monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
+    assert not in_flight.survey(home, controller(home), heal=True).names() and not open_chunks(home)
 
 
 def test_a_silent_controller_means_unknown(home: Path) -> None:
     begun(home)
     command(home, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     command(home, "scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    found = inflight.survey(home, Controller(), heal=True)
+    found = in_flight.survey(home, Controller(), heal=True)
     assert len(found.unknown) == 4 and found.silent == "Unable to contact slurm controller" and open_chunks(home)
     command(home, "scontrol", "sleep 9")
     with pytest.raises(Silent, match=r"within 0 s"):
@@ -246,7 +247,7 @@ def test_accounting_says_how_the_dead_ended_and_never_who_lives(home: Path) -> N
 
 def test_what_cannot_be_seen_from_here_is_unknown(home: Path) -> None:
     begun(home, cluster="elsewhere")
-    found = inflight.survey(home, controller(home), heal=True)
+    found = in_flight.survey(home, controller(home), heal=True)
     assert len(found.unknown) == 4 and found.elsewhere and open_chunks(home)
 
 
@@ -254,14 +255,14 @@ def test_what_cannot_be_seen_from_here_is_unknown(home: Path) -> None:
 def test_a_submitter_that_died_before_its_note_orphans_nothing(home: Path, listed: bool) -> None:
     begun(home, noted=False, pid=2**22 + 1)
     rows = f"9_0|PENDING|None||{TAG}|x\\n9_1|PENDING|None||{TAG}|x\\n" if listed else ""
-    found = inflight.survey(home, controller(home, rows), heal=True)
+    found = in_flight.survey(home, controller(home, rows), heal=True)
     assert len(found.names()) == (4 if listed else 0)
     assert [chunk.job for chunk in sweep_chunks(home, "20260101T000000-abcdef")] == ["9" if listed else None]
 
 
 def test_a_submitter_at_work_is_waited_for(home: Path) -> None:
     begun(home, noted=False)
-    assert len(inflight.survey(home, controller(home), heal=True).unknown) == 4
+    assert len(in_flight.survey(home, controller(home), heal=True).unknown) == 4
 
 
 def test_a_line_that_was_cut_off_hides_no_other(home: Path) -> None:
@@ -296,11 +297,11 @@ def test_what_cannot_be_read_is_not_empty(home: Path, monkeypatch: pytest.Monkey
     (home / "queue").write_text(ROWS.replace("\\n", "\n"))
     with monkeypatch.context() as patch:
         stumbling(patch, name, 3)
-        assert len(inflight.survey(home, asked, heal=True).names()) == 4, "a file server may stumble"
+        assert len(in_flight.survey(home, asked, heal=True).names()) == 4, "a file server may stumble"
     with monkeypatch.context() as patch:
         stumbling(patch, name, 99)
         with pytest.raises(PaiBenchError, match=rf"{name} cannot be read: Stale file handle\n.*try again"):
-            inflight.survey(home, asked, heal=True)
+            in_flight.survey(home, asked, heal=True)
         with pytest.raises(PaiBenchError, match=name):
             watching.run(home, None, as_json=True)
         with pytest.raises(PaiBenchError, match=name):
@@ -364,7 +365,7 @@ def test_a_users_filters_hide_no_job(home: Path, monkeypatch: pytest.MonkeyPatch
     asked = controller(home)
     command(home, "squeue", f"[ -n \"$SQUEUE_PARTITION\" ] || printf '{ROWS}'")
     monkeypatch.setenv("SQUEUE_PARTITION", "another")
-    assert len(inflight.survey(home, asked, heal=True).names()) == 4
+    assert len(in_flight.survey(home, asked, heal=True).names()) == 4
     filters = dict.fromkeys(("SQUEUE_USERS", "SACCT_LOCAL", "SCANCEL_STATE", "SCONTROL_ALL", "SINFO_PARTITION"), "x")
     assert clean_environment({**filters, "SBATCH_QOS": "q"}) == {"SBATCH_QOS": "q"}
 
@@ -385,7 +386,7 @@ def test_the_user_is_who_runs_the_process(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_job_may_have_any_name(home: Path) -> None:
     begun(home)
     rows = f"6|RUNNING|None|n1|pr\\xfcfung|(null)\\n{ROWS}"
-    assert len(inflight.survey(home, controller(home, rows), heal=True).names()) == 4
+    assert len(in_flight.survey(home, controller(home, rows), heal=True).names()) == 4
 
 
 RECIPE = recipes.load("quick", "digits", "conv8")

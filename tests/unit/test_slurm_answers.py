@@ -12,9 +12,10 @@ import pytest
 
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep import cancel, claims
-from pai_bench.sweep.owners import Owner
-from pai_bench.sweep.slurm import answers, inflight
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.monitoring import cancel
+from pai_bench.sweep.slurm import answers, in_flight
 from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.ledger import Ledger, open_chunks, sweep_chunks, user
 from tests.unit import test_slurm
@@ -140,7 +141,7 @@ def test_a_job_that_never_came_is_submitted_after_the_grace(home: Path, monkeypa
     monkeypatch.setattr(Owner, "runs_here", lambda self: False)
     code, said = sweep(home, "random")
     assert code == 0 and not (home / "queue").exists() and "are not submitted again now" in said
-    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     assert sweep(home, "random")[0] == 0 and n_queued(home) == 1
 
 
@@ -162,14 +163,14 @@ def test_rows_count_although_the_ledger_is_closed_and_it_is_opened_again(home: P
     begun(home)
     Ledger(home, SWEEP).close()
     assert not open_chunks(home)
-    assert len(inflight.survey(home, asked(home, ROWS)).names()) == 4 and not open_chunks(home)
-    assert len(inflight.survey(home, asked(home, ROWS), heal=True).names()) == 4 and len(open_chunks(home)) == 1
+    assert len(in_flight.survey(home, asked(home, ROWS)).names()) == 4 and not open_chunks(home)
+    assert len(in_flight.survey(home, asked(home, ROWS), heal=True).names()) == 4 and len(open_chunks(home)) == 1
 
 
 def test_a_job_lives_although_the_ledger_has_it_refused(home: Path) -> None:
     begun(home, noted=False)
     Ledger(home, SWEEP).refused("c001", "Socket timed out")
-    assert len(inflight.survey(home, asked(home, ROWS), heal=True).names()) == 4
+    assert len(in_flight.survey(home, asked(home, ROWS), heal=True).names()) == 4
     assert [chunk.job for chunk in open_chunks(home)] == ["5"]
 
 
@@ -181,7 +182,7 @@ def test_a_user_who_does_not_exist_here_hides_no_job_of_ours(home: Path) -> None
     place.write_text(lines.replace(f'"user":"{user()}"', '"user":"nobody-known"'))
     found = controller(home)
     command(home, "squeue", f"case $* in *nobody-known*) exit 1;; esac; printf '{ROWS}'")
-    flight = inflight.survey(home, found, heal=True)
+    flight = in_flight.survey(home, found, heal=True)
     assert flight.silent is None and len(flight.tasks) == 2
 
 
@@ -189,27 +190,27 @@ def test_a_closed_sweep_without_a_job_is_over(home: Path) -> None:
     begun(home)
     Ledger(home, SWEEP).close()
     ended = ROWS.replace("PENDING", "CANCELLED")
-    found = inflight.survey(home, asked(home, ended), heal=True)
+    found = in_flight.survey(home, asked(home, ended), heal=True)
     assert not found.names() and not found.ended and not open_chunks(home)
 
 
 @pytest.mark.parametrize("rows", ["", f"5_0|PENDING|None||{TAG}|x\\n"])
 def test_a_young_task_without_a_row_is_on_its_way(home: Path, rows: str) -> None:
     begun(home)
-    found = inflight.survey(home, asked(home, rows), heal=True)
+    found = in_flight.survey(home, asked(home, rows), heal=True)
     assert len(found.names()) == 4 and len(open_chunks(home)) == 1
     assert len(found.unlisted) == (0 if rows else 1)
 
 
 def test_an_old_task_is_over_when_two_looks_lack_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     begun(home)
     one = asked(home, "", ROWS)
-    assert len(inflight.survey(home, one, heal=True).names()) == 4 and len(open_chunks(home)) == 1
+    assert len(in_flight.survey(home, one, heal=True).names()) == 4 and len(open_chunks(home)) == 1
     assert one.calls["squeue"] == 2
     half = asked(home, f"5_0|PENDING|None||{TAG}|x\\n", ROWS)
-    assert len(inflight.survey(home, half, sure=True).names()) == 4
-    assert not inflight.survey(home, asked(home, "", ""), heal=True).names() and not open_chunks(home)
+    assert len(in_flight.survey(home, half, sure=True).names()) == 4
+    assert not in_flight.survey(home, asked(home, "", ""), heal=True).names() and not open_chunks(home)
 
 
 def claimed(home: Path, job: str, seconds_ago: float) -> None:
@@ -223,10 +224,10 @@ def claimed(home: Path, job: str, seconds_ago: float) -> None:
 def test_a_task_that_keeps_a_claim_alive_is_on_its_way(
     home: Path, monkeypatch: pytest.MonkeyPatch, job: str, seconds_ago: float, n_cells: int
 ) -> None:
-    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     begun(home)
     claimed(home, job, seconds_ago)
-    assert len(inflight.survey(home, asked(home, ""), heal=True).names()) == n_cells
+    assert len(in_flight.survey(home, asked(home, ""), heal=True).names()) == n_cells
     assert len(open_chunks(home)) == (1 if n_cells else 0)
 
 
@@ -236,7 +237,7 @@ def test_a_cell_whose_claim_lives_runs_although_squeue_hides_its_job(
     sweep(home, "random")
     claimed(home, "100", 0.0)
     (home / "queue").write_text("")
-    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     assert "1 running, 0 to submit" in sweep(home, "random")[1] and n_queued(home) == 0
     assert len(open_chunks(home)) == 1
 
@@ -248,7 +249,7 @@ def test_tasks_whose_cells_have_results_are_over_at_once(home: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch()
     one = asked(home, "")
-    assert not inflight.survey(home, one, heal=True).names() and not open_chunks(home)
+    assert not in_flight.survey(home, one, heal=True).names() and not open_chunks(home)
     assert one.calls["squeue"] == 1, "no second look is needed"
 
 

@@ -18,13 +18,15 @@ from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.doctor import job as doctor_job
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Run
-from pai_bench.sweep import claims, watching
-from pai_bench.sweep.owners import Owner
-from pai_bench.sweep.plan import make_plan
-from pai_bench.sweep.reasons import explain
-from pai_bench.sweep.slurm import follow, inflight, looks, profiles, submission
+from pai_bench.experiment.runner import Run
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.monitoring import command as watching
+from pai_bench.sweep.planning.plan import make_plan
+from pai_bench.sweep.slurm import in_flight, looks, profiles, sbatch
+from pai_bench.sweep.slurm import wait as follow
 from pai_bench.sweep.slurm.controller import Controller
+from pai_bench.sweep.slurm.pending_reasons import explain
 from tests.unit import test_slurm
 from tests.unit.test_results import MASKS, result
 from tests.unit.test_slurm import RECIPE, address, checkpoint, command, n_queued, sweep
@@ -52,7 +54,7 @@ def test_every_kind_of_holding_has_a_remedy(reason: str) -> None:
 
 @pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"])
 def test_a_held_state_needs_no_reason(state: str) -> None:
-    task = inflight.Task("5", state, "None", "", "s", "c", ())
+    task = in_flight.Task("5", state, "None", "", "s", "c", ())
     assert task.waits and task.meaning.stuck and not explain("None").stuck
 
 
@@ -79,7 +81,7 @@ def test_a_result_that_a_file_server_shows_late_is_waited_for(
 ) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", (0.05, 0.05))
     monkeypatch.setattr(follow, "LATE_SECONDS", patience)
-    monkeypatch.setattr(inflight, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     sweep(home, "random")
     (home / "queue").write_text("")
     at = address("random")
@@ -199,7 +201,7 @@ def test_a_folder_that_sbatch_would_read_in_another_way_is_refused(home: Path, n
 
 @pytest.mark.parametrize("name", ["with space", "quote'", 'double"', "ünïcødé", "dollar$(x)", "semi;colon"])
 def test_other_folders_are_taken(home: Path, name: str) -> None:
-    submission.check_folder(home / name)
+    sbatch.check_folder(home / name)
 
 
 @pytest.mark.parametrize(

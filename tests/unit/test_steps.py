@@ -15,10 +15,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pai_bench import arithmetic, models, recipes, steps
+from pai_bench import models, recipes
+from pai_bench.core import precision as arithmetic
 from pai_bench.recipes import Train
-from pai_bench.steps import GraphStep, Step, make_step
-from pai_bench.training import train
+from pai_bench.training import step as steps
+from pai_bench.training.loop import train
+from pai_bench.training.step import GraphStep, Step, make_step
 from tests.unit import killing
 
 SETTINGS = dataclasses.replace(killing.recipe().train, batch_size=16)

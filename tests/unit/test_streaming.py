@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pai_bench import data_files, datasets, recipes, streaming
-from pai_bench.data_files import sources
-from pai_bench.datasets import Augment, Streamed
+from pai_bench import recipes
+from pai_bench.datasets import files, loading, streaming
+from pai_bench.datasets.files import sources
+from pai_bench.datasets.loading import Augment, Streamed
 from pai_bench.errors import PaiBenchError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -22,8 +23,8 @@ AUGMENT = Augment(0, True, MEAN, STD, "random-resized", (0.08, 1.0), (3 / 4, 4 /
 @pytest.fixture
 def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """ImageNet with three classes, 11 training and 3 test pictures of many sizes, and a network that sees 32 x 32."""
-    source = data_files.source("imagenet")
-    info = data_files.Info(3, 32, 3, 11, 3)
+    source = files.source("imagenet")
+    info = files.Info(3, 32, 3, 11, 3)
     monkeypatch.setitem(sources.CATALOGUE._things, "imagenet", dataclasses.replace(source, info=info))
     draws = np.random.default_rng(0)
     for number in range(14):
@@ -38,24 +39,24 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def load(root: Path, **data: object) -> Streamed:
     recipe = dataclasses.replace(recipes.load("quick", "digits", "conv8").data, **data)  # type: ignore[arg-type]
-    found = datasets.load("imagenet", root, data=recipe)
+    found = loading.load("imagenet", root, data=recipe)
     assert isinstance(found, Streamed)
     return found
 
 
 def test_a_folder_with_the_right_numbers_passes_and_another_needs_to_be_accepted(imagenet: Path) -> None:
-    origin = data_files.require("imagenet", imagenet)
+    origin = files.require("imagenet", imagenet)
     assert origin.startswith("listed:") and load(imagenet).origin == origin
     (imagenet / "imagenet/train/n1/1.JPEG").unlink()
     with pytest.raises(PaiBenchError, match=r"10 \+ 3 pictures") as caught:
-        data_files.require("imagenet", imagenet)
+        files.require("imagenet", imagenet)
     assert "--accept-checksum" in caught.value.remedy
     other = imagenet / "other"
     with pytest.raises(PaiBenchError, match=r"add imagenet --from .* --accept-checksum --link"):
-        data_files.add("imagenet", imagenet, other, link=True)
+        files.add("imagenet", imagenet, other, link=True)
     assert not (other / "imagenet").exists()
-    assert data_files.add("imagenet", imagenet / "imagenet", other, link=True, accept_checksum=True).state == "accepted"
-    assert data_files.require("imagenet", other).startswith("accepted:") and (other / "imagenet").is_symlink()
+    assert files.add("imagenet", imagenet / "imagenet", other, link=True, accept_checksum=True).state == "accepted"
+    assert files.require("imagenet", other).startswith("accepted:") and (other / "imagenet").is_symlink()
 
 
 def test_pixels_are_torchvisions(imagenet: Path) -> None:
@@ -69,7 +70,7 @@ def test_pixels_are_torchvisions(imagenet: Path) -> None:
         draws = streaming.generator(5, "picture", 2, index)
         uniform = torch.rand((1, 10, 4), generator=draws, dtype=torch.float64)
         flip = bool(torch.randint(0, 2, (), generator=draws))
-        box = datasets.resized_boxes(uniform, (picture.height, picture.width), AUGMENT)[0].tolist()
+        box = loading.resized_boxes(uniform, (picture.height, picture.width), AUGMENT)[0].tolist()
         expected = functional.resized_crop(picture, *box, [32, 32])
         expected = functional.hflip(expected) if flip else expected
         assert torch.equal(pictures.augmented(index, AUGMENT, 5, 2), functional.pil_to_tensor(expected))
@@ -78,13 +79,13 @@ def test_pixels_are_torchvisions(imagenet: Path) -> None:
 def test_workers_and_resuming_change_nothing(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load(imagenet)
     monkeypatch.setenv("PAI_BENCH_LOADERS", "0")
-    batches = datasets.training_batches(data, 4, AUGMENT, seed=1)
+    batches = loading.training_batches(data, 4, AUGMENT, seed=1)
     whole = [list(batches.epoch(epoch)) for epoch in (0, 1)]
     assert len(batches) == len(whole[0]) == 3 and whole[0][0][0].shape == (4, 3, 32, 32)
-    tested = list(datasets.test_batches(data, 2, MEAN, STD))
+    tested = list(loading.test_batches(data, 2, MEAN, STD))
     assert torch.cat([y for _, y in tested]).tolist() == [0, 1, 2]
     monkeypatch.setenv("PAI_BENCH_LOADERS", "2")
-    several = datasets.training_batches(data, 4, AUGMENT, seed=1)
+    several = loading.training_batches(data, 4, AUGMENT, seed=1)
     for epoch, start in ((1, 1), (0, 0)):
         for (a, b), (c, d) in zip(several.epoch(epoch, start), whole[epoch][start:], strict=True):
             assert torch.equal(a, c) and torch.equal(b, d)
@@ -94,10 +95,10 @@ def test_validation_and_scoring_come_from_the_training_pictures(imagenet: Path) 
     data = load(imagenet, split="validation", validation_size=0.3)
     names = {path.decode().split("/")[0] for path in (*data.train.paths, *data.test.paths)}
     assert names == {"train"} and (len(data.train), len(data.test)) == (8, 3)
-    ((x, y),) = datasets.scoring_batches(data, 6, 1, 0, MEAN, STD)
+    ((x, y),) = loading.scoring_batches(data, 6, 1, 0, MEAN, STD)
     assert x.shape == (6, 3, 32, 32) and torch.bincount(y).tolist() == [2, 2, 2]
     with pytest.raises(PaiBenchError, match="crop = 'pad'"):
-        datasets.training_batches(data, 4, dataclasses.replace(AUGMENT, crop="pad"), 0)
+        loading.training_batches(data, 4, dataclasses.replace(AUGMENT, crop="pad"), 0)
 
 
 def test_a_damaged_picture_is_named_also_by_a_worker(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,4 +108,4 @@ def test_a_damaged_picture_is_named_also_by_a_worker(imagenet: Path, monkeypatch
         data.train.still(data.train.paths.tolist().index(b"train/n2/2.JPEG"))
     monkeypatch.setenv("PAI_BENCH_LOADERS", "1")
     with pytest.raises(PaiBenchError, match=r"n2/2\.JPEG"):
-        list(datasets.training_batches(data, 11, AUGMENT, seed=1).epoch(0))
+        list(loading.training_batches(data, 11, AUGMENT, seed=1).epoch(0))

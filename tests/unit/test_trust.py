@@ -15,7 +15,7 @@ import pytest
 
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep.slurm import specification, stops, submission, task, trust
+from pai_bench.sweep.slurm import sbatch, specification, stops, task, trust
 from pai_bench.sweep.slurm.ledger import Ledger
 from pai_bench.sweep.slurm.profiles import Profile
 from pai_bench.sweep.slurm.specification import Spec
@@ -128,7 +128,7 @@ def test_a_specification_counts_only_in_its_own_place(tmp_path: Path) -> None:
 
 
 def test_a_plugin_that_has_changed_is_refused_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pai_bench.sweep.slurm.work import Work, WorkFailed
+    from pai_bench.sweep.slurm.task_runner import Work, WorkFailed
 
     plugin, marker = tmp_path / "mine.py", tmp_path / "ran"
     plugin.write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n")
@@ -150,7 +150,7 @@ def test_a_plugin_that_has_changed_is_refused_before_it_runs(tmp_path: Path, mon
 
 def test_no_pickle_and_nothing_of_the_working_directory_reaches_a_job(tmp_path: Path) -> None:
     made = spec(tmp_path)
-    text = submission.script(made, submission.Request(Profile("x"), 60, 5))
+    text = sbatch.script(made, sbatch.Request(Profile("x"), 60, 5))
     assert f"-P -u -m pai_bench.sweep.slurm.task {specification.path_of(tmp_path, made.sweep, 'c001')}\n" in text
     assert ".pkl" not in text and "umask 0" in text and "#SBATCH --array=0-1%2" in text
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import pai_bench
 from pai_bench import recipes
-from pai_bench.allocation import proportional
 from pai_bench.errors import PaiBenchError
-from pai_bench.measures import effective_masks
-from pai_bench.pruning import Pruner
+from pai_bench.pruning.effective import effective_masks
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.scoring.layer_budgets import proportional
 
 from .nets import batches, flat, tiny
 

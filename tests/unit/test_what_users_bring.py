@@ -17,12 +17,14 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, IterableDataset
 
 import pai_bench
-from pai_bench import derivatives, models, registry
+from pai_bench import models
 from pai_bench.errors import PaiBenchError
-from pai_bench.masking import MaskedGradients
-from pai_bench.measures import effective_masks, flops
-from pai_bench.pruning import Pruner
-from pai_bench.scoring import Problem, prunable
+from pai_bench.pruning.effective import effective_masks
+from pai_bench.pruning.flops import flops
+from pai_bench.pruning.masking import MaskedGradients
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.scoring import derivatives, registry
+from pai_bench.scoring.problem import Problem, prunable
 
 from .nets import batches, flat, tiny
 

@@ -11,19 +11,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pai_bench import mask_files, results
-from pai_bench.atomic import check_writable
+from pai_bench import results
+from pai_bench.core.atomic import check_writable
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment import Run
-from pai_bench.sweep import claims, estimates, planning
-from pai_bench.sweep.owners import Owner
-from pai_bench.sweep.plan import Plan, PlannedRun, jobs, make_plan
-from pai_bench.sweep.slurm import deaths, inflight, profiles, sizing, submission, trust, wording
+from pai_bench.experiment.runner import Run
+from pai_bench.results import mask_files
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.planning import cost, request
+from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
+from pai_bench.sweep.slurm import crashes, in_flight, profiles, sbatch, sizing, trust, wording
 from pai_bench.sweep.slurm.controller import Controller, Silent, installed
-from pai_bench.sweep.slurm.follow import follow
-from pai_bench.sweep.slurm.handover import Handing, Settings, pack
 from pai_bench.sweep.slurm.ledger import PASSING, complaints
 from pai_bench.sweep.slurm.lock import submitting
+from pai_bench.sweep.slurm.submitter import Handing, Settings, pack
+from pai_bench.sweep.slurm.wait import follow
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class _Situation:
     """A plan, and what is on its way of it."""
 
     plan: Plan
-    flight: inflight.InFlight
+    flight: in_flight.InFlight
     ended_jobs: Mapping[str, str]
 
 
@@ -91,7 +93,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
     """
     if not installed():
         raise PaiBenchError("sbatch and squeue are not here", "run it on a login node, or use --where local")
-    submission.check_folder(asked.root)
+    sbatch.check_folder(asked.root)
     if not asked.dry_run:
         check_writable(asked.root, "--results")
     profile = profiles.load(options.profile or profiles.DEFAULT, options.settings)
@@ -102,7 +104,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
         root=asked.root,
         profile=profile,
         data_dir=asked.data_dir,
-        plugins=asked.plugins if asked.dry_run else (*asked.plugins, *planning.keep_masks(asked.runs, asked.root)),
+        plugins=asked.plugins if asked.dry_run else (*asked.plugins, *request.keep_masks(asked.runs, asked.root)),
         cells_per_job=options.cells_per_job,
         redo=asked.redo,
         checkpoint_every=asked.checkpoint_every,
@@ -157,7 +159,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
 
 def _look(asked: Asked, controller: Controller) -> _Situation:
     """Plan, with what is on its way taken out of what is to do."""
-    flight = inflight.survey(asked.root, controller, heal=not asked.dry_run)
+    flight = in_flight.survey(asked.root, controller, heal=not asked.dry_run)
     held = claims.survey(asked.root, flight.jobs)
     gone = {claim.owner.job for claim in held if claim.verdict == "dead" and claim.owner.job is not None}
     if flight.jobs is not None:
@@ -174,7 +176,7 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     )
     given_up: set[str] = set()
     if not asked.dry_run and flight.jobs is not None:
-        given_up = deaths.count(asked.root, plan.runs, held, flight)
+        given_up = crashes.count(asked.root, plan.runs, held, flight)
     if not asked.dry_run:
         _tidy(asked.root, held, flight)
     busy = dict.fromkeys(flight.unknown, "unknown")
@@ -198,7 +200,7 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     return _Situation(Plan(tuple(planned), tuple(todo), plan.damaged), flight, ended_jobs)
 
 
-def _tidy(root: Path, held: Sequence[claims.Held], flight: inflight.InFlight) -> None:
+def _tidy(root: Path, held: Sequence[claims.Held], flight: in_flight.InFlight) -> None:
     """Remove what dead workers have left of cells that are done."""
     claims.clear(root, held)
     results.tidy(root, flight.names())
@@ -221,7 +223,7 @@ def _forget(asked: Asked, plan: Plan) -> None:
     failed = [item for item in plan.todo if item.state == "failed"]
     for item in failed:
         results.clear_failure(asked.root, item.run.cell, item.run.recipe.name, item.fingerprint)
-    deaths.forget(asked.root, [results.name(item.run.cell, item.run.recipe.name, item.fingerprint) for item in failed])
+    crashes.forget(asked.root, [results.name(item.run.cell, item.run.recipe.name, item.fingerprint) for item in failed])
 
 
 def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, float]:
@@ -230,7 +232,7 @@ def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, f
     A cell of unknown cost is expected to last as long as the longest other one, or to fill a task.
     """
     runs = [run for job in jobs(plan) for run in job.runs]
-    found = estimates.estimate(runs, root, _device(runs, root, profile))
+    found = cost.estimate(runs, root, _device(runs, root, profile))
     longest = max((e.seconds for e in found if e.seconds is not None), default=sizing.TASK_SECONDS)
     return {run: longest if e.seconds is None else e.seconds for run, e in zip(runs, found, strict=True)}
 

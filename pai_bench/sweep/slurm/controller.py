@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pai_bench.sweep.owners import ENDED
+from pai_bench.sweep.execution.owner import ENDED
 
 _TAG = re.compile(r"pai-bench:([\w.-]+):([\w.-]+)")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pai_bench import results
-from pai_bench.atomic import GONE, reason
+from pai_bench.core.atomic import GONE, reason
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import shapes
 from pai_bench.sweep.slurm import specification, trust

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pai_bench import results
-from pai_bench.atomic import as_json, draft, move_away
+from pai_bench.core.atomic import as_json, draft, move_away
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import shapes
-from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.execution.owner import Owner
 
 STALE_SECONDS = 120.0
 TOUCH_SECONDS = 20.0

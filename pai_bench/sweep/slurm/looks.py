@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from pai_bench.sweep.slurm.controller import Controller
-from pai_bench.sweep.slurm.inflight import InFlight, survey
+from pai_bench.sweep.slurm.in_flight import InFlight, survey
 
 SECONDS = 30.0
 """Between two questions to the controller."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pai_bench import results
-from pai_bench.atomic import as_json, parse_json, reason, replacing
 from pai_bench.cells import Cell
+from pai_bench.core.atomic import as_json, parse_json, reason, replacing
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.slurm import trust
 

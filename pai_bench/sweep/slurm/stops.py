@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pai_bench import results
-from pai_bench.atomic import write_json
+from pai_bench.core.atomic import write_json
 from pai_bench.results import shapes
-from pai_bench.sweep.owners import Owner
+from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.slurm.specification import Entry, Spec
 
 MAX_STOPS = 3

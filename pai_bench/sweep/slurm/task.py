@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
-    from pai_bench.sweep.slurm.work import Work
+    from pai_bench.sweep.slurm.task_runner import Work
 
 REQUEUE_SECONDS = 60.0
 """Time that the controller has to answer a request to requeue the job."""
@@ -54,7 +54,7 @@ class Task:
         Raises: WorkFailed when some of them failed, PaiBenchError when the specification is refused.
         """
         from pai_bench.errors import PaiBenchError
-        from pai_bench.sweep.slurm.work import Work
+        from pai_bench.sweep.slurm.task_runner import Work
 
         try:
             self._work = work = Work(self.spec)
@@ -109,7 +109,7 @@ def main(spec: str) -> int:
     except PaiBenchError:
         return 1
     except Exception as error:
-        from pai_bench.sweep.slurm.work import WorkFailed
+        from pai_bench.sweep.slurm.task_runner import WorkFailed
 
         if not isinstance(error, WorkFailed):
             raise

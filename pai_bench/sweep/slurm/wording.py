@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pai_bench.sweep.progress import duration
-from pai_bench.sweep.slurm import inflight
-from pai_bench.sweep.slurm.handover import Handing, Handover, Settings, Work
+from pai_bench.sweep.execution.eta import duration
+from pai_bench.sweep.slurm import in_flight
+from pai_bench.sweep.slurm.submitter import Handing, Handover, Settings, Work
 
 
 def announce(work: Work, settings: Settings) -> str:
@@ -24,7 +24,7 @@ def announce(work: Work, settings: Settings) -> str:
     )
 
 
-def notes(flight: inflight.InFlight) -> list[str]:
+def notes(flight: in_flight.InFlight) -> list[str]:
     """What the user should know of what is on its way."""
     notes = []
     if flight.silent:
@@ -71,7 +71,7 @@ def report(handover: Handover, n_calls: int, say: Callable[[str], None]) -> None
         say(
             f"nobody can tell if SLURM took {handover.n_unknown} tasks: sbatch's answer got lost ({handover.cause})."
             f" Nothing is submitted twice: the same command finds their job, or submits them"
-            f" {inflight.GRACE_SECONDS / 60:.0f} minutes from now; pai-bench cancel ends it"
+            f" {in_flight.GRACE_SECONDS / 60:.0f} minutes from now; pai-bench cancel ends it"
         )
         if handover.n_left:
             say(f"{handover.n_left} more tasks were not submitted: the same command submits them later")

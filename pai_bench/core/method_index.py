@@ -1,0 +1,97 @@
+"""Names, hyper-parameters and first sentences of the built-in methods, read from their sources without torch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from pai_bench.cells import GIVEN, MethodSpec
+from pai_bench.errors import PaiBenchError, unknown
+
+GROUP = "pai_bench.methods"
+"""Entry points of installed packages with methods of their own."""
+
+_FOLDER = Path(__file__).parents[1] / "methods"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A built-in method as its source states it."""
+
+    name: str
+    sentence: str
+    hyperparameters: tuple[tuple[str, object], ...]
+    """Name and default, in the order of the class."""
+    costly: bool
+
+
+@cache
+def builtin() -> dict[str, Entry]:
+    """The built-in methods by name, in alphabetical order."""
+    found = [entry for path in _FOLDER.glob("*.py") for entry in _entries(path)]
+    return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
+
+
+def is_complete(plugins: Sequence[Path] = ()) -> bool:
+    """Tell if there are no other methods than the built-in ones: no plug-ins, no packages that announce some."""
+    return not plugins and not entry_points(group=GROUP)
+
+
+def check(specs: Sequence[str]) -> None:
+    """Check the names and hyper-parameters of method specs against the built-in methods.
+
+    Raises: PaiBenchError for an unknown name or hyper-parameter, and for a spec that cannot be read.
+    """
+    known = builtin()
+    for spec in specs:
+        if spec.startswith(GIVEN):
+            continue
+        method = MethodSpec.parse(spec)
+        if method.name not in known:
+            raise unknown("method", method.name, known)
+        defaults = dict(known[method.name].hyperparameters)
+        for key, _ in method.hyperparameters:
+            if key not in defaults and defaults:
+                raise unknown(f"hyper-parameter of {method.name}", key, defaults)
+            if key not in defaults:
+                raise PaiBenchError(
+                    f"method {method.name} has no hyper-parameter {key!r}", "it has none at all; leave it out"
+                )
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    paragraph = " ".join(text.strip().split("\n\n")[0].split())
+    for end in range(len(paragraph)):
+        # "et al. 2022" and "arXiv 2202.08132" do not end a sentence.
+        if paragraph[end] == "." and paragraph[end + 1 : end + 2] in ("", " ") and not paragraph[:end].endswith("al"):
+            return paragraph[: end + 1]
+    return paragraph
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names = [_registered(decorator) for decorator in getattr(node, "decorator_list", ())]
+        if isinstance(node, ast.ClassDef) and any(names):
+            fields, variables = [], {}
+            for statement in node.body:
+                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                    value = None if statement.value is None else ast.literal_eval(statement.value)
+                    if ast.unparse(statement.annotation).startswith("ClassVar"):
+                        variables[statement.target.id] = value
+                    else:
+                        fields.append((statement.target.id, value))
+            sentence = first_sentence(ast.get_docstring(node) or "")
+            name = next(filter(None, names))
+            yield Entry(name, sentence, tuple(fields), bool(variables.get("costly", False)))
+
+
+def _registered(decorator: ast.expr) -> str:
+    """The name in @register("name"); empty for any other decorator."""
+    if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "register":
+        return str(ast.literal_eval(decorator.args[0]))
+    return ""

@@ -1,0 +1,69 @@
+"""Plug-ins: load a user's Python files, and hash the sources of code that is not part of pai-bench."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+from pai_bench.errors import PaiBenchError
+
+_plugins: dict[str, tuple[str, str]] = {}
+"""By the name of its module: the name of a plug-in's file, and the SHA-256 of what was loaded from it."""
+
+
+def load_plugin(path: Path, content: bytes | None = None) -> None:
+    """Run a user's Python file, whose decorators register methods, models, and data sets.
+
+    `content` is what the file held when a caller checked it: that runs then, whatever the file holds now.
+
+    Raises: PaiBenchError when the file is missing or raises.
+    """
+    path = path.resolve()
+    # Two files of one name in two folders are two plug-ins.
+    module_name = f"pai_bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
+        return
+    if not path.is_file():
+        raise PaiBenchError(f"plugin {path} is not a file", "give the path of a Python file that registers methods")
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    content = path.read_bytes() if content is None else content
+    try:
+        # What is hashed is what runs, also when the file changes in this moment.
+        exec(compile(content, path, "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module_name]
+        raise PaiBenchError(
+            f"plugin {path} cannot be loaded: {type(error).__name__}: {error}", "mend the file; -v shows where it fails"
+        ) from error
+    _plugins[module_name] = (path.name, hashlib.sha256(content).hexdigest())
+
+
+def plugins() -> dict[str, str]:
+    """SHA-256 (hex) of each plug-in file that was loaded, by the file's name; of several of one name with commas."""
+    found: dict[str, list[str]] = {}
+    for name, digest in sorted(_plugins.values()):
+        found.setdefault(name, []).append(digest)
+    return {name: ",".join(digests) for name, digests in found.items()}
+
+
+def source_hash(module: str) -> str | None:
+    """SHA-256 (hex) of the file of a module that is not ours: what it makes is not known by a version alone.
+
+    None for modules of ours, which a test holds to their versions.
+    """
+    if module.startswith("pai_bench."):
+        return None
+    return _plugins[module][1] if module in _plugins else _module_hash(module)
+
+
+@cache
+def _module_hash(module: str) -> str | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None

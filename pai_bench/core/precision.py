@@ -1,0 +1,65 @@
+"""How exactly a network is computed: the precision of products, autocast, the order of pixels in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pai_bench.core.outputs import logits
+
+
+@contextmanager
+def float32_products(kind: str) -> Iterator[None]:
+    """Compute float32 products on a GPU as "ieee" or "tf32" inside, whatever PyTorch's defaults and the caller say.
+
+    PyTorch's own default is TF32 in convolutions and recurrent layers. It has old switches beside the new ones, and
+    raises where somebody (a model that turns cuDNN off, say) reads an old one that does not agree: both are set.
+    """
+    old, new = (torch.backends.cuda.matmul, torch.backends.cudnn), _PRODUCTS
+    before = [_switch(backend) for backend in old], [backend.fp32_precision for backend in new]
+    _set(old, [kind == "tf32"] * len(old), new, [kind] * len(new))
+    try:
+        yield
+    finally:
+        _set(old, before[0], new, before[1])
+
+
+_PRODUCTS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
+
+
+def _switch(backend: Any) -> bool | None:
+    """Where an old switch stands; None where the caller has set the new ones to something else."""
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:
+        return None
+
+
+def _set(old: Sequence[Any], switches: Sequence[bool | None], new: Sequence[Any], kinds: Sequence[str]) -> None:
+    """Set the old switches, and then the new ones, which the old ones move."""
+    for backend, switch in zip(old, switches, strict=True):
+        if switch is not None:
+            backend.allow_tf32 = switch
+    for backend, kind in zip(new, kinds, strict=True):
+        backend.fp32_precision = kind
+
+
+def laid_out(model: nn.Module, channels_last: bool) -> nn.Module:
+    """The model itself, its convolutions' weights in the order that `forward` works with; no value changes."""
+    return model.to(memory_format=torch.channels_last) if channels_last else model
+
+
+def forward(model: nn.Module, x: Tensor, bfloat16: bool = False, channels_last: bool = False) -> Tensor:
+    """The logits (see `outputs.logits`); with `bfloat16` what autocast makes of the model, in float32 at the end."""
+    if channels_last and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if not bfloat16:
+        return logits(model(x))
+    # Without its cache of cast weights, which a captured graph could not renew; each weight is cast once either way.
+    with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+        outputs = model(x)
+    return logits(outputs).float()

@@ -1,0 +1,79 @@
+"""Names to things that others may add to: methods, models and whatever else has plug-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from pai_bench.errors import PaiBenchError, unknown
+
+Thing = TypeVar("Thing")
+
+
+class Catalogue(Generic[Thing]):
+    """Things of one kind by name: ours, those of plug-in files, and those that installed packages announce.
+
+    `kind` is the word for one of them in messages; `group` is the group of entry points in which a package announces
+    a module (or an object of it) whose import adds its own; `ours` imports those of ours that add themselves.
+    """
+
+    def __init__(self, kind: str, group: str, ours: Callable[[], None] | None = None) -> None:
+        self._kind = kind
+        self._group = group
+        self._ours = ours
+        self._things: dict[str, Thing] = {}
+        self._complete = False
+        self._discovering = False
+
+    def add(self, name: str, thing: Thing) -> None:
+        """Make `thing` known as `name`.
+
+        Raises: ValueError when the name is taken.
+        """
+        if name in self._things:
+            raise ValueError(f"{self._kind} {name!r} is registered twice: by {self._things[name]!r} and by {thing!r}")
+        self._things[name] = thing
+
+    def discover(self) -> None:
+        """Load everything of ours and of installed packages, once.
+
+        Raises: PaiBenchError when a package's cannot be loaded.
+        """
+        if self._complete or self._discovering:
+            return
+        self._discovering = True
+        try:
+            self._load()
+        finally:
+            self._discovering = False
+        self._complete = True
+
+    def _load(self) -> None:
+        if self._ours is not None:
+            self._ours()
+        for entry in entry_points(group=self._group):
+            try:
+                entry.load()
+            except Exception as error:
+                package = entry.dist.name if entry.dist else entry.value
+                raise PaiBenchError(
+                    f"{self._kind} {entry.name} of the installed package {package} cannot be loaded: "
+                    f"{type(error).__name__}: {error}",
+                    "mend or uninstall that package",
+                ) from error
+
+    def names(self) -> list[str]:
+        """All known names in alphabetical order."""
+        self.discover()
+        return sorted(self._things)
+
+    def get(self, name: str) -> Thing:
+        """The thing of that name.
+
+        Raises: PaiBenchError with the nearest names when there is none.
+        """
+        self.discover()
+        if name not in self._things:
+            raise unknown(self._kind, name, self._things)
+        return self._things[name]

@@ -1,0 +1,60 @@
+"""Files of tensors and plain values that are whole or not used: one line (format, SHA-256 and length of the rest), and
+what torch.save made."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pai_bench.core.atomic import replacing
+
+
+class Damaged(Exception):
+    """A file that is not what was written there."""
+
+
+def seal(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
+    """Write `state` to `place`, synced and moved there when it is whole; `magic` names the format."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getbuffer()
+    with replacing(place) as file:
+        file.write(b"%s %s %d\n" % (magic, hashlib.sha256(content).hexdigest().encode(), len(content)))
+        file.write(content)
+
+
+def unseal(place: Path, magic: bytes) -> dict[str, Any]:
+    """What was sealed there, on the CPU. Code in it is never run.
+
+    Raises: OSError when it cannot be read, Damaged when it is not what was written.
+    """
+    with place.open("rb") as file:
+        head = re.fullmatch(re.escape(magic) + rb" ([0-9a-f]{64}) (\d+)\n", file.readline(200))
+        content = file.read()
+    if head is None:
+        raise Damaged("it does not begin as it should")
+    if int(head[2]) != len(content):
+        raise Damaged(f"it holds {len(content)} bytes, not {int(head[2])}")
+    if head[1] != hashlib.sha256(content).hexdigest().encode():
+        raise Damaged("its checksum does not match")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # another PyTorch's file; what is raised is not documented
+        raise Damaged(f"it cannot be read: {str(error).partition(chr(10))[0]}") from None
+    return state
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

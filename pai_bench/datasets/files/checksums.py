@@ -1,0 +1,230 @@
+"""Is a copy the original? Official checksums, those that a user has accepted, and a memory of what was hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pai_bench.core.atomic import write_json
+from pai_bench.datasets.files.formats import find
+from pai_bench.datasets.files.paths import data_root, option, user_cache
+from pai_bench.datasets.files.sources import source
+from pai_bench.datasets.files.types import File, Source
+from pai_bench.errors import PaiBenchError
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Of one file, hex."""
+
+    md5: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is known of a data set's copy on disk."""
+
+    state: str
+    """"built-in", "plug-in", "official", "accepted" (by the user), "listed" (a folder of pictures whose number is
+    right; there is no checksum of its content), "refused" or "missing"."""
+    origin: str
+    """What stands in every result: the state, with a digest where the state alone does not say which copy it is."""
+    size: int = 0
+    """Bytes of the files that were hashed."""
+    problem: PaiBenchError | None = None
+
+
+def check(name: str, root: Path | None = None, *, anew: bool = False) -> Check:
+    """Compare the copy below `root` with what it should be; files are hashed when they are new or have changed.
+
+    With `anew` they are hashed in any case.
+
+    Raises: PaiBenchError for an unknown name.
+    """
+    found = source(name)
+    where = data_root(root) / found.folder
+    if found.build is not None:
+        return Check("plug-in", "plug-in")
+    if not found.files and not found.tree:
+        return Check("built-in", "built-in")
+    paths = {file: find(where / file.name, file.gz_md5 is not None) for file in found.files}
+    if found.files and all(paths.values()):
+        return _check_files(name, {file: path for file, path in paths.items() if path is not None}, root, anew)
+    if found.tree and (where / found.tree).is_dir():
+        return _check_tree(name, found, where / found.tree, root)
+    return Check("missing", "missing", problem=_missing(name, found, where, root))
+
+
+def digests(path: Path, *, anew: bool = False) -> Digests:
+    """The hashes of a file; from memory when its size, time of change and inode are those of last time.
+
+    The memory lies in the user's cache, a small file each, and is done without where it cannot be written.
+    """
+    before = path.stat()
+    state = [before.st_size, before.st_mtime_ns, before.st_ino]
+    key = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
+    memory = user_cache() / "checksums" / f"{key}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(memory.read_bytes())
+        if kept["state"] == state and not anew:
+            return Digests(kept["md5"], kept["sha256"])
+    found = hash_file(path)
+    after = path.stat()
+    if state == [after.st_size, after.st_mtime_ns, after.st_ino]:
+        with suppress(OSError):
+            write_json(memory, {"path": str(path), "state": state, "md5": found.md5, "sha256": found.sha256})
+    return found
+
+
+def hash_file(path: Path) -> Digests:
+    """The hashes of a file, read whole."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            md5.update(block)
+            sha256.update(block)
+    return Digests(md5.hexdigest(), sha256.hexdigest())
+
+
+def official(file: File, path: Path, found: Digests) -> bool:
+    """Whether a file, packed or not, is the original."""
+    return found.md5 == official_md5(file, path)
+
+
+def official_md5(file: File, path: Path) -> str | None:
+    """What the original hashes to in the form in which `path` is."""
+    return file.md5 if path.name == Path(file.name).name else file.gz_md5
+
+
+def accepted_path(name: str, root: Path | None) -> Path:
+    """Where it stands which copy of a data set the user has accepted."""
+    return data_root(root) / "accepted" / f"{name}.json"
+
+
+def accept(name: str, root: Path | None = None) -> Check:
+    """Take the copy that is on disk for good, and note its hashes.
+
+    Raises: PaiBenchError when files are missing, or nothing can be written there.
+    """
+    found = source(name)
+    where = data_root(root) / found.folder
+    paths = [find(where / file.name, file.gz_md5 is not None) for file in found.files]
+    if found.files and all(paths):
+        content = {path.name: digests(path).sha256 for path in paths if path is not None}
+    elif found.list_tree is not None and (where / found.tree).is_dir():
+        content = {found.tree: found.list_tree(where / found.tree).digest}
+    else:
+        raise _missing(name, found, where, root)
+    place = accepted_path(name, root)
+    try:
+        write_json(place, {"dataset": name, "accepted": datetime.now(UTC).isoformat(), "sha256": content})
+    except OSError as error:
+        raise PaiBenchError(
+            f"{place} cannot be written: {error.strerror}", "add the copy to a --data-dir of your own, with --link"
+        ) from None
+    return check(name, root)
+
+
+def refuse(name: str, root: Path | None = None) -> None:
+    """Take back that a copy was accepted."""
+    accepted_path(name, root).unlink(missing_ok=True)
+
+
+def _accepted(name: str, root: Path | None) -> dict[str, str]:
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {
+            str(key): str(value) for key, value in json.loads(accepted_path(name, root).read_bytes())["sha256"].items()
+        }
+    return {}
+
+
+def _check_files(name: str, paths: Mapping[File, Path], root: Path | None, anew: bool) -> Check:
+    accepted = _accepted(name, root)
+    size = 0
+    content = {}
+    for file, path in paths.items():
+        try:
+            found = digests(path, anew=anew)
+            size += path.stat().st_size
+        except OSError as error:
+            problem = PaiBenchError(f"{path} cannot be read: {error.strerror}", "change its permissions")
+            return Check("refused", "refused", problem=problem)
+        if official(file, path, found):
+            content[file.name] = "official"
+        elif accepted.get(path.name) == found.sha256:
+            content[file.name] = found.sha256
+        else:
+            return Check("refused", "refused", problem=_refusal(name, file, path, found, accepted, root))
+    if set(content.values()) == {"official"}:
+        return Check("official", "official", size)
+    return Check("accepted", f"accepted:{_digest(content)}", size)
+
+
+def _digest(content: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _refusal(
+    name: str, file: File, path: Path, found: Digests, accepted: Mapping[str, str], root: Path | None
+) -> PaiBenchError:
+    if path.name in accepted:
+        cause = (
+            f"{path} has changed since this copy of {name} was accepted: SHA-256 {found.sha256[:16]}…,"
+            f" then {accepted[path.name][:16]}…"
+        )
+    else:
+        cause = f"{path} is not the original file of {name}: MD5 {found.md5}, expected {official_md5(file, path)}"
+    add = f"pai-bench data add {name} --from {path.parent} --accept-checksum{option(root)}"
+    return PaiBenchError(
+        cause, f"get the original: pai-bench data fetch {name}{option(root)}; or take this copy as it is: {add}"
+    )
+
+
+def _check_tree(name: str, found: Source, folder: Path, root: Path | None) -> Check:
+    assert found.list_tree is not None, "a tree has a way to list it"
+    add = f"pai-bench data add {name} --from {folder} --accept-checksum{option(root)}"
+    try:
+        listing = found.list_tree(folder)
+    except PaiBenchError as error:
+        return Check("refused", "refused", problem=error)
+    if _accepted(name, root).get(found.tree) == listing.digest:
+        return Check("accepted", f"accepted:{listing.digest[:16]}")
+    numbers, wanted = (len(listing.train), len(listing.test)), (found.info.train, found.info.test)
+    if numbers != wanted:
+        problem = PaiBenchError(
+            f"{folder} has {numbers[0]} + {numbers[1]} pictures (train + test), not {wanted[0]} + {wanted[1]}",
+            f"unpack the original again, or take this copy as it is: {add}",
+        )
+        return Check("refused", "refused", problem=problem)
+    if found.files:
+        problem = PaiBenchError(
+            f"{folder} is unpacked, so that nothing says whether it is the original",
+            f"put {found.files[0].name} beside it (pai-bench data fetch {name}), or take this copy as it is: {add}",
+        )
+        return Check("refused", "refused", problem=problem)
+    return Check("listed", f"listed:{listing.digest[:16]}")
+
+
+def _missing(name: str, found: Source, where: Path, root: Path | None) -> PaiBenchError:
+    gone = next(
+        (where / file.name for file in found.files if find(where / file.name, file.gz_md5 is not None) is None),
+        where / found.tree,
+    )
+    if found.archives:
+        remedy = (
+            f"where there is internet: pai-bench data fetch {name} --data-dir {data_root(root)}"
+            f" (or from a copy: pai-bench data add {name} --from DIR)"
+        )
+    else:
+        remedy = found.by_hand or f"put its files into {where}"
+    return PaiBenchError(
+        f"data set {name} is not on disk: {gone} is missing or may not be read",
+        f"{remedy}; data elsewhere: --data-dir or PAI_BENCH_DATA",
+    )

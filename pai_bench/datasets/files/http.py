@@ -1,0 +1,198 @@
+"""One file over HTTP: begun again where it broke off, from several places, kept only when its checksum is right."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from pai_bench.datasets.files.checksums import hash_file
+from pai_bench.errors import PaiBenchError
+
+BLOCK = 1 << 16
+
+
+class FetchFailed(PaiBenchError):
+    """What was to be fetched could not be."""
+
+
+class Observer(Protocol):
+    """Is told how a download goes."""
+
+    def say(self, text: str) -> None: ...
+    def progress(self, name: str, done: int, total: int | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server may be silent, and how often all of them are tried again when nothing more arrives."""
+
+    timeout: float = 30.0
+    rounds: int = 3
+    pause: float = 1.0
+    """Seconds before the second round; doubled each time."""
+
+
+@contextmanager
+def only_one(part: Path, observer: Observer) -> Iterator[IO[bytes]]:
+    """The file `part`, open and locked; waits while another process fetches the same.
+
+    Where the file system has no locks two fetches may spoil each other's part; the checksum then finds it out.
+
+    Raises: PaiBenchError when the folder cannot be written to.
+    """
+    while True:
+        with _opened(part) as file:
+            _lock(file, part.name, observer)
+            # It may have been moved into place while this process waited; then it is another file by now.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                    yield file
+                    return
+
+
+def _opened(part: Path) -> IO[bytes]:
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        return part.open("a+b")
+    except OSError as error:
+        raise PaiBenchError(
+            f"{part} cannot be written: {error.strerror}", "choose a folder of yours with --data-dir"
+        ) from None
+
+
+def _lock(file: IO[bytes], name: str, observer: Observer) -> None:
+    with suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            observer.say(f"{name} is being fetched by another process; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+
+
+def obtain(file: IO[bytes], part: Path, urls: Sequence[str], md5: str, observer: Observer, patience: Patience) -> None:
+    """Fill the part until it hashes to `md5`; what is there already is not fetched again.
+
+    Raises: FetchFailed with what each place answered; PaiBenchError when the disk is full.
+    """
+    causes: dict[str, str] = {}
+    left, idle = list(urls), 0
+    while left:
+        before = _size(file)
+        for url in tuple(left):
+            resumed = _size(file) > 0
+            try:
+                _receive(url, file, part, observer, patience.timeout)
+            except urllib.error.HTTPError as error:
+                error.close()
+                causes[url] = f"HTTP {error.code} {error.reason}"
+                if error.code not in (408, 416, 425, 429) and error.code < 500:
+                    left.remove(url)
+                if error.code == 416 and resumed and _complete(file, part, md5):
+                    return
+                if error.code == 416:  # it has no more than we, and that is not the file
+                    _empty(file, part)
+            except (OSError, http.client.HTTPException) as error:
+                if causes.get(url) != (reason := _reason(error)):
+                    observer.say(f"{url}: {reason}")
+                causes[url] = reason
+            else:
+                if _complete(file, part, md5):
+                    return
+                causes[url] = f"other content than the original's (MD5 {hash_file(part).md5}, expected {md5})"
+                observer.say(f"{url}: {causes[url]}")
+                _empty(file, part)
+                if not resumed:  # else an older part may have been what was wrong
+                    left.remove(url)
+        idle = 0 if _size(file) > before else idle + 1
+        if idle >= patience.rounds:
+            break
+        if left:
+            time.sleep(patience.pause * 2 ** max(idle - 1, 0))
+    raise FetchFailed("; ".join(f"{url}: {cause}" for url, cause in causes.items()), "")
+
+
+def _receive(url: str, file: IO[bytes], part: Path, observer: Observer, timeout: float) -> None:
+    """Append what is missing, or all when the server does not send parts.
+
+    Raises: OSError or HTTPException when the connection fails or ends early.
+    """
+    have = _size(file)
+    request = urllib.request.Request(url, headers={"User-Agent": "pai-bench", "Accept-Encoding": "identity"})
+    notes = part.with_name(part.name + ".json")
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(notes.read_bytes())
+            if known["url"] == url:
+                request.add_header("If-Range", known["validator"])
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        length = response.headers.get("Content-Length")
+        if response.status == 206:
+            sent = re.match(r"bytes (\d+)-\d+/", response.headers.get("Content-Range", ""))
+            if sent is None or int(sent[1]) != have:
+                raise OSError(f"sent another part than was asked for ({response.headers.get('Content-Range')})")
+        elif have:
+            file.truncate(0)
+            have = 0
+        total = have + int(length) if length is not None and length.isdecimal() else None
+        validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if validator and not validator.startswith("W/"):
+            with suppress(OSError):
+                notes.write_text(json.dumps({"url": url, "validator": validator}))
+        while block := response.read(BLOCK):
+            _write(file, block, part)
+            have += len(block)
+            observer.progress(part.stem, have, total)
+    if total is not None and have < total:
+        raise OSError(f"broke off after {have} of {total} bytes")
+
+
+def _write(file: IO[bytes], block: bytes, part: Path) -> None:
+    try:
+        file.write(block)
+        file.flush()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PaiBenchError(
+                f"no space is left for {part}", "make room and repeat the command (it goes on), or choose --data-dir"
+            ) from None
+        raise PaiBenchError(f"{part} cannot be written: {error.strerror}", "choose another --data-dir") from None
+
+
+def _complete(file: IO[bytes], part: Path, md5: str) -> bool:
+    if hash_file(part).md5 != md5:
+        return False
+    os.fsync(file.fileno())
+    part.with_name(part.name + ".json").unlink(missing_ok=True)
+    return True
+
+
+def _empty(file: IO[bytes], part: Path) -> None:
+    file.truncate(0)
+    part.with_name(part.name + ".json").unlink(missing_ok=True)
+
+
+def _size(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _reason(error: Exception) -> str:
+    """One line for what a connection raised."""
+    inner = getattr(error, "reason", error)
+    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    return str(text).splitlines()[0]

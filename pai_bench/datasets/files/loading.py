@@ -1,0 +1,144 @@
+"""From files to arrays: checked before, while and after they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pai_bench.datasets.files.checksums import Check, check
+from pai_bench.datasets.files.formats import find
+from pai_bench.datasets.files.paths import data_root
+from pai_bench.datasets.files.sources import source
+from pai_bench.datasets.files.types import Arrays, Images, Info, Listing, damaged
+from pai_bench.errors import PaiBenchError
+
+
+class DataChanged(PaiBenchError):
+    """The files are not those that they were."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What was read of a data set, and which copy it was."""
+
+    train: Images
+    test: Images | None
+    """None when it was not wanted."""
+    origin: str
+    content_hash: str
+    """SHA-256 of the arrays that were read: which images a result is about, whatever files they came from."""
+
+
+def present(name: str, root: Path | None = None) -> bool:
+    """Whether all files of the data set are there; they are not opened.
+
+    Raises: PaiBenchError for an unknown name.
+    """
+    found = source(name)
+    where = data_root(root) / found.folder
+    if found.tree and (where / found.tree).is_dir():
+        return True
+    if found.tree and not found.files:
+        return False
+    return all(find(where / file.name, file.gz_md5 is not None) is not None for file in found.files)
+
+
+def require(name: str, root: Path | None = None) -> str:
+    """See to it that the data set is there and is the original or a copy that was accepted; returns its origin.
+
+    A plug-in's data set is read whole: what it returns is checked, and its content is its origin.
+
+    Raises: PaiBenchError for an unknown name, or with the file that is missing or is another, and what to do.
+    """
+    if source(name).build is not None:
+        return load(name, root).origin
+    return _passed(check(name, root)).origin
+
+
+def _passed(found: Check) -> Check:
+    if found.problem is not None:
+        raise found.problem
+    return found
+
+
+def load(name: str, root: Path | None = None, *, test: bool = True) -> Loaded:
+    """Read a data set, without its test part when that is not wanted.
+
+    Raises: PaiBenchError when a file is missing, refused, cut short or holds other numbers of images; DataChanged when
+        files change while they are read.
+    """
+    found = source(name)
+    where = data_root(root) / found.folder
+    if found.build is not None:
+        built = _built(name, root)
+        origin = f"plug-in:{content_hash(built)[:16]}"
+        train: Images = built[:2]
+        tested: Images | None = built[2:] if test else None
+    else:
+        origin = _passed(check(name, root)).origin
+        if found.read is None:
+            raise ValueError(f"the pictures of {name} are streamed")
+        train = found.read(where, "train")
+        tested = found.read(where, "test") if test else None
+        if (now := check(name, root).origin) != origin:
+            raise DataChanged(
+                f"data set {name} changed while it was read: it was {origin}, now {now}",
+                f"let nobody write to it, and see pai-bench data check {name}",
+            )
+    _check_arrays(name, "training", train, found.info.train, found.info, where)
+    if tested is not None:
+        _check_arrays(name, "test", tested, found.info.test, found.info, where)
+    return Loaded(train, tested, origin, content_hash([*train, *(tested or ())]))
+
+
+def listing(name: str, root: Path | None = None) -> tuple[Path, Listing, str]:
+    """The folder of a data set whose pictures are streamed, the pictures in it, and its origin.
+
+    Raises: PaiBenchError when it is missing or refused.
+    """
+    found = source(name)
+    origin = _passed(check(name, root)).origin
+    assert found.list_tree is not None, "what is streamed has a list"
+    folder = data_root(root) / found.folder / found.tree
+    return folder, found.list_tree(folder), origin
+
+
+def _built(name: str, root: Path | None) -> Arrays:
+    build = source(name).build
+    assert build is not None
+    try:
+        train_x, train_y, test_x, test_y = build(data_root(root))
+        arrays: Arrays = tuple(map(np.ascontiguousarray, (train_x, train_y, test_x, test_y)))  # type: ignore[assignment]
+    except PaiBenchError:
+        raise
+    except Exception as error:
+        raise PaiBenchError(
+            f"data set {name} cannot be built: {type(error).__name__}: {error}",
+            "its function returns train images, train labels, test images, test labels (-v shows where it fails)",
+        ) from error
+    return arrays
+
+
+def _check_arrays(name: str, part: str, images: Images, count: int, facts: Info, where: Path) -> None:
+    x, y = images
+    shape = (count, facts.channels, facts.size, facts.size)
+    place = where if source(name).build is None else Path(name)
+    if x.shape != shape or y.shape != (count,):
+        raise damaged(place, f"its {part} part has images {x.shape} and labels {y.shape}, not {shape} and ({count},)")
+    if x.dtype != np.uint8 or y.dtype != np.int64:
+        raise damaged(place, f"its {part} part has images {x.dtype} and labels {y.dtype}, not uint8 and int64")
+    if y.size and not 0 <= int(y.min()) <= int(y.max()) < facts.classes:
+        raise damaged(place, f"its {part} labels run from {y.min()} to {y.max()}, not 0 to {facts.classes - 1}")
+
+
+def content_hash(arrays: Sequence[np.ndarray]) -> str:
+    """SHA-256 (hex) of arrays, their types and shapes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

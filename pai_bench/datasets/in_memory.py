@@ -1,0 +1,142 @@
+"""Data sets that lie on the device whole: cropped, flipped and normalised there in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pai_bench.datasets.augmentation import (
+    Augment,
+    Batch,
+    by_channel,
+    epoch_boxes,
+    epoch_flips,
+    epoch_order,
+    epoch_shifts,
+    normalise,
+    resize_crops,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set on one device, raw bytes as they were read."""
+
+    name: str
+    train_x: Tensor
+    """uint8 [N, C, H, W]"""
+    train_y: Tensor
+    """int64 [N]"""
+    test_x: Tensor
+    """What accuracy is measured on: the test set, or the part of the training set that a recipe holds out."""
+    test_y: Tensor
+    classes: int
+    content_hash: str
+    """SHA-256 of the arrays that were read: which images a result is about, whatever files they came from."""
+    origin: str
+    """Which copy of the data set it was: "official", "accepted:…" and so on (see `data_files.Check`)."""
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same data set on `device`."""
+        return replace(
+            self,
+            train_x=self.train_x.to(device),
+            train_y=self.train_y.to(device),
+            test_x=self.test_x.to(device),
+            test_y=self.test_y.to(device),
+        )
+
+    def batch(self, index: Tensor, mean: Sequence[float], std: Sequence[float]) -> Batch:
+        """The training images of `index` (int64 on the CPU) as they are, normalised, and their labels."""
+        places = index.to(self.train_x.device)
+        x = normalise(self.train_x.index_select(0, places), mean, std)
+        return x, self.train_y.index_select(0, places)
+
+
+def steps(n: int, batch_size: int, last: str) -> int:
+    """The number of batches of `n` images; `last` as in `Batcher`. Images of less than one batch are always kept."""
+    whole, rest = divmod(n, batch_size)
+    return whole + (rest > 0 and (last == "keep" or whole == 0))
+
+
+class Batcher:
+    """Training batches of a data set that lies on a device, each a pure function of (seed, epoch, step).
+
+    No step waits for the device; an epoch's draws are made on the CPU and sent over in one piece.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int, augment: Augment, seed: int, last: str = "keep") -> None:
+        """Take images uint8 [N, C, H, W] and labels [N], both on the device.
+
+        `last`: "keep" a last batch that is short, "drop" it, or "merge" it into the batch before it.
+        """
+        self.x = x
+        self.y = y
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        self.last = last
+        height, width = x.shape[2:]
+        self._mean = by_channel(augment.mean, x)
+        self._std = by_channel(augment.std, x)
+        self._padded_width = width + 2 * augment.padding
+        rows = torch.arange(height)[:, None] * self._padded_width
+        columns = torch.arange(width)
+        pixels = torch.stack([(rows + columns).flatten(), (rows + columns.flip(0)).flatten()])
+        self._pixels = pixels.to(x.device)
+        """Ids in a padded image of the pixels of the crop at its upper left corner, and of that crop mirrored."""
+
+    def __len__(self) -> int:
+        """The number of steps in an epoch."""
+        return steps(len(self.x), self.batch_size, self.last)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch (both counted from 0) from `start_step` on."""
+        order, corner, flip = self._draws(epoch)
+        boxes = self._boxes(epoch) if self.augment.crop == "random-resized" else None
+        for step in range(start_step, len(self)):
+            stop = None if self.last == "merge" and step == len(self) - 1 else (step + 1) * self.batch_size
+            part = slice(step * self.batch_size, stop)
+            index = order[part]
+            images = self.x.index_select(0, index)
+            if boxes is not None:
+                images = resize_crops(images, boxes[part], flip[part])
+            elif self.augment.padding or self.augment.flip:
+                images = self._crop(images, corner[part], flip[part])
+            yield normalise(images, self._mean, self._std), self.y.index_select(0, index)
+
+    def _draws(self, epoch: int) -> Tensor:
+        """Image, id of the crop's first pixel, and 1 for a mirrored one: int64 [3, N] on the device."""
+        n = len(self.x)
+        rows, columns = epoch_shifts(n, self.seed, epoch, self.augment.padding).unbind(1)
+        flips = epoch_flips(n, self.seed, epoch).long() * self.augment.flip
+        draws = torch.stack([epoch_order(n, self.seed, epoch), rows * self._padded_width + columns, flips])
+        return self._to_device(draws)
+
+    def _boxes(self, epoch: int) -> Tensor:
+        height, width = self.x.shape[2:]
+        return self._to_device(epoch_boxes(len(self.x), self.seed, epoch, (height, width), self.augment))
+
+    def _to_device(self, draws: Tensor) -> Tensor:
+        if self.x.is_cuda:
+            return draws.pin_memory().to(self.x.device, non_blocking=True)
+        return draws.to(self.x.device)
+
+    def _crop(self, images: Tensor, corner: Tensor, flip: Tensor) -> Tensor:
+        count, channels, height, width = images.shape
+        padded = torch.nn.functional.pad(images, (self.augment.padding,) * 4).flatten(2)
+        ids = self._pixels.index_select(0, flip) + corner[:, None]
+        return padded.gather(2, ids[:, None].expand(-1, channels, -1)).view(count, channels, height, width)
+
+
+def evaluation_batches(
+    x: Tensor, y: Tensor, batch_size: int, mean: Sequence[float], std: Sequence[float]
+) -> Iterator[Batch]:
+    """All images (uint8 [N, C, H, W]) in their order, normalised and never augmented; the last batch may be short."""
+    mean_column, std_column = by_channel(mean, x), by_channel(std, x)
+    for start in range(0, len(x), batch_size):
+        part = slice(start, start + batch_size)
+        yield normalise(x[part], mean_column, std_column), y[part]

@@ -1,0 +1,39 @@
+"""Which training images are trained on, and which are held out to choose hyper-parameters by."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pai_bench.core.randomness import derive_seed
+from pai_bench.errors import PaiBenchError
+from pai_bench.recipes import Data
+
+Indices = NDArray[np.int64]
+
+
+def split(name: str, labels: NDArray[np.int64], data: Data | None) -> tuple[Indices, Indices]:
+    """Ascending indices of the images [N] to train on, and of those held out (none unless data.split says so).
+
+    The same share of each class, chosen by data.split_seed and the data set's name: not by the cell's seed.
+
+    Raises: PaiBenchError when a part is empty.
+    """
+    everything = np.arange(len(labels))
+    if data is None or (data.split == "test" and data.train_fraction == 1):
+        return everything, everything[:0]
+    # RandomState's stream is frozen for good; those of numpy's and torch's newer generators may change.
+    draws = np.random.RandomState(derive_seed(data.split_seed, f"split {name}") % 2**32)
+    rank = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = everything[labels == label]
+        rank[draws.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
+    held_out = rank < (data.validation_size if data.split == "validation" else 0)
+    kept = ~held_out & (rank > 1 - data.train_fraction)
+    for part, chosen in (("to train on", kept), ("for validation", held_out)):
+        if not chosen.any() and (part == "to train on" or data.split == "validation"):
+            raise PaiBenchError(
+                f"the split of {name} leaves no image {part}",
+                f"change data.validation_size ({data.validation_size}) or data.train_fraction ({data.train_fraction})",
+            )
+    return everything[kept], everything[held_out]

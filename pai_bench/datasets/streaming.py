@@ -1,0 +1,287 @@
+"""Data sets too large for the device: pictures are decoded by worker processes while the network trains."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pai_bench.datasets import files
+from pai_bench.datasets.augmentation import TRIES, Augment, Batch, epoch_order, generator, normalise, resized_boxes
+from pai_bench.datasets.in_memory import steps
+from pai_bench.datasets.splits import split
+from pai_bench.errors import PaiBenchError
+from pai_bench.recipes import Data
+
+LOADERS_VARIABLE = "PAI_BENCH_LOADERS"
+MAX_LOADERS = 8
+MAX_TEST_BATCH = 250
+"""Pictures of 224 x 224 take fifty times the memory of those of 32 x 32."""
+
+
+def loaders() -> int:
+    """Processes that decode pictures: PAI_BENCH_LOADERS, else the cores that are left, 8 at most. No result depends
+    on it.
+
+    Raises: PaiBenchError when the variable is no whole number.
+    """
+    wanted = os.environ.get(LOADERS_VARIABLE)
+    if wanted:
+        if not wanted.isdecimal():
+            raise PaiBenchError(f"{LOADERS_VARIABLE}={wanted!r} is not a whole number", "write for instance 8")
+        return int(wanted)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores - 1, MAX_LOADERS)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures on disk and their labels."""
+
+    folder: Path
+    paths: NDArray[np.bytes_]
+    """Below the folder, UTF-8 [N]; an array, which reaches a worker process in one piece."""
+    labels: NDArray[np.int64]
+    size: int
+    """Height and width of what the network sees."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def open(self, index: int) -> Image.Image:
+        """The picture in RGB.
+
+        Raises: PaiBenchError when it is damaged.
+        """
+        path = self.folder / self.paths[index].decode()
+        try:
+            with Image.open(path) as picture:
+                return picture.convert("RGB")
+        except Exception as error:  # Pillow has no common base for what a damaged file raises
+            raise files.damaged(path, f"{type(error).__name__}: {error}") from error
+
+    def still(self, index: int) -> Tensor:
+        """As for the test: the shorter side to size x 256/224, then the middle; uint8 [3, size, size]."""
+        picture = self.open(index)
+        width, height = picture.size
+        short = round(self.size * 256 / 224)
+        if width <= height:
+            width, height = short, int(short * height / width)
+        else:
+            width, height = int(short * width / height), short
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        return _to_tensor(picture.crop((left, top, left + self.size, top + self.size)))
+
+    def augmented(self, index: int, augment: Augment, seed: int, epoch: int) -> Tensor:
+        """A random-resized crop (bilinear, antialiased, as torchvision's on pictures), mirrored or not."""
+        draws = generator(seed, "picture", epoch, index)
+        picture = self.open(index)
+        uniform = torch.rand((1, TRIES, 4), generator=draws, dtype=torch.float64)
+        mirrored = bool(torch.randint(0, 2, (), generator=draws))
+        top, left, height, width = resized_boxes(uniform, (picture.height, picture.width), augment)[0].tolist()
+        picture = picture.crop((left, top, left + width, top + height))
+        picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        if mirrored and augment.flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return _to_tensor(picture)
+
+
+def _to_tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture).transpose(2, 0, 1).copy())
+
+
+_Item = tuple[Tensor, int] | PaiBenchError
+"""An error is handed over as a value: raised in a worker process, it would arrive as another one."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """What the worker processes hold: pictures by (epoch, index), augmented. An item's draws are its own."""
+
+    pictures: Pictures
+    augment: Augment
+    seed: int
+
+    def __getitem__(self, place: tuple[int, int]) -> _Item:
+        epoch, index = place
+        try:
+            return self.pictures.augmented(index, self.augment, self.seed, epoch), int(self.pictures.labels[index])
+        except PaiBenchError as error:
+            return error
+
+
+@dataclass(frozen=True, eq=False)
+class _Testing:
+    pictures: Pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> _Item:
+        try:
+            return self.pictures.still(index), int(self.pictures.labels[index])
+        except PaiBenchError as error:
+            return error
+
+
+def _collate(items: list[_Item]) -> tuple[Tensor, Tensor] | PaiBenchError:
+    for item in items:
+        if isinstance(item, PaiBenchError):
+            return item
+    pairs = [item for item in items if not isinstance(item, PaiBenchError)]
+    return torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs])
+
+
+def _start(worker: int) -> None:
+    """Make a worker process deaf to what its parent is asked by signal, and keep it to one thread."""
+    del worker
+    for number in (signal.SIGTERM, *([signal.SIGUSR1, signal.SIGUSR2] if hasattr(signal, "SIGUSR2") else [])):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _loader(items: Any, **options: Any) -> DataLoader[Any]:
+    count = loaders()
+    if count:
+        # Not fork: the parent has threads and may have a GPU, neither of which survives it. Not forkserver: its
+        # processes outlive a parent that is killed.
+        options |= {
+            "num_workers": count,
+            "multiprocessing_context": "spawn",
+            "worker_init_fn": _start,
+            "prefetch_factor": 2,
+        }
+    return DataLoader(items, collate_fn=_collate, pin_memory=torch.cuda.is_available(), **options)
+
+
+class _Order:
+    """The batches of places (epoch, index) that the loader is to fetch next."""
+
+    def __init__(self, n: int, batch_size: int, seed: int, last: str) -> None:
+        self.n, self.batch_size, self.seed, self.last = n, batch_size, seed, last
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        return steps(self.n, self.batch_size, self.last) - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = epoch_order(self.n, self.seed, self.epoch).tolist()
+        count = steps(self.n, self.batch_size, self.last)
+        for step in range(self.start, count):
+            stop = None if self.last == "merge" and step == count - 1 else (step + 1) * self.batch_size
+            yield [(self.epoch, index) for index in order[step * self.batch_size : stop]]
+
+
+class StreamedBatches:
+    """Training batches of pictures on disk, each a pure function of (seed, epoch, step)."""
+
+    def __init__(
+        self, pictures: Pictures, batch_size: int, augment: Augment, seed: int, device: torch.device, last: str = "keep"
+    ) -> None:
+        """The worker processes are started by the first epoch and stay; `last` as in `resident.Batcher`."""
+        self._order = _Order(len(pictures), batch_size, seed, last)
+        self._augment = augment
+        self._device = device
+        self._loader = _loader(
+            _Training(pictures, augment, seed), batch_sampler=self._order, persistent_workers=loaders() > 0
+        )
+
+    def __len__(self) -> int:
+        """The number of steps in an epoch."""
+        return steps(self._order.n, self._order.batch_size, self._order.last)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch (both counted from 0) from `start_step` on."""
+        self._order.epoch, self._order.start = epoch, start_step
+        return _on_device(self._loader, self._device, self._augment.mean, self._augment.std)
+
+
+def _on_device(
+    loader: DataLoader[Any], device: torch.device, mean: Sequence[float], std: Sequence[float]
+) -> Iterator[Batch]:
+    mean_on_device, std_on_device = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    for batch in loader:
+        if isinstance(batch, PaiBenchError):
+            raise batch
+        x, y = batch
+        images = x.to(device, non_blocking=True)
+        yield normalise(images, mean_on_device, std_on_device), y.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """A data set whose pictures stay on disk."""
+
+    name: str
+    train: Pictures
+    test: Pictures
+    """What accuracy is measured on: the test set, or the part of the training set that a recipe holds out."""
+    classes: int
+    content_hash: str
+    """SHA-256 of the list of pictures; their content is not hashed."""
+    origin: str
+    device: torch.device
+
+    @classmethod
+    def load(cls, name: str, root: Path | None, device: torch.device, data: Data | None) -> Streamed:
+        """The data set, split as a recipe says.
+
+        Raises: PaiBenchError as `datasets.load`.
+        """
+        folder, listing, origin = files.listing(name, root)
+        facts = files.info(name)
+        train = _pictures(folder, listing.train, facts.size)
+        kept, held_out = split(name, train.labels, data)
+        if data is not None and data.split == "validation":
+            test = Pictures(folder, train.paths[held_out], train.labels[held_out], facts.size)
+        else:
+            test = _pictures(folder, listing.test, facts.size)
+        train = Pictures(folder, train.paths[kept], train.labels[kept], facts.size)
+        return cls(name, train, test, facts.classes, listing.digest, origin, device)
+
+    @property
+    def train_y(self) -> Tensor:
+        """The training labels, int64 [N] on the CPU."""
+        return torch.from_numpy(self.train.labels)
+
+    def batch(self, index: Tensor, mean: Sequence[float], std: Sequence[float]) -> Batch:
+        """The training images of `index` as a test would see them, normalised, and their labels, on the device."""
+        with ThreadPoolExecutor(MAX_LOADERS) as pool:  # Pillow decodes without Python's lock
+            images = torch.stack(list(pool.map(self.train.still, index.tolist())))
+        return normalise(images.to(self.device), mean, std), self.train_y[index].to(self.device)
+
+    def training_batches(self, batch_size: int, augment: Augment, seed: int, last: str = "keep") -> StreamedBatches:
+        """Training batches on the device.
+
+        Raises: PaiBenchError when the recipe's crop is not one for pictures of many sizes.
+        """
+        if augment.crop != "random-resized":
+            raise PaiBenchError(
+                f"the pictures of {self.name} have many sizes, so that crop = {augment.crop!r} cannot be",
+                'choose a recipe with data.crop = "random-resized"',
+            )
+        return StreamedBatches(self.train, batch_size, augment, seed, self.device, last)
+
+    def test_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
+        """The images that accuracy is measured on, in their order, on the device."""
+        return _on_device(
+            _loader(_Testing(self.test), batch_size=min(batch_size, MAX_TEST_BATCH)), self.device, mean, std
+        )
+
+
+def _pictures(folder: Path, listed: Sequence[tuple[str, int]], size: int) -> Pictures:
+    paths = np.array([path.encode() for path, _ in listed], np.bytes_)
+    return Pictures(folder, paths, np.array([label for _, label in listed], np.int64), size)

@@ -1,0 +1,67 @@
+"""cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pai_bench.experiment.process import return_freed
+
+
+@dataclass
+class Cost:
+    """Wall seconds, and the peak of memory in bytes above its start (None where it cannot be measured)."""
+
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[Cost]:
+    """Measure what happens inside; the yielded Cost is filled in at the end."""
+    cost = Cost()
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        start: int | None = torch.cuda.memory_allocated(device)
+    else:
+        start = _reset_peak()
+    began = time.perf_counter()
+    try:
+        yield cost
+    finally:
+        if cuda:
+            torch.cuda.synchronize(device)
+        cost.seconds = time.perf_counter() - began
+        if cuda:
+            cost.peak_bytes = torch.cuda.max_memory_allocated(device) - (start or 0)
+        elif start is not None:
+            peak = _status("VmHWM")
+            cost.peak_bytes = None if peak is None else max(0, peak - start)
+
+
+def _reset_peak() -> int | None:
+    """Reset the process's own high-water mark (Linux); returns the resident bytes now."""
+    return_freed()  # what is kept of earlier work would hide the same amount of new memory
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int | None:
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,96 @@
+"""What is known of a cell in the end, as its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from torch import Tensor
+
+from pai_bench.core import plugins
+from pai_bench.core.tensor_files import tensors_hash
+from pai_bench.datasets import loading
+from pai_bench.experiment import provenance
+from pai_bench.experiment.cost import Cost
+from pai_bench.experiment.run import Run
+from pai_bench.results import Layer, Result
+from pai_bench.scoring import registry
+from pai_bench.training.loop import Trained
+
+
+@dataclass(frozen=True)
+class Found:
+    """What running a cell has found out."""
+
+    masks: Mapping[str, Tensor]
+    effective: Mapping[str, Tensor]
+    """The kept weights that matter."""
+    flops: tuple[int, int]
+    """Dense and sparse."""
+    init_hash: str
+    dataset: loading.Dataset | loading.Streamed
+    scoring: Cost
+    training: Cost
+    pack: int
+    """How many cells trained at a time at most while this one did."""
+    trained: Trained
+    attempts: Sequence[Mapping[str, str]]
+    """Earlier ones, that this one went on from."""
+    device: str
+    float64_overlap: float | None
+
+
+def make_result(run: Run, found: Found) -> Result:
+    """The cell's result."""
+    cell, trained = run.cell, found.trained
+    layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in found.masks.items())
+    size, kept = sum(layer.size for layer in layers), sum(layer.kept for layer in layers)
+    empty = tuple(layer.name for layer in layers if layer.kept == 0)
+    scorer = run.scorer()
+    recorded: dict[str, Any] = {
+        **provenance.collect(),
+        "plugins": plugins.plugins(),
+        "device": found.device,
+        "data_hash": found.dataset.content_hash,
+        "data_origin": found.dataset.origin,
+        "earlier_attempts": found.attempts,
+        "step": trained.mechanism,
+        "pack": found.pack,
+    }
+    return Result(
+        method=cell.method,
+        dataset=cell.dataset,
+        model=cell.model,
+        sparsity=cell.sparsity,
+        seed=cell.seed,
+        accuracy=trained.accuracy,
+        status="diverged" if trained.diverged else "collapsed" if empty else "ok",
+        actual_sparsity=1 - kept / size,
+        effective_sparsity=1 - sum(int(mask.sum()) for mask in found.effective.values()) / size,
+        init_hash=found.init_hash,
+        mask_hash=tensors_hash(found.masks),
+        fingerprint=run.fingerprint(),
+        recipe=run.recipe.name,
+        recipe_values=run.recipe.values(),
+        hyperparameters=run.hyperparameters(),
+        method_version=registry.version(scorer),
+        n_prunable=size,
+        n_kept=kept,
+        layers=layers,
+        empty_layers=empty,
+        curve=trained.curve,
+        costs={
+            "score_seconds": found.scoring.seconds,
+            "score_peak_bytes": found.scoring.peak_bytes,
+            "train_seconds": found.training.seconds,
+            "train_peak_bytes": found.training.peak_bytes,
+            "flops_dense": found.flops[0],
+            "flops_sparse": found.flops[1],
+        },
+        chance=1 / loading.info(cell.dataset).classes,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        provenance=recorded,
+        float64_overlap=found.float64_overlap,
+    )

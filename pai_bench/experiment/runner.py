@@ -1,0 +1,297 @@
+"""One cell, from its name to its result: seed, build, score, prune, train, measure."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pai_bench import models
+from pai_bench.core import plugins
+from pai_bench.core.randomness import derive_seed
+from pai_bench.core.tensor_files import tensors_hash
+from pai_bench.datasets import loading
+from pai_bench.experiment import provenance
+from pai_bench.experiment.cost import Cost, measured
+from pai_bench.experiment.result import Found, make_result
+from pai_bench.experiment.run import Run
+from pai_bench.experiment.score_cache import ScoreCache, Scored
+from pai_bench.pruning import controls
+from pai_bench.pruning.effective import effective_masks
+from pai_bench.pruning.flops import flops
+from pai_bench.pruning.masking import MaskedGradients
+from pai_bench.pruning.pruner import Pruner, masks_at
+from pai_bench.results import Result, float64
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import Scorer
+from pai_bench.training import loop as training
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
+from pai_bench.training.cooperative import Turns, finish
+
+__all__ = ["Laboratory", "Outcome", "Run", "device_name", "to_arrays"]
+
+OVERLAP_SECONDS = 60.0
+"""What it may cost to see how far float32 masks are from float64's."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A result and the masks behind it (bool arrays by parameter name)."""
+
+    result: Result
+    masks: dict[str, np.ndarray]
+
+
+class Laboratory:
+    """Runs cells, one after the other or in turns, and keeps what later ones can use: the data, and scores (see
+    `ScoreCache`).
+
+    Cells that differ in how they are trained are scored once; so are those of a single-shot method that differ in
+    sparsity, and their controls.
+    """
+
+    def __init__(
+        self,
+        data_root: Path | None = None,
+        device: str | None = None,
+        scores: ScoreCache | None = None,
+    ) -> None:
+        """Take the folder of the data, the device (None: a GPU where there is one), and where scores are kept."""
+        self._data_root = data_root
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # events, streams and generators are those of the current device
+        self._dataset: tuple[tuple[object, ...], loading.Dataset | loading.Streamed] | None = None
+        self._scores = scores or ScoreCache()
+        self._company = _Company()
+
+    def forget(self) -> None:
+        """Drop what is kept for the next cell, for the sake of its memory."""
+        self._dataset = None
+
+    @staticmethod
+    def shares_scores(scorer: Scorer) -> bool:
+        """Whether one score vector of the method serves every sparsity: one round, and no quotas of its own."""
+        return (
+            int(getattr(scorer, "rounds", 1)) == 1 and not hasattr(scorer, "quotas") and getattr(scorer, "prunes", True)
+        )
+
+    def dataset(self, run: Run) -> loading.Dataset | loading.Streamed:
+        """The data set, split as the recipe says, on the device; the one used last stays loaded."""
+        name, data = run.cell.dataset, run.recipe.data
+        key = name, data.split, data.validation_size, data.split_seed, data.train_fraction
+        if self._dataset is None or self._dataset[0] != key:
+            self._dataset = None  # room for the next one
+            loaded = loading.load(name, self._data_root, self.device, data)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # others may read it in other streams at once
+            self._dataset = key, loaded
+        return self._dataset[1]
+
+    def model(self, run: Run, purpose: str = "init") -> nn.Module:
+        """The network at initialisation: the same for every method of one (data set, model, recipe, seed).
+
+        Its weights are drawn for another `purpose` where those that train are not those that are scored.
+        """
+        info = loading.info(run.cell.dataset)
+        with torch.random.fork_rng(devices=[]):
+            # A user's network may have parameters that it draws when built, and never again.
+            torch.default_generator.manual_seed(derive_seed(run.cell.seed, f"build for {purpose}"))
+            network = models.build(run.cell.model, info.channels, info.size, info.classes)
+        models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, purpose))
+        return network.to(self.device)
+
+    def scoring_batches(self, run: Run, scorer: Scorer) -> Iterable[tuple[Tensor, Tensor]]:
+        """The recipe's scoring batches (for each round, where they are fresh), or as many as the method needs."""
+        settings = run.recipe.scoring
+        needed = getattr(scorer, "batches_needed", None)
+        fresh = getattr(scorer, "fresh", False)
+        rounds = int(getattr(scorer, "rounds", 1)) if fresh else 1
+        batches = loading.scoring_batches(
+            self.dataset(run),
+            settings.batch_size,
+            needed() if needed else settings.batches * rounds,
+            derive_seed(run.cell.seed, "scoring"),
+            run.recipe.data.mean,
+            run.recipe.data.std,
+        )
+        # What is read once, a round's share at a time, need never lie in memory as a whole.
+        return batches if fresh else list(batches)
+
+    def masks(self, run: Run, network: nn.Module, watch: Watch) -> tuple[dict[str, Tensor], Cost]:
+        """The masks of a run and what scoring cost (all of it, also where scores are shared)."""
+        cell, spec = run.cell, run.cell.spec
+        scorer, select = run.scorer(), controls.selection(spec)
+        shared = self.shares_scores(scorer)
+
+        draws = itertools.count()
+
+        def redraw(net: nn.Module) -> None:
+            models.initialise(net, run.recipe.init.scheme, derive_seed(cell.seed, "redraw", next(draws)))
+
+        def compute() -> Scored:
+            pruner = Pruner(
+                network,
+                self.scoring_batches(run, scorer),
+                scorer,
+                name=cell.method,
+                seed=derive_seed(cell.seed, "method"),
+                dtype=run.recipe.scoring.dtype,
+                initialise=redraw,
+                tick=watch.tick,
+                only=run.recipe.scoring.only,
+                exclude=run.recipe.scoring.exclude,
+            )
+            with measured(self.device) as cost:
+                tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select)
+            return tensors, cost
+
+        # All that scores follow from; how a recipe trains is not among it. Iterative methods depend on the sparsity.
+        follows = (
+            (provenance.source_hash(), plugins.plugins(), torch.__version__, device_name(self.device)),
+            (spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
+            (cell.model, tensors_hash(dict(network.state_dict())), run.recipe.init.scheme),
+            (cell.dataset, self.dataset(run).content_hash, asdict(run.recipe.data), asdict(run.recipe.scoring)),
+            None if shared else (cell.sparsity, select.__name__),
+        )
+        tensors, cost = self._scores.get(repr(follows), compute, self.device)
+        masks = masks_at(tensors, cell.sparsity, select) if shared else tensors
+        return controls.applied(spec, masks, cell.seed), cost
+
+    def float64_overlap(
+        self, run: Run, network: nn.Module, masks: dict[str, Tensor], cost: Cost, watch: Watch
+    ) -> float | None:
+        """Intersection over union of masks that were scored in float32 with float64's, if these cost a minute at most.
+
+        None for other masks, and where it costs more.
+        """
+        scoring = run.recipe.scoring
+        longest = cost.seconds * float64.float64_slowdown(device_name(self.device))
+        if scoring.dtype != "float32" or not getattr(run.scorer(), "prunes", True) or longest > OVERLAP_SECONDS:
+            return None
+        exact = Run(run.cell, replace(run.recipe, scoring=replace(scoring, dtype="float64")))
+        try:
+            others, _ = self.masks(exact, network, watch)
+        except torch.OutOfMemoryError:
+            return None
+        both = sum(int((mask & others[name]).sum()) for name, mask in masks.items())
+        either = sum(int((mask | others[name]).sum()) for name, mask in masks.items())
+        return both / either if either else 1.0
+
+    def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
+        """Do `running` to its end."""
+        return finish(self.running(run, watch, checkpoints), self.device)
+
+    def running(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Turns[Outcome]:
+        """Score, prune, train and measure one cell; with checkpoints, go on where an earlier attempt has stopped.
+
+        All before the training is one turn. Several may take turns (see `Pack`): each ends as it would alone.
+
+        Raises: PaiBenchError for bad input or scores that cannot be used; a collapsed or diverged network is a result.
+            Interrupted when the checkpoints' request_stop was called.
+        """
+        watch = watch or Watch()
+        if checkpoints is not None and checkpoints.stop_requested:
+            raise Interrupted
+        watch.phase("loading")
+        dataset = self.dataset(run)
+        scored = self.model(run)
+        purpose = controls.weights_purpose(run.cell.spec)
+        network = scored if purpose == "init" else self.model(run, purpose)
+        identity = {
+            "fingerprint": run.fingerprint(),
+            "init_hash": tensors_hash(dict(network.state_dict())),
+            "data_hash": dataset.content_hash,
+        }
+        saved = checkpoints.load(**identity) if checkpoints is not None else None
+        if saved is None:
+            watch.phase("scoring")
+            masks, scoring_cost = self.masks(run, scored, watch)
+            overlap = self.float64_overlap(run, scored, masks, scoring_cost, watch)
+        else:
+            overlap = saved.get("float64_overlap")
+            masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
+            scoring_cost = Cost(**saved["scoring_cost"])
+        earlier = saved["attempts"] if saved is not None else []
+        watch.phase("measuring")
+        info = loading.info(run.cell.dataset)
+        shape = (info.channels, info.size, info.size)
+        effective = effective_masks(network, masks, shape)
+        arithmetic = flops(network, masks, shape)
+        MaskedGradients(network, masks)
+        watch.phase("training")
+        record = {
+            **identity,
+            "masks": masks,
+            "scoring_cost": asdict(scoring_cost),
+            "float64_overlap": overlap,
+            "attempts": [*earlier, self._attempt(checkpoints)],
+        }
+        with self._company.entered() as company, measured(self.device) as training_cost:
+            trained = yield from training.training(
+                network, masks, dataset, run.recipe, run.cell.seed, watch, checkpoints, saved, record
+            )
+        found = Found(
+            masks=masks,
+            effective=effective,
+            flops=arithmetic,
+            init_hash=identity["init_hash"],
+            dataset=dataset,
+            scoring=scoring_cost,
+            training=Cost(trained.seconds, training_cost.peak_bytes if company.most == 1 else None),
+            pack=company.most,
+            trained=trained,
+            attempts=earlier,
+            device=device_name(self.device),
+            float64_overlap=overlap,
+        )
+        return Outcome(make_result(run, found), to_arrays(masks))
+
+    def _attempt(self, checkpoints: Checkpoints | None) -> dict[str, str]:
+        """Who trains, for the record of a cell that others finish."""
+        name = checkpoints.attempt if checkpoints is not None else ""
+        return {"attempt": name, "host": socket.gethostname(), "device": device_name(self.device)}
+
+
+def to_arrays(masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Masks as bool arrays on the host."""
+    return {name: mask.cpu().numpy() for name, mask in masks.items()}
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the GPU, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@dataclass(eq=False)
+class _Member:
+    """A cell that trains, and how many did at a time at most while it did."""
+
+    most: int = 0
+
+
+class _Company:
+    """The cells that train at a time."""
+
+    def __init__(self) -> None:
+        self._members: list[_Member] = []
+
+    @contextmanager
+    def entered(self) -> Iterator[_Member]:
+        """Be one of them."""
+        me = _Member()
+        self._members.append(me)
+        for member in self._members:
+            member.most = max(member.most, len(self._members))
+        try:
+            yield me
+        finally:
+            self._members.remove(me)

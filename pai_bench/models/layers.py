@@ -1,0 +1,26 @@
+"""layers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pai_bench.errors import PaiBenchError
+
+
+def require_size(name: str, size: int, halvings: int) -> None:
+    """See to it that an image can be halved so often.
+
+    Raises: PaiBenchError when it is too small.
+    """
+    least = 2**halvings
+    if size < least:
+        times = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}[halvings]
+        raise PaiBenchError(
+            f"{name} halves the image {times}, and {size}x{size} pixels are too few",
+            f"use images of {least}x{least} or more, or a model such as conv8",
+        )
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the size of the image at stride 1."""
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)

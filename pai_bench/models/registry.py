@@ -1,0 +1,90 @@
+"""Names to networks, and the pieces that networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from pai_bench.core.registry import Catalogue
+from pai_bench.errors import PaiBenchError
+
+Builder = Callable[[int, int, int], nn.Module]
+"""(channels, size, classes) to a network for images [B, channels, size, size] with logits [B, classes]."""
+
+_builders: Catalogue[Builder] = Catalogue("model", "pai_bench.models")
+
+
+def register_model(name: str) -> Callable[[Builder], Builder]:
+    """Decorator that makes a builder known as the model `name`; also for plugin files and installed packages.
+
+    Raises: ValueError when the name is taken.
+    """
+
+    def decorate(builder: Builder) -> Builder:
+        _builders.add(name, builder)
+        return builder
+
+    return decorate
+
+
+def names() -> list[str]:
+    """All known models in alphabetical order."""
+    return _builders.names()
+
+
+def build(name: str, channels: int, size: int, classes: int) -> nn.Module:
+    """A new network `name` for images [B, channels, size, size]; call `initialise` for weights that a seed decides.
+
+    Raises: PaiBenchError for an unknown name, images that are too small for it, or a builder that returns no network.
+    """
+    builder = _builders.get(name)
+    try:
+        network = builder(channels, size, classes)
+    except SystemExit as error:
+        raise RuntimeError(f"its builder ended the program: SystemExit({error.code!r})") from error
+    if not isinstance(network, nn.Module):
+        raise PaiBenchError(
+            f"the builder of model {name} returned {_described(network)}, not a torch.nn.Module",
+            "return the network from the function that register_model decorates",
+        )
+    return network
+
+
+def _described(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
+def describe(name: str) -> tuple[str, int | None]:
+    """What a network is, and its number of parameters for 3 x 32 x 32 images of 10 classes.
+
+    The text is the first paragraph of its builder's docstring, else of its class's. Images have 64 or 224 pixels where
+    32 are too few; the number is None where the network cannot be built without weights.
+    """
+    builder = _builders.get(name)
+    text = builder.__doc__
+    for size in (32, 64, 224):
+        try:
+            with torch.device("meta"):
+                network = builder(3, size, 10)
+            text = text or type(network).__doc__
+            count = sum(parameter.numel() for parameter in network.parameters())
+            return _first_paragraph(text), count
+        except Exception:  # of any kind, from a plug-in's builder: a list does not fail for one network
+            continue
+    return _first_paragraph(text), None
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").strip().split("\n\n")[0].split())
+
+
+def module(name: str) -> str:
+    """The name of the Python module that registered the model `name`."""
+    return str(_builders.get(name).__module__)
+
+
+def is_builtin(name: str) -> bool:
+    """Whether a model is one of ours, not a plug-in's or another package's."""
+    return module(name).startswith("pai_bench.")

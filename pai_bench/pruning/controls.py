@@ -1,0 +1,45 @@
+"""Controls: a method's masks or weights, changed to see what its success is owed to.
+
+The ablations of Frankle et al. 2021 (arXiv 2009.08576) and Su et al. 2020 (arXiv 2009.11094):
+
+shuffle  Every layer's mask is permuted at random: the share of each layer stays, which weights it is does not.
+reinit   The masks stay as they are, and the weights that train are drawn anew.
+invert   In every round the lowest scores are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pai_bench.cells import MethodSpec
+from pai_bench.core.randomness import derive_seed
+from pai_bench.pruning.pruner import Select, keep_exactly, keep_lowest
+
+
+def selection(spec: MethodSpec) -> Select:
+    """What a round of the method keeps."""
+    return keep_lowest if spec.control == "invert" else keep_exactly
+
+
+def weights_purpose(spec: MethodSpec) -> str:
+    """The purpose (see `derive_seed`) of the draws of the weights that train."""
+    return "reinit" if spec.control == "reinit" else "init"
+
+
+def applied(spec: MethodSpec, masks: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """The masks to train with, from those of the method; drawn on the CPU, whatever their device.
+
+    Both are bool by parameter name. A permutation of a layer depends on the seed and on its place in the network, so
+    that all methods are shuffled alike.
+    """
+    if spec.control != "shuffle":
+        return dict(masks)
+    return {name: _permuted(mask, derive_seed(seed, "shuffle", n)) for n, (name, mask) in enumerate(masks.items())}
+
+
+def _permuted(mask: Tensor, seed: int) -> Tensor:
+    order = torch.randperm(mask.numel(), generator=torch.Generator().manual_seed(seed), device="cpu")
+    return mask.flatten()[order.to(mask.device)].view_as(mask)

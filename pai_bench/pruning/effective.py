@@ -1,0 +1,52 @@
+"""What a mask does to a network: effective sparsity and arithmetic; what a piece of work costs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pai_bench.scoring.paths.functions import Reach
+from pai_bench.scoring.paths.network import replay
+from pai_bench.scoring.paths.tracing import Graph, trace
+
+
+def effective_masks(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """The kept weights that lie on a path of kept weights from the input to the output, bool by name.
+
+    Vysogorets and Kempe 2023 (arXiv 2107.02306), on the path network of the model (see pai_bench.path_network) for one
+    input of `shape` (without the batch dimension), in zeros and ones on the CPU. Weights that lie on no path of the
+    dense network either (of a head that is used in training alone, or that see nothing but padding) count as
+    effective, so that the dense network has an effective sparsity of 0.
+    """
+    graph, network = record_forward(model, shape, torch.float64)
+    ones = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    kept = {name: mask.detach().cpu() for name, mask in masks.items()}
+    reached = _reached(graph, {**ones, **{name: mask.double() for name, mask in kept.items()}}, list(masks), shape)
+    if any(bool((kept[name] & ~reached[name]).any()) for name in masks):
+        dense = _reached(graph, ones, list(masks), shape)
+        reached = {name: reached[name] | ~dense[name] for name in masks}
+    return {name: mask & reached[name].to(mask.device) for name, mask in masks.items()}
+
+
+def record_forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Graph, nn.Module]:
+    """The operations of a forward pass of one sample in eval mode, and the copy of the model on the CPU."""
+    network = copy.deepcopy(model).cpu().to(dtype).eval()
+    with torch.random.fork_rng(devices=[]):
+        return trace(network, torch.ones(1, *shape, dtype=dtype)), network
+
+
+def _reached(
+    graph: Graph, parameters: Mapping[str, Tensor], names: Sequence[str], shape: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """The weights that a path through the network of these parameters (zeros and ones) uses, or would if kept."""
+    leaves = {name: value.clone().requires_grad_(name in names) for name, value in parameters.items()}
+    with torch.enable_grad():
+        total = replay(graph, Reach(), leaves, torch.ones(1, *shape, dtype=torch.float64)).sum()
+        if not total.requires_grad:
+            return {name: torch.zeros_like(leaves[name], dtype=torch.bool) for name in names}
+        weights = [leaves[name] for name in names]
+        gradients = torch.autograd.grad(total, weights, materialize_grads=True)
+    return {name: g > 0 for name, g in zip(names, gradients, strict=True)}

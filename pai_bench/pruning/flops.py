@@ -1,0 +1,25 @@
+"""flops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pai_bench.pruning.effective import record_forward
+from pai_bench.scoring.paths.weight_uses import weight_uses
+
+
+def flops(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> tuple[int, int]:
+    """Floating point operations of one forward pass of one sample: dense, and with pruned weights left out.
+
+    Two per multiply-add of a signal with a weight in convolutions and matrix products, however the model calls them, as
+    torch.utils.flop_counter counts; nothing else is counted, nor are products of two signals (in attention).
+    """
+    graph, network = record_forward(model, shape, torch.float32)
+    parameters = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    parameters |= {name: mask.detach().cpu().float() for name, mask in masks.items()}
+    with torch.no_grad():
+        uses = weight_uses(graph, parameters)
+    return 2 * sum(use.positions * use.size for use in uses), 2 * sum(use.positions * use.kept for use in uses)

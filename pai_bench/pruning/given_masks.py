@@ -1,0 +1,40 @@
+"""Masks from files as methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pai_bench.results.mask_files import MaskFile
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import Problem
+
+_mask_files: dict[str, MaskFile] = {}
+
+
+def register_masks(file: MaskFile) -> None:
+    """Make the masks of a file known as the method `file.method`; other methods are not touched, nor `names`."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Given:
+        """Masks as they are: what is kept scores 1, what is not 0."""
+
+        masks: str = file.digest
+
+        may_tie: ClassVar[bool] = True
+
+        def __call__(self, problem: Problem) -> dict[str, Tensor]:
+            shapes = {name: tuple(weight.shape) for name, weight in problem.weights.items()}
+            masks = file.fitted(shapes, type(problem.model).__name__)
+            return {name: torch.from_numpy(masks[name]).to(weight) for name, weight in problem.weights.items()}
+
+    registry.register_unlisted(file.method, Given)
+    _mask_files[file.method] = file
+
+
+def mask_file(name: str) -> MaskFile | None:
+    """The file behind a method of masks, None for every other method."""
+    return _mask_files.get(name)

@@ -1,0 +1,198 @@
+"""Masks on a model: applied, read back and removed; masked gradients in the harness's own training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pai_bench.errors import PaiBenchError
+from pai_bench.pruning.mask_hooks import LayerMask, ModelMasks, Pass, layer_masks
+from pai_bench.results.mask_forms import bare
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DataParallel, DistributedDataParallel and torch.compile; the model itself without them."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := model._modules.get("_orig_mod"), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def _located(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masks under the names that `model` (unwrapped) itself uses.
+
+    Raises: PaiBenchError for a name that is no parameter of it, another shape, or masks that are not bool.
+    """
+    # A weight that two layers share goes by either name.
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    by_bare = {bare(name): name for name in parameters}
+    found: dict[str, Tensor] = {}
+    for given, mask in masks.items():
+        name = given if given in parameters else by_bare.get(bare(given), "")
+        if not name:
+            if f"{given}_orig" in parameters:
+                raise PaiBenchError(
+                    f"{given} is pruned by torch.nn.utils.prune already",
+                    "call torch.nn.utils.prune.remove on its layer first; pai_bench.masks_of has these masks",
+                )
+            raise PaiBenchError(
+                f"no parameter is called {given!r}", f"the model has: {', '.join(dict(model.named_parameters()))}"
+            )
+        shape = parameters[name].shape
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
+            what = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise PaiBenchError(f"the mask of {given} is {what}", f"it must be torch.bool {list(shape)}, True = kept")
+        found[name] = mask
+    return found
+
+
+def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set the weights that `masks` (bool by parameter name, True = kept) prune to zero, and keep them there.
+
+    Mutates the model. Pruned weights are zero in every forward pass and in every state_dict, whatever has written them
+    since (an optimiser with a history, load_state_dict, reset_parameters), and their gradients are zero. The masks
+    survive copy.deepcopy, torch.save of the whole model, `to`, torch.compile and data-parallel wrappers. The keys of
+    state_dict do not change, hence a checkpoint of it has zeros but no masks: save them with `save_masks`. Names may
+    have the prefixes `module.` and `_orig_mod.` or lack them. Masks given a second time replace the first ones.
+
+    Raises: PaiBenchError for a name that is no parameter, another shape, or masks that are not bool; then nothing
+    of the model has changed. A forward pass raises it where a masked weight is not a parameter (torch.func).
+    """
+    model = unwrapped(model)
+    shared = Pass()
+    for name, mask in _located(model, masks).items():
+        owner, _, attribute = name.rpartition(".")
+        module = model.get_submodule(owner)
+        parameter = module._parameters[attribute]
+        assert parameter is not None
+        mask = mask.detach().to(parameter.device)
+        _drop(module, attribute)
+        with torch.no_grad():
+            parameter.masked_fill_(~mask, 0)
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(~mask, 0)
+        hook = LayerMask(name, attribute, mask, parameter, shared)
+        hook.values(module)  # registers the gradient hook
+        module.register_forward_pre_hook(hook)
+    _drop_model_hooks(model)
+    for _, hook in layer_masks(model):
+        hook.shared = shared
+    whole = ModelMasks(model, shared)
+    model.register_forward_pre_hook(whole.before_forward)
+    model.register_forward_hook(whole.after_forward, always_call=True)
+    model.register_state_dict_pre_hook(whole.before_state_dict)  # type: ignore[no-untyped-call]
+    model.register_load_state_dict_post_hook(whole.after_load)  # type: ignore[no-untyped-call]
+    _forget_compiled()
+
+
+def remove_masks(model: nn.Module) -> None:
+    """Make pruning permanent: set the pruned weights to zero once more and take all hooks of `apply_masks` off.
+
+    Mutates the model. From here on an optimiser may change these weights again. A model without masks stays as it is.
+    """
+    found = list(layer_masks(model))
+    for module, mask in found:
+        with torch.no_grad():
+            mask.values(module).masked_fill_(mask.removed, 0)
+    for module, mask in found:
+        _drop(module, mask.attribute)
+    for module in model.modules():
+        _drop_model_hooks(module)
+    if found:
+        _forget_compiled()
+
+
+def masks_of(model: nn.Module) -> dict[str, Tensor]:
+    """The masks on a model, bool by parameter name (True = kept), as copies; empty where there are none.
+
+    Names are those of the model inside DataParallel, DistributedDataParallel and torch.compile. Masks that
+    torch.nn.utils.prune has put on it are listed too.
+    """
+    model = unwrapped(model)
+    found: dict[str, Tensor] = {}
+    for prefix, module in model.named_modules():
+        inside = f"{prefix}." if prefix else ""
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, LayerMask):
+                found[inside + hook.attribute] = ~hook.removed
+        for key, buffer in module._buffers.items():
+            attribute = key.removesuffix("_mask")
+            if buffer is not None and key != attribute and f"{attribute}_orig" in module._parameters:
+                found[inside + attribute] = buffer != 0
+    return found
+
+
+def _drop(module: nn.Module, attribute: str) -> None:
+    """Take the hooks of one weight off a module and its parameter."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, LayerMask) and hook.attribute == attribute:
+            del module._forward_pre_hooks[key]
+            parameter = module._parameters.get(attribute)
+            hooks = {} if parameter is None else parameter._backward_hooks or {}
+            for handle, old in list(hooks.items()):
+                if old == hook.mask_gradient:
+                    del hooks[handle]
+
+
+def _drop_model_hooks(module: nn.Module) -> None:
+    """Take the hooks for a whole model off this module."""
+    registries: tuple[dict[int, Any], ...] = (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        module._state_dict_pre_hooks,
+        module._load_state_dict_post_hooks,
+    )
+    for hooks in registries:
+        for key, hook in list(hooks.items()):
+            if isinstance(getattr(hook, "__self__", None), ModelMasks):
+                del hooks[key]
+                module._forward_hooks_always_called.pop(key, None)
+
+
+def _forget_compiled() -> None:
+    """Code that torch.compile has made before does not call hooks that are registered later."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+
+
+class MaskedGradients:
+    """Zeroes the gradients of pruned weights, all in one fused operation; the weights start at zero and stay there."""
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        parameters = dict(model.named_parameters())
+        # A layer that is kept whole needs no mask.
+        partial = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        self._weights = [parameters[name] for name in partial]
+        self._removed = [~mask.to(weight.device) for mask, weight in zip(partial.values(), self._weights, strict=True)]
+        # In each weight's own order of memory, as its gradient is: else the fused operation takes them one by one.
+        self._masks = [
+            torch.zeros_like(w, requires_grad=False).masked_fill_(~r, 1)
+            for r, w in zip(self._removed, self._weights, strict=True)
+        ]
+        self.reset()
+
+    def reset(self) -> None:
+        """Set the pruned weights to exactly zero."""
+        with torch.no_grad():
+            for weight, removed in zip(self._weights, self._removed, strict=True):
+                weight.masked_fill_(removed, 0)
+
+    def __call__(self) -> None:
+        """Mask the gradients that a backward pass has just left."""
+        gradients, masks = [weight.grad for weight in self._weights], self._masks
+        if any(gradient is None for gradient in gradients):  # of a layer that the output does not depend on
+            pairs = [(g, mask) for g, mask in zip(gradients, masks, strict=True) if g is not None]
+            gradients, masks = [g for g, _ in pairs], [mask for _, mask in pairs]
+        if gradients:
+            torch._foreach_mul_(gradients, masks)  # type: ignore[arg-type]
+
+    def intact(self) -> bool:
+        """Whether every pruned weight is exactly zero."""
+        return not any(bool(w[removed].any()) for w, removed in zip(self._weights, self._removed, strict=True))

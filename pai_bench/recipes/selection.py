@@ -1,0 +1,83 @@
+"""Which recipe is trained with on which data set and model, from what a user names and sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pai_bench.errors import PaiBenchError
+from pai_bench.recipes.loading import NotMeant, defaults, load
+from pai_bench.recipes.overrides import Settings, variants
+from pai_bench.recipes.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A data set, a model, and a recipe as it applies to them."""
+
+    dataset: str
+    model: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All of a sweep, and what its user should know of them."""
+
+    choices: tuple[Choice, ...]
+    notes: tuple[str, ...]
+
+
+def choose(
+    datasets: Sequence[str], models: Sequence[str] = (), recipes: Sequence[str] = (), settings: Settings = ()
+) -> Choices:
+    """Data sets x models x the recipes that are meant for them; without names, each data set's own.
+
+    Raises: PaiBenchError for a recipe that is meant for none of the data sets, a data set that is left without any,
+        two recipes of one name, and whatever is wrong with a recipe.
+    """
+    choices: list[Choice] = []
+    refused: dict[str, list[NotMeant]] = {}
+    for dataset in datasets:
+        own = defaults(dataset) if not (models and recipes) else None
+        models_here = models or ((own.model,) if own else ())
+        wanted = recipes or ((own.recipe,) if own else ())
+        meant = []
+        for name in wanted:
+            try:
+                for model in models_here:
+                    meant += [Choice(dataset, model, r) for r in variants(load(name, dataset, model), settings)]
+            except NotMeant as error:
+                refused.setdefault(name, []).append(error)
+        if not meant and len(wanted) > 1:
+            raise PaiBenchError(
+                f"none of the recipes {', '.join(wanted)} is meant for data set {dataset}",
+                f"add one that is, or leave {dataset} out",
+            )
+        choices += sorted(meant, key=lambda choice: models_here.index(choice.model))
+    for errors in refused.values():
+        if len(errors) == len(datasets) or len(recipes) == 1:
+            raise errors[0]
+    _check_names(choices)
+    notes = [f"{error.cause}: not run there" for errors in refused.values() for error in errors]
+    return Choices(tuple(choices), (*notes, *_notes(choices)))
+
+
+def _check_names(choices: Sequence[Choice]) -> None:
+    """Two files may have one name; their results would be taken for each other's variants."""
+    seen: dict[tuple[str, str, str], Recipe] = {}
+    for choice in choices:
+        key = choice.dataset, choice.model, choice.recipe.name
+        if seen.setdefault(key, choice.recipe) != choice.recipe:
+            raise PaiBenchError(f"two recipes are called {choice.recipe.name}", "rename one of the files")
+
+
+def _notes(choices: Sequence[Choice]) -> Iterator[str]:
+    for recipe in dict.fromkeys(choice.recipe for choice in choices):
+        train = recipe.train
+        late = [milestone for milestone in train.milestones if milestone >= train.epochs]
+        if late and train.schedule == "step":
+            yield (
+                f"recipe {recipe.name} on {recipe.dataset}: milestones {', '.join(map(str, late))} lie behind its"
+                f" {train.epochs} epochs; --set train.milestones=… moves them"
+            )

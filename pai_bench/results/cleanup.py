@@ -1,0 +1,55 @@
+"""What dead processes have left below the results root, cleared away; results are never touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Container
+from contextlib import suppress
+from pathlib import Path
+
+from pai_bench.cells import Cell
+from pai_bench.core.atomic import server_time
+from pai_bench.results import paths
+
+DAY = 24 * 3600.0
+"""No write takes so long: a temporary file that is older by the file server's clock has no writer any more."""
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_KEPT = "kept"
+
+
+def keep_checkpoints(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
+    """Let the checkpoints of a cell stay although it has its result."""
+    with suppress(OSError):
+        (paths.checkpoints_folder(root, cell, recipe, fingerprint) / _KEPT).touch()
+
+
+def drop_checkpoints(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
+    """Remove the checkpoints of a cell, kept ones too: it begins anew."""
+    shutil.rmtree(paths.checkpoints_folder(root, cell, recipe, fingerprint), ignore_errors=True)
+
+
+def tidy(root: Path, spared: Container[str] = ()) -> None:
+    """Remove temporary files a day old, scores that nobody has used for a day, and checkpoints of cells that have their
+    result and that nobody works on; cells whose names are `spared` keep theirs."""
+    now, scores = server_time(root), str(paths.scores_folder(root))
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if _TEMPORARY.fullmatch(name) or folder == scores:
+                path = Path(folder, name)
+                with suppress(OSError):
+                    if now - path.stat().st_mtime > DAY:
+                        path.unlink()
+    checkpoints = paths.all_checkpoints_folder(root)
+    for folder, folders, names in os.walk(checkpoints, topdown=False):
+        if not folders and names and _KEPT not in names:
+            cell = Path(folder).relative_to(checkpoints)
+            if str(cell) in spared:
+                continue
+            result = root / "runs" / cell.with_name(f"{cell.name}.json")
+            claim = paths.claims_folder(root) / cell.with_name(f"{cell.name}.claim")
+            with suppress(OSError):
+                if result.exists() and not claim.exists():
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,171 @@
+"""The columns of all results at once, from a cache of the files that have not changed; never the source of truth.
+
+The cache is made anew when it is missing, damaged or of another version, and done without where none can be written.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.core.atomic import GONE, reason, replacing
+from pai_bench.errors import PaiBenchError
+
+COLUMNS = (
+    *("method", "dataset", "model", "recipe", "sparsity", "seed", "accuracy", "status", "actual_sparsity"),
+    *("effective_sparsity", "fingerprint", "init_hash", "mask_hash", "method_version", "n_prunable", "n_kept"),
+    *("chance", "finished_at", "schema", "costs", "float64_overlap"),
+)
+"""Keys of a result that a row has; `costs` is a dict. A row has `device`, `scoring_dtype` and `path` besides."""
+
+WORTH_WRITING = 20
+"""With fewer new files than that, reading them again next time costs less than writing all rows."""
+
+Stamp = list[int]
+"""Of a file: its number, time of change in ns, and size. Each writer of a result makes a new file."""
+
+Line = list[Any]
+"""What the cache has of a result: name, stamp (three numbers), values."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a results folder holds."""
+
+    rows: tuple[dict[str, Any], ...]
+    """One a readable result, ordered by path: COLUMNS, `device`, `scoring_dtype`, and `path` (a string)."""
+    damaged: tuple[str, ...]
+    """What is wrong with each file that is no result."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Files, and folders of them, that the disk did not let us read, and why; they may hold good results."""
+
+    def hides(self, place: Path) -> bool:
+        """Whether there may be a result, although none was read: the file or a folder above it is unreadable."""
+        return bool(self.unreadable) and any(str(path) in self.unreadable for path in (place, *place.parents))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let Python's collector of cycles rest: tens of thousands of new rows would set it on all that the process has."""
+    active = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if active:
+            gc.enable()
+
+
+@_uncollected()
+def read(root: Path) -> Index:
+    """All results below the root; parses only the files that are new or have changed since the cache was written."""
+    top = str(root / "runs")
+    known = _load(results.index_path(root))
+    lines: list[Line] = []
+    rows, damaged, parsed = [], [], 0
+    unreadable: dict[str, str] = {}
+    for name, stamp in _files(top, unreadable):
+        line = known.get(name)
+        if line is None or line[1:4] != stamp:
+            try:
+                line = [name, *stamp, *_values(results.read_plain(Path(top, name)))]
+            except GONE:
+                continue  # replaced or set aside while we read
+            except PaiBenchError as error:
+                damaged.append(error.cause)
+                continue
+            except OSError as error:
+                unreadable[f"{top}/{name}"] = reason(error)
+                continue
+            parsed += 1
+        lines.append(line)
+        row = dict(zip(_KEYS, line[4:], strict=True))
+        row["path"] = f"{top}/{name}"
+        rows.append(row)
+    if parsed >= WORTH_WRITING:
+        with suppress(OSError):
+            _save(results.index_path(root), lines)
+    return Index(tuple(rows), tuple(damaged), unreadable)
+
+
+def finished(root: Path) -> set[tuple[Cell, str, str]]:
+    """Cell, recipe and fingerprint of every readable result that lies where it belongs."""
+    found = set()
+    for row in read(root).rows:
+        cell = Cell(*(row[field.name] for field in fields(Cell)))
+        address = cell, row["recipe"], row["fingerprint"]
+        if row["path"] == str(results.path(root, *address)):
+            found.add(address)
+    return found
+
+
+_KEYS = (*COLUMNS, "device", "scoring_dtype")
+
+
+def _values(plain: dict[str, Any]) -> list[Any]:
+    scoring = plain["recipe_values"].get("scoring")
+    dtype = scoring.get("dtype") if isinstance(scoring, dict) else None
+    return [*(plain[key] for key in COLUMNS), plain["provenance"].get("device"), dtype]
+
+
+def _files(top: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
+    """Names below `top`, and stamps, of all results; in the order of `results.result_paths`.
+
+    Adds what cannot be looked at to `unreadable`.
+    """
+    folders = [("", top)]
+    while folders:
+        inside, folder = folders.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except GONE:
+            continue
+        except OSError as error:
+            unreadable[folder] = reason(error)
+            continue
+        within = []
+        for entry in entries:
+            try:
+                if entry.name.endswith(".json"):
+                    about = entry.stat()
+                    yield f"{inside}{entry.name}", [about.st_ino, about.st_mtime_ns, about.st_size]
+                elif entry.is_dir(follow_symlinks=False):
+                    within.append((f"{inside}{entry.name}/", entry.path))
+            except GONE:
+                continue  # replaced or set aside while we read
+            except OSError as error:
+                unreadable[entry.path] = reason(error)
+        folders += reversed(within)
+
+
+def _save(place: Path, lines: list[Line]) -> None:
+    body = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines).encode()
+    with replacing(place) as file:
+        file.write(f"{_header(body)}\n".encode() + body)
+
+
+def _header(body: bytes) -> str:
+    """What the first line must be for the rest to be believed."""
+    version = [*_KEYS, str(results.SCHEMA)]
+    return json.dumps({"columns": version, "sha256": hashlib.sha256(body).hexdigest()})
+
+
+def _load(place: Path) -> dict[str, Line]:
+    """The lines by name."""
+    try:
+        head, _, body = place.read_bytes().partition(b"\n")
+    except OSError:
+        return {}
+    if head.decode(errors="replace") != _header(body):
+        return {}
+    return {line[0]: line for line in json.loads(b"[" + body.replace(b"\n", b",") + b"]")}

@@ -1,0 +1,173 @@
+"""Files of masks: bool arrays by parameter name, or what other codes save; checked before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pai_bench.cells import GIVEN, kept_count
+from pai_bench.core.atomic import replacing
+from pai_bench.errors import PaiBenchError
+from pai_bench.results.mask_forms import from_npz, from_torch, named, renamed
+
+Masks = dict[str, NDArray[np.bool_]]
+"""By parameter name; True is kept."""
+
+SUFFIXES = (".npz", ".pt", ".pth")
+_SHAPES = "__shapes__"
+
+
+def pack(masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[Any]]:
+    """The arrays of the masks beside a result, a bit a weight."""
+    shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
+    return {_SHAPES: np.array(shapes), **{name: np.packbits(mask) for name, mask in masks.items()}}
+
+
+def unpack(arrays: Mapping[str, NDArray[Any]]) -> Masks:
+    """The masks that `pack` packed."""
+    shapes: dict[str, list[int]] = json.loads(str(arrays[_SHAPES]))
+    return {
+        name: np.unpackbits(arrays[name], count=math.prod(shape)).reshape(shape).astype(bool)
+        for name, shape in shapes.items()
+    }
+
+
+def save(place: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Write masks to an .npz file: a bool array a weight, by parameter name."""
+    with replacing(place) as file:
+        np.savez_compressed(file, **masks)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """The masks of a file."""
+
+    path: Path
+    masks: Masks = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of names, shapes and bits, whatever the order and the form of the file."""
+        digest = hashlib.sha256()
+        for name, mask in sorted(self.masks.items()):
+            digest.update(f"{name} {list(mask.shape)}\n".encode())
+            digest.update(np.packbits(mask).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def method(self) -> str:
+        """The spec of the method that uses these masks, which can be a part of a file name: file:STEM-HASH."""
+        tail = f"-{self.digest[:8]}"
+        stem = re.sub(r"[^A-Za-z0-9_.+-]+", "-", self.path.stem.removesuffix(tail)).strip("-.")[:60]
+        return f"{GIVEN}{stem or 'masks'}{tail}"
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction removed, as the shortest decimal that stands for exactly this number of weights."""
+        size = sum(mask.size for mask in self.masks.values())
+        kept = sum(int(mask.sum()) for mask in self.masks.values())
+        if not kept:
+            raise PaiBenchError(f"{self.path} keeps no weight at all", "True or 1 means kept; perhaps it is inverted")
+        removed = 1 - kept / size
+        short = (round(removed, digits) for digits in range(1, 12))
+        return next((s for s in short if s < 1 and kept_count(s, size) == kept), removed)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], model: str) -> None:
+        """See to it that the masks are those of the prunable weights of `model`, whose `shapes` are given.
+
+        Raises: PaiBenchError as `fitted` does.
+        """
+        self.fitted(shapes, model)
+
+    def fitted(self, shapes: Mapping[str, tuple[int, ...]], model: str, *, partial: bool = False) -> Masks:
+        """The masks under the names and in the order of the prunable weights of `model`, whose `shapes` are given.
+
+        Raises: PaiBenchError for a layer without a mask (unless `partial`), a mask of another shape, or one too many.
+        """
+        names = renamed(list(self.masks), list(shapes))
+        masks = {names[name]: mask for name, mask in self.masks.items()}
+        missing = [] if partial else [name for name in shapes if name not in masks]
+        extra = [name for name in masks if name not in shapes]
+        if len(self.masks) != len(shapes) and set(self.masks) == {str(place) for place in range(len(self.masks))}:
+            found = ", ".join(str(list(mask.shape)) for mask in self.masks.values())
+            raise PaiBenchError(
+                f"{self.path} is a list of {len(self.masks)} masks, and model {model} has {len(shapes)} prunable"
+                " weights",
+                f"give one mask per prunable weight in this order: {', '.join(shapes)}; the list has shapes {found}",
+            )
+        if missing:
+            raise PaiBenchError(
+                f"{self.path} has no mask for {', '.join(missing)} of model {model}",
+                f"it has {', '.join(self.masks)}; give one mask per prunable weight, ones where nothing is removed",
+            )
+        for name, shape in shapes.items():
+            if name in masks and masks[name].shape != tuple(shape):
+                raise PaiBenchError(
+                    f"{self.path}: the mask of {name} has shape {list(masks[name].shape)},"
+                    f" but the weight of model {model} has {list(shape)}",
+                    "were the masks made for another model?",
+                )
+        if extra:
+            raise PaiBenchError(
+                f"{self.path} has masks for {', '.join(extra)}, which model {model} does not count as prunable",
+                f"leave them out; prunable are {', '.join(shapes)}",
+            )
+        return {name: masks[name] for name in shapes if name in masks}
+
+
+def read(path: Path) -> MaskFile:
+    """Masks by parameter name from an .npz file (plain or bit-packed) or one of torch (no pickled code is run).
+
+    Values are bool, or 0 and 1. `mask_forms` has the forms; a list is named by place until `fitted` has the model.
+
+    Raises: PaiBenchError for a file that cannot be read, or holds something else.
+    """
+    if path.suffix not in SUFFIXES:
+        raise PaiBenchError(f"masks {path} have an unknown ending", f"known: {', '.join(SUFFIXES)}")
+    try:
+        arrays = _read_npz(path) if path.suffix == ".npz" else from_torch(path)
+    except PaiBenchError:
+        raise
+    except FileNotFoundError:
+        raise PaiBenchError(f"masks {path} do not exist", "give the path of an .npz or .pt file") from None
+    except Exception as error:  # a damaged archive raises nearly anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PaiBenchError(
+            f"masks {path} cannot be read: {reason}", "give bool or 0/1 arrays by parameter name, as .npz or .pt"
+        ) from None
+    if not arrays:
+        raise PaiBenchError(f"masks {path} hold nothing", "give one array per prunable weight, by parameter name")
+    return MaskFile(path, {name: _as_bool(path, name, array) for name, array in named(arrays).items()})
+
+
+def holds(path: Path, digest: str) -> bool:
+    """Whether a file is there, whole, and has the masks of that digest."""
+    try:
+        return read(path).digest == digest
+    except PaiBenchError:
+        return False
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    arrays = from_npz(path)
+    return dict(unpack(arrays)) if _SHAPES in arrays else arrays
+
+
+def _as_bool(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
+    kept = array.astype(bool)
+    if array.dtype != np.bool_ and not np.array_equal(kept.astype(array.dtype), array):
+        found = f", from {array.min():g} to {array.max():g}" if array.size else ""
+        raise PaiBenchError(
+            f"{path}: {name} holds values other than 0 and 1{found}",
+            "give masks, not weights or scores; a state dict must have keys that end in mask",
+        )
+    return cast("NDArray[np.bool_]", kept)

@@ -1,0 +1,144 @@
+"""Causes of errors that torch raises while a model is scored, and checks of what the Python API is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pai_bench.core.outputs import logits
+from pai_bench.errors import PaiBenchError
+
+IGNORED = -100
+"""Class index of torch's cross entropy for a sample that does not count."""
+
+RAISED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError)
+"""Errors of models and of torch that have a cause in what the caller gave."""
+
+
+def check_arguments(model: Any, batches: Any, method: Any, seed: Any) -> None:
+    """Check the types of what `score` and `prune` take.
+
+    Raises: PaiBenchError for an argument of a wrong type, or a model without values.
+    """
+    if not isinstance(model, nn.Module):
+        if isinstance(batches, nn.Module):
+            raise PaiBenchError(
+                "model and batches are the wrong way round", "pass the model first: prune(model, batches)"
+            )
+        raise PaiBenchError(f"the model is an object of type {type(model).__name__}", "pass a torch.nn.Module")
+    if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
+        raise PaiBenchError(
+            f"the batches are an object of type {type(batches).__name__}, which cannot be iterated over",
+            "pass a list of (x, y), or a DataLoader",
+        )
+    if isinstance(batches, (Tensor, str, bytes, dict)):
+        raise PaiBenchError(
+            f"the batches are one {type(batches).__name__}",
+            "pass a list of pairs of tensors: [(x, y)], or a DataLoader",
+        )
+    if not isinstance(method, str):
+        raise PaiBenchError(
+            f"the method is an object of type {type(method).__name__}",
+            "pass its name, for instance method='snip'; pai_bench.list_methods() has all names",
+        )
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise PaiBenchError(f"seed {seed!r} is not a whole number", "pass for instance seed=0")
+    check_values(model)
+
+
+def check_values(model: nn.Module) -> None:
+    """Check that the parameters and buffers of a model have values.
+
+    Raises: PaiBenchError for tensors on the meta device.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise PaiBenchError(
+                f"{name} is on the meta device and has no values",
+                "build the model on a real device, or call model.to_empty(device=…) and draw or load its weights",
+            )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch's error says that memory is exhausted, on a GPU or on the host."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in text for words in ("out of memory", "not enough memory", "can't allocate memory")
+    )
+
+
+def cause(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> PaiBenchError | None:
+    """The reason why a model cannot be scored on these batches; None where a forward pass and the targets are right.
+
+    Calls the model in train mode on each batch, without gradients; the caller has no further use for the model.
+    """
+    model.train()
+    for number, (x, y) in enumerate(batches, start=1):
+        try:
+            with torch.no_grad():
+                outputs = logits(model(x))
+        except PaiBenchError as error:
+            return error
+        except RAISED as error:
+            return None if is_out_of_memory(error) else _of_inputs(error, number, x)
+        if (problem := _of_targets(outputs, y)) is not None:
+            return problem
+    return None
+
+
+def line(error: BaseException) -> str:
+    """The type of an error and the first line of its text."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0] or 'no message'}"
+
+
+def _of_inputs(error: Exception, number: int, x: Tensor) -> PaiBenchError:
+    if "more than 1 value per channel" in str(error):
+        return PaiBenchError(
+            f"scoring batch {number} has {len(x)} image, and batch norm in train mode needs two values a channel",
+            "use batches of two or more images: DataLoader(…, drop_last=True), or scoring.batch_size in a recipe",
+        )
+    kind = str(x.dtype).removeprefix("torch.")
+    remedy = "pass inputs of the shape that the model is built for: images [B, channels, height, width]"
+    if not x.is_floating_point():
+        remedy = "convert images to floats: x.float() (integers are for models of tokens)"
+    return PaiBenchError(f"the model cannot be called on inputs {list(x.shape)} of {kind}: {line(error)}", remedy)
+
+
+def _of_targets(outputs: Tensor, y: Tensor) -> PaiBenchError | None:
+    """What is wrong with logits [B, classes, …] and targets of cross entropy, as far as it can be seen."""
+    shapes = f"the model returns logits {list(outputs.shape)} for targets {list(y.shape)} of {str(y.dtype)[6:]}"
+    if outputs.ndim > 2 and y.ndim == 1 and outputs[0, 0].numel() == 1:
+        return PaiBenchError(shapes, "return logits [B, classes]: add torch.nn.Flatten() at the end of the model")
+    if y.shape == outputs.shape:
+        if y.is_floating_point():
+            return None
+        return PaiBenchError(
+            f"the targets {list(y.shape)} of {str(y.dtype)[6:]} are one vector a sample (one-hot?)",
+            "pass class indices [B], as y.argmax(1) gives them, or probabilities [B, classes] of floats",
+        )
+    expected = torch.Size([outputs.shape[0], *outputs.shape[2:]]) if outputs.ndim > 1 else None
+    if y.shape != expected:
+        return PaiBenchError(shapes, "cross entropy takes logits [B, classes] and class indices [B]")
+    if y.is_floating_point():
+        return PaiBenchError(
+            f"the targets [B] are numbers of type {str(y.dtype)[6:]}, not class indices", "pass class indices: y.long()"
+        )
+    counted = y[y != IGNORED]
+    classes = outputs.shape[1]
+    if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < classes:
+        return labels_error(int(counted.min()), int(counted.max()), classes)
+    return None
+
+
+def labels_error(least: int, most: int, classes: int | None) -> PaiBenchError:
+    """The error for class indices outside 0 to classes - 1."""
+    among = "" if classes is None else f" for {classes} logits"
+    last = "classes - 1" if classes is None else classes - 1
+    return PaiBenchError(
+        f"the class indices run from {least} to {most}{among}",
+        f"class indices are 0 to {last}: subtract 1 from labels that begin at 1; {IGNORED} marks a sample to ignore",
+    )

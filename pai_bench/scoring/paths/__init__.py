@@ -1,0 +1,1 @@
+"""The network as a sum over paths: record a forward pass, replay it with other arithmetic."""

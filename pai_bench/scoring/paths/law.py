@@ -1,0 +1,77 @@
+"""The conservation law of path networks (Tanaka et al. 2020, theorem 3), checked on the scores of a dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pai_bench.errors import PaiBenchError
+from pai_bench.scoring.paths.operations import LINEAR, MAXIMA, MEANS, NORMS, PRODUCTS, SHAPES, UNARY
+from pai_bench.scoring.paths.tracing import Graph, Kind
+
+REMEDY = "score with a method that uses data (snip, prospr), or change the layer"
+
+
+def check_law(
+    graph: Graph,
+    scores: Mapping[str, Tensor],
+    total: Tensor,
+    sources: Sequence[Tensor],
+    parameters: Mapping[str, Tensor],
+) -> None:
+    """Check the scores |w| dR/d|w| of the layers that lie on paths from the input to the output.
+
+    No score is negative, each layer has a positive sum (R in a chain without biases; branches share it), and the flow
+    that begins at the `sources` (the input and all biases) is R, as it is in each cut through the network.
+
+    Raises: PaiBenchError that names a layer for which this does not hold.
+    """
+    flow = float(total.detach())
+    if not torch.isfinite(total.detach()):
+        return  # the check of the scores has the words for it
+    tolerance = 1e-6 if total.dtype == torch.float64 else 1e-3
+    sums = dict(zip(scores, torch.stack([score.sum() for score in scores.values()]).tolist(), strict=True))
+    lows = torch.stack([score.min() for score in scores.values()]).tolist()
+    dead = [name for name in scores if not scores[name].any()]
+    if dead:
+        raise _dead(dead, scores, parameters)
+    for name, low in zip(scores, lows, strict=True):
+        if low < -tolerance * abs(sums[name]):
+            raise _broken(name, "has negative scores", graph)
+    sources = [source for source in sources if source.requires_grad]
+    gradients = torch.autograd.grad(total, sources, allow_unused=True)
+    begun = sum(float((s.detach() * g).sum()) for s, g in zip(sources, gradients, strict=True) if g is not None)
+    if graph.input is not None and abs(begun - flow) > tolerance * abs(flow):
+        # Where flow is lost or made, the layers before it have another sum than the network.
+        name = max(sums, key=lambda name: abs(sums[name] - flow))
+        raise _broken(name, f"has the sum {sums[name]:.6g}, but the flow of the network is {flow:.6g}", graph)
+
+
+def _dead(dead: Sequence[str], scores: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> PaiBenchError:
+    zeros = [name for name, p in parameters.items() if p.numel() and not p.any() and not name.endswith("bias")]
+    name = next((name for name in dead if name in zeros), dead[0])
+    cause = f"; all zero are {', '.join(zeros[:3])}{' and others' if len(zeros) > 3 else ''}" if zeros else ""
+    return PaiBenchError(
+        f"SynFlow cannot score {name}: all paths through it have the value 0 "
+        f"({len(dead)} of {len(scores)} layers{cause})",
+        "initialise heads, gains and residual branches with other values than 0, or score with another method",
+    )
+
+
+def _broken(name: str, what: str, graph: Graph) -> PaiBenchError:
+    others = _unknown_operations(graph)
+    cause = f" (operations without a rule: {', '.join(others[:3])})" if others else ""
+    return PaiBenchError(f"SynFlow's law does not hold: layer {name} {what}{cause}", REMEDY)
+
+
+def _unknown_operations(graph: Graph) -> list[str]:
+    """The operations that the path network takes as they are although no rule says that they are linear."""
+    known = UNARY | SHAPES | LINEAR | PRODUCTS | MAXIMA | MEANS | set(NORMS)
+    return [
+        f"{node.name} in {node.layer or 'the model'}"
+        for node in graph.nodes
+        if node.name not in known and "batch_norm" not in node.name and "max_pool" not in node.name
+        if any(slot is not None and graph.kinds[slot] in (Kind.SIGNAL, Kind.GATE) for slot in node.outputs)
+    ]

@@ -1,0 +1,283 @@
+"""What a pruning method sees: the problem it scores, and the signature it has.
+
+This is the only module of the harness that the author of a method needs to read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pai_bench.core.outputs import logits
+from pai_bench.errors import PaiBenchError
+from pai_bench.scoring import weights
+from pai_bench.scoring.convolutions import InParts
+from pai_bench.scoring.losses import Loss, cross_entropy
+from pai_bench.scoring.paths.tracing import Graph
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs [B, …] and targets [B]."""
+
+
+prunable = weights.prunable_weights
+
+
+class Scorer(Protocol):
+    """A pruning method: a frozen dataclass whose fields are its hyper-parameters.
+
+    A method with outer pruning rounds has an integer field `rounds`, and may have `schedule`
+    ("exponential" or "linear"); one that decides how many weights each layer keeps has a method
+    `quotas(problem) -> dict[str, int]`; one that needs a number of batches of its own has
+    `batches_needed() -> int`. Two facts may stand in the class: `fresh = True`, every round gets new batches, and
+    `revives = True`, a pruned weight may come back in a later round.
+    """
+
+    def __call__(self, problem: Problem) -> dict[str, Tensor]:
+        """One score per prunable weight, by parameter name and in its shape; a higher score is kept."""
+        ...
+
+
+def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    """See to it that an option such as "snip:bn" has one of the values that it takes.
+
+    Raises: PaiBenchError for another value.
+    """
+    if value not in allowed:
+        raise PaiBenchError(f"{option} must be {' or '.join(map(repr, allowed))}, not {value!r}", "name one of them")
+
+
+def more_than(option: str, value: float, bound: float) -> None:
+    """See to it that a number, an option such as "grasp:temperature", is finite and more than `bound`.
+
+    Raises: PaiBenchError for another value.
+    """
+    if not bound < value < math.inf:
+        raise PaiBenchError(f"{option} must be more than {bound:g}, not {value:g}", "give another number")
+
+
+def round_densities(density: float, rounds: int, schedule: str, start: float = 1.0) -> list[float]:
+    """The density after each of the outer rounds, from just below `start` down to `density`.
+
+    "exponential": start (density/start)^(t/T); "linear": start - t (start - density)/T.
+
+    Raises: PaiBenchError for another schedule or fewer than one round.
+    """
+    if rounds < 1:
+        raise PaiBenchError(f"rounds must be at least 1, not {rounds}", "write for instance synflow:rounds=100")
+    one_of("schedule", schedule, ("exponential", "linear"))
+    if schedule == "exponential":
+        return [start * (density / start) ** (t / rounds) for t in range(1, rounds)] + [density]
+    return [start - t * (start - density) / rounds for t in range(1, rounds)] + [density]
+
+
+class Batches:
+    """The scoring batches, drawn once from the caller's iterable and kept, so that every pass sees the same ones.
+
+    Batches are drawn only as far as a method reads; inputs of floating type are cast to `dtype`, class
+    indices to int64.
+
+    Raises: PaiBenchError for an iterator, and while drawing for what is not a batch.
+    """
+
+    def __init__(
+        self, source: Iterable[Batch], device: torch.device, dtype: torch.dtype, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        if isinstance(source, Iterator):
+            raise PaiBenchError(
+                f"the scoring batches are a {type(source).__name__}, which can be read once only",
+                "pass a list of (x, y), or a DataLoader",
+            )
+        self._source = source
+        self._device = device
+        self._dtype = dtype
+        self.tick = tick
+        """Called at every batch and every forward pass: a sign of progress for whoever waits."""
+        self._drawn: list[Batch] = []
+        self._stream: Iterator[Batch] | None = None
+
+    def _next(self) -> Batch:
+        if self._stream is None:
+            self._stream = iter(self._source)
+        return _checked(next(self._stream))
+
+    def _cast(self, batch: Batch) -> Batch:
+        self.tick()
+        x, y = batch
+        x = x.to(self._device)
+        y = y.to(self._device)
+        x = x.to(self._dtype) if x.is_floating_point() else x
+        return x, y if y.is_floating_point() else y.long()
+
+    def __call__(self) -> Iterator[Batch]:
+        """The batches from the first one on."""
+        position = 0
+        while True:
+            if position == len(self._drawn):
+                try:
+                    self._drawn.append(self._next())
+                except StopIteration:
+                    break
+            yield self._cast(self._drawn[position])
+            position += 1
+        if not self._drawn:
+            raise _empty()
+
+    def drawn(self) -> Iterator[Batch]:
+        """The batches that have been read so far, or the first one."""
+        return map(self._cast, self._drawn or itertools.islice(self(), 1))
+
+    def fresh(self) -> Iterator[Batch]:
+        """Batches not seen before: the rest of the stream, which starts anew at its end."""
+        while True:
+            try:
+                batch = self._next()
+            except StopIteration:
+                self._stream = iter(self._source)
+                try:
+                    batch = self._next()
+                except StopIteration:
+                    raise _empty() from None
+            yield self._cast(batch)
+
+    def dealt(self, rounds: int) -> Iterator[Batches]:
+        """The batches of each round, without end: all of them are dealt out, and when too few they take turns."""
+        try:
+            size = max(1, len(self._source) // rounds)  # type: ignore[arg-type]
+        except TypeError:  # not all that have a method for it have a length
+            size = 1
+        stream = Batches(self._source, self._device, self._dtype).fresh()
+        while True:
+            yield Batches(list(itertools.islice(stream, size)), self._device, self._dtype, self.tick)
+
+
+def _checked(batch: Any) -> Batch:
+    """A batch as the caller's data give it.
+
+    Raises: PaiBenchError for what is not a pair of tensors, and for types that networks and losses do not take.
+    """
+    remedy = "batches are pairs (x, y) of tensors: inputs [B, …], and class indices [B] or probabilities [B, classes]"
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
+        kinds = [type(part).__name__ for part in batch] if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise PaiBenchError(f"a scoring batch is {kinds}, not a pair of tensors", remedy)
+    x, y = batch
+    if x.dtype == torch.uint8:
+        raise PaiBenchError("scoring batches of uint8 images", "give them as floats, normalised as in training")
+    if x.is_complex():
+        raise PaiBenchError(f"scoring batches of complex inputs ({x.dtype})", "give real numbers: x.real or x.abs()")
+    tokens = y.ndim == 1 and x.ndim >= 2 and len(y) == x.shape[0] * x.shape[1]  # [B·T] for inputs [B, T]
+    if (len(x) != len(y) and not tokens) or (y.ndim == 2 and y.shape[1] == 1 and not y.is_floating_point()):
+        raise PaiBenchError(f"a scoring batch has inputs {list(x.shape)} and targets {list(y.shape)}", remedy)
+    return x, y
+
+
+def _empty() -> PaiBenchError:
+    return PaiBenchError("the scoring data hold no batch", "pass a non-empty re-iterable of (x, y) batches")
+
+
+def real_inputs(method: str, problem: Problem) -> Iterator[Tensor]:
+    """The inputs of the scoring batches, for a method that scores with others of their shape.
+
+    Raises: PaiBenchError for inputs that are not real numbers.
+    """
+    for x, _ in problem.batches():
+        if not x.is_floating_point():
+            raise PaiBenchError(f"{method} needs inputs of real numbers, not {x.dtype}", "score with another method")
+        yield x
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One round of scoring, on a private copy of the model; its values and modes are the method's to change."""
+
+    model: nn.Module
+    """The copy; pruned weights are zero. The method chooses train or eval mode."""
+    weights: Mapping[str, Tensor]
+    """Prunable weights by name, pruned ones at zero; detached."""
+    dense_weights: Mapping[str, Tensor]
+    """The same as they were before any pruning."""
+    masks: Mapping[str, Tensor]
+    """Bool, True = still kept."""
+    density: float
+    """The fraction of prunable weights that is kept after this round."""
+    kept: int
+    """The number of prunable weights that is kept after this round."""
+    generator: torch.Generator
+    """The source of the method's own random draws; lives on the CPU, so draws do not depend on the device."""
+    stream: Batches
+    initialise: Callable[[nn.Module], None]
+    """Draws the weights of a model anew, in place, as the model itself does."""
+    trace: Callable[[Tensor], Graph]
+    """The operations of the model on inputs of that shape, recorded once; see pai_bench.scoring.paths.network."""
+    criterion: Loss = cross_entropy
+    """The loss that `loss` computes."""
+
+    def batches(self) -> Iterator[Batch]:
+        """The scoring batches; every call starts at the same first one."""
+        return self.stream()
+
+    def fresh_batches(self) -> Iterator[Batch]:
+        """Batches that no earlier round has seen, without end."""
+        return self.stream.fresh()
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss over the samples of a batch; by default the cross entropy of logits [B, classes, …] and targets
+        [B, …] (class indices), or probabilities [B, classes, …].
+
+        Raises: PaiBenchError for outputs and targets of which the loss is constant or has no meaning.
+        """
+        return self.criterion(outputs, targets)
+
+    def forward(self, inputs: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The model's logits (see `outputs.logits`), with `params` in the place of its parameters of those names;
+        differentiable in both.
+
+        Raises: PaiBenchError for outputs without logits.
+        """
+        self.stream.tick()
+        if params is None:
+            return logits(self.model(inputs))
+        return logits(torch.func.functional_call(self.model, dict(params), (inputs,)))
+
+    def train_mode(self, bn: str) -> None:
+        """Put the copy in the mode of a method's option `bn`: "train" (batch statistics) or "eval" (running ones)."""
+        self.model.train(bn == "train")
+
+    def first_batches(self, count: int) -> list[Batch]:
+        """The first `count` scoring batches.
+
+        Raises: PaiBenchError when there are fewer.
+        """
+        batches = list(itertools.islice(self.batches(), count))
+        if len(batches) < count:
+            raise PaiBenchError(
+                f"the method needs {count} scoring batches, but there are {len(batches)}",
+                f"pass at least {count} batches, or lower its number of steps",
+            )
+        return batches
+
+    def gradient(self) -> dict[str, Tensor]:
+        """dL/dw of the prunable weights, L the mean loss over all samples of all scoring batches."""
+        weights = {name: w.detach().requires_grad_() for name, w in self.weights.items()}
+        total: list[Tensor] = []
+        samples = 0
+        for x, y in self.batches():
+            with InParts():
+                loss = self.loss(self.forward(x, weights), y) * len(x)
+            parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+            total = [a + b for a, b in zip(total, parts, strict=True)] if total else list(parts)
+            samples += len(x)
+        return {name: g / samples for name, g in zip(weights, total, strict=True)}
+
+    def living(self) -> dict[str, int]:
+        """Number of weights that are still kept, by parameter name: the most that a layer may keep in this round."""
+        return {name: int(mask.sum()) for name, mask in self.masks.items()}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """All parameters (biases and norms too) as fresh leaves that require gradients."""
+        return {name: p.detach().clone().requires_grad_() for name, p in self.model.named_parameters()}

@@ -1,0 +1,162 @@
+"""Names to methods: the only module that knows where methods live."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pai_bench.cells import CONTROL
+from pai_bench.core.plugins import source_hash
+from pai_bench.core.registry import Catalogue
+from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.scoring.problem import Scorer, round_densities
+
+Method = TypeVar("Method", bound=type)
+
+_given: dict[str, type] = {}
+"""Methods that `names` does not list: masks from files."""
+
+
+def register(name: str) -> Callable[[Method], Method]:
+    """Class decorator that makes a frozen dataclass known as the method `name`.
+
+    The class may carry `version: ClassVar[int]`, raised whenever its scores would change (1 when absent).
+
+    Raises: ValueError when the name is taken by another class.
+    """
+
+    def decorate(cls: Method) -> Method:
+        if not dataclasses.is_dataclass(cls):
+            raise ValueError(f"method {name!r}: {cls!r} must be a (frozen) dataclass whose fields are hyper-parameters")
+        bare = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        if bare:
+            raise ValueError(
+                f"method {name!r}: give the hyper-parameter {bare[0]!r} a default (a number, text or bool)"
+            )
+        if CONTROL in {field.name for field in dataclasses.fields(cls)}:
+            raise ValueError(f"method {name!r}: a hyper-parameter cannot be called {CONTROL!r}, which names a control")
+        if not cls.__module__.startswith("pai_bench."):
+            _methods.discover()  # so that a plug-in that takes a built-in name is the one that is refused
+        _methods.add(name, cls)
+        return cls
+
+    return decorate
+
+
+def _import_methods() -> None:
+    """Import every file of `methods/`."""
+    try:
+        package = importlib.import_module("pai_bench.methods")
+    except ModuleNotFoundError as error:
+        raise PaiBenchError("the package pai_bench.methods is not installed", "run: pip install -e .") from error
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"pai_bench.methods.{module.name}")
+
+
+_methods: Catalogue[type] = Catalogue("method", "pai_bench.methods", _import_methods)
+
+
+def register_unlisted(name: str, cls: type) -> None:
+    """Make the dataclass `cls` known as the method `name`, without listing it; replaces an earlier one."""
+    _given[name] = cls
+
+
+def names() -> list[str]:
+    """All known methods in alphabetical order."""
+    return _methods.names()
+
+
+def default_names() -> list[str]:
+    """The methods of a sweep that names none: all but those whose class says `costly: ClassVar[bool] = True`."""
+    return [name for name in names() if not getattr(method_class(name), "costly", False)]
+
+
+def has_controls(name: str) -> bool:
+    """Whether a method decides which weights stay; one that does not, or by chance (`controls = False`), has nothing
+    that a control could take away."""
+    cls = method_class(name)
+    return bool(getattr(cls, "prunes", True) and getattr(cls, "controls", True))
+
+
+def module(name: str) -> str:
+    """The name of the Python module that registered the method `name`."""
+    return method_class(name).__module__
+
+
+def is_builtin(name: str) -> bool:
+    """Whether a method is one of ours, not a plug-in's or another package's."""
+    return is_builtin_class(method_class(name))
+
+
+def is_builtin_class(cls: type) -> bool:
+    """Whether the class of a method is one of ours."""
+    return cls.__module__.startswith("pai_bench.")
+
+
+def method_class(name: str) -> type:
+    """The class registered under `name`.
+
+    Raises: PaiBenchError with the nearest names when there is none.
+    """
+    return _given[name] if name in _given else _methods.get(name)
+
+
+def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:
+    """The method `name` with its hyper-parameters, defaults where not given.
+
+    Raises: PaiBenchError for an unknown name or hyper-parameter, or a value of the wrong type.
+    """
+    cls = method_class(name)
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    for key, value in (hyperparameters or {}).items():
+        if key not in defaults:
+            if not defaults:
+                raise PaiBenchError(f"method {name} has no hyper-parameter {key!r}", "it has none at all; leave it out")
+            raise unknown(f"hyper-parameter of {name}", key, defaults)
+        values[key] = _checked(name, key, value, defaults[key])
+    scorer: Scorer = cls(**values)
+    # Here as well as in scoring, so that a sweep is refused before it begins.
+    round_densities(1.0, int(getattr(scorer, "rounds", 1)), str(getattr(scorer, "schedule", "exponential")))
+    return scorer
+
+
+def _checked(method: str, key: str, value: Any, default: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    kind = type(default)
+    if default is None and isinstance(value, (bool, int, float, str)):
+        return value  # of which type is the method's to say
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise PaiBenchError(
+            f"{method}:{key} takes {kind.__name__}, not {value!r}", f"write for instance {method}:{key}={default}"
+        )
+    return value
+
+
+def version(scorer: Scorer) -> int:
+    """The version that a method's class carries; results of another version are stale."""
+    return int(getattr(scorer, "version", 1))
+
+
+def hyperparameters(scorer: Scorer) -> dict[str, Any]:
+    """A method's hyper-parameters by name, defaults included."""
+    return dataclasses.asdict(scorer)  # type: ignore[call-overload,no-any-return]
+
+
+def model_source(scorer: Scorer, module: str) -> str | None:
+    """The content of the plug-in file that defines a model, with the method's `plugin_version`; None for ours.
+
+    A method carries `plugin_version: ClassVar[int]` (1 when absent) where its masks change on models of plug-ins while
+    those of all built-in models stay as they are.
+    """
+    source = source_hash(module)
+    revision = int(getattr(scorer, "plugin_version", 1))
+    return source if source is None or revision == 1 else f"{source} {revision}"

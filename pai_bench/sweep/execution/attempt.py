@@ -1,0 +1,314 @@
+"""One cell of a sweep, wherever it runs: claimed, resumed from its checkpoint, run, delivered, noted."""
+
+from __future__ import annotations
+
+import errno
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack
+
+import torch
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.score_cache import ScoreCache, Shelf
+from pai_bench.results import DamagedResult, Epoch
+from pai_bench.sweep.execution import dataset_copy
+from pai_bench.sweep.execution.cell_log import CellLog
+from pai_bench.sweep.execution.claims import Address, Claim, Owner, take
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
+from pai_bench.training.cooperative import Turns, finish, release
+
+_FULL_OR_FORBIDDEN = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE")
+_DISK_AWAY = ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EREMOTEIO", "ENOLCK", "EHOSTDOWN")
+UNWRITABLE = {getattr(errno, name) for name in (*_FULL_OR_FORBIDDEN, *_DISK_AWAY) if hasattr(errno, name)}
+"""How a folder (on NFS, Lustre and FUSE too) says that it takes no more, for now; not every system has all of them."""
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt at a cell ended.
+
+    Kinds: "done"; "present" (a result was there); "duplicate" (ours was second); "claimed" (somebody who may be alive
+    has it); "failed"; "interrupted"; "unwritten" (the results folder takes or gives nothing: the cell is still to do);
+    "crowded" (out of memory beside others: it is still to do, with fewer).
+    """
+
+    kind: str
+    cause: str | None = None
+    accuracy: float | None = None
+    status: str | None = None
+
+
+class Stop:
+    """Asks the cells that run to save and stop; may be used in a signal handler."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._asked: list[Checkpoints] = []
+
+    def request(self) -> None:
+        """Stop at the next step; a cell that is not yet training has nothing to save."""
+        self.requested = True
+        for checkpoints in list(self._asked):
+            checkpoints.request_stop()
+
+    @contextmanager
+    def reaching(self, checkpoints: Checkpoints) -> Iterator[None]:
+        """Pass a request on to these."""
+        self._asked.append(checkpoints)
+        if self.requested:
+            checkpoints.request_stop()
+        try:
+            yield
+        finally:
+            self._asked.remove(checkpoints)
+
+
+class _Unwritten(Exception):
+    """The results folder could not be used, for as long as we had patience."""
+
+
+def execute(run: Run, root: Path, laboratory: Laboratory, owner: Owner, **options: Unpack[Options]) -> Ended:
+    """Do `executing` to its end."""
+    return finish(executing(run, root, laboratory, owner, **options), laboratory.device)
+
+
+def shared_scores(root: Path, redo: bool) -> ScoreCache:
+    """The scores of this process, and those that the processes of a results folder have for each other.
+
+    What is to be done again is scored again.
+    """
+    return ScoreCache(shelf=None if redo else Shelf(results.scores_folder(root)))
+
+
+class Options(TypedDict, total=False):
+    """How a cell is executed."""
+
+    watch: Watch
+    stop: Stop
+    redo: bool
+    checkpoint_every: float
+    keep_checkpoints: bool
+    patience: float
+    """Seconds that a results folder which takes nothing (a full disk) is tried again."""
+    jobs: Mapping[str, str]
+    """The states of Slurm jobs, as far as known."""
+    alone: Callable[[], bool]
+    """Whether no other cell is under way in this process."""
+
+
+def executing(
+    run: Run,
+    root: Path,
+    laboratory: Laboratory,
+    owner: Owner,
+    *,
+    watch: Watch | None = None,
+    stop: Stop | None = None,
+    redo: bool = False,
+    checkpoint_every: float = 60.0,
+    keep_checkpoints: bool = False,
+    patience: float = 300.0,
+    jobs: Mapping[str, str] | None = None,
+    alone: Callable[[], bool] = lambda: True,
+) -> Turns[Ended]:
+    """Run a cell, in turns, unless it has a result or somebody alive works on it; what came of it is on disk
+    afterwards. See `Options`.
+    """
+    watch = watch or Watch()
+    attempt = _Attempt(run, root, owner, watch, stop or Stop(), patience, alone)
+    try:
+        if not redo and attempt.present():
+            return Ended("present")
+        claim = attempt.patiently(lambda: take(root, attempt.address, owner, jobs, watch.tick))
+        if claim is None:
+            return Ended("claimed")
+        with claim, CellLog(results.cell_log_path(*attempt.place), owner.attempt) as log:
+            if not redo and attempt.present():
+                return Ended("present")  # its owner has just finished it
+            log.say(f"begins: {run.cell} · {run.recipe.name}")
+            work = attempt.run(laboratory, claim, log, redo, checkpoint_every, keep_checkpoints)
+            ended: Ended | None = None
+            while ended is None:
+                with log.printing():
+                    try:
+                        next(work)
+                    except StopIteration as end:
+                        ended = end.value
+                if ended is None:
+                    yield
+            log.say(f"{ended.kind}{f': {ended.cause}' if ended.cause else ''}")
+    except _Unwritten as error:
+        return Ended("unwritten", str(error))
+    if ended.kind in ("oom", "crowded"):
+        if alone():
+            laboratory.forget()
+        release()
+    return replace(ended, kind="failed") if ended.kind == "oom" else ended
+
+
+class _Attempt:
+    """What the parts of an attempt at a cell need to know."""
+
+    def __init__(
+        self,
+        run: Run,
+        root: Path,
+        owner: Owner,
+        watch: Watch,
+        stop: Stop,
+        patience: float,
+        alone: Callable[[], bool],
+    ) -> None:
+        self._run = run
+        self._root = root
+        self._owner = owner
+        self._watch = watch
+        self._stop = stop
+        self._patience = patience
+        self._alone = alone
+        self.address = Address(run.cell, run.recipe.name, run.fingerprint())
+        self.place: tuple[Path, Cell, str, str] = (root, run.cell, run.recipe.name, self.address.fingerprint)
+
+    def present(self) -> bool:
+        """Whether the cell has its result; a damaged one is none, and is set aside when ours is delivered.
+
+        Raises: _Unwritten when patience is at its end and its file cannot be read.
+        """
+        try:
+            return self.patiently(lambda: results.present(*self.place), cannot="be read")
+        except DamagedResult:
+            return False
+
+    def run(
+        self, laboratory: Laboratory, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool
+    ) -> Turns[Ended]:
+        """Run the claimed cell and deliver its result."""
+        checkpoints = _Noted(results.checkpoints_folder(*self.place), self._owner.attempt, every, note=log.say)
+        watch = _Watch(claim, log, self._stop, self._watch)
+        try:
+            watch.phase("loading")
+            origin = laboratory.dataset(self._run).origin
+            self.patiently(lambda: dataset_copy.settle(self._root, self._run.cell.dataset, origin), watch)
+            with self._stop.reaching(checkpoints):
+                outcome = yield from laboratory.running(self._run, watch, checkpoints)
+            delivery = self.patiently(
+                lambda: results.deliver(self._root, outcome.result, outcome.masks, owner=self._owner.id, redo=redo),
+                watch,
+            )
+        except Interrupted:
+            return Ended("interrupted")
+        except _Unwritten as error:
+            return Ended("unwritten", str(error))
+        except Exception as error:
+            return self._failed(error, log)
+        # The result is safe; what is left is tidying, and may wait for the next sweep.
+        with suppress(OSError):
+            results.clear_failure(*self.place)
+        if keep:
+            results.keep_checkpoints(*self.place)
+        else:
+            checkpoints.clear()
+        result = outcome.result
+        if delivery.differs:
+            log.say(f"the result that was there first says another {', another '.join(delivery.differs)}")
+        return Ended("duplicate" if delivery.duplicate else "done", None, result.accuracy, result.status)
+
+    def _failed(self, error: Exception, log: CellLog) -> Ended:
+        line = f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no message'}"
+        if isinstance(error, PaiBenchError):
+            line = f"{error.cause}; {error.remedy}"
+        kind = "error"
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+            isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
+        ):
+            kind = "oom"
+            if not self._alone():
+                log.say(f"{line}; the cell goes on when there are fewer")
+                return Ended("crowded", line)
+            line = f"out of memory ({line}); use fewer workers, a smaller batch size or a larger device"
+        trace = traceback.format_exc()
+        log.say(trace.rstrip())
+        with suppress(OSError):
+            results.write_failure(*self.place, cause=line, traceback=trace, kind=kind)
+        return Ended("oom" if kind == "oom" else "failed", line)
+
+    def patiently(self, action: Callable[[], T], watch: Watch | None = None, *, cannot: str = "be written to") -> T:
+        """Do what needs the results folder; while it takes or gives nothing, wait and try again.
+
+        Raises: _Unwritten when patience is at its end.
+        """
+        watch = watch or self._watch
+        end = time.monotonic() + self._patience
+        pause = 0.5
+        while True:
+            try:
+                return action()
+            except OSError as error:
+                if error.errno not in UNWRITABLE:
+                    raise
+                cause = f"the results folder cannot {cannot}: {error.strerror}"
+            if time.monotonic() >= end or self._stop.requested:
+                raise _Unwritten(cause)
+            watch.phase(f"waiting: {cause}")
+            again = min(end, time.monotonic() + pause)
+            while time.monotonic() < again and not self._stop.requested:
+                time.sleep(0.1)
+                self._watch.tick()
+            pause = min(2 * pause, 30.0)
+
+
+class _Noted(Checkpoints):
+    """Checkpoints that say in the log where a cell goes on."""
+
+    def load(self, **wanted: Any) -> dict[str, Any] | None:
+        state = super().load(**wanted)
+        if state is not None:
+            self._note(f"goes on from a checkpoint: epoch {state['epoch']}, step {state['step']}")
+        return state
+
+
+class _Watch(Watch):
+    """Passes on what a cell tells to its claim, its log and whoever else watches."""
+
+    def __init__(self, claim: Claim, log: CellLog, stop: Stop, watch: Watch) -> None:
+        self._claim = claim
+        self._log = log
+        self._stop = stop
+        self._watch = watch
+        self._phase = ""
+        self._began: float | None = None
+
+    def phase(self, phase: str) -> None:
+        self._phase = phase
+        self._began = time.monotonic()
+        self._claim.beat(phase=phase)
+        self._log.say(phase)
+        self._watch.phase(phase)
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        now = time.monotonic()
+        seconds = None if self._began is None else round(now - self._began, 3)
+        self._began = now
+        self._claim.beat(epoch=epoch.epoch, epochs=epochs, seconds_per_epoch=seconds)
+        self._log.say(f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss}, accuracy {epoch.accuracy}")
+        self._watch.epoch(epoch, epochs)
+
+    def tick(self) -> None:
+        self._claim.tick()
+        self._watch.tick()
+        if self._stop.requested and self._phase == "scoring":
+            raise Interrupted

@@ -1,0 +1,42 @@
+"""The contents of claims and heartbeats, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pai_bench.results import shapes
+from pai_bench.results.key import Address
+from pai_bench.sweep.execution.owner import Owner
+
+_OWNER: shapes.Kinds = {
+    **dict.fromkeys(("id", "host", "machine"), (str,)),
+    **dict.fromkeys(("pid", "restart"), (int,)),
+    "ticks": (int, type(None)),
+    **dict.fromkeys(("job", "sweep"), (str, type(None))),
+}
+_BEAT: shapes.Kinds = {
+    "phase": (str, type(None)),
+    **dict.fromkeys(("epoch", "epochs", "progress"), (int, type(None))),
+    **dict.fromkeys(("seconds_per_epoch", "seconds"), (int, float, type(None))),
+}
+
+
+def parse(content: bytes) -> tuple[Address, Owner] | None:
+    """Return the cell and the owner that a claim names; None where it is no claim."""
+    try:
+        plain = shapes.table(content)
+        shapes.check_address(plain, {})
+        shapes.check(plain["owner"], _OWNER)
+        return Address(shapes.cell(plain), plain["recipe"], plain["fingerprint"]), Owner(**plain["owner"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def parse_beat(content: bytes) -> dict[str, Any] | None:
+    """Return what a heartbeat tells; None where it is no heartbeat."""
+    try:
+        plain = shapes.table(content)
+        shapes.check(plain, _BEAT)
+    except ValueError:
+        return None
+    return plain

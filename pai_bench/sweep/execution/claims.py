@@ -1,0 +1,297 @@
+"""Who works on which cell: claims that one process makes, keeps alive, and that others can take over when it is dead.
+
+A claim saves work, it guards nothing: should two processes work on a cell all the same, the first result counts. There
+are no locks: a claim is a file that exactly one process can create, on NFS as on a local disk. Its owner replaces a
+heartbeat file beside it every few seconds. Its age is told by the clock of the file server alone (against a file
+written just now), so that clocks of machines may differ and jump.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.core.atomic import GONE, as_json, draft, move_away, reason, server_time, write_json
+from pai_bench.results.key import Address
+from pai_bench.sweep.execution.claim_files import parse, parse_beat
+from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner, judge, superseded
+
+__all__ = ["Address", "Claim", "Held", "Owner", "clear", "survey", "take"]
+
+BEAT_SECONDS = 10.0
+WATCHED_SECONDS = 25.0
+"""How long a heartbeat that looks stopped is watched before its claim is taken: the server's clock may have jumped."""
+_TOLD = ("phase", "epoch", "epochs", "seconds_per_epoch", "seconds", "progress")
+"""What a heartbeat tells others."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claim as others see it."""
+
+    cell: Cell
+    recipe: str
+    fingerprint: str
+    """Its first eight digits where the claim cannot be read."""
+    owner: Owner
+    age: float
+    """Seconds since the last heartbeat."""
+    verdict: str
+    """"alive", "dead" or "unknown"."""
+    sure: bool
+    """Whether the verdict rests on more than the age of the heartbeat."""
+    phase: str | None
+    epoch: int | None
+    epochs: int | None
+    seconds_per_epoch: float | None
+    seconds: float | None
+    """Since the owner began with the cell; like the four before, as far as the last heartbeat tells."""
+    progress: int | None
+    """Signs of progress that the owner has counted."""
+    damaged: Path | None = None
+    """The heartbeat, where it holds what no owner writes."""
+
+
+class Claim:
+    """A cell that this process has claimed; a context manager that keeps the claim alive and gives it back."""
+
+    def __init__(self, path: Path, owner: Owner) -> None:
+        self.path = path
+        self.owner = owner
+        self._place = results.beat_path(path, owner.id)
+        self._began = time.monotonic()
+        self._said: dict[str, Any] = {"phase": None, "epoch": None, "epochs": None, "seconds_per_epoch": None}
+        self._progress = 0
+        self._beats = 0
+        self._lost = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Claim:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def beat(self, **said: Any) -> None:
+        """Say what the next heartbeats tell of the cell; keys are phase, epoch, epochs and seconds_per_epoch."""
+        self._said = {**self._said, **said}
+        self.tick()
+
+    def tick(self) -> None:
+        """Count a sign of progress."""
+        self._progress += 1
+
+    def lost(self) -> bool:
+        """Whether somebody has taken the claim over; the cell may be finished all the same."""
+        if not self._lost:
+            with suppress(OSError):
+                self._lost = not self._is_ours(self.path.read_bytes())
+        return self._lost
+
+    def release(self) -> None:
+        """Stop the heartbeat, and give the claim back if it is still ours."""
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with suppress(OSError):
+            self._place.unlink(missing_ok=True)
+        with suppress(OSError):
+            seen = self.path.stat()
+            if self._is_ours(self.path.read_bytes()):
+                _take_away(self.path, seen)
+
+    def _is_ours(self, content: bytes) -> bool:
+        held = parse(content)
+        return held is not None and held[1] == self.owner
+
+    def _keep(self) -> None:
+        while not self._end.wait(BEAT_SECONDS):
+            self._write()
+            self.lost()
+
+    def _write(self) -> None:
+        self._beats += 1
+        seconds = round(time.monotonic() - self._began, 3)
+        told = {**self._said, "seconds": seconds, "progress": self._progress, "beat": self._beats}
+        try:
+            write_json(self._place, told)
+        except OSError:
+            # A full disk takes no new file, but it can still be seen that we are alive.
+            with suppress(OSError):
+                os.utime(self._place)
+
+
+def take(
+    root: Path,
+    address: Address,
+    owner: Owner,
+    jobs: Mapping[str, str] | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Claim | None:
+    """Claim a cell; None when somebody who may be alive has it.
+
+    A claim whose owner is known to be dead is taken over at once; where only its heartbeat tells, it is watched before,
+    and `tick` is called meanwhile.
+    """
+    place = results.claim_path(root, address.cell, address.recipe, address.fingerprint)
+    claimed_at = datetime.now(UTC).isoformat(timespec="seconds")
+    plain = {"owner": asdict(owner), "claimed_at": claimed_at, **asdict(address.cell)}
+    content = as_json({**plain, "recipe": address.recipe, "fingerprint": address.fingerprint})
+    while True:
+        with draft(place) as new:
+            with new.writing() as file:
+                file.write(content)
+            if new.put():
+                return Claim(place, owner)
+        try:
+            seen = place.stat()
+            now = server_time(place.parent)
+            held = None if place.is_dir() else _look(place, now, jobs)
+        except FileNotFoundError:
+            continue
+        if held is None:
+            if now - seen.st_mtime <= STALE_SECONDS:
+                return None  # without hard links a claim is empty for a moment
+            _take_away(place, seen)
+            continue
+        if held.owner == owner:
+            return Claim(place, owner)
+        if not superseded(held.owner, owner) and (
+            held.verdict == "alive" or not (held.sure or _has_stopped(place, held.owner, tick))
+        ):
+            return None
+        if _take_away(place, seen):
+            results.beat_path(place, held.owner.id).unlink(missing_ok=True)
+
+
+def _has_stopped(place: Path, owner: Owner, tick: Callable[[], None]) -> bool:
+    """Watch a claim and its heartbeat; whether neither has changed."""
+
+    def traces() -> list[tuple[int, int] | None]:
+        found: list[tuple[int, int] | None] = []
+        for path in (place, results.beat_path(place, owner.id)):
+            try:
+                with path.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                found.append((status.st_ino, status.st_mtime_ns))
+            except FileNotFoundError:
+                found.append(None)
+        return found
+
+    before = traces()
+    end = time.monotonic() + WATCHED_SECONDS
+    while time.monotonic() < end:
+        time.sleep(min(1.0, WATCHED_SECONDS))
+        tick()  # who watches is no worker that hangs
+        if traces() != before:
+            return False
+    return True
+
+
+def _take_away(place: Path, seen: os.stat_result) -> bool:
+    grave = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
+    if not move_away(place, grave, seen):
+        return False
+    if grave.is_dir():
+        grave.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:8]}"))  # whatever is in it
+    else:
+        grave.unlink(missing_ok=True)
+    return True
+
+
+def clear(root: Path, held: Iterable[Held]) -> None:
+    """Remove those of the claims whose owners are dead and whose cells have their results."""
+    for claim in held:
+        place = results.claim_path(root, claim.cell, claim.recipe, claim.fingerprint)
+        result = results.path(root, claim.cell, claim.recipe, claim.fingerprint)
+        with suppress(OSError):
+            seen = place.stat()
+            parsed = parse(place.read_bytes())
+            ours = parsed is not None and parsed[1] == claim.owner
+            if claim.verdict == "dead" and ours and result.exists() and _take_away(place, seen):
+                results.beat_path(place, claim.owner.id).unlink(missing_ok=True)
+
+
+def _ignore(_text: str) -> None:
+    pass
+
+
+def survey(root: Path, jobs: Mapping[str, str] | None = None, complain: Callable[[str], None] = _ignore) -> list[Held]:
+    """All claims below the root and whether their owners live.
+
+    `jobs` maps Slurm jobs to their states as the controller tells them; None when it does not answer. `complain` is
+    told of each file that is no claim or no heartbeat and is left out.
+    """
+    folder = results.claims_folder(root)
+    names = sorted(results.names(folder, ".claim"))
+    if not names:
+        return []
+    now = server_time(folder)
+    found = [_patiently_look(folder, name, now, jobs, lambda text: complain(f"state/claims/{text}")) for name in names]
+    return [held for held in found if held is not None]
+
+
+def _patiently_look(
+    folder: Path, name: str, now: float, jobs: Mapping[str, str] | None, complain: Callable[[str], None]
+) -> Held | None:
+    """A claim and the verdict on it, "unknown" when the disk does not let us read it; None when it is gone.
+
+    One that is given back while we read is gone too, although NFS has another word for it.
+    """
+    for _ in range(2):
+        try:
+            held = _look(folder / f"{name}.claim", now, jobs)
+            if held is None:
+                complain(f"{name}.claim is damaged: it is left out")
+            elif held.damaged is not None:
+                complain(f"{held.damaged.relative_to(folder)} is damaged: how far the cell is cannot be told")
+            return held
+        except OSError as error:
+            cause = error
+    parsed = results.parse_name(name)
+    if parsed is None or isinstance(cause, GONE) or cause.errno == errno.ESTALE:
+        return None
+    nobody = Owner("", f"a host unknown: its claim cannot be read ({reason(cause)})", "", 0, None, None, 0, None)
+    told: dict[str, Any] = dict.fromkeys(_TOLD)
+    return Held(*parsed, nobody, 0.0, "unknown", False, **told)
+
+
+def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> Held | None:
+    """A claim and the verdict on it; None when it cannot be read.
+
+    Raises: FileNotFoundError when it is gone.
+    """
+    with place.open("rb") as file:
+        time_seen = os.fstat(file.fileno()).st_mtime
+        parsed = parse(file.read())
+    if parsed is None:
+        return None
+    address, owner = parsed
+    beat: dict[str, Any] | None = {}
+    beats = results.beat_path(place, owner.id)
+    # Opening it makes an NFS client ask the server; a bare stat may be a minute old.
+    with suppress(OSError, ValueError), beats.open("rb") as file:
+        time_seen = os.fstat(file.fileno()).st_mtime
+        beat = parse_beat(file.read())
+    age = now - time_seen
+    verdict, sure = judge(owner, age, jobs)
+    told = {name: (beat or {}).get(name) for name in _TOLD}
+    damaged = beats if beat is None else None
+    return Held(address.cell, address.recipe, address.fingerprint, owner, age, verdict, sure, **told, damaged=damaged)

@@ -1,0 +1,35 @@
+"""settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where results and data are, which plug-ins to load, how many workers to run (None: what fits), and how."""
+
+    results: Path
+    data_dir: Path | None = None
+    plugins: tuple[Path, ...] = ()
+    workers: int | None = None
+    redo: bool = False
+    checkpoint_every: float = 60.0
+    keep_checkpoints: bool = False
+    hang_after: float = 1800.0
+    disk_patience: float = 300.0
+    pack: int | None = None
+    """Cells at a time in a worker; None: as many as are fastest there."""
+
+    def arguments(self) -> list[str]:
+        """What a worker is told of them on its command line."""
+        told = ["--results", str(self.results), "--checkpoint-every", str(self.checkpoint_every)]
+        told += ["--disk-patience", str(self.disk_patience)]
+        if self.data_dir is not None:
+            told += ["--data-dir", str(self.data_dir)]
+        for plugin in self.plugins:
+            told += ["--plugin", str(plugin)]
+        if self.pack is not None:
+            told += ["--pack", str(self.pack)]
+        return told + ["--redo"] * self.redo + ["--keep-checkpoints"] * self.keep_checkpoints

@@ -1,0 +1,37 @@
+"""`--where debug`: one cell after the other in this very process, where a debugger can look."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from pai_bench.experiment import process
+from pai_bench.experiment.runner import Laboratory
+from pai_bench.sweep.execution.attempt import execute, shared_scores
+from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.execution.settings import Settings
+from pai_bench.sweep.planning.plan import Plan, jobs
+
+
+def run(plan: Plan, settings: Settings, messages: Console) -> int:
+    """Run what is to do; returns how many cells have no result in the end, those included that others work on."""
+    process.prepare()
+    root, redo = settings.results, settings.redo
+    laboratory, owner = Laboratory(settings.data_dir, scores=shared_scores(root, redo)), Owner.current()
+    left = 0
+    for job in jobs(plan):
+        for run in job.runs:
+            ended = execute(
+                run,
+                root,
+                laboratory,
+                owner,
+                redo=redo,
+                checkpoint_every=settings.checkpoint_every,
+                keep_checkpoints=settings.keep_checkpoints,
+                patience=settings.disk_patience,
+            )
+            left += ended.kind in ("failed", "unwritten", "claimed")
+            messages.print(f"{run.cell}: {ended.cause or ended.kind}", highlight=False, markup=False)
+    for planned in plan.running:
+        messages.print(f"{planned.run.cell}: another process works on it", highlight=False, markup=False)
+    return left + len(plan.running)

@@ -1,0 +1,153 @@
+"""A worker process: takes runs as JSON lines on stdin, tells what happens as JSON lines on stdout.
+
+A line in: {"id": n, "cell": {...}, "recipe": {...}}. Lines out: ready, room (how many such cells it does at a time),
+phase, epoch and ended with the id, tick (a sign of life, one a second). What a method prints goes to the cell's log.
+When stdin closes, the sweep has ended or is gone: each cell saves a checkpoint at its next step, and the worker goes,
+after a few seconds whatever happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pai_bench.cells import Cell
+from pai_bench.core import plugins
+from pai_bench.experiment import process
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.recipes import Recipe
+from pai_bench.results import Epoch
+from pai_bench.sweep.execution.attempt import Ended, Stop, executing, shared_scores
+from pai_bench.sweep.execution.claims import Owner
+from pai_bench.sweep.execution.packing import Crew, Sizes
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.cooperative import Turns
+
+GRACE_SECONDS = 10.0
+"""How long a cell may take to save and stop."""
+
+TICK_SECONDS = 1.0
+
+
+class Channel:
+    """The way to the sweep; keeps the real stdout for itself and lets everything else that is printed go to stderr."""
+
+    def __init__(self) -> None:
+        self._file = os.dup(1)
+        os.dup2(2, 1)
+        self._ticked = 0.0
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Send a line; a sweep that is gone does not hear it, and its cell must not fail for that."""
+        with suppress(OSError):
+            os.write(self._file, f"{json.dumps({'event': event, **fields})}\n".encode())
+
+    def tick(self) -> None:
+        """Give a sign of life, if it is time."""
+        now = time.monotonic()
+        if now - self._ticked >= TICK_SECONDS:
+            self._ticked = now
+            self.tell("tick")
+
+
+class Teller(Watch):
+    """Tells the sweep of one run."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        self._channel = channel
+        self._number = number
+
+    def phase(self, phase: str) -> None:
+        self._channel.tell("phase", id=self._number, phase=phase)
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None:
+        self._channel.tell("epoch", id=self._number, epoch=epoch.epoch, epochs=epochs)
+
+    def tick(self) -> None:
+        self._channel.tick()
+
+
+def _read(runs: queue.SimpleQueue[dict[str, Any] | None], stop: Stop) -> None:
+    for line in sys.stdin:
+        runs.put(json.loads(line))
+    stop.request()
+    runs.put(None)
+    time.sleep(GRACE_SECONDS)
+    os._exit(1)
+
+
+def main() -> None:
+    """Do runs until stdin closes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--device")
+    parser.add_argument("--plugin", type=Path, action="append", default=[])
+    parser.add_argument("--redo", action="store_true")
+    parser.add_argument("--checkpoint-every", type=float, required=True)
+    parser.add_argument("--keep-checkpoints", action="store_true")
+    parser.add_argument("--disk-patience", type=float, required=True)
+    parser.add_argument("--pack", type=int)
+    options = parser.parse_args()
+    channel = Channel()
+    # The sweep asks a worker that hangs where it does, before it is killed.
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    runs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    stop = Stop()
+    threading.Thread(target=_read, args=(runs, stop), daemon=True).start()
+
+    process.prepare()
+    for plugin in options.plugin:
+        plugins.load_plugin(plugin)
+    laboratory = Laboratory(options.data_dir, options.device, shared_scores(options.results, options.redo))
+    owner = Owner.current()
+    sizes = Sizes(laboratory, options.pack)
+    numbers: dict[Run, int] = {}
+
+    def start(run: Run, alone: Callable[[], bool]) -> Turns[Ended]:
+        return executing(
+            run,
+            options.results,
+            laboratory,
+            owner,
+            watch=Teller(channel, numbers[run]),
+            stop=stop,
+            redo=options.redo,
+            checkpoint_every=options.checkpoint_every,
+            keep_checkpoints=options.keep_checkpoints,
+            patience=options.disk_patience,
+            alone=alone,
+        )
+
+    crew = Crew(laboratory, sizes, start)
+    channel.tell("ready")
+    going = True
+    while going or crew.busy:
+        with suppress(queue.Empty):
+            message = runs.get(block=not crew.busy)
+            going = message is not None
+            if message is not None:
+                run = Run(Cell(**message["cell"]), Recipe.from_dict(message["recipe"]))
+                numbers[run] = message["id"]
+                crew.add(run)
+                channel.tell("room", room=sizes.of(run))
+        for run, ended in crew.turn():
+            channel.tell("room", room=sizes.of(run))
+            channel.tell("ended", id=numbers.pop(run), **asdict(ended))
+
+
+if __name__ == "__main__":
+    main()

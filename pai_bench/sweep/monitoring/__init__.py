@@ -1,0 +1,1 @@
+"""Status, logs, and cancellation of sweeps."""

@@ -1,0 +1,155 @@
+"""`pai-bench cancel`: SLURM's tasks of a results folder, and the sweeps on this host that write to it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pai_bench import results
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.planning.filters import Filter
+from pai_bench.sweep.slurm import in_flight
+from pai_bench.sweep.slurm.controller import Controller, Silent, tag
+from pai_bench.sweep.slurm.in_flight import Task
+from pai_bench.sweep.slurm.ledger import Chunk, complaints
+
+Say = Callable[[str], None]
+
+
+def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: Callable[[str], bool]) -> bool:
+    """Cancel, and say what was done; results, checkpoints and notes stay. Returns whether all of it worked.
+
+    Raises: PaiBenchError for a filter that cannot be read, and where it must be confirmed and there is no terminal.
+    """
+    root = results.resolve_root(folder)
+    if not root.is_dir():
+        raise PaiBenchError(f"there is no folder {root}", "name the folder of the results with --results")
+    controller = Controller()
+    flight = in_flight.survey(root, controller, sure=True)
+    for line in complaints(root):
+        say(line)
+    chosen = None if filter_text is None else Filter.parse(filter_text)
+    going = [task for task in flight.tasks if task.state != "COMPLETING"]
+    tasks = [task for task in going if chosen is None or all(_matches(chosen, name) for name in task.names)]
+    processes = _processes(claims.survey(root, flight.jobs, say))
+    if chosen is not None:
+        mixed = [t for t in going if t not in tasks and any(_matches(chosen, name) for name in t.names)]
+        if mixed:
+            say(f"{len(mixed)} tasks hold other cells too and go on, for instance {mixed[0].job}")
+        if processes:
+            say(f"{len(processes)} processes on this host go on; only without --filter are they stopped")
+        processes = {}
+    if flight.silent:
+        say(f"SLURM does not answer ({flight.silent}): its tasks go on; cancel again later")
+    unlisted = list(flight.unlisted) if chosen is None else []
+    if not tasks and not processes and not unlisted:
+        say(f"nothing of {root} runs or waits that could be cancelled")
+        return flight.silent is None
+    what = " and ".join(
+        [f"{len(tasks)} SLURM tasks"] * bool(tasks)
+        + [f"{len(processes)} processes on this host"] * bool(processes)
+        + [f"{len(unlisted)} jobs that squeue does not show"] * bool(unlisted)
+    )
+    if not yes:
+        if not sys.stdin.isatty():
+            raise PaiBenchError(f"this would cancel {what}", "add --yes")
+        if not ask(f"cancel {what}?"):
+            return True
+    cancelled = _cancel(going, tasks, controller, say)
+    for chunk in unlisted:
+        cancelled &= _cancel_unlisted(chunk, controller, say)
+    _stop(processes, say)
+    say("what is finished is kept; the same sweep goes on from the last checkpoints")
+    return cancelled and flight.silent is None
+
+
+def _matches(chosen: Filter, name: str) -> bool:
+    parsed = results.parse_name(name)
+    return parsed is not None and chosen.matches(parsed[0])
+
+
+def _cancel(going: Iterable[Task], tasks: Iterable[Task], controller: Controller, say: Say) -> bool:
+    """One scancel an array; an array is named as a whole where all that is left of it goes."""
+    left = Counter(_array(task) for task in going)
+    chosen: dict[str, list[Task]] = defaultdict(list)
+    for task in tasks:
+        chosen[_array(task)].append(task)
+    worked = True
+    for array, group in chosen.items():
+        job = array
+        if len(group) < left[array]:
+            job = f"{array}_[{','.join(task.job.partition('_')[2] for task in group)}]"
+        try:
+            controller.ask("scancel", job)
+        except Silent as error:
+            say(f"job {array} was not cancelled: {error}")
+            worked = False
+        else:
+            n_cells = sum(len(task.names) for task in group)
+            say(f"job {array}: cancelled {len(group)} tasks of {n_cells} cells")
+    return worked
+
+
+def _cancel_unlisted(chunk: Chunk, controller: Controller, say: Say) -> bool:
+    """Cancel a job that squeue does not show, by its id or by its name; returns whether it is certain to be gone."""
+    words = f"the job of chunk {chunk.sweep}/{chunk.token}" if chunk.job is None else f"job {chunk.job}"
+    try:
+        controller.ask("scancel", *([chunk.job] if chunk.job else ["--me", f"--name={tag(chunk.sweep, chunk.token)}"]))
+    except Silent as error:
+        say(f"{words}, which squeue does not show, was not cancelled: {error}")
+        return False
+    if chunk.job is None:
+        say(f"{words} may come to the queue yet: cancel again in {in_flight.GRACE_SECONDS / 60:.0f} minutes")
+        return False
+    say(f"{words}, which squeue does not show: cancelled")
+    return True
+
+
+def _array(task: Task) -> str:
+    return task.job.partition("_")[0]
+
+
+def _processes(held: Iterable[claims.Held]) -> Mapping[int, int]:
+    """The sweeps that run on this host, by process, and how many claimed cells each has."""
+    found: Counter[int] = Counter()
+    for claim in held:
+        # Who runs in a job is for SLURM to end; runs_here knows a process number that is used again.
+        if claim.owner.job is None and claim.owner.runs_here():
+            found[_in_charge(claim.owner.pid)] += 1
+    return found
+
+
+def _in_charge(pid: int) -> int:
+    """A worker's sweep, which would only start another one in its place; else the process itself.
+
+    A worker whose sweep was killed lives on for some seconds, with a parent that is none of ours.
+    """
+    with suppress(OSError):
+        if re.search(rb"pai_bench\.sweep\.(local\.)?worker", _command_line(pid)):
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if re.search(rb"pai[-_]bench", _command_line(parent)):
+                return parent
+    return pid
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _stop(processes: Mapping[int, int], say: Say) -> None:
+    for pid, n_cells in processes.items():
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+        except PermissionError:
+            say(f"process {pid} is somebody else's and goes on")
+        else:
+            say(f"process {pid}: asked to save its {n_cells} cells and stop")

@@ -1,0 +1,72 @@
+"""`pai-bench status`, once or again and again."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext, suppress
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from pai_bench import results
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep.monitoring import status, status_text
+from pai_bench.sweep.slurm.controller import Controller
+from pai_bench.sweep.slurm.looks import Looks
+
+PATIENCE = 20.0
+"""Seconds that squeue may take; a status is no reason to wait longer."""
+
+
+def run(folder: Path | None, every: float | None, as_json: bool) -> bool:
+    """Print how the results folder stands, with `every` once in so many seconds until all is done or failed; returns
+    whether every cell has a result.
+
+    Raises: PaiBenchError when there is no cell at all.
+    """
+    root = results.resolve_root(folder)
+    looks = Looks(root, Controller(PATIENCE))
+    found = _look(root, looks)
+    if not found.cells:
+        raise PaiBenchError(
+            f"there is no plan and no result in {root}", "run pai-bench sweep first, or name the folder with --results"
+        )
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+    elif every is None:
+        _print(found)
+    else:
+        with suppress(KeyboardInterrupt):
+            found = _watch(root, looks, found, every)
+    return found.counts()["done"] == len(found.cells)
+
+
+def _look(root: Path, looks: Looks) -> status.Status:
+    return status.collect(root, looks.look())
+
+
+def _print(found: status.Status) -> None:
+    screen = Console(highlight=False)
+    if screen.is_terminal:
+        screen.print(status_text.render(found))
+    else:
+        print(status_text.as_text(found), end="")
+
+
+def _watch(root: Path, looks: Looks, found: status.Status, every: float) -> status.Status:
+    """Redraw on a terminal, a line in a log."""
+    screen = Console(highlight=False)
+    with Live(console=screen, auto_refresh=False) if screen.is_terminal else nullcontext() as live:
+        while True:
+            if live is None:
+                now = datetime.now().astimezone().isoformat(timespec="seconds")
+                print(f"{now} {status_text.headline(found)}", flush=True)
+            else:
+                live.update(status_text.render(found), refresh=True)
+            if found.ended():
+                return found
+            time.sleep(every)
+            found = _look(root, looks)

@@ -1,0 +1,81 @@
+"""From the words for a cell that people type, or copy from a message, to the cell."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep.planning.expected_cells import Wanted, slug
+
+LISTED = 10
+
+
+def find(text: str, cells: Sequence[Wanted], root: Path) -> Wanted:
+    """The one cell that is meant: by method/dataset/model/sparsity/seed[/recipe] or some of these, by the path of a
+    file of it, or by a part of that path.
+
+    Raises: PaiBenchError when none or more than one is.
+    """
+    found = _by_path(text, cells, root) or _by_fields(text, cells) or [cell for cell in cells if text in cell.name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = [_unique(cell, found) for cell in found[:LISTED]]
+        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        raise PaiBenchError(f"{len(found)} cells are meant by {text!r}", f"name one: {'  '.join(listed)}{more}")
+    if not cells:
+        raise PaiBenchError(
+            f"there is no cell in {root}", "run pai-bench sweep first, or name the folder with --results"
+        )
+    near = difflib.get_close_matches(text, [slug(cell.cell) for cell in cells], n=3, cutoff=0.3)
+    hint = f"did you mean {' or '.join(dict.fromkeys(near))}? " if near else ""
+    raise PaiBenchError(
+        f"no cell is meant by {text!r}", f"{hint}write method/dataset/model/sparsity/seed; --json of status has all"
+    )
+
+
+def _unique(cell: Wanted, others: Sequence[Wanted]) -> str:
+    """The shortest that tells it from the others: the cell, with its recipe, or the name of its result."""
+    same = [other for other in others if other.cell == cell.cell]
+    if len(same) == 1:
+        return slug(cell.cell)
+    alike = [other for other in same if other.recipe == cell.recipe]
+    return f"{slug(cell.cell)}/{cell.recipe}" if len(alike) == 1 else cell.name
+
+
+def _by_path(text: str, cells: Sequence[Wanted], root: Path) -> list[Wanted]:
+    """Those whose file it is, be it result, masks, log, note or claim."""
+    place = Path(text).expanduser().absolute()
+    with suppress(ValueError):
+        inside = place.relative_to(root).as_posix()
+        return [cell for cell in cells if re.search(rf"(^|/){re.escape(cell.name)}(\.|$)", inside)]
+    return []
+
+
+def _by_fields(text: str, cells: Sequence[Wanted]) -> list[Wanted]:
+    words = [word for word in re.split(r"[/·\s]+", text) if word not in ("", "sparsity", "seed")]
+    exact = [cell for cell in cells if words[:5] in (_words(cell, "g"), _words(cell, ""))]
+    if len(words) > 5:
+        return [cell for cell in exact if words[5:] == [cell.recipe]]
+    return exact or [cell for cell in cells if words and all(_says(word, cell) for word in words)]
+
+
+def _words(cell: Wanted, style: str) -> list[str]:
+    point = cell.cell
+    return [point.method, point.dataset, point.model, format(point.sparsity, style), str(point.seed)]
+
+
+def _says(word: str, cell: Wanted) -> bool:
+    point = cell.cell
+    numbers = {
+        f"{point.sparsity:g}",
+        f"{point.sparsity!r}",
+        f"s{point.sparsity!r}",
+        str(point.seed),
+        f"seed{point.seed}",
+    }
+    return word in {point.method, point.spec.name, point.dataset, point.model, cell.recipe, *numbers}

@@ -1,0 +1,166 @@
+"""`pai-bench logs`: the log of a cell, why it failed, and what its SLURM job printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pai_bench import results
+from pai_bench.errors import PaiBenchError
+from pai_bench.sweep.monitoring.find_cell import find
+from pai_bench.sweep.monitoring.status import cause_key
+from pai_bench.sweep.planning.expected_cells import Wanted, slug, wanted
+from pai_bench.sweep.slurm.ledger import sweep_chunks
+
+JOB_LINES = 50
+"""The last so many lines of what a SLURM task printed are shown: it may have had many cells."""
+
+POLL_SECONDS = 0.2
+
+Say = Callable[[str], None]
+
+
+def run(
+    folder: Path | None, text: str | None, *, failed: bool, every: bool, follow: bool, tail: int | None, say: Say
+) -> None:
+    """Print the log of the cell that `text` means, or those of failed cells: one for each cause, or all.
+
+    Raises: PaiBenchError when no cell or more than one is meant, or nothing has been logged of it.
+    """
+    root = results.resolve_root(folder)
+    if (text is None) != failed:
+        raise PaiBenchError("logs needs one cell, or --failed", "for instance pai-bench logs snip/digits/conv8/0.9/0")
+    if every and not failed:
+        raise PaiBenchError("--all belongs to --failed", "write logs --failed --all")
+    if follow and failed:
+        raise PaiBenchError("--follow is for one cell", "name the cell instead of --failed")
+    if not root.is_dir():
+        raise PaiBenchError(f"there is no folder {root}", "name the folder of the results with --results")
+    plans = results.read_plans(root)
+    for line in plans.damaged:
+        say(line)
+    cells = wanted(plans.found, results.names(root / "runs", ".json"))
+    logs = _Logs(root, tail, say)
+    if text is None:
+        logs.print_failed(cells, every)
+        return
+    cell = find(text, cells, root)
+    if follow:
+        with suppress(KeyboardInterrupt):
+            logs.follow(cell)
+    elif not logs.print(cell):
+        raise PaiBenchError(
+            f"nothing has been logged of {slug(cell.cell)} yet", "pai-bench status shows whether it runs"
+        )
+
+
+class _Logs:
+    """Prints logs of cells, with `tail` the last so many lines of each file alone; names of files go to `say`."""
+
+    def __init__(self, root: Path, tail: int | None, say: Say) -> None:
+        self._root = root
+        self._tail = tail
+        self._say = say
+        self._printed = _printed(root)
+
+    def print(self, cell: Wanted) -> bool:
+        """Print what there is of the cell; returns whether there is anything."""
+        found = self._print_file(self._log(cell), self._tail)
+        for place in self._printed.get(cell.name, ()):
+            found = self._print_file(place, self._tail or JOB_LINES) or found
+        failure = self._failure(cell)
+        if failure is not None:
+            self._say(f"--- failed {failure.attempts} time{'s' if failure.attempts > 1 else ''}")
+            print(failure.traceback.rstrip() or failure.cause)
+        return found or failure is not None
+
+    def print_failed(self, cells: Iterable[Wanted], every: bool) -> None:
+        """Print the log of one failed cell for each cause, or of every one."""
+        noted = results.names(results.failures_folder(self._root), ".json") - results.names(
+            self._root / "runs", ".json"
+        )
+        causes: dict[Wanted, str] = {}
+        for cell in cells:
+            if cell.name in noted and (failure := self._failure(cell)) is not None:
+                causes[cell] = cause_key(failure.cause)
+        if not causes:
+            self._say(f"no cell in {self._root} has failed")
+        counts = Counter(causes.values())
+        shown: set[str] = set()
+        for cell, cause in causes.items():
+            if every or cause not in shown:
+                others = "" if every or counts[cause] == 1 else f", one of {counts[cause]} that failed for this cause"
+                print(f"==> {slug(cell.cell)}{others}")
+                self.print(cell)
+            shown.add(cause)
+
+    def follow(self, cell: Wanted) -> None:
+        """Print the cell's log and what is added to it, until nobody is at work on the cell; waits for it to begin."""
+        place = self._log(cell)
+        address = (self._root, cell.cell, cell.recipe, cell.fingerprint)
+        claim, result = results.claim_path(*address), results.path(*address)
+        if not place.exists():
+            self._say(f"waiting for {place}")
+        while not place.exists() and not result.exists() and self._failure(cell) is None:
+            time.sleep(POLL_SECONDS)
+        if place.exists():
+            for text in _growing(place, self._tail, claim.exists):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        if (failure := self._failure(cell)) is not None:
+            self._say(f"--- failed: {failure.cause}")
+
+    def _log(self, cell: Wanted) -> Path:
+        return results.cell_log_path(self._root, cell.cell, cell.recipe, cell.fingerprint)
+
+    def _failure(self, cell: Wanted) -> results.Failure | None:
+        return results.read_failure(self._root, cell.cell, cell.recipe, cell.fingerprint)
+
+    def _print_file(self, place: Path, tail: int | None) -> bool:
+        try:
+            with place.open(encoding="utf-8", errors="replace") as file:
+                lines = deque(file, maxlen=tail)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except IsADirectoryError:
+            self._say(f"{place} is a folder, not a log: it is left out")
+            return False
+        if lines:
+            self._say(f"--- {place}")
+            sys.stdout.write("".join(lines))
+            if not lines[-1].endswith("\n"):
+                sys.stdout.write("\n")
+            sys.stdout.flush()
+        return bool(lines)
+
+
+def _printed(root: Path) -> dict[str, list[Path]]:
+    """The files that SLURM's tasks print to, by name of a cell that the task had, oldest first."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for ledger in sorted(results.sweeps_folder(root).glob("*/ledger.jsonl")):
+        for chunk in sweep_chunks(root, ledger.parent.name) if ledger.is_file() else ():
+            tasks = chunk.tasks()
+            for index, task in enumerate(tasks):
+                job = chunk.job if len(tasks) == 1 else f"{chunk.job}_{index}"
+                for name in task:
+                    found[name] += [ledger.parent / chunk.token / f"{job}_0_log.{kind}" for kind in ("out", "err")]
+    return found
+
+
+def _growing(place: Path, tail: int | None, goes_on: Callable[[], bool]) -> Iterator[str]:
+    """The text of a file and what is added to it, until nothing goes on."""
+    with place.open(encoding="utf-8", errors="replace") as file:
+        yield "".join(deque(file, maxlen=tail))
+        while True:
+            last = not goes_on()  # asked before reading, so that nothing written before the end is missed
+            text = file.read()
+            if text:
+                yield text
+            elif last:
+                return
+            else:
+                time.sleep(POLL_SECONDS)

@@ -1,0 +1,262 @@
+"""How a results folder stands: every planned cell's state, from names of files, claims and what squeue says."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from pai_bench import results
+from pai_bench.cells import Cell
+from pai_bench.results import index, shapes
+from pai_bench.sweep.execution import claims, eta
+from pai_bench.sweep.planning.expected_cells import Wanted, wanted
+from pai_bench.sweep.slurm import stops
+from pai_bench.sweep.slurm.in_flight import InFlight, Task
+from pai_bench.sweep.slurm.ledger import complaints
+
+NOTHING_SUBMITTED = InFlight(jobs={})
+STATES = ("done", "running", "queued", "failed", "stale", "missing", "unknown")
+
+
+@dataclass(frozen=True)
+class CellState:
+    """A cell and its state."""
+
+    cell: Cell
+    recipe: str
+    state: str
+    flag: str | None = None
+    """"collapsed" or "diverged", of a result that is so."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A cell that somebody has, as its last heartbeat says."""
+
+    cell: Cell
+    recipe: str
+    where: str
+    phase: str | None
+    epoch: int | None
+    epochs: int | None
+    seconds_left: float | None
+    silent: float
+    """Seconds since that heartbeat."""
+    verdict: str
+    """"alive" or "unknown"."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Cells that failed for one cause."""
+
+    cause: str
+    kind: str
+    count: int
+    example: Cell
+    recipe: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Tasks that SLURM has not started, for one reason."""
+
+    reason: str
+    words: str
+    remedy: str | None
+    n_tasks: int
+    n_cells: int
+    job: str
+    """One of them."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that `pai-bench status` shows."""
+
+    root: Path
+    cells: tuple[CellState, ...]
+    running: tuple[Running, ...]
+    failures: tuple[Failure, ...]
+    waiting: tuple[Waiting, ...]
+    notes: tuple[str, ...]
+    seconds_left: float | None
+    """Until all cells that are neither done nor failed have ended, at the present pace; None when nothing runs."""
+
+    def counts(self) -> dict[str, int]:
+        """Cells by state, all of STATES."""
+        found = Counter(cell.state for cell in self.cells)
+        return {state: found[state] for state in STATES}
+
+    def ended(self) -> bool:
+        """Whether every cell is done or has failed."""
+        counts = self.counts()
+        return counts["done"] + counts["failed"] == len(self.cells)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for scripts."""
+        plain = asdict(self)
+        del plain["root"]
+        return {"results": str(self.root), "total": len(self.cells), "counts": self.counts(), **plain}
+
+
+def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
+    """How the folder stands, with what SLURM has of it."""
+    # Who is at work first: what they finish in between is then seen by its result.
+    damaged: list[str] = []
+    surveyed = [(_name(claim), claim) for claim in claims.survey(root, flight.jobs, damaged.append)]
+    held = {name: claim for name, claim in surveyed if claim.verdict != "dead"}
+    queued = {name for task in flight.tasks if task.state != "COMPLETING" for name in task.names}
+    failed = results.names(results.failures_folder(root), ".json")
+    found = index.read(root)
+    present = {results.name_of(Path(row["path"])): row for row in found.rows}
+    other_settings = {name[:-8] for name in present}
+    files = {results.name_of(Path(place)) for place in found.unreadable if place.endswith(".json")}
+    plans = results.read_plans(root)
+    all_wanted = wanted(plans.found, {*present, *files})
+
+    def state(name: str) -> str:
+        if name in present:
+            return "done"
+        if name in held:
+            return "running" if held[name].verdict == "alive" else "unknown"
+        if name in queued:
+            return "queued"
+        if name in flight.unknown or found.hides(root / "runs" / f"{name}.json"):
+            return "unknown"
+        if name in failed:
+            return "failed"
+        return "stale" if name[:-8] in other_settings else "missing"
+
+    states = {cell.name: state(cell.name) for cell in all_wanted}
+    cells = tuple(
+        CellState(cell.cell, cell.recipe, states[cell.name], _flag(present.get(cell.name))) for cell in all_wanted
+    )
+    running = tuple(_running(claim) for name, claim in held.items() if states.get(name) in ("running", "unknown"))
+    gone = [name for name, claim in surveyed if claim.verdict == "dead" and states.get(name) in ("stale", "missing")]
+    return Status(
+        root=root,
+        cells=cells,
+        running=running,
+        failures=_failures(root, [cell for cell in all_wanted if states[cell.name] == "failed"]),
+        waiting=_waiting(flight.tasks, states),
+        notes=(*_notes(root, flight, gone, found), *plans.damaged, *damaged, *complaints(root)),
+        seconds_left=eta.seconds_left(
+            [_going(held[name]) for name, state in states.items() if state == "running"],
+            [_kind(cell.cell, cell.recipe) for cell in cells if cell.state in ("queued", "missing", "stale")],
+            eta.durations(found.rows),
+        ),
+    )
+
+
+def _name(claim: claims.Held) -> str:
+    return results.name(claim.cell, claim.recipe, claim.fingerprint)
+
+
+def _flag(row: Mapping[str, Any] | None) -> str | None:
+    return None if row is None or row["status"] == "ok" else row["status"]
+
+
+def _kind(cell: Cell, recipe: str) -> eta.Kind:
+    return cell.dataset, cell.model, recipe
+
+
+def _going(claim: claims.Held) -> eta.Going:
+    seconds = claim.seconds or 0.0
+    return eta.Going(_kind(claim.cell, claim.recipe), seconds, claim.epoch or 0, claim.epochs, claim.seconds_per_epoch)
+
+
+def _running(claim: claims.Held) -> Running:
+    owner = claim.owner
+    return Running(
+        cell=claim.cell,
+        recipe=claim.recipe,
+        where=f"job {owner.job} on {owner.host}" if owner.job else owner.host,
+        phase=claim.phase,
+        epoch=claim.epoch,
+        epochs=claim.epochs,
+        seconds_left=_going(claim).left(),
+        silent=claim.age,
+        verdict=claim.verdict,
+    )
+
+
+def cause_key(cause: str) -> str:
+    """What causes have in common that differ in numbers and addresses alone."""
+    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", cause)
+
+
+def _failures(root: Path, cells: Iterable[Wanted]) -> tuple[Failure, ...]:
+    """Failures by cause, the most frequent first; causes that differ in numbers alone are one."""
+    groups: dict[str, list[tuple[Wanted, results.Failure]]] = defaultdict(list)
+    for cell in cells:
+        if note := results.read_failure(root, cell.cell, cell.recipe, cell.fingerprint):
+            groups[cause_key(note.cause)].append((cell, note))
+    failures = []
+    for group in sorted(groups.values(), key=len, reverse=True):
+        cell, note = group[0]
+        failures.append(Failure(note.cause, note.kind, len(group), cell.cell, cell.recipe))
+    return tuple(failures)
+
+
+def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting, ...]:
+    """Tasks that have not started by reason, those that wait for somebody to act first."""
+    groups: dict[str, list[Task]] = defaultdict(list)
+    for task in tasks:
+        if task.waits:
+            groups[task.reason].append(task)
+    found = []
+    for reason, group in groups.items():
+        meaning = group[0].meaning
+        n_cells = sum(states.get(name) == "queued" for task in group for name in task.names)
+        remedy = meaning.remedy and meaning.remedy.format(job=group[0].job)
+        found.append(Waiting(reason, meaning.words, remedy, len(group), n_cells, group[0].job))
+    return tuple(sorted(found, key=lambda waiting: (waiting.remedy is None, -waiting.n_tasks)))
+
+
+def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index) -> Iterable[str]:
+    if flight.silent:
+        yield f"SLURM did not answer ({flight.silent}): what it has of this folder is unknown, not lost"
+    if flight.unlisted:
+        n_cells = len({name for chunk in flight.unlisted for task in chunk.tasks() for name in task})
+        yield f"squeue does not show jobs of {n_cells} cells that may be in the queue: pai-bench status tells later"
+    if flight.elsewhere:
+        yield f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's or user's)"
+    if requeues := stops.requeues(root, ((task.sweep, task.token, task.job) for task in flight.tasks)):
+        job, most = max(requeues.items(), key=itemgetter(1))
+        times = "once" if most == 1 else f"{most} times"
+        which = f"job {job} was" if len(requeues) == 1 else f"{len(requeues)} tasks were"
+        yield f"{which} requeued {times}" if len(requeues) == 1 else f"{which} requeued, job {job} most often: {times}"
+    if gone:
+        cells = "1 cell was" if len(gone) == 1 else f"{len(gone)} cells were"
+        yield f"{cells} interrupted, and nobody is at work on them now; the next sweep resumes them"
+    if found.unreadable:
+        place, why = next(iter(found.unreadable.items()))
+        which = place if len(found.unreadable) == 1 else f"{len(found.unreadable)} files or folders, as {place},"
+        yield f"{which} cannot be read ({why}): the results there are unknown, not lost; mend permissions or disk"
+    if n_damaged := len(found.damaged):
+        files = f"{n_damaged} result files are damaged and not counted; the next sweep sets them aside"
+        yield f"{files} (for instance {found.damaged[0]})"
+    folder = results.duplicates_folder(root)
+    if noted := results.names(folder, ".json"):
+        verdicts = {name: _equal(folder / f"{name}.json") for name in noted}
+        differ = sum(equal is False for equal in verdicts.values())
+        verdict = f"{differ} of them did not come out the same" if differ else "the same came out each time"
+        if lost := [name for name, equal in verdicts.items() if equal is None]:
+            verdict += f", as far as notes can be read; {len(lost)} are damaged, as {lost[0]}.json"
+        yield f"{len(noted)} times a cell was run twice; the first result counts, and {verdict} (see {folder})"
+
+
+def _equal(note: Path) -> bool | None:
+    """Whether a second result was the same; None when its note is damaged."""
+    with suppress(OSError, ValueError):
+        plain = shapes.table(note.read_bytes())
+        shapes.check(plain, {"equal": (bool,)})
+        return bool(plain["equal"])
+    return None

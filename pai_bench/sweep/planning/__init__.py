@@ -1,0 +1,1 @@
+"""From a request to checked runs, their plan, and its cost."""

@@ -1,0 +1,167 @@
+"""Which runs of a sweep are done and which are to do, and how the work is handed out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from pai_bench import results
+from pai_bench.cells import DENSE, Cell
+from pai_bench.core.atomic import reason
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.results import index
+from pai_bench.sweep.execution.claims import survey
+
+PAUSES = (0.1, 0.3, 0.6)
+"""Seconds before each new try to read what the disk has not given."""
+
+Address = tuple[Path, Cell, str, str]
+"""Results root, cell, recipe and fingerprint."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run, its fingerprint, and what is known of it: done, running, failed, stale or missing; on a cluster also
+    queued or unknown."""
+
+    run: Run
+    fingerprint: str
+    state: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line of a plan file: the cell, the recipe's name and the fingerprint."""
+        return {**asdict(self.run.cell), "recipe": self.run.recipe.name, "fingerprint": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a sweep, and those of them that are to be done now."""
+
+    runs: tuple[PlannedRun, ...]
+    todo: tuple[PlannedRun, ...]
+    damaged: tuple[str, ...] = ()
+    """What is wrong with each damaged file, and where it is now: results, claims, earlier plans."""
+
+    @property
+    def running(self) -> tuple[PlannedRun, ...]:
+        """Those that somebody who may be alive works on."""
+        return tuple(planned for planned in self.runs if planned.state == "running")
+
+    def summary(self, verb: str = "run") -> str:
+        """The one line that says what will happen; `verb` is what is done with the cells that are left."""
+        left = Counter(planned.state for planned in set(self.runs) - set(self.todo))
+        parts = [f"{left['done']} done"]
+        parts += [f"{left[state]} {state}" for state in ("running", "queued", "unknown") if left[state]]
+        if left["failed"]:
+            parts.append(f"{left['failed']} failed (use --retry failed)")
+        stale = sum(planned.state == "stale" for planned in self.todo)
+        note = f" ({stale} of them have results of other settings or versions, which are kept)" if stale else ""
+        return f"plan: {len(self.runs)} cells = {', '.join(parts)}, {len(self.todo)} to {verb}{note}"
+
+    def write(self, root: Path) -> None:
+        """Note the plan beside the results, so that a report knows what is missing."""
+        created = datetime.now(UTC).isoformat()
+        cells = [planned.as_dict() for planned in self.runs]
+        plan = {"created": created, "command": shlex.join(sys.argv), "cells": cells}
+        results.write_plan(root, results.plan_name(root), plan)
+
+
+def make_plan(
+    runs: Sequence[Run],
+    root: Path,
+    *,
+    retry_failed: bool = False,
+    redo: bool = False,
+    set_aside: bool = True,
+    jobs: Mapping[str, str] | None = None,
+) -> Plan:
+    """What is done and what is to do; a damaged result file counts as missing and is set aside when wanted.
+
+    `jobs` maps Slurm jobs to their states, which tell whether claims are alive; None when they are not known.
+
+    Raises: PaiBenchError when what is there of a cell cannot be read: it may be its result.
+    """
+    planned: list[PlannedRun] = []
+    damaged = [*results.read_plans(root).damaged]
+    held = (claim for claim in survey(root, jobs, damaged.append) if claim.verdict != "dead")
+    claimed = {results.name(claim.cell, claim.recipe, claim.fingerprint) for claim in held}
+    finished = index.finished(root)
+    fingerprints: dict[tuple[Any, ...], str] = {}
+    for run in runs:
+        variant = (run.cell.method, run.cell.dataset, run.cell.model, run.recipe)
+        if variant not in fingerprints:
+            fingerprints[variant] = run.fingerprint()
+        fingerprint = fingerprints[variant]
+        address = (root, run.cell, run.recipe.name, fingerprint)
+        state = "done"
+        if address[1:] not in finished:
+            state, note = _state(address, set_aside)
+            damaged += [note] if note else []
+        if (redo or state != "done") and results.name(*address[1:]) in claimed:
+            state = "running"
+        planned.append(PlannedRun(run, fingerprint, state))
+    wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())
+    todo = tuple(p for p in planned if (redo and p.state != "running") or p.state in wanted)
+    return Plan(tuple(planned), todo, tuple(damaged))
+
+
+def _state(address: Address, set_aside: bool) -> tuple[str, str | None]:
+    """The state of a cell and, where its file was damaged, what was wrong with it and where it is now."""
+    while True:
+        try:
+            return _patiently_read(address), None
+        except results.DamagedResult as error:
+            if not set_aside:
+                return "missing", error.cause
+        cause, aside = results.set_damaged_aside(*address)
+        if aside is not None:
+            return "missing", f"{cause}; set aside as {aside.name}"
+        # Somebody else has mended it since.
+
+
+def _patiently_read(address: Address) -> str:
+    """The state of a cell, asked for again during a second while the disk does not answer.
+
+    Raises: DamagedResult when its file is not its result, PaiBenchError when the disk still does not answer.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return results.state(*address)
+        except OSError as error:
+            cause = f"{error.filename or results.path(*address)} cannot be read: {reason(error)}"
+        if pause is not None:
+            time.sleep(pause)
+    raise PaiBenchError(
+        f"{cause}; it may hold a result",
+        "see that the disk answers and that permissions let you read it, then try again",
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs that a worker does one after the other, sharing data, model, recipe and one score vector."""
+
+    runs: tuple[Run, ...]
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """The work of a plan in jobs, those of one data set and model together, the dense references first."""
+    keyed = sorted(((score_key(p.run), p.run.cell, p.run) for p in plan.todo), key=itemgetter(0, 1))
+    return [Job(tuple(run for *_, run in group)) for _, group in groupby(keyed, key=itemgetter(0))]
+
+
+def score_key(run: Run) -> tuple[Any, ...]:
+    """What runs have in common that share scores: a single-shot method's at all sparsities, with their controls."""
+    cell, spec = run.cell, run.cell.spec
+    rounds = () if Laboratory.shares_scores(run.scorer()) else (cell.sparsity, spec.control == "invert")
+    return cell.dataset, cell.model, run.recipe.name, cell.method != DENSE, cell.seed, str(spec.uncontrolled), rounds

@@ -1,0 +1,62 @@
+"""Rehearsal of a plug-in's model before a sweep begins: built once, and called once in train mode."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pai_bench import models
+from pai_bench.core.outputs import logits
+from pai_bench.datasets import loading
+from pai_bench.errors import PaiBenchError
+from pai_bench.scoring.problem import prunable
+
+
+def network(dataset: str, model: str) -> nn.Module:
+    """A new network `model` for the images of `dataset`; one of a plug-in has been called on two random images.
+
+    Raises: PaiBenchError when it cannot be built; when a plug-in's has nothing to prune, or cannot be trained on such
+        images.
+    """
+    info = loading.info(dataset)
+    try:
+        built = models.build(model, info.channels, info.size, info.classes)
+    except PaiBenchError:
+        raise
+    except Exception as error:
+        remedy = (
+            "choose another model"
+            if models.is_builtin(model)
+            else f"correct its builder, which is called with ({info.channels}, {info.size}, {info.classes}) =="
+            " (channels, size, classes); -v shows where it fails"
+        )
+        raise PaiBenchError(f"model {model} cannot be built for {dataset}: {_line(error)}", remedy) from error
+    if not models.is_builtin(model):
+        prunable(built)
+        _call(built, dataset, model)
+    return built
+
+
+def _call(built: nn.Module, dataset: str, model: str) -> None:
+    """See to it that the network returns logits [B, classes] in train mode."""
+    info = loading.info(dataset)
+    images = torch.rand(2, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(0))
+    try:
+        found = logits(built.train()(images))
+    except PaiBenchError as error:
+        raise PaiBenchError(f"model {model} cannot be trained on {dataset}: {error.cause}", error.remedy) from error
+    except (Exception, SystemExit) as error:
+        raise PaiBenchError(
+            f"model {model} cannot be trained on {dataset}: {_line(error)}",
+            f"its forward must take float32 images [B, {info.channels}, {info.size}, {info.size}] in train mode;"
+            " -v shows where it fails",
+        ) from error
+    if found.shape != (2, info.classes):
+        raise PaiBenchError(
+            f"model {model} returns logits {list(found.shape)} for 2 images of {dataset}",
+            f"return [2, {info.classes}]: one logit for each of the classes that its builder is given",
+        )
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no message'}"

@@ -1,0 +1,299 @@
+"""From what a user asks to runs that can work, checked before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pai_bench import models, recipes, results
+from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, grid
+from pai_bench.datasets import loading as datasets
+from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.experiment.runner import Run
+from pai_bench.pruning import given_masks
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.recipes import Settings
+from pai_bench.results import mask_files
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import prunable
+from pai_bench.sweep.execution import dataset_copy as copies
+from pai_bench.sweep.planning import rehearsal
+from pai_bench.sweep.planning.filters import Filter
+
+ALL = "all"
+"""Instead of the names of methods: costly ones too."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. Empty means the default: all but costly methods, each data
+    set's own model, recipe, sparsities, seeds."""
+
+    methods: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ("digits",)
+    models: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
+    settings: Settings = ()
+    sparsities: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    filter: Filter | None = None
+
+
+def expand(request: Request) -> list[Run]:
+    """All runs of a request, the dense reference included.
+
+    Raises: PaiBenchError for whatever is unknown or cannot work.
+    """
+    for name in request.datasets:
+        if name not in datasets.names():
+            raise unknown("data set", name, datasets.names())
+    for name in request.models:
+        if name not in models.names():
+            raise unknown("model", name, models.names())
+    wanted = registry.names() if request.methods == (ALL,) else request.methods or registry.default_names()
+    methods = _with_controls([_canonical(text) for text in wanted], request.controls)
+    chosen = None if request.filter is None else request.filter.canonical(_canonical_or_same)
+    runs: list[Run] = []
+    planned: list[Cell] = []
+    for choice in choices(request).choices:
+        sparsities, seeds = request.sparsities, request.seeds
+        if not (sparsities and seeds):
+            defaults = recipes.defaults(choice.dataset)
+            sparsities, seeds = sparsities or defaults.sparsities, seeds or defaults.seeds
+        cells = grid(methods, [(choice.dataset, choice.model)], sparsities, seeds)
+        cells = list(dict.fromkeys(map(_at_its_own_sparsity, cells)))
+        planned += cells
+        runs += [Run(cell, choice.recipe) for cell in cells if chosen is None or chosen.matches(cell)]
+    if not runs:
+        hints = "" if chosen is None else chosen.hints(planned)
+        raise PaiBenchError(
+            "the filter leaves no cell of the plan", f"{hints}widen --filter; --dry-run shows the plan without it"
+        )
+    _check_names(runs)
+    return runs
+
+
+def _check_names(runs: Sequence[Run]) -> None:
+    """Every file of a cell must have a name that disks take, or it is lost when it has been trained."""
+    for run in runs:
+        method, files = results.excess(run.cell, run.recipe.name)
+        if method:
+            raise PaiBenchError(
+                f"method {run.cell.method} is {method} bytes too long for the name of a folder",
+                "give its hyper-parameters shorter values, or make those values its defaults",
+            )
+        if files:
+            raise PaiBenchError(
+                f"recipe {run.recipe.name} is {files} bytes too long for the names of files",
+                "give the recipe's file a shorter name",
+            )
+
+
+def _at_its_own_sparsity(cell: Cell) -> Cell:
+    """The cell; of a method whose masks are read from a file, the one sparsity that they have."""
+    file = given_masks.mask_file(cell.spec.name)
+    return cell if file is None else replace(cell, sparsity=file.sparsity)
+
+
+def choices(request: Request) -> recipes.Choices:
+    """Data sets, models and recipes of a request."""
+    return recipes.choose(
+        tuple(dict.fromkeys(request.datasets)),
+        tuple(dict.fromkeys(request.models)),
+        tuple(dict.fromkeys(request.recipes)),
+        request.settings,
+    )
+
+
+def _canonical(text: str) -> str:
+    """The spec with the types of the method's fields and without what is its default."""
+    spec = MethodSpec.parse(text)
+    values = registry.hyperparameters(registry.get(spec.name, dict(spec.hyperparameters)))
+    defaults = registry.hyperparameters(registry.get(spec.name))
+    given = tuple((key, values[key]) for key, _ in spec.hyperparameters if values[key] != defaults[key])
+    if spec.control is not None and not _allows(spec.name, spec.control):
+        raise PaiBenchError(
+            f"{spec.name} has no control {spec.control}", "controls are of methods that score the weights"
+        )
+    return str(MethodSpec(spec.name, given, spec.control))
+
+
+def _allows(name: str, control: str) -> bool:
+    """Whether a control of a method means anything: masks of a file have no scores to invert."""
+    return registry.has_controls(name) and not (control == "invert" and given_masks.mask_file(name) is not None)
+
+
+def _canonical_or_same(text: str) -> str:
+    """The canonical spec; the text itself where no method can be made of it, so that it matches nothing."""
+    try:
+        return _canonical(text)
+    except PaiBenchError:
+        return text
+
+
+def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The methods as they are named, and each of them with each of the controls that it can have."""
+    for control in wanted:
+        if control not in CONTROLS:
+            raise unknown("control", control, CONTROLS)
+    specs = [MethodSpec.parse(method) for method in methods]
+    varied = [
+        spec if control is None else replace(spec, control=control)
+        for spec in specs
+        for control in (None, *wanted)
+        if control is None or (spec.control is None and _allows(spec.name, control))
+    ]
+    return [str(spec) for spec in dict.fromkeys(varied)]
+
+
+Refused = Mapping[tuple[str, str], PaiBenchError]
+"""Models that a sweep leaves out, by (data set, model)."""
+
+
+def absent_data(runs: Sequence[Run], data_root: Path | None) -> dict[str, PaiBenchError]:
+    """The data sets that cannot be used yet, and why."""
+    found = {}
+    for name in dict.fromkeys(run.cell.dataset for run in runs):
+        try:
+            datasets.require(name, data_root)
+        except PaiBenchError as error:
+            found[name] = error
+    return found
+
+
+def check(
+    runs: Sequence[Run],
+    data_root: Path | None,
+    root: Path | None = None,
+    *,
+    forget: bool = False,
+    absent: Collection[str] = (),
+) -> Refused:
+    """See to it that data are there, models can be built and pruned, and strangers' methods return usable scores.
+
+    With a results folder `root`, also that its results are of the same copies of the data (see `copies.check`).
+    The data sets `absent` are left out of that. Returns the plug-ins' models that cannot be used: they must not stop
+    the others.
+
+    Raises: PaiBenchError for the first that fails, or when no model is left; no job has been started then.
+    """
+    needed = [name for name in dict.fromkeys(run.cell.dataset for run in runs) if name not in absent]
+    origins = {name: datasets.require(name, data_root) for name in needed}
+    if root is not None:
+        copies.check(root, origins, forget=forget)
+    for run in {(run.cell.dataset, run.recipe.name): run for run in runs}.values():
+        channels, given = datasets.info(run.cell.dataset).channels, len(run.recipe.data.mean)
+        if given != channels:
+            raise PaiBenchError(
+                f"recipe {run.recipe.name} has {given} values of data.mean, for the {channels} channels of"
+                f" {run.cell.dataset}",
+                "give one value a channel, of data.mean and data.std",
+            )
+    for scheme in {run.recipe.init.scheme for run in runs}:
+        if scheme not in models.schemes():
+            raise unknown("initialisation scheme", scheme, models.schemes())
+    refused: dict[tuple[str, str], PaiBenchError] = {}
+    for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
+        own = [run for run in runs if (run.cell.dataset, run.cell.model) == (dataset, model)]
+        try:
+            network = rehearsal.network(dataset, model)
+            shapes = {patterns: _shapes(network, *patterns) for patterns in dict.fromkeys(map(_patterns, own))}
+        except PaiBenchError as error:
+            if models.is_builtin(model):
+                raise
+            refused[dataset, model] = error
+            continue
+        for method, patterns in dict.fromkeys((run.cell.method, _patterns(run)) for run in own):
+            if (file := given_masks.mask_file(MethodSpec.parse(method).name)) is not None:
+                file.check(shapes[patterns], model)
+    left = [run for run in runs if (run.cell.dataset, run.cell.model) not in refused]
+    if not left:
+        raise next(iter(refused.values()))
+    for run in {run.cell.method: run for run in left}.values():
+        if not registry.is_builtin(run.cell.spec.name):
+            _rehearse(run)
+    return refused
+
+
+def short_batches(runs: Sequence[Run]) -> list[str]:
+    """A line for each data set and recipe whose epochs end with a batch of one image, as far as plans can tell."""
+    lines = {}
+    for run in runs:
+        n, train, data = datasets.info(run.cell.dataset).train, run.recipe.train, run.recipe.data
+        if n % train.batch_size == 1 and data.split == "test" and data.train_fraction == 1:
+            what = {"merge": "merged into the batch before it", "drop": "dropped"}[train.last_batch]
+            lines[run.cell.dataset, run.recipe.name] = (
+                f"{run.cell.dataset} · recipe {run.recipe.name}: {n} images in batches of {train.batch_size} leave one;"
+                f" where batch norm cannot be trained on it, it is {what} (train.last_batch)"
+            )
+    return list(lines.values())
+
+
+def _patterns(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The patterns of a run's recipe: `only`, `exclude`."""
+    return run.recipe.scoring.only, run.recipe.scoring.exclude
+
+
+def _shapes(network: nn.Module, only: tuple[str, ...], exclude: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    weights = prunable(network, only=only, exclude=exclude)
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
+
+
+def _rehearse(run: Run) -> None:
+    """Let a method that is not ours score the first network of the plan on two made-up samples a class."""
+    info = datasets.info(run.cell.dataset)
+    network = models.build(run.cell.model, info.channels, info.size, info.classes)
+    scorer = run.scorer()
+    needed = getattr(scorer, "batches_needed", None)
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(2 * info.classes) % info.classes
+    batches = [
+        (torch.rand(len(targets), info.channels, info.size, info.size, generator=generator), targets)
+        for _ in range(needed() if needed else 1)
+    ]
+    try:
+        only, exclude = _patterns(run)
+        pruner = Pruner(network, batches, scorer, name=run.cell.method, only=only, exclude=exclude)
+        pruner.score(run.cell.sparsity)
+    except PaiBenchError:
+        raise
+    except Exception as error:
+        raise PaiBenchError(
+            f"method {run.cell.method} raised {type(error).__name__}: {error}",
+            f"mend it; it was tried on {run.cell.model} with random inputs before any job was started (-v shows where)",
+        ) from error
+
+
+def with_masks(request: Request) -> Request:
+    """The request with the methods file:PATH read, and named by what the files hold.
+
+    Raises: PaiBenchError for a file that cannot be used.
+    """
+    methods = []
+    for text in request.methods:
+        if text.startswith(GIVEN):
+            path, colon, control = text.removeprefix(GIVEN).partition(f":{CONTROL}=")
+            file = mask_files.read(Path(path).expanduser())
+            given_masks.register_masks(file)
+            text = f"{file.method}{colon}{control}"
+        methods.append(text)
+    return replace(request, methods=tuple(methods))
+
+
+def keep_masks(runs: Sequence[Run], root: Path) -> tuple[Path, ...]:
+    """Copy the masks that the runs were given to the results, so that no job sees a file that was changed or moved.
+
+    Returns the copies: plug-ins for the workers.
+    """
+    copies = []
+    for name in dict.fromkeys(run.cell.spec.name for run in runs):
+        if (file := given_masks.mask_file(name)) is not None:
+            copies.append(results.given_masks_path(root, name.removeprefix(GIVEN)))
+            if not mask_files.holds(copies[-1], file.digest):
+                mask_files.save(copies[-1], file.masks)
+    return tuple(copies)

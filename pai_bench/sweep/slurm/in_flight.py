@@ -1,0 +1,232 @@
+"""Cells on their way: the ledgers of a results folder put together with squeue's answers.
+
+Rows of squeue whose tag names a sweep of the folder always count. Missing rows prove little: squeue may answer from a
+cache, from a controller that has just taken over, or in part. A task without a row is over only when its chunk is old
+enough, nobody keeps a claim of its job alive, and two looks lack it.
+"""
+
+from __future__ import annotations
+
+import pwd
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from pai_bench import results
+from pai_bench.sweep.execution import claims
+from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.slurm.controller import Controller, Limits, Row, Silent, installed
+from pai_bench.sweep.slurm.ledger import Chunk, Ledger, all_chunks, user
+from pai_bench.sweep.slurm.pending_reasons import WAITING, Reason, explain
+
+GRACE_SECONDS = 300.0
+"""How long after its submission a task that squeue does not show counts as on its way. SLURM keeps a row for 300 s
+after the end of a job (MinJobAge) where a site has not changed it, and sbatch itself gives up after 120 s."""
+PAUSE_SECONDS = 5.0
+"""Between two looks at tasks that squeue does not show."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that SLURM knows."""
+
+    job: str
+    state: str
+    reason: str
+    node: str
+    sweep: str
+    token: str
+    names: tuple[str, ...]
+    """Of its cells: the paths of their results below runs/, without .json."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not started, or not started again."""
+        return self.state in WAITING
+
+    @property
+    def meaning(self) -> Reason:
+        """Why it waits, and the remedy where waiting is none."""
+        return explain(self.reason, self.state)
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """What has been submitted of a results folder and has not ended."""
+
+    tasks: tuple[Task, ...] = ()
+    ended: tuple[Task, ...] = ()
+    """Tasks that have ended and that the controller still remembers."""
+    unknown: frozenset[str] = frozenset()
+    """Names of cells of which nobody can say whether they are on their way."""
+    jobs: Mapping[str, str] | None = None
+    """State by job, also of those that have ended, for the claims; None when the controller did not answer."""
+    silent: str | None = None
+    """Why it did not answer."""
+    elsewhere: frozenset[str] = frozenset()
+    """Sweeps whose jobs cannot be seen from here: another cluster's, or another user's where such are hidden."""
+    unlisted: tuple[Chunk, ...] = ()
+    """Chunks that squeue does not show and that may be on their way all the same."""
+
+    def names(self) -> frozenset[str]:
+        """All cells that are not to be submitted again."""
+        return self.unknown | {name for task in self.tasks for name in task.names}
+
+
+def survey(root: Path, controller: Controller, *, heal: bool = False, sure: bool = False) -> InFlight:
+    """What is on its way; one call of squeue and one of scontrol, and none where nothing has been submitted.
+
+    With `sure`, tasks that squeue does not show are looked for twice. With `heal`, which implies it, jobs that their
+    submitter could not note are noted, sweeps that have ended are closed, and sweeps closed too early are reopened.
+    """
+    chunks = all_chunks(root)
+    still_open = [chunk for chunk in chunks if chunk.open]
+    if not chunks or not (still_open or installed()):
+        return InFlight(jobs={})
+    users = {user(), *(chunk.user for chunk in chunks if _exists(chunk.user))}
+    try:
+        limits = controller.limits()
+        rows = controller.rows(users)
+    except Silent as error:
+        return InFlight(unknown=frozenset(_names(still_open)), silent=str(error))
+    found = _Found(root, chunks, limits, rows)
+    if (heal or sure) and found.missing:
+        time.sleep(PAUSE_SECONDS)
+        try:
+            again = {row.job: row for row in controller.rows(users)}
+        except Silent as error:
+            return InFlight(unknown=frozenset(_names(still_open)), silent=str(error))
+        rows = list(({row.job: row for row in rows} | again).values())
+        found = _Found(root, chunks, limits, rows)
+    if heal:
+        found.note()
+    return found.flight()
+
+
+@dataclass
+class _Found:
+    """The chunks of a results folder sorted by what squeue shows of them."""
+
+    root: Path
+    chunks: list[Chunk]
+    limits: Limits
+    rows: list[Row]
+    tasks: list[Task] = field(default_factory=list)
+    ended: list[Task] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+    unlisted: list[Chunk] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
+    living: set[str] = field(default_factory=set)
+    """Sweeps of which something is or may be on its way."""
+    missing: bool = False
+    """Whether tasks count as over although squeue shows no end of theirs."""
+
+    def __post_init__(self) -> None:
+        self._by_chunk: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            self._by_chunk.setdefault((row.sweep, row.token), []).append(row)
+        self._done: set[str] | None = None
+        self._alive: set[str] | None = None
+        for chunk in self.chunks:
+            self._sort(chunk)
+
+    def note(self) -> None:
+        """Write what has come out to the ledgers of this user's sweeps."""
+        mine = [chunk for chunk in self.chunks if chunk.user == user()]
+        for chunk in mine:
+            rows = self._by_chunk.get((chunk.sweep, chunk.token), [])
+            if rows and (chunk.job is None or (chunk.refused and not all(row.ended for row in rows))):
+                Ledger(self.root, chunk.sweep).adopted(chunk.token, rows[0].array)
+        for sweep in {chunk.sweep for chunk in mine if chunk.closed} & self.living:
+            Ledger(self.root, sweep).reopen()
+        for sweep in {chunk.sweep for chunk in mine if chunk.open} - self.living:
+            Ledger(self.root, sweep).close()
+
+    def flight(self) -> InFlight:
+        return InFlight(
+            tuple(self.tasks),
+            tuple(self.ended),
+            frozenset(self.unknown),
+            {row.job: row.state for row in self.rows},
+            elsewhere=frozenset(self.elsewhere),
+            unlisted=tuple(self.unlisted),
+        )
+
+    def _sort(self, chunk: Chunk) -> None:
+        rows = self._by_chunk.get((chunk.sweep, chunk.token), [])
+        lives = any(not row.ended for row in rows)
+        if not chunk.open and not lives:
+            return
+        if lives:
+            self.living.add(chunk.sweep)
+        cells = chunk.tasks()
+        for row in rows:
+            names = cells[row.index] if row.index < len(cells) else ()
+            task = Task(row.job, row.state, row.reason, row.node, row.sweep, row.token, names)
+            (self.ended if row.ended else self.tasks).append(task)
+        shown = {row.index for row in rows}
+        absent = {index: names for index, names in enumerate(cells) if index not in shown}
+        if rows and not absent:
+            return
+        hidden = chunk.cluster != self.limits.cluster or (chunk.user != user() and not self.limits.shows_others)
+        if hidden and not rows:
+            self.elsewhere.add(chunk.sweep)
+        else:
+            undone = {index: names for index, names in absent.items() if chunk.redo or not self._has_ended(names)}
+            absent = {index: names for index, names in undone.items() if self._may_live(chunk, index, len(cells))}
+            self.missing |= len(absent) < len(undone)
+            if not absent:
+                return
+            if not rows:
+                self.unlisted.append(chunk)
+        self.unknown.update(name for names in absent.values() for name in names)
+        self.living.add(chunk.sweep)
+
+    def _may_live(self, chunk: Chunk, index: int, n_tasks: int) -> bool:
+        """Whether a task of a chunk may be on its way although squeue does not show it."""
+        if chunk.job is None and not chunk.unanswered:
+            here = _runs_here(chunk)
+            if here is not None:
+                return here
+        if (datetime.now(UTC) - chunk.at).total_seconds() < GRACE_SECONDS:
+            return True
+        return chunk.job is not None and (f"{chunk.job}_{index}" if n_tasks > 1 else chunk.job) in self._claimants()
+
+    def _has_ended(self, names: Iterable[str]) -> bool:
+        """Whether all of these cells have a result, or a note of a failure, which is removed before a new attempt."""
+        if self._done is None:
+            self._done = results.names(self.root / "runs", ".json")
+            self._done |= results.names(results.failures_folder(self.root), ".json")
+        return self._done.issuperset(names)
+
+    def _claimants(self) -> set[str]:
+        """The tasks that keep a claim alive."""
+        if self._alive is None:
+            held = claims.survey(self.root)
+            self._alive = {claim.owner.job for claim in held if claim.verdict == "alive" and claim.owner.job}
+        return self._alive
+
+
+def _names(chunks: Iterable[Chunk]) -> list[str]:
+    return [name for chunk in chunks for task in chunk.tasks() for name in task]
+
+
+@cache
+def _exists(name: str) -> bool:
+    """Whether a user is known here; squeue takes another name for an error."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return name == user()
+    return True
+
+
+def _runs_here(chunk: Chunk) -> bool | None:
+    """Whether the submitter of a chunk lives; None when it is of another machine."""
+    try:
+        return Owner(**chunk.owner).runs_here()
+    except TypeError:
+        return None

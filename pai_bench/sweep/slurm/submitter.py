@@ -1,0 +1,220 @@
+"""From the cells that are to do to jobs in SLURM's hands: packed into tasks, cut into chunks, submitted, noted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pai_bench.core import plugins
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import provenance
+from pai_bench.experiment.runner import Run
+from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.execution.packing import alike
+from pai_bench.sweep.planning.plan import Plan, jobs
+from pai_bench.sweep.slurm import answers, sbatch, sizing
+from pai_bench.sweep.slurm.controller import Controller
+from pai_bench.sweep.slurm.ledger import Ledger
+from pai_bench.sweep.slurm.profiles import Profile
+from pai_bench.sweep.slurm.specification import Entry, Spec
+
+Runs = tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all jobs of a sweep share."""
+
+    root: Path
+    profile: Profile
+    data_dir: Path | None = None
+    plugins: tuple[Path, ...] = ()
+    cells_per_job: int | None = None
+    redo: bool = False
+    checkpoint_every: float = 60.0
+    keep_checkpoints: bool = False
+    disk_patience: float = 300.0
+    pack: int | None = None
+    any_code: bool = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be submitted: tasks, those that go first, and what is expected of them."""
+
+    tasks: tuple[Runs, ...]
+    canaries: tuple[Runs, ...]
+    seconds: Mapping[Run, float]
+    fingerprints: Mapping[Run, str]
+
+    def minutes(self, tasks: Sequence[Runs], profile: Profile) -> int:
+        """The time limit of these tasks."""
+        return sizing.limit_minutes([[self.seconds[run] for run in task] for task in tasks], profile.time)
+
+    @property
+    def n_tasks(self) -> int:
+        return len(self.tasks) + len(self.canaries)
+
+    def hours(self) -> float:
+        """Expected hours of all cells together."""
+        return sum(self.seconds[run] for task in (*self.canaries, *self.tasks) for run in task) / 3600
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A chunk that SLURM has taken."""
+
+    token: str
+    job: str
+    n_tasks: int
+    minutes: int
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Tasks that SLURM has taken, and tasks that it has not."""
+
+    sweep: str
+    accepted: tuple[Accepted, ...]
+    n_left: int = 0
+    """Tasks that it did not take."""
+    cause: str | None = None
+    n_unknown: int = 0
+    """Tasks that it may have taken: the answer got lost."""
+
+
+def pack(plan: Plan, seconds: Mapping[Run, float], settings: Settings, canary: bool) -> Work:
+    """The cells that are to do, in tasks; with `canary`, the first of each data set and model goes ahead in its own."""
+    groups = [job.runs for job in jobs(plan)]
+    ahead: dict[tuple[str, str], Run] = {}
+    if canary:
+        for run in (run for group in groups for run in group):
+            ahead.setdefault((run.cell.dataset, run.cell.model), run)
+        first = set(ahead.values())
+        groups = [tuple(run for run in group if run not in first) for group in groups]
+    runs = [run for group in groups for run in group]
+    size = settings.cells_per_job or sizing.cells_per_task([seconds[run] for run in runs], settings.profile.parallelism)
+    tasks: list[list[Run]] = []
+    for group in groups:
+        for start in range(0, len(group), size):
+            part = group[start : start + size]
+            # Cells that share data and model share a task; those that share a score vector stay together.
+            if tasks and len(tasks[-1]) + len(part) <= size and alike(tasks[-1][0], part[0]):
+                tasks[-1] += part
+            else:
+                tasks.append(list(part))
+    fingerprints = {item.run: item.fingerprint for item in plan.todo}
+    return Work(tuple(map(tuple, tasks)), tuple((run,) for run in ahead.values()), seconds, fingerprints)
+
+
+class Handing:
+    """Submits the chunks of one sweep."""
+
+    def __init__(
+        self, settings: Settings, work: Work, controller: Controller, ended_jobs: Mapping[str, str] | None = None
+    ) -> None:
+        self.settings = settings
+        self.work = work
+        self._controller = controller
+        self._ended_jobs = dict(ended_jobs or {})
+        # A cluster without arrays says 0, and takes one task at a time.
+        self._size = max(1, min(settings.profile.max_array, controller.limits().max_array_size))
+        self.sweep = Ledger.new_sweep()
+        self._number = 0
+
+    def scripts(self) -> list[tuple[str, int]]:
+        """The script of each chunk as sbatch would be given it, and its number of tasks."""
+        found = []
+        for after, tasks in (("CANARY" if kind else None, part) for kind, part in self._parts()):
+            spec, request = self._chunk(tasks, after)
+            found.append((sbatch.script(spec, request), len(tasks)))
+        return found
+
+    def submit(self, owner: Owner, say: Callable[[str], None]) -> Handover:
+        """Hand all over; what SLURM has taken stays, whatever it says of the rest.
+
+        Raises: PaiBenchError when it refuses for a reason that does not pass, and nothing was taken.
+        """
+        ledger = Ledger(self.settings.root, self.sweep)
+        accepted: list[Accepted] = []
+        canary: str | None = None
+        left = deque(self._parts())
+        while left:
+            follows, tasks = left.popleft()
+            spec, request = self._chunk(tasks, canary if follows else None)
+            # The specification first: whoever reads the line finds the cells.
+            spec.write()
+            ledger.submitting(spec, self._controller.limits().cluster, asdict(owner))
+            self._controller.calls["sbatch"] += 1
+            try:
+                job = sbatch.submit(spec, request)
+            except answers.Unanswered as lost:
+                found = sbatch.find(spec, self._controller)
+                if found is None:
+                    # The job, if there is one, is adopted by a later sweep; until then its cells count as submitted.
+                    ledger.unanswered(spec.token, str(lost))
+                    n_left = sum(len(part) for _, part in left)
+                    return Handover(self.sweep, tuple(accepted), n_left, str(lost), n_unknown=len(tasks))
+                job = found
+            except KeyboardInterrupt:
+                ledger.unanswered(spec.token, "interrupted")
+                raise
+            except answers.Refused as refusal:
+                words = str(refusal)
+                ledger.refused(spec.token, words)
+                if refusal.too_large and len(tasks) > 1:
+                    self._size = len(tasks) // 2
+                    rest = tasks + tuple(task for _, part in left if _ == follows for task in part)
+                    left = deque([*self._cut(rest, follows), *(pair for pair in left if pair[0] != follows)])
+                    continue
+                if not accepted and not refusal.passing:
+                    raise PaiBenchError(f"SLURM refuses the jobs: {words}", answers.explain(words)) from None
+                n_left = len(tasks) + sum(len(part) for _, part in left)
+                return Handover(self.sweep, tuple(accepted), n_left, words)
+            ledger.submitted(spec.token, job)
+            accepted.append(Accepted(spec.token, job, len(tasks), request.minutes))
+            say(f"job {job}: {len(tasks)} tasks")
+            if not follows and self.work.canaries:
+                canary = job if canary is None else f"{canary}:{job}"
+        return Handover(self.sweep, tuple(accepted))
+
+    def _parts(self) -> list[tuple[bool, tuple[Runs, ...]]]:
+        """Chunks, and whether each is to wait for the canaries."""
+        return [*self._cut(self.work.canaries, False), *self._cut(self.work.tasks, bool(self.work.canaries))]
+
+    def _cut(self, tasks: tuple[Runs, ...], follows: bool) -> Iterator[tuple[bool, tuple[Runs, ...]]]:
+        for start in range(0, len(tasks), self._size):
+            yield follows, tasks[start : start + self._size]
+
+    def _chunk(self, tasks: tuple[Runs, ...], after: str | None) -> tuple[Spec, sbatch.Request]:
+        settings, profile = self.settings, self.settings.profile
+        minutes = self.work.minutes(tasks, profile)
+        n_chunks = -(-len(self.work.tasks) // self._size) or 1
+        self._number += 1
+        recipes = {recipe: recipe.as_dict() for recipe in {run.recipe for task in tasks for run in task}}
+        spec = Spec(
+            sweep=self.sweep,
+            token=f"c{self._number:03d}",
+            root=settings.root,
+            code={"pai-bench": provenance.source_hash(), **plugins.plugins()},
+            any_code=settings.any_code,
+            data_dir=settings.data_dir and settings.data_dir.absolute(),
+            plugins=tuple(path.absolute() for path in settings.plugins),
+            redo=settings.redo,
+            requeue=profile.requeue,
+            gpus=profile.gpus,
+            checkpoint_every=settings.checkpoint_every,
+            keep_checkpoints=settings.keep_checkpoints,
+            disk_patience=settings.disk_patience,
+            pack=settings.pack,
+            patience=0.7 * sbatch.signal_seconds(profile, minutes),
+            ended_jobs=self._ended_jobs,
+            tasks=tuple(
+                tuple(Entry(run.cell, recipes[run.recipe], self.work.fingerprints[run]) for run in task)
+                for task in tasks
+            ),
+        )
+        parallelism = max(1, profile.parallelism // n_chunks)
+        return spec, sbatch.Request(profile, minutes, parallelism, after)

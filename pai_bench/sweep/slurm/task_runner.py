@@ -1,0 +1,287 @@
+"""The work of a task, in its job: its cells, each at most once and never from scratch again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from pai_bench import results
+from pai_bench.core import plugins
+from pai_bench.core.atomic import reason
+from pai_bench.errors import PaiBenchError
+from pai_bench.experiment import process, provenance
+from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.recipes import Recipe
+from pai_bench.results import mask_files
+from pai_bench.sweep.execution.attempt import Ended, Stop, executing, shared_scores
+from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner
+from pai_bench.sweep.execution.packing import Crew, Sizes
+from pai_bench.sweep.slurm import stops, trust
+from pai_bench.sweep.slurm.specification import Entry, Spec
+from pai_bench.training.cooperative import Turns
+
+PAUSE_SECONDS = 60.0
+"""How long a task that got SIGTERM waits to be killed before it goes on."""
+
+
+class WorkFailed(Exception):
+    """Some cells of the task have failed; the notes beside the results say which and why."""
+
+
+class Work:
+    """The cells of this task, run in a thread of their own, several at a time where that is faster."""
+
+    def __init__(self, spec: str) -> None:
+        """Read the specification at the path `spec`.
+
+        Raises: PaiBenchError when it cannot be read, or others can have written it.
+        """
+        self.spec = Spec.read_trusted(Path(spec))
+        self.index = stops.task_index()
+        self.entries = self.spec.tasks[self.index]
+        self.owner = Owner.current(self.spec.sweep)
+        self._record = stops.place_of(self.spec, self.owner.job)
+        stops.started(self._record, self.owner.restart)
+        self._made_at = Path(spec).stat().st_mtime
+        self._stop = Stop()
+        self._ending = threading.Event()
+        self._error: BaseException | None = None
+        self._ended: Counter[str] = Counter()
+        self._current: dict[Run, Entry] = {}
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=self._in_thread, name="cells", daemon=True)
+
+    # From the main thread.
+
+    def run(self) -> None:
+        """Run all cells; signals are handled meanwhile.
+
+        Raises: WorkFailed when some failed, or what has ended the thread.
+        """
+        self._thread.start()
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+        self._say(f"ends: {', '.join(f'{count} {kind}' for kind, count in self._ended.items()) or 'nothing done'}")
+        if self._error is not None:
+            raise self._error
+        failed = self._ended["failed"] + self._ended["unwritten"]
+        if failed:
+            raise WorkFailed(f"{failed} of {len(self.entries)} cells failed; see pai-bench logs --failed")
+
+    def pause(self) -> None:
+        """Save the current cells and wait for what comes; only sets flags."""
+        self._stop.request()
+
+    def stop(self) -> bool:
+        """Save the current cells and end; returns whether the job is to be requeued."""
+        self._ending.set()
+        self._stop.request()
+        self._thread.join(self.spec.patience)
+        saved = "saved" if not self._thread.is_alive() else "not saved in time: the last checkpoint counts"
+        self._say(f"asked to stop; {saved}")
+        headway = self._has_headway()
+        return self.spec.requeue and headway
+
+    # In the thread.
+
+    def _in_thread(self) -> None:
+        try:
+            self._run()
+        except WorkFailed as error:
+            self._error = error
+        except Exception as error:
+            # Not a cell's: those have notes of their own.
+            self._note("environment", f"{type(error).__name__}: {error}".partition("\n")[0])
+            self._error = error
+
+    def _run(self) -> None:
+        process.prepare()
+        self._say(f"task {self.index} of chunk {self.spec.token}, attempt {self.owner.attempt}")
+        for plugin in self.spec.plugins:
+            self._load(plugin)
+        self._check()
+        scores = shared_scores(self.spec.root, self.spec.redo)
+        laboratory = Laboratory(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu", scores)
+        sizes = Sizes(laboratory, self.spec.pack)
+        crew = Crew(laboratory, sizes, partial(self._start, laboratory))
+        left = deque(self.entries)
+        deadline: float | None = None
+        while left and not self._ending.is_set():
+            claimed = self._all(left, crew)
+            if self._ending.is_set():
+                return
+            # What others have claimed is theirs; but a claim may be of somebody who died just now.
+            left, now = deque(claimed), time.monotonic()
+            deadline = deadline or now + STALE_SECONDS + 60
+            if now > deadline:
+                break
+            if left:
+                self._ending.wait(10)
+        self._ended["claimed"] += len(left)
+
+    def _all(self, left: deque[Entry], crew: Crew) -> list[Entry]:
+        """Run all that are left; those that others have claimed. Ends early when the task does."""
+        claimed: list[Entry] = []
+        saved: list[Entry] = []
+        while left or crew.busy or saved:
+            if not crew.busy and saved:
+                if self._ending.wait(PAUSE_SECONDS):
+                    break
+                # Nobody has killed us: on with what was stopped.
+                left.extendleft(reversed(saved))
+                saved = []
+                self._renew()
+            while left and not self._stop.requested and crew.takes(run := _run_of(left[0])):
+                self._current[run] = left.popleft()
+                crew.add(run)
+            for run, ended in crew.turn():
+                entry = self._current[run]
+                told = f": {ended.cause}" if ended.cause else ""
+                self._say(f"{entry.cell}: {ended.kind}{told}")
+                if ended.kind == "interrupted":
+                    saved.append(entry)
+                    continue
+                del self._current[run]
+                if ended.kind == "claimed":
+                    claimed.append(entry)
+                else:
+                    self._ended[ended.kind] += 1
+            if self._stop.requested and left and not crew.busy and not saved:
+                if self._ending.wait(PAUSE_SECONDS):
+                    break
+                self._renew()
+        return claimed
+
+    def _renew(self) -> None:
+        """Be ready for the next request to stop; one that has come just now, and for good, is kept."""
+        self._stop = Stop()
+        if self._ending.is_set():
+            self._stop.request()
+
+    def _start(self, laboratory: Laboratory, run: Run, alone: Callable[[], bool]) -> Turns[Ended]:
+        return executing(
+            run,
+            self.spec.root,
+            laboratory,
+            self.owner,
+            stop=self._stop,
+            redo=self.spec.redo and not self._is_new(self._current[run]),
+            checkpoint_every=self.spec.checkpoint_every,
+            keep_checkpoints=self.spec.keep_checkpoints,
+            patience=self.spec.disk_patience,
+            jobs=self.spec.ended_jobs,
+            alone=alone,
+        )
+
+    def _is_new(self, entry: Entry) -> bool:
+        """Whether the cell has a result that was made for this sweep."""
+        place = results.path(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+        try:
+            return place.stat().st_mtime > self._made_at
+        except OSError:
+            return False
+
+    def _load(self, plugin: Path) -> None:
+        """Load a plug-in that only this user or root can have written, and that is the one that was planned with.
+
+        Raises: PaiBenchError when it is not trusted or cannot be loaded, WorkFailed after a note for each cell when it
+            has changed.
+        """
+        if plugin.suffix in mask_files.SUFFIXES:
+            plugins.load_plugin(plugin)  # data; a changed file gives other fingerprints, which are refused
+            return
+        try:
+            content = trust.read(plugin)
+        except OSError as error:
+            raise PaiBenchError(
+                f"plugin {plugin} cannot be read: {reason(error)}", "sweep again with --plugin"
+            ) from None
+        # Before any of it runs, and not only after.
+        planned = self.spec.code.get(plugin.name, "").split(",")
+        if hashlib.sha256(content).hexdigest() not in planned and not self.spec.any_code:
+            self._refuse_code(plugin.name)
+        plugins.load_plugin(plugin, content)
+
+    def _refuse_code(self, names: str) -> NoReturn:
+        self._refuse(
+            "code",
+            f"the code of {names} has changed since the sweep was planned: sweep again, or sweep with --any-code",
+        )
+
+    def _check(self) -> None:
+        """See to it that this is the code that was planned with, and that the GPU is there.
+
+        Raises: WorkFailed, after a note for each cell.
+        """
+        now = {"pai-bench": provenance.source_hash(), **plugins.plugins()}
+        changed = [name for name in self.spec.code if now.get(name) != self.spec.code[name]]
+        if changed and not self.spec.any_code:
+            self._refuse_code(", ".join(changed))
+        for entry in self.entries:
+            found = Run(entry.cell, Recipe.from_dict(entry.recipe)).fingerprint()
+            if found != entry.fingerprint:
+                self._refuse(
+                    "code", f"{entry.cell} has the fingerprint {found[:8]} here, {entry.fingerprint[:8]} planned"
+                )
+        if self.spec.gpus and not torch.cuda.is_available():
+            self._refuse(
+                "environment",
+                f"the job asked for {self.spec.gpus} GPU on {self.owner.host} and torch finds none"
+                f" (CUDA_VISIBLE_DEVICES = {os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}): see pai-bench doctor, or"
+                " use --profile cpu",
+            )
+
+    def _refuse(self, kind: str, cause: str) -> NoReturn:
+        self._note(kind, cause)
+        raise WorkFailed(cause)
+
+    def _note(self, kind: str, cause: str) -> None:
+        """A note for each cell that has no result."""
+        stops.note(self.spec, self.entries, kind, cause)
+
+    def _has_headway(self) -> bool:
+        """Whether the task has got further since it was stopped last, or has not been stopped so often yet."""
+        minutes = (time.monotonic() - self._began) / 60
+        stopped = stops.stopped(self._record, self._headway(), minutes, self.owner.restart, self.spec.requeue)
+        if len(stopped) < stops.MAX_STOPS:
+            return True
+        cause = (
+            f"stopped {len(stopped)} times without headway, after {', '.join(map(str, stopped))} minutes: give it more"
+            " time with --slurm time=…"
+        )
+        for entry in list(self._current.values()):
+            with suppress(OSError):
+                place_of = (self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+                results.write_failure(*place_of, cause=cause, traceback="", kind="died")
+            self._say(cause)
+        return False
+
+    def _headway(self) -> list[Any]:
+        """How many cells have ended, and the name of the furthest checkpoint of each current one up to its attempt."""
+        marks = []
+        for entry in list(self._current.values()):
+            folder = results.checkpoints_folder(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+            found = [""]
+            with suppress(OSError):
+                found += [path.name[:17] for path in folder.glob("e*-s*.checkpoint")]
+            marks.append(max(found))
+        finished = sum(count for kind, count in self._ended.items())
+        return [finished, *sorted(marks)] if finished or any(marks) else []
+
+    def _say(self, text: str) -> None:
+        print(f"pai-bench: {text}", file=sys.stderr, flush=True)
+
+
+def _run_of(entry: Entry) -> Run:
+    return Run(entry.cell, Recipe.from_dict(entry.recipe))

@@ -1,0 +1,72 @@
+"""Wait for cells that have been submitted: files tell which are done, squeue tells which are still on their way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pai_bench import results
+from pai_bench.sweep.execution.eta import duration
+from pai_bench.sweep.planning.plan import PlannedRun
+from pai_bench.sweep.slurm.controller import Controller
+from pai_bench.sweep.slurm.in_flight import InFlight
+from pai_bench.sweep.slurm.looks import Looks
+
+POLL_SECONDS = (2.0, 15.0)
+"""Between looks at the files: a tenth of the time waited so far, within these bounds."""
+LATE_SECONDS = 90.0
+"""How long a cell may be neither done nor on its way before it counts as lost. A file server's clients may not see a
+new file for a minute (NFS: acdirmax)."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """How the cells ended."""
+
+    n_done: int
+    n_failed: int
+    lost: tuple[str, ...]
+    """Names of cells that have neither a result nor a note, and that nobody works on."""
+    stuck: tuple[str, ...]
+    """Names of cells whose tasks wait until somebody acts."""
+    flight: InFlight
+    """What was still on its way in the end."""
+
+
+def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, messages: Console) -> Followed:
+    """Wait until each cell has a result or a note, or nobody works on it any more; says how it goes."""
+    names = {results.name(p.run.cell, p.run.recipe.name, p.fingerprint) for p in planned}
+    # Notes from before do not tell how the cells end now.
+    old = results.names(results.failures_folder(root), ".json") & names
+    looks, began, said, over_since = Looks(root, controller), time.monotonic(), "", None
+    while True:
+        flight = looks.look()
+        # After the queue: a cell that ended in between is then seen by its result.
+        done = results.names(root / "runs", ".json") & names
+        failed = (results.names(results.failures_folder(root), ".json") & names) - old - done
+        left = names - done - failed
+        tasks = [task for task in flight.tasks if left & set(task.names)]
+        held = [task for task in tasks if task.waits and task.meaning.stuck]
+        going = [task for task in tasks if task not in held]
+        stuck = left & {name for task in held for name in task.names}
+        lost = left - {name for task in tasks for name in task.names} - flight.unknown
+        running = sum(not task.waits for task in going)
+        line = f"{len(done)}/{len(names)} done, {len(failed)} failed; {running} tasks run, {len(going) - running} wait"
+        if held:
+            line = f"{line}, {len(held)} are held"
+        if flight.silent:
+            line = f"{line}; SLURM does not answer ({flight.silent})"
+        now = time.monotonic()
+        if line != said:
+            messages.print(f"{duration(now - began)}: {line}", highlight=False, markup=False)
+            said = line
+        over = not going and not flight.unknown & left
+        over_since = (over_since or now) if over else None
+        if over_since is not None and (not lost or now - over_since >= LATE_SECONDS):
+            return Followed(len(done), len(failed), tuple(sorted(lost)), tuple(sorted(stuck)), flight)
+        least, most = POLL_SECONDS
+        time.sleep(least if over else min(most, max(least, (now - began) / 10)))

@@ -1,0 +1,1 @@
+"""Train and evaluate a network under fixed masks, resumable at any step."""

@@ -1,0 +1,259 @@
+"""Train and evaluate a network under fixed masks."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pai_bench.core.precision import float32_products, forward, laid_out
+from pai_bench.core.randomness import derive_seed, seed_draws
+from pai_bench.datasets import loading
+from pai_bench.datasets.loading import Augment, Dataset, Streamed
+from pai_bench.errors import PaiBenchError
+from pai_bench.recipes import Recipe, Train
+from pai_bench.results import Epoch
+from pai_bench.training.callbacks import Watch
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
+from pai_bench.training.cooperative import Stopwatch, Turns, finish, read
+from pai_bench.training.step import Step, make_step
+
+VERSION = 2
+"""Raised whenever the same run would give other numbers; results of another version are stale."""
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gives: accuracy of the last epoch (a fraction), the curve, and whether a loss was not finite."""
+
+    accuracy: float
+    curve: tuple[Epoch, ...]
+    diverged: bool
+    mechanism: str
+    """How the steps were launched: "eager" or "cuda-graph"."""
+    seconds: float
+    """Of its own turns, those before an interruption among them."""
+
+
+def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
+    """The learning rate of a step (of `steps` in the epoch), epochs and steps from 0.
+
+    "step" multiplies by gamma at each milestone, "cosine" falls to 0 at the end; both after a linear warm-up, whose
+    last step is above the full rate by up to one step's share where it ends inside an epoch.
+    """
+    done = epoch + step / steps
+    if done < train.warmup_epochs:
+        return train.lr * (done + 1 / steps) / train.warmup_epochs
+    if train.schedule == "cosine":
+        progress = (done - train.warmup_epochs) / (train.epochs - train.warmup_epochs)
+        return train.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    return train.lr * train.gamma ** sum(epoch >= milestone for milestone in train.milestones)
+
+
+class _Progress:
+    """Where training stands, and all that its next step depends on."""
+
+    def __init__(self, model: nn.Module, one_step: Step) -> None:
+        self.clock = Stopwatch()
+        self._tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self._optimizer = one_step.optimizer
+        self._total = one_step.total
+        self.seen = 0
+        """Images of this epoch so far."""
+        self.epoch = 0
+        self.step = 0
+        """The next step of the epoch; the number of steps when only the evaluation is left."""
+        self.curve: list[Epoch] = []
+
+    def next_epoch(self) -> None:
+        self.epoch += 1
+        self.step = self.seen = 0
+        self._total.zero_()
+
+    def capture(self) -> dict[str, Any]:
+        """Tensors (not copied) and plain values for a checkpoint."""
+        return {
+            "model": {name: tensor.detach() for name, tensor in self._tensors.items()},
+            "optimizer": self._optimizer.state_dict(),
+            "total": self._total,
+            "seen": self.seen,
+            "epoch": self.epoch,
+            "step": self.step,
+            "curve": [asdict(epoch) for epoch in self.curve],
+            "seconds": self.clock.seconds,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to what `capture` gave."""
+        with torch.no_grad():
+            for name, tensor in self._tensors.items():
+                tensor.copy_(state["model"][name])
+            self._total.copy_(state["total"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.seen, self.epoch, self.step = state["seen"], state["epoch"], state["step"]
+        self.curve = [Epoch(**epoch) for epoch in state["curve"]]
+        self.clock = Stopwatch(state["seconds"])
+
+
+def train(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    dataset: Dataset | Streamed,
+    recipe: Recipe,
+    seed: int,
+    watch: Watch | None = None,
+    checkpoints: Checkpoints | None = None,
+    saved: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Do `training` to its end."""
+    work = training(model, masks, dataset, recipe, seed, watch, checkpoints, saved, record)
+    return finish(work, next(model.parameters()).device)
+
+
+def training(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    dataset: Dataset | Streamed,
+    recipe: Recipe,
+    seed: int,
+    watch: Watch | None = None,
+    checkpoints: Checkpoints | None = None,
+    saved: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> Turns[Trained]:
+    """Train `model` in place under `masks` (bool by parameter name) as the recipe says, a step or an evaluation batch
+    each turn.
+
+    The last epoch's test accuracy is the result, never the best one. A loss that is not finite ends training: what
+    the network then predicts is the result. There is no host synchronisation inside an epoch but for a checkpoint that
+    is due. Checkpoints hold `record` too; training from one of them (`saved`) ends as if it had never stopped: every
+    draw, also of dropout, is a function of seed, epoch and step. So it does however many others have their turns in
+    between.
+
+    Raises: Interrupted after the last checkpoint when a stop was requested; RuntimeError when a pruned weight is not
+        exactly zero at the end (a defect of the trainer).
+    """
+    settings = recipe.train
+    watch = watch or Watch()
+    one_step = make_step(laid_out(model, settings.channels_last), masks, settings)
+    short = _last_batch(model, dataset, recipe)
+    batches = loading.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
+    steps = len(batches)
+    at = _Progress(model, one_step)
+    if saved is not None:
+        at.restore(saved)
+
+    def pause() -> Turns[None]:
+        at.clock.stop()
+        yield
+        at.clock.go()
+        if checkpoints is not None and (checkpoints.stop_requested or checkpoints.due()):
+            checkpoints.save({**(record or {}), **at.capture()})
+            if checkpoints.stop_requested:
+                raise Interrupted(f"in epoch {at.epoch + 1}")
+
+    accuracy, finite = 0.0, True
+    while finite and at.epoch < settings.epochs:
+        model.train()
+        for x, y in batches.epoch(at.epoch, at.step):
+            yield from pause()
+            seed_draws(one_step.device, derive_seed(seed, "forward", at.epoch, at.step))
+            with float32_products(_products(recipe)):
+                one_step(x, y, learning_rate(settings, at.epoch, at.step, steps))
+            at.seen += len(y)
+            at.step += 1
+            watch.tick()
+        yield from pause()
+        mean_loss = (yield from read(one_step.total, pause)) / at.seen
+        finite = math.isfinite(mean_loss)
+        last = at.epoch == settings.epochs - 1 or not finite
+        measured = None
+        if last or (at.epoch + 1) % settings.evaluate_every == 0:
+            accuracy, sound = yield from evaluation(model, dataset, recipe, seed, at.epoch, watch, pause)
+            measured, finite = accuracy, finite and sound
+        at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
+        watch.epoch(at.curve[-1], settings.epochs)
+        at.next_epoch()
+    if finite and not one_step.masked.intact():
+        raise RuntimeError("a pruned weight is not zero after training")
+    return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.clock.seconds)
+
+
+def _last_batch(model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe) -> str:
+    """What becomes of the last batch of an epoch: `train.last_batch` where it is one image on which batch norm fails.
+
+    Raises: PaiBenchError when there is no batch before it.
+    """
+    n, size = len(dataset.train_y), recipe.train.batch_size
+    if n % size != 1 and size > 1:
+        return "keep"
+    image, _ = dataset.batch(torch.zeros(1, dtype=torch.long), recipe.data.mean, recipe.data.std)
+    try:
+        with torch.no_grad():
+            forward(copy.deepcopy(model).train(), image)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        if n > size > 1:
+            return recipe.train.last_batch
+        raise PaiBenchError(
+            f"batch norm cannot be trained on batches of one image ({n} images, train.batch_size = {size})",
+            "raise train.batch_size, or choose a network without batch norm over single values",
+        ) from error
+    return "keep"
+
+
+def evaluate(
+    model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe, seed: int = 0, epoch: int = 0
+) -> tuple[float, bool]:
+    """Do `evaluation` to its end."""
+    return finish(evaluation(model, dataset, recipe, seed, epoch), next(model.parameters()).device)
+
+
+def _no_pause() -> Turns[None]:
+    yield
+
+
+def evaluation(
+    model: nn.Module,
+    dataset: Dataset | Streamed,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    watch: Watch | None = None,
+    pause: Callable[[], Turns[None]] = _no_pause,
+) -> Turns[tuple[float, bool]]:
+    """Test accuracy as a fraction, and whether all outputs were finite, a batch each turn; leaves the model in eval
+    mode. A network that draws random numbers in that mode too draws by seed, epoch and batch.
+
+    Takes its turns by `pause`, which may save the model (it does not change) and raise.
+    """
+    model.eval()
+    watch = watch or Watch()
+    device = next(model.parameters()).device
+    correct, seen = torch.zeros((), dtype=torch.long, device=device), 0
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    data, settings = recipe.data, recipe.train
+    for batch, (x, y) in enumerate(loading.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std)):
+        yield from pause()
+        seed_draws(device, derive_seed(seed, "evaluation", epoch, batch))
+        with torch.no_grad(), float32_products(_products(recipe)):
+            logits = forward(model, x, settings.precision == "bfloat16", settings.channels_last)
+        correct += (logits.argmax(1) == y).sum()
+        finite &= torch.isfinite(logits).all()
+        seen += len(y)
+        watch.tick()
+    right, sound = (yield from read(correct, pause)), (yield from read(finite, pause))
+    return right / seen, bool(sound)
+
+
+def _products(recipe: Recipe) -> str:
+    return "tf32" if recipe.train.precision == "tf32" else "ieee"
