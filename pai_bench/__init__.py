@@ -62,7 +62,7 @@ def __dir__() -> list[str]:
 
 
 def list_methods() -> list[str]:
-    """Names of all known methods, those of installed packages included, in alphabetical order."""
+    """Return the names of all known methods in alphabetical order, including methods of installed packages."""
     from pai_bench.scoring import registry
 
     return registry.names()

@@ -1,4 +1,4 @@
-"""Which point of the grid: cells, grids, and how lists and ranges are written."""
+"""Cells (points of the grid), grids of cells, and the syntax of lists and ranges on the command line."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numbers import Real
 from pai_bench.errors import PaiBenchError, unknown
 
 Value = bool | int | float | str
-"""A hyper-parameter as it can be written in a method spec."""
+"""Type of a hyper-parameter in a method spec."""
 
 DENSE = "dense"
-"""The reference method that every grid holds once per data set, model and seed, at sparsity 0."""
+"""Reference method without pruning: every grid contains it once per data set, model and seed, at sparsity 0."""
 
 GIVEN = "file:"
-"""What the name of a method begins with whose masks are read from a file; as typed, a path follows."""
+"""Prefix of the name of a method whose masks are read from a file; on the command line a path follows."""
 
 CONTROLS = ("shuffle", "reinit", "invert")
-"""What is done to a method to see what its masks owe their success to (see docs/controls.md)."""
+"""Controls: modifications of a method that show which property of its masks matters (see docs/controls.md)."""
 
 CONTROL = "control"
-"""The key of a spec that names one, as in "snip:control=shuffle"; no method has a hyper-parameter of that name."""
+"""Key of the control in a spec, as in "snip:control=shuffle"; reserved, so no hyper-parameter may have this name."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _TEXT = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -32,9 +32,9 @@ _GIVEN = re.compile(rf"({GIVEN}{_TEXT.pattern})(?::{CONTROL}=({_TEXT.pattern}))?
 
 
 def exact_sparsity(sparsity: float) -> Fraction:
-    """The sparsity as the decimal that was typed: 0.9 is 9/10, not the nearest binary number.
+    """Return the sparsity as the decimal that was typed: 0.9 is 9/10, not the nearest binary fraction.
 
-    Raises: PaiBenchError for what is no real number, and outside [0, 1).
+    Raises: PaiBenchError for a value that is not a real number or not in [0, 1).
     """
     if not isinstance(sparsity, Real) or isinstance(sparsity, bool):
         raise PaiBenchError(
@@ -50,11 +50,11 @@ def exact_sparsity(sparsity: float) -> Fraction:
 
 
 def canonical_sparsity(sparsity: float, tolerance: float = 1e-15) -> float:
-    """The one value of a sparsity that was computed or copied in several ways: 1 - 0.9 is 0.1, 1 - 1/3 is 2/3.
+    """Return a canonical value for a sparsity, so that 1 - 0.9 equals 0.1 and 1 - 1/3 equals 2/3.
 
-    That is the decimal of up to nine places or else the fraction with a denominator up to 100,000 from which it differs
-    by no more than a rounding error; any other value is returned as it is. A table that states twelve places needs
-    the tolerance 1e-12.
+    The canonical value is the decimal with up to nine places, or else the fraction with a denominator up to 100,000,
+    that differs from the input by at most a rounding error. Any other value is returned unchanged. Use the tolerance
+    1e-12 for tables that print twelve places.
     """
     value = float(sparsity)
     decimal, fraction = round(value, 9), float(Fraction(value).limit_denominator(100_000))
@@ -65,25 +65,26 @@ def canonical_sparsity(sparsity: float, tolerance: float = 1e-15) -> float:
 
 
 def kept_count(sparsity: float, size: int) -> int:
-    """How many of `size` prunable weights a mask keeps: round(density x size)."""
+    """Return the number of weights that a mask keeps out of `size` prunable ones: round(density x size)."""
     return round((1 - exact_sparsity(sparsity)) * size)
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method, the hyper-parameters that differ from its defaults, sorted by name, and a control."""
+    """A method, the hyper-parameters that differ from its defaults (sorted by name), and an optional control."""
 
     name: str
     hyperparameters: tuple[tuple[str, Value], ...] = ()
     control: str | None = None
-    """One of CONTROLS; None for the method as it is."""
+    """One of CONTROLS; None for the unmodified method."""
 
     @classmethod
     def parse(cls, text: str) -> MethodSpec:
-        """Read "prospr" or "prospr:steps=10,lr=0.5" or "prospr:control=shuffle" or, a name without hyper-parameters,
-        "file:masks-1f3a5b7c".
+        """Parse a spec such as "prospr", "prospr:steps=10,lr=0.5", "prospr:control=shuffle" or "file:masks-1f3a5b7c".
 
-        Raises: PaiBenchError when it has another form, names a key twice, or a control that is none.
+        The last form, masks from a file, has no hyper-parameters.
+
+        Raises: PaiBenchError for a text in another form, a repeated key, or an unknown control.
         """
         if given := _GIVEN.fullmatch(text.strip()):
             return cls(given[1], control=_checked_control(given[2]))
@@ -103,11 +104,11 @@ class MethodSpec:
 
     @property
     def uncontrolled(self) -> MethodSpec:
-        """The method itself."""
+        """The same method without its control."""
         return replace(self, control=None)
 
     def __str__(self) -> str:
-        """The canonical text: what `parse` reads, keys sorted."""
+        """Return the canonical text with sorted keys; `parse` reads it back."""
         values = dict(self.hyperparameters) | ({} if self.control is None else {CONTROL: self.control})
         if not values:
             return self.name
@@ -143,7 +144,7 @@ def _write_value(value: Value) -> str:
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One point of the grid: its identity, names and numbers only."""
+    """One point of the grid, identified by names and numbers only."""
 
     method: str
     """A spec such as "prospr" or "prospr:lr=0.5,steps=10"."""
@@ -154,7 +155,7 @@ class Cell:
 
     @property
     def spec(self) -> MethodSpec:
-        """The method's name and hyper-parameters."""
+        """Parsed method spec: name, hyper-parameters and control."""
         return MethodSpec.parse(self.method)
 
     def __str__(self) -> str:
@@ -164,7 +165,7 @@ class Cell:
 def grid(
     methods: Iterable[str], pairs: Iterable[tuple[str, str]], sparsities: Sequence[float], seeds: Sequence[int]
 ) -> list[Cell]:
-    """All cells of methods x (data set, model) pairs x sparsities x seeds, and the dense references."""
+    """Return all cells of methods x (data set, model) pairs x sparsities x seeds, and the dense references."""
     wanted = [method for method in dict.fromkeys(methods) if method != DENSE]
     cells = []
     for dataset, model in dict.fromkeys(pairs):
@@ -174,9 +175,9 @@ def grid(
 
 
 def parse_items(option: str, text: str) -> list[str]:
-    """The items of a comma list.
+    """Split a comma-separated list into its items.
 
-    Raises: PaiBenchError for an empty list or place.
+    Raises: PaiBenchError for an empty list or an empty item.
     """
     items = [item.strip() for item in text.split(",")]
     if not all(items):
@@ -186,9 +187,11 @@ def parse_items(option: str, text: str) -> list[str]:
 
 
 def split_specs(text: str) -> list[str]:
-    """The method specs of a list such as "snip,prospr:steps=10,lr=0.5": after a colon, key=value belongs to the spec.
+    """Split a list of method specs such as "snip,prospr:steps=10,lr=0.5".
 
-    Raises: PaiBenchError for an empty list, or a key=value that belongs to no spec.
+    An item key=value belongs to the preceding spec if that spec has a colon.
+
+    Raises: PaiBenchError for an empty list, or a key=value without such a spec.
     """
     specs: list[str] = []
     for item in parse_items("--methods", text):
@@ -204,7 +207,7 @@ def split_specs(text: str) -> list[str]:
 
 
 def parse_names(option: str, text: str) -> tuple[str, ...]:
-    """The names of a comma list, each once.
+    """Return the names of a comma-separated list without duplicates.
 
     Raises: PaiBenchError for an empty list.
     """
@@ -212,9 +215,9 @@ def parse_names(option: str, text: str) -> tuple[str, ...]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """The seeds of a list such as "0-4,7", each once.
+    """Return the seeds of a list such as "0-4,7" without duplicates.
 
-    Raises: PaiBenchError for what is no seed, and for a reversed range.
+    Raises: PaiBenchError for an item that is not a seed, and for a reversed range.
     """
     seeds: list[int] = []
     for item in parse_items("--seeds", text):
@@ -233,20 +236,20 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def parse_sparsities(text: str) -> tuple[float, ...]:
-    """The fractions removed of a list such as "0.9,0.98", ascending.
+    """Return the sparsities (fractions removed) of a list such as "0.9,0.98" in ascending order.
 
-    Raises: PaiBenchError for what is no number or not in [0, 1).
+    Raises: PaiBenchError for an item that is not a number in [0, 1).
     """
     return _sparsities("--sparsities", text, lambda x: 0 <= x < 1, "in [0, 1)", lambda x: x)
 
 
 def parse_densities(text: str) -> tuple[float, ...]:
-    """Sparsities from a list of densities (fractions kept, in (0, 1])."""
+    """Return the sparsities for a list of densities (fractions kept, in (0, 1])."""
     return _sparsities("--densities", text, lambda x: 0 < x <= 1, "in (0, 1]", lambda x: 1 - x)
 
 
 def parse_compressions(text: str) -> tuple[float, ...]:
-    """Sparsities from a list of compression ratios (1/density, 1 or more)."""
+    """Return the sparsities for a list of compression ratios (1/density, at least 1)."""
     return _sparsities("--compressions", text, lambda x: x >= 1, "1 or more", lambda x: 1 - 1 / x)
 
 
@@ -265,11 +268,11 @@ def _sparsities(
                 f"{option} {text!r}: {item!r} is not a number", f"write numbers {allowed}, as in 0.9,0.98"
             )
         if per_cent or not valid(value) or math.isinf(value):
-            # Only fractions are mistaken for per cent; a compression has no such reading.
+            # Suggest a fraction only where the user may have typed per cent; a compression ratio has no such reading.
             mistaken = (per_cent or 1 < value < 100) and valid(value / 100) and option != "--compressions"
             hint = f"did you mean {value / 100:g}? " if mistaken else ""
             raise PaiBenchError(f"{option} {text!r}: {item} is not {allowed}", f"{hint}values must be {allowed}")
         sparsity = canonical_sparsity(float(convert(Fraction(repr(value)))))
-        exact_sparsity(sparsity)  # a density may be so small that nothing is left of it
+        exact_sparsity(sparsity)  # a tiny density may round to sparsity 1, which is not allowed
         found.append(sparsity)
     return tuple(sorted(set(found)))

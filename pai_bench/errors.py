@@ -1,4 +1,4 @@
-"""The one error that users see: a line of cause and a line of remedy."""
+"""The error that users see: one line with the cause and one line with the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class PaiBenchError(Exception):
-    """Bad input or a bad environment, told in one line of cause and one of remedy (exit code 2)."""
+    """Bad input or a bad environment (exit code 2), described by one line of cause and one line of remedy."""
 
     def __init__(self, cause: str, remedy: str) -> None:
         super().__init__(cause, remedy)
@@ -19,7 +19,7 @@ class PaiBenchError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> PaiBenchError:
-    """The error for a name that is not known, with the nearest ones, whatever their case, and the whole list."""
+    """Return the error for an unknown name; its remedy suggests similar names (ignoring case) and lists all names."""
     names = sorted(known)
     by_lower = {known_name.lower(): known_name for known_name in names}
     near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]

@@ -1,4 +1,4 @@
-"""cost."""
+"""Measurement of wall time and peak memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pai_bench.experiment.process import return_freed
 
 @dataclass
 class Cost:
-    """Wall seconds, and the peak of memory in bytes above its start (None where it cannot be measured)."""
+    """Wall-clock seconds, and peak memory in bytes above the level at the start (None if not measurable)."""
 
     seconds: float = 0.0
     peak_bytes: int | None = None
@@ -23,7 +23,7 @@ class Cost:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Cost]:
-    """Measure what happens inside; the yielded Cost is filled in at the end."""
+    """Measure the enclosed code; the yielded Cost is filled in at the end."""
     cost = Cost()
     cuda = device.type == "cuda"
     if cuda:
@@ -47,8 +47,8 @@ def measured(device: torch.device) -> Iterator[Cost]:
 
 
 def _reset_peak() -> int | None:
-    """Reset the process's own high-water mark (Linux); returns the resident bytes now."""
-    return_freed()  # what is kept of earlier work would hide the same amount of new memory
+    """Reset the peak resident memory of the process (Linux) and return the current resident bytes."""
+    return_freed()  # memory that the allocator retains would hide the same amount of new memory
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

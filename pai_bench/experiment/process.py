@@ -1,4 +1,4 @@
-"""How a process that runs cells uses the machine it is on: threads, and what glibc's allocator does."""
+"""Settings of a process that runs cells: number of threads, and options of glibc's allocator."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 128 << 20
 _LARGEST_OF_OLD = 32 << 20
-"""What older versions of glibc take at most."""
+"""Largest threshold that older versions of glibc accept."""
 
 
 def prepare() -> None:
-    """Compute with one thread, and keep freed memory for the next tensors (up to 128 MiB each, with glibc).
+    """Compute with one thread, and keep freed memory for later tensors (up to 128 MiB each, with glibc).
 
-    Other numbers of threads sum in another order. As it is, most of what is freed goes back to the kernel in each step
-    and is handed out anew, page by page and zeroed: a tenth of a ResNet-20's training step on a CPU.
+    One thread, because the order of summation depends on the number of threads. By default glibc returns most freed
+    memory to the kernel in each step, and the kernel zeroes every page again on the next allocation; this takes a
+    tenth of the training step of a ResNet-20 on a CPU.
     """
     torch.set_num_threads(1)
     with suppress(AttributeError):
@@ -28,6 +29,6 @@ def prepare() -> None:
 
 
 def return_freed() -> None:
-    """Give the kernel what is free, with glibc."""
+    """Return free memory to the kernel (with glibc)."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What a result was made with: the sources, the versions, the machine and the job."""
+"""Provenance of a result: source code, package versions, machine and cluster job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("pai-bench", "torchvision", "numpy")
 
 @cache
 def source_hash() -> str:
-    """SHA-256 (hex) of the Python and TOML files of the harness and its methods; a wheel's is that of its checkout."""
+    """Return the SHA-256 (hex) of the package's Python and TOML files; a checkout and its wheel have the same one."""
     digest = hashlib.sha256()
     for name, path in sorted(_sources().items()):
         digest.update(f"{name}\n".encode())
@@ -29,16 +29,16 @@ def source_hash() -> str:
 
 
 def _sources() -> dict[str, Path]:
-    """The source files by their place in the installed package, where methods lie inside and not beside it."""
+    """Return the source files by path inside the installed package, where methods/ is a subpackage."""
     inside = PACKAGE / "methods"
     methods = inside if inside.is_dir() else PACKAGE.parent / "methods"
     found = {}
     for prefix, root in (("", PACKAGE), ("methods/", methods)):
         for path in root.rglob("*"):
             name = prefix + path.relative_to(root).as_posix()
-            if name.startswith("profiles/"):  # SLURM settings; a checkout has them elsewhere
+            if name.startswith("profiles/"):  # SLURM settings; not inside the package in a checkout
                 continue
-            # An editor's lock is a link to nothing, named ".#snip.py".
+            # An editor's lock file is a dangling symbolic link, named for example ".#snip.py".
             if path.suffix in (".py", ".toml") and not path.name.startswith(".") and path.is_file():
                 found[name] = path
     return found
@@ -54,7 +54,7 @@ def _git(*arguments: str) -> str | None:
 
 @cache
 def _commit() -> tuple[str | None, str | None]:
-    """The commit of this checkout and the hash of what differs from it (None when clean, or without git)."""
+    """Return the commit of the checkout and the hash of its uncommitted diff (None when clean or without git)."""
     if not (PACKAGE.parent / ".git").exists():
         return None, None
     commit, difference = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
@@ -64,7 +64,7 @@ def _commit() -> tuple[str | None, str | None]:
 
 @cache
 def _versions() -> dict[str, str]:
-    # torch says which build it is, which its package metadata does not.
+    # torch.__version__ includes the build (such as +cu126), unlike the package metadata.
     found = {"python": platform.python_version(), "torch": str(torch.__version__)}
     for name in PACKAGES:
         try:
@@ -75,7 +75,7 @@ def _versions() -> dict[str, str]:
 
 
 def collect() -> dict[str, Any]:
-    """Commit, hash of the uncommitted difference, hash of the sources, versions, host, and the cluster job if any."""
+    """Collect commit, hash of the uncommitted diff, hash of the sources, versions, host, and the cluster job if any."""
     commit, dirty = _commit()
     return {
         "commit": commit,

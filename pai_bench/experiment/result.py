@@ -1,4 +1,4 @@
-"""What is known of a cell in the end, as its result."""
+"""Construction of a cell's result record from the measurements of its run."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from pai_bench.training.loop import Trained
 
 @dataclass(frozen=True)
 class Found:
-    """What running a cell has found out."""
+    """Measurements of one run of a cell."""
 
     masks: Mapping[str, Tensor]
     effective: Mapping[str, Tensor]
-    """The kept weights that matter."""
+    """Masks without the kept weights that lie on no path from input to output."""
     flops: tuple[int, int]
-    """Dense and sparse."""
+    """FLOPs of a forward pass, dense and sparse."""
     init_hash: str
     dataset: loading.Dataset | loading.Streamed
     scoring: Cost
     training: Cost
     pack: int
-    """How many cells trained at a time at most while this one did."""
+    """Largest number of cells that trained concurrently while this one trained."""
     trained: Trained
     attempts: Sequence[Mapping[str, str]]
-    """Earlier ones, that this one went on from."""
+    """Earlier attempts whose checkpoints this run resumed."""
     device: str
     float64_overlap: float | None
 
 
 def make_result(run: Run, found: Found) -> Result:
-    """The cell's result."""
+    """Build the result record of a cell."""
     cell, trained = run.cell, found.trained
     layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in found.masks.items())
     size, kept = sum(layer.size for layer in layers), sum(layer.kept for layer in layers)

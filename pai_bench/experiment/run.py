@@ -1,4 +1,4 @@
-"""run."""
+"""A run: a cell and the recipe it is trained with."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pai_bench.training import loop as training
 
 @dataclass(frozen=True)
 class Run:
-    """All that a job is handed for one cell: names and numbers only."""
+    """Complete specification of the work for one cell: names and numbers only."""
 
     cell: Cell
     recipe: Recipe
 
     def scorer(self) -> Scorer:
-        """The cell's method with its hyper-parameters."""
+        """Create the cell's method with its hyper-parameters."""
         return registry.get(self.cell.spec.name, dict(self.cell.spec.hyperparameters))
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Those of the method by name, defaults included, and the control where there is one."""
+        """Return the method's hyper-parameters by name, including defaults, and the control if there is one."""
         control = self.cell.spec.control
         return registry.hyperparameters(self.scorer()) | ({} if control is None else {CONTROL: control})
 
     def fingerprint(self) -> str:
-        """Of everything that moves a number but the sparsity and the seed, which the cell itself names."""
+        """Return the fingerprint of everything that affects the numbers, except sparsity and seed."""
         scorer = self.scorer()
         return result_fingerprint(
             method_name=self.cell.spec.name,

@@ -1,4 +1,4 @@
-"""One cell, from its name to its result: seed, build, score, prune, train, measure."""
+"""Runner of cells: seed, build, score, prune, train and measure one cell."""
 
 from __future__ import annotations
 
@@ -39,23 +39,22 @@ from pai_bench.training.cooperative import Turns, finish
 __all__ = ["Laboratory", "Outcome", "Run", "device_name", "to_arrays"]
 
 OVERLAP_SECONDS = 60.0
-"""What it may cost to see how far float32 masks are from float64's."""
+"""Time limit for the comparison of float32 masks with float64 masks."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result and the masks behind it (bool arrays by parameter name)."""
+    """A result and its masks (bool arrays by parameter name)."""
 
     result: Result
     masks: dict[str, np.ndarray]
 
 
 class Laboratory:
-    """Runs cells, one after the other or in turns, and keeps what later ones can use: the data, and scores (see
-    `ScoreCache`).
+    """Runner of cells, sequentially or as tasks, which caches the data set and the scores (see `ScoreCache`).
 
-    Cells that differ in how they are trained are scored once; so are those of a single-shot method that differ in
-    sparsity, and their controls.
+    Cells that differ only in training settings share one scoring. So do cells of a single-shot method that differ
+    only in sparsity or control.
     """
 
     def __init__(
@@ -64,53 +63,53 @@ class Laboratory:
         device: str | None = None,
         scores: ScoreCache | None = None,
     ) -> None:
-        """Take the folder of the data, the device (None: a GPU where there is one), and where scores are kept."""
+        """Take the data root, the device (None: a GPU if available, else the CPU), and the score cache."""
         self._data_root = data_root
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda" and self.device.index is not None:
-            torch.cuda.set_device(self.device)  # events, streams and generators are those of the current device
+            torch.cuda.set_device(self.device)  # events, streams and generators default to the current device
         self._dataset: tuple[tuple[object, ...], loading.Dataset | loading.Streamed] | None = None
         self._scores = scores or ScoreCache()
         self._company = _Company()
 
     def forget(self) -> None:
-        """Drop what is kept for the next cell, for the sake of its memory."""
+        """Drop the cached data set to free its memory."""
         self._dataset = None
 
     @staticmethod
     def shares_scores(scorer: Scorer) -> bool:
-        """Whether one score vector of the method serves every sparsity: one round, and no quotas of its own."""
+        """Return True if the method's scores do not depend on the sparsity: one round, and no layer quotas."""
         return (
             int(getattr(scorer, "rounds", 1)) == 1 and not hasattr(scorer, "quotas") and getattr(scorer, "prunes", True)
         )
 
     def dataset(self, run: Run) -> loading.Dataset | loading.Streamed:
-        """The data set, split as the recipe says, on the device; the one used last stays loaded."""
+        """Load the data set to the device, split as in the recipe; the most recent one stays loaded."""
         name, data = run.cell.dataset, run.recipe.data
         key = name, data.split, data.validation_size, data.split_seed, data.train_fraction
         if self._dataset is None or self._dataset[0] != key:
-            self._dataset = None  # room for the next one
+            self._dataset = None  # free its memory before the next data set is loaded
             loaded = loading.load(name, self._data_root, self.device, data)
             if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)  # others may read it in other streams at once
+                torch.cuda.synchronize(self.device)  # tasks may read it at once in other streams
             self._dataset = key, loaded
         return self._dataset[1]
 
     def model(self, run: Run, purpose: str = "init") -> nn.Module:
-        """The network at initialisation: the same for every method of one (data set, model, recipe, seed).
+        """Build the network at initialisation: the same for every method of one (data set, model, recipe, seed).
 
-        Its weights are drawn for another `purpose` where those that train are not those that are scored.
+        A different `purpose` gives different weights; the control "reinit" trains weights that were not scored.
         """
         info = loading.info(run.cell.dataset)
         with torch.random.fork_rng(devices=[]):
-            # A user's network may have parameters that it draws when built, and never again.
+            # A user's network may have parameters that are drawn in its constructor only.
             torch.default_generator.manual_seed(derive_seed(run.cell.seed, f"build for {purpose}"))
             network = models.build(run.cell.model, info.channels, info.size, info.classes)
         models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, purpose))
         return network.to(self.device)
 
     def scoring_batches(self, run: Run, scorer: Scorer) -> Iterable[tuple[Tensor, Tensor]]:
-        """The recipe's scoring batches (for each round, where they are fresh), or as many as the method needs."""
+        """Return the batches for scoring: the method's own number, else the recipe's (per round for fresh batches)."""
         settings = run.recipe.scoring
         needed = getattr(scorer, "batches_needed", None)
         fresh = getattr(scorer, "fresh", False)
@@ -123,11 +122,11 @@ class Laboratory:
             run.recipe.data.mean,
             run.recipe.data.std,
         )
-        # What is read once, a round's share at a time, need never lie in memory as a whole.
+        # Fresh batches are read only once, so they need not be in memory all at the same time.
         return batches if fresh else list(batches)
 
     def masks(self, run: Run, network: nn.Module, watch: Watch) -> tuple[dict[str, Tensor], Cost]:
-        """The masks of a run and what scoring cost (all of it, also where scores are shared)."""
+        """Compute the masks of a run and the cost of scoring (the full cost even if the scores are shared)."""
         cell, spec = run.cell, run.cell.spec
         scorer, select = run.scorer(), controls.selection(spec)
         shared = self.shares_scores(scorer)
@@ -154,7 +153,8 @@ class Laboratory:
                 tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select)
             return tensors, cost
 
-        # All that scores follow from; how a recipe trains is not among it. Iterative methods depend on the sparsity.
+        # The key lists everything that determines the scores. It excludes the training settings of the recipe, and
+        # includes the sparsity for iterative methods only.
         follows = (
             (provenance.source_hash(), plugins.plugins(), torch.__version__, device_name(self.device)),
             (spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
@@ -169,9 +169,10 @@ class Laboratory:
     def float64_overlap(
         self, run: Run, network: nn.Module, masks: dict[str, Tensor], cost: Cost, watch: Watch
     ) -> float | None:
-        """Intersection over union of masks that were scored in float32 with float64's, if these cost a minute at most.
+        """Compute the intersection over union of float32 masks and float64 masks.
 
-        None for other masks, and where it costs more.
+        Returns None if the recipe does not score in float32, the method does not prune, memory is insufficient, or
+        float64 scoring would take longer than OVERLAP_SECONDS.
         """
         scoring = run.recipe.scoring
         longest = cost.seconds * float64.float64_slowdown(device_name(self.device))
@@ -187,13 +188,13 @@ class Laboratory:
         return both / either if either else 1.0
 
     def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
-        """Do `running` to its end."""
+        """Run `running` to completion."""
         return finish(self.running(run, watch, checkpoints), self.device)
 
     def running(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Turns[Outcome]:
-        """Score, prune, train and measure one cell; with checkpoints, go on where an earlier attempt has stopped.
+        """Score, prune, train and measure one cell as a resumable task; resume from checkpoints if there are any.
 
-        All before the training is one turn. Several may take turns (see `Pack`): each ends as it would alone.
+        Everything before the training is one step. Tasks may be interleaved (see `Pack`) without changing results.
 
         Raises: PaiBenchError for bad input or scores that cannot be used; a collapsed or diverged network is a result.
             Interrupted when the checkpoints' request_stop was called.
@@ -256,37 +257,37 @@ class Laboratory:
         return Outcome(make_result(run, found), to_arrays(masks))
 
     def _attempt(self, checkpoints: Checkpoints | None) -> dict[str, str]:
-        """Who trains, for the record of a cell that others finish."""
+        """Describe this attempt for the record of a cell that a later attempt finishes."""
         name = checkpoints.attempt if checkpoints is not None else ""
         return {"attempt": name, "host": socket.gethostname(), "device": device_name(self.device)}
 
 
 def to_arrays(masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Masks as bool arrays on the host."""
+    """Convert masks to bool arrays on the host."""
     return {name: mask.cpu().numpy() for name, mask in masks.items()}
 
 
 def device_name(device: torch.device) -> str:
-    """The model of the GPU, or "cpu"."""
+    """Return the model name of the GPU, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 @dataclass(eq=False)
 class _Member:
-    """A cell that trains, and how many did at a time at most while it did."""
+    """A training cell and the largest number of cells that trained concurrently with it, itself included."""
 
     most: int = 0
 
 
 class _Company:
-    """The cells that train at a time."""
+    """Counter of the cells that train concurrently."""
 
     def __init__(self) -> None:
         self._members: list[_Member] = []
 
     @contextmanager
     def entered(self) -> Iterator[_Member]:
-        """Be one of them."""
+        """Register the caller as a training cell inside the context."""
         me = _Member()
         self._members.append(me)
         for member in self._members:

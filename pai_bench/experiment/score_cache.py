@@ -1,4 +1,4 @@
-"""Scores kept by what they follow from, so that none is computed twice: in a process, and by the workers of a sweep."""
+"""Cache of pruning scores, keyed by everything that determines them: in memory, and on disk for all workers."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from pai_bench.core.tensor_files import Damaged, seal, unseal
 from pai_bench.experiment.cost import Cost
 
 Scored = tuple[dict[str, Tensor], Cost]
-"""Tensors by parameter name, and what it took to compute them."""
+"""Tensors by parameter name, and the cost of computing them."""
 
 LIMIT = 2**30
-"""Bytes of host memory: a hundred scores of ResNet-20 in float64, or nine of VGG-16."""
+"""Limit of the cache in bytes of host memory: a hundred score sets of ResNet-20 in float64, or nine of VGG-16."""
 
 SHELF_LIMIT = 2**32
-"""Bytes of disk."""
+"""Limit of the disk cache in bytes."""
 
 WORTH_SECONDS = 1.0
-"""What takes less is not worth a file."""
+"""Scores that are computed faster than this are not written to disk."""
 
 MAGIC = b"pai-bench scores 1"
 ENDING = ".scores"
 
 
 class Shelf:
-    """Scores in a folder that other processes read and write too, those used last, as many as fit into `limit` bytes.
+    """Disk cache of scores in a folder shared with other processes; least recently used files are evicted.
 
-    It is a help and no more: what is damaged, gone or cannot be written is computed.
+    The cache holds up to `limit` bytes. It is only an optimisation: entries that are damaged, missing or not
+    writable are computed again.
     """
 
     def __init__(self, folder: Path, limit: int = SHELF_LIMIT) -> None:
@@ -43,7 +44,7 @@ class Shelf:
         self._limit = limit
 
     def get(self, key: str) -> Scored | None:
-        """What was put there under that key, bit for bit."""
+        """Return the entry stored under the key, bit for bit, or None."""
         place = self._place(key)
         with suppress(OSError, Damaged):
             state = unseal(place, MAGIC)
@@ -53,7 +54,7 @@ class Shelf:
         return None
 
     def put(self, key: str, tensors: dict[str, Tensor], cost: Cost) -> None:
-        """Let others have it."""
+        """Store an entry; write errors are ignored."""
         with suppress(OSError):
             seal(self._place(key), MAGIC, {"tensors": tensors, "cost": asdict(cost)})
             self._make_room()
@@ -72,8 +73,8 @@ class Shelf:
 
 
 class ScoreCache:
-    """The scores (or masks) used last, in host memory, as many as fit into `limit` bytes; what took long also on a
-    shelf, where there is one."""
+    """Least-recently-used cache of scores or masks in host memory, up to `limit` bytes, with an optional disk cache
+    for entries that are slow to compute."""
 
     def __init__(self, limit: int = LIMIT, shelf: Shelf | None = None) -> None:
         self._limit = limit
@@ -82,7 +83,7 @@ class ScoreCache:
         self._kept: OrderedDict[str, Scored] = OrderedDict()
 
     def get(self, key: str, compute: Callable[[], Scored], device: torch.device) -> Scored:
-        """What `compute` returns, bit for bit, on `device`; `key` must name all that it depends on."""
+        """Return the result of `compute` on `device`, cached bit for bit; `key` must contain all that determines it."""
         if key in self._kept:
             self._kept.move_to_end(key)
             tensors, cost = self._kept[key]

@@ -1,4 +1,4 @@
-"""Who watches a cell while it runs."""
+"""Callbacks for the progress of a running cell."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pai_bench.results import Epoch
 
 
 class Watch:
-    """Is told how far a cell has come; this one does nothing, others override what they need."""
+    """Progress callbacks of one cell. The methods of this base class do nothing; subclasses override some of them."""
 
     def phase(self, phase: str) -> None:
-        """A phase begins: "loading", "scoring", "training" or "measuring"."""
+        """Called at the start of a phase: "loading", "scoring", "training" or "measuring"."""
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
-        """An epoch of `epochs` has ended."""
+        """Called after each epoch; `epochs` is the total number of epochs."""
 
     def tick(self) -> None:
-        """Something has moved: a training step, a batch of scoring or of evaluation. Must cost microseconds."""
+        """Called after each training step and each batch of scoring or evaluation; must return within microseconds."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a running cell: whole or not used, and gone when the result is safe."""
+"""Checkpoints of a running cell: checksummed files, ignored when damaged and deleted once the result is stored."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pai_bench.core.tensor_files import Damaged, seal, unseal
 
 MAGIC = b"pai-bench checkpoint 1"
 KEPT = 2
-"""Checkpoints of an attempt that stay: the last one, and the one before it should the last be damaged."""
+"""Number of checkpoints kept per attempt: the last one, and a spare in case the last one is damaged."""
 
 _NAME = re.compile(r"e(\d+)-s(\d+)-(.+)\.checkpoint")
 
 
 class Interrupted(Exception):
-    """A cell was asked to stop and has stopped; what it had done is in its last checkpoint."""
+    """A cell stopped on request; its last checkpoint holds all progress."""
 
 
 def _warn(message: str) -> None:
@@ -28,14 +28,14 @@ def _warn(message: str) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one cell in a folder of its own, as one attempt to run it sees them.
+    """The checkpoints of one cell, stored in a folder of its own and accessed by one attempt to run the cell.
 
-    Several attempts may have left files there, or even be alive: names carry the attempt, and nobody writes another's
-    file.
+    Files of several attempts, some possibly still running, may share the folder. File names contain the attempt, so
+    that no attempt overwrites a file of another one.
     """
 
     def __init__(self, folder: Path, attempt: str, every: float = 60.0, note: Callable[[str], None] = _warn) -> None:
-        """Take the folder, a name for this attempt, the seconds between saves, and who is told of damage."""
+        """Take the folder, the name of this attempt, the seconds between saves, and a callback for warnings."""
         self.folder = folder
         self.attempt = re.sub(r"[^\w.-]", "_", attempt)
         self.every = every
@@ -46,17 +46,17 @@ class Checkpoints:
         self._earlier: list[Path] = []
 
     def request_stop(self) -> None:
-        """Ask the cell to save at its next step and to stop with Interrupted; only sets a flag, for signal handlers."""
+        """Request a save at the next step, followed by Interrupted. Only sets a flag: safe inside a signal handler."""
         self.stop_requested = True
 
     def due(self) -> bool:
-        """Whether so many seconds have passed since the last save, or since this object was made."""
+        """Return True when `every` seconds have passed since the last save, or since the object was created."""
         return time.monotonic() - self._last >= self.every
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint of tensors and plain values, among them `epoch` and `step`.
+        """Write a checkpoint of tensors and plain values, which must include `epoch` and `step`.
 
-        A disk that is full or cannot be written to is noted, and the cell goes on.
+        A write error, such as a full disk, is reported as a warning and does not stop the cell.
         """
         place = self.folder / f"e{state['epoch']:06d}-s{state['step']:08d}-{self.attempt}.checkpoint"
         try:
@@ -68,7 +68,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def _tidy(self) -> None:
-        """Remove our files before the last two, and then those that earlier attempts have left."""
+        """Remove all but the last two files of this attempt and, once there are two, the files of earlier attempts."""
         old, self._saved = self._saved[:-KEPT], self._saved[-KEPT:]
         if len(self._saved) == KEPT:
             old += [path for path in self._earlier if path not in self._saved]
@@ -77,9 +77,9 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def load(self, **wanted: Any) -> dict[str, Any] | None:
-        """The furthest good checkpoint of any attempt whose values are those `wanted`, on the CPU; None without one.
+        """Load the most advanced valid checkpoint of any attempt with the values `wanted`, or return None.
 
-        Damaged ones are noted and passed over.
+        Tensors are loaded to the CPU. Damaged checkpoints are reported as warnings and skipped.
         """
         found = self._files()
         self._earlier = [*self.folder.glob(".*.tmp"), *(path for _, path in found)]
@@ -96,7 +96,7 @@ class Checkpoints:
         return None
 
     def _files(self) -> list[tuple[tuple[int, int], Path]]:
-        """Progress and path of each checkpoint in the folder."""
+        """List the progress (epoch, step) and the path of each checkpoint in the folder."""
         try:
             matches = [(path, _NAME.fullmatch(path.name)) for path in self.folder.iterdir()]
         except (FileNotFoundError, NotADirectoryError):
@@ -104,7 +104,7 @@ class Checkpoints:
         return [((int(match[1]), int(match[2])), path) for path, match in matches if match]
 
     def clear(self) -> None:
-        """Remove the folder."""
+        """Remove the folder with all checkpoints."""
         try:
             shutil.rmtree(self.folder)
         except FileNotFoundError:

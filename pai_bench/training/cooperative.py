@@ -1,4 +1,4 @@
-"""Work that is done in turns, so that one process can have several pieces of it under way."""
+"""Cooperative multitasking: resumable tasks that take turns in one process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 Turns = Generator[None, None, T]
-"""Does a step of a piece of work each time it is asked, and returns what came of all; holds nothing that is the
-process's (random generators, precision, streams) from one step to the next."""
+"""A resumable task: each `next()` runs one step, and the return value is the result of the task. Between steps it
+holds no global state (random generators, precision, CUDA streams)."""
 
 
 def finish(work: Turns[T], device: torch.device) -> T:
-    """Do it to its end."""
+    """Run a task to completion and return its result."""
     with own_randomness(device):
         while True:
             try:
@@ -33,7 +33,7 @@ def finish(work: Turns[T], device: torch.device) -> T:
 
 
 def read(value: Tensor, pause: Callable[[], Turns[None]]) -> Turns[float]:
-    """A scalar's value, once the device has got there; others have their turns meanwhile, by `pause`."""
+    """Read a scalar from the device; while the device is busy, `pause` lets other tasks run."""
     if value.is_cuda:
         host = torch.empty((), dtype=value.dtype, pin_memory=True).copy_(value.detach(), non_blocking=True)
         there = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -45,45 +45,45 @@ def read(value: Tensor, pause: Callable[[], Turns[None]]) -> Turns[float]:
 
 
 def release() -> None:
-    """Give back the memory of what is no more, so that other work has it."""
+    """Release the memory of deleted objects, including the cache of the CUDA allocator, for use by other work."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 class Stopwatch:
-    """Counts seconds while it runs."""
+    """A stopwatch that can be paused and resumed; it counts seconds."""
 
     def __init__(self, seconds: float = 0.0) -> None:
-        """Start with what has been counted before."""
+        """Start at `seconds`, the time counted before (for example in an interrupted run)."""
         self._before = seconds
         self._began: float | None = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Counted so far."""
+        """Seconds counted so far."""
         return self._before + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     def stop(self) -> None:
-        """Count no more until `go`."""
+        """Pause the stopwatch until `go` is called."""
         self._before, self._began = self.seconds, None
 
     def go(self) -> None:
-        """Count on."""
+        """Resume the stopwatch."""
         self._began = time.perf_counter()
 
 
 class Pack(Generic[K, T]):
-    """Pieces of work that take turns on a device, each in a CUDA stream of its own; they may come and go at any time.
+    """Round-robin scheduler of tasks on one device, each in its own CUDA stream.
 
-    What one does, or raises, is nothing to the others.
+    Tasks may be added at any time. They are isolated: an exception in one task does not affect the others.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._members: dict[K, tuple[Turns[T], torch.cuda.Stream | None]] = {}
         self._streams: list[torch.cuda.Stream] = []
-        """Of members that have ended: the memory that the allocator keeps for a stream serves the next one."""
+        """Streams of finished tasks; reused because the allocator caches memory per stream."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -92,16 +92,16 @@ class Pack(Generic[K, T]):
         return iter(list(self._members))
 
     def add(self, key: K, work: Turns[T]) -> None:
-        """Let it have turns from now on, under a name that no other member has."""
+        """Add a task under a key that no current member has."""
         stream = None
         if self._device.type == "cuda":
             stream = self._streams.pop() if self._streams else torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            # What it will read (the data) may still be on its way in ours.
+            # The copies of the data that the task will read may still be pending in the current stream.
             stream.wait_stream(torch.cuda.current_stream(self._device))
         self._members[key] = work, stream
 
     def turn(self) -> list[tuple[K, T | Exception]]:
-        """A step of each; what those returned or raised that came to their end, which are members no more."""
+        """Run one step of every task; remove the finished tasks and return their results or exceptions by key."""
         ended: list[tuple[K, T | Exception]] = []
         with own_randomness(self._device):
             for key, (work, stream) in list(self._members.items()):
@@ -115,13 +115,13 @@ class Pack(Generic[K, T]):
         for key, _ in ended:
             _, stream = self._members.pop(key)
             if stream is not None:
-                # What it reads may go with it, and its memory to the next one.
+                # Kernels of the finished task may still read tensors whose memory the next task would reuse.
                 stream.synchronize()
                 self._streams.append(stream)
         return ended
 
     def drain(self) -> dict[K, T | Exception]:
-        """Turns until no member is left."""
+        """Run all tasks to completion and return their results or exceptions by key."""
         ended: dict[K, T | Exception] = {}
         while self._members:
             ended |= dict(self.turn())

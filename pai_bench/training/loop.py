@@ -24,29 +24,29 @@ from pai_bench.training.cooperative import Stopwatch, Turns, finish, read
 from pai_bench.training.step import Step, make_step
 
 VERSION = 2
-"""Raised whenever the same run would give other numbers; results of another version are stale."""
+"""Version of the trainer, increased whenever a run would produce different numbers; makes older results stale."""
 
 EVALUATION_BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gives: accuracy of the last epoch (a fraction), the curve, and whether a loss was not finite."""
+    """Outcome of a training: last-epoch accuracy (fraction), training curve, and a flag for non-finite values."""
 
     accuracy: float
     curve: tuple[Epoch, ...]
     diverged: bool
     mechanism: str
-    """How the steps were launched: "eager" or "cuda-graph"."""
+    """Launch mechanism of the steps: "eager" or "cuda-graph"."""
     seconds: float
-    """Of its own turns, those before an interruption among them."""
+    """Seconds spent in this training's own steps, including those before an interruption."""
 
 
 def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
-    """The learning rate of a step (of `steps` in the epoch), epochs and steps from 0.
+    """Return the learning rate of a step (one of `steps` in the epoch); epochs and steps count from 0.
 
-    "step" multiplies by gamma at each milestone, "cosine" falls to 0 at the end; both after a linear warm-up, whose
-    last step is above the full rate by up to one step's share where it ends inside an epoch.
+    The schedule "step" multiplies by gamma at each milestone, "cosine" decays to 0 at the end; both follow a linear
+    warm-up. When the warm-up ends inside an epoch, its last step exceeds the full rate by up to one step's increment.
     """
     done = epoch + step / steps
     if done < train.warmup_epochs:
@@ -58,7 +58,7 @@ def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
 
 
 class _Progress:
-    """Where training stands, and all that its next step depends on."""
+    """Progress of a training and all state on which its next step depends."""
 
     def __init__(self, model: nn.Module, one_step: Step) -> None:
         self.clock = Stopwatch()
@@ -66,10 +66,10 @@ class _Progress:
         self._optimizer = one_step.optimizer
         self._total = one_step.total
         self.seen = 0
-        """Images of this epoch so far."""
+        """Number of images processed in this epoch so far."""
         self.epoch = 0
         self.step = 0
-        """The next step of the epoch; the number of steps when only the evaluation is left."""
+        """Index of the next step in the epoch; equal to the number of steps when only the evaluation remains."""
         self.curve: list[Epoch] = []
 
     def next_epoch(self) -> None:
@@ -78,7 +78,7 @@ class _Progress:
         self._total.zero_()
 
     def capture(self) -> dict[str, Any]:
-        """Tensors (not copied) and plain values for a checkpoint."""
+        """Return the tensors (not copied) and plain values for a checkpoint."""
         return {
             "model": {name: tensor.detach() for name, tensor in self._tensors.items()},
             "optimizer": self._optimizer.state_dict(),
@@ -91,7 +91,7 @@ class _Progress:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `capture` gave."""
+        """Restore a state returned by `capture`."""
         with torch.no_grad():
             for name, tensor in self._tensors.items():
                 tensor.copy_(state["model"][name])
@@ -113,7 +113,7 @@ def train(
     saved: Mapping[str, Any] | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Trained:
-    """Do `training` to its end."""
+    """Run `training` to completion."""
     work = training(model, masks, dataset, recipe, seed, watch, checkpoints, saved, record)
     return finish(work, next(model.parameters()).device)
 
@@ -129,14 +129,15 @@ def training(
     saved: Mapping[str, Any] | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Turns[Trained]:
-    """Train `model` in place under `masks` (bool by parameter name) as the recipe says, a step or an evaluation batch
-    each turn.
+    """Train `model` in place under `masks` (bool by parameter name) with the recipe, as a resumable task.
 
-    The last epoch's test accuracy is the result, never the best one. A loss that is not finite ends training: what
-    the network then predicts is the result. There is no host synchronisation inside an epoch but for a checkpoint that
-    is due. Checkpoints hold `record` too; training from one of them (`saved`) ends as if it had never stopped: every
-    draw, also of dropout, is a function of seed, epoch and step. So it does however many others have their turns in
-    between.
+    Each `next()` runs one training step or one evaluation batch. The reported accuracy is the last epoch's test
+    accuracy, never the best one. A non-finite loss ends the training; the accuracy is then measured with the weights
+    at that point. The host does not synchronise with the device inside an epoch, except for a due checkpoint.
+
+    Checkpoints include `record`. Training resumed from a checkpoint (`saved`) gives bit-identical results, because
+    every random draw, including dropout, is a function of seed, epoch and step. For the same reason the results do
+    not depend on other tasks that run in between.
 
     Raises: Interrupted after the last checkpoint when a stop was requested; RuntimeError when a pruned weight is not
         exactly zero at the end (a defect of the trainer).
@@ -188,9 +189,9 @@ def training(
 
 
 def _last_batch(model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe) -> str:
-    """What becomes of the last batch of an epoch: `train.last_batch` where it is one image on which batch norm fails.
+    """Return the treatment of the last batch: `train.last_batch` if it is a single image and batch norm fails on it.
 
-    Raises: PaiBenchError when there is no batch before it.
+    Raises: PaiBenchError when no other batch precedes it.
     """
     n, size = len(dataset.train_y), recipe.train.batch_size
     if n % size != 1 and size > 1:
@@ -214,7 +215,7 @@ def _last_batch(model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe) -
 def evaluate(
     model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe, seed: int = 0, epoch: int = 0
 ) -> tuple[float, bool]:
-    """Do `evaluation` to its end."""
+    """Run `evaluation` to completion."""
     return finish(evaluation(model, dataset, recipe, seed, epoch), next(model.parameters()).device)
 
 
@@ -231,10 +232,10 @@ def evaluation(
     watch: Watch | None = None,
     pause: Callable[[], Turns[None]] = _no_pause,
 ) -> Turns[tuple[float, bool]]:
-    """Test accuracy as a fraction, and whether all outputs were finite, a batch each turn; leaves the model in eval
-    mode. A network that draws random numbers in that mode too draws by seed, epoch and batch.
+    """Measure the test accuracy (fraction) and check that all outputs are finite; one batch per `next()`.
 
-    Takes its turns by `pause`, which may save the model (it does not change) and raise.
+    The model is left in eval mode. Random draws of a network in eval mode are seeded by seed, epoch and batch.
+    `pause` runs between batches; it may save the model, which does not change here, and may raise Interrupted.
     """
     model.eval()
     watch = watch or Watch()

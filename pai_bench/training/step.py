@@ -1,4 +1,4 @@
-"""A training step, one launch of kernels at a time or captured as a CUDA graph."""
+"""A training step, launched kernel by kernel or captured as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.recipes import Train
 
 WARM_UP = 3
-"""Steps before the capture, in which PyTorch and the libraries settle."""
+"""Eager steps before the capture; PyTorch, cuDNN and cuBLAS initialise lazily, which a capture does not allow."""
 
 TOLERANCE = 0.01
-"""How far a replayed step may be from the same one launched by hand, relative to what the step changes."""
+"""Allowed deviation of a replayed step from the eager one, relative to the change that the step makes."""
 
 
 class Step:
-    """Forward, backward, masks and SGD for one batch; sums the losses up. Waits for nothing."""
+    """Forward pass, backward pass, masking and SGD update of one batch; accumulates the loss without synchronising."""
 
     mechanism = "eager"
 
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], settings: Train) -> None:
-        """Take the model; its pruned weights become zero."""
+        """Take the model and set its pruned weights to zero."""
         self.device = next(model.parameters()).device
         self.total = torch.zeros((), device=self.device)
-        """The sum over images of the losses, since whoever reads it has last set it to zero."""
+        """Sum of the losses over images; the caller reads it and resets it to zero."""
         self.masked = MaskedGradients(model, masks)
         self.optimizer = torch.optim.SGD(
             model.parameters(),
@@ -45,7 +45,8 @@ class Step:
             fused=True,
         )
         if settings.momentum:
-            # PyTorch's fused step fails where a layer has its first gradient later than others; 0.9 x 0 + g is g.
+            # PyTorch's fused SGD fails when a parameter gets its first gradient later than others. A zero momentum
+            # buffer avoids this and gives the same first update, because momentum x 0 + g = g.
             for weight in model.parameters():
                 self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self._model = model
@@ -53,7 +54,7 @@ class Step:
         self._channels_last = settings.channels_last
 
     def __call__(self, x: Tensor, y: Tensor, lr: float) -> None:
-        """Do the step for a batch."""
+        """Run the step for a batch with the learning rate `lr`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self._launch(x, y)
@@ -69,7 +70,7 @@ class Step:
 
 @dataclass
 class _Batch:
-    """Where the batches of a size lie, and the graph of their step."""
+    """Input buffers for one batch size and the CUDA graph captured with them."""
 
     x: Tensor
     y: Tensor
@@ -78,11 +79,11 @@ class _Batch:
 
 
 class GraphStep(Step):
-    """The same step on a GPU, captured once and then replayed: the same kernels, and next to no work for the host.
+    """The same step on a GPU, captured once as a CUDA graph and then replayed to save launch overhead on the host.
 
-    Each size of batch (the last one of an epoch may be short) has its graph; its first steps are launched by hand. A
-    captured step is compared with one launched by hand before it is trusted; a model that cannot be captured, or whose
-    replay is something else, is trained eagerly, and `mechanism` says so.
+    Each batch size has its own graph (the last batch of an epoch may be short); the first steps of each size run
+    eagerly. A captured step is compared with an eager step before it is used. If a model cannot be captured, or the
+    replay differs, the training continues eagerly; `mechanism` records the mode.
     """
 
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], settings: Train) -> None:
@@ -114,7 +115,7 @@ class GraphStep(Step):
             batch.graph.replay()
 
     def _on_stream(self, x: Tensor, y: Tensor) -> None:
-        """By hand, on the stream of the capture: what libraries set up for a stream is there when it begins."""
+        """Run an eager step on the capture stream, so that per-stream library state exists before the capture."""
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -122,7 +123,7 @@ class GraphStep(Step):
         current.wait_stream(self._stream)
 
     def _capture_and_check(self, batch: _Batch) -> None:
-        """Do the step by hand, and see whether the captured one does the same from the same state."""
+        """Run the step eagerly, then capture it and check that a replay from the same state gives the same change."""
         generator = torch.cuda.default_generators[self._stream.device_index]
         draws, host = generator.get_state(), _host_draws()
         before = self._copies()
@@ -133,15 +134,17 @@ class GraphStep(Step):
             return
         drew = not torch.equal(generator.get_state(), draws)
         if drew and torch.cuda.current_stream(self.device) != torch.cuda.default_stream(self.device):
-            # All captured steps read where the generator stands from one place, which another cell's replay sets anew.
+            # All CUDA graphs read the generator's offset from one shared tensor, which a replay for another cell
+            # overwrites; cells that share the device would therefore change each other's draws.
             self._refuse("it draws random numbers, which cells that train side by side cannot", by_hand)
             return
         try:
             graph = torch.cuda.CUDAGraph()
             self.optimizer.zero_grad(set_to_none=True)
-            # All graphs of a cell work in the same memory. Other threads may use the device meanwhile.
+            # All graphs of a cell share one memory pool, because they never run at the same time. The capture mode
+            # "thread_local" allows CUDA calls of other threads during the capture.
             pool = next((other.graph.pool() for other in self._batches.values() if other.graph is not None), None)
-            # A capture that fails does not leave its stream by itself.
+            # The outer context restores the current stream, which torch.cuda.graph does not do after a failed capture.
             with (
                 torch.cuda.stream(torch.cuda.current_stream(self.device)),
                 torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"),
@@ -161,7 +164,7 @@ class GraphStep(Step):
             self._refuse(reason, by_hand)
 
     def _refuse(self, reason: str, by_hand: list[list[Tensor]]) -> None:
-        """Go on by hand from where that has led."""
+        """Switch to eager steps for the rest of the training, starting from the state after the eager step."""
         warnings.warn(f"no CUDA graph: {reason}; training goes on without", RuntimeWarning, stacklevel=3)
         self._refused, self.mechanism = True, "eager"
         self._batches.clear()
@@ -169,7 +172,7 @@ class GraphStep(Step):
         self._put(by_hand)
 
     def _state(self) -> list[list[Tensor]]:
-        """All that a step changes: parameters, buffers, momentum, the sum of the losses."""
+        """Return all tensors that a step changes: parameters, buffers, momentum buffers, and the sum of the losses."""
         momentum = [value for state in self.optimizer.state.values() for value in state.values() if value is not None]
         return [list(self._model.parameters()), list(self._model.buffers()), momentum, [self.total]]
 
@@ -183,9 +186,10 @@ class GraphStep(Step):
                     tensor.copy_(copy)
 
     def _agrees(self, before: list[list[Tensor]], by_hand: list[list[Tensor]]) -> bool:
-        """Whether what a step changes is as by hand; not bit for bit, some of cuDNN's kernels add in any order.
+        """Check that the replayed step changes the state like the eager step, up to TOLERANCE.
 
-        By group and not by tensor: a bias before a norm has a gradient of rounding errors alone.
+        Not bit for bit, because some cuDNN kernels add in a nondeterministic order. By group and not by tensor,
+        because the gradient of a bias before a norm consists of rounding errors only.
         """
         for old, wanted, found in zip(before, by_hand, self._copies(), strict=True):
             change, error = _distance(wanted, old), _distance(found, wanted)
@@ -195,7 +199,7 @@ class GraphStep(Step):
 
 
 def _host_draws() -> tuple[Any, ...]:
-    """Where the global generators of the host stand."""
+    """Return the states of the global random generators on the host."""
     legacy = np.random.get_state(legacy=False)["state"]
     return random.getstate(), legacy["pos"], legacy["key"].tobytes(), torch.get_rng_state().numpy().tobytes()
 
@@ -205,7 +209,7 @@ def _distance(ours: list[Tensor], theirs: list[Tensor]) -> float:
 
 
 def make_step(model: nn.Module, masks: Mapping[str, Tensor], settings: Train) -> Step:
-    """The step that the recipe asks for; a CUDA graph needs a GPU, and is the same step without."""
+    """Create the step for the recipe's settings; `cuda_graph` has an effect on a GPU only."""
     if settings.cuda_graph and next(model.parameters()).device.type == "cuda":
         return GraphStep(model, masks, settings)
     return Step(model, masks, settings)
