@@ -1,9 +1,9 @@
-"""The study of docs/prospr-study.md: `masks` scores ResNet-20 piece by piece, `collect` makes its tables and figure.
+"""Study of docs/prospr-study.md: `masks` scores ResNet-20 in resumable parts, `collect` makes tables and figure.
 
-python docs/prospr_study.py masks FOLDER DATA     # goes on where it was stopped
+python docs/prospr_study.py masks FOLDER DATA     # resumes where it was stopped
 python docs/prospr_study.py collect FOLDER        # FOLDER/masks, and FOLDER/results from pai-bench sweep
 
-What the folder has nothing of keeps its rows in the table.
+Rows of the table for which the folder has no data are kept.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ SETTINGS = {
     ("fashionmnist", "conv28"): "conv28, Fashion-MNIST, 100 images",
     ("cifar10", "resnet20"): "ResNet-20, CIFAR-10, 128 images",
 }
-"""What was trained, by data set and model; images are those of a step's batch."""
+"""Labels of the settings by data set and model, with the number of images in the batch of a step."""
 LOOKS = {
     "full": ("D", "-", "#000000", 1.0),
     "first order": ("o", "--", "#0072b2", 0.93),
     "detached buffer": ("s", "-.", "#d55e00", 1.07),
     "float32": ("^", ":", "#009e73", 1.14),
 }
-"""Marker, line, colour, and a factor by which points stand aside so that their bars can be told apart."""
+"""Marker, line, colour, and a factor by which points are shifted so that their error bars do not overlap."""
 FIGURES = Path(__file__).parent / "figures"
 TABLE = Path(__file__).parents[1] / "results" / "reference" / "prospr-study.csv"
 
 
 def make_masks(folder: Path, data: Path) -> None:
-    """Masks of ResNet-20 on CIFAR-10, batches of 32 images, seed 0; one file a piece."""
+    """Compute masks of ResNet-20 on CIFAR-10 for batches of 32 images and seed 0, one file per mask."""
     import torch
 
     from pai_bench import recipes
@@ -76,7 +76,7 @@ def flat(masks: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def pieces(folder: Path) -> Iterable[dict[str, object]]:
-    """One dict a mask: setting, seed, variant, dtype, steps, kept (bool [N]), and what training made of it."""
+    """Yield one dict per mask: setting, seed, variant, dtype, steps, kept (bool [N]), accuracy and status."""
     for place in sorted((folder / "masks").glob("*.npz")):
         variant, dtype, steps = place.stem.split("_")
         kept = flat(mask_files.read(place).masks)
@@ -105,7 +105,7 @@ def pieces(folder: Path) -> Iterable[dict[str, object]]:
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """A row a mask: accuracy, and the part of the kept weights that the full float64 mask of its M keeps too."""
+    """Return one row per mask: accuracy, and the fraction of kept weights in the full float64 mask of the same M."""
     frame = pd.DataFrame(pieces(folder)).sort_values(["setting", "variant", "dtype", "steps", "seed"])
     reference = {
         (row.setting, row.seed, row.steps): row.kept
@@ -124,7 +124,7 @@ def collect(folder: Path) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame) -> None:
-    """A column a setting: masks above, accuracy below where something was trained."""
+    """Draw one column per setting: overlap of masks above, and accuracy below if networks were trained."""
     matplotlib.use("Agg")
     settings = sorted(frame["setting"].unique())
     figure, axes = plt.subplots(2, len(settings), figsize=(4.0 * len(settings), 6.4), layout="constrained")
@@ -165,7 +165,7 @@ def draw(frame: pd.DataFrame) -> None:
 
 
 def _line(axis: plt.Axes, part: pd.DataFrame, column: str, label: str) -> None:
-    """Mean over seeds, and the sample deviation where there are several."""
+    """Plot the mean over seeds, with the sample standard deviation if there are several."""
     grouped = part.groupby("steps")[column].agg(["mean", "std"])
     if len(grouped):
         marker, line, colour, aside = LOOKS[label]

@@ -20,10 +20,10 @@ TRAIN, TEST, SIZE = 800, 200, 8
 def blobs(
     data_root: Path,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
-    """Images uint8 [N, 1, 8, 8] and labels int64 [N], first those to train on, then those to test with.
+    """Return images uint8 [N, 1, 8, 8] and labels int64 [N] for training, then the same for testing.
 
-    A data set that is read from files finds them below `data_root`. The arrays must be the same at every call:
-    their hash is recorded in each result.
+    A data set with files reads them from below `data_root`. The arrays must be the same at every call, because their
+    hash is recorded in each result.
     """
     draws = np.random.default_rng(0)
     labels = np.arange(TRAIN + TEST) % 4

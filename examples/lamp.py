@@ -17,9 +17,10 @@ from pai_bench.scoring import Problem
 @register("lamp")
 @dataclass(frozen=True)
 class LAMP:
-    """w^2 divided by the sum of all w^2 in the layer that are at least as large. Lee et al. 2021 (arXiv 2010.07611).
+    """Squared weights, each divided by the sum of all w^2 in its layer that are at least as large (arXiv 2010.07611).
 
-    Fields of the class are hyper-parameters: `--methods lamp:power=1` sets this one.
+    Lee et al. 2021, Layer-adaptive sparsity for the magnitude-based pruning. The fields of the class are the
+    hyper-parameters: `--methods lamp:power=1` sets this one.
     """
 
     power: float = 2.0
@@ -28,9 +29,9 @@ class LAMP:
         return {name: self._layer(weight) for name, weight in problem.weights.items()}
 
     def _layer(self, weight: Tensor) -> Tensor:
-        """The scores of one layer, in the shape of its weight."""
+        """Return the scores of one layer, in the shape of its weight."""
         values, order = weight.detach().abs().pow(self.power).flatten().sort(descending=True)
         scores = torch.empty_like(values)
-        # In descending order the running sum is the sum of all values that are at least as large.
+        # In descending order, the cumulative sum is the sum of all values that are at least as large.
         scores[order] = values / values.cumsum(0).clamp_min(torch.finfo(values.dtype).tiny)
         return scores.view_as(weight)

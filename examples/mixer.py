@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class Mixer(nn.Module):
-    """Images [B, channels, size, size] to logits [B, classes]."""
+    """MLP-Mixer from images [B, channels, size, size] to logits [B, classes]."""
 
     def __init__(self, channels: int, size: int, classes: int) -> None:
         super().__init__()
@@ -44,5 +44,5 @@ class Mixer(nn.Module):
 
 @register_model("mixer")
 def mixer(channels: int, size: int, classes: int) -> nn.Module:
-    """A builder: channels, image size and number of classes to a module."""
+    """Build the module from the number of channels, the image size and the number of classes."""
     return Mixer(channels, size, classes)

@@ -1,4 +1,4 @@
-"""Masks in a training loop of your own: prune at initialisation, then train with any optimiser.
+"""Masks in your own training loop: prune at initialisation, then train with any optimiser.
 
 python examples/own_training_loop.py
 """

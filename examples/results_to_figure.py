@@ -1,4 +1,4 @@
-"""Results to a figure of your own; the `# %%` marks are cells in VS Code, PyCharm and Jupytext.
+"""A figure from results; the `# %%` marks are cells in VS Code, PyCharm and Jupytext.
 
 python examples/results_to_figure.py RESULTS FIGURE     # a results folder, and the file to write (.png, .pdf, .svg)
 """
@@ -25,11 +25,11 @@ pruned["lost"] = 100 * (pruned["dense"] - pruned["accuracy"])
 table = pruned.groupby(["method", "sparsity"])["lost"].agg(["mean", "std", "count"])
 print(table.round(2))
 
-# %% Effective sparsity at the highest sparsity: it also counts kept weights that no path connects.
+# %% Effective sparsity at the highest sparsity; it also counts kept weights that are on no path.
 highest = pruned[pruned["sparsity"] == pruned["sparsity"].max()]
 print(highest[["method", "seed", "actual_sparsity", "effective_sparsity"]].to_string(index=False))
 
-# %% One line a method: accuracy lost against density.
+# %% One line per method: accuracy lost against density.
 fig, ax = plt.subplots(figsize=(4.5, 3), layout="constrained")
 for method, points in table.reset_index().groupby("method"):
     ax.errorbar(1 - points["sparsity"], points["mean"], points["std"].fillna(0), marker="o", capsize=2, label=method)
