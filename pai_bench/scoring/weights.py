@@ -131,7 +131,7 @@ def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns
     """The prunable parameters by name, in the model's order (see docs/methods.md for the list of layers).
 
     Biases and norms are not prunable. A weight shared by two layers is listed once. `only` and `exclude` are patterns
-    (fnmatch) of parameters or layers, such as "fc", "layer4.*" or "*.in_proj_weight". A weight with
+    (fnmatch) of parameters or layers, such as ``fc``, ``layer4.*`` or ``*.in_proj_weight``. A weight with
     requires_grad=False is left out, unless `only` matches it or all prunable weights are frozen.
 
     Raises: PaiBenchError when the model has none, one that is computed from other parameters or not drawn yet, or a
