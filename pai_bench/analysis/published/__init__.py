@@ -84,7 +84,7 @@ def load(
 
     levels: values of the column `match` to keep.
     recipe, dataset, model: the value to keep in that column; None keeps all. A recipe with settings is named as in
-        results, for example "frankle+train.weight_decay=0.0005".
+    results, for example "frankle+train.weight_decay=0.0005".
     suspect: also keep the rows that are known or suspected to be wrong.
 
     Raises: PaiBenchError for an unknown level.
