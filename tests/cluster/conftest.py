@@ -1,4 +1,4 @@
-"""One development cluster for all tests, in a folder with a short path, and gone in the end whatever happens."""
+"""Fixtures: one development cluster for all tests, in a folder with a short path (its sockets limit the length)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from tests.cli.program import recipe
 from tests.cluster.cluster import SLURM, Cluster, undisturbed
 
-# Without SLURM one file says so, in one line.
+# Without SLURM, collect a single file, so that the reason for the skip is printed once.
 collect_ignore = [] if SLURM else sorted(path.name for path in Path(__file__).parent.glob("test_*.py"))[1:]
 
 CELLS = ("--methods", "random,snip", "--sparsities", "0.9", "--seeds", "0")
-"""Three cells: the dense reference is one."""
+"""Arguments for three cells: random, snip and the dense reference."""
 
 NAP = """
 import os, time
-from pai_bench.checkpoints import Checkpoints
+from pai_bench.training.checkpoints import Checkpoints
 
 due = Checkpoints.due
 
@@ -31,14 +31,14 @@ def slowly(self):
 
 Checkpoints.due = slowly
 """
-"""A plug-in that lets each training step last, but not work, longer."""
+"""Source of a plug-in that adds a pause to each training step."""
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="pai-", dir="/tmp"))
     try:
-        # Short patience, so that a fault and its end fit into a test; an array holds four tasks at most.
+        # Short timeouts, so that a fault and the recovery fit into a test; at most four tasks in an array.
         yield Cluster.up(folder, KILL_WAIT="4", GRACE="20", SLURMD_TIMEOUT="15", MAX_ARRAY="4")
     finally:
         Cluster(folder).down()
@@ -47,13 +47,13 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The arguments of a sweep of three cells."""
+    """Return the arguments of a sweep of three cells."""
     return (*CELLS, "--recipe", recipe(tmp_path_factory.mktemp("recipe"), 8))
 
 
 @pytest.fixture(scope="session")
 def slow(cells: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The same cells, lasting half a minute each, so that they can be caught at it."""
+    """Return the same arguments with cells that train for half a minute each, so that a fault can hit them midway."""
     plugin = tmp_path_factory.mktemp("nap") / "nap.py"
     plugin.write_text(NAP)
     return (*cells, "--plugin", str(plugin), "--cells-per-job", "1")
@@ -61,13 +61,13 @@ def slow(cells: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tu
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory, cells: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Their results, undisturbed."""
+    """Return the results of the same cells, run without faults."""
     return undisturbed(tmp_path_factory.mktemp("undisturbed"), *cells)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, cluster: Cluster) -> Iterator[Path]:
-    """A folder for one sweep, whose jobs are gone when the next test begins."""
+    """Yield a folder for one sweep; cancel its jobs before the next test."""
     yield tmp_path
     cluster.ask("scancel", "--quiet", "--user=" + cluster.ask("id", "-un"), check=False)
     cluster.idle()

@@ -1,1 +1,1 @@
-"""Sweeps on a SLURM cluster: profiles, submission through submitit, what is in flight, and the task itself."""
+"""Sweeps on a SLURM cluster: profiles, submission through submitit, cells in flight, and the program of a job."""

@@ -1,7 +1,7 @@
-"""Answers of sbatch: the job is taken, refused, or nobody can tell yet.
+"""Classification of sbatch's output: job accepted, job refused, or outcome unknown.
 
-An answer can get lost after the controller has taken the job ("Socket timed out"), so a failure of sbatch is a refusal
-only where its words say so.
+A reply can be lost after the controller has accepted the job ("Socket timed out"). A failure of sbatch therefore
+counts as a refusal only where its message is an explicit refusal.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pai_bench.errors import PaiBenchError
 
 SBATCH_SECONDS = 300.0
-"""Time limit of one sbatch; it retries for about 120 s by itself while the controller is full."""
+"""Time limit of one call of sbatch, which itself retries for about 120 s while the controller is full."""
 LONGEST = 500
-"""Characters of sbatch's words that are repeated."""
+"""Maximum number of characters quoted from sbatch's messages."""
 
 _TAKEN = re.compile(r"^(?:.*\bSubmitted batch job (\d+)\b.*|(\d+)(?:;\S+)?)$", re.MULTILINE)
 _FAILED = "Batch job submission failed: "
-# The request or its answer got lost on the way; for all that is known, the job may be queued.
+# Messages after which the job may be queued: the request or its reply was lost in transit.
 _LOST = re.compile(
     r"timed[ -]out|time-?out|zero bytes|send/recv|receiv|transmi|communicat|broken pipe|reset by peer|aborted"
     r"|transport endpoint|unexpected message|protocol|authenticat|credential|munge|unspecified error",
@@ -33,18 +33,18 @@ _NOISE = ('Try "sbatch --help"', "Usage:")
 
 
 class Refused(Exception):
-    """sbatch's words of refusal: no job exists."""
+    """Refusal by sbatch with its message: no job was created."""
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
         self.too_large = any(word in words for word in (*_TOO_LONG, *_TOO_MANY))
-        """Whether a smaller chunk may be taken."""
+        """True when SLURM may accept a smaller chunk."""
         self.passing = any(word in words for word in (*_TOO_MANY, *_FULL, *_ABSENT))
-        """Whether the same chunk may be taken later."""
+        """True when SLURM may accept the same chunk later."""
 
 
 class Unanswered(Exception):
-    """sbatch's words, or a description of its end, from which nobody can tell whether a job exists."""
+    """Unknown outcome of sbatch: its message, or its exit status, does not show if a job was created."""
 
 
 def sbatch(
@@ -54,10 +54,11 @@ def sbatch(
     script: str | None = None,
     seconds: float = SBATCH_SECONDS,
 ) -> tuple[str, str]:
-    """Call sbatch with a script on stdin or named in the arguments; returns its stdout and stderr where it ends with 0,
-    or where it names a job.
+    """Call sbatch with a script on stdin or named in the arguments.
 
-    Raises: Refused, Unanswered, PaiBenchError where sbatch cannot be started.
+    Returns stdout and stderr when sbatch exits with 0, or when its output contains the id of a job.
+
+    Raises: Refused, Unanswered; PaiBenchError when sbatch cannot be started.
     """
     try:
         done = subprocess.run(
@@ -81,9 +82,9 @@ def sbatch(
 
 
 def job_id(stdout: str, stderr: str) -> str:
-    """The id of the submitted job, from sbatch's output.
+    """Return the id of the submitted job from sbatch's output.
 
-    Raises: Unanswered when the output names no job.
+    Raises: Unanswered when the output does not contain the id of a job.
     """
     found = _TAKEN.search(stdout)
     if found is None:
@@ -97,18 +98,19 @@ def _failure(code: int, stderr: str) -> Refused | Unanswered:
     if code < 0 or 128 < code < 255 or not words:
         ended = f"sbatch was killed by signal {-code}" if code < 0 else f"sbatch ended with {code}"
         return Unanswered(f"{ended}: {words}" if words else ended)
-    # The controller's own verdict counts where there is one; the lines before it are a site's, in any words.
+    # Classify by the controller's own message where there is one: a site's submit plug-in can print arbitrary lines
+    # before it.
     _, said, verdict = stderr.rpartition(_FAILED)
     verdict = verdict.partition("\n")[0]
     if said and "Unspecified error" in verdict and words != verdict.strip():
-        return Refused(words)  # a site's own rule, explained in the lines before
+        return Refused(words)  # a site's submit plug-in refused the job, and explained why in the lines before
     if any(word in (verdict if said else words) for word in _ABSENT):
         return Refused(words)
     return Unanswered(words) if _LOST.search(verdict if said else words) else Refused(words)
 
 
 def _useful(stderr: str) -> str:
-    """The lines of sbatch's errors that say something, each once."""
+    """Return the informative lines of sbatch's stderr, without repetitions."""
     lines = [line.strip() for line in stderr.splitlines()]
     errors = [line for line in lines if line.startswith(("sbatch: error: ", "sbatch: fatal: "))]
     found = [
@@ -142,7 +144,7 @@ _REMEDIES = {
 
 
 def explain(words: str) -> str:
-    """The remedy for sbatch's words."""
+    """Return the remedy for a message of sbatch."""
     for word, remedy in _REMEDIES.items():
         if word.lower() in words.lower():
             return remedy

@@ -1,4 +1,4 @@
-"""`pai-bench sweep` on a cluster: plan, say what will happen, submit, and leave it to SLURM."""
+"""`pai-bench sweep` on a cluster: plan, print the plan, submit the jobs, and optionally wait for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pai_bench.sweep.slurm.wait import follow
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a sweep that only a cluster has, as typed."""
+    """Command-line options of a sweep that apply only to SLURM, as typed."""
 
     profile: str | None = None
     settings: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a sweep asks for, read and checked."""
+    """Validated options of a sweep that apply wherever it runs."""
 
     runs: Sequence[Run]
     root: Path
@@ -57,12 +57,12 @@ class Asked:
     dry_run: bool
     as_json: bool
     lines: Sequence[str]
-    """What the plan consists of, in words."""
+    """Lines that describe the plan to the user."""
 
 
 @dataclass(frozen=True)
 class _Situation:
-    """A plan, and what is on its way of it."""
+    """A plan together with the state of the jobs submitted earlier."""
 
     plan: Plan
     flight: in_flight.InFlight
@@ -70,9 +70,10 @@ class _Situation:
 
 
 def reachable() -> bool:
-    """Whether this is a place to submit from: outside of any job, SLURM installed and set up.
+    """Return True when jobs can be submitted from here: SLURM is installed and configured, and this is not a job.
 
-    Raises: PaiBenchError when it is set up and does not answer; a login node is no place to train on instead.
+    Raises: PaiBenchError when SLURM is configured and does not respond. Training on this host instead would be wrong,
+        because it is probably a login node.
     """
     if not installed() or "SLURM_JOB_ID" in os.environ:
         return False
@@ -86,13 +87,18 @@ def reachable() -> bool:
 
 
 def run(asked: Asked, options: Options, messages: Console) -> int:
-    """Submit what is missing; returns how many cells failed while it waited (0 where it does not wait), or 1 where
-    SLURM did not take all of it.
+    """Submit the missing cells.
 
-    Raises: PaiBenchError for what cannot work, before anything is submitted.
+    Returns the number of cells that failed while the command waited (0 without --wait), or 1 when SLURM did not accept
+    all tasks.
+
+    Raises: PaiBenchError for invalid settings, before anything is submitted.
     """
     if not installed():
-        raise PaiBenchError("sbatch and squeue are not here", "run it on a login node, or use --where local")
+        raise PaiBenchError(
+            "the SLURM commands sbatch and squeue were not found on PATH",
+            "run the command on a login node, or use --where local",
+        )
     sbatch.check_folder(asked.root)
     if not asked.dry_run:
         check_writable(asked.root, "--results")
@@ -158,14 +164,14 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
 
 
 def _look(asked: Asked, controller: Controller) -> _Situation:
-    """Plan, with what is on its way taken out of what is to do."""
+    """Make the plan, and exclude the cells that submitted jobs will run."""
     flight = in_flight.survey(asked.root, controller, heal=not asked.dry_run)
     held = claims.survey(asked.root, flight.jobs)
     gone = {claim.owner.job for claim in held if claim.verdict == "dead" and claim.owner.job is not None}
     if flight.jobs is not None:
         forgotten = controller.forgotten(gone - flight.jobs.keys())
         flight = replace(flight, jobs={**forgotten, **flight.jobs})
-    # After the queue: a cell that ended in between is then seen by its result.
+    # Read the results after the queue: a cell that ends between the two reads is then counted as done.
     plan = make_plan(
         asked.runs,
         asked.root,
@@ -191,7 +197,7 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
         if cell in given_up:
             item, wants = replace(item, state="failed"), asked.retry_failed
         if cell in busy and (item.state != "done" or asked.redo) and (wants or item.state != "failed"):
-            # A claim that is kept alive tells more than a queue that does not show its job.
+            # A live claim is stronger evidence than a missing row in squeue: the cell stays "running".
             if (item.state, busy[cell]) != ("running", "unknown"):
                 item = replace(item, state=busy[cell])
         elif wants:
@@ -201,21 +207,21 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
 
 
 def _tidy(root: Path, held: Sequence[claims.Held], flight: in_flight.InFlight) -> None:
-    """Remove what dead workers have left of cells that are done."""
+    """Remove claims and checkpoints that dead workers left behind for finished cells."""
     claims.clear(root, held)
     results.tidy(root, flight.names())
 
 
 def _passing(root: Path, item: PlannedRun) -> bool:
-    """Whether a cell failed for a reason that is none of its own."""
+    """Return True when a cell failed for a reason outside the cell (changed code, environment)."""
     note = results.read_failure(root, item.run.cell, item.run.recipe.name, item.fingerprint)
     return note is not None and note.kind in PASSING
 
 
 def _forget(asked: Asked, plan: Plan) -> None:
-    """Cells that failed and are tried again begin anew, and so do all when results are to be made again.
+    """Reset the failed cells that are retried, and with --redo all planned cells, so that they start from scratch.
 
-    Their checkpoints go here and not in the task, which goes on from its own after a requeue.
+    The checkpoints are removed here and not in the task, because a requeued task must resume from its checkpoints.
     """
     if asked.redo:
         for item in plan.todo:
@@ -227,9 +233,9 @@ def _forget(asked: Asked, plan: Plan) -> None:
 
 
 def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, float]:
-    """Expected seconds of each cell that is to do: from those that were measured on the cluster's kind of device.
+    """Return the expected seconds of each planned cell, from earlier results on the same kind of device.
 
-    A cell of unknown cost is expected to last as long as the longest other one, or to fill a task.
+    A cell without an estimate gets the longest other estimate, or the target duration of a task.
     """
     runs = [run for job in jobs(plan) for run in job.runs]
     found = cost.estimate(runs, root, _device(runs, root, profile))
@@ -238,7 +244,7 @@ def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, f
 
 
 def _device(runs: Sequence[Run], root: Path, profile: profiles.Profile) -> str:
-    """What the jobs will run on, by the name that results have for it; as the profile has it where none is there."""
+    """Return the device name of the jobs as recorded in earlier results, or the profile's GPU type without results."""
     if not profile.gpus:
         return "cpu"
     wanted = profile.gpu_type or ""
@@ -253,7 +259,7 @@ def _device(runs: Sequence[Run], root: Path, profile: profiles.Profile) -> str:
 
 
 def _wait(asked: Asked, plan: Plan, controller: Controller, messages: Console) -> int:
-    """Follow what is on its way, say how it ended."""
+    """Wait for the cells in flight, and print their outcome; returns the number of cells without a result."""
     ours = [item for item in plan.runs if item in set(plan.todo) or item.state in ("queued", "running", "unknown")]
     ended = follow(asked.root, ours, controller, messages)
     _tidy(asked.root, claims.survey(asked.root, ended.flight.jobs), ended.flight)

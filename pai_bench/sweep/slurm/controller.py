@@ -1,4 +1,4 @@
-"""What the controller says, in as few calls as can be; they are counted."""
+"""Queries to slurmctld, the SLURM controller: few calls, each of them counted."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _TAG = re.compile(r"pai-bench:([\w.-]+):([\w.-]+)")
 
 
 class Silent(Exception):
-    """The controller did not answer: what it knows is unknown, and nothing is dead."""
+    """Missing response of slurmctld: job states are unknown, and no job may be taken for finished."""
 
 
 def tag(sweep: str, token: str) -> str:
-    """The words by which a chunk's job is known again, in its comment and its name."""
+    """Return the tag in the name and the comment of a chunk's job, by which later commands identify the job."""
     return f"pai-bench:{sweep}:{token}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A task of ours that the controller remembers."""
+    """A row of squeue that belongs to a pai-bench task."""
 
     job: str
-    """"123_4" for a task of an array, else "123"."""
+    """The task's id: "123_4" for a task of an array, otherwise "123"."""
     state: str
     reason: str
     node: str
@@ -38,12 +38,12 @@ class Row:
 
     @property
     def index(self) -> int:
-        """The task's place in its chunk; an array of one is no array."""
+        """The task's index in its chunk; a chunk of one task is submitted without an array and has index 0."""
         return int(self.job.partition("_")[2] or 0)
 
     @property
     def array(self) -> str:
-        """The id of the job without the task's number."""
+        """The id of the job without the task's index."""
         return self.job.partition("_")[0]
 
     @property
@@ -53,16 +53,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the controller allows and how it is set up."""
+    """Limits and settings of the cluster, from `scontrol show config`."""
 
     cluster: str
     max_array_size: int
     shows_others: bool
-    """Whether a user sees the jobs of others."""
+    """True when squeue shows a user the jobs of other users (PrivateData)."""
 
 
 class Controller:
-    """Asks squeue, scontrol and scancel, and counts how often."""
+    """Client of slurmctld: runs squeue, scontrol, sacct and scancel, and counts the calls."""
 
     def __init__(self, seconds: float = 60.0) -> None:
         self.seconds = seconds
@@ -70,13 +70,13 @@ class Controller:
         self._limits: Limits | None = None
 
     def rows(self, users: Iterable[str] = ()) -> list[Row]:
-        """All tasks of pai-bench of this user, or of those named, one call for all.
+        """Return all pai-bench tasks of this user, or of the users named, with a single call of squeue.
 
         Raises: Silent.
         """
         names = sorted(users)
         who = [f"--user={','.join(names)}"] if names else ["--me"]
-        # The comment comes last: it may hold anything.
+        # The comment is the last field because it may contain the separator.
         lines = self.ask("squeue", *who, "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%k").splitlines()
         found = []
         for line in lines:
@@ -87,7 +87,7 @@ class Controller:
         return found
 
     def forgotten(self, jobs: Iterable[str]) -> dict[str, str]:
-        """How jobs ended that the controller has forgotten, as accounting has it; empty without accounting."""
+        """Return the end states, from accounting, of jobs that slurmctld has purged; empty without accounting."""
         names = sorted(jobs)
         if not names or shutil.which("sacct") is None:
             return {}
@@ -95,13 +95,14 @@ class Controller:
             told = self.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(names))
         except Silent:
             return {}
-        # A state may be "CANCELLED by 0". A job that runs for accounting and is not known to squeue is lost, not alive.
+        # A state may be "CANCELLED by 0". A job that is RUNNING in accounting but absent from squeue is lost, because
+        # slurmdbd keeps the last state that it received.
         words = dict(line.split("|", 1) for line in told.splitlines() if "|" in line)
         states = {job: words[job].split()[0] for job in names if words.get(job, "").strip()}
         return {job: state for job, state in states.items() if state in ENDED}
 
     def limits(self) -> Limits:
-        """What the controller allows; asked once.
+        """Return the cluster's limits, read once and then cached.
 
         Raises: Silent.
         """
@@ -117,9 +118,9 @@ class Controller:
         return self._limits
 
     def ask(self, *command: str) -> str:
-        """The answer of one command.
+        """Run one SLURM command and return its stdout.
 
-        Raises: Silent.
+        Raises: Silent when the command fails or exceeds the time limit.
         """
         self.calls[command[0]] += 1
         try:
@@ -128,7 +129,7 @@ class Controller:
                 env=clean_environment(),
                 capture_output=True,
                 encoding="utf-8",
-                errors="replace",  # anybody's job may have any name
+                errors="replace",  # job names are arbitrary bytes
                 timeout=self.seconds,
                 check=False,
             )
@@ -143,8 +144,8 @@ class Controller:
 
 
 def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without what an enclosing job has set, so that its limits are not handed on, and without the
-    user's own filters of what SLURM's commands show."""
+    """Return the environment without the variables of an enclosing job, whose limits sbatch would inherit, and without
+    the user's default filters for SLURM commands (SQUEUE_PARTITION, …), which would hide jobs."""
     kept = ("SLURM_CONF", "SLURM_CLUSTERS")
     jobs = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
     filters = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")
@@ -153,5 +154,5 @@ def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str,
 
 
 def installed() -> bool:
-    """Whether SLURM's commands are here."""
+    """Return True when sbatch and squeue are on PATH."""
     return shutil.which("sbatch") is not None and shutil.which("squeue") is not None

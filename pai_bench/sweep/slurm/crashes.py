@@ -1,4 +1,4 @@
-"""Cells on which jobs die: counted, so that a cell that kills every job is not submitted for ever."""
+"""Count of job crashes per cell, so that a cell that crashes every job is not resubmitted forever."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from pai_bench.sweep.planning.plan import PlannedRun
 from pai_bench.sweep.slurm.in_flight import InFlight, Task
 
 MAX_DEATHS = 3
-"""A cell on which this many jobs have died is recorded as failed."""
+"""Number of crashed jobs after which a cell is recorded as failed."""
 GUILTY = ("FAILED", "OUT_OF_MEMORY", "COMPLETED")
-"""How a job ends when what ran in it is to blame; a node, a limit or a person is no fault of the cell."""
+"""Job end states attributed to the cell itself (not to a node failure, a time limit, or a cancellation)."""
 FORGIVEN = "forgiven"
 _MEMORY = re.compile(rb"exceeded (job )?memory limit|oom.kill|out of memory", re.IGNORECASE)
 
 
 def count(root: Path, planned: Iterable[PlannedRun], held: Iterable[Held], flight: InFlight) -> set[str]:
-    """Note which jobs have died on which of the planned cells; returns the names of those that have had their share,
-    which are recorded as failed with their cause."""
+    """Record the jobs that crashed while they ran one of the planned cells.
+
+    A cell with MAX_DEATHS crashed jobs is recorded as failed with the cause. Returns the names of these cells.
+    """
     items = {results.name(item.run.cell, item.run.recipe.name, item.fingerprint): item for item in planned}
     given_up = set()
     for name, deaths in _new(root, items, held, flight).items():
@@ -51,18 +53,18 @@ def count(root: Path, planned: Iterable[PlannedRun], held: Iterable[Held], fligh
 def _new(
     root: Path, items: Mapping[str, PlannedRun], held: Iterable[Held], flight: InFlight
 ) -> dict[str, dict[str, str]]:
-    """By cell, the jobs that ended while they had it, and how."""
+    """Return, for each cell, the jobs that ended while they held it, with their end states."""
     ended = {task.job: task for task in flight.ended if task.state in GUILTY}
     claimed = {claim.owner.job: claim for claim in held if claim.verdict == "dead" and claim.owner.job is not None}
     found: dict[str, dict[str, str]] = {}
     for job, claim in claimed.items():
-        # One that the controller has forgotten may have ended in any way; so it counts.
+        # The end state of a job that slurmctld has purged is unknown; count it, or the crashes might never add up.
         if (flight.jobs or {}).get(job, "FAILED") in GUILTY:
             name = results.name(claim.cell, claim.recipe, claim.fingerprint)
             if name in items and items[name].state in ("missing", "stale"):
                 found.setdefault(name, {})[job] = _how(root, ended.get(job))
     for job, task in ended.items():
-        # One that died before it had claimed anything died on the first cell that it would have claimed.
+        # A job that ended before it claimed a cell is attributed to the first cell it would have claimed.
         left = [name for name in task.names if name in items and items[name].state in ("missing", "stale")]
         if left and job not in claimed and task.state != "COMPLETED" and not _ended_by_itself(root, task):
             found.setdefault(left[0], {})[job] = _how(root, task)
@@ -76,12 +78,12 @@ def _how(root: Path, task: Task | None) -> str:
 
 
 def _ended_by_itself(root: Path, task: Task) -> bool:
-    """Whether the last attempt of a task has said so: it was warned, or could not write."""
+    """Return True when the last attempt of a task reported a regular end: it was warned, or could not write."""
     return any(word in _output(root, task) for word in (b"pai-bench: ends", b"pai-bench: asked to stop"))
 
 
 def _output(root: Path, task: Task) -> bytes:
-    """The end of what the last attempt of a task has printed."""
+    """Return the last lines that the latest attempt of a task printed."""
     for place in (results.sweeps_folder(root) / task.sweep / task.token).glob(f"{task.job}_*log.err"):
         with suppress(OSError):
             return place.read_bytes()[-20_000:].rpartition(b"pai-bench: task ")[2]
@@ -89,7 +91,7 @@ def _output(root: Path, task: Task) -> bytes:
 
 
 def forget(root: Path, names: Iterable[str]) -> None:
-    """Let cells begin to count anew: somebody wants to try them again."""
+    """Reset the crash counts of cells that the user retries."""
     for name in names:
         write_json(_place(root, name), dict.fromkeys(_read(root, name), FORGIVEN))
 

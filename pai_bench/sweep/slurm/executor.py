@@ -1,4 +1,4 @@
-"""submitit's batch script around a command line, so that nothing is pickled."""
+"""Batch scripts from submitit that run a command line instead of a pickled function."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import submitit
 
 
 class CommandExecutor(submitit.SlurmExecutor):
-    """Writes the script of a job, or of an array of equal tasks, that runs `python -m MODULE ARGUMENTS`.
+    """Executor that writes the script of a job, or of an array of equal tasks, for `python -m MODULE ARGUMENTS`.
 
-    submitit itself hands a job a pickled function in the job's folder. Whoever can write to that folder could replace
-    the pickle, and with it the code that the job runs.
+    submitit's own executors store a pickled function in the job's folder. A user with write access to that folder could
+    replace the pickle, and thereby the code that the job runs.
     """
 
     def __init__(self, folder: Path, python: str, arguments: Sequence[str]) -> None:
@@ -24,12 +24,12 @@ class CommandExecutor(submitit.SlurmExecutor):
     def command(self) -> str:
         """The line of bash that runs the task.
 
-        With -P the working directory, which others may be able to write to, is no place to import modules from.
+        The flag -P keeps the working directory, which others may be able to write to, out of the module search path.
         """
         return f"{self.python} -P -u -m {shlex.join(self.arguments)}"
 
     def text(self, n_tasks: int) -> str:
-        """Return the script that sbatch is given for so many tasks."""
+        """Return the script for sbatch with `n_tasks` tasks."""
         self.parameters.pop("map_count", None)
         if n_tasks > 1:
             self.parameters["map_count"] = n_tasks

@@ -1,8 +1,8 @@
-"""Cells on their way: the ledgers of a results folder put together with squeue's answers.
+"""Cells in flight: the ledgers of a results folder combined with the output of squeue.
 
-Rows of squeue whose tag names a sweep of the folder always count. Missing rows prove little: squeue may answer from a
-cache, from a controller that has just taken over, or in part. A task without a row is over only when its chunk is old
-enough, nobody keeps a claim of its job alive, and two looks lack it.
+A row of squeue whose tag names a sweep of the folder always counts. A missing row proves little: squeue may answer from
+a cache, from a backup controller that has just taken over, or incompletely. A task without a row counts as ended only
+when its chunk is older than GRACE_SECONDS, its job has no live claim, and two queries in a row do not show it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pai_bench.sweep.slurm.ledger import Chunk, Ledger, all_chunks, user
 from pai_bench.sweep.slurm.pending_reasons import WAITING, Reason, explain
 
 GRACE_SECONDS = 300.0
-"""How long after its submission a task that squeue does not show counts as on its way. SLURM keeps a row for 300 s
-after the end of a job (MinJobAge) where a site has not changed it, and sbatch itself gives up after 120 s."""
+"""Time after submission during which a task counts as in flight although squeue does not show it. By default SLURM
+keeps a row for 300 s after the end of a job (MinJobAge), and sbatch gives up after 120 s."""
 PAUSE_SECONDS = 5.0
-"""Between two looks at tasks that squeue does not show."""
+"""Time between the two queries for tasks that squeue does not show."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task that SLURM knows."""
+    """A task in SLURM's queue, with its cells."""
 
     job: str
     state: str
@@ -40,47 +40,51 @@ class Task:
     sweep: str
     token: str
     names: tuple[str, ...]
-    """Of its cells: the paths of their results below runs/, without .json."""
+    """The names of its cells: the paths of their results below runs/, without .json."""
 
     @property
     def waits(self) -> bool:
-        """Whether it has not started, or not started again."""
+        """True when the task has not started, or not started again after a requeue."""
         return self.state in WAITING
 
     @property
     def meaning(self) -> Reason:
-        """Why it waits, and the remedy where waiting is none."""
+        """The reason why the task is pending, with a remedy where waiting does not help."""
         return explain(self.reason, self.state)
 
 
 @dataclass(frozen=True)
 class InFlight:
-    """What has been submitted of a results folder and has not ended."""
+    """Submitted tasks of a results folder, as far as SLURM and the ledgers show."""
 
     tasks: tuple[Task, ...] = ()
     ended: tuple[Task, ...] = ()
-    """Tasks that have ended and that the controller still remembers."""
+    """Tasks that have ended and that squeue still shows."""
     unknown: frozenset[str] = frozenset()
-    """Names of cells of which nobody can say whether they are on their way."""
+    """Names of cells that may or may not be in flight."""
     jobs: Mapping[str, str] | None = None
-    """State by job, also of those that have ended, for the claims; None when the controller did not answer."""
+    """State by job, including ended jobs, to judge claims by; None when slurmctld did not respond."""
     silent: str | None = None
-    """Why it did not answer."""
+    """The error when slurmctld did not respond."""
     elsewhere: frozenset[str] = frozenset()
-    """Sweeps whose jobs cannot be seen from here: another cluster's, or another user's where such are hidden."""
+    """Sweeps whose jobs are not visible from here: they belong to another cluster, or to another user where SLURM hides
+    the jobs of other users."""
     unlisted: tuple[Chunk, ...] = ()
-    """Chunks that squeue does not show and that may be on their way all the same."""
+    """Chunks that may be in flight although squeue does not show them."""
 
     def names(self) -> frozenset[str]:
-        """All cells that are not to be submitted again."""
+        """Return the names of all cells that must not be submitted again."""
         return self.unknown | {name for task in self.tasks for name in task.names}
 
 
 def survey(root: Path, controller: Controller, *, heal: bool = False, sure: bool = False) -> InFlight:
-    """What is on its way; one call of squeue and one of scontrol, and none where nothing has been submitted.
+    """Return the submitted tasks of a results folder.
 
-    With `sure`, tasks that squeue does not show are looked for twice. With `heal`, which implies it, jobs that their
-    submitter could not note are noted, sweeps that have ended are closed, and sweeps closed too early are reopened.
+    Calls squeue and scontrol once each, and neither when nothing has been submitted. With `sure`, a second call of
+    squeue looks for tasks that the first one did not show. `heal` implies `sure` and updates the ledgers: it records
+    jobs that their submitter could not record, closes ended sweeps, and reopens sweeps that were closed too early.
+
+    Raises: PaiBenchError when a ledger cannot be read.
     """
     chunks = all_chunks(root)
     still_open = [chunk for chunk in chunks if chunk.open]
@@ -108,7 +112,7 @@ def survey(root: Path, controller: Controller, *, heal: bool = False, sure: bool
 
 @dataclass
 class _Found:
-    """The chunks of a results folder sorted by what squeue shows of them."""
+    """Classification of the chunks of a results folder by the rows of squeue."""
 
     root: Path
     chunks: list[Chunk]
@@ -120,9 +124,9 @@ class _Found:
     unlisted: list[Chunk] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)
     living: set[str] = field(default_factory=set)
-    """Sweeps of which something is or may be on its way."""
+    """Sweeps with tasks that are or may be in flight."""
     missing: bool = False
-    """Whether tasks count as over although squeue shows no end of theirs."""
+    """True when some tasks count as ended although squeue does not show an end state for them."""
 
     def __post_init__(self) -> None:
         self._by_chunk: dict[tuple[str, str], list[Row]] = {}
@@ -134,7 +138,7 @@ class _Found:
             self._sort(chunk)
 
     def note(self) -> None:
-        """Write what has come out to the ledgers of this user's sweeps."""
+        """Update the ledgers of this user's sweeps with the findings."""
         mine = [chunk for chunk in self.chunks if chunk.user == user()]
         for chunk in mine:
             rows = self._by_chunk.get((chunk.sweep, chunk.token), [])
@@ -186,7 +190,7 @@ class _Found:
         self.living.add(chunk.sweep)
 
     def _may_live(self, chunk: Chunk, index: int, n_tasks: int) -> bool:
-        """Whether a task of a chunk may be on its way although squeue does not show it."""
+        """Return True when a task of a chunk may be in flight although squeue does not show it."""
         if chunk.job is None and not chunk.unanswered:
             here = _runs_here(chunk)
             if here is not None:
@@ -196,14 +200,14 @@ class _Found:
         return chunk.job is not None and (f"{chunk.job}_{index}" if n_tasks > 1 else chunk.job) in self._claimants()
 
     def _has_ended(self, names: Iterable[str]) -> bool:
-        """Whether all of these cells have a result, or a note of a failure, which is removed before a new attempt."""
+        """Return True when each of these cells has a result or a failure note (removed before a new attempt)."""
         if self._done is None:
             self._done = results.names(self.root / "runs", ".json")
             self._done |= results.names(results.failures_folder(self.root), ".json")
         return self._done.issuperset(names)
 
     def _claimants(self) -> set[str]:
-        """The tasks that keep a claim alive."""
+        """Return the ids of the tasks that keep a claim alive."""
         if self._alive is None:
             held = claims.survey(self.root)
             self._alive = {claim.owner.job for claim in held if claim.verdict == "alive" and claim.owner.job}
@@ -216,7 +220,7 @@ def _names(chunks: Iterable[Chunk]) -> list[str]:
 
 @cache
 def _exists(name: str) -> bool:
-    """Whether a user is known here; squeue takes another name for an error."""
+    """Return True when a user exists on this host; squeue fails for an unknown name, and with it for all users."""
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -225,7 +229,7 @@ def _exists(name: str) -> bool:
 
 
 def _runs_here(chunk: Chunk) -> bool | None:
-    """Whether the submitter of a chunk lives; None when it is of another machine."""
+    """Return whether the submitter of a chunk is alive; None when it ran on another machine."""
     try:
         return Owner(**chunk.owner).runs_here()
     except TypeError:
