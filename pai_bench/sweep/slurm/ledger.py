@@ -1,7 +1,8 @@
-"""What has been handed to SLURM, on disk: a specification for each chunk, and a ledger of what became of it.
+"""Ledger of submissions: an append-only log per sweep with the fate of each chunk submitted to SLURM.
 
-A chunk is what one sbatch takes: tasks, each of some cells. Its specification is written first, then a line in the
-ledger, then sbatch is called, then its job is noted. Whoever is killed in between leaves enough to tell the rest.
+A chunk is the unit of one call of sbatch: a group of tasks, each with one or more cells. The submitter writes the
+chunk's specification, appends a line to the ledger, calls sbatch, and appends the id of the job. Because of this order,
+a later command can complete the record of a submitter that was killed between two steps.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from pai_bench.sweep.slurm import specification, trust
 from pai_bench.sweep.slurm.specification import Spec
 
 PASSING = ("code", "environment")
-"""Kinds of failure that are none of the cell's: the next sweep tries again by itself."""
+"""Kinds of failure that the cell did not cause: the next sweep retries such a cell without --retry."""
 
 PAUSES = (0.1, 0.3, 0.5, 0.0)
-"""Seconds after each of the tries to read what cannot be read."""
+"""Seconds to wait after each failed attempt to read a file."""
 
 _STR = (str,)
 _LINES: Mapping[str, shapes.Kinds] = {
@@ -41,7 +42,7 @@ _LINES: Mapping[str, shapes.Kinds] = {
     "closed": {},
     "reopened": {},
 }
-"""What the line of each event must hold."""
+"""Required fields of a ledger line, by event."""
 
 _T = TypeVar("_T")
 
@@ -52,7 +53,7 @@ def _ledger_path(root: Path, sweep: str) -> Path:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What the ledger says of a chunk."""
+    """State of a chunk according to the ledger."""
 
     root: Path
     sweep: str
@@ -60,39 +61,40 @@ class Chunk:
     user: str
     cluster: str
     owner: Mapping[str, Any]
-    """The submitting process, as Owner has it."""
+    """The submitting process: the fields of Owner."""
     at: datetime
-    """When it was about to be submitted."""
+    """Time just before the submission."""
     job: str | None = None
-    """The job, once it is known; None: sbatch was about to be called."""
+    """The id of the job; None until sbatch has returned it."""
     refused: bool = False
     unanswered: bool = False
-    """Whether sbatch's answer got lost."""
+    """True when sbatch's reply was lost."""
     closed: bool = False
-    """Whether the sweep was taken for ended."""
+    """True when all jobs of the sweep were found to have ended."""
     redo: bool = False
-    """Whether cells that have a result are run again."""
+    """True when cells with a result are run again."""
 
     @property
     def open(self) -> bool:
-        """Whether tasks of the chunk may be on their way, as far as the ledger tells."""
+        """True when, according to the ledger, tasks of the chunk may be in flight."""
         return not self.closed and not self.refused
 
     def tasks(self) -> tuple[tuple[str, ...], ...]:
-        """The names of the cells of each task; empty when its specification is gone or damaged: no task can run it.
+        """Return the names of the cells of each task; empty when the specification is missing or damaged, because then
+        no task can run.
 
-        Raises: PaiBenchError when it cannot be read.
+        Raises: PaiBenchError when the specification cannot be read.
         """
         return specification.names(_seen(Path.read_bytes, self.specification) or b"") or ()
 
     @property
     def specification(self) -> Path:
-        """The path of its specification."""
+        """The path of the chunk's specification."""
         return specification.path_of(self.root, self.sweep, self.token)
 
 
 class Ledger:
-    """The ledger of one sweep, to write to."""
+    """Writer of the ledger of one sweep."""
 
     def __init__(self, root: Path, sweep: str) -> None:
         self.root = root
@@ -101,43 +103,45 @@ class Ledger:
 
     @staticmethod
     def new_sweep() -> str:
-        """A name for a sweep; names sort by time."""
+        """Return a new name for a sweep; names sort by time."""
         return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
 
     def submitting(self, spec: Spec, cluster: str, owner: Mapping[str, Any]) -> None:
-        """Before sbatch."""
+        """Record that sbatch is about to be called."""
         sizes = {"n_tasks": len(spec.tasks), "n_cells": sum(len(task) for task in spec.tasks)}
         more = {"cluster": cluster, "owner": dict(owner), "redo": spec.redo}
         self._append("submitting", token=spec.token, user=user(), **more, **sizes)
 
     def submitted(self, token: str, job: str) -> None:
-        """After sbatch."""
+        """Record the job that sbatch created."""
         self._append("submitted", token=token, job=job)
 
     def refused(self, token: str, cause: str) -> None:
-        """SLURM did not take the chunk."""
+        """Record that SLURM refused the chunk."""
         self._append("refused", token=token, cause=cause)
 
     def unanswered(self, token: str, cause: str) -> None:
-        """Nobody can tell if SLURM has taken the chunk."""
+        """Record that sbatch's reply was lost, so that SLURM may or may not have accepted the chunk."""
         self._append("unanswered", token=token, cause=cause)
 
     def adopted(self, token: str, job: str) -> None:
-        """Somebody else found the job of a submitter that could not note it."""
+        """Record the job of a chunk whose submitter could not record it."""
         self._append("adopted", token=token, job=job)
 
     def close(self) -> None:
-        """All of the sweep's jobs have ended; nobody needs to ask for them again."""
+        """Record that all jobs of the sweep have ended, so that later commands do not query them."""
         self._append("closed")
 
     def reopen(self) -> None:
-        """A job of the sweep lives after all."""
+        """Record that a job of a closed sweep is still in the queue."""
         self._append("reopened")
 
     def _append(self, event: str, **fields: Any) -> None:
         line = {"event": event, "at": datetime.now(UTC).isoformat(timespec="seconds"), **fields}
         trust.make_folder(self._place.parent)
-        # A line of its own, also behind one that was cut off.
+        # Begin with a newline: a writer that was killed may have left an incomplete line. A single write with O_APPEND
+        # keeps the lines of concurrent writers apart on local disks; NFS does not guarantee it, so readers skip
+        # damaged lines.
         text = "\n" + json.dumps(line, separators=(",", ":")) + "\n"
         descriptor = os.open(self._place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, trust.FILE_MODE)
         try:
@@ -149,7 +153,7 @@ class Ledger:
 
 
 def user() -> str:
-    """Whose jobs they are: SLURM goes by the process's user, whatever LOGNAME says."""
+    """Return the name of the process's user, to whom SLURM assigns its jobs; LOGNAME may differ from it."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -157,24 +161,24 @@ def user() -> str:
 
 
 def all_chunks(root: Path) -> list[Chunk]:
-    """All chunks of a results folder, oldest first, those of closed sweeps and refused ones too.
+    """Return all chunks of a results folder, oldest first, including refused chunks and closed sweeps.
 
     Raises: PaiBenchError when a ledger cannot be read.
     """
-    # No glob: it takes a folder that cannot be read for an empty one.
+    # Path.glob ignores errors, so an unreadable folder would look empty; os.listdir raises.
     sweeps = sorted(_seen(os.listdir, results.sweeps_folder(root)) or ())
     return [chunk for sweep in sweeps for chunk in sweep_chunks(root, sweep)]
 
 
 def open_chunks(root: Path) -> list[Chunk]:
-    """The chunks of `all_chunks` whose tasks may be on their way."""
+    """Return the chunks whose tasks may be in flight."""
     return [chunk for chunk in all_chunks(root) if chunk.open]
 
 
 def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
-    """All chunks of one sweep, closed or not.
+    """Return all chunks of one sweep, closed or not.
 
-    Raises: PaiBenchError when its ledger cannot be read.
+    Raises: PaiBenchError when the ledger cannot be read.
     """
     chunks: dict[str, Chunk] = {}
     closed = False
@@ -194,9 +198,12 @@ def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
 
 
 def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:
-    """What `look` finds at a place, None where no file is; tries again for a second, as a file server may stumble.
+    """Return `look(place)`, or None when the file does not exist.
 
-    Raises: PaiBenchError when it cannot be read: that is not nothing, and what is queued would be submitted again.
+    Other errors are retried for a fraction of a second, because NFS reports transient ones (ESTALE).
+
+    Raises: PaiBenchError when the file stays unreadable. If an unreadable ledger counted as empty, queued cells would
+        be submitted a second time.
     """
     cause = ""
     for pause in PAUSES:
@@ -214,10 +221,11 @@ def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:
 
 
 def complaints(root: Path) -> list[str]:
-    """Return a line for each ledger and specification that is damaged, or that others than its owner can have written,
-    of sweeps whose tasks may be on their way.
+    """Return a message for each ledger and specification that is damaged or that users other than its owner can modify.
 
-    Raises: PaiBenchError when one cannot be read.
+    Only sweeps with tasks that may be in flight are checked.
+
+    Raises: PaiBenchError when a file cannot be read.
     """
     found = []
     for sweep in sorted(_seen(os.listdir, results.sweeps_folder(root)) or ()):
@@ -249,7 +257,7 @@ def _ignore(_text: str) -> None:
 
 
 def _lines(root: Path, sweep: str, complain: Callable[[str], None] = _ignore) -> Iterator[Mapping[str, Any]]:
-    """The valid lines of a ledger; `complain` is told of the others."""
+    """Yield the valid lines of a ledger; call `complain` with the error of each invalid line."""
     place = _ledger_path(root, sweep)
     text = _seen(Path.read_bytes, place) or b""
     owner = _owner(place)
@@ -270,7 +278,7 @@ def _lines(root: Path, sweep: str, complain: Callable[[str], None] = _ignore) ->
 
 
 def _owner(place: Path) -> str | None:
-    """The name of the user whose file it is; None where root's, or where that cannot be told."""
+    """Return the name of the file's owner; None for root or an unknown owner."""
     with suppress(OSError, KeyError):
         uid = place.stat().st_uid
         return pwd.getpwuid(uid).pw_name if uid else None

@@ -1,7 +1,7 @@
-"""One submitter at a time on a results folder, so that two sweeps typed at once do not submit the same cells.
+"""Lock of a results folder that allows one submitter at a time, so that concurrent sweeps do not submit a cell twice.
 
-Planning and submitting take seconds. What happens all the same (a file system without hard links, a submitter that was
-frozen) is bounded by the cells' claims: a cell that somebody works on is left alone.
+The lock is held for the seconds of planning and submission. It can fail (on a file system without hard links, or when
+a suspended submitter resumes); in that case claims still prevent two workers from running the same cell at once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ TOUCH_SECONDS = 20.0
 
 @contextmanager
 def submitting(root: Path, owner: Owner, say: Callable[[str], None], patience: float = 600.0) -> Iterator[None]:
-    """Be the only one who submits cells of this folder; waits for another, and takes over from a dead one.
+    """Hold the submission lock of a results folder; wait for another submitter, and replace the lock of a dead one.
 
-    Raises: PaiBenchError when the other one takes longer than `patience` seconds.
+    Raises: PaiBenchError when another submitter holds the lock for more than `patience` seconds.
     """
     place = results.sweeps_folder(root) / "submitting"
     began, told = time.monotonic(), False
@@ -47,7 +47,7 @@ def submitting(root: Path, owner: Owner, say: Callable[[str], None], patience: f
         end.set()
         thread.join()
         with suppress(OSError):
-            if place.read_bytes() == as_json(asdict(owner)):  # not another's, who has taken us for dead
+            if place.read_bytes() == as_json(asdict(owner)):  # another submitter may have replaced a stale lock
                 place.unlink()
 
 
@@ -59,7 +59,7 @@ def _take(place: Path, owner: Owner) -> bool:
             return True
         with suppress(FileNotFoundError):
             seen = place.stat()
-            age = new.temporary.stat().st_mtime - seen.st_mtime  # both by the clock of the file server
+            age = new.temporary.stat().st_mtime - seen.st_mtime  # both times from the file server's clock
             if _is_dead(place, age) and move_away(place, new.temporary, seen):
                 return _take(place, owner)
     return False

@@ -1,4 +1,4 @@
-"""Looks at the queue again and again, without asking the controller more often than is polite."""
+"""Rate-limited polling of the queue."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.in_flight import InFlight, survey
 
 SECONDS = 30.0
-"""Between two questions to the controller."""
+"""Minimum time between two queries of slurmctld."""
 EARLY_SECONDS = 15.0
-"""The same in the first minute."""
+"""Minimum time between two queries in the first minute."""
 MINUTE = 60.0
 
 
 class Looks:
-    """The cells on their way in a results folder; one controller, whose constants are asked for once."""
+    """Cached view of the cells in flight in a results folder, from one controller (which caches the limits)."""
 
     def __init__(self, root: Path, controller: Controller) -> None:
         self._root = root
@@ -26,7 +26,7 @@ class Looks:
         self._seen: InFlight | None = None
 
     def look(self) -> InFlight:
-        """What is on its way, as squeue said at most half a minute ago (15 s in the first minute)."""
+        """Return the cells in flight, from a query at most 30 s old (15 s in the first minute)."""
         now = time.monotonic()
         wait = EARLY_SECONDS if now - self._began < MINUTE else SECONDS
         if self._seen is None or now - self._asked >= wait:

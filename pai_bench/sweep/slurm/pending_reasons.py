@@ -1,4 +1,4 @@
-"""Why SLURM has not started a job, in words, and what to do about it."""
+"""Explanations and remedies for the reasons that squeue gives for pending jobs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """What SLURM's word means, and the remedy where waiting is none."""
+    """Meaning of a pending reason, with a remedy where waiting does not help."""
 
     words: str
     remedy: str | None = None
 
     @property
     def stuck(self) -> bool:
-        """Whether the job waits for ever unless somebody acts."""
+        """True when the job stays pending until a person intervenes."""
         return self.remedy is not None
 
 
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
-"""States of jobs that have not started, or not started again."""
+"""States of jobs that have not started, or not started again after a requeue."""
 _HELD = frozenset({"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
 
 _RELEASE = "scontrol release {job}, or pai-bench cancel and sweep again; finished cells are kept"
-_AGAIN = "pai-bench cancel, mend the profile, and sweep again"
+_AGAIN = "pai-bench cancel, correct the profile, and sweep again"
 
-# The first word that SLURM's text contains counts, whatever its case, so the special come before the general.
+# The first key that occurs in SLURM's text (ignoring case) is used, so specific keys come before general ones.
 _KNOWN = {
     "launch failed requeued held": Reason("the node failed to start it, so SLURM requeued and held it", _RELEASE),
     "launch failure limit exceeded": Reason("nodes failed to start it too often, so SLURM held it", _RELEASE),
@@ -73,7 +73,7 @@ _KNOWN = {
 
 
 def explain(reason: str, state: str = "PENDING") -> Reason:
-    """The meaning of squeue's reason; one that is not known stands for itself."""
+    """Return the explanation of a reason from squeue; an unknown reason is quoted."""
     text = reason.strip("() ").casefold()
     found = next((meaning for word, meaning in _KNOWN.items() if word.casefold() in text), None)
     if state in _HELD and (found is None or not found.stuck):

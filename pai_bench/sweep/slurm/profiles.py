@@ -1,4 +1,4 @@
-"""Profiles: how one cluster wants its jobs asked for, read from TOML and checked key by key."""
+"""Cluster profiles: the resources and options that jobs request, read from TOML and validated key by key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Profile:
-    """How a cluster wants its jobs asked for; slurm/generic.toml says what each field means."""
+    """Job options of one cluster; slurm/generic.toml documents each field."""
 
     name: str
     summary: str = ""
@@ -37,7 +37,7 @@ class Profile:
     cpus_per_task: int = 1
     mem: str | None = None
     time: int | None = None
-    """In minutes."""
+    """Time limit in minutes; None: derived from the estimated duration."""
     setup: tuple[str, ...] = ()
     container: str | None = None
     use_srun: bool = True
@@ -51,14 +51,14 @@ class Profile:
 
 
 def names() -> list[str]:
-    """All profiles that come with pai-bench and those of the user, in alphabetical order."""
+    """Return the names of all profiles, built-in and user-defined, in alphabetical order."""
     return sorted({path.stem for folder in _folders() for path in folder.glob("*.toml")})
 
 
 def load(name: str, settings: Sequence[str] = ()) -> Profile:
-    """The profile `name` (or the file, when it ends in .toml) with `key=value` settings on top.
+    """Load the profile `name` (a path, when it ends in .toml) and apply `key=value` settings to it.
 
-    Raises: PaiBenchError that names the file and the key for anything unknown or of the wrong kind.
+    Raises: PaiBenchError with the file and the key, for an unknown key or an invalid value.
     """
     place = _find(name)
     try:
@@ -66,7 +66,7 @@ def load(name: str, settings: Sequence[str] = ()) -> Profile:
     except (OSError, UnicodeDecodeError) as error:
         raise PaiBenchError(f"profile {place} cannot be read: {error}", "give the path of a TOML file") from None
     except tomllib.TOMLDecodeError as error:
-        raise PaiBenchError(f"profile {place} is not valid TOML: {error}", "mend that line") from None
+        raise PaiBenchError(f"profile {place} is not valid TOML: {error}", "correct that line") from None
     profile = _updated(Profile(place.stem), content, str(place))
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -80,9 +80,9 @@ LONGEST_MINUTES = 365 * 24 * 60
 
 
 def minutes(text: str | int) -> int:
-    """A time as SLURM or people write it, in whole minutes: 90, "90min", "4h", "1d", "01:30:00", "1-00:00:00".
+    """Convert a duration to whole minutes: 90, "90min", "4h", "1d", or SLURM's "01:30:00" and "1-00:00:00".
 
-    Raises: ValueError for anything else, for nothing, which SLURM takes for no limit, and for more than a year.
+    Raises: ValueError for any other text, for zero, which SLURM treats as unlimited, and for more than a year.
     """
     found = _minutes(str(text).strip())
     if not 0 < found <= LONGEST_MINUTES:
@@ -98,7 +98,7 @@ def _minutes(text: str) -> float:
     if not clock:
         raise ValueError(text)
     days, first, second, third = (int(part or 0) for part in clock.groups())
-    # SLURM reads d-hh:mm with days in front and mm:ss without.
+    # SLURM's formats are ambiguous: after days the fields are hh:mm[:ss], two fields alone are mm:ss.
     if clock[1] is not None or clock[4] is not None:
         return days * 24 * 60 + first * 60 + second + (third > 0)
     return first + (second > 0)
@@ -126,7 +126,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """As TOML has it where it can be read so, else the text itself."""
+    """Return the text parsed as a TOML value, or the text itself when it is not one."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -141,7 +141,7 @@ _KINDS: dict[str, tuple[str, type]] = {
 }
 _LEAST = {"gpus": 0, "cpus_per_task": 1, "signal_seconds": 30, "max_array": 1, "parallelism": 1}
 _MOST = {"signal_seconds": 65535}
-"""sbatch reads the time of --signal as 16 bits."""
+"""Upper bounds; sbatch stores the time of --signal in 16 bits."""
 
 
 def _updated(profile: Profile, content: Mapping[str, Any], where: str) -> Profile:
@@ -161,7 +161,7 @@ def _updated(profile: Profile, content: Mapping[str, Any], where: str) -> Profil
             try:
                 values[key] = minutes(value)
             except ValueError:
-                cause = f"{where}: time = {value!r} is no time limit between a minute and 365 days"
+                cause = f"{where}: time = {value!r} is not a time limit between a minute and 365 days"
                 remedy = 'write "4h" or "1-00:00:00", or leave it out: twice the estimate is asked for then'
                 raise PaiBenchError(cause, remedy) from None
         else:
@@ -179,7 +179,7 @@ def _updated(profile: Profile, content: Mapping[str, Any], where: str) -> Profil
         error = unknown("gpu_request", profile.gpu_request, GPU_REQUESTS)
         raise PaiBenchError(f"{where}: {error.cause}", error.remedy)
     if profile.mem is not None and not re.fullmatch(r"\d+(K|M|G|T)B?", profile.mem):
-        raise PaiBenchError(f"{where}: mem = {profile.mem!r} is no amount of memory", 'write it as "16G"')
+        raise PaiBenchError(f"{where}: mem = {profile.mem!r} is not an amount of memory", 'write it as "16G"')
     return profile
 
 
@@ -187,7 +187,7 @@ _OURS = (
     *("array", "comment", "dependency", "error", "job-name", "no-requeue", "output", "signal", "wrap"),
     *("help", "parsable", "quiet", "test-only", "usage", "version", "wait"),
 )
-"""Options that pai-bench sets, and options with which sbatch submits nothing or does not name the job."""
+"""Options that pai-bench sets itself, and options with which sbatch submits nothing or does not print the job's id."""
 
 
 def _options(profile: Profile, table: Any, where: str) -> tuple[tuple[str, str | bool], ...]:
@@ -199,24 +199,26 @@ def _options(profile: Profile, table: Any, where: str) -> tuple[tuple[str, str |
         name = key.replace("_", "-")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]+", name):
             remedy = "write the long name of an option of sbatch, without dashes in front; `man sbatch` lists them"
-            raise PaiBenchError(f"{where}: options.{ascii(key)[1:-1]} is no long name of an option", remedy)
+            raise PaiBenchError(f"{where}: options.{ascii(key)[1:-1]} is not the long name of an option", remedy)
         if name in _OURS:
             raise PaiBenchError(f"{where}: options.{key} is pai-bench's own to set", "leave it out")
         if name in own:
             raise PaiBenchError(f"{where}: options.{key} is a key of the profile", f"write {key} = … above [options]")
-        # sbatch takes every beginning of a name that is not ambiguous.
+        # sbatch uses getopt_long, which accepts any unambiguous prefix of an option's name.
         if short := next((full for full in sorted({*_OURS, *own}) if full.startswith(name)), None):
             cause = f"{where}: options.{key} may be short for {short}, which is not set here"
             raise PaiBenchError(cause, "write the whole name of the option; `man sbatch` lists them")
         if value is False or not isinstance(value, (str, int, float)):
-            raise PaiBenchError(f"{where}: options.{key} = {value!r} is no value", "write a text, a number or true")
+            raise PaiBenchError(
+                f"{where}: options.{key} = {value!r} is not a valid value", "write a text, a number or true"
+            )
         _check_text(f"{where}: options.{key}", value)
         options[name] = True if value is True else str(value)
     return tuple(options.items())
 
 
 def _check_text(what: str, value: object) -> None:
-    """Check that a line of the script can hold a value.
+    """Check that a value fits into one line of the batch script.
 
     Raises: PaiBenchError for control characters.
     """

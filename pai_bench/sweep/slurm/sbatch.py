@@ -1,4 +1,4 @@
-"""Submission of chunks: the script that submitit writes for sbatch, and the job that comes of it."""
+"""Submission of a chunk: generation of the batch script with submitit, the call of sbatch, and the resulting job."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from pai_bench.sweep.slurm.profiles import Profile
 from pai_bench.sweep.slurm.specification import Spec
 
 TASK = "pai_bench.sweep.slurm.task"
-"""The module that is a job's program."""
+"""The module that a job runs."""
 
 LOOKS = (1.0, 4.0, 10.0)
-"""Seconds before each look for a job whose answer got lost."""
+"""Seconds to wait before each search for a job whose reply was lost."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one sbatch asks for besides what the profile says."""
+    """Options of one call of sbatch, in addition to the profile."""
 
     profile: Profile
     minutes: int
     parallelism: int
     after: str | None = None
-    """A job that must have succeeded first."""
+    """Ids of jobs, separated by colons, that must succeed first."""
 
 
 def executor(spec: Spec, request: Request, arguments: Sequence[str] | None = None) -> CommandExecutor:
-    """Make the executor of a chunk; its jobs run a module with arguments, by default the task with its specification's
-    path."""
+    """Create the executor of a chunk; its jobs run a module with arguments, by default TASK with the path of the
+    specification."""
     profile = request.profile
     python = shlex.quote(sys.executable)
     if profile.container is not None:
         python = f"{profile.container} {python}"
     if not profile.use_srun:
-        python = f"exec {python}"  # so that the signal reaches it, not the shell around it
+        python = f"exec {python}"  # B:USR2 signals the batch shell only; exec puts Python in the shell's place
     made = CommandExecutor(spec.folder, python, arguments or (TASK, str(spec.place)))
     made.update_parameters(**_parameters(spec, request))
     return made
@@ -82,7 +82,7 @@ def _parameters(spec: Spec, request: Request) -> dict[str, Any]:
         "exclude": profile.exclude,
         "nodelist": profile.nodelist,
         "cpus_per_task": profile.cpus_per_task,
-        # Said twice, for where a job gets whole nodes srun would start one copy a core.
+        # Set for sbatch and for srun: where jobs get whole nodes, srun would otherwise start one copy per core.
         "ntasks_per_node": 1,
         "srun_args": ["--ntasks=1"] if profile.use_srun else None,
         "mem": profile.mem,
@@ -101,16 +101,16 @@ def _setup() -> list[str]:
     """Return the lines of bash before each task."""
     mask = f"{trust.umask():04o}"
     return [
-        # sbatch is called under a stricter umask, which the chunk's folder needs and the results do not.
+        # sbatch is called under a stricter umask, to protect the chunk's folder; restore the user's umask for results.
         f"umask {mask}; export SLURM_UMASK={mask}",
-        "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",  # srun has not taken it from sbatch since 22.05
+        "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",  # srun has not inherited it since SLURM 22.05
     ]
 
 
 def check_folder(root: Path) -> None:
-    """Check that sbatch takes the results folder's path as it is, for the tasks' output goes below it.
+    """Check that sbatch uses the path of the results folder literally, because the tasks' output is written below it.
 
-    Raises: PaiBenchError for characters that sbatch replaces, drops, or cannot read in a script.
+    Raises: PaiBenchError for characters that sbatch replaces (%A), drops (backslashes), or cannot parse in a script.
     """
     wrong = sorted({mark for mark in str(root) if mark in "%\\" or unicodedata.category(mark) in ("Cc", "Cs")})
     if wrong:
@@ -122,31 +122,30 @@ def check_folder(root: Path) -> None:
 
 
 def signal_seconds(profile: Profile, minutes: int) -> int:
-    """How long before its limit a task is warned; never more than a third of it."""
+    """Return how many seconds before its time limit a task receives USR2: at most a third of the limit."""
     return min(profile.signal_seconds, minutes * 60 // 3)
 
 
 def script(spec: Spec, request: Request) -> str:
-    """The script that sbatch would be given."""
+    """Return the batch script of a chunk."""
     return executor(spec, request).text(len(spec.tasks))
 
 
 def submit(spec: Spec, request: Request) -> str:
-    """Write the specification of a chunk and call sbatch; returns the id of the job, of the array where there are
-    several tasks.
+    """Write the specification of a chunk and call sbatch; returns the id of the job or job array.
 
-    Raises: Refused, Unanswered, PaiBenchError when SLURM's commands are not there.
+    Raises: Refused, Unanswered; PaiBenchError when the SLURM commands are missing.
     """
     spec.write()
     return hand_over(spec, request)
 
 
 def hand_over(spec: Spec, request: Request, arguments: Sequence[str] | None = None) -> str:
-    """Call sbatch for tasks that each run a module with arguments, see `executor`; returns the id of the job.
+    """Call sbatch for tasks that each run a module with arguments (see `executor`); returns the id of the job.
 
-    The script is removed after a refusal only: a job whose answer got lost may need it.
+    The script is removed only after a refusal, because a job whose reply was lost may still be in the queue.
 
-    Raises: Refused, Unanswered, PaiBenchError when SLURM's commands are not there.
+    Raises: Refused, Unanswered; PaiBenchError when the SLURM commands are missing.
     """
     try:
         text = executor(spec, request, arguments).text(len(spec.tasks))
@@ -154,7 +153,7 @@ def hand_over(spec: Spec, request: Request, arguments: Sequence[str] | None = No
         raise PaiBenchError(f"submitit: {error}", "run it where sbatch and srun are, or use --where local") from None
     trust.make_folder(spec.folder)
     place = spec.folder / "sbatch.sh"
-    # SLURM creates the output of the tasks under the umask of sbatch.
+    # SLURM creates the tasks' output files under the umask of sbatch.
     with trust.closed():
         with replacing(place) as file:
             file.write(text.encode())
@@ -166,9 +165,9 @@ def hand_over(spec: Spec, request: Request, arguments: Sequence[str] | None = No
 
 
 def find(spec: Spec, controller: Controller) -> str | None:
-    """The id of the job of a chunk whose answer got lost, by its tag; None when squeue does not show it.
+    """Return the id of the job of a chunk whose reply was lost, found by its tag; None when squeue does not show it.
 
-    It may come to the queue later all the same.
+    A job that is not found may still appear in the queue later.
     """
     for pause in LOOKS:
         time.sleep(pause)

@@ -1,4 +1,4 @@
-"""The specification of a chunk: all that its tasks need to know, in one file that their job reads."""
+"""Specification of a chunk: one file with everything that its tasks need, read by the job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pai_bench.sweep.slurm import trust
 SCHEMA = 1
 
 LEDGER = "ledger.jsonl"
-"""The name of the ledger beside the specifications of a sweep."""
+"""File name of the ledger, which is in the same folder as the specifications of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The path of its result below runs/, without .json."""
+        """The path of the cell's result below runs/, without .json."""
         return results.name(self.cell, self.recipe["name"], self.fingerprint)
 
 
 @dataclass(frozen=True)
 class Spec:
-    """All that the tasks of a chunk need to know."""
+    """Settings and cells of the tasks of a chunk."""
 
     sweep: str
     token: str
     root: Path
     code: Mapping[str, str]
-    """Hashes of the sources that the sweep was planned with: of pai-bench, and of each plug-in."""
+    """Source hashes of pai-bench and of each plug-in at the time of planning."""
     any_code: bool
     data_dir: Path | None
     plugins: tuple[Path, ...]
@@ -53,16 +53,16 @@ class Spec:
     keep_checkpoints: bool
     disk_patience: float
     patience: float
-    """Seconds that a task has from the warning until it is killed."""
+    """Seconds that a task may spend on saving its cells after the warning signal, before SLURM kills it."""
     ended_jobs: Mapping[str, str]
-    """States of jobs that had claimed cells of these and have ended."""
+    """End states of jobs that hold claims on cells of this chunk."""
     tasks: tuple[tuple[Entry, ...], ...]
     pack: int | None = None
-    """Cells at a time in a task; None: as many as are fastest there."""
+    """Number of cells that a task trains at once; None: the number that is fastest on the device."""
 
     @property
     def folder(self) -> Path:
-        """The folder of the chunk: the script that sbatch was given, the tasks' output, their stops."""
+        """The folder of the chunk, with the batch script, the tasks' output, and the records of their stops."""
         return results.sweeps_folder(self.root) / self.sweep / self.token
 
     @property
@@ -71,7 +71,7 @@ class Spec:
         return path_of(self.root, self.sweep, self.token)
 
     def write(self) -> Path:
-        """Write it; the path is all that a task is handed."""
+        """Write the specification; returns its path, which is the only argument of a task."""
         recipes: list[Mapping[str, Any]] = []
         tasks = []
         for task in self.tasks:
@@ -95,8 +95,8 @@ class Spec:
     def read_trusted(cls, place: Path) -> Spec:
         """Read the specification of this job's task.
 
-        Raises: PaiBenchError when it cannot be read, when it, its folder or the ledger belongs to somebody else or can
-            be written by others, or when it is that of another chunk.
+        Raises: PaiBenchError when the file cannot be read, when the file, its folder or the ledger belongs to another
+            user or is writable by others, or when the content belongs to another chunk.
         """
         try:
             for path in (place.parent, place.with_name(LEDGER)):
@@ -111,7 +111,10 @@ class Spec:
 
     @classmethod
     def read(cls, place: Path) -> Spec:
-        """Raises: PaiBenchError when it cannot be read."""
+        """Read a specification without checking the owner of the file.
+
+        Raises: PaiBenchError when the file cannot be read.
+        """
         try:
             return cls._parse(place, place.read_bytes())
         except OSError as error:
@@ -146,7 +149,7 @@ def path_of(root: Path, sweep: str, token: str) -> Path:
 
 
 def names(content: bytes) -> tuple[tuple[str, ...], ...] | None:
-    """Return the names of the cells of each task of a specification; None when it is damaged."""
+    """Return the names of the cells of each task in a specification; None when the content is damaged."""
     try:
         found = tuple(tuple(line["name"] for line in task) for task in parse_json(content)["tasks"])
     except (ValueError, KeyError, TypeError):

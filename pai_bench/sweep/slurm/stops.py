@@ -1,6 +1,6 @@
-"""Stops of a task: counted in a file beside its specification, so that no task is requeued for ever.
+"""Record of a task's stops, kept in a file in the chunk's folder, so that no task is requeued forever.
 
-This module does not import torch: a task may be warned while torch is still loading.
+This module does not import torch, because a task may receive the warning signal while torch is still loading.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.slurm.specification import Entry, Spec
 
 MAX_STOPS = 3
-"""A task that is stopped so often without headway in between is not requeued again."""
+"""Number of consecutive stops without progress after which a task is not requeued again."""
 
 _ENDING = "_stops.json"
 
 Headway = list[Any]
-"""A measure of how far a task has come; empty before it has done anything that is kept."""
+"""Measure of a task's progress; empty before the task has saved anything."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """The stops of one task, in all its attempts."""
+    """Stops of one task over all its attempts."""
 
     requeued: int = 0
-    """How often SLURM has run the task again, or has been asked to."""
+    """Number of requeues, performed or requested."""
     headway: Headway | None = None
-    """At the last stop."""
+    """Progress at the last stop."""
     minutes: tuple[float, ...] = ()
-    """How long the attempts ran that were stopped in a row with that same headway."""
+    """Durations in minutes of the consecutive attempts that were stopped with this same progress."""
 
 
 def read(place: Path) -> Record:
-    """Return the record in a file; an empty one where there is none, or none that can be read."""
+    """Return the record in a file; an empty record when the file is missing, unreadable or damaged."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         plain = shapes.table(place.read_bytes())
         minutes = tuple(float(value) for value in plain["minutes"])
@@ -49,20 +49,20 @@ def read(place: Path) -> Record:
 
 
 def place_of(spec: Spec, job: str | None) -> Path:
-    """Return the path of the record of a job's task."""
+    """Return the path of the record for the task of a job."""
     return spec.folder / f"{job}{_ENDING}"
 
 
 def started(place: Path, restarts: int) -> None:
-    """Note how often SLURM has run a task again when an attempt begins; a first attempt leaves no file."""
+    """Record the number of requeues at the start of an attempt; the first attempt writes no file."""
     if restarts > read(place).requeued:
         _write(place, restarts, read(place))
 
 
 def stopped(place: Path, headway: Headway | None, minutes: float, restarts: int, requeue: bool) -> tuple[float, ...]:
-    """Note that a task was told to stop; returns the minutes of all stops in a row without headway, this one included.
+    """Record a stop of a task; returns the minutes of the consecutive attempts without progress, including this one.
 
-    A task that has not begun its work (`headway` is None) has made none since the stop before.
+    `headway` is None when the task was stopped before its work began, which counts as no progress since the last stop.
     """
     before = read(place)
     now = (before.headway or []) if headway is None else headway
@@ -80,9 +80,9 @@ def _write(place: Path, requeued: int, record: Record) -> None:
 
 
 def stopped_at_start(spec: Spec, minutes: float) -> bool:
-    """Count a stop before the task has begun its work; returns whether the job is to be requeued.
+    """Record a stop before the work of the task began; returns True when the job should be requeued.
 
-    When it is not, each of the task's cells without a result gets a note.
+    Otherwise a failure note is written for each of the task's cells without a result.
     """
     owner = Owner.current(spec.sweep)
     stops = stopped(place_of(spec, owner.job), None, minutes, owner.restart, spec.requeue)
@@ -97,12 +97,12 @@ def stopped_at_start(spec: Spec, minutes: float) -> bool:
 
 
 def task_index() -> int:
-    """Return the place of this job's task in its specification; an array of one is no array."""
+    """Return the index of this job's task in its specification; 0 when the chunk has one task and so no array."""
     return int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
 
 
 def note(spec: Spec, entries: Iterable[Entry], kind: str, cause: str) -> None:
-    """Leave a note of failure for each of the cells that has no result."""
+    """Write a failure note for each cell without a result."""
     for entry in entries:
         place = (spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
         with suppress(OSError, results.DamagedResult):
@@ -111,8 +111,10 @@ def note(spec: Spec, entries: Iterable[Entry], kind: str, cause: str) -> None:
 
 
 def requeues(root: Path, tasks: Iterable[tuple[str, str, str]]) -> Mapping[str, int]:
-    """Return how often each task was requeued, by job, of tasks given as sweep, token and job; never requeued ones are
-    left out. Lists each chunk's folder once."""
+    """Return the number of requeues by job, for tasks given as (sweep, token, job); omit tasks without requeues.
+
+    Lists the folder of each chunk once, because a chunk may have thousands of tasks.
+    """
     found: dict[str, int] = {}
     listed: dict[tuple[str, str], set[str]] = {}
     for sweep, token, job in tasks:

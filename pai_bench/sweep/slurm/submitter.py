@@ -1,4 +1,4 @@
-"""From the cells that are to do to jobs in SLURM's hands: packed into tasks, cut into chunks, submitted, noted."""
+"""Submission of a plan: cells are packed into tasks, tasks cut into chunks, and chunks submitted and recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Runs = tuple[Run, ...]
 
 @dataclass(frozen=True)
 class Settings:
-    """What all jobs of a sweep share."""
+    """Settings shared by all jobs of a sweep."""
 
     root: Path
     profile: Profile
@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be submitted: tasks, those that go first, and what is expected of them."""
+    """Tasks to submit, with their canaries, the expected durations of the cells, and the fingerprints."""
 
     tasks: tuple[Runs, ...]
     canaries: tuple[Runs, ...]
@@ -50,7 +50,7 @@ class Work:
     fingerprints: Mapping[Run, str]
 
     def minutes(self, tasks: Sequence[Runs], profile: Profile) -> int:
-        """The time limit of these tasks."""
+        """Return the time limit of these tasks in minutes."""
         return sizing.limit_minutes([[self.seconds[run] for run in task] for task in tasks], profile.time)
 
     @property
@@ -58,13 +58,13 @@ class Work:
         return len(self.tasks) + len(self.canaries)
 
     def hours(self) -> float:
-        """Expected hours of all cells together."""
+        """Return the expected total duration of all cells in hours."""
         return sum(self.seconds[run] for task in (*self.canaries, *self.tasks) for run in task) / 3600
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A chunk that SLURM has taken."""
+    """Chunk that SLURM has accepted."""
 
     token: str
     job: str
@@ -74,19 +74,22 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Handover:
-    """Tasks that SLURM has taken, and tasks that it has not."""
+    """Outcome of a submission: accepted chunks, and the number of tasks not accepted or unknown."""
 
     sweep: str
     accepted: tuple[Accepted, ...]
     n_left: int = 0
-    """Tasks that it did not take."""
+    """Number of tasks that SLURM did not accept."""
     cause: str | None = None
     n_unknown: int = 0
-    """Tasks that it may have taken: the answer got lost."""
+    """Number of tasks that SLURM may have accepted: the reply was lost."""
 
 
 def pack(plan: Plan, seconds: Mapping[Run, float], settings: Settings, canary: bool) -> Work:
-    """The cells that are to do, in tasks; with `canary`, the first of each data set and model goes ahead in its own."""
+    """Pack the planned cells into tasks.
+
+    With `canary`, the first cell of each data set and model runs in a task of its own, before all others.
+    """
     groups = [job.runs for job in jobs(plan)]
     ahead: dict[tuple[str, str], Run] = {}
     if canary:
@@ -100,7 +103,8 @@ def pack(plan: Plan, seconds: Mapping[Run, float], settings: Settings, canary: b
     for group in groups:
         for start in range(0, len(group), size):
             part = group[start : start + size]
-            # Cells that share data and model share a task; those that share a score vector stay together.
+            # Merge groups with the same data set and model into one task, which then loads the data once. Cells that
+            # share a pruning score form one group, so that the score is computed once.
             if tasks and len(tasks[-1]) + len(part) <= size and alike(tasks[-1][0], part[0]):
                 tasks[-1] += part
             else:
@@ -110,7 +114,7 @@ def pack(plan: Plan, seconds: Mapping[Run, float], settings: Settings, canary: b
 
 
 class Handing:
-    """Submits the chunks of one sweep."""
+    """Submitter of the chunks of one sweep."""
 
     def __init__(
         self, settings: Settings, work: Work, controller: Controller, ended_jobs: Mapping[str, str] | None = None
@@ -119,13 +123,13 @@ class Handing:
         self.work = work
         self._controller = controller
         self._ended_jobs = dict(ended_jobs or {})
-        # A cluster without arrays says 0, and takes one task at a time.
+        # MaxArraySize = 0 means that job arrays are disabled: submit one task per job.
         self._size = max(1, min(settings.profile.max_array, controller.limits().max_array_size))
         self.sweep = Ledger.new_sweep()
         self._number = 0
 
     def scripts(self) -> list[tuple[str, int]]:
-        """The script of each chunk as sbatch would be given it, and its number of tasks."""
+        """Return the batch script of each chunk and its number of tasks, without submitting."""
         found = []
         for after, tasks in (("CANARY" if kind else None, part) for kind, part in self._parts()):
             spec, request = self._chunk(tasks, after)
@@ -133,9 +137,9 @@ class Handing:
         return found
 
     def submit(self, owner: Owner, say: Callable[[str], None]) -> Handover:
-        """Hand all over; what SLURM has taken stays, whatever it says of the rest.
+        """Submit all chunks; accepted chunks stay submitted when a later one is refused.
 
-        Raises: PaiBenchError when it refuses for a reason that does not pass, and nothing was taken.
+        Raises: PaiBenchError when SLURM refuses the first chunk for a permanent reason.
         """
         ledger = Ledger(self.settings.root, self.sweep)
         accepted: list[Accepted] = []
@@ -144,7 +148,7 @@ class Handing:
         while left:
             follows, tasks = left.popleft()
             spec, request = self._chunk(tasks, canary if follows else None)
-            # The specification first: whoever reads the line finds the cells.
+            # Write the specification before the ledger line, so that every reader of the line finds the cells.
             spec.write()
             ledger.submitting(spec, self._controller.limits().cluster, asdict(owner))
             self._controller.calls["sbatch"] += 1
@@ -153,7 +157,7 @@ class Handing:
             except answers.Unanswered as lost:
                 found = sbatch.find(spec, self._controller)
                 if found is None:
-                    # The job, if there is one, is adopted by a later sweep; until then its cells count as submitted.
+                    # A later command adopts the job, if there is one. Until then its cells count as submitted.
                     ledger.unanswered(spec.token, str(lost))
                     n_left = sum(len(part) for _, part in left)
                     return Handover(self.sweep, tuple(accepted), n_left, str(lost), n_unknown=len(tasks))
@@ -181,7 +185,7 @@ class Handing:
         return Handover(self.sweep, tuple(accepted))
 
     def _parts(self) -> list[tuple[bool, tuple[Runs, ...]]]:
-        """Chunks, and whether each is to wait for the canaries."""
+        """Return the chunks as pairs (waits for the canaries, tasks)."""
         return [*self._cut(self.work.canaries, False), *self._cut(self.work.tasks, bool(self.work.canaries))]
 
     def _cut(self, tasks: tuple[Runs, ...], follows: bool) -> Iterator[tuple[bool, tuple[Runs, ...]]]:

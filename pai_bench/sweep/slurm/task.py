@@ -1,7 +1,7 @@
 """The program of a SLURM job: `python -m pai_bench.sweep.slurm.task SPECIFICATION`.
 
-A job is given nothing but the path of its specification. This module imports little before it listens for signals, for
-a job may be warned of its end while torch is still loading from a slow disk.
+The path of the specification is the job's only argument. This module imports little before it installs signal handlers,
+because SLURM may send the warning signal while torch is still loading from a slow disk.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from pai_bench.sweep.slurm.task_runner import Work
 
 REQUEUE_SECONDS = 60.0
-"""Time that the controller has to answer a request to requeue the job."""
+"""Time limit of the request to requeue the job."""
 ENDED_EARLY = 255
-"""Exit code of an attempt that was saved and whose job is requeued."""
+"""Exit code of an attempt whose cells were saved and whose job is requeued."""
 
 
 class Task:
-    """The tasks of a chunk are alike; each finds its place in the specification by its number in the array.
+    """Task of a chunk; all tasks run the same program and select their cells by the index in the job array.
 
-    The cells run in a thread, so that the main one is free for signals: at the warning of the time limit or of a
-    preemption (USR2) it has the cell saved and the job requeued; at a mere SIGTERM it has the cell saved and waits for
-    SLURM, which may want to kill the job or to requeue it.
+    The cells run in a second thread, because Python delivers signals to the main thread only. On USR2, the warning
+    before the time limit or a preemption, the main thread saves the cells and requeues the job. On SIGTERM alone it
+    saves the cells and waits, because SLURM may go on to kill or to requeue the job.
 
-    Jobs that an earlier pai-bench submitted hold a pickle of this class, which submitit loads and calls: its name, its
-    place, `__getstate__`, `__call__` and `checkpoint` serve them.
+    Jobs submitted by version 0.1 contain a pickle of this class, which submitit loads and calls. The module path, the
+    class name, `__getstate__`, `__setstate__`, `__call__` and `checkpoint` must therefore not change.
     """
 
     def __init__(self, spec: str) -> None:
@@ -51,7 +51,7 @@ class Task:
     def __call__(self) -> None:
         """Run the cells of this task.
 
-        Raises: WorkFailed when some of them failed, PaiBenchError when the specification is refused.
+        Raises: WorkFailed when some cells failed, PaiBenchError when the specification is not trusted or unreadable.
         """
         from pai_bench.errors import PaiBenchError
         from pai_bench.sweep.slurm.task_runner import Work
@@ -61,12 +61,12 @@ class Task:
             signal.signal(signal.SIGTERM, lambda *_: work.pause())
             work.run()
         except PaiBenchError as error:
-            # With these words the job has ended by itself: no cell is to blame.
+            # `crashes` looks for this message in the output: the task ended regularly, no cell crashed it.
             _say(f"ends: {error.cause}; {error.remedy}")
             raise
 
     def stop(self) -> bool:
-        """Save the cells and end them; returns whether the job is to be requeued."""
+        """Save the cells and stop; returns True when the job should be requeued."""
         if self._work is not None:
             return self._work.stop()
         from pai_bench.sweep.slurm.specification import Spec
@@ -77,25 +77,25 @@ class Task:
         return again
 
     def checkpoint(self) -> DelayedSubmission | None:
-        """Return what submitit runs after a requeue of a job with a pickle; None: no requeue."""
+        """Return the callable that submitit runs after it requeues a pickled job; None: do not requeue."""
         from submitit.core.utils import DelayedSubmission
 
         return DelayedSubmission(Task(self.spec)) if self.stop() else None
 
 
 def main(spec: str) -> int:
-    """Run the task that this job is for; returns the exit code of the job."""
+    """Run this job's task; returns the exit code of the job."""
     task = Task(spec)
     early: list[int] = []
 
     def warned(_number: int, _frame: FrameType | None) -> NoReturn:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        # SystemExit leaves the main thread; the cells' thread is a daemon and ends with the process.
+        # SystemExit ends the main thread only; the cells' thread is a daemon thread and ends with the process.
         sys.exit(ENDED_EARLY if task.stop() and _requeue() else 1)
 
     signal.signal(signal.SIGTERM, lambda *_: None)
-    # A handler that runs in the middle of an import finds modules half loaded. So until all that counting a stop takes
-    # is loaded, a warning is only remembered.
+    # A handler that runs during an import may find half-initialised modules. Until the modules that record a stop are
+    # loaded, the handler therefore only notes the signal.
     signal.signal(signal.SIGUSR2, lambda number, _: early.append(number))
     from pai_bench.errors import PaiBenchError
     from pai_bench.sweep.slurm import stops
@@ -119,7 +119,7 @@ def main(spec: str) -> int:
 
 
 def _requeue() -> bool:
-    """Ask SLURM to run this job again; returns whether it will."""
+    """Requeue this job; returns True when SLURM accepted the request."""
     get = os.environ.get
     job = get("SLURM_JOB_ID", "")
     if get("SLURM_ARRAY_JOB_ID") and get("SLURM_ARRAY_TASK_ID"):

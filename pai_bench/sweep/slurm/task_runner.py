@@ -1,4 +1,4 @@
-"""The work of a task, in its job: its cells, each at most once and never from scratch again."""
+"""Execution of a task inside its job: runs each cell at most once, and resumes cells from their checkpoints."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from pai_bench.sweep.slurm.specification import Entry, Spec
 from pai_bench.training.cooperative import Turns
 
 PAUSE_SECONDS = 60.0
-"""How long a task that got SIGTERM waits to be killed before it goes on."""
+"""Time that a task waits after SIGTERM for SLURM to kill it, before it resumes its cells."""
 
 
 class WorkFailed(Exception):
-    """Some cells of the task have failed; the notes beside the results say which and why."""
+    """Failure of some cells of the task; the failure notes in the results folder have the causes."""
 
 
 class Work:
-    """The cells of this task, run in a thread of their own, several at a time where that is faster."""
+    """Runner of the cells of one task in a second thread, several at once where that is faster."""
 
     def __init__(self, spec: str) -> None:
         """Read the specification at the path `spec`.
 
-        Raises: PaiBenchError when it cannot be read, or others can have written it.
+        Raises: PaiBenchError when the file cannot be read or other users can write to it.
         """
         self.spec = Spec.read_trusted(Path(spec))
         self.index = stops.task_index()
@@ -62,12 +62,12 @@ class Work:
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._in_thread, name="cells", daemon=True)
 
-    # From the main thread.
+    # Methods called in the main thread.
 
     def run(self) -> None:
-        """Run all cells; signals are handled meanwhile.
+        """Run all cells; the main thread polls, so that it can handle signals.
 
-        Raises: WorkFailed when some failed, or what has ended the thread.
+        Raises: WorkFailed when some cells failed, or the exception that ended the cells' thread.
         """
         self._thread.start()
         while self._thread.is_alive():
@@ -80,11 +80,11 @@ class Work:
             raise WorkFailed(f"{failed} of {len(self.entries)} cells failed; see pai-bench logs --failed")
 
     def pause(self) -> None:
-        """Save the current cells and wait for what comes; only sets flags."""
+        """Request that the current cells are saved and paused; only sets a flag, so it is safe in a signal handler."""
         self._stop.request()
 
     def stop(self) -> bool:
-        """Save the current cells and end; returns whether the job is to be requeued."""
+        """Save the current cells and stop; returns True when the job should be requeued."""
         self._ending.set()
         self._stop.request()
         self._thread.join(self.spec.patience)
@@ -93,7 +93,7 @@ class Work:
         headway = self._has_headway()
         return self.spec.requeue and headway
 
-    # In the thread.
+    # Methods called in the cells' thread.
 
     def _in_thread(self) -> None:
         try:
@@ -101,7 +101,7 @@ class Work:
         except WorkFailed as error:
             self._error = error
         except Exception as error:
-            # Not a cell's: those have notes of their own.
+            # The error did not come from a cell: a failed cell writes its own note and does not raise.
             self._note("environment", f"{type(error).__name__}: {error}".partition("\n")[0])
             self._error = error
 
@@ -121,7 +121,7 @@ class Work:
             claimed = self._all(left, crew)
             if self._ending.is_set():
                 return
-            # What others have claimed is theirs; but a claim may be of somebody who died just now.
+            # Skip cells claimed by other workers, but check them again until a claim of a dead worker would be stale.
             left, now = deque(claimed), time.monotonic()
             deadline = deadline or now + STALE_SECONDS + 60
             if now > deadline:
@@ -131,14 +131,14 @@ class Work:
         self._ended["claimed"] += len(left)
 
     def _all(self, left: deque[Entry], crew: Crew) -> list[Entry]:
-        """Run all that are left; those that others have claimed. Ends early when the task does."""
+        """Run the remaining cells until none is left or the task ends; returns the cells that other workers claim."""
         claimed: list[Entry] = []
         saved: list[Entry] = []
         while left or crew.busy or saved:
             if not crew.busy and saved:
                 if self._ending.wait(PAUSE_SECONDS):
                     break
-                # Nobody has killed us: on with what was stopped.
+                # SLURM has not killed the job after SIGTERM: resume the paused cells.
                 left.extendleft(reversed(saved))
                 saved = []
                 self._renew()
@@ -164,7 +164,7 @@ class Work:
         return claimed
 
     def _renew(self) -> None:
-        """Be ready for the next request to stop; one that has come just now, and for good, is kept."""
+        """Reset the stop flag for the next request, but keep a request to end the task."""
         self._stop = Stop()
         if self._ending.is_set():
             self._stop.request()
@@ -185,7 +185,7 @@ class Work:
         )
 
     def _is_new(self, entry: Entry) -> bool:
-        """Whether the cell has a result that was made for this sweep."""
+        """Return True when the cell has a result that is newer than this task's specification."""
         place = results.path(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
         try:
             return place.stat().st_mtime > self._made_at
@@ -193,13 +193,13 @@ class Work:
             return False
 
     def _load(self, plugin: Path) -> None:
-        """Load a plug-in that only this user or root can have written, and that is the one that was planned with.
+        """Load a plug-in after checking that only this user or root can write to it and that it has not changed.
 
-        Raises: PaiBenchError when it is not trusted or cannot be loaded, WorkFailed after a note for each cell when it
-            has changed.
+        Raises: PaiBenchError when the plug-in is not trusted or cannot be loaded; WorkFailed, after a note for each
+            cell, when it has changed since the sweep was planned.
         """
         if plugin.suffix in mask_files.SUFFIXES:
-            plugins.load_plugin(plugin)  # data; a changed file gives other fingerprints, which are refused
+            plugins.load_plugin(plugin)  # data, not code; a changed file changes the fingerprints, which _check refuses
             return
         try:
             content = trust.read(plugin)
@@ -207,7 +207,7 @@ class Work:
             raise PaiBenchError(
                 f"plugin {plugin} cannot be read: {reason(error)}", "sweep again with --plugin"
             ) from None
-        # Before any of it runs, and not only after.
+        # Compare the hash before the import executes any of the plug-in's code.
         planned = self.spec.code.get(plugin.name, "").split(",")
         if hashlib.sha256(content).hexdigest() not in planned and not self.spec.any_code:
             self._refuse_code(plugin.name)
@@ -220,9 +220,9 @@ class Work:
         )
 
     def _check(self) -> None:
-        """See to it that this is the code that was planned with, and that the GPU is there.
+        """Check that the code and the fingerprints match the plan, and that torch finds the requested GPU.
 
-        Raises: WorkFailed, after a note for each cell.
+        Raises: WorkFailed, after a note for each cell, when a check fails.
         """
         now = {"pai-bench": provenance.source_hash(), **plugins.plugins()}
         changed = [name for name in self.spec.code if now.get(name) != self.spec.code[name]]
@@ -247,11 +247,14 @@ class Work:
         raise WorkFailed(cause)
 
     def _note(self, kind: str, cause: str) -> None:
-        """A note for each cell that has no result."""
+        """Write a failure note for each cell without a result."""
         stops.note(self.spec, self.entries, kind, cause)
 
     def _has_headway(self) -> bool:
-        """Whether the task has got further since it was stopped last, or has not been stopped so often yet."""
+        """Record a stop; returns False when it is the last of MAX_STOPS consecutive stops without progress.
+
+        In that case the current cells are recorded as failed.
+        """
         minutes = (time.monotonic() - self._began) / 60
         stopped = stops.stopped(self._record, self._headway(), minutes, self.owner.restart, self.spec.requeue)
         if len(stopped) < stops.MAX_STOPS:
@@ -268,7 +271,10 @@ class Work:
         return False
 
     def _headway(self) -> list[Any]:
-        """How many cells have ended, and the name of the furthest checkpoint of each current one up to its attempt."""
+        """Return the number of cells that ended, and the name of the latest checkpoint of each current cell.
+
+        The names are cut before the attempt's number, so that a repeated attempt at the same epoch is not progress.
+        """
         marks = []
         for entry in list(self._current.values()):
             folder = results.checkpoints_folder(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)

@@ -1,7 +1,8 @@
-"""Files that a job acts on: they belong to the user of the job or to root, and nobody else can write to them.
+"""Trust in files whose content a job executes or obeys: only the job's user or root may own or write them.
 
-In a results folder that a group shares, every member can replace files. A job therefore takes its specification and its
-plug-ins only from files that no other user can have written, and a sweep keeps its own folder closed to others.
+In a results folder shared by a group, every member can replace files. A job therefore reads its specification and its
+plug-ins only from files that no other user can write to, and a sweep removes the write permission of other users from
+its own folder.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from pai_bench.errors import PaiBenchError
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
 CLOSED = 0o022
-"""The umask under which others may read and only the owner may write."""
+"""The umask for files that everybody may read and only the owner may write."""
 
 
 def fault(place: Path, status: os.stat_result, owner: int | None = None) -> PaiBenchError | None:
-    """Return the error that says why a file is not trusted, or None when it is.
+    """Return the error when a file is not trusted, None when it is.
 
-    `owner` is the user id that a trusted file belongs to, this process's by default; root is trusted always. Write
-    permission of a group is accepted only for the owner's private group, which is named as the user and has no other
-    member.
+    `owner` is the user id that must own the file, by default the user of this process; root is always trusted. Write
+    permission for a group is accepted only for the owner's private group, which has the same name as the user and no
+    other member (the default on many Linux distributions).
     """
     owner = os.geteuid() if owner is None else owner
     if status.st_uid not in (owner, 0):
@@ -49,18 +50,20 @@ def fault(place: Path, status: os.stat_result, owner: int | None = None) -> PaiB
 
 
 def check(place: Path) -> None:
-    """Check a file or folder.
+    """Check that a file or folder is trusted.
 
-    Raises: PaiBenchError when it is not trusted, OSError when it cannot be looked at.
+    Raises: PaiBenchError when it is not trusted, OSError when its status cannot be read.
     """
     if error := fault(place, place.stat()):
         raise error
 
 
 def read(place: Path) -> bytes:
-    """Return the content of a trusted file; the file that is checked is the one that is read.
+    """Return the content of a trusted file.
 
-    Raises: PaiBenchError when it is not trusted, OSError when it cannot be read.
+    The check uses the open file descriptor, so the file cannot be replaced between the check and the read.
+
+    Raises: PaiBenchError when the file is not trusted, OSError when it cannot be read.
     """
     with place.open("rb") as file:
         if error := fault(place, os.fstat(file.fileno())):
@@ -69,7 +72,7 @@ def read(place: Path) -> bytes:
 
 
 def make_folder(place: Path) -> None:
-    """Make a folder that only this user can write to, whatever the umask; folders above it follow the umask."""
+    """Create a folder that only this user can write to, regardless of the umask; its parents follow the umask."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         place.mkdir(mode=FOLDER_MODE)
@@ -78,7 +81,7 @@ def make_folder(place: Path) -> None:
 
 
 def close_file(descriptor: int) -> None:
-    """Let only the owner write to an open file, and everybody read it, whatever the umask."""
+    """Set the mode of an open file to writable by the owner and readable by everybody, regardless of the umask."""
     if _must_change(os.fstat(descriptor), FILE_MODE):
         os.fchmod(descriptor, FILE_MODE)
 
@@ -89,7 +92,7 @@ def _must_change(status: os.stat_result, mode: int) -> bool:
 
 @contextmanager
 def closed() -> Iterator[None]:
-    """Let all that is created meanwhile, also by programs that are started, be writable for its owner only."""
+    """Set the umask CLOSED during the context, also for child processes."""
     before = os.umask(CLOSED)
     try:
         yield

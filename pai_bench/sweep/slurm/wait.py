@@ -1,4 +1,4 @@
-"""Wait for cells that have been submitted: files tell which are done, squeue tells which are still on their way."""
+"""Wait for submitted cells: the results folder shows which are finished, squeue shows which are still in flight."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from pai_bench.sweep.slurm.in_flight import InFlight
 from pai_bench.sweep.slurm.looks import Looks
 
 POLL_SECONDS = (2.0, 15.0)
-"""Between looks at the files: a tenth of the time waited so far, within these bounds."""
+"""Bounds of the interval between two reads of the results folder, which is a tenth of the time waited so far."""
 LATE_SECONDS = 90.0
-"""How long a cell may be neither done nor on its way before it counts as lost. A file server's clients may not see a
-new file for a minute (NFS: acdirmax)."""
+"""Time that a cell may be neither finished nor in flight before it counts as lost. NFS clients cache directory
+listings, so a new result may stay invisible for up to a minute (acdirmax)."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """How the cells ended."""
+    """Outcome of a wait."""
 
     n_done: int
     n_failed: int
     lost: tuple[str, ...]
-    """Names of cells that have neither a result nor a note, and that nobody works on."""
+    """Names of cells that have neither a result nor a failure note and are not in flight."""
     stuck: tuple[str, ...]
-    """Names of cells whose tasks wait until somebody acts."""
+    """Names of cells whose tasks stay pending until a person intervenes."""
     flight: InFlight
-    """What was still on its way in the end."""
+    """Cells still in flight at the end of the wait."""
 
 
 def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, messages: Console) -> Followed:
-    """Wait until each cell has a result or a note, or nobody works on it any more; says how it goes."""
+    """Wait until each cell has a result or a failure note, or is no longer in flight; print the progress."""
     names = {results.name(p.run.cell, p.run.recipe.name, p.fingerprint) for p in planned}
-    # Notes from before do not tell how the cells end now.
+    # Failure notes from earlier attempts must not count as failures of this one.
     old = results.names(results.failures_folder(root), ".json") & names
     looks, began, said, over_since = Looks(root, controller), time.monotonic(), "", None
     while True:
         flight = looks.look()
-        # After the queue: a cell that ended in between is then seen by its result.
+        # Read the results after the queue: a cell that ends between the two reads is then counted as done.
         done = results.names(root / "runs", ".json") & names
         failed = (results.names(results.failures_folder(root), ".json") & names) - old - done
         left = names - done - failed

@@ -1,4 +1,4 @@
-"""Messages about what is handed to SLURM and what it says."""
+"""Messages to the user about submissions and the state of the queue."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pai_bench.sweep.slurm.submitter import Handing, Handover, Settings, Work
 
 
 def announce(work: Work, settings: Settings) -> str:
+    """Return one line with the number of cells and tasks, the resources, the time limit and the cost."""
     profile = settings.profile
     n_cells = sum(len(task) for task in (*work.canaries, *work.tasks))
     longest = max(len(task) for task in (*work.canaries, *work.tasks))
@@ -25,7 +26,7 @@ def announce(work: Work, settings: Settings) -> str:
 
 
 def notes(flight: in_flight.InFlight) -> list[str]:
-    """What the user should know of what is on its way."""
+    """Return warnings about cells in flight: unknown states, invisible jobs, and tasks that need intervention."""
     notes = []
     if flight.silent:
         notes.append(
@@ -51,7 +52,7 @@ def notes(flight: in_flight.InFlight) -> list[str]:
 
 
 def show(handing: Handing, as_json: bool) -> None:
-    """The script of each kind of chunk, on stdout."""
+    """Print the batch script of each kind of chunk; print nothing when stdout is reserved for JSON."""
     if as_json:
         return
     shown: list[str] = []
@@ -62,6 +63,7 @@ def show(handing: Handing, as_json: bool) -> None:
 
 
 def report(handover: Handover, n_calls: int, say: Callable[[str], None]) -> None:
+    """Print the outcome of a submission."""
     n_tasks = sum(chunk.n_tasks for chunk in handover.accepted)
     ids = [chunk.job for chunk in handover.accepted]
     jobs = f"job {', '.join(ids)}" if len(ids) <= 3 else f"{len(ids)} jobs, {ids[0]} to {ids[-1]}"
