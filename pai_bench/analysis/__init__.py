@@ -1,1 +1,1 @@
-"""From results to tables and figures. Never imports torch."""
+"""Analysis of results: tables, figures and statistics. Never imports torch."""

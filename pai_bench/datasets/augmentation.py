@@ -1,4 +1,4 @@
-"""What is done to images on their way to the network; every draw is a pure function of (seed, epoch, position)."""
+"""Augmentation and normalisation of images; every random draw is a pure function of (seed, epoch, position)."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to a training image: a random crop, a random flip, and normalisation."""
+    """Settings of the augmentation of training images: random crop, random flip and normalisation."""
 
     padding: int
-    """Pixels of zeros on each side before a "pad" crop to the old size; 0 for no such crop."""
+    """Pixels of zero padding on each side before a "pad" crop to the original size; 0 for no crop."""
     flip: bool
     mean: tuple[float, ...]
-    """By channel, in units of [0, 1]."""
+    """Mean by channel, for pixel values in [0, 1]."""
     std: tuple[float, ...]
     crop: str = "pad"
-    """"pad", or "random-resized": a part of the image with a random area and shape, enlarged to the whole size."""
+    """"pad", or "random-resized": a part of the image with random area and aspect ratio, resized to the full size."""
     scale: tuple[float, float] = (0.08, 1.0)
-    """Least and greatest area of a random-resized crop, as a fraction of the image."""
+    """Smallest and largest area of a random-resized crop, as a fraction of the image."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and greatest width / height of a random-resized crop."""
+    """Smallest and largest aspect ratio (width / height) of a random-resized crop."""
 
     @classmethod
     def of(cls, data: Data) -> Augment:
-        """What a recipe says."""
+        """Take the settings from a recipe."""
         scale, ratio = (data.scale[0], data.scale[1]), (data.ratio[0], data.ratio[1])
         return cls(data.padding, data.flip, data.mean, data.std, data.crop, scale, ratio)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of the n training images in this epoch, int64 [n] on the CPU."""
+    """Draw the order of the n training images in this epoch, int64 [n] on the CPU."""
     return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
 def epoch_shifts(n: int, seed: int, epoch: int, padding: int) -> Tensor:
-    """Row and column at which each crop begins in the padded image, int64 [n, 2] on the CPU, by place in the epoch."""
+    """Draw the first row and column of each crop in the padded image, int64 [n, 2] on the CPU, in epoch order."""
     return torch.randint(0, 2 * padding + 1, (n, 2), generator=generator(seed, "crop", epoch))
 
 
 def epoch_flips(n: int, seed: int, epoch: int) -> Tensor:
-    """Which images are mirrored, bool [n] on the CPU, by place in the epoch."""
+    """Draw a flag per image for a horizontal flip, bool [n] on the CPU, in epoch order."""
     return torch.randint(0, 2, (n,), generator=generator(seed, "flip", epoch)).bool()
 
 
 TRIES = 10
-"""How often a random-resized crop is drawn until it fits, as in torchvision."""
+"""Number of attempts to draw a random-resized crop that fits, as in torchvision."""
 
 
 def epoch_boxes(n: int, seed: int, epoch: int, size: tuple[int, int], augment: Augment) -> Tensor:
-    """The random-resized crops of images of one size, int64 [n, 4]: first row and column, height, width."""
+    """Draw the random-resized crops of images of one size, int64 [n, 4]: first row, first column, height, width."""
     uniform = torch.rand((n, TRIES, 4), generator=generator(seed, "resized", epoch), dtype=torch.float64)
     return resized_boxes(uniform, size, augment)
 
 
 def resized_boxes(uniform: Tensor, size: tuple[int, int], augment: Augment) -> Tensor:
-    """Crops int64 [n, 4] (first row and column, height, width) from draws in [0, 1) [n, TRIES, 4].
+    """Compute crops int64 [n, 4] (first row, first column, height, width) from draws in [0, 1) [n, TRIES, 4].
 
-    As torchvision: area uniform in `scale`, log(width / height) uniform in log(`ratio`), place uniform; the first try
-    that fits, else the largest crop in the middle whose shape is allowed.
+    As in torchvision: the area is uniform in `scale`, log(width / height) uniform in log(`ratio`), the position
+    uniform. The first attempt that fits is used, else the largest central crop with an allowed aspect ratio.
     """
     height, width = size
     area = height * width * (augment.scale[0] + (augment.scale[1] - augment.scale[0]) * uniform[..., 0])
@@ -89,10 +89,11 @@ def resized_boxes(uniform: Tensor, size: tuple[int, int], augment: Augment) -> T
 
 
 def resize_crops(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
-    """Crops of images [B, C, H, W] enlarged to H x W, mirrored where `flips` is not 0: float32 in the images' units.
+    """Resize crops of images [B, C, H, W] to H x W, flipped where `flips` is not 0; float32 in the images' units.
 
-    Bilinear, pixels at their centres, the crop's edge repeated; that is torchvision's resized_crop with or without
-    antialiasing, since nothing is made smaller. Grey levels are not rounded, as torchvision does to bytes.
+    Bilinear interpolation with sample points at pixel centres and a replicated border. This equals torchvision's
+    resized_crop with or without antialiasing, because crops are never downscaled; unlike torchvision on bytes, the
+    results are not rounded.
     """
     height, width = images.shape[2:]
     top, left, heights, widths = (column[:, None].float() for column in boxes.unbind(1))
@@ -109,23 +110,23 @@ def resize_crops(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
 
 
 def generator(seed: int, purpose: str, *more: int) -> torch.Generator:
-    """The generator of the draws for one purpose."""
-    # Always the CPU's: an accelerator's generator draws other numbers.
+    """Create the random generator for one purpose, on the CPU."""
+    # The generator of a GPU draws other numbers, so results would depend on the device.
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *more))
 
 
 def normalise(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
-    """float32 [B, C, H, W] of uint8 images, bit for bit what torchvision's ToTensor and Normalize make of them.
+    """Normalise uint8 images to float32 [B, C, H, W], bit for bit like torchvision's ToTensor and Normalize.
 
-    `mean` and `std` are by channel; tensors on the images' device spare a copy to it.
+    `mean` and `std` are by channel; tensors on the images' device avoid a copy.
     """
-    # By a number a GPU would not divide, but multiply by its reciprocal.
+    # With a Python number as divisor, a GPU multiplies by the rounded reciprocal; a tensor forces a true division.
     white = torch.full((), 255.0, dtype=torch.float32, device=x.device)
     return torch.div(x, white).sub_(by_channel(mean, x)).div_(by_channel(std, x))
 
 
 def by_channel(values: Sequence[float] | Tensor, x: Tensor) -> Tensor:
-    """Constants by channel, float32 [C, 1, 1] on the device of the images `x`."""
+    """Return constants by channel as float32 [C, 1, 1] on the device of the images `x`."""
     column = torch.as_tensor(values, dtype=torch.float32, device=x.device).reshape(-1, 1, 1)
     if len(column) != x.shape[1]:
         raise ValueError(f"{len(column)} normalisation constants for images with {x.shape[1]} channels")
@@ -133,12 +134,12 @@ def by_channel(values: Sequence[float] | Tensor, x: Tensor) -> Tensor:
 
 
 class TrainingBatches(Protocol):
-    """What training takes its batches from; each batch is a pure function of (seed, epoch, step), on the device."""
+    """Source of training batches on the device; each batch is a pure function of (seed, epoch, step)."""
 
     def __len__(self) -> int:
-        """The number of steps in an epoch."""
+        """Return the number of steps in an epoch."""
         ...
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch (both counted from 0) from `start_step` on."""
+        """Yield the batches of an epoch from `start_step` on; epochs and steps count from 0."""
         ...

@@ -1,4 +1,4 @@
-"""Data sets that lie on the device whole: cropped, flipped and normalised there in batches."""
+"""Data sets in device memory; batches are cropped, flipped and normalised on the device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pai_bench.datasets.augmentation import (
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set on one device, raw bytes as they were read."""
+    """A data set in the memory of one device, as unprocessed bytes."""
 
     name: str
     train_x: Tensor
@@ -31,16 +31,16 @@ class Dataset:
     train_y: Tensor
     """int64 [N]"""
     test_x: Tensor
-    """What accuracy is measured on: the test set, or the part of the training set that a recipe holds out."""
+    """Images for measuring accuracy: the test set, or the part of the training set that the recipe holds out."""
     test_y: Tensor
     classes: int
     content_hash: str
-    """SHA-256 of the arrays that were read: which images a result is about, whatever files they came from."""
+    """SHA-256 of the arrays; identifies the images of a result independently of the file format."""
     origin: str
-    """Which copy of the data set it was: "official", "accepted:…" and so on (see `data_files.Check`)."""
+    """Identity of the copy: "official", "accepted:…" and so on (see `data_files.Check`)."""
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same data set on `device`."""
+        """Copy the data set to `device`."""
         return replace(
             self,
             train_x=self.train_x.to(device),
@@ -50,28 +50,28 @@ class Dataset:
         )
 
     def batch(self, index: Tensor, mean: Sequence[float], std: Sequence[float]) -> Batch:
-        """The training images of `index` (int64 on the CPU) as they are, normalised, and their labels."""
+        """Return the training images of `index` (int64 on the CPU), normalised but not augmented, and their labels."""
         places = index.to(self.train_x.device)
         x = normalise(self.train_x.index_select(0, places), mean, std)
         return x, self.train_y.index_select(0, places)
 
 
 def steps(n: int, batch_size: int, last: str) -> int:
-    """The number of batches of `n` images; `last` as in `Batcher`. Images of less than one batch are always kept."""
+    """Return the number of batches of `n` images; `last` as in `Batcher`, but a single short batch is always kept."""
     whole, rest = divmod(n, batch_size)
     return whole + (rest > 0 and (last == "keep" or whole == 0))
 
 
 class Batcher:
-    """Training batches of a data set that lies on a device, each a pure function of (seed, epoch, step).
+    """Training batches from device memory, each a pure function of (seed, epoch, step).
 
-    No step waits for the device; an epoch's draws are made on the CPU and sent over in one piece.
+    No step synchronises with the device; the random draws of an epoch are made on the CPU and copied in one transfer.
     """
 
     def __init__(self, x: Tensor, y: Tensor, batch_size: int, augment: Augment, seed: int, last: str = "keep") -> None:
         """Take images uint8 [N, C, H, W] and labels [N], both on the device.
 
-        `last`: "keep" a last batch that is short, "drop" it, or "merge" it into the batch before it.
+        `last` is the treatment of a short last batch: "keep", "drop", or "merge" into the batch before it.
         """
         self.x = x
         self.y = y
@@ -87,14 +87,14 @@ class Batcher:
         columns = torch.arange(width)
         pixels = torch.stack([(rows + columns).flatten(), (rows + columns.flip(0)).flatten()])
         self._pixels = pixels.to(x.device)
-        """Ids in a padded image of the pixels of the crop at its upper left corner, and of that crop mirrored."""
+        """Flat indices into a padded image [2, H x W]: the upper left crop, and the same crop mirrored."""
 
     def __len__(self) -> int:
-        """The number of steps in an epoch."""
+        """Return the number of steps in an epoch."""
         return steps(len(self.x), self.batch_size, self.last)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch (both counted from 0) from `start_step` on."""
+        """Yield the batches of an epoch from `start_step` on; epochs and steps count from 0."""
         order, corner, flip = self._draws(epoch)
         boxes = self._boxes(epoch) if self.augment.crop == "random-resized" else None
         for step in range(start_step, len(self)):
@@ -109,7 +109,7 @@ class Batcher:
             yield normalise(images, self._mean, self._std), self.y.index_select(0, index)
 
     def _draws(self, epoch: int) -> Tensor:
-        """Image, id of the crop's first pixel, and 1 for a mirrored one: int64 [3, N] on the device."""
+        """Draw image index, flat index of the crop's first pixel, and flip flag: int64 [3, N] on the device."""
         n = len(self.x)
         rows, columns = epoch_shifts(n, self.seed, epoch, self.augment.padding).unbind(1)
         flips = epoch_flips(n, self.seed, epoch).long() * self.augment.flip
@@ -135,7 +135,7 @@ class Batcher:
 def evaluation_batches(
     x: Tensor, y: Tensor, batch_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Iterator[Batch]:
-    """All images (uint8 [N, C, H, W]) in their order, normalised and never augmented; the last batch may be short."""
+    """Yield all images (uint8 [N, C, H, W]) in order, normalised but not augmented; the last batch may be short."""
     mean_column, std_column = by_channel(mean, x), by_channel(std, x)
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)

@@ -1,4 +1,4 @@
-"""Data sets for training: loaded and split as the recipe says, then in batches on the device."""
+"""Data sets for training: load, split as in the recipe, and iterate in batches on the device."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def load(
     device: torch.device | str = "cpu",
     data: Data | None = None,
 ) -> Dataset | Streamed:
-    """The data set `name`, read from below `root` (see `data_root`) and split as a recipe's `data` says.
+    """Load the data set `name` from `root` (see `data_root`), split as in a recipe's table `data`.
 
-    With data.split == "validation" the test set is not even read.
+    With data.split == "validation", the test set is not read at all.
 
-    Raises: PaiBenchError for an unknown name, or files that are missing, damaged, or not the original.
+    Raises: PaiBenchError for an unknown name, and for files that are missing, damaged, or not the original.
     """
     device = torch.device(device)
     if files.source(name).streamed:
@@ -100,7 +100,7 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 def training_batches(
     dataset: Dataset | Streamed, batch_size: int, augment: Augment, seed: int, last: str = "keep"
 ) -> TrainingBatches:
-    """The training batches of a data set; `last` is what becomes of a short last batch (see `Batcher`)."""
+    """Create the training batches of a data set; `last` is the treatment of a short last batch (see `Batcher`)."""
     if isinstance(dataset, Streamed):
         return dataset.training_batches(batch_size, augment, seed, last)
     return Batcher(dataset.train_x, dataset.train_y, batch_size, augment, seed, last)
@@ -109,14 +109,14 @@ def training_batches(
 def test_batches(
     dataset: Dataset | Streamed, batch_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Iterable[Batch]:
-    """The images that accuracy is measured on, in their order, normalised, on the device."""
+    """Create the batches for measuring accuracy: images in order, normalised, on the device."""
     if isinstance(dataset, Streamed):
         return dataset.test_batches(batch_size, mean, std)
     return evaluation_batches(dataset.test_x, dataset.test_y, batch_size, mean, std)
 
 
 class ScoringBatches:
-    """Batches of training images that are made only when they are read."""
+    """Batches of training images, created lazily during iteration."""
 
     def __init__(
         self, dataset: Dataset | Streamed, chosen: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]
@@ -136,16 +136,16 @@ class ScoringBatches:
 def scoring_batches(
     dataset: Dataset | Streamed, batch_size: int, count: int, seed: int, mean: Sequence[float], std: Sequence[float]
 ) -> ScoringBatches:
-    """`count` batches of training images for scoring: not augmented, classes balanced, shuffled; decided by the seed.
+    """Draw `count` batches of training images for scoring: class-balanced, shuffled, not augmented, fixed by the seed.
 
-    In every batch, and over all of them, the numbers of images of two classes differ by at most one. No image comes
-    twice before all images of its class have come.
+    In every batch, and over all batches, the numbers of images of two classes differ by at most one. No image is
+    repeated before all images of its class have been used.
     """
     draws = generator(seed, "scoring")
     labels = dataset.train_y.cpu()
     members = [torch.nonzero(labels == label).flatten() for label in range(dataset.classes)]
     members = [images for images in members if len(images)]
-    # Classes take turns in one fixed random order: every window of that cycle is as balanced as it can be.
+    # Repeat one random order of the classes: every window of this cycle is as balanced as possible.
     turn = torch.randperm(len(members), generator=draws).repeat(-(-batch_size * count // len(members)))
     turn = turn[: batch_size * count]
     index = torch.empty_like(turn)

@@ -1,4 +1,4 @@
-"""Which training images are trained on, and which are held out to choose hyper-parameters by."""
+"""Split of the training images into a part to train on and a held-out part for choosing hyper-parameters."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Indices = NDArray[np.int64]
 
 
 def split(name: str, labels: NDArray[np.int64], data: Data | None) -> tuple[Indices, Indices]:
-    """Ascending indices of the images [N] to train on, and of those held out (none unless data.split says so).
+    """Return ascending indices of the images to train on, and of the held-out images (if data.split asks for them).
 
-    The same share of each class, chosen by data.split_seed and the data set's name: not by the cell's seed.
+    The split is stratified by class and depends on data.split_seed and the data set's name, not on the cell's seed.
 
     Raises: PaiBenchError when a part is empty.
     """
     everything = np.arange(len(labels))
     if data is None or (data.split == "test" and data.train_fraction == 1):
         return everything, everything[:0]
-    # RandomState's stream is frozen for good; those of numpy's and torch's newer generators may change.
+    # NumPy guarantees that RandomState's stream never changes; newer generators of NumPy and torch may change.
     draws = np.random.RandomState(derive_seed(data.split_seed, f"split {name}") % 2**32)
     rank = np.empty(len(labels))
     for label in np.unique(labels):

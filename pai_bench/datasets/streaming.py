@@ -1,4 +1,4 @@
-"""Data sets too large for the device: pictures are decoded by worker processes while the network trains."""
+"""Data sets too large for device memory: worker processes decode images during the training."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from pai_bench.recipes import Data
 LOADERS_VARIABLE = "PAI_BENCH_LOADERS"
 MAX_LOADERS = 8
 MAX_TEST_BATCH = 250
-"""Pictures of 224 x 224 take fifty times the memory of those of 32 x 32."""
+"""Limit of the test batch size: an image of 224 x 224 takes fifty times the memory of one of 32 x 32."""
 
 
 def loaders() -> int:
-    """Processes that decode pictures: PAI_BENCH_LOADERS, else the cores that are left, 8 at most. No result depends
-    on it.
+    """Return the number of image-decoding processes: PAI_BENCH_LOADERS, else the spare cores, at most 8.
 
-    Raises: PaiBenchError when the variable is no whole number.
+    Results do not depend on this number.
+
+    Raises: PaiBenchError when the variable is not an integer.
     """
     wanted = os.environ.get(LOADERS_VARIABLE)
     if wanted:
@@ -47,32 +48,32 @@ def loaders() -> int:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures on disk and their labels."""
+    """Images on disk and their labels."""
 
     folder: Path
     paths: NDArray[np.bytes_]
-    """Below the folder, UTF-8 [N]; an array, which reaches a worker process in one piece."""
+    """Paths below the folder, UTF-8 [N]; an array, because it is transferred to a worker process faster than a list."""
     labels: NDArray[np.int64]
     size: int
-    """Height and width of what the network sees."""
+    """Height and width of the network's input."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def open(self, index: int) -> Image.Image:
-        """The picture in RGB.
+        """Open an image in RGB.
 
-        Raises: PaiBenchError when it is damaged.
+        Raises: PaiBenchError when the image is damaged.
         """
         path = self.folder / self.paths[index].decode()
         try:
             with Image.open(path) as picture:
                 return picture.convert("RGB")
-        except Exception as error:  # Pillow has no common base for what a damaged file raises
+        except Exception as error:  # Pillow raises errors without a common base class for damaged files
             raise files.damaged(path, f"{type(error).__name__}: {error}") from error
 
     def still(self, index: int) -> Tensor:
-        """As for the test: the shorter side to size x 256/224, then the middle; uint8 [3, size, size]."""
+        """Preprocess for evaluation: resize the shorter side to size x 256/224, crop the centre; uint8 [3, H, W]."""
         picture = self.open(index)
         width, height = picture.size
         short = round(self.size * 256 / 224)
@@ -85,7 +86,7 @@ class Pictures:
         return _to_tensor(picture.crop((left, top, left + self.size, top + self.size)))
 
     def augmented(self, index: int, augment: Augment, seed: int, epoch: int) -> Tensor:
-        """A random-resized crop (bilinear, antialiased, as torchvision's on pictures), mirrored or not."""
+        """Take a random-resized crop (bilinear, antialiased, as in torchvision for PIL images), randomly flipped."""
         draws = generator(seed, "picture", epoch, index)
         picture = self.open(index)
         uniform = torch.rand((1, TRIES, 4), generator=draws, dtype=torch.float64)
@@ -103,12 +104,12 @@ def _to_tensor(picture: Image.Image) -> Tensor:
 
 
 _Item = tuple[Tensor, int] | PaiBenchError
-"""An error is handed over as a value: raised in a worker process, it would arrive as another one."""
+"""A sample, or an error as a value: DataLoader would replace the type of an error raised in a worker process."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Training:
-    """What the worker processes hold: pictures by (epoch, index), augmented. An item's draws are its own."""
+    """Data set of the worker processes: augmented images by (epoch, index), each with its own random generator."""
 
     pictures: Pictures
     augment: Augment
@@ -145,7 +146,7 @@ def _collate(items: list[_Item]) -> tuple[Tensor, Tensor] | PaiBenchError:
 
 
 def _start(worker: int) -> None:
-    """Make a worker process deaf to what its parent is asked by signal, and keep it to one thread."""
+    """Reset signal handlers in a worker process, ignore Ctrl-C (the parent handles it), and use one thread."""
     del worker
     for number in (signal.SIGTERM, *([signal.SIGUSR1, signal.SIGUSR2] if hasattr(signal, "SIGUSR2") else [])):
         signal.signal(number, signal.SIG_DFL)
@@ -156,8 +157,8 @@ def _start(worker: int) -> None:
 def _loader(items: Any, **options: Any) -> DataLoader[Any]:
     count = loaders()
     if count:
-        # Not fork: the parent has threads and may have a GPU, neither of which survives it. Not forkserver: its
-        # processes outlive a parent that is killed.
+        # Not fork: threads and the CUDA context of the parent do not survive it. Not forkserver: its
+        # processes outlive a killed parent.
         options |= {
             "num_workers": count,
             "multiprocessing_context": "spawn",
@@ -168,7 +169,7 @@ def _loader(items: Any, **options: Any) -> DataLoader[Any]:
 
 
 class _Order:
-    """The batches of places (epoch, index) that the loader is to fetch next."""
+    """Batch sampler: yields lists of (epoch, index) for the current epoch."""
 
     def __init__(self, n: int, batch_size: int, seed: int, last: str) -> None:
         self.n, self.batch_size, self.seed, self.last = n, batch_size, seed, last
@@ -186,12 +187,12 @@ class _Order:
 
 
 class StreamedBatches:
-    """Training batches of pictures on disk, each a pure function of (seed, epoch, step)."""
+    """Training batches of images on disk, each a pure function of (seed, epoch, step)."""
 
     def __init__(
         self, pictures: Pictures, batch_size: int, augment: Augment, seed: int, device: torch.device, last: str = "keep"
     ) -> None:
-        """The worker processes are started by the first epoch and stay; `last` as in `resident.Batcher`."""
+        """Take the images; the first epoch starts the worker processes, which persist. `last` as in `Batcher`."""
         self._order = _Order(len(pictures), batch_size, seed, last)
         self._augment = augment
         self._device = device
@@ -200,11 +201,11 @@ class StreamedBatches:
         )
 
     def __len__(self) -> int:
-        """The number of steps in an epoch."""
+        """Return the number of steps in an epoch."""
         return steps(self._order.n, self._order.batch_size, self._order.last)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch (both counted from 0) from `start_step` on."""
+        """Yield the batches of an epoch from `start_step` on; epochs and steps count from 0."""
         self._order.epoch, self._order.start = epoch, start_step
         return _on_device(self._loader, self._device, self._augment.mean, self._augment.std)
 
@@ -223,21 +224,21 @@ def _on_device(
 
 @dataclass(frozen=True, eq=False)
 class Streamed:
-    """A data set whose pictures stay on disk."""
+    """A data set whose images stay on disk."""
 
     name: str
     train: Pictures
     test: Pictures
-    """What accuracy is measured on: the test set, or the part of the training set that a recipe holds out."""
+    """Images for measuring accuracy: the test set, or the part of the training set that the recipe holds out."""
     classes: int
     content_hash: str
-    """SHA-256 of the list of pictures; their content is not hashed."""
+    """SHA-256 of the list of images; their content is not hashed."""
     origin: str
     device: torch.device
 
     @classmethod
     def load(cls, name: str, root: Path | None, device: torch.device, data: Data | None) -> Streamed:
-        """The data set, split as a recipe says.
+        """Load the list of images and split it as in the recipe.
 
         Raises: PaiBenchError as `datasets.load`.
         """
@@ -254,19 +255,19 @@ class Streamed:
 
     @property
     def train_y(self) -> Tensor:
-        """The training labels, int64 [N] on the CPU."""
+        """Training labels, int64 [N] on the CPU."""
         return torch.from_numpy(self.train.labels)
 
     def batch(self, index: Tensor, mean: Sequence[float], std: Sequence[float]) -> Batch:
-        """The training images of `index` as a test would see them, normalised, and their labels, on the device."""
-        with ThreadPoolExecutor(MAX_LOADERS) as pool:  # Pillow decodes without Python's lock
+        """Return the training images of `index`, preprocessed as for the test, and their labels, on the device."""
+        with ThreadPoolExecutor(MAX_LOADERS) as pool:  # Pillow releases the GIL while it decodes
             images = torch.stack(list(pool.map(self.train.still, index.tolist())))
         return normalise(images.to(self.device), mean, std), self.train_y[index].to(self.device)
 
     def training_batches(self, batch_size: int, augment: Augment, seed: int, last: str = "keep") -> StreamedBatches:
-        """Training batches on the device.
+        """Create the training batches on the device.
 
-        Raises: PaiBenchError when the recipe's crop is not one for pictures of many sizes.
+        Raises: PaiBenchError when the recipe's crop does not support images of different sizes.
         """
         if augment.crop != "random-resized":
             raise PaiBenchError(
@@ -276,7 +277,7 @@ class Streamed:
         return StreamedBatches(self.train, batch_size, augment, seed, self.device, last)
 
     def test_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
-        """The images that accuracy is measured on, in their order, on the device."""
+        """Create the batches for measuring accuracy: images in order, on the device."""
         return _on_device(
             _loader(_Testing(self.test), batch_size=min(batch_size, MAX_TEST_BATCH)), self.device, mean, std
         )

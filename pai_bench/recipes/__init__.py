@@ -1,11 +1,11 @@
-"""Everything but the cell that moves a number: TOML files in which each value names its source, and the fingerprint.
+"""Recipes: all settings besides the cell that affect a result, as TOML files with sources, and the fingerprint.
 
-A recipe file holds `summary`, the tables [init], [train], [data] and [scoring], and a table [datasets.NAME] for each
-data set it is meant for, with the values that differ there ([datasets.NAME.train] and so on). Values that depend on the
-model stand under [models.NAME], those that depend on both under [datasets.NAME.models.NAME]; a model's NAME may be a
-list, as in [models."vgg16-bn,vgg19-bn".train]. Each value is written `key = { value = …, source = "…" }`.
-A key that has a default need not be written; at its default it is no part of the fingerprint, so that a new key leaves
-old results valid. Such a default must never change.
+A recipe file has a `summary`, the tables [init], [train], [data] and [scoring], and a table [datasets.NAME] for each
+supported data set, with the values that differ for it ([datasets.NAME.train] and so on). Values that depend on the
+model are under [models.NAME], and values that depend on both under [datasets.NAME.models.NAME]; a model's NAME may be
+a list, as in [models."vgg16-bn,vgg19-bn".train]. Each value is written `key = { value = …, source = "…" }`.
+A key with a default may be omitted. A value equal to the default is excluded from the fingerprint, so that adding a key
+keeps old results valid. For this reason such a default must never change.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A result, and the one place that knows where things lie below the results root.
+"""The record of a finished cell, and the layout of the results root.
 
-One JSON file a finished cell, with its masks beside it; written to a neighbour and moved into place, without locks, so
-that many writers and readers on a shared disk never see half a file. Everything that passes (claims, checkpoints, logs,
-notes) lies below state/.
+Each finished cell has one JSON file with its masks beside it. Files are written under a temporary name and renamed,
+without locks, so that concurrent readers and writers on a shared file system never see a partial file. Temporary data
+(claims, checkpoints, logs, notes) is stored below state/.
 """
 
 from pai_bench.results.cleanup import drop_checkpoints, keep_checkpoints, tidy

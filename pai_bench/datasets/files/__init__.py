@@ -1,4 +1,4 @@
-"""Data sets on disk: which there are, whether a copy is the original, how to fetch and to read one (no torch here)."""
+"""Data sets on disk: list, download, verify and read them. Never imports torch."""
 
 from pai_bench.datasets.files.checksums import Check, accept, check, refuse
 from pai_bench.datasets.files.http import FetchFailed, Observer, Patience

@@ -1,4 +1,4 @@
-"""Is a copy the original? Official checksums, those that a user has accepted, and a memory of what was hashed."""
+"""Verification of data set copies: official checksums, checksums accepted by the user, and a cache of file hashes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pai_bench.errors import PaiBenchError
 
 @dataclass(frozen=True)
 class Digests:
-    """Of one file, hex."""
+    """Hashes of one file, hexadecimal."""
 
     md5: str
     sha256: str
@@ -29,22 +29,20 @@ class Digests:
 
 @dataclass(frozen=True)
 class Check:
-    """What is known of a data set's copy on disk."""
+    """State of a data set's copy on disk."""
 
     state: str
-    """"built-in", "plug-in", "official", "accepted" (by the user), "listed" (a folder of pictures whose number is
-    right; there is no checksum of its content), "refused" or "missing"."""
+    """"built-in", "plug-in", "official", "accepted" (by the user), "listed" (an image folder with the right number of
+    images, whose content has no checksum), "refused" or "missing"."""
     origin: str
-    """What stands in every result: the state, with a digest where the state alone does not say which copy it is."""
+    """Origin recorded in every result: the state, with a digest if the state alone does not identify the copy."""
     size: int = 0
-    """Bytes of the files that were hashed."""
+    """Total size of the hashed files in bytes."""
     problem: PaiBenchError | None = None
 
 
 def check(name: str, root: Path | None = None, *, anew: bool = False) -> Check:
-    """Compare the copy below `root` with what it should be; files are hashed when they are new or have changed.
-
-    With `anew` they are hashed in any case.
+    """Verify the copy below `root`. Only new or changed files are hashed, or all files with `anew`.
 
     Raises: PaiBenchError for an unknown name.
     """
@@ -63,9 +61,9 @@ def check(name: str, root: Path | None = None, *, anew: bool = False) -> Check:
 
 
 def digests(path: Path, *, anew: bool = False) -> Digests:
-    """The hashes of a file; from memory when its size, time of change and inode are those of last time.
+    """Return the hashes of a file, cached while its size, modification time and inode stay the same.
 
-    The memory lies in the user's cache, a small file each, and is done without where it cannot be written.
+    The cache has one small file per hashed file in the user's cache folder; if it cannot be written, it is skipped.
     """
     before = path.stat()
     state = [before.st_size, before.st_mtime_ns, before.st_ino]
@@ -84,7 +82,7 @@ def digests(path: Path, *, anew: bool = False) -> Digests:
 
 
 def hash_file(path: Path) -> Digests:
-    """The hashes of a file, read whole."""
+    """Compute the hashes of a file from its full content."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -94,24 +92,24 @@ def hash_file(path: Path) -> Digests:
 
 
 def official(file: File, path: Path, found: Digests) -> bool:
-    """Whether a file, packed or not, is the original."""
+    """Return True if a file, compressed or not, is the original."""
     return found.md5 == official_md5(file, path)
 
 
 def official_md5(file: File, path: Path) -> str | None:
-    """What the original hashes to in the form in which `path` is."""
+    """Return the MD5 of the original in the form of `path` (compressed or not)."""
     return file.md5 if path.name == Path(file.name).name else file.gz_md5
 
 
 def accepted_path(name: str, root: Path | None) -> Path:
-    """Where it stands which copy of a data set the user has accepted."""
+    """Return the path of the file with the hashes of the accepted copy of a data set."""
     return data_root(root) / "accepted" / f"{name}.json"
 
 
 def accept(name: str, root: Path | None = None) -> Check:
-    """Take the copy that is on disk for good, and note its hashes.
+    """Accept the copy on disk and record its hashes.
 
-    Raises: PaiBenchError when files are missing, or nothing can be written there.
+    Raises: PaiBenchError when files are missing or the record cannot be written.
     """
     found = source(name)
     where = data_root(root) / found.folder
@@ -133,7 +131,7 @@ def accept(name: str, root: Path | None = None) -> Check:
 
 
 def refuse(name: str, root: Path | None = None) -> None:
-    """Take back that a copy was accepted."""
+    """Revoke the acceptance of a copy."""
     accepted_path(name, root).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Files on disk to arrays, without trusting them."""
+"""Readers of data set files; the content of files is not trusted."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pai_bench.datasets.files.types import Images, damaged
 
 
 def find(path: Path, gzipped: bool) -> Path | None:
-    """The file, or NAME.gz where that does as well; None when there is neither or they may not be seen."""
+    """Find a file, or NAME.gz if `gzipped` is set; return None if neither exists or is accessible."""
     candidates = (path, path.with_name(path.name + ".gz")) if gzipped else (path,)
     for candidate in candidates:
         try:
             if candidate.is_file():
                 return candidate
-        except PermissionError:  # a folder that may not be entered
+        except PermissionError:  # no permission to enter the folder
             continue
     return None
 
@@ -40,13 +40,13 @@ def _bytes(path: Path) -> bytes:
 
 
 def digits(folder: Path, part: str) -> Images:
-    """scikit-learn's 1,797 digits, split once and for all: 1,437 for training and 360 for the test, by class."""
+    """Load scikit-learn's 1,797 digits with a fixed stratified split: 1,437 for training and 360 for the test."""
     del folder
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     loaded = load_digits()
-    # Grey levels 0..16 become 0..255, so that every data set takes the same path from bytes to inputs.
+    # Scale the grey levels from 0..16 to 0..255, so that all data sets share the same conversion from bytes.
     x = np.rint(loaded.images * (255 / 16)).astype(np.uint8)[:, None]
     y = loaded.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(y)), test_size=360, stratify=y, random_state=0)
@@ -55,7 +55,7 @@ def digits(folder: Path, part: str) -> Images:
 
 
 def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An array of bytes in the IDX format: 0, 0, 8, number of dimensions, each dimension big-endian, then the bytes."""
+    """Read an array of bytes in IDX format: 0, 0, 8, number of dimensions, big-endian dimensions, then the bytes."""
     raw = _bytes(path)
     start = 4 + 4 * dimensions
     magic = bytes((0, 0, 8, dimensions))
@@ -71,27 +71,27 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def idx(folder: Path, part: str) -> Images:
-    """MNIST's format, packed or not."""
+    """Read images and labels in MNIST's format, compressed or not."""
     stem = "train" if part == "train" else "t10k"
     x = _idx(folder / f"{stem}-images-idx3-ubyte", 3)
     return x[:, None], _idx(folder / f"{stem}-labels-idx1-ubyte", 1).astype(np.int64)
 
 
 _NUMPYS = {("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer")}
-"""What makes arrays and numbers, by module of NumPy's core; the last one from protocol 5 on."""
+"""Functions that reconstruct arrays and scalars, as (module of NumPy's core, name); the last one since protocol 5."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler for containers, numbers, text and numpy arrays; anything else could run a stranger's code."""
+    """An unpickler limited to containers, numbers, text and NumPy arrays, because others could run arbitrary code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        # Old pickles name numpy.core, numpy 2 writes numpy._core and warns about the old one: answered by hand.
+        # Old pickles contain numpy.core; NumPy 2 writes numpy._core and warns about the old name, so map it here.
         home, _, last = module.rpartition(".")
         if home in ("numpy.core", "numpy._core") and (last, name) in _NUMPYS:
             return getattr(importlib.import_module(f"numpy._core.{last}"), name)
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
-        if module == "_codecs" and name == "encode":  # how Python 3 writes bytes in protocol 2
+        if module == "_codecs" and name == "encode":  # Python 3 pickles bytes this way in protocol 2
             return _latin1_bytes
         raise pickle.UnpicklingError(f"it wants {module}.{name}, which no image file needs")
 
@@ -125,13 +125,13 @@ def _cifar_batch(path: Path, label_key: str) -> tuple[NDArray[np.uint8], NDArray
 
 
 def cifar(folder: Path, part: str, files: Sequence[str], label_key: str) -> Images:
-    """CIFAR's pickles, of which the last of `files` is the test set."""
+    """Read CIFAR's pickles; the last one of `files` is the test set."""
     parts = [_cifar_batch(folder / file, label_key) for file in (files[:-1] if part == "train" else files[-1:])]
     return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
 def svhn(folder: Path, part: str) -> Images:
-    """The cropped house numbers: MATLAB files with X [32, 32, 3, N] and y [N, 1], where label 10 is the digit 0."""
+    """Read SVHN's cropped digits: MATLAB files with X [32, 32, 3, N] and y [N, 1], where label 10 is the digit 0."""
     from scipy.io import loadmat
 
     path = folder / f"{part}_32x32.mat"

@@ -1,4 +1,4 @@
-"""One file over HTTP: begun again where it broke off, from several places, kept only when its checksum is right."""
+"""Download of one file over HTTP: resumable, with mirrors, kept only if its checksum is correct."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BLOCK = 1 << 16
 
 
 class FetchFailed(PaiBenchError):
-    """What was to be fetched could not be."""
+    """A download failed from every source."""
 
 
 class Observer(Protocol):
-    """Is told how a download goes."""
+    """Observer of the progress of a download."""
 
     def say(self, text: str) -> None: ...
     def progress(self, name: str, done: int, total: int | None) -> None: ...
@@ -35,26 +35,26 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server may be silent, and how often all of them are tried again when nothing more arrives."""
+    """Timeouts and retries of downloads: seconds without data, and rounds over all servers without progress."""
 
     timeout: float = 30.0
     rounds: int = 3
     pause: float = 1.0
-    """Seconds before the second round; doubled each time."""
+    """Seconds before the second round; doubled for each further round."""
 
 
 @contextmanager
 def only_one(part: Path, observer: Observer) -> Iterator[IO[bytes]]:
-    """The file `part`, open and locked; waits while another process fetches the same.
+    """Open and lock the file `part`; wait while another process downloads the same file.
 
-    Where the file system has no locks two fetches may spoil each other's part; the checksum then finds it out.
+    On file systems without locks, two downloads may corrupt each other's part; the checksum detects it.
 
     Raises: PaiBenchError when the folder cannot be written to.
     """
     while True:
         with _opened(part) as file:
             _lock(file, part.name, observer)
-            # It may have been moved into place while this process waited; then it is another file by now.
+            # Another process may have completed and moved the file during the wait; then `part` is a new file.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), part.stat()):
                     yield file
@@ -85,9 +85,9 @@ def _lock(file: IO[bytes], name: str, observer: Observer) -> None:
 
 
 def obtain(file: IO[bytes], part: Path, urls: Sequence[str], md5: str, observer: Observer, patience: Patience) -> None:
-    """Fill the part until it hashes to `md5`; what is there already is not fetched again.
+    """Download the rest of the part until its MD5 is `md5`.
 
-    Raises: FetchFailed with what each place answered; PaiBenchError when the disk is full.
+    Raises: FetchFailed with the error of each source; PaiBenchError when the disk is full.
     """
     causes: dict[str, str] = {}
     left, idle = list(urls), 0
@@ -104,7 +104,7 @@ def obtain(file: IO[bytes], part: Path, urls: Sequence[str], md5: str, observer:
                     left.remove(url)
                 if error.code == 416 and resumed and _complete(file, part, md5):
                     return
-                if error.code == 416:  # it has no more than we, and that is not the file
+                if error.code == 416:  # the server has no more bytes, but the checksum is wrong
                     _empty(file, part)
             except (OSError, http.client.HTTPException) as error:
                 if causes.get(url) != (reason := _reason(error)):
@@ -116,7 +116,7 @@ def obtain(file: IO[bytes], part: Path, urls: Sequence[str], md5: str, observer:
                 causes[url] = f"other content than the original's (MD5 {hash_file(part).md5}, expected {md5})"
                 observer.say(f"{url}: {causes[url]}")
                 _empty(file, part)
-                if not resumed:  # else an older part may have been what was wrong
+                if not resumed:  # a resumed download may have failed because of an earlier part
                     left.remove(url)
         idle = 0 if _size(file) > before else idle + 1
         if idle >= patience.rounds:
@@ -127,7 +127,7 @@ def obtain(file: IO[bytes], part: Path, urls: Sequence[str], md5: str, observer:
 
 
 def _receive(url: str, file: IO[bytes], part: Path, observer: Observer, timeout: float) -> None:
-    """Append what is missing, or all when the server does not send parts.
+    """Append the missing bytes, or download the whole file if the server does not support ranges.
 
     Raises: OSError or HTTPException when the connection fails or ends early.
     """
@@ -192,7 +192,7 @@ def _size(file: IO[bytes]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """One line for what a connection raised."""
+    """Summarise a connection error in one line."""
     inner = getattr(error, "reason", error)
     text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     return str(text).splitlines()[0]

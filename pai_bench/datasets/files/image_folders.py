@@ -1,4 +1,4 @@
-"""Data sets that are folders or archives of JPEG files: Tiny-ImageNet, ImageNet."""
+"""Readers of data sets stored as folders or archives of JPEG files: Tiny-ImageNet and ImageNet."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ ENDINGS = (".jpeg", ".jpg", ".png")
 
 
 def decode(raw: bytes, what: Path) -> NDArray[np.uint8]:
-    """The colours of a picture, uint8 [3, H, W].
+    """Decode an image to RGB, uint8 [3, H, W].
 
-    Raises: PaiBenchError when it is damaged.
+    Raises: PaiBenchError when the image is damaged.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(raw)) as picture:
             return np.asarray(picture.convert("RGB"), np.uint8).transpose(2, 0, 1)
-    except Exception as error:  # Pillow has no common base for what a damaged file raises
+    except Exception as error:  # Pillow raises errors without a common base class for damaged files
         raise damaged(what, f"{type(error).__name__}: {error}") from error
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names of a folder's entries in alphabetical order.
+    """List the names of a folder's entries in alphabetical order.
 
-    Raises: PaiBenchError when it cannot be read.
+    Raises: PaiBenchError when the folder cannot be read.
     """
     try:
-        return sorted(os.listdir(folder))  # noqa: PTH208 - names alone, from folders of thousands
+        return sorted(os.listdir(folder))  # noqa: PTH208 - only names are needed, from folders with thousands of entries
     except OSError as error:
         raise PaiBenchError(f"{folder} cannot be read: {error.strerror}", "see docs/data.md for the layout") from None
 
@@ -57,9 +57,9 @@ def _classes(folder: Path) -> list[str]:
 
 
 def list_imagenet(folder: Path) -> Listing:
-    """train/<wnid>/*.JPEG and val/<wnid>/*.JPEG; classes are numbered in the order of their wnid, as torchvision does.
+    """List train/<wnid>/*.JPEG and val/<wnid>/*.JPEG; classes are numbered in order of their wnid, as in torchvision.
 
-    Only names are read: a million calls of stat take minutes on a network file system.
+    Only names are read, because a million stat calls take minutes on a network file system.
     """
     classes = _classes(folder / "train")
     parts = []
@@ -78,7 +78,7 @@ def list_imagenet(folder: Path) -> Listing:
 
 
 def _tiny(read: Callable[[str], bytes], classes: list[str], train: Callable[[str], list[str]]) -> Listing:
-    """The pictures of Tiny-ImageNet; the labelled validation part is what everybody tests on."""
+    """List the images of Tiny-ImageNet; the labelled validation part serves as the test set, as is customary."""
     label = {wnid: number for number, wnid in enumerate(classes)}
     test = []
     for line in read("val/val_annotations.txt").decode().splitlines():
@@ -89,7 +89,7 @@ def _tiny(read: Callable[[str], bytes], classes: list[str], train: Callable[[str
 
 
 def list_tiny(folder: Path) -> Listing:
-    """Tiny-ImageNet as it is unpacked; the digest is over names and sizes."""
+    """List the unpacked Tiny-ImageNet; the digest covers names and sizes."""
 
     def pictures(wnid: str) -> list[str]:
         return _pictures(folder / "train" / wnid / "images")
@@ -115,9 +115,9 @@ def _list_zip(archive: zipfile.ZipFile) -> Listing:
 
 
 def tiny(root: Path, part: str) -> Images:
-    """Tiny-ImageNet from its archive (which need not be unpacked into 110,000 files) or from the unpacked folder.
+    """Read Tiny-ImageNet from its archive (unpacking would create 110,000 files) or from the unpacked folder.
 
-    The decoded pictures are kept in root/decoded, else in the user's cache, else nowhere; numpy checks their CRC.
+    Decoded images are cached in root/decoded if that is writable, else in the user's cache; NumPy verifies their CRC.
     """
     path = root / f"{TINY}.zip"
     try:
@@ -129,7 +129,7 @@ def tiny(root: Path, part: str) -> Images:
         raise damaged(path, f"{type(error).__name__}: {error}") from error
     folder = root / TINY
     listing = list_tiny(folder)
-    # The size of a picture that was changed in place can be what it was; its time of change is not.
+    # The cache key includes modification times, because an image changed in place may keep its size.
     times = "".join(str((folder / name).stat().st_mtime_ns) for name, _ in (*listing.train, *listing.test))
     key = hashlib.sha256((listing.digest + times).encode()).hexdigest()
     return _decoded(

@@ -1,4 +1,4 @@
-"""Fetch a data set, or add a copy that somebody has: whole and checked, or not at all."""
+"""Installation of data sets by download or from a local copy: complete and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def fetch(
     mirrors: Sequence[str] = (),
     patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> Check:
-    """Fetch what is missing of a data set; a file that is there and is not the original is set aside.
+    """Download the missing files of a data set; existing files that are not the original are renamed, not deleted.
 
-    `mirrors` are addresses of folders that are tried first.
+    `mirrors` are URLs of folders that are tried first.
 
-    Raises: FetchFailed when no place has it; PaiBenchError when it cannot be fetched at all or not be written.
+    Raises: FetchFailed when every source failed; PaiBenchError when the data set cannot be downloaded or written.
     """
     found = source(name)
     if not found.archives:
@@ -43,14 +43,14 @@ def fetch(
             raise PaiBenchError(f"mirror {mirror!r} is not an address", "write https://… (the folder of the files)")
     for archive in found.archives:
         part = data_root(root) / found.folder / f"{archive.name}.part"
-        if archive.members:  # its folder is not there before it is whole
+        if archive.members:  # the data set's folder is created only when it is complete
             part = data_root(root) / f"{archive.name}.part"
         if (done := check(name, root)).state in GOOD:
             return done
         if _installed(found, archive, root):
             continue
         with only_one(part, observer) as file:
-            if _installed(found, archive, root):  # by the process that this one has waited for
+            if _installed(found, archive, root):  # installed by another process during the wait for the lock
                 part.unlink()
                 continue
             urls = [f"{mirror.rstrip('/')}/{archive.name}" for mirror in mirrors] + list(archive.urls)
@@ -68,7 +68,7 @@ def fetch(
 
 
 def _installed(found: Source, archive: Archive, root: Path | None) -> bool:
-    """Whether the original of what an archive brings is in place."""
+    """Return True if the original versions of all files from an archive are installed."""
     where = data_root(root) / found.folder
     names = archive.members or (archive.name.removesuffix(".gz"),)
     brought = [file for file in found.files if file.name in names]
@@ -91,9 +91,11 @@ def _install(found: Source, archive: Archive, part: Path, root: Path | None) -> 
 
 
 def take_out(archive: Path, top: str, members: Iterable[str], folder: Path) -> None:
-    """Write the files top/member of a tar archive into `folder`; nothing else of it is looked at, no path obeyed.
+    """Extract the files top/member of a tar archive into `folder`.
 
-    Raises: PaiBenchError when the archive is damaged or lacks one.
+    All other members and all paths stored in the archive are ignored, so that it cannot write elsewhere.
+
+    Raises: PaiBenchError when the archive is damaged or lacks a member.
     """
     try:
         with tarfile.open(archive) as content:
@@ -109,7 +111,7 @@ def take_out(archive: Path, top: str, members: Iterable[str], folder: Path) -> N
 
 @contextmanager
 def _staging(root: Path) -> Iterator[Path]:
-    """A new folder beside the data, gone at the end."""
+    """Create a temporary folder on the file system of the data; it is removed at the end."""
     folder = root / f".new-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True)
@@ -131,18 +133,18 @@ def _move_in(folder: Path, where: Path, names: Iterable[str]) -> None:
 
 
 def _set_aside(where: Path, name: str) -> None:
-    """Rename what is there under a name, packed or not, so that nothing of the user's is lost."""
+    """Rename existing files of that name, compressed or not, so that no file of the user is lost."""
     for path in (where / name, where / f"{name}.gz"):
         with suppress(FileNotFoundError):
             path.rename(path.with_name(path.name + ASIDE))
 
 
 def add(name: str, origin: Path, root: Path | None, *, accept_checksum: bool = False, link: bool = False) -> Check:
-    """Copy (or link) a data set from a folder into the data root.
+    """Copy or link a data set from a folder into the data root.
 
-    With `accept_checksum` also one that is not the original; its hashes are noted, and it is known by them.
+    With `accept_checksum`, a copy that is not the original is accepted too; its recorded hashes identify it.
 
-    Raises: PaiBenchError when `origin` does not hold it, or holds something else than the original.
+    Raises: PaiBenchError when `origin` does not contain the data set, or its files are not the original.
     """
     found = source(name)
     if not found.files and not found.tree:

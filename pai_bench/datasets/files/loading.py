@@ -1,4 +1,4 @@
-"""From files to arrays: checked before, while and after they are read."""
+"""Loading of data sets from files to arrays, verified before, during and after reading."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from pai_bench.errors import PaiBenchError
 
 
 class DataChanged(PaiBenchError):
-    """The files are not those that they were."""
+    """The files of a data set changed while they were in use."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What was read of a data set, and which copy it was."""
+    """The arrays of a data set and the identity of the copy they were read from."""
 
     train: Images
     test: Images | None
-    """None when it was not wanted."""
+    """None when it was not requested."""
     origin: str
     content_hash: str
-    """SHA-256 of the arrays that were read: which images a result is about, whatever files they came from."""
+    """SHA-256 of the arrays; identifies the images of a result independently of the file format."""
 
 
 def present(name: str, root: Path | None = None) -> bool:
-    """Whether all files of the data set are there; they are not opened.
+    """Return True if all files of the data set exist; they are not opened.
 
     Raises: PaiBenchError for an unknown name.
     """
@@ -48,11 +48,11 @@ def present(name: str, root: Path | None = None) -> bool:
 
 
 def require(name: str, root: Path | None = None) -> str:
-    """See to it that the data set is there and is the original or a copy that was accepted; returns its origin.
+    """Check that the data set is available and is the original or an accepted copy; return its origin.
 
-    A plug-in's data set is read whole: what it returns is checked, and its content is its origin.
+    The data set of a plug-in is loaded completely and checked; its content hash serves as its origin.
 
-    Raises: PaiBenchError for an unknown name, or with the file that is missing or is another, and what to do.
+    Raises: PaiBenchError for an unknown name, and for a missing or different file, with the remedy.
     """
     if source(name).build is not None:
         return load(name, root).origin
@@ -66,10 +66,10 @@ def _passed(found: Check) -> Check:
 
 
 def load(name: str, root: Path | None = None, *, test: bool = True) -> Loaded:
-    """Read a data set, without its test part when that is not wanted.
+    """Load a data set, optionally without its test part.
 
-    Raises: PaiBenchError when a file is missing, refused, cut short or holds other numbers of images; DataChanged when
-        files change while they are read.
+    Raises: PaiBenchError when a file is missing, refused, truncated, or has a different number of images; DataChanged
+        when files change while they are read.
     """
     found = source(name)
     where = data_root(root) / found.folder
@@ -96,9 +96,9 @@ def load(name: str, root: Path | None = None, *, test: bool = True) -> Loaded:
 
 
 def listing(name: str, root: Path | None = None) -> tuple[Path, Listing, str]:
-    """The folder of a data set whose pictures are streamed, the pictures in it, and its origin.
+    """Return the folder, the list of images and the origin of a streamed data set.
 
-    Raises: PaiBenchError when it is missing or refused.
+    Raises: PaiBenchError when the data set is missing or refused.
     """
     found = source(name)
     origin = _passed(check(name, root)).origin
@@ -136,7 +136,7 @@ def _check_arrays(name: str, part: str, images: Images, count: int, facts: Info,
 
 
 def content_hash(arrays: Sequence[np.ndarray]) -> str:
-    """SHA-256 (hex) of arrays, their types and shapes."""
+    """Return the SHA-256 (hex) of arrays, including their types and shapes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape}\n".encode())

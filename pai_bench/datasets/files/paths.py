@@ -1,4 +1,4 @@
-"""Where data sets lie, and the user's cache."""
+"""Locations of data sets and of the user's cache."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """The user's own folder for what can be made again."""
+    """Return the folder of pai-bench in the user's cache, for files that can be recreated."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pai-bench"
 
 
 def data_root(root: Path | None = None) -> Path:
-    """Where data sets lie: `root`, else PAI_BENCH_DATA, else pai-bench/data in the user's cache."""
+    """Return the folder of the data sets: `root`, else PAI_BENCH_DATA, else pai-bench/data in the user's cache."""
     if root is not None:
         return Path(root).expanduser()
     if os.environ.get("PAI_BENCH_DATA"):
@@ -21,5 +21,5 @@ def data_root(root: Path | None = None) -> Path:
 
 
 def option(root: Path | None) -> str:
-    """How a command that is recommended names the data root, where it was named."""
+    """Return the option for the data root in recommended commands; empty when the user did not set one."""
     return "" if root is None else f" --data-dir {root}"

@@ -1,4 +1,4 @@
-"""The data sets there are: facts, files with their official checksums, and where to fetch them."""
+"""Registry of data sets: properties, files with official checksums, and download addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Builder = Callable[[Path], Arrays]
 
 
 def register_source(name: str, source: Source) -> None:
-    """Make a data set known.
+    """Register a data set by its source.
 
     Raises: ValueError when the name is taken.
     """
@@ -22,10 +22,10 @@ def register_source(name: str, source: Source) -> None:
 
 
 def register_dataset(name: str, info: Info) -> Callable[[Builder], Builder]:
-    """Decorator that makes a function known as the data set `name`.
+    """Register the decorated function as the data set `name`.
 
-    The function takes the data root (a Path; files of its own belong below it) and returns train images, train labels,
-    test images, test labels: uint8 [N, C, H, W] and int64 [N]. It must return the same arrays whenever it is called.
+    The function takes the data root (a Path; store files of the data set below it) and returns train images, train
+    labels, test images, test labels: uint8 [N, C, H, W] and int64 [N]. Every call must return the same arrays.
     """
 
     def decorate(build: Builder) -> Builder:
@@ -36,12 +36,12 @@ def register_dataset(name: str, info: Info) -> Callable[[Builder], Builder]:
 
 
 def names() -> list[str]:
-    """All known data sets in alphabetical order."""
+    """Return the names of all registered data sets in alphabetical order."""
     return CATALOGUE.names()
 
 
 def source(name: str) -> Source:
-    """The source of the data set `name`.
+    """Return the source of the data set `name`.
 
     Raises: PaiBenchError for an unknown name.
     """
@@ -49,7 +49,7 @@ def source(name: str) -> Source:
 
 
 def info(name: str) -> Info:
-    """The facts of the data set `name`.
+    """Return the properties of the data set `name`.
 
     Raises: PaiBenchError for an unknown name.
     """
@@ -91,7 +91,7 @@ def _cifar_source(
     )
 
 
-# The checksums are those of torchvision, for IDX files also of the unpacked ones, as published with many copies.
+# Checksums as in torchvision; the MD5 sums of the uncompressed IDX files are published with many copies.
 _OURS: dict[str, Source] = {
     "digits": Source(Info(1, 8, 10, 1437, 360), read=formats.digits),
     "mnist": _idx_source(

@@ -1,4 +1,4 @@
-"""What a data set is to this package: its facts, its files, and where they are fetched from."""
+"""Description of a data set: properties, files, and download sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS = ("train", "test")
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of a data set before it is read: image channels and size, classes, numbers of images."""
+    """Properties of a data set known in advance: image channels and size, classes, numbers of images."""
 
     channels: int
     size: int
@@ -33,63 +33,63 @@ class Info:
 
 @dataclass(frozen=True)
 class File:
-    """A file that is read, and what it hashes to when it is the original."""
+    """A file of a data set and the checksum of its original."""
 
     name: str
-    """Below the data set's folder."""
+    """Path below the data set's folder."""
     md5: str
     gz_md5: str | None = None
-    """Of NAME.gz, which does as well as NAME; None when there is no such file."""
+    """MD5 of NAME.gz, which is accepted instead of NAME; None when there is no compressed form."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that is fetched: one of the data set's own, or an archive that holds them."""
+    """A file to download: either a file of the data set or an archive that contains its files."""
 
     name: str
     md5: str
     urls: tuple[str, ...]
-    """The original place first, then mirrors; each is the whole address."""
+    """Full URLs: the original one first, then mirrors."""
     members: tuple[str, ...] = ()
-    """What is taken out of it, below the data set's folder; empty when the file itself is what is read."""
+    """Members to extract into the data set's folder; empty if the file is not an archive."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a folder, of which there are too many to hash."""
+    """List of the images in a folder with too many images to hash their content."""
 
     train: tuple[tuple[str, int], ...]
     """(path below the folder, label)"""
     test: tuple[tuple[str, int], ...]
     digest: str
-    """Of the list; not of what is in the pictures."""
+    """Hash of the list, not of the content of the images."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from and how it is read. Exactly what is not None or empty applies."""
+    """Origin of a data set and the way to read it. Only fields that are not None or empty apply."""
 
     info: Info
     folder: str = ""
-    """Inside the data root, in torchvision's layout where it has one."""
+    """Folder inside the data root, as in torchvision's layout if it has one."""
     files: tuple[File, ...] = ()
     read: Callable[[Path, str], Images] | None = None
-    """(folder, "train" or "test") to arrays; None when the pictures are streamed."""
+    """Function from (folder, "train" or "test") to arrays; None when the images are streamed."""
     archives: tuple[Archive, ...] = ()
     tree: str = ""
-    """A folder inside `folder` that does in place of the files."""
+    """Folder inside `folder` that may replace the files (the unpacked archive)."""
     list_tree: Callable[[Path], Listing] | None = None
     build: Callable[[Path], Arrays] | None = None
-    """A stranger's function from the data root to arrays."""
+    """Function of a plug-in from the data root to arrays."""
     by_hand: str = ""
-    """How to get the files, where they cannot be fetched."""
+    """Instructions for obtaining the files manually, if they cannot be downloaded."""
 
     @property
     def streamed(self) -> bool:
-        """Whether its pictures are too many to be read at once."""
+        """True if the data set has too many images to load at once."""
         return self.read is None and self.build is None
 
 
 def damaged(path: Path, why: str) -> PaiBenchError:
-    """The error for a file that cannot be what it is taken for."""
+    """Return the error for a file with invalid content."""
     return PaiBenchError(f"{path} is not what it should be: {why}", "fetch or copy the original file again")
