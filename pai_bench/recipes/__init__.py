@@ -48,7 +48,7 @@ __all__ = [
 
 
 def fingerprint(payload: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of plain data, whatever the order of its keys."""
+    """Return the SHA-256 (hex) of plain data, independent of the order of its keys."""
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -65,10 +65,10 @@ def result_fingerprint(
     method_source: str | None = None,
     model_source: str | None = None,
 ) -> str:
-    """The validity of a result: of all that moves its number but sparsity and seed, which name it.
+    """Return the fingerprint of a result: a hash of everything that affects its numbers, except sparsity and seed.
 
-    Hyper-parameters with the defaults filled in; `method_source` and `model_source` are the hashes of the files of a
-    method and a model that are not ours. Paths, workers, hosts and the recipe's name are not in it.
+    Pass hyper-parameters with the defaults filled in. `method_source` and `model_source` are the hashes of the source
+    files of a plug-in's method and model. Paths, workers, hosts and the recipe's name are not included.
     """
     method = {"name": method_name, "version": method_version, "hyperparameters": dict(hyperparameters)}
     payload: dict[str, Any] = {

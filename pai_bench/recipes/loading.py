@@ -1,4 +1,4 @@
-"""Recipe files: read, merged for a data set and a model, and checked key by key."""
+"""Loading of recipe files: read, merge the sections for a data set and a model, and check every key."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pai_bench.recipes.schema import TABLES, Defaults, Recipe, check, tuples
 
 
 class NotMeant(PaiBenchError):
-    """A recipe that is not meant for a data set."""
+    """A recipe does not support a data set."""
 
 
 def summary(name: str) -> str:
-    """The summary of a recipe that comes with pai-bench."""
+    """Return the summary of a built-in recipe."""
     text = resources.files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
     return str(tomllib.loads(text).get("summary", ""))
 
 
 def names() -> list[str]:
-    """All recipes that come with pai-bench, in alphabetical order."""
+    """Return the names of all built-in recipes in alphabetical order."""
     return sorted(
         path.name.removesuffix(".toml")
         for path in resources.files(__package__).iterdir()
@@ -34,9 +34,9 @@ def names() -> list[str]:
 
 
 def defaults(dataset: str) -> Defaults:
-    """The defaults of a data set.
+    """Return the defaults of a data set.
 
-    Raises: PaiBenchError when there are none.
+    Raises: PaiBenchError when the data set has no defaults.
     """
     table = tomllib.loads(resources.files(__package__).joinpath("defaults.toml").read_text(encoding="utf-8"))
     if dataset not in table:
@@ -48,10 +48,10 @@ def defaults(dataset: str) -> Defaults:
 
 
 def load(name: str, dataset: str, model: str) -> Recipe:
-    """The recipe `name` (or the file, when it ends in .toml) for a data set and a model.
+    """Load the recipe `name` (a file if it ends in .toml) for a data set and a model.
 
-    Raises: PaiBenchError that names the file and the key for anything unknown, missing or of the wrong kind; NotMeant
-        when the recipe is not meant for the data set.
+    Raises: PaiBenchError with the file and the key for an unknown or missing key or a value of the wrong type;
+        NotMeant when the recipe does not support the data set.
     """
     if name.endswith(".toml"):
         where, label = Path(name), Path(name).stem
@@ -97,23 +97,23 @@ def _parse(text: str, where: str, name: str, dataset: str, model: str) -> Recipe
         **{table: _build(kind, table, merged[table], where) for table, kind in TABLES.items()},
     )
     check(recipe, where)
-    if recipe.data.split != "test":  # seen in the name, as when it is set by an option: results on it stand apart
+    if recipe.data.split != "test":  # part of the name, as with --set: results on other images are reported separately
         recipe = replace(recipe, name=f"{name}+data.split={recipe.data.split}")
     return recipe
 
 
 @dataclass(frozen=True)
 class _Section:
-    """A part of a file, what it is meant for (None: everything), and its tables."""
+    """A section of a recipe file: the data set and models it applies to (None: all), and its tables."""
 
     dataset: str | None
     models: str | None
-    """Names, separated by commas."""
+    """Comma-separated names."""
     tables: Mapping[str, dict[str, dict[str, Any]]]
 
     @property
     def rank(self) -> tuple[bool, bool]:
-        """The general ones first: all < a data set < a model < a model on a data set."""
+        """Sort key, general sections first: all < a data set < a model < a model on a data set."""
         return self.models is not None, self.dataset is not None
 
     def applies(self, dataset: str, model: str) -> bool:
@@ -122,7 +122,7 @@ class _Section:
 
 
 def _sections(content: Mapping[str, Any], where: str) -> Iterator[_Section]:
-    """All sections of a file, every key of them checked, also of those that do not apply."""
+    """Yield all sections of a file; the keys of sections that do not apply are checked, too."""
     yield _section(content, where, None, None, ("summary", "datasets", "models"))
     for dataset, inner in _named(content, where, "datasets"):
         yield _section(inner, where, dataset, None, ("models",))
@@ -159,7 +159,7 @@ def _unknown_key(where: str, key: str, known: Any) -> PaiBenchError:
 
 
 def _table(content: Mapping[str, Any], table: str, where: str, path: str) -> dict[str, dict[str, Any]]:
-    """The entries of a table by key, each with `value` and `source`."""
+    """Return the entries of a table by key, each with `value` and `source`."""
     entries = content.get(table, {})
     known = [f.name for f in fields(TABLES[table])]
     if not isinstance(entries, dict):
@@ -200,9 +200,9 @@ def _build(kind: type, table: str, entries: Mapping[str, Mapping[str, Any]], whe
 
 
 def checked_value(where: str, key: str, value: Any, kind: str) -> Any:
-    """The value as its annotation `kind` says; a whole number passes where a number is wanted.
+    """Check a value against its annotation `kind`; an integer is converted where a float is expected.
 
-    Raises: PaiBenchError that names `where` and the key when it is of another kind.
+    Raises: PaiBenchError with `where` and the key for a value of another type.
     """
     words, wanted, items = KINDS[kind]
     if wanted is tuple and isinstance(value, tuple):

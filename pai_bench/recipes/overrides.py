@@ -1,4 +1,4 @@
-"""Single values of a recipe set by the user: read, checked like a recipe file's, and shown in the recipe's name."""
+"""Overrides of single recipe values by the user: parsed, checked like a recipe file, and added to the recipe's name."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pai_bench.recipes.loading import KINDS, checked_value
 from pai_bench.recipes.schema import TABLES, Recipe, check
 
 SOURCE = "--set"
-"""What stands as the source of a value that a user has set."""
+"""Source that is recorded for a value set by the user."""
 MAX_NAME = 120
-"""Characters of a recipe's name, which is a part of a file name; with more, a hash stands for the values."""
+"""Maximal length of a recipe's name, which is part of file names; a hash replaces the values of longer names."""
 
 Settings = tuple[tuple[str, str], ...]
-"""(table.key, the text of its value), each key once"""
+"""Pairs (table.key, text of the value) with unique keys."""
 
 
 def parse_settings(texts: Iterable[str], option: str = SOURCE) -> Settings:
-    """Read texts such as "train.epochs=20".
+    """Parse texts such as "train.epochs=20".
 
-    Raises: PaiBenchError for another form, an unknown key, and a key that is given twice.
+    Raises: PaiBenchError for another form, an unknown key, and a repeated key.
     """
     known = [f"{table}.{f.name}" for table, kind in TABLES.items() for f in fields(kind)]
     found: dict[str, str] = {}
@@ -42,9 +42,9 @@ def parse_settings(texts: Iterable[str], option: str = SOURCE) -> Settings:
 
 
 def variants(recipe: Recipe, settings: Settings) -> tuple[Recipe, ...]:
-    """The recipe with these values; a list where one value belongs makes a recipe for each of its items.
+    """Return the recipe with these values; a list for a scalar key gives one recipe per item.
 
-    Raises: PaiBenchError for a value of the wrong kind, or one that cannot be.
+    Raises: PaiBenchError for a value of the wrong type or out of range.
     """
     choices = [[(key, value) for value in _read(key, text)] for key, text in settings]
     return tuple(dict.fromkeys(_with_values(recipe, dict(values)) for values in product(*choices)))
@@ -66,7 +66,7 @@ def _with_values(recipe: Recipe, values: dict[str, Any]) -> Recipe:
 
 
 def _name(recipe: str, changed: dict[str, Any]) -> str:
-    """The recipe's name and the changed values, in the order of their keys."""
+    """Join the recipe's name and the changed values, sorted by key."""
     parts = [f"{key}={_text(value)}" for key, value in sorted(changed.items())]
     name = "+".join([recipe, *parts])
     if len(name) <= MAX_NAME:
@@ -76,7 +76,7 @@ def _name(recipe: str, changed: dict[str, Any]) -> str:
 
 
 def _read(key: str, text: str) -> list[Any]:
-    """The values that a text gives to a key: one where the key takes a list, else one for each item."""
+    """Parse the values for a key: a single value if the key takes a list, else one value per item."""
     table, _, name = key.partition(".")
     kind = next(str(f.type) for f in fields(TABLES[table]) if f.name == name)
     items = [item.strip() for item in text.split(",")] if text else []
@@ -89,7 +89,7 @@ def _read(key: str, text: str) -> list[Any]:
 
 
 def _value(text: str, kind: type | None) -> Any:
-    """The text as what it looks like, for a key that takes `kind`; the check comes after."""
+    """Convert a text for a key of type `kind` as far as possible; `checked_value` rejects the rest."""
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     if kind in (int, float):
@@ -102,7 +102,7 @@ def _value(text: str, kind: type | None) -> Any:
 
 
 def _text(value: Any) -> str:
-    """The canonical text of a value: numbers as short as they can be, nothing that a file name cannot hold."""
+    """Return the canonical text of a value: numbers in the shortest form, only characters valid in file names."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What a recipe holds, as frozen dataclasses, and which values can be."""
+"""Schema of recipes as frozen dataclasses, and the allowed values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LAST_BATCHES = ("merge", "drop")
 
 @dataclass(frozen=True)
 class Init:
-    """How the weights are drawn: the name of a scheme of `pai_bench.models`."""
+    """Initialisation of the weights: the name of a scheme of `pai_bench.models`."""
 
     scheme: str
 
 
 @dataclass(frozen=True)
 class Train:
-    """SGD and its schedule; lengths in epochs."""
+    """SGD and its learning-rate schedule; durations in epochs."""
 
     epochs: int
     batch_size: int
@@ -34,67 +34,67 @@ class Train:
     momentum: float
     nesterov: bool
     weight_decay: float
-    """On every parameter, biases and norms too, as in all the papers' code."""
+    """Applied to every parameter, including biases and norms, as in the code of all papers."""
     schedule: str
-    """"step": times `gamma` at each of `milestones`; "cosine": to 0 at the end."""
+    """"step": multiply by `gamma` at each of `milestones`; "cosine": decay to 0 at the end."""
     milestones: tuple[int, ...]
     gamma: float
     warmup_epochs: float
-    """Linear from 0."""
+    """Length of the linear warm-up from 0."""
     evaluate_every: int
-    """The last epoch is always evaluated."""
+    """Interval of evaluations in epochs; the last epoch is always evaluated."""
     precision: str = "float32"
-    """Of convolutions and products: "float32", "tf32" (on a GPU) or "bfloat16" (autocast); weights stay float32."""
+    """Precision of convolutions and products: "float32", "tf32" (GPU) or "bfloat16" (autocast); float32 weights."""
     channels_last: bool = False
-    """The order of pixels in memory: other sums of the same numbers, often faster."""
+    """Channels-last memory format: often faster, with another order of summation."""
     cuda_graph: bool = False
-    """On a GPU, the step captured once and replayed; without one, or where it cannot be, the usual step."""
+    """Capture the step as a CUDA graph; has no effect on a CPU or if the model cannot be captured."""
     last_batch: str = "merge"
-    """A last batch of one image, for a network whose batch norm cannot be trained on one image: "merge" it into the
-    batch before it, or "drop" it. Other networks and longer last batches are not affected."""
+    """Treatment of a last batch of one image, on which some batch norms fail: "merge" it into the batch before it, or
+    "drop" it. Networks without this restriction and longer last batches are not affected."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which images are for what, augmentation of training images, and normalisation by channel in units of [0, 1]."""
+    """Split of the data, augmentation of training images, and normalisation by channel for pixel values in [0, 1]."""
 
     padding: int
     flip: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: str = "pad"
-    """"pad": zeros around the image, then a crop of its size; "random-resized": a part of it, enlarged."""
+    """"pad": zero padding, then a crop of the original size; "random-resized": a part of the image, resized."""
     scale: tuple[float, ...] = (0.08, 1.0)
-    """Least and greatest area of a random-resized crop, as a fraction of the image."""
+    """Smallest and largest area of a random-resized crop, as a fraction of the image."""
     ratio: tuple[float, ...] = (0.75, 1.3333333333333333)
-    """Least and greatest width / height of a random-resized crop."""
+    """Smallest and largest aspect ratio (width / height) of a random-resized crop."""
     split: str = "test"
-    """What accuracy is measured on: "test", or "validation", a part of the training set that is not trained on."""
+    """Images for measuring accuracy: "test", or "validation", a held-out part of the training set."""
     validation_size: float = 0.1
-    """That part, as a fraction of each class."""
+    """Size of the validation part, as a fraction of each class."""
     split_seed: int = 0
-    """Of the choice of images; the same for all cells, so that they can be compared."""
+    """Seed of the split; the same for all cells, so that they can be compared."""
     train_fraction: float = 1.0
-    """The part of the training set that is used at all; a validation part is taken from what is left out first."""
+    """Fraction of the training set to use; the validation part is taken from the unused images first."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """The data that methods score with: class-balanced training images, not augmented."""
+    """Data for scoring (class-balanced training images without augmentation), its precision, and the pruned layers."""
 
     batch_size: int
     batches: int
-    """Where the method has no number of its own."""
+    """Number of batches, for methods that do not set their own."""
     dtype: str
     only: tuple[str, ...] = ()
-    """Patterns of the layers or weights that are pruned, such as "layer4.*"; all prunable ones when empty."""
+    """Patterns of the layers or weights to prune, such as "layer4.*"; empty for all prunable ones."""
     exclude: tuple[str, ...] = ()
-    """Patterns of the layers or weights that are not pruned, such as "fc"."""
+    """Patterns of the layers or weights to exclude from pruning, such as "fc"."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as it applies to one data set."""
+    """A recipe resolved for one data set and model."""
 
     name: str
     dataset: str
@@ -104,14 +104,14 @@ class Recipe:
     scoring: Scoring
     summary: str = field(default="", compare=False)
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
-    """(table.key, where its value is from)"""
+    """Pairs (table.key, source of the value)."""
 
     def values(self) -> dict[str, dict[str, Any]]:
-        """All values by table and key, as plain data."""
+        """Return all values by table and key, as plain data."""
         return {table: asdict(getattr(self, table)) for table in TABLES}
 
     def identity(self) -> dict[str, dict[str, Any]]:
-        """The values that the fingerprint covers: all but those that are at a default."""
+        """Return the values included in the fingerprint: all that differ from their default."""
         defaults = {
             (table, f.name): f.default
             for table, kind in TABLES.items()
@@ -124,12 +124,12 @@ class Recipe:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Name, data set and values; `from_dict` reads it."""
+        """Return name, data set and values as plain data; `from_dict` reads it."""
         return {"name": self.name, "dataset": self.dataset, **self.values()}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Recipe:
-        """The recipe that `as_dict` wrote, without summary and sources."""
+        """Recreate the recipe from the output of `as_dict`, without summary and sources."""
         tables = {name: kind(**tuples(plain[name])) for name, kind in TABLES.items()}
         return cls(name=plain["name"], dataset=plain["dataset"], **tables)
 
@@ -138,13 +138,13 @@ TABLES: dict[str, type] = {"init": Init, "train": Train, "data": Data, "scoring"
 
 
 def tuples(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of plain data with tuples in the place of lists."""
+    """Convert the lists of a plain table to tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a sweep takes for a data set when nothing is said."""
+    """Defaults of a sweep for a data set."""
 
     model: str
     recipe: str
@@ -153,9 +153,9 @@ class Defaults:
 
 
 def check(recipe: Recipe, where: str) -> None:
-    """See to it that every value can be.
+    """Check that every value is in its allowed range.
 
-    Raises: PaiBenchError that names `where`, the key and what it must be.
+    Raises: PaiBenchError with `where`, the key and the allowed values.
     """
     train, data, scoring = recipe.train, recipe.data, recipe.scoring
 

@@ -1,4 +1,4 @@
-"""Which recipe is trained with on which data set and model, from what a user names and sets."""
+"""Selection of recipes for data sets and models from the user's options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pai_bench.recipes.schema import Recipe
 
 @dataclass(frozen=True)
 class Choice:
-    """A data set, a model, and a recipe as it applies to them."""
+    """A data set, a model, and the recipe resolved for them."""
 
     dataset: str
     model: str
@@ -22,7 +22,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Choices:
-    """All of a sweep, and what its user should know of them."""
+    """All choices of a sweep, with notes for the user."""
 
     choices: tuple[Choice, ...]
     notes: tuple[str, ...]
@@ -31,10 +31,10 @@ class Choices:
 def choose(
     datasets: Sequence[str], models: Sequence[str] = (), recipes: Sequence[str] = (), settings: Settings = ()
 ) -> Choices:
-    """Data sets x models x the recipes that are meant for them; without names, each data set's own.
+    """Combine data sets, models and the recipes that support them; empty options stand for each data set's defaults.
 
-    Raises: PaiBenchError for a recipe that is meant for none of the data sets, a data set that is left without any,
-        two recipes of one name, and whatever is wrong with a recipe.
+    Raises: PaiBenchError for a recipe that supports none of the data sets, a data set without a recipe, two different
+        recipes with one name, and an invalid recipe.
     """
     choices: list[Choice] = []
     refused: dict[str, list[NotMeant]] = {}
@@ -64,7 +64,7 @@ def choose(
 
 
 def _check_names(choices: Sequence[Choice]) -> None:
-    """Two files may have one name; their results would be taken for each other's variants."""
+    """Refuse different recipes with the same name, because their results could not be told apart."""
     seen: dict[tuple[str, str, str], Recipe] = {}
     for choice in choices:
         key = choice.dataset, choice.model, choice.recipe.name

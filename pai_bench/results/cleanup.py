@@ -1,4 +1,4 @@
-"""What dead processes have left below the results root, cleared away; results are never touched."""
+"""Removal of files that dead processes left below the results root; results are never deleted."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from pai_bench.core.atomic import server_time
 from pai_bench.results import paths
 
 DAY = 24 * 3600.0
-"""No write takes so long: a temporary file that is older by the file server's clock has no writer any more."""
+"""Age in seconds, by the file server's clock, from which a temporary file is orphaned: no write takes so long."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _KEPT = "kept"
 
 
 def keep_checkpoints(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
-    """Let the checkpoints of a cell stay although it has its result."""
+    """Mark the checkpoints of a cell to be kept after it is finished."""
     with suppress(OSError):
         (paths.checkpoints_folder(root, cell, recipe, fingerprint) / _KEPT).touch()
 
 
 def drop_checkpoints(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
-    """Remove the checkpoints of a cell, kept ones too: it begins anew."""
+    """Remove all checkpoints of a cell, including kept ones, so that it restarts from the beginning."""
     shutil.rmtree(paths.checkpoints_folder(root, cell, recipe, fingerprint), ignore_errors=True)
 
 
 def tidy(root: Path, spared: Container[str] = ()) -> None:
-    """Remove temporary files a day old, scores that nobody has used for a day, and checkpoints of cells that have their
-    result and that nobody works on; cells whose names are `spared` keep theirs."""
+    """Remove temporary files older than a day, cached scores unused for a day, and checkpoints of finished cells.
+
+    Checkpoints of cells with a claim, of cells whose names are in `spared`, and kept checkpoints stay."""
     now, scores = server_time(root), str(paths.scores_folder(root))
     for folder, _, names in os.walk(root):
         for name in names:

@@ -1,4 +1,4 @@
-"""Notes beside the results: failed cells, attempts, plans."""
+"""Records of failed cells, stored separately from the results."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ UNREAD = "unread"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no result."""
+    """Reason why a cell has no result."""
 
     cause: str
     traceback: str
     attempts: int
-    """How often it has failed in a row in this way (kind), in all sweeps."""
+    """Number of consecutive failures of this kind, over all sweeps."""
     kind: str
-    """"error", "oom", "hang" or "died"; UNREAD where there is a note that cannot be read."""
+    """"error", "oom", "hang" or "died"; UNREAD when the record exists but cannot be read."""
 
 
 def write_failure(
     root: Path, cell: Cell, recipe: str, fingerprint: str, *, cause: str, traceback: str, kind: str = "error"
 ) -> Failure:
-    """Note that a cell failed, and why; counts how often it has failed so."""
+    """Record the failure of a cell and its cause, and count the consecutive failures of this kind."""
     before = read_failure(root, cell, recipe, fingerprint)
     attempts = before.attempts + 1 if before is not None and before.kind == kind else 1
     failure = Failure(cause, traceback, attempts, kind)
@@ -39,7 +39,7 @@ def write_failure(
 
 
 def read_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Failure | None:
-    """The note that a cell failed, if there is one; what cannot be read of it is left empty."""
+    """Read the failure record of a cell, or return None; unreadable parts of the record are left empty."""
     try:
         text = read_bytes(paths.failure_path(root, cell, recipe, fingerprint))
     except GONE:
@@ -64,10 +64,10 @@ def read_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Failu
 
 
 def has_failed(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
-    """Whether there is a note that a cell failed."""
+    """Return True if the cell has a failure record."""
     return paths.failure_path(root, cell, recipe, fingerprint).is_file()
 
 
 def clear_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
-    """Forget that a cell failed."""
+    """Delete the failure record of a cell."""
     paths.failure_path(root, cell, recipe, fingerprint).unlink(missing_ok=True)

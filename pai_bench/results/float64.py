@@ -1,4 +1,4 @@
-"""What scoring in float64 costs on a device, and what is said where that is much."""
+"""Cost of scoring in float64 by device, and advice to the user where the cost is high."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from statistics import median
 from typing import Any
 
 GPUS_FOR_FLOAT64 = ("H100", "H200", "GH200", "A100", "A30", "V100", "P100", "B200")
-"""Parts of the names of GPUs that compute in float64 at half the speed of float32; on others it is 1/32 or 1/64."""
+"""Substrings of the names of GPUs with float64 at half the speed of float32; on other GPUs it is 1/32 or 1/64."""
 
 SLOW_SECONDS = 60.0
 SLOW_FRACTION = 0.05
-"""Of the training time."""
+"""Fraction of the training time above which float64 scoring counts as slow."""
 
 
 def float64_slowdown(device: str) -> int:
-    """How many times longer float64 takes than float32 on "cpu" or a GPU of that name."""
+    """Return the factor by which float64 is slower than float32 on "cpu" or a GPU of that name."""
     return 2 if device == "cpu" or any(name in device for name in GPUS_FOR_FLOAT64) else 64
 
 
 def advice(rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """One line for results that were scored long in float64 on a GPU, None when there are none.
+    """Return one line of advice about results with slow float64 scoring on a GPU, or None if there are none.
 
-    A row has device, scoring_dtype, score_seconds and train_seconds.
+    Each row has device, scoring_dtype, score_seconds and train_seconds.
     """
     on_gpus = [row for row in rows if row["device"] not in (None, "cpu") and row["scoring_dtype"] == "float64"]
     known = [row for row in on_gpus if row["score_seconds"] and row["train_seconds"]]
@@ -42,7 +42,7 @@ def advice(rows: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def overlap_line(overlaps: Iterable[float]) -> str | None:
-    """One line on how much float32 masks share with those of float64, None when nothing is known."""
+    """Return one line about the overlap of float32 masks with float64 masks, or None if there are no data."""
     known = sorted(overlaps)
     if not known:
         return None

@@ -1,6 +1,6 @@
-"""The columns of all results at once, from a cache of the files that have not changed; never the source of truth.
+"""Index of all results: their main columns, with a cache for unchanged files. The result files stay authoritative.
 
-The cache is made anew when it is missing, damaged or of another version, and done without where none can be written.
+The cache is rebuilt when it is missing, damaged or of another version; if it cannot be written, it is not used.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ COLUMNS = (
 """Keys of a result that a row has; `costs` is a dict. A row has `device`, `scoring_dtype` and `path` besides."""
 
 WORTH_WRITING = 20
-"""With fewer new files than that, reading them again next time costs less than writing all rows."""
+"""Minimal number of new files for which the cache is rewritten; for fewer, reading them again is cheaper."""
 
 Stamp = list[int]
-"""Of a file: its number, time of change in ns, and size. Each writer of a result makes a new file."""
+"""Stamp of a file: inode, modification time in ns, and size. Every write of a result creates a new inode."""
 
 Line = list[Any]
-"""What the cache has of a result: name, stamp (three numbers), values."""
+"""Cache line of a result: name, stamp (three numbers), values."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """What a results folder holds."""
+    """Content of a results folder."""
 
     rows: tuple[dict[str, Any], ...]
-    """One a readable result, ordered by path: COLUMNS, `device`, `scoring_dtype`, and `path` (a string)."""
+    """One row per readable result, ordered by path: COLUMNS, `device`, `scoring_dtype`, and `path` (a string)."""
     damaged: tuple[str, ...]
-    """What is wrong with each file that is no result."""
+    """Description of each damaged file."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Files, and folders of them, that the disk did not let us read, and why; they may hold good results."""
+    """Files and folders that could not be read, and the reason; they may contain valid results."""
 
     def hides(self, place: Path) -> bool:
-        """Whether there may be a result, although none was read: the file or a folder above it is unreadable."""
+        """Return True if the file or a folder above it is unreadable, so that it may contain a result."""
         return bool(self.unreadable) and any(str(path) in self.unreadable for path in (place, *place.parents))
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Let Python's collector of cycles rest: tens of thousands of new rows would set it on all that the process has."""
+    """Disable the cyclic garbage collector: tens of thousands of new rows would trigger full collections."""
     active = gc.isenabled()
     gc.disable()
     try:
@@ -67,7 +67,7 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def read(root: Path) -> Index:
-    """All results below the root; parses only the files that are new or have changed since the cache was written."""
+    """Read all results below the root; only files that are new or changed since the last cache write are parsed."""
     top = str(root / "runs")
     known = _load(results.index_path(root))
     lines: list[Line] = []
@@ -79,7 +79,7 @@ def read(root: Path) -> Index:
             try:
                 line = [name, *stamp, *_values(results.read_plain(Path(top, name)))]
             except GONE:
-                continue  # replaced or set aside while we read
+                continue  # replaced or renamed by another process during the scan
             except PaiBenchError as error:
                 damaged.append(error.cause)
                 continue
@@ -98,7 +98,7 @@ def read(root: Path) -> Index:
 
 
 def finished(root: Path) -> set[tuple[Cell, str, str]]:
-    """Cell, recipe and fingerprint of every readable result that lies where it belongs."""
+    """Return cell, recipe and fingerprint of every readable result at its correct path."""
     found = set()
     for row in read(root).rows:
         cell = Cell(*(row[field.name] for field in fields(Cell)))
@@ -118,9 +118,9 @@ def _values(plain: dict[str, Any]) -> list[Any]:
 
 
 def _files(top: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
-    """Names below `top`, and stamps, of all results; in the order of `results.result_paths`.
+    """Yield the names below `top` and the stamps of all results, in the order of `results.result_paths`.
 
-    Adds what cannot be looked at to `unreadable`.
+    Adds inaccessible files and folders to `unreadable`.
     """
     folders = [("", top)]
     while folders:
@@ -142,7 +142,7 @@ def _files(top: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
                 elif entry.is_dir(follow_symlinks=False):
                     within.append((f"{inside}{entry.name}/", entry.path))
             except GONE:
-                continue  # replaced or set aside while we read
+                continue  # replaced or renamed by another process during the scan
             except OSError as error:
                 unreadable[entry.path] = reason(error)
         folders += reversed(within)
@@ -155,13 +155,13 @@ def _save(place: Path, lines: list[Line]) -> None:
 
 
 def _header(body: bytes) -> str:
-    """What the first line must be for the rest to be believed."""
+    """Return the first line of a valid cache with this body."""
     version = [*_KEYS, str(results.SCHEMA)]
     return json.dumps({"columns": version, "sha256": hashlib.sha256(body).hexdigest()})
 
 
 def _load(place: Path) -> dict[str, Line]:
-    """The lines by name."""
+    """Return the cache lines by name; empty if the cache is not valid."""
     try:
         head, _, body = place.read_bytes().partition(b"\n")
     except OSError:

@@ -1,4 +1,4 @@
-"""key."""
+"""Key of a result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pai_bench.cells import Cell
 
 @dataclass(frozen=True)
 class Address:
-    """A cell and the settings it is run with: what files of it are named after."""
+    """Address of a result: the cell and its settings, from which all its file names are derived."""
 
     cell: Cell
     recipe: str

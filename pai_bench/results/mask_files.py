@@ -1,4 +1,4 @@
-"""Files of masks: bool arrays by parameter name, or what other codes save; checked before anything is trained."""
+"""Mask files: bool arrays by parameter name, or formats of other code bases; checked before any training."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.results.mask_forms import from_npz, from_torch, named, renamed
 
 Masks = dict[str, NDArray[np.bool_]]
-"""By parameter name; True is kept."""
+"""Masks by parameter name; True means kept."""
 
 SUFFIXES = (".npz", ".pt", ".pth")
 _SHAPES = "__shapes__"
 
 
 def pack(masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[Any]]:
-    """The arrays of the masks beside a result, a bit a weight."""
+    """Pack masks into arrays with one bit per weight, the format of the masks beside a result."""
     shapes = json.dumps({name: mask.shape for name, mask in masks.items()})
     return {_SHAPES: np.array(shapes), **{name: np.packbits(mask) for name, mask in masks.items()}}
 
 
 def unpack(arrays: Mapping[str, NDArray[Any]]) -> Masks:
-    """The masks that `pack` packed."""
+    """Unpack masks that were packed by `pack`."""
     shapes: dict[str, list[int]] = json.loads(str(arrays[_SHAPES]))
     return {
         name: np.unpackbits(arrays[name], count=math.prod(shape)).reshape(shape).astype(bool)
@@ -42,21 +42,21 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> Masks:
 
 
 def save(place: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-    """Write masks to an .npz file: a bool array a weight, by parameter name."""
+    """Write masks to an .npz file: one bool array per weight tensor, by parameter name."""
     with replacing(place) as file:
         np.savez_compressed(file, **masks)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class MaskFile:
-    """The masks of a file."""
+    """Masks read from a file."""
 
     path: Path
     masks: Masks = field(repr=False)
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of names, shapes and bits, whatever the order and the form of the file."""
+        """SHA-256 (hex) of names, shapes and bits, independent of the order and the file format."""
         digest = hashlib.sha256()
         for name, mask in sorted(self.masks.items()):
             digest.update(f"{name} {list(mask.shape)}\n".encode())
@@ -65,14 +65,14 @@ class MaskFile:
 
     @property
     def method(self) -> str:
-        """The spec of the method that uses these masks, which can be a part of a file name: file:STEM-HASH."""
+        """Spec of the method that uses these masks, valid in file names: file:STEM-HASH."""
         tail = f"-{self.digest[:8]}"
         stem = re.sub(r"[^A-Za-z0-9_.+-]+", "-", self.path.stem.removesuffix(tail)).strip("-.")[:60]
         return f"{GIVEN}{stem or 'masks'}{tail}"
 
     @property
     def sparsity(self) -> float:
-        """The fraction removed, as the shortest decimal that stands for exactly this number of weights."""
+        """Fraction removed, as the shortest decimal that gives exactly this number of kept weights."""
         size = sum(mask.size for mask in self.masks.values())
         kept = sum(int(mask.sum()) for mask in self.masks.values())
         if not kept:
@@ -82,16 +82,16 @@ class MaskFile:
         return next((s for s in short if s < 1 and kept_count(s, size) == kept), removed)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], model: str) -> None:
-        """See to it that the masks are those of the prunable weights of `model`, whose `shapes` are given.
+        """Check that the masks match the `shapes` of the prunable weights of `model`.
 
         Raises: PaiBenchError as `fitted` does.
         """
         self.fitted(shapes, model)
 
     def fitted(self, shapes: Mapping[str, tuple[int, ...]], model: str, *, partial: bool = False) -> Masks:
-        """The masks under the names and in the order of the prunable weights of `model`, whose `shapes` are given.
+        """Return the masks with the names and in the order of the prunable weights of `model` (see `shapes`).
 
-        Raises: PaiBenchError for a layer without a mask (unless `partial`), a mask of another shape, or one too many.
+        Raises: PaiBenchError for a missing mask (unless `partial`), a mask of another shape, or an extra mask.
         """
         names = renamed(list(self.masks), list(shapes))
         masks = {names[name]: mask for name, mask in self.masks.items()}
@@ -125,11 +125,12 @@ class MaskFile:
 
 
 def read(path: Path) -> MaskFile:
-    """Masks by parameter name from an .npz file (plain or bit-packed) or one of torch (no pickled code is run).
+    """Read masks from an .npz file (plain or bit-packed) or a torch file (without executing pickled code).
 
-    Values are bool, or 0 and 1. `mask_forms` has the forms; a list is named by place until `fitted` has the model.
+    Values must be bool, or 0 and 1. See `mask_forms` for the supported formats. The masks of a list are named by their
+    position until `fitted` maps them to the model.
 
-    Raises: PaiBenchError for a file that cannot be read, or holds something else.
+    Raises: PaiBenchError for a file that cannot be read or does not contain masks.
     """
     if path.suffix not in SUFFIXES:
         raise PaiBenchError(f"masks {path} have an unknown ending", f"known: {', '.join(SUFFIXES)}")
@@ -150,7 +151,7 @@ def read(path: Path) -> MaskFile:
 
 
 def holds(path: Path, digest: str) -> bool:
-    """Whether a file is there, whole, and has the masks of that digest."""
+    """Return True if the file exists, is valid, and contains masks with that digest."""
     try:
         return read(path).digest == digest
     except PaiBenchError:

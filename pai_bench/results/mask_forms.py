@@ -1,4 +1,4 @@
-"""Forms in which codes keep masks: dicts, nested dicts, state dicts, lists in the model's order; as arrays by name."""
+"""Mask formats of other code bases (dicts, nested dicts, state dicts, lists in model order), as arrays by name."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _ALL_IN_ONE = re.compile(r"arr_(\d+)")
 
 
 def from_npz(path: Path) -> Arrays:
-    """The arrays of an .npz file by name; unnamed ones are named by their place."""
+    """Read the arrays of an .npz file by name; unnamed ones are named by their position."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
         return {_ALL_IN_ONE.sub(r"\1", name): content[name] for name in content.files}
 
 
 def from_torch(path: Path) -> Arrays:
-    """The tensors of a file of torch.save by name, those of a list by their place; no pickled code is run.
+    """Read the tensors of a torch.save file by name, or by position in a list; no pickled code is executed.
 
-    Raises: PaiBenchError that describes the content when there is no tensor in it.
+    Raises: PaiBenchError that describes the content when it has no tensors.
     """
     import torch
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # a check that is wanted
+        warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # the validation is intended
         content = torch.load(path, map_location="cpu", weights_only=True)
     tensors = {name: value for name, value in _flat(_inner(content)) if isinstance(value, torch.Tensor)}
     if not tensors:
@@ -46,13 +46,13 @@ def from_torch(path: Path) -> Arrays:
     for name, tensor in tensors.items():
         tensor = tensor.detach()
         dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
-        # NumPy has no bfloat16; no value of it is rounded.
+        # NumPy has no bfloat16; the conversion to float32 is exact.
         arrays[name] = (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
     return arrays
 
 
 def _inner(content: Any) -> Any:
-    """The part of a checkpoint that holds masks, or the state of the model."""
+    """Return the part of a checkpoint with the masks or the model's state."""
     while isinstance(content, Mapping):
         nested = [content[key] for key in _NESTED if isinstance(content.get(key), (Mapping, list, tuple))]
         if not nested:
@@ -62,7 +62,7 @@ def _inner(content: Any) -> Any:
 
 
 def _flat(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(name, value) of nested dicts and lists, names joined by dots; pairs (name, value) in a list are a dict."""
+    """Flatten nested dicts and lists to (name, value) with dotted names; a list of (name, value) counts as a dict."""
     if isinstance(content, Mapping):
         items = [(str(key), value) for key, value in content.items()]
     elif isinstance(content, (list, tuple)):
@@ -76,7 +76,7 @@ def _flat(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def described(content: Any) -> str:
-    """What a file holds, in a few words."""
+    """Describe the content of a file in a few words."""
     if isinstance(content, Mapping):
         shown = [f"{key} ({type(value).__name__})" for key, value in islice(content.items(), 6)]
         return f"a dict with {', '.join(shown)}{', …' if len(content) > 6 else ''}" if shown else "an empty dict"
@@ -87,7 +87,7 @@ def described(content: Any) -> str:
 
 
 def bare(name: str) -> str:
-    """A name without what the wrappers of torch add: `_orig_mod.` anywhere, `module.` in front."""
+    """Remove the prefixes of torch wrappers from a name: `_orig_mod.` anywhere, `module.` in front."""
     parts = [part for part in name.split(".") if part != "_orig_mod"]
     while len(parts) > 1 and parts[0] == "module":
         del parts[0]
@@ -95,10 +95,10 @@ def bare(name: str) -> str:
 
 
 def named(arrays: Arrays) -> Arrays:
-    """By parameter name, as far as that is known without the model; of a state dict its masks alone.
+    """Name arrays by parameter, as far as possible without the model; only the masks of a state dict are kept.
 
-    "conv1.weight_mask" and "conv1.mask" are the mask of conv1.weight. A mask of a bias that keeps everything, as some
-    codes save, has no meaning and is left out.
+    "conv1.weight_mask" and "conv1.mask" both name the mask of conv1.weight. All-ones masks of biases, which some code
+    bases save, are dropped.
     """
     masks = {_weight(name): array for name, array in arrays.items() if re.search(r"(?:^|[._])mask$", name)}
     found = masks or arrays
@@ -115,9 +115,9 @@ def _weight(name: str) -> str:
 
 
 def renamed(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """The model's name of each given one: the same, without wrappers, the name of a layer, or a place in the order.
+    """Map each given name to the model's: equal up to wrappers, the name of a layer, or a position in the model.
 
-    Names that fit nothing stay as they are.
+    Names without a match stay unchanged.
     """
     by_bare = {bare(name): name for name in known}
     layers: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""plans."""
+"""Plans: records of the cells that each sweep was asked for."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _STAMP = "%Y%m%dT%H%M%S"
 
 
 def plan_name(root: Path) -> str:
-    """What a plan written now is called: the time of the file server, and later than every plan before it.
+    """Return the name of a new plan: the file server's time, at least one second later than every existing plan.
 
-    Names sort by time, and the last one counts: no host's clock, be it ahead or set back, may change that.
+    Names sort by time and the last one counts, so a wrong clock of a host must not affect the order.
     """
     folder = root / "plans"
     now = datetime.fromtimestamp(server_time(folder), UTC)
@@ -32,9 +32,9 @@ def plan_name(root: Path) -> str:
 
 
 def write_plan(root: Path, name: str, plan: Mapping[str, Any]) -> None:
-    """Note what a sweep was asked for, unless the newest plan has the same cells; names sort by time.
+    """Write a plan, unless the newest plan has the same cells.
 
-    The last key of the file is the SHA-256 of all that precedes it, so that one changed letter is noticed.
+    The last key of the file is the SHA-256 of the preceding bytes, which detects any change.
     """
     newest = max((root / "plans").glob("*.json"), default=None)
     if newest is not None:
@@ -54,9 +54,9 @@ class Plans:
     """The plans of a results folder."""
 
     found: tuple[dict[str, Any], ...]
-    """Oldest first."""
+    """Valid plans, oldest first."""
     damaged: tuple[str, ...]
-    """A line for each file that is left out: it cannot be read, or is no plan."""
+    """One line for each skipped file that is unreadable or invalid."""
 
 
 def read_plans(root: Path) -> Plans:
@@ -76,15 +76,15 @@ def read_plans(root: Path) -> Plans:
 
 
 def plans(root: Path) -> list[dict[str, Any]]:
-    """All valid plans, oldest first."""
+    """Return all valid plans, oldest first."""
     return list(read_plans(root).found)
 
 
 def _read_plan(place: Path) -> dict[str, Any]:
-    """Raises: ValueError when the file is no plan, OSError when it cannot be read."""
+    """Read one plan. Raises: ValueError for an invalid plan, OSError when the file cannot be read."""
     content = place.read_bytes()
     body, seal, rest = content.rpartition(_SEAL)
-    # Plans of earlier versions have no seal.
+    # Plans of earlier versions have no checksum.
     if seal and rest != hashlib.sha256(body).hexdigest().encode() + b'"}':
         raise ValueError("its checksum is another")
     plan = shapes.table(content)

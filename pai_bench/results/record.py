@@ -1,4 +1,4 @@
-"""What is recorded of a finished cell, and how it is read back."""
+"""Record of a finished cell, and its reader."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUSES = ("ok", "collapsed", "diverged")
 
 
 class DamagedResult(PaiBenchError):
-    """A result file that holds what cannot have been written there; one that cannot be read is none of these."""
+    """A result file with invalid content; a file that cannot be read raises OSError instead."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Layer:
-    """A prunable layer: its parameter's name, its number of weights, and how many the mask keeps."""
+    """A prunable layer: name of its parameter, number of weights, and number of kept weights."""
 
     name: str
     size: int
@@ -44,21 +44,21 @@ class Layer:
 
 @dataclass(frozen=True)
 class Result:
-    """All that is recorded of a finished cell; the fields are the top-level keys of its file."""
+    """Record of a finished cell; the fields are the top-level keys of its JSON file."""
 
     method: str
     dataset: str
     model: str
     sparsity: float
-    """As asked for."""
+    """Requested sparsity (fraction removed)."""
     seed: int
     accuracy: float | None
-    """Of the last epoch on the test set, a fraction."""
+    """Accuracy of the last epoch on the test set (fraction)."""
     status: str
     """"ok", "collapsed" (a prunable layer kept no weight) or "diverged" (a loss or an output was not finite)."""
     actual_sparsity: float
     effective_sparsity: float
-    """With the weights that lie on no path from input to output counted as removed."""
+    """Sparsity when weights on no path from input to output count as removed."""
     init_hash: str
     mask_hash: str
     fingerprint: str
@@ -72,18 +72,18 @@ class Result:
     empty_layers: tuple[str, ...]
     curve: tuple[Epoch, ...]
     costs: dict[str, float | None]
-    """Seconds and peak bytes of scoring and of training, FLOPs of a forward pass dense and sparse."""
+    """Seconds and peak bytes of scoring and training; FLOPs of a dense and a sparse forward pass."""
     chance: float
-    """The accuracy of guessing."""
+    """Chance accuracy: 1 / number of classes."""
     finished_at: str
     provenance: dict[str, Any]
     schema: int = SCHEMA
     float64_overlap: float | None = None
-    """Intersection over union of a mask that was scored in float32 with float64's; None where it was not measured."""
+    """Intersection over union of the masks from float32 and float64 scores; None where it was not measured."""
 
     @property
     def cell(self) -> Cell:
-        """Its point of the grid."""
+        """Cell of the result."""
         return Cell(self.method, self.dataset, self.model, self.sparsity, self.seed)
 
 
@@ -93,16 +93,16 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **{"tuple": (list,), "dict": (dict,)},
 }
 _KINDS = {field.name: _TYPES[str(field.type).partition("[")[0]] for field in fields(Result)}
-"""What JSON makes of each field."""
+"""Python types of each field after JSON decoding."""
 _ADDED = {"float64_overlap": None}
-"""Fields that older results lack, and what they stand for there."""
+"""Fields that older results lack, with their default values."""
 
 
 def read(place: Path) -> Result:
-    """The result in a file.
+    """Read a result file.
 
-    Raises: DamagedResult when it is not one, PaiBenchError when a newer pai-bench wrote it, OSError when it cannot be
-        read now.
+    Raises: DamagedResult for invalid content, PaiBenchError for a file of a newer pai-bench, OSError when the file
+        cannot be read at present.
     """
     plain = read_plain(place)
     values = {name: plain[name] for name in _FIELDS}
@@ -113,7 +113,7 @@ def read(place: Path) -> Result:
 
 
 def read_plain(place: Path) -> dict[str, Any]:
-    """What `read` reads as plain data by field, checked; much faster for many files."""
+    """Read and check a result file as plain data by field; much faster than `read` for many files."""
     try:
         plain = parse_json(read_bytes(place))
         if type(plain) is dict:
@@ -150,9 +150,9 @@ def _check(plain: Any) -> None:
 
 
 def read_masks(result_path: Path) -> dict[str, NDArray[np.bool_]]:
-    """The masks of a result, bool by parameter name.
+    """Read the masks of a result (bool by parameter name).
 
-    Raises: DamagedResult when they are missing or cut short, OSError when they cannot be read now.
+    Raises: DamagedResult when the masks are missing or truncated, OSError when they cannot be read at present.
     """
     place = masks_path(result_path)
     try:

@@ -1,6 +1,6 @@
-"""Shapes of the small JSON files below the results root.
+"""Schemas of the small JSON files below the results root.
 
-A file that does not have its shape is damaged, or not ours: its reader leaves it out and names it.
+A file that does not match its schema is damaged or foreign: its reader skips and reports it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Kinds = Mapping[str, tuple[type, ...]]
 CELL: Kinds = {"method": (str,), "dataset": (str,), "model": (str,), "sparsity": (float, int), "seed": (int,)}
 ADDRESS: Kinds = {**CELL, "recipe": (str,), "fingerprint": (str,)}
 LARGEST = 2**53
-"""No count of ours is larger; beyond it, integers cannot be told apart as floats."""
+"""Largest valid count: floats represent integers exactly up to this value."""
 
 
 def table(content: bytes) -> dict[str, Any]:

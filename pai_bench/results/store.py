@@ -1,4 +1,4 @@
-"""Results put in their place, of which the first stays, and what is on disk of a cell."""
+"""Storage of results: the first valid result of a cell wins; and the state of a cell on disk."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from pai_bench.results.record import DamagedResult, Result, read_plain
 Masks = Mapping[str, NDArray[np.bool_]]
 
 COMPARED = ("accuracy", "curve", "init_hash", "mask_hash", "status")
-"""What two results of one cell must agree on."""
+"""Fields in which two results of one cell must agree."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a result: where the cell's result lies, and whether another one was there before."""
+    """Outcome of a delivery: the path of the cell's result, and a flag for an earlier result."""
 
     path: Path
     duplicate: bool = False
     differs: tuple[str, ...] = ()
-    """What a duplicate says otherwise than the result that counts."""
+    """Fields in which a duplicate differs from the counted result."""
 
 
 def write(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed", redo: bool = False) -> Path:
-    """Deliver a result and its masks (bool by parameter name); returns the path of the cell's result."""
+    """Deliver a result and its masks (bool by parameter name), and return the path of the cell's result."""
     return deliver(root, result, masks, owner=owner, redo=redo).path
 
 
 def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed", redo: bool = False) -> Delivery:
-    """Write a result and its masks; the first valid result of a cell counts, a second one is compared and noted.
+    """Write a result and its masks. The first valid result of a cell counts; a second one is compared and recorded.
 
-    With `redo` it takes the place of what is there. A damaged file that is there is set aside. The masks come first:
-    where a result is, its masks are. Numbers that do not exist are written as null.
+    With `redo`, an existing result is replaced. An existing damaged file is renamed. The masks are written first, so
+    that every result has its masks. NaN and infinity are written as null.
     """
     place = paths.path(root, result.cell, result.recipe, result.fingerprint)
     content = as_json(asdict(result))
@@ -70,7 +70,8 @@ def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed",
             if earlier is not None:
                 return _note_duplicate(root, result, json.loads(content), earlier, place, owner)
         if not new_masks.is_placed():
-            # Left by one who died before its result, or by one who came second: ours is the result, so are the masks.
+            # The existing masks are from a process that died before it wrote its result, or that lost the race for the
+            # result. The result on disk is this one, so its masks must be, too.
             new_masks.replace()
     return Delivery(place)
 
@@ -94,7 +95,7 @@ def _note_duplicate(
 
 
 def _present_or_set_aside(place: Path, result: Result) -> dict[str, Any] | None:
-    """The valid result that lies at the place of another one; a damaged file is set aside."""
+    """Return the valid result at that path, or None; rename a damaged file."""
     while True:
         try:
             seen = place.stat()
@@ -109,7 +110,7 @@ def _present_or_set_aside(place: Path, result: Result) -> dict[str, Any] | None:
 
 
 def set_damaged_aside(root: Path, cell: Cell, recipe: str, fingerprint: str) -> tuple[str, Path | None]:
-    """Set a cell's file aside if it is damaged now; what is wrong with it, and the new path: None when it is mended."""
+    """Rename a cell's result file if it is damaged; return the cause and the new path (None if it is not damaged)."""
     place = paths.path(root, cell, recipe, fingerprint)
     try:
         seen = place.stat()
@@ -122,9 +123,9 @@ def set_damaged_aside(root: Path, cell: Cell, recipe: str, fingerprint: str) -> 
 
 
 def set_aside(place: Path, seen: os.stat_result | None = None) -> Path | None:
-    """Give a damaged file a name under which nobody reads it; it is never deleted. Returns the new path.
+    """Rename a damaged file so that it is no longer read, and return the new path; it is never deleted.
 
-    None when it is not there any more, or not as it was `seen` (somebody else has mended it).
+    Returns None if the file is gone or differs from `seen` (another process has replaced it).
     """
     aside = place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:8]}")
     return aside if move_away(place, aside, seen) else None
@@ -141,9 +142,9 @@ def _check_address(place: Path, plain: Mapping[str, Any], cell: Cell, recipe: st
 
 
 def present(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
-    """Whether the cell has its result.
+    """Return True if the cell has a valid result.
 
-    Raises: DamagedResult when its file is not its result, OSError when it cannot be read now.
+    Raises: DamagedResult when the file is not a valid result of the cell, OSError when it cannot be read at present.
     """
     place = paths.path(root, cell, recipe, fingerprint)
     try:
@@ -155,9 +156,9 @@ def present(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
 
 
 def state(root: Path, cell: Cell, recipe: str, fingerprint: str) -> str:
-    """What is on disk of a cell: "done", "failed", "stale" (only of other settings) or "missing".
+    """Return the state of a cell on disk: "done", "failed", "stale" (results of other settings only) or "missing".
 
-    Raises: DamagedResult when its file is not its result, OSError when it cannot be read now.
+    Raises: DamagedResult when the file is not a valid result of the cell, OSError when it cannot be read at present.
     """
     if present(root, cell, recipe, fingerprint):
         return "done"
@@ -165,7 +166,7 @@ def state(root: Path, cell: Cell, recipe: str, fingerprint: str) -> str:
         return "failed"
     with suppress(FileNotFoundError, NotADirectoryError):
         prefix = paths.name_prefix(cell, recipe)
-        for name in os.listdir(paths.path(root, cell, recipe, fingerprint).parent):  # noqa: PTH208 - names alone, from folders of thousands
+        for name in os.listdir(paths.path(root, cell, recipe, fingerprint).parent):  # noqa: PTH208 - only names are needed, from folders with thousands of entries
             if name.startswith(prefix) and re.fullmatch(r"[0-9a-f]{8}\.json", name[len(prefix) :]):
                 return "stale"
     return "missing"

@@ -1,4 +1,4 @@
-"""Kept weights whose score is equal to the score of pruned ones: their position alone decides which ones stay."""
+"""Detection of tied scores: kept weights with the same score as pruned ones were selected by position alone."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ if TYPE_CHECKING:
 
 FEW = 10
 SHARE = 0.01
-"""Up to this many ties, or this fraction of the kept weights, need no mention."""
+"""Thresholds of the warning: at most this many ties, or this fraction of the kept weights, are not reported."""
 
 
 class TiedScoresWarning(UserWarning):
-    """More than a few kept weights have exactly the score of pruned ones, so that their position decides."""
+    """Many kept weights have exactly the score of pruned ones, so that their position decided."""
 
 
 def are_many(tied: int, kept: int) -> bool:
-    """Whether so many of the kept weights are tied with pruned ones that users should know."""
+    """Return True if the number of kept weights tied with pruned ones should be reported to the user."""
     return tied > max(FEW, SHARE * kept)
 
 
 def at_cut(scores: Mapping[str, Tensor], before: Mapping[str, Tensor], kept: Mapping[str, Tensor], layers: bool) -> int:
-    """Number of kept weights whose score is equal to the highest score of the pruned ones (lowest, if those are kept).
+    """Count the kept weights whose score equals the highest score of the pruned ones (the lowest if inverted).
 
-    Scores, bool masks `before` (the candidates) and `kept` after the cut, by parameter name; with `layers` each layer
-    has a cut of its own.
+    Takes scores and bool masks by parameter name: `before` (the candidates) and `kept` (after the cut). With `layers`,
+    each layer has its own cut.
     """
     groups = [[name] for name in kept] if layers else [list(kept)]
     return sum(_in_group([(scores[name], before[name], kept[name]) for name in group]) for group in groups)
@@ -47,7 +47,7 @@ def _in_group(parts: list[tuple[Tensor, Tensor, Tensor]]) -> int:
 
 
 def warning(method: str, tied: int, kept: int) -> str:
-    """The line of a `TiedScoresWarning`."""
+    """Return the message of a `TiedScoresWarning`."""
     return (
         f"{method}: {tied} of the {kept} kept weights have exactly the same score as pruned weights, so their position"
         " decides which of them stay (the first layers). Likely cause: parameters that are zero at initialisation"
