@@ -1,4 +1,4 @@
-"""The axes of a panel: sparsities along, and up as much accuracy as lets points be told apart."""
+"""Axes of a panel: sparsity on a log-density axis, and an accuracy range in which points remain distinguishable."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from pai_bench.analysis.tables import per_cent
 from pai_bench.cells import DENSE
 
 Edge = tuple[float, str, str, bool]
-"""A mark below the axis: where along it, its marker and colour, and whether runs collapsed or diverged."""
+"""A mark below the axis: x position, marker, colour, and a flag for collapsed or diverged runs."""
 
 _BROKEN = 3
-"""The axis is broken when it would have to be so many times longer than without what collapsed."""
+"""Factor by which collapsed runs may lengthen the accuracy axis before they are moved below it."""
 
 
 def view(panel: pd.DataFrame) -> tuple[float, float]:
-    """The lowest and highest per cent that the axis has to show; what collapsed, and points that stand aside, may be
-    left below it when all others would share too little of the axis."""
+    """Return the lowest and highest accuracy in per cent that the axis must show.
+
+    Collapsed runs and points marked `aside` may lie below the axis when they would compress all others too much.
+    """
     held = panel[panel["n"] > 0]
     if not len(held):
         return 0.0, 100.0
@@ -39,9 +41,9 @@ def view(panel: pd.DataFrame) -> tuple[float, float]:
 
 
 def show(ax: Axes, low: float, high: float, edge: Sequence[Edge]) -> None:
-    """Show low to high, and below it a grey strip for what has no place there."""
+    """Set the accuracy axis to low..high, with a grey strip below it for the marks in `edge`."""
     margin = 0.05 * (high - low) or 1.0
-    # A band may leave what accuracy can be; the axis does not follow it.
+    # A deviation band may leave [0, 100]; the axis does not follow it.
     bottom, top = max(low - margin, -1), min(high + margin, 101)
     most = max(Counter(x for x, *_ in edge).values(), default=0)
     strip = min(0.03 + 0.05 * most, 0.4) if most else 0.0
@@ -66,7 +68,7 @@ def show(ax: Axes, low: float, high: float, edge: Sequence[Edge]) -> None:
 
 
 def label_sparsities(ax: Axes, panel: pd.DataFrame) -> None:
-    """Ticks where measurements are, as many as fit, with sparsity increasing to the right."""
+    """Put ticks at the measured sparsities, as many as fit, with sparsity increasing to the right."""
     sparsities = sorted(set(panel.loc[panel["method"] != DENSE, "sparsity"]))
     if not sparsities:
         sparsities = [0.0]

@@ -1,4 +1,4 @@
-"""Collect results: what counts, what is missing, what is stale, what is damaged, as tidy tables."""
+"""Collection of results as tidy tables: valid, missing, stale and damaged ones."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.results import index
 
 OURS = ""
-"""The source of results that lie below the results root; that of a table is the stem of its file's name."""
+"""Source of results below the results root; the source of a table is the stem of its file name."""
 
 CELL = ["source", "method", "dataset", "model", "recipe", "sparsity", "seed"]
-"""What names a row."""
+"""Columns that identify a row."""
 
 CONTRACT = ["method", "dataset", "model", "sparsity", "seed", "accuracy"]
-"""The columns of a tidy table; any more may follow."""
+"""Required columns of a tidy table; more columns are allowed."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """All that a report is made from."""
+    """Input of a report."""
 
     rows: pd.DataFrame
-    """One row a result that counts: CELL, accuracy, status, and more."""
+    """One row per valid result: CELL, accuracy, status, and more."""
     missing: pd.DataFrame
-    """One row a planned cell without a result that counts: CELL and state ("failed", "unreadable" or "missing")."""
+    """One row per planned cell without a valid result: CELL and state ("failed", "unreadable" or "missing")."""
     stale: tuple[str, ...]
-    """Files made by another version or with other settings than those of the newest plan; not counted."""
+    """Paths of results made by another version or with other settings than in the newest plan; not counted."""
     damaged: tuple[str, ...]
-    """What is wrong with each file that is no result; not counted."""
+    """Description of each damaged file; not counted."""
     unreadable: tuple[str, ...] = ()
-    """Which files and folders cannot be read, and why; not counted, though they may hold good results."""
+    """Files and folders that cannot be read, with the reason; not counted, although they may contain valid results."""
     left_out: int = 0
-    """Rows of tables that have no accuracy, and no status that says why."""
+    """Number of table rows without an accuracy and without a status that explains it."""
 
 
 def _canonical(sparsity: float) -> float:
-    """The one value of a sparsity in results and in tables that state twelve places."""
+    """Return the canonical value of a sparsity from results or from tables that print twelve places."""
     return canonical_sparsity(sparsity, 1e-12)
 
 
@@ -55,9 +55,9 @@ LEFT_OUT = "left out"
 
 
 def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
-    """Everything below the results root and in tidy tables.
+    """Collect all results below the results root and in tidy tables.
 
-    Raises: PaiBenchError when there is no result at all, or a table cannot be used.
+    Raises: PaiBenchError when there are no results at all, or a table is invalid.
     """
     held = index.read(root)
     found = [{"source": OURS, **row, **{key: row["costs"].get(key) for key in _COSTS}} for row in held.rows]
@@ -96,9 +96,9 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
 
 
 def _sources(tables: Sequence[Path]) -> dict[Path, str]:
-    """What the results of each table are called: by its name, with its folder's where two have one name.
+    """Return the source name of each table: its stem, preceded by its folder's name where stems are equal.
 
-    Raises: PaiBenchError for a table that is given twice, and where folders have one name too.
+    Raises: PaiBenchError for a repeated table, and for equal folder names of tables with equal stems.
     """
     if len({table.resolve() for table in tables}) < len(tables):
         raise PaiBenchError("a table is given twice to --from", "give it once")
@@ -130,7 +130,7 @@ def _variant(row: dict[str, Any]) -> tuple[str, ...]:
 def _current_fingerprints(
     found: Iterable[dict[str, Any]], plans: Iterable[dict[str, Any]]
 ) -> dict[tuple[str, ...], str]:
-    """The fingerprint that counts: the newest plan's; where no plan is, that of the result finished last."""
+    """Return the valid fingerprint by variant: from the newest plan, or without a plan, from the latest result."""
     current: dict[tuple[str, ...], str] = {}
     for row in sorted(found, key=lambda row: row["finished_at"]):
         current[_variant(row)] = row["fingerprint"]
@@ -141,14 +141,16 @@ def _current_fingerprints(
 
 
 def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
-    """A tidy table (.csv or .parquet) with the columns of CONTRACT and any more; its source is the file's stem unless
-    given, followed by that of a row where the table has a column `source` (a report's results.csv).
+    """Read a tidy table (.csv or .parquet) with at least the columns of CONTRACT.
 
-    Rows without an accuracy are left out, and counted in the attribute LEFT_OUT, unless their status is collapsed or
-    diverged: a run that has failed to learn is never dropped.
+    The source of the rows is `source`, by default the file's stem. If the table has a column `source` (such as a
+    report's results.csv), its values are appended.
 
-    Raises: PaiBenchError when the file cannot be read, columns are missing, cells are empty, numbers or statuses
-        cannot be, or two rows are of one cell.
+    Rows without an accuracy are dropped and counted in the attribute LEFT_OUT, unless their status is collapsed or
+    diverged: a run that failed to learn is never dropped.
+
+    Raises: PaiBenchError when the file cannot be read, columns or entries are missing, numbers or statuses are
+        invalid, or two rows describe the same cell.
     """
     frame = _without_blanks(path, _open_table(path))
     absent = [column for column in CONTRACT if column not in frame]
@@ -187,7 +189,7 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
     label = path.stem if source is None else source
     inner = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
     frame["source"] = [f"{label}/{name}" if name else label for name in inner]
-    # Two recipes are never averaged; a table without recipes has one of its own.
+    # Results of different recipes are never averaged; a table without recipes gets the recipe "".
     frame["recipe"] = frame.get("recipe", "")
     frame["status"] = frame["status"].str.lower().replace("", "ok") if "status" in frame else "ok"
     unknown = frame[~frame["status"].isin(results.STATUSES)]
@@ -214,7 +216,7 @@ _NO_NUMBER = ("", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Words as they stand: a method may be called None. Numbers are read to the last digit."""
+    """Read a CSV file with text columns unchanged (a method may be called None) and numbers to full precision."""
     frame: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     for column in frame.columns:
         if str(column).strip() not in _WORDS:
@@ -226,7 +228,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """The table without blanks around headers and words; floats of fewer bits as the decimals they stand for."""
+    """Strip whitespace from headers and text; convert 16- and 32-bit floats to the decimals that they print as."""
     frame = frame.rename(columns=lambda column: str(column).strip())
     repeated = frame.columns[frame.columns.duplicated()]
     if len(repeated):
@@ -252,7 +254,7 @@ def _open_table(path: Path) -> pd.DataFrame:
         ) from None
     except ImportError:
         raise PaiBenchError(f"{path} needs pyarrow to be read", "run: pip install 'pai-bench[parquet]'") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+    except (OSError, ValueError) as error:  # pandas' parser errors are subclasses of ValueError
         reason = str(error).strip().splitlines()[0]
         raise PaiBenchError(f"table {path} cannot be read: {reason}", "give a table that pandas can read") from None
     return frame

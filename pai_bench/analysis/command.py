@@ -1,4 +1,4 @@
-"""`pai-bench report`: from a results folder to a folder with figure and tables."""
+"""Command `pai-bench report`: write figures and tables for a results folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pai_bench.results import float64
 
 
 def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: bool, messages: Console) -> bool:
-    """Write figure and tables; names them on stdout. Returns whether every planned cell has a result.
+    """Write figures and tables, print their paths to stdout, and return True if every planned cell has a result.
 
-    Raises: PaiBenchError when there is nothing to report, or it cannot be written.
+    Raises: PaiBenchError when there are no results, or the report cannot be written.
     """
     resolved = results.resolve_root(root)
     collection = collect(resolved, extra)
@@ -52,7 +52,7 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows with every digit of their numbers, which `to_json` would round; None for what does not exist."""
+    """Convert rows to dicts with full precision, which `to_json` would round; None for missing values."""
     return [
         {str(column): None if pd.isna(value) else value for column, value in row.items()}
         for row in table.to_dict(orient="records")
@@ -67,7 +67,7 @@ _REMEDIES = {
 
 
 def status_lines(collection: Collection) -> list[str]:
-    """What is there and what is not, in a few lines."""
+    """Summarise valid, missing, stale and damaged results in a few lines."""
     n_missing = len(collection.missing)
     lines = [f"{len(collection.rows)} results" + (f", {n_missing} planned cells without one" if n_missing else "")]
     for state, count in Counter(collection.missing["state"]).items():
@@ -89,9 +89,9 @@ def status_lines(collection: Collection) -> list[str]:
 
 
 def write(collection: Collection, summary: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write everything to `folder`; returns the files, the report first."""
+    """Write all files of the report to `folder` and return their paths, report.md first."""
     methods, comparison = without_controls(summary), compare_controls(collection)
-    # A results folder may hold nothing but controls.
+    # A results folder may contain only controls.
     figure = figures.save_accuracy(methods if len(methods) else summary, folder / "accuracy")
     texts = {
         "report.md": _page(collection, summary, comparison),
@@ -100,7 +100,7 @@ def write(collection: Collection, summary: pd.DataFrame, folder: Path) -> list[P
         "table.csv": tables.csv(summary).to_csv(index=False),
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }
-    if (folder / "report.md").exists():  # else they are none of ours
+    if (folder / "report.md").exists():  # without an earlier report, such files belong to the user
         for old in ("pdf", "png", "md", "tex", "csv"):
             (folder / f"controls.{old}").unlink(missing_ok=True)
     if len(comparison):

@@ -1,4 +1,4 @@
-"""Accuracy against sparsity, ready for a paper."""
+"""Publication-ready figures of accuracy against sparsity."""
 
 from __future__ import annotations
 
@@ -49,39 +49,41 @@ _ABSENT = "no result yet"
 _TITLE_WIDTH, _LEGEND_WIDTH = 2.0, 3.0  # inches
 
 Panel = tuple[str, pd.DataFrame, dict[str, Style]]
-"""A title, the points, and how each method in them looks; the points with columns label, place (of their source) and
-aside (whether the axis may leave them out)."""
+"""Title, points, and style by method. The points have the columns label, place (index of the source) and aside (True
+for points that may lie outside the axis)."""
 
 
 @dataclass
 class _Legend:
-    """What the panels of a figure have to explain."""
+    """Entries of a figure's legend and notes, collected from its panels."""
 
     series: dict[tuple[int, int], tuple[str, Line2D]] = field(default_factory=dict)
-    """Label and handle by the places of the source and of the method."""
+    """Label and handle by the indices of the source and of the method."""
     marks: dict[str, Line2D] = field(default_factory=dict)
     notes: set[str] = field(default_factory=set)
 
 
 def save_accuracy(summary: pd.DataFrame, stem: Path) -> list[Path]:
-    """Draw accuracy against sparsity, a panel for each data set, model and recipe, into STEM.pdf and STEM.png (300
-    dpi); returns both."""
+    """Draw accuracy against sparsity with one panel per data set, model and recipe.
+
+    Writes STEM.pdf and STEM.png (300 dpi), and returns both paths.
+    """
     return _save(accuracy_panels(summary), stem)
 
 
 def save_controls(summary: pd.DataFrame, stem: Path) -> list[Path]:
-    """The same with a panel for each method that has controls, beside them."""
+    """Draw each method beside its controls, one panel per method; files as in `save_accuracy`."""
     return _save(control_panels(summary), stem)
 
 
 def accuracy_panels(summary: pd.DataFrame) -> list[Panel]:
-    """A panel for each data set, model and recipe."""
+    """Return one panel per data set, model and recipe."""
     looks = styles(set(summary["method"]) - {DENSE})
     return [(_title(*key), panel, looks) for key, panel in _of_sources(summary).groupby(PANEL, sort=False)]
 
 
 def control_panels(summary: pd.DataFrame) -> list[Panel]:
-    """A panel for each data set, model, recipe and method that has controls; in it, series are named by them."""
+    """Return one panel per data set, model, recipe and method with controls; its series are named by control."""
     panels: list[Panel] = []
     for key, panel in summary.groupby(PANEL, sort=False):
         spec = panel["method"].map(split_control)
@@ -98,7 +100,7 @@ def _title(dataset: str, model: str, recipe: str) -> str:
 
 
 def _of_sources(points: pd.DataFrame, summary: pd.DataFrame | None = None) -> pd.DataFrame:
-    """With the label and the place that the sources of the whole summary give."""
+    """Add the columns label, place and aside; labels and places depend on the sources of the whole summary."""
     sources = sorted((points if summary is None else summary)["source"].unique())
     labels = [series_label(row.method, row.source, len(sources) > 1) for row in points.itertuples()]
     aside = points.get("aside", False)
@@ -109,7 +111,7 @@ def _save(panels: Sequence[Panel], stem: Path) -> list[Path]:
     paths = [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
     with _figure(panels) as figure:
         for path in paths:
-            # No date inside: the same results give the same bytes.
+            # Omit the creation date, so that the same results give the same bytes.
             metadata: dict[str, Any] = {"CreationDate": None} if path.suffix == ".pdf" else {}
             figure.savefig(path, metadata=metadata)
     return paths
@@ -128,10 +130,10 @@ def _figure(panels: Sequence[Panel]) -> Iterator[Figure]:
         heights = [0] * lines
         for index, (ax, (title, points, looks)) in enumerate(zip(axes, panels, strict=False)):
             _draw(ax, points, looks, legend)
-            # A recipe that all panels share is said once, in the note.
+            # A recipe that all panels share appears once, in the note.
             title = title.removesuffix(f"\n{points['recipe'].iloc[0]}") if len(recipes) == 1 else title
             text, size = _fitted(figure, title, _TITLE_WIDTH, 8)
-            ax.set_title(text, fontsize=size, parse_math=False)  # a name may have dollars in it
+            ax.set_title(text, fontsize=size, parse_math=False)  # a name may contain a dollar sign
             heights[index // columns] = max(heights[index // columns], text.count("\n"))
         for ax in axes[len(panels) :]:
             ax.remove()
@@ -150,7 +152,7 @@ def _figure(panels: Sequence[Panel]) -> Iterator[Figure]:
 
 
 def _add_legend(figure: Figure, legend: _Legend, lines: int) -> tuple[float, float]:
-    """Put it to the right of the panels; returns its width and height in inches."""
+    """Place the legend to the right of the panels and return its width and height in inches."""
     entries = [legend.series[key] for key in sorted(legend.series)]
     entries += [(mark, legend.marks[mark]) for mark in (_BAD, _PARTIAL, _ABSENT) if mark in legend.marks]
     labels = [_fitted(figure, label, _LEGEND_WIDTH, 7.5)[0] for label, _ in entries]
@@ -179,7 +181,7 @@ def _note(panels: Sequence[Panel], recipes: set[str], legend: _Legend) -> str:
 
 
 def _fitted(figure: Figure, text: str, width: float, size: float) -> tuple[str, float]:
-    """The text, broken at spaces, + and commas until it is no wider than so many inches, or else smaller."""
+    """Break a text at spaces, + and commas to fit `width` inches, else shrink it; return text and font size."""
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
 
     def wide(part: str) -> float:
@@ -190,7 +192,7 @@ def _fitted(figure: Figure, text: str, width: float, size: float) -> tuple[str, 
     for line in text.split("\n"):
         lines.append("")
         pieces = re.split(r"(?<=[ ,])|(?=\+)", line)
-        # What would become too small is broken anywhere.
+        # Break a piece at any character where shrinking would make it illegible.
         for piece in chain.from_iterable(part if wide(part) > 1.4 * width else [part] for part in pieces):
             if lines[-1] and wide((lines[-1] + piece).rstrip()) > width:
                 lines.append("")
@@ -202,7 +204,7 @@ def _fitted(figure: Figure, text: str, width: float, size: float) -> tuple[str, 
 def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: _Legend) -> None:
     ax.set_xscale("log")
     label_sparsities(ax, panel)
-    # The dense reference is a line from side to side; its marks stand at its right end.
+    # The dense reference is a horizontal line across the panel; its marks are at the right end.
     panel = panel.assign(x=(1 - panel["sparsity"]).where(panel["method"] != DENSE, ax.get_xlim()[1]))
     low, high = view(panel)
     edge: list[Edge] = []
@@ -218,7 +220,7 @@ def _draw(ax: Axes, panel: pd.DataFrame, looks: dict[str, Style], legend: _Legen
 
 
 def _mark(ax: Axes, point: Any, look: Style, low: float, legend: _Legend, edge: list[Edge]) -> None:
-    """Say at a point what is wrong with it, or at the edge when the axis does not show it."""
+    """Mark a point with missing, collapsed or diverged runs, below the axis if the point is outside it."""
     bad = point.collapsed + point.diverged > 0
     below = point.n > 0 and 100 * point.mean < low
     if below or (bad and point.n == 0):
@@ -239,7 +241,7 @@ def _mark(ax: Axes, point: Any, look: Style, low: float, legend: _Legend, edge: 
 
 
 def _dense(ax: Axes, points: pd.DataFrame, look: Style) -> Line2D:
-    """The reference's line and band; without a result, the line for the legend alone."""
+    """Draw the line and band of the dense reference; without a result, return a line for the legend only."""
     as_drawn: dict[str, Any] = {"color": look.color, "linestyle": look.line, "linewidth": 0.9}
     if not len(points):
         return Line2D([], [], **as_drawn)
@@ -250,10 +252,10 @@ def _dense(ax: Axes, points: pd.DataFrame, look: Style) -> Line2D:
 
 
 def _series(ax: Axes, points: pd.DataFrame, look: Style, low: float) -> Line2D:
-    """One method's line and band."""
+    """Draw the line and band of one method."""
     x, mean, std = points["x"], 100 * points["mean"], 100 * points["std"]
-    std = std.where(mean >= low)  # what is below the axis has no band on it
-    # A band has no width where no neighbour has one; a single seed has neither band nor bar.
+    std = std.where(mean >= low)  # points below the axis have no band
+    # A band needs two neighbouring points with a deviation; elsewhere draw an error bar. One seed has neither.
     alone = std.shift(1).isna() & std.shift(-1).isna()
     if alone.any():
         ax.errorbar(x[alone], mean[alone], std[alone], color=look.color, ls="", capsize=2, linewidth=0.8, zorder=2)

@@ -1,4 +1,4 @@
-"""Plain text as LaTeX that pdflatex compiles with its default fonts."""
+"""Conversion of plain text to LaTeX that pdflatex compiles with its default fonts."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ _TRANSLITERATED = _CYRILLIC | {"đ": "d", "ð": "d", "þ": "th", "€": "EUR", "
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX: special characters, Greek and symbols as commands, letters of other scripts transliterated."""
+    """Convert text to LaTeX: special characters, Greek and symbols to commands, other scripts transliterated."""
     return "".join(_latex(character)[0] for character in unicodedata.normalize("NFC", text))
 
 
 def is_transliterated(text: str) -> bool:
-    """Tell if `escape` writes letters that the text does not have, for want of fonts."""
+    """Return True if `escape` transliterates letters of the text, because the default fonts lack them."""
     return any(_latex(character)[1] for character in unicodedata.normalize("NFC", text))
 
 
 def row_start(cell: str) -> str:
-    r"""An escaped cell for the begin of a row, where LaTeX takes [ and * for arguments of \\ and \midrule."""
+    r"""Protect an escaped cell at the start of a row, where LaTeX parses [ and * as arguments of \\ and \midrule."""
     return "{}" + cell if cell.startswith(("[", "*")) else cell
 
 
 def _latex(character: str) -> tuple[str, bool]:
-    """A character as LaTeX, and if that is a transliteration."""
+    """Convert a character to LaTeX; the flag is True for a transliteration."""
     if character in _COMMANDS:
         return _COMMANDS[character], False
     if character.isascii():
@@ -90,7 +90,7 @@ def _latex(character: str) -> tuple[str, bool]:
 
 
 def _greek(name: str) -> str:
-    """A Greek letter by its Unicode name; those that LaTeX has no command for look like Latin ones."""
+    """Convert a Greek letter by its Unicode name; letters without a LaTeX command become the similar Latin letter."""
     letter = name.rpartition(" ")[2].lower().replace("lamda", "lambda")
     if "CAPITAL" in name:
         known = letter in _GREEK_CAPITALS

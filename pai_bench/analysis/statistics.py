@@ -1,4 +1,4 @@
-"""Numbers over seeds: n, mean and sample deviation of each point; and how controls differ from their methods."""
+"""Statistics over seeds: n, mean and sample deviation of each point, and comparison of controls with methods."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PANEL = ["dataset", "model", "recipe"]
 POINT = ["source", "method", *PANEL, "sparsity"]
 
 MARGIN = 0.005
-"""Accuracies that differ by less are taken for the same: half a point, about what seeds differ by."""
+"""Equivalence margin: half a percentage point, about the spread between seeds."""
 
 LEVEL = 0.05
 
 
 def summarise(collection: Collection) -> pd.DataFrame:
-    """One row a point (POINT), sorted, with columns
+    """Return one row per point (POINT), sorted, with the columns
 
-    n, mean, std (sample deviation over seeds, n - 1; NaN when n < 2), low, high (all fractions),
-    collapsed, diverged (numbers of runs), planned (n and those still missing).
+    n, mean, std (sample deviation over seeds, ddof 1; NaN when n < 2), low, high (all fractions),
+    collapsed, diverged (numbers of runs), planned (n plus missing runs).
     """
     rows = collection.rows
     groups = rows.groupby(POINT, sort=False, dropna=False)
@@ -55,7 +55,7 @@ def summarise(collection: Collection) -> pd.DataFrame:
 
 
 def number_of_seeds(summary: pd.DataFrame) -> str:
-    """The n of all points that have results, in words: "n = 3" or "n = 2 to 3"."""
+    """Describe the n of all points with results: "n = 3" or "n = 2 to 3"."""
     counts = summary.loc[summary["n"] > 0, "n"]
     low, high = counts.min(), counts.max()
     return f"n = {low}" if low == high else f"n = {low} to {high}"
@@ -63,7 +63,7 @@ def number_of_seeds(summary: pd.DataFrame) -> str:
 
 @cache
 def split_control(method: str) -> tuple[str, str | None]:
-    """A method without its control, and the control; tables may have names that are no specs, which have none."""
+    """Split a method into its spec without the control, and the control; names that are not specs have no control."""
     try:
         spec = MethodSpec.parse(method)
     except PaiBenchError:
@@ -72,18 +72,17 @@ def split_control(method: str) -> tuple[str, str | None]:
 
 
 def without_controls(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of methods that are no controls."""
+    """Return the rows of methods without a control."""
     return table[table["method"].map(lambda method: split_control(method)[1] is None)]
 
 
 def compare_controls(collection: Collection) -> pd.DataFrame:
-    """One row a control of a method at a point: POINT (of the method itself), control, and of the differences in
-    accuracy, control minus method, paired by seed (fractions)
+    """Compare controls with their methods: one row per point and control, with POINT (of the method), control, and
 
-    n, difference (their mean), low, high (its 95 % Student t interval; NaN when n < 2), p (of the two one-sided tests
-    that it is not within MARGIN, Schuirmann 1987; NaN when n < 2, where all differences are the same, and where a run
-    of the method has collapsed or diverged: two networks that guess are no evidence), equivalent (p < 0.05),
-    collapsed, diverged (numbers of the control's runs).
+    n, difference (mean difference in accuracy, control minus method, paired by seed; a fraction), low, high (its 95 %
+    Student t interval; NaN when n < 2), p (two one-sided tests against MARGIN, Schuirmann 1987; NaN when n < 2, when
+    all differences are equal, and when a run of the method collapsed or diverged, because two networks at chance level
+    are no evidence of equivalence), equivalent (p < 0.05), collapsed, diverged (numbers of the control's runs).
     """
     rows = collection.rows
     spec = rows["method"].map(split_control)
@@ -110,13 +109,13 @@ def compare_controls(collection: Collection) -> pd.DataFrame:
 
 
 def _paired(differences: np.ndarray, sound: bool) -> dict[str, float | bool]:
-    """Of differences [n]; `sound` says whether there is something that may differ."""
+    """Compute the statistics of paired differences [n]; without `sound` the equivalence test is skipped."""
     n, mean = len(differences), float(differences.mean())
     if n < 2:
         return {"n": n, "difference": mean, "low": math.nan, "high": math.nan, "p": math.nan, "equivalent": False}
     error = float(differences.std(ddof=1)) / math.sqrt(n)
     half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * error
-    room = MARGIN - abs(mean)  # to the nearer end, whose test has the larger p of the two
+    room = MARGIN - abs(mean)  # distance to the nearer bound, whose one-sided test has the larger p value
     p = float(stdtr(n - 1, -room / error)) if sound and error > 1e-12 else math.nan
     return {
         "n": n,

@@ -1,4 +1,4 @@
-"""How a method looks: the same colour, marker and line in every figure, to be told apart in grey too."""
+"""Styles of methods: the same colour, marker and line in every figure, distinguishable in greyscale, too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Order = tuple[str, tuple[tuple[str, bool, float, str], ...], int, str]
 
 @dataclass(frozen=True)
 class Style:
-    """Colour, marker, line and filling of a series, as matplotlib takes them."""
+    """Colour, marker, line style and marker fill style of a series, as in matplotlib."""
 
     color: str
     marker: str
@@ -27,14 +27,14 @@ class Style:
     fill: str = "full"
 
 
-# What looks alike at 4 points is left out: octagons and hexagons (o), the other kinds of dashes.
+# Shapes that look alike at a size of 4 points are excluded: octagons and hexagons (like o), and other dashes.
 _MARKERS = ("o", "s", "^", "P", "D", "v", "*", ">", "p", "<", "X", "d")
 _LINES: tuple[Dashes, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (7, 1.5)))
 _PAIRS = [(_MARKERS[i % 12], _LINES[(i + i // 12) % 6]) for i in range(72)]
-"""Marker and line step together, so that neighbours share neither."""
+"""Pairs of marker and line style; both change from one pair to the next, so that neighbours share neither."""
 
-# Okabe and Ito's palette and what differs enough from it for colour-blind eyes too (tests/unit/test_figures.py);
-# controls in grey and black.
+# The palette of Okabe and Ito, extended by colours that differ sufficiently under colour vision deficiencies, too
+# (checked by tests/unit/test_figures.py); baselines in grey and black.
 KNOWN = {
     "random": Style("#999999", "v", (0, (1, 1))),
     "uniform": Style("#777777", "^", (0, (4, 1, 1, 1, 1, 1))),
@@ -51,7 +51,7 @@ KNOWN = {
 }
 _COLORS = ("#660055", "#FF1177", "#0000FF", "#886633", "#FF99CC", "#991122")
 _SHADES = (0.0, 0.4, -0.4)
-"""What a method's variants are mixed with, in turn: nothing, white, black."""
+"""Shades of a method's variants in turn: unchanged, mixed with white, mixed with black."""
 
 _FILLS = ("full", "left", "bottom", "right", "top")
 CONTROL_LABELS = {
@@ -60,7 +60,7 @@ CONTROL_LABELS = {
     "reinit": "weights drawn anew",
     "invert": "scores inverted",
 }
-"""What a method (None) and its controls are called beside each other, in this order."""
+"""Labels of a method (None) and its controls in one panel, in this order."""
 
 CONTROL_STYLES = {
     CONTROL_LABELS[None]: Style("#000000", "o", "-"),
@@ -73,7 +73,7 @@ _DENSE_LINES: tuple[Dashes, ...] = (DENSE_LOOK.line, (0, (2, 2)), (0, (6, 2, 1, 
 
 
 def by_value(method: str) -> Order:
-    """A key that sorts prospr:steps=2 before prospr:steps=10, and a method before its variants and controls."""
+    """Return a sort key: prospr:steps=2 before prospr:steps=10, and a method before its variants and controls."""
     spec = _spec(method)
     if spec is None:
         return method, (), 0, method
@@ -85,10 +85,10 @@ def by_value(method: str) -> Order:
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A style for each method spec, in the order of `by_value`.
+    """Return a style for each method spec, in the order of `by_value`.
 
-    A name that is not in KNOWN gets the style that its own text picks, or the next free one. The variants of a method
-    (prospr:steps=10) have its colour, lighter and darker in turn, and markers and lines of their own.
+    A name that is not in KNOWN gets a style selected by a hash of the name, or the next free one. The variants of a
+    method (prospr:steps=10) have its colour, lighter and darker in turn, with other markers and lines.
     """
     ordered = sorted(set(methods), key=by_value)
     bases = dict(KNOWN)
@@ -111,7 +111,7 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
 
 
 def from_source(look: Style, place: int) -> Style:
-    """The same method in the results of the first (0), second or another source: other line, half-filled marker."""
+    """Vary a method's style for the source with index `place`: another line style and a half-filled marker."""
     if look.marker == DENSE_LOOK.marker:
         return replace(look, line=_DENSE_LINES[place % len(_DENSE_LINES)])
     line = _LINES[(_LINES.index(look.line) + place) % len(_LINES)]
@@ -122,7 +122,7 @@ def _picked(name: str, others: list[Style]) -> Style:
     start = int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(_COLORS)
     known = {(look.marker, look.line) for look in KNOWN.values()}
     free = [pair for pair in _PAIRS if pair not in known]
-    # Every colour once before any comes again.
+    # Use every colour once before any is repeated.
     candidates = [
         Style(color, *free[turn + i])
         for turn in range(0, len(free), len(_COLORS))
@@ -133,7 +133,7 @@ def _picked(name: str, others: list[Style]) -> Style:
 
 @cache
 def _spec(method: str) -> MethodSpec | None:
-    """A method's spec; tables may have names that are none."""
+    """Parse a method spec; return None for other names, which tables may contain."""
     try:
         return MethodSpec.parse(method)
     except PaiBenchError:
@@ -146,7 +146,7 @@ def _base(method: str) -> str:
 
 
 def _shade(color: str, amount: float) -> str:
-    """Mixed with so much white, or black when negative."""
+    """Mix a colour with a fraction `amount` of white, or of black if negative."""
     end = 1.0 if amount > 0 else 0.0
     red, green, blue = (part + (end - part) * abs(amount) for part in to_rgb(color))
     return to_hex((red, green, blue)).upper()

@@ -1,4 +1,4 @@
-"""The table of a paper: mean ± sample deviation with n, as Markdown and LaTeX; and every number as CSV."""
+"""Tables for papers: mean ± sample deviation with n, as Markdown and LaTeX; and all numbers as CSV."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pai_bench.cells import canonical_sparsity, exact_sparsity
 NONE = "–"
 
 PAGE_WIDTH = 80
-"""Characters of \\footnotesize in a line of an article."""
+"""Width of a line of an article in characters of \\footnotesize."""
 _TOST = f"two one-sided tests, p < {LEVEL:g}"
 
 
 def panel_title(dataset: str, model: str, recipe: str) -> str:
-    """The name of a panel."""
+    """Return the title of a panel."""
     return " · ".join(part for part in (dataset, model, recipe) if part)
 
 
 def series_label(method: str, source: str, several_sources: bool) -> str:
-    """The name of a series; where results of several sources meet, those of tables say which."""
+    """Return the label of a series; with several sources, the label of a table's series includes its source."""
     return f"{method} [{source}]" if source and several_sources else method
 
 
 def per_cent(sparsity: float) -> str:
-    """A sparsity as per cent without superfluous digits, but never rounded to 100."""
+    """Format a sparsity in per cent without superfluous digits, but never rounded to 100."""
     for digits in range(1, 12):
         text = f"{100 * sparsity:.{digits}f}".rstrip("0").rstrip(".")
         if digits >= 2 and abs(float(text) / 100 - sparsity) < 0.002 * (1 - sparsity):
@@ -42,7 +42,7 @@ def per_cent(sparsity: float) -> str:
 
 
 def csv(summary: pd.DataFrame) -> pd.DataFrame:
-    """All points with their numbers; accuracies are fractions."""
+    """Return all points with their numbers and density; accuracies are fractions."""
     table = summary.copy()
     density = table["sparsity"].map(lambda sparsity: canonical_sparsity(float(1 - exact_sparsity(sparsity))))
     table.insert(table.columns.get_loc("sparsity") + 1, "density", density)
@@ -50,12 +50,12 @@ def csv(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(summary: pd.DataFrame) -> str:
-    """One table a panel: a line a series, the dense reference first, a column a sparsity."""
+    """Format one table per panel: one row per series (the dense reference first), one column per sparsity."""
     return _markdown(summary, lambda point: _text(point, "±"), note(summary))
 
 
 def controls_markdown(comparison: pd.DataFrame) -> str:
-    """The same of what controls differ from their methods by, a line a control."""
+    """Format the differences between controls and methods in the same way, one row per control."""
     return _markdown(_by_control(comparison), lambda point: _difference(point, "{}"), _controls_note(comparison))
 
 
@@ -73,13 +73,13 @@ def _markdown(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) 
 
 
 def measure(recipes: Iterable[str]) -> str:
-    """What the numbers of panels with these recipes are: a recipe on the validation split says so in its name."""
+    """Return the axis label for panels with these recipes; a recipe's name shows if it uses the validation split."""
     parts = {"validation" if "data.split=validation" in recipe else "test" for recipe in recipes}
     return f"{' or '.join(sorted(parts)).capitalize()} accuracy (%)"
 
 
 def note(summary: pd.DataFrame) -> str:
-    """What an entry of the table says."""
+    """Return the explanation of a table entry."""
     return (
         f"{measure(summary['recipe'])} after the last epoch: mean ± sample standard deviation over seeds (n). "
         "(2 of 3): results are missing; c, d: that many runs with a collapsed layer, diverged."
@@ -87,17 +87,17 @@ def note(summary: pd.DataFrame) -> str:
 
 
 def latex(summary: pd.DataFrame) -> str:
-    """The same as a booktabs table a panel, to be \\input."""
+    """Format one booktabs table per panel, for \\input."""
     return _latex(summary, lambda point: _text(point, "\\pm"), note(summary))
 
 
 def controls_latex(comparison: pd.DataFrame) -> str:
-    """The same of what controls differ from their methods by."""
+    """Format the differences between controls and methods as booktabs tables."""
     return _latex(_by_control(comparison), lambda point: _difference(point, "${}$"), _controls_note(comparison))
 
 
 def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) -> str:
-    """A table a panel, in blocks of sparsities that are no wider than a page."""
+    """Format one table per panel, in blocks of sparsities that fit the page width."""
     parts = []
     explained = explained.replace(_TOST, _TOST.replace("p <", "$p$ $<$"))
     explained = (
@@ -135,7 +135,7 @@ def _latex(table: pd.DataFrame, entry: Callable[[Any], str], explained: str) -> 
 
 
 def _blocks(lines: list[tuple[str, list[Any]]], n_columns: int, entry: Callable[[Any], str]) -> Iterator[slice]:
-    """Columns that fit beside the labels, as many as do and at least one."""
+    """Yield blocks of columns that fit beside the labels, at least one column each."""
 
     def width(texts: Iterable[str]) -> int:
         return max((len(re.sub(r"\\[a-z]+", "x", text).replace("$", "")) for text in texts), default=0) + 2
@@ -152,7 +152,7 @@ def _blocks(lines: list[tuple[str, list[Any]]], n_columns: int, entry: Callable[
 
 
 def _panels(summary: pd.DataFrame) -> Iterator[tuple[str, list[str], list[tuple[str, list[Any]]]]]:
-    """(title, sparsities in per cent, [(label, point or None by sparsity)]) of each panel."""
+    """Yield (title, sparsities in per cent, [(label, point or None by sparsity)]) for each panel."""
     for key, panel in summary.groupby(PANEL, sort=False):
         several = panel["source"].nunique() > 1
         sparsities = sorted(panel["sparsity"].unique())
@@ -164,7 +164,7 @@ def _panels(summary: pd.DataFrame) -> Iterator[tuple[str, list[str], list[tuple[
 
 
 def _text(point: Any, plus_minus: str) -> str:
-    """One entry: "93.26 ± 0.12 (3)"."""
+    """Format one entry, as in "93.26 ± 0.12 (3)"."""
     math_mode = plus_minus.startswith("\\")
     dash = "--" if math_mode else NONE
     if point is None:
@@ -178,12 +178,12 @@ def _text(point: Any, plus_minus: str) -> str:
 
 
 def _marks(point: Any) -> list[str]:
-    """How many runs have collapsed and diverged: "3c", "1d"."""
+    """Return the numbers of collapsed and diverged runs, as in "3c", "1d"."""
     return [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
 
 
 def _by_control(comparison: pd.DataFrame) -> pd.DataFrame:
-    """With names that make a line of each control."""
+    """Rename the methods so that each control becomes one row."""
     return comparison.assign(method=comparison["method"] + ", " + comparison["control"])
 
 
@@ -197,7 +197,7 @@ def _controls_note(comparison: pd.DataFrame) -> str:
 
 
 def _difference(point: Any, number: str) -> str:
-    """One entry: "-0.31 [-0.80, 0.18] (5) ≈"."""
+    """Format one entry, as in "-0.31 [-0.80, 0.18] (5) ≈"."""
     if point is None:
         return ""
     text = number.format(f"{_points(point.difference):+.2f}")
@@ -208,5 +208,5 @@ def _difference(point: Any, number: str) -> str:
 
 
 def _points(fraction: float) -> float:
-    """In points as they are printed, without the sign of a zero."""
+    """Convert a fraction to rounded percentage points without a negative zero."""
     return round(100 * fraction, 2) + 0.0

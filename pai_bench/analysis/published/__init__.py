@@ -1,4 +1,4 @@
-"""Published results that are shipped with pai-bench: one row a point, with its source and its match to a recipe.
+"""Published results shipped with pai-bench: one row per point, with its source and its match to a recipe.
 
 Columns of the table, in this order:
 
@@ -80,7 +80,7 @@ def load(
     model: str | None = None,
     suspect: bool = False,
 ) -> pd.DataFrame:
-    """Load the published results, one row a point, with the columns of `COLUMNS`.
+    """Load the published results, one row per point, with the columns of `COLUMNS`.
 
     levels: values of the column `match` to keep.
     recipe, dataset, model: the value to keep in that column; None keeps all. A recipe with settings is named as in
@@ -103,15 +103,15 @@ def load(
 
 
 def names() -> list[str]:
-    """Groups of published results as "recipe/dataset/model", those with a recipe first.
+    """Return the groups of published results as "recipe/dataset/model"; groups with a recipe come first.
 
-    "-" stands for a training that no recipe has; a network that pai-bench lacks has its published name.
+    "-" stands for a training without a recipe; a network that pai-bench lacks has its published name.
     """
     return sorted(_groups(), key=lambda name: (name.startswith("-/"), name))
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Summary of one group: numbers of rows by match and by epoch, suspect rows, methods, papers.
+    """Summarise one group: numbers of rows by match and by epoch, suspect rows, methods, papers.
 
     Raises: PaiBenchError for an unknown group.
     """
@@ -132,7 +132,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def bibliography() -> str:
-    """BibTeX entries of the papers; the keys are those of the column `paper`."""
+    """Return the BibTeX entries of the papers; the column `paper` has their keys."""
     return resources.files(__package__).joinpath("papers.bib").read_text(encoding="utf-8")
 
 

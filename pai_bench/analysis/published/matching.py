@@ -1,4 +1,4 @@
-"""Comparison of a published point with the recipe of that name: same network, same training, same epoch."""
+"""Comparison of a published point with its recipe: network, training, and epoch of the accuracy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVELS = ("exact", "near", "context")
 """Levels of a match from the best to the worst; `near` has small differences, `context` another protocol."""
 
 COMPARED = ("epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")
-"""Values of a recipe's table [train] that have to be equal."""
+"""Keys of a recipe's table [train] whose values must be equal."""
 
 _WORDS = {
     "epochs": "epochs",
@@ -34,7 +34,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference that is no value of a recipe, and the best match that it allows."""
+    """A difference between a published point and a recipe, and the best match that it allows."""
 
     text: str
     level: str
@@ -52,13 +52,13 @@ class Protocol:
     """Published names."""
     source: str
     train: Mapping[str, Any]
-    """Values of `COMPARED`; a value that is missing is not known."""
+    """Values by key of `COMPARED`; a missing key is not known."""
     differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True)
 class Point:
-    """The columns of a published result that decide about its match."""
+    """Columns of a published result that determine its match."""
 
     paper: str
     dataset: str
@@ -81,7 +81,7 @@ def judge(point: Point, among: Sequence[Protocol]) -> tuple[str, str]:
     """
     protocol = _protocol(point, among)
     found = [*_network(point), *_training(point, protocol), *_epoch(point)]
-    scored = point.method != DENSE  # what concerns a method does not concern its unpruned network
+    scored = point.method != DENSE  # differences of a method do not apply to the unpruned network
     found += [d for d in protocol.differences if not d.methods or (scored and point.method_published in d.methods)]
     level = max((difference.level for difference in found), key=LEVELS.index, default=LEVELS[0])
     return level, "; ".join(difference.text for difference in found)
@@ -161,7 +161,7 @@ def _recipe(name: str, dataset: str, model: str) -> Recipe:
 
 @cache
 def protocols() -> tuple[Protocol, ...]:
-    """The protocols of the papers, from protocols.toml.
+    """Return the protocols of the papers from protocols.toml.
 
     Raises: PaiBenchError for an unknown key of a recipe, and an unknown level.
     """
@@ -185,7 +185,7 @@ def _read(entry: Mapping[str, Any]) -> Protocol:
 
 @cache
 def prunable_weights() -> dict[tuple[str, str], int]:
-    """Numbers of prunable weights of pai-bench's networks by (data set, model), without building them."""
+    """Return the numbers of prunable weights of the networks by (data set, model), without building them."""
     text = resources.files(__package__).joinpath("prunable.toml").read_text(encoding="utf-8")
     return {
         (dataset, model): count for dataset, counts in tomllib.loads(text).items() for model, count in counts.items()
