@@ -1,1 +1,1 @@
-"""`pai-bench doctor`: what a sweep needs, tried one thing at a time, each with a remedy."""
+"""`pai-bench doctor`: checks of everything that a sweep needs, each with a remedy."""

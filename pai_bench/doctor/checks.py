@@ -1,4 +1,4 @@
-"""What a check says, and how checks are run one after the other."""
+"""Outcome of a check, and the wrapper that turns exceptions into failed checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OK, WARNING, FAILED = "ok", "warning", "failed"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried: its name, "ok", "warning" or "failed", what was found, and what to do about it."""
+    """Outcome of one check: its name, the state ("ok", "warning" or "failed"), the findings, and a remedy."""
 
     name: str
     state: str
@@ -19,10 +19,10 @@ class Check:
 
 
 def tried(name: str, remedy: str, attempt: Callable[[], Check]) -> Check:
-    """What the attempt says; where it raises instead, the check has failed."""
+    """Return the check that `attempt` makes; when it raises, return a failed check with the error and the remedy."""
     try:
         return attempt()
-    except Exception as error:  # whatever is wrong with a machine is what doctor is asked for
+    except Exception as error:  # doctor reports any fault of the machine instead of ending with it
         text = str(error).strip().splitlines()
         return Check(name, FAILED, f"{type(error).__name__}: {text[0] if text else 'no message'}", remedy)
 

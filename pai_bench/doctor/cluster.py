@@ -1,4 +1,4 @@
-"""SLURM as it is seen from here: does it answer, what does it offer, would it take a job of the profile."""
+"""Checks of SLURM: the commands, the controller's response, the partitions, and a trial submission of the profile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALL_ARRAY = 100
 
 
 def checks(root: Path, data_dir: Path | None, name: str | None, wants_job: bool, say: real_job.Say) -> Checks:
-    """SLURM's commands, its controller, the partitions and the profile; with `wants_job` a real job as well."""
+    """Check SLURM's commands, its controller, the partitions and the profile; with `wants_job` also run a real job."""
     if not installed():
         yield _absent("sbatch and squeue are not on this host", name is not None or wants_job)
         return
@@ -51,7 +51,7 @@ def _absent(found: str, needed: bool) -> Check:
 
 
 def _partitions(controller: Controller) -> Check:
-    """Every partition with its time limit, nodes and GPUs, the default one marked by a star."""
+    """List the usable partitions with their nodes, GPUs and time limits; sinfo marks the default one with a star."""
     lines = [line.split("|") for line in controller.ask("sinfo", "-h", "-o", "%P|%a|%l|%D|%G").splitlines()]
     usable = [
         f"{name} ({nodes} nodes, {gpus.strip('()')}, {limit})" for name, up, limit, nodes, gpus in lines if up == "up"
@@ -62,7 +62,7 @@ def _partitions(controller: Controller) -> Check:
 
 
 def _rehearsal(root: Path, profile: profiles.Profile) -> Check:
-    """Whether sbatch would take a job of the profile; nothing is submitted."""
+    """Check with `sbatch --test-only` that SLURM would accept a job of the profile; nothing is submitted."""
     spec, request = real_job.asked_for(root, profile)
     try:
         sbatch.check_folder(root)

@@ -1,4 +1,4 @@
-"""`pai-bench doctor`, from its options to whether all is well."""
+"""`pai-bench doctor`: run all checks and print each as it completes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def run(
     settings: PaiBenchError | None,
     say: Callable[[str], None],
 ) -> bool:
-    """Try everything and print each check as it is done; returns whether none has failed.
+    """Run all checks and print each as it completes; returns True when none failed.
 
-    `settings` is what is wrong with the user's profile or the config file, if anything.
+    `settings` is the error found in the user's profile or config file, None when they are valid.
     """
     root = results.resolve_root(results_folder)
     done = []
@@ -52,6 +52,6 @@ def run(
 
 
 def _line(check: Check) -> str:
-    """A check in one line, its remedy in a second one."""
+    """Format a check as one line, with the remedy on a second line."""
     remedy = f"\n         {'':14} {check.remedy}" if check.remedy and check.state != OK else ""
     return f"{check.state:8} {check.name:14} {check.found}{remedy}"

@@ -1,4 +1,4 @@
-"""The data sets that the results folder's plans speak of, and what else is on disk."""
+"""Checks of the data sets: those that the plans of the results folder need, and a list of the others on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pai_bench.doctor.checks import FAILED, OK, Check, Checks, tried
 
 
 def checks(root: Path, data_dir: Path | None) -> Checks:
-    """One for each data set that a plan needs; those that nobody asked for are only listed."""
+    """Check each data set that a plan needs; the others are only listed as present or absent."""
     planned = {line["dataset"] for plan in results.plans(root) for line in plan["cells"]}
     known = files.names()
     for name in sorted(planned):

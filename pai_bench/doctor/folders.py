@@ -1,4 +1,4 @@
-"""The results folder and its disk: can it be written to, does it keep what sweeps rely on."""
+"""Checks of the results folder and its file system: write permission, hard links, free space, and the clock."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks, tried
 SCARCE_BYTES, NONE_BYTES = 5 * 2**30, 100 * 2**20
 SCARCE_FILES, NONE_FILES = 100_000, 1_000
 SKEW = 30.0
-"""Seconds that the clocks of this host and of the disk's server may differ without a warning."""
+"""Seconds by which the clocks of this host and of the file server may differ without a warning."""
 
 
 def checks(root: Path) -> Checks:
-    """All of them; where the results folder does not exist yet, its nearest parent that does is tried."""
+    """Run all checks of the folder; when it does not exist yet, check its nearest existing parent."""
     folder = next(place for place in (root, *root.parents) if place.is_dir())
     yield tried("results folder", f"choose another with --results, or change the permissions of {folder}",
                 lambda: _writable(root, folder))  # fmt: skip
     if not os.access(folder, os.W_OK):
-        return  # all else would fail for that reason again
+        return  # the other checks write to the folder, and would fail for the same reason
     yield tried("hard links", "results are moved into place instead", lambda: _links(folder))
     yield tried("disk space", "see df", lambda: _space(folder))
     yield tried("clock", "see date", lambda: _clock(folder))
@@ -32,7 +32,7 @@ def checks(root: Path) -> Checks:
 
 @contextmanager
 def _probe(folder: Path) -> Iterator[Path]:
-    """A small file in the folder, removed at the end."""
+    """Create a small file in the folder, and remove it at the end of the context."""
     place = folder / f".doctor-{uuid.uuid4().hex}"
     try:
         with place.open("xb") as file:
@@ -85,7 +85,8 @@ def _clock(folder: Path) -> Check:
     with _probe(folder) as place:
         written = place.stat().st_mtime
     after = time.time()
-    # The server noted a time between the two, if its clock agrees; a file system may round down to whole seconds.
+    # If the clocks agree, the file server's time stamp is between the two times; some file systems truncate it to whole
+    # seconds.
     offset = written - after if written > after else min(0.0, written + 1 - before)
     if abs(offset) > SKEW:
         remedy = "tell your administrator (NTP); sweeps go by the disk's clock, so nothing is lost by it"

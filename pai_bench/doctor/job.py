@@ -1,4 +1,4 @@
-"""A real, short job through the same submission as a sweep's, and what it saw."""
+"""Check with a real, short job, submitted in the same way as a sweep's jobs."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from pai_bench.sweep.slurm.specification import Spec
 Say = Callable[[str], None]
 
 MINUTES = 10
-"""Time limit of the job."""
+"""Time limit of the job, in minutes."""
 PATIENCE = 600.0
-"""Seconds that it may take to start and end."""
+"""Seconds to wait for the job to start and end."""
 POLL_SECONDS = 1.0
 ASK_SECONDS = 15.0
-"""Between two questions to the controller."""
+"""Seconds between two queries of slurmctld."""
 LATE_SECONDS = 30.0
-"""How long the job may be gone before its answer counts as missing; on NFS a file may show up late."""
+"""Seconds after the end of the job until its answer counts as missing; NFS may show a new file late."""
 
 
 def asked_for(root: Path, profile: Profile) -> tuple[Spec, sbatch.Request]:
-    """A job of the profile that has no cells."""
+    """Return the specification and the request of a job of the profile without cells."""
     token = uuid.uuid4().hex[:8]
     spec = Spec(
         sweep=f"doctor-{token}",
@@ -61,7 +61,7 @@ def asked_for(root: Path, profile: Profile) -> tuple[Spec, sbatch.Request]:
 
 
 def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Controller, say: Say) -> Checks:
-    """Submit it, wait for it, and compare what it saw with what is here."""
+    """Submit the job, wait for it, and compare the environment on the node with this one."""
     spec, request = asked_for(root, profile)
     trust.make_folder(spec.folder.parent)
     trust.make_folder(spec.folder)
@@ -101,7 +101,7 @@ def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Cont
 
 
 class _NoAnswer(Exception):
-    """The job has not said what it saw."""
+    """Missing answer of the job."""
 
     def __init__(self, words: str, ended: bool) -> None:
         super().__init__(words)
@@ -109,9 +109,9 @@ class _NoAnswer(Exception):
 
 
 def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[str, Any]:
-    """What the job saw.
+    """Wait for the job's answer and return it.
 
-    Raises: _NoAnswer.
+    Raises: _NoAnswer when the job ends without an answer, or does not answer within PATIENCE seconds.
     """
     end = time.monotonic() + PATIENCE
     told, state = "", ""
@@ -122,7 +122,7 @@ def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[s
             return seen
         if now - asked >= ASK_SECONDS:
             asked = now
-            with suppress(Silent):  # then we do not know, and go on waiting
+            with suppress(Silent):  # the state is unknown: keep waiting
                 state, reason = _state(job, controller)
                 gone_since = (gone_since or now) if state in ENDED or not state else None
                 words = f"waits: {explain(reason).words} [{reason}]" if state == "PENDING" else f"is {state.lower()}"
@@ -136,7 +136,7 @@ def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[s
 
 
 def _errors(folder: Path) -> list[str]:
-    """What the job printed that speaks of errors."""
+    """Return the error lines of the job's output, or all lines when none contains "error"."""
     texts = [place.read_text(errors="replace") for place in folder.glob("*_log.err")]
     lines = [line.strip() for text in texts for line in text.splitlines()]
     return [line for line in lines if "error" in line.lower() and not line.startswith("srun")] or lines

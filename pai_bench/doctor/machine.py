@@ -1,4 +1,4 @@
-"""Versions, sources and devices of this machine."""
+"""Checks of this machine: versions, source hash and devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INSTALL = "install pai-bench into a fresh virtual environment: pip install pai-
 
 
 def checks() -> Checks:
-    """Python, the packages, the sources' hash and the devices. Imports torch."""
+    """Check Python, the packages, the source hash and the devices. Imports torch."""
     yield Check("python", OK, f"{platform.python_version()} ({sys.executable}) on {platform.node()}")
     yield tried("pai-bench", _INSTALL, _ours)
     for package in ("torch", "torchvision"):
@@ -51,13 +51,13 @@ def _devices() -> Check:
 
 
 def _seconds(dtype: object) -> float:
-    """Of a product of matrices of 2048 rows on the first GPU, the best of three."""
+    """Return the time in seconds of a product of two 2048 x 2048 matrices on the first GPU, the best of four."""
     import torch
 
     square = torch.ones(2048, 2048, dtype=dtype, device="cuda")  # type: ignore[call-overload]
     best = float("inf")
-    for _ in range(4):  # the first warms up
-        torch.cuda.synchronize()
+    for _ in range(4):  # the first run includes the initialisation of cuBLAS
+        torch.cuda.synchronize()  # kernels run asynchronously: wait, or only their launch is timed
         began = time.perf_counter()
         square @ square
         torch.cuda.synchronize()

@@ -1,6 +1,6 @@
 """The program of the job that doctor submits: `python -m pai_bench.doctor.probe QUESTION [--data-dir FOLDER] DATASETS`.
 
-It looks round on its node, and leaves the answer beside the question.
+It examines the node and writes the answer next to the question.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pai_bench.core.atomic import write_json
 
 
 def look(question: str, data_dir: str | None, datasets: list[str]) -> None:
-    """Write beside the file `question` what it holds, as JSON, and what this job sees."""
+    """Write the content of the file `question` and a description of this node, as JSON, to `question`.answer.json."""
     import torch
 
     from pai_bench.datasets import files
