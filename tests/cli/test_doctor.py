@@ -1,4 +1,4 @@
-"""The doctor: every check says ok, warning or failed, and what to do."""
+"""`pai-bench doctor`: every check has a state (ok, warning or failed) and a remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def by_name(checks: list[dict[str, str]]) -> dict[str, dict[str, str]]:
     return {check["name"]: check for check in checks}
 
 
-def test_a_healthy_machine_and_a_broken_one(tmp_path: Path) -> None:
+def test_doctor_passes_on_a_valid_setup_and_reports_faults(tmp_path: Path) -> None:
     plan(tmp_path / "results", cells=CELLS)
     well = pai_bench(tmp_path, "doctor", "--data-dir", "data")
     assert well.returncode == 0, well.stdout
@@ -35,14 +35,16 @@ def test_a_healthy_machine_and_a_broken_one(tmp_path: Path) -> None:
     assert {check["state"] for name, check in checks.items() if name not in ("settings", "data mnist")} == {"ok"}
 
 
-def test_what_raises_has_failed_with_its_remedy() -> None:
+def test_a_check_that_raises_has_failed() -> None:
     def attempt() -> Check:
         raise OSError("no luck\nat all")
 
     assert tried("it", "do that", attempt) == Check("it", "failed", "OSError: no luck", "do that")
 
 
-def test_disks_without_links_room_or_a_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_hard_links_low_space_and_a_wrong_clock_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def states() -> dict[str, str]:
         return {check.name: check.state for check in folders.checks(tmp_path / "later" / "results")}
 

@@ -1,4 +1,4 @@
-"""What needs no cluster: profiles, scripts, sizes, the ledger, and what a silent or a strange controller means."""
+"""SLURM without a cluster: profiles, batch scripts, sizes, the ledger, and unusual responses of the controller."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pai_bench.sweep.slurm.specification import Entry, Spec
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user without settings, on a machine that seems to have SLURM."""
+    """Simulate a user without settings on a host with SLURM commands; returns the folder of both."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     (tmp_path / "bin").mkdir()
     for name in ("srun", "sbatch", "squeue", "scontrol"):
@@ -83,16 +83,16 @@ def spec(root: Path, n_tasks: int = 2, **changes: object) -> Spec:
 
 
 @pytest.mark.parametrize("name", profiles.names())
-def test_every_profile_is_valid_and_says_what_it_is(name: str) -> None:
+def test_every_profile_is_valid_and_has_a_summary(name: str) -> None:
     assert profiles.load(name).summary
 
 
-def test_the_generic_profile_shows_every_key() -> None:
+def test_the_generic_profile_documents_every_key() -> None:
     text = (Path(profiles.__file__).parents[3] / "slurm" / "generic.toml").read_text()
     assert all(f"{key} =" in text for key in asdict(profiles.Profile("x")) if key not in ("name", "options"))
 
 
-def test_the_users_profile_comes_before_ours_and_single_values_before_both(home: Path) -> None:
+def test_user_profiles_override_built_in_ones_and_single_values_override_both(home: Path) -> None:
     folder = home / "config" / "pai-bench" / "slurm"
     folder.mkdir(parents=True)
     (folder / "cpu.toml").write_text('partition = "mine"\ntime = "1-00:00:00"\n[options]\nnice = 5')
@@ -118,7 +118,7 @@ def test_the_users_profile_comes_before_ours_and_single_values_before_both(home:
         ("partition", ["p.toml", "not valid TOML"]),
     ],
 )
-def test_mistakes_name_the_file_and_the_key(tmp_path: Path, line: str, words: list[str]) -> None:
+def test_profile_errors_name_the_file_and_the_key(tmp_path: Path, line: str, words: list[str]) -> None:
     (tmp_path / "p.toml").write_text(line)
     with pytest.raises(PaiBenchError) as caught:
         profiles.load(str(tmp_path / "p.toml"))
@@ -136,7 +136,7 @@ def test_mistakes_name_the_file_and_the_key(tmp_path: Path, line: str, words: li
         *(("1-00:00:00", 1440), ("01:30:00", 90), ("10:30", 11), ("0-02:00", 120)),
     ],
 )
-def test_times_as_slurm_and_people_write_them(text: str | int, minutes: int) -> None:
+def test_durations_are_converted_to_minutes(text: str | int, minutes: int) -> None:
     assert profiles.minutes(text) == minutes
 
 
@@ -144,7 +144,7 @@ def test_times_as_slurm_and_people_write_them(text: str | int, minutes: int) -> 
     ("request_", "line"),
     [("gres", "--gres=gpu:a100:2"), ("gpus_per_node", "--gpus-per-node=a100:2"), ("gpus", "--gpus=a100:2")],
 )
-def test_the_script_says_what_the_profile_says(tmp_path: Path, request_: str, line: str) -> None:
+def test_the_batch_script_contains_the_options_of_the_profile(tmp_path: Path, request_: str, line: str) -> None:
     profile = profiles.Profile(
         "x", gpus=2, gpu_type="a100", gpu_request=request_, setup=("module load x",), options=(("nice", "100"),)
     )
@@ -161,9 +161,9 @@ def test_the_script_says_what_the_profile_says(tmp_path: Path, request_: str, li
     assert "\nexec apptainer exec x.sif " in made and "--signal=B:USR2@120" in made
 
 
-def test_sizes_and_limits() -> None:
+def test_task_sizes_and_time_limits() -> None:
     assert sizing.cells_per_task([60.0] * 1000, 10) == 45
-    assert sizing.cells_per_task([60.0] * 20, 10) == 2, "no more than leave all places some work"
+    assert sizing.cells_per_task([60.0] * 20, 10) == 2, "at least as many tasks as may run at once"
     assert sizing.cells_per_task([9000.0] * 20, 2) == 1
     assert sizing.limit_minutes([[1.0]], None) == sizing.LEAST_MINUTES
     assert sizing.limit_minutes([[3600.0, 3600.0], [60.0]], None) == 242
@@ -172,7 +172,7 @@ def test_sizes_and_limits() -> None:
     assert sbatch.signal_seconds(short, 1) == 20 and sbatch.signal_seconds(short, 60) == 120
 
 
-def test_a_specification_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_specification_survives_a_round_trip(tmp_path: Path) -> None:
     made = spec(tmp_path)
     assert Spec.read(made.write()) == made
 
@@ -187,7 +187,7 @@ def test_a_specification_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("invalid partition specified: x", False, False),
     ],
 )
-def test_what_sbatch_says_is_understood(words: str, too_large: bool, passing: bool) -> None:
+def test_refusals_of_sbatch_are_classified(words: str, too_large: bool, passing: bool) -> None:
     refusal = answers.Refused(words)
     assert (refusal.too_large, refusal.passing) == (too_large, passing)
 
@@ -196,7 +196,7 @@ TAG = "pai-bench:20260101T000000-abcdef:c001"
 
 
 def begun(root: Path, noted: bool = True, cluster: str = "here", **owner: object) -> None:
-    """A chunk of two tasks that was submitted, or was about to be."""
+    """Record a chunk of two tasks as submitted, or as about to be submitted."""
     made = spec(root)
     made.write()
     ledger = Ledger(root, made.sweep)
@@ -205,7 +205,7 @@ def begun(root: Path, noted: bool = True, cluster: str = "here", **owner: object
         ledger.submitted("c001", "5")
 
 
-def test_cells_of_living_tasks_are_on_their_way_and_those_of_ended_ones_are_not(
+def test_cells_of_live_tasks_are_in_flight_and_cells_of_ended_tasks_are_not(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun(home)
@@ -216,13 +216,13 @@ def test_cells_of_living_tasks_are_on_their_way_and_those_of_ended_ones_are_not(
     assert found.names() == {f"digits/conv8/snip/s0.9-seed{seed}-quick-01234567" for seed in (0, 1)}
     assert found.jobs == {"5_0": "RUNNING", "5_1": "FAILED"}
     assert asked.calls == {"squeue": 1, "scontrol": 1}
-    # The sweep is closed once its tasks can no longer be hidden from squeue.
+    # The sweep is closed only after the grace period, during which squeue may not show its tasks.
     assert len(in_flight.survey(home, controller(home), heal=True).names()) == 4 and open_chunks(home)
     monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     assert not in_flight.survey(home, controller(home), heal=True).names() and not open_chunks(home)
 
 
-def test_a_silent_controller_means_unknown(home: Path) -> None:
+def test_cells_are_unknown_when_the_controller_does_not_respond(home: Path) -> None:
     begun(home)
     command(home, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     command(home, "scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
@@ -233,26 +233,26 @@ def test_a_silent_controller_means_unknown(home: Path) -> None:
         Controller(seconds=0.2).limits()
 
 
-def test_accounting_tells_of_what_the_controller_has_forgotten(home: Path) -> None:
+def test_accounting_has_the_end_states_of_purged_jobs(home: Path) -> None:
     command(home, "sacct", "printf '5_0|NODE_FAIL\\n5_1|CANCELLED by 0\\n'")
     assert Controller().forgotten({"5_0", "5_1", "6"}) == {"5_0": "NODE_FAIL", "5_1": "CANCELLED"}
     command(home, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     assert Controller().forgotten({"5_0"}) == {}
 
 
-def test_accounting_says_how_the_dead_ended_and_never_who_lives(home: Path) -> None:
+def test_accounting_never_makes_a_job_count_as_alive(home: Path) -> None:
     command(home, "sacct", "printf '5_0|RUNNING\\n5_1|PENDING\\n5_2|CANCELLED by 0\\n5_3| \\n'")
     assert Controller().forgotten({"5_0", "5_1", "5_2", "5_3"}) == {"5_2": "CANCELLED"}
 
 
-def test_what_cannot_be_seen_from_here_is_unknown(home: Path) -> None:
+def test_cells_of_another_cluster_are_unknown(home: Path) -> None:
     begun(home, cluster="elsewhere")
     found = in_flight.survey(home, controller(home), heal=True)
     assert len(found.unknown) == 4 and found.elsewhere and open_chunks(home)
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_submitter_that_died_before_its_note_orphans_nothing(home: Path, listed: bool) -> None:
+def test_the_job_of_a_submitter_killed_before_recording_it_is_adopted(home: Path, listed: bool) -> None:
     begun(home, noted=False, pid=2**22 + 1)
     rows = f"9_0|PENDING|None||{TAG}|x\\n9_1|PENDING|None||{TAG}|x\\n" if listed else ""
     found = in_flight.survey(home, controller(home, rows), heal=True)
@@ -260,12 +260,12 @@ def test_a_submitter_that_died_before_its_note_orphans_nothing(home: Path, liste
     assert [chunk.job for chunk in sweep_chunks(home, "20260101T000000-abcdef")] == ["9" if listed else None]
 
 
-def test_a_submitter_at_work_is_waited_for(home: Path) -> None:
+def test_cells_of_an_active_submitter_are_unknown(home: Path) -> None:
     begun(home, noted=False)
     assert len(in_flight.survey(home, controller(home), heal=True).unknown) == 4
 
 
-def test_a_line_that_was_cut_off_hides_no_other(home: Path) -> None:
+def test_an_incomplete_ledger_line_does_not_hide_the_next(home: Path) -> None:
     begun(home, noted=False)
     with (home / "state" / "sweeps" / "20260101T000000-abcdef" / "ledger.jsonl").open("a") as file:
         file.write('{"event":"submi')
@@ -274,7 +274,7 @@ def test_a_line_that_was_cut_off_hides_no_other(home: Path) -> None:
 
 
 def stumbling(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
-    """Let so many openings of files of this name fail as a file server's do."""
+    """Make the first `times` openings of files with this name fail with ESTALE, as on NFS."""
     monkeypatch.setattr(ledger, "PAUSES", (0.0,) * 4)
     opened, count = Path.open, Counter[str]()
 
@@ -291,13 +291,15 @@ ROWS = f"5_0|PENDING|None||{TAG}|x\\n5_1|PENDING|None||{TAG}|x\\n"
 
 
 @pytest.mark.parametrize("name", ["ledger.jsonl", "c001.json"])
-def test_what_cannot_be_read_is_not_empty(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_unreadable_file_is_an_error_and_not_an_empty_ledger(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     begun(home)
     asked = controller(home, ROWS)
     (home / "queue").write_text(ROWS.replace("\\n", "\n"))
     with monkeypatch.context() as patch:
         stumbling(patch, name, 3)
-        assert len(in_flight.survey(home, asked, heal=True).names()) == 4, "a file server may stumble"
+        assert len(in_flight.survey(home, asked, heal=True).names()) == 4, "a transient error is retried"
     with monkeypatch.context() as patch:
         stumbling(patch, name, 99)
         with pytest.raises(PaiBenchError, match=rf"{name} cannot be read: Stale file handle\n.*try again"):
@@ -309,17 +311,17 @@ def test_what_cannot_be_read_is_not_empty(home: Path, monkeypatch: pytest.Monkey
     assert len(open_chunks(home)) == 1 and n_queued(home) == 2, "nothing is closed and nothing is submitted"
 
 
-def test_a_folder_that_cannot_be_read_is_not_empty(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_an_error_and_not_an_empty_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "PAUSES", (0.0,))
     begun(home)
     folder = home / "state" / "sweeps" / "20260101T000000-abcdef"
     folder.rename(home / "elsewhere")
-    folder.symlink_to(folder)  # found, and not to be entered, by root either
+    folder.symlink_to(folder)  # a loop of symbolic links: unreadable even for root
     with pytest.raises(PaiBenchError, match=r"ledger\.jsonl cannot be read"):
         open_chunks(home)
 
 
-def test_what_is_gone_or_damaged_holds_nothing_up(home: Path) -> None:
+def test_missing_and_damaged_specifications_have_no_cells(home: Path) -> None:
     assert open_chunks(home / "nowhere") == []
     begun(home)
     (home / "state" / "sweeps" / "submitting").touch()
@@ -332,7 +334,7 @@ def test_what_is_gone_or_damaged_holds_nothing_up(home: Path) -> None:
     assert chunk.tasks() == ()
 
 
-def test_one_submitter_at_a_time_and_a_dead_one_is_followed(tmp_path: Path) -> None:
+def test_the_lock_admits_one_submitter_and_replaces_a_dead_one(tmp_path: Path) -> None:
     said: list[str] = []
     owner = Owner.current()
     with (
@@ -349,7 +351,7 @@ def test_one_submitter_at_a_time_and_a_dead_one_is_followed(tmp_path: Path) -> N
     lock.__exit__(None, None, None)
 
 
-def test_the_limits_of_an_enclosing_job_are_not_handed_on() -> None:
+def test_variables_of_an_enclosing_job_are_not_inherited() -> None:
     inside = {
         "SLURM_CONF": "/etc/x",
         "SLURM_CPUS_PER_TASK": "4",
@@ -360,7 +362,7 @@ def test_the_limits_of_an_enclosing_job_are_not_handed_on() -> None:
     assert clean_environment(inside) == {"SLURM_CONF": "/etc/x", "HOME": "/", "SBATCH_QOS": "q"}
 
 
-def test_a_users_filters_hide_no_job(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_squeue_filters_do_not_hide_jobs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun(home)
     asked = controller(home)
     command(home, "squeue", f"[ -n \"$SQUEUE_PARTITION\" ] || printf '{ROWS}'")
@@ -370,7 +372,7 @@ def test_a_users_filters_hide_no_job(home: Path, monkeypatch: pytest.MonkeyPatch
     assert clean_environment({**filters, "SBATCH_QOS": "q"}) == {"SBATCH_QOS": "q"}
 
 
-def test_the_user_is_who_runs_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_is_the_owner_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     name = user()
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.setenv(variable, "somebody")
@@ -383,7 +385,7 @@ def test_the_user_is_who_runs_the_process(monkeypatch: pytest.MonkeyPatch) -> No
     assert user() == str(os.getuid())
 
 
-def test_a_job_may_have_any_name(home: Path) -> None:
+def test_job_names_may_be_invalid_utf8(home: Path) -> None:
     begun(home)
     rows = f"6|RUNNING|None|n1|pr\\xfcfung|(null)\\n{ROWS}"
     assert len(in_flight.survey(home, controller(home, rows), heal=True).names()) == 4
@@ -402,8 +404,10 @@ def sweep(
     wait: bool = False,
     root: Path | None = None,
 ) -> tuple[int, str]:
-    """The exit code and the words of a sweep of a cell per method, each in a chunk of its own, on a cluster whose jobs
-    wait for ever."""
+    """Run a sweep with one cell per method, each in its own chunk, on a cluster whose jobs stay pending.
+
+    Returns the exit code and the messages.
+    """
     controller(home, config=f"ClusterName = here\\n{config}")
     command(home, "squeue", f"cat {home}/queue 2>/dev/null; true")
     command(
@@ -454,30 +458,30 @@ def checkpoint(home: Path, method: str) -> Path:
     return place
 
 
-def test_redo_begins_anew_what_it_submits_and_leaves_what_is_on_its_way(home: Path) -> None:
+def test_redo_removes_the_checkpoints_of_submitted_cells_but_not_of_queued_ones(home: Path) -> None:
     sweep(home, "random")
     queued, new = checkpoint(home, "random"), checkpoint(home, "magnitude")
     assert sweep(home, "random", "magnitude", redo=True)[0] == 0
     assert queued.exists() and not new.exists() and n_queued(home) == 2
 
 
-def test_without_redo_a_sweep_goes_on_from_checkpoints(home: Path) -> None:
+def test_without_redo_checkpoints_are_kept(home: Path) -> None:
     place = checkpoint(home, "random")
     sweep(home, "random")
     assert place.exists() and n_queued(home) == 1
 
 
-def test_a_sweep_that_was_refused_in_part_has_failed(home: Path) -> None:
+def test_a_partly_refused_sweep_exits_with_1(home: Path) -> None:
     code, said = sweep(home, "random", "magnitude", refuses_from=101)
     assert code == 1 and n_queued(home) == 1 and "did not take the other 1 tasks (Invalid account" in said
     assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
 
 
-def test_a_cluster_without_arrays_takes_one_task_at_a_time(home: Path) -> None:
+def test_without_job_arrays_each_task_is_a_job(home: Path) -> None:
     assert sweep(home, "random", "magnitude", config="MaxArraySize = 0")[0] == 0 and n_queued(home) == 2
 
 
-def test_a_job_that_only_accounting_has_running_holds_no_cell(home: Path) -> None:
+def test_a_job_running_only_in_accounting_does_not_block_its_cell(home: Path) -> None:
     command(home, "sacct", "echo '77|RUNNING'")
     owner = replace(Owner.current(), job="77", machine="another")
     claim = claims.take(home, address("random"), owner)

@@ -1,4 +1,4 @@
-"""Answers of SLURM that are lost, wrong or incomplete: no job is forgotten, and none is submitted twice."""
+"""Lost, wrong or incomplete responses of SLURM: no job is forgotten, and no cell is submitted twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def answer_of(home: Path, text: str) -> str:
         "echo Submitted batch job 5; exit 3",
     ],
 )
-def test_a_job_that_is_named_is_taken(home: Path, text: str) -> None:
+def test_output_with_a_job_id_means_accepted(home: Path, text: str) -> None:
     assert answer_of(home, text) == "5"
 
 
@@ -72,7 +72,7 @@ def test_a_job_that_is_named_is_taken(home: Path, text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("code", [1, 255])
-def test_words_that_say_no_are_a_refusal_with_its_own_line(
+def test_explicit_refusals_are_quoted_once_with_a_remedy(
     home: Path, text: str, words: str, remedy: str, code: int
 ) -> None:
     (home / "said").write_text(f"{text}\n{text}\n")
@@ -97,12 +97,12 @@ def test_words_that_say_no_are_a_refusal_with_its_own_line(
         "exit 137",
     ],
 )
-def test_every_other_answer_leaves_the_job_unknown(home: Path, text: str) -> None:
+def test_any_other_output_leaves_the_outcome_unknown(home: Path, text: str) -> None:
     with pytest.raises(answers.Unanswered, match=r"."):
         answer_of(home, text)
 
 
-def test_an_sbatch_that_hangs_leaves_the_job_unknown_and_a_missing_one_is_an_error(home: Path) -> None:
+def test_a_hanging_sbatch_leaves_the_outcome_unknown_and_a_missing_sbatch_is_an_error(home: Path) -> None:
     command(home, "sbatch", "exec sleep 9")
     with pytest.raises(answers.Unanswered, match=r"within 0 s"):
         answers.sbatch([], {"PATH": f"{home}/bin:/bin"}, seconds=0.1)
@@ -111,22 +111,24 @@ def test_an_sbatch_that_hangs_leaves_the_job_unknown_and_a_missing_one_is_an_err
 
 
 @pytest.mark.parametrize("answer", [LOST, "exit 0"])
-def test_a_job_whose_answer_was_lost_is_found_by_its_tag(home: Path, answer: str) -> None:
+def test_a_job_whose_reply_was_lost_is_found_by_its_tag(home: Path, answer: str) -> None:
     code, said = sweep(home, "random", "magnitude", answer=answer)
     assert code == 0 and n_queued(home) == 2 and "did not take" not in said
     assert [chunk.job for chunk in open_chunks(home)] == ["100", "101"]
     assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
 
 
-def test_a_job_that_cannot_be_found_either_stays_unknown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_reply_was_lost_and_that_squeue_does_not_show_stays_unknown(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost = f"mv {home}/queue {home}/hidden; {LOST}"
     code, said = sweep(home, "random", "magnitude", answer=lost)
     assert code == 1 and "nobody can tell if SLURM took 1 tasks" in said and "Socket timed out" in said
     (chunk,) = open_chunks(home)
     folder = results.sweeps_folder(home) / chunk.sweep
     kept = {place.name for place in folder.rglob("*") if place.is_file()}
-    assert {"ledger.jsonl", "c001.json", "sbatch.sh"} <= kept, "a job needs its files"
-    # The submitter is gone, and the cell that may be queued is left alone while the other one is submitted.
+    assert {"ledger.jsonl", "c001.json", "sbatch.sh"} <= kept, "the job may still be in the queue and need its files"
+    # After the submitter's end, the cell that may be queued is not submitted again, but the other one is.
     monkeypatch.setattr(Owner, "runs_here", lambda self: False)
     assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 1
     assert len(open_chunks(home)) == 2
@@ -136,7 +138,9 @@ def test_a_job_that_cannot_be_found_either_stays_unknown(home: Path, monkeypatch
     assert None not in [chunk.job for chunk in open_chunks(home)]
 
 
-def test_a_job_that_never_came_is_submitted_after_the_grace(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_never_appears_is_submitted_again_after_the_grace_period(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep(home, "random", answer=f"rm {home}/queue; {LOST}")
     monkeypatch.setattr(Owner, "runs_here", lambda self: False)
     code, said = sweep(home, "random")
@@ -146,7 +150,7 @@ def test_a_job_that_never_came_is_submitted_after_the_grace(home: Path, monkeypa
 
 
 def asked(home: Path, *outputs: str) -> Controller:
-    """A controller whose squeue gives one answer after the other, and then the last one for ever."""
+    """Return a controller whose squeue prints the outputs one after the other, and then repeats the last."""
     made = controller(home)
     for number, output in enumerate(outputs):
         (home / f"answer-{number}").write_text(output.replace("\\n", "\n"))
@@ -159,7 +163,7 @@ def asked(home: Path, *outputs: str) -> Controller:
     return made
 
 
-def test_rows_count_although_the_ledger_is_closed_and_it_is_opened_again(home: Path) -> None:
+def test_rows_of_a_closed_sweep_count_and_reopen_it(home: Path) -> None:
     begun(home)
     Ledger(home, SWEEP).close()
     assert not open_chunks(home)
@@ -167,14 +171,14 @@ def test_rows_count_although_the_ledger_is_closed_and_it_is_opened_again(home: P
     assert len(in_flight.survey(home, asked(home, ROWS), heal=True).names()) == 4 and len(open_chunks(home)) == 1
 
 
-def test_a_job_lives_although_the_ledger_has_it_refused(home: Path) -> None:
+def test_a_row_overrides_a_refusal_in_the_ledger(home: Path) -> None:
     begun(home, noted=False)
     Ledger(home, SWEEP).refused("c001", "Socket timed out")
     assert len(in_flight.survey(home, asked(home, ROWS), heal=True).names()) == 4
     assert [chunk.job for chunk in open_chunks(home)] == ["5"]
 
 
-def test_a_user_who_does_not_exist_here_hides_no_job_of_ours(home: Path) -> None:
+def test_an_unknown_user_in_a_ledger_does_not_hide_jobs(home: Path) -> None:
     begun(home)
     place = results.sweeps_folder(home) / "20250101T000000-abcdef" / "ledger.jsonl"
     place.parent.mkdir()
@@ -186,7 +190,7 @@ def test_a_user_who_does_not_exist_here_hides_no_job_of_ours(home: Path) -> None
     assert flight.silent is None and len(flight.tasks) == 2
 
 
-def test_a_closed_sweep_without_a_job_is_over(home: Path) -> None:
+def test_a_closed_sweep_without_live_jobs_stays_closed(home: Path) -> None:
     begun(home)
     Ledger(home, SWEEP).close()
     ended = ROWS.replace("PENDING", "CANCELLED")
@@ -195,14 +199,14 @@ def test_a_closed_sweep_without_a_job_is_over(home: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", ["", f"5_0|PENDING|None||{TAG}|x\\n"])
-def test_a_young_task_without_a_row_is_on_its_way(home: Path, rows: str) -> None:
+def test_a_recent_task_without_a_row_is_in_flight(home: Path, rows: str) -> None:
     begun(home)
     found = in_flight.survey(home, asked(home, rows), heal=True)
     assert len(found.names()) == 4 and len(open_chunks(home)) == 1
     assert len(found.unlisted) == (0 if rows else 1)
 
 
-def test_an_old_task_is_over_when_two_looks_lack_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_task_has_ended_when_two_queries_do_not_show_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     begun(home)
     one = asked(home, "", ROWS)
@@ -221,7 +225,7 @@ def claimed(home: Path, job: str, seconds_ago: float) -> None:
 
 
 @pytest.mark.parametrize(("job", "seconds_ago", "n_cells"), [("5_1", 0.0, 2), ("5_1", 900.0, 0), ("9_1", 0.0, 0)])
-def test_a_task_that_keeps_a_claim_alive_is_on_its_way(
+def test_a_task_with_a_live_claim_is_in_flight(
     home: Path, monkeypatch: pytest.MonkeyPatch, job: str, seconds_ago: float, n_cells: int
 ) -> None:
     monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
@@ -231,9 +235,7 @@ def test_a_task_that_keeps_a_claim_alive_is_on_its_way(
     assert len(open_chunks(home)) == (1 if n_cells else 0)
 
 
-def test_a_cell_whose_claim_lives_runs_although_squeue_hides_its_job(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_with_a_live_claim_counts_as_running_without_a_row(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep(home, "random")
     claimed(home, "100", 0.0)
     (home / "queue").write_text("")
@@ -242,7 +244,7 @@ def test_a_cell_whose_claim_lives_runs_although_squeue_hides_its_job(
     assert len(open_chunks(home)) == 1
 
 
-def test_tasks_whose_cells_have_results_are_over_at_once(home: Path) -> None:
+def test_tasks_whose_cells_all_have_results_have_ended(home: Path) -> None:
     begun(home)
     for seed in range(4):
         place = home / "runs" / f"digits/conv8/snip/s0.9-seed{seed}-quick-01234567.json"
@@ -253,7 +255,7 @@ def test_tasks_whose_cells_have_results_are_over_at_once(home: Path) -> None:
     assert one.calls["squeue"] == 1, "no second look is needed"
 
 
-def test_cancel_finds_the_jobs_of_closed_sweeps_and_those_that_squeue_hides(home: Path) -> None:
+def test_cancel_covers_closed_sweeps_and_jobs_without_rows(home: Path) -> None:
     command(home, "scancel", f'echo "$@" >> {home}/cancelled')
     begun(home)
     Ledger(home, SWEEP).close()
@@ -271,7 +273,7 @@ def test_cancel_finds_the_jobs_of_closed_sweeps_and_those_that_squeue_hides(home
     assert (home / "cancelled").read_text().splitlines()[-1] == f"--me --name={TAG}"
 
 
-def test_the_ledger_of_an_unanswered_chunk_is_read_back(home: Path) -> None:
+def test_the_ledger_records_lost_replies_and_adoptions(home: Path) -> None:
     begun(home, noted=False)
     Ledger(home, SWEEP).unanswered("c001", "Socket timed out")
     assert [chunk.unanswered for chunk in sweep_chunks(home, SWEEP)] == [True]

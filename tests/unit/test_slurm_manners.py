@@ -1,5 +1,5 @@
-"""Manners of sweeps on SLURM: held jobs end a wait, the controller is asked seldom, dead workers are tidied up after,
-and what sbatch would read in another way is refused."""
+"""Etiquette on SLURM: held jobs end a wait, queries are rare, files of dead workers are removed, and values that sbatch
+would misread are refused."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ home = test_slurm.home
             "ReservationDeleted",
             "job requeued in special exit state",
         ),
-        "held for reasons that nobody has heard of",
+        "held for an unknown reason",
     ],
 )
-def test_every_kind_of_holding_has_a_remedy(reason: str) -> None:
+def test_every_reason_of_a_held_job_has_a_remedy(reason: str) -> None:
     assert "scontrol release {job}" in str(explain(reason).remedy)
 
 
 @pytest.mark.parametrize("state", ["REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"])
-def test_a_held_state_needs_no_reason(state: str) -> None:
+def test_held_states_without_a_reason_count_as_stuck(state: str) -> None:
     task = in_flight.Task("5", state, "None", "", "s", "c", ())
     assert task.waits and task.meaning.stuck and not explain("None").stuck
 
@@ -61,7 +61,7 @@ def test_a_held_state_needs_no_reason(state: str) -> None:
 @pytest.mark.parametrize(
     "row", ["PENDING|job requeued in held state", "REQUEUE_HOLD|None", "PENDING|JobHoldMaxRequeue"]
 )
-def test_waiting_ends_at_held_jobs_and_says_what_to_do(home: Path, row: str) -> None:
+def test_a_wait_ends_at_held_jobs_with_a_remedy(home: Path, row: str) -> None:
     sweep(home, "random")
     queue = home / "queue"
     queue.write_text(queue.read_text().replace("PENDING|Resources", row))
@@ -76,7 +76,7 @@ def followed(home: Path) -> follow.Followed:
 
 
 @pytest.mark.parametrize(("patience", "n_lost"), [(30.0, 0), (0.0, 1)])
-def test_a_result_that_a_file_server_shows_late_is_waited_for(
+def test_a_result_that_becomes_visible_late_is_not_lost(
     home: Path, monkeypatch: pytest.MonkeyPatch, patience: float, n_lost: int
 ) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", (0.05, 0.05))
@@ -94,12 +94,12 @@ def test_a_result_that_a_file_server_shows_late_is_waited_for(
     assert (len(ended.lost), ended.n_done) == (n_lost, 1 - n_lost)
 
 
-def test_results_may_be_later_than_nfs_shows_them() -> None:
+def test_the_grace_for_late_results_exceeds_the_nfs_cache() -> None:
     assert follow.LATE_SECONDS >= 60 + 20
 
 
 def counting(home: Path) -> None:
-    """Let squeue and scontrol count their calls."""
+    """Make squeue and scontrol log their calls."""
     for name in ("squeue", "scontrol"):
         place = home / "bin" / name
         command(home, name, f"echo {name} >> {home}/calls\n" + place.read_text().partition("\n")[2])
@@ -110,7 +110,7 @@ def n_calls(home: Path) -> dict[str, int]:
     return {name: lines.count(name) for name in ("squeue", "scontrol")}
 
 
-def test_the_controller_is_asked_each_half_minute_and_its_constants_once(
+def test_the_queue_is_queried_every_half_minute_and_the_limits_once(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep(home, "random")
@@ -121,11 +121,11 @@ def test_the_controller_is_asked_each_half_minute_and_its_constants_once(
     for _ in range(1800):
         assert len(one.look().names()) == 1
         now[0] += 0.1
-    # At 0, 15, 30, 45 s, and then each 30 s up to three minutes.
+    # Queries at 0, 15, 30, 45 s, and then every 30 s for three minutes.
     assert n_calls(home) == {"squeue": 8, "scontrol": 1}
 
 
-def test_a_status_that_is_watched_asks_once_however_often_it_is_drawn(
+def test_repeated_redraws_of_the_status_share_one_query(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep(home, "random")
@@ -142,7 +142,7 @@ def test_a_status_that_is_watched_asks_once_however_often_it_is_drawn(
     assert capsys.readouterr().out.count("1 queued") == 5 and n_calls(home) == {"squeue": 1, "scontrol": 1}
 
 
-def test_doctor_asks_seldom_while_its_job_waits_and_sees_a_late_answer(
+def test_doctor_queries_rarely_while_its_job_is_pending_and_accepts_a_late_answer(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test_slurm.controller(home)
@@ -164,7 +164,7 @@ def test_doctor_asks_seldom_while_its_job_waits_and_sees_a_late_answer(
 
 
 def finished(home: Path, method: str, job: str) -> tuple[Path, Path]:
-    """A cell with a result whose worker died before it cleared its claim and its checkpoint."""
+    """Create a finished cell whose worker died before it removed the claim and the checkpoint; returns their paths."""
     at = address(method)
     recipe = {"recipe": at.recipe, "fingerprint": at.fingerprint}
     results.write(home, result(method=method, seed=0, **recipe), MASKS)
@@ -174,7 +174,7 @@ def finished(home: Path, method: str, job: str) -> tuple[Path, Path]:
     return claim.path, checkpoint(home, method)
 
 
-def test_what_a_dead_worker_has_left_of_finished_cells_is_tidied(home: Path) -> None:
+def test_claims_and_checkpoints_of_dead_workers_are_removed_for_finished_cells(home: Path) -> None:
     claim, left = finished(home, "random", "77")
     alive, kept = finished(home, "magnitude", "78")
     os.utime(alive, (time.time(), time.time()))
@@ -184,7 +184,7 @@ def test_what_a_dead_worker_has_left_of_finished_cells_is_tidied(home: Path) -> 
     assert alive.exists() and kept.exists() and unfinished.exists()
 
 
-def test_tidying_spares_the_checkpoints_of_what_is_run_again(home: Path) -> None:
+def test_checkpoints_of_cells_that_run_again_are_kept(home: Path) -> None:
     _, left = finished(home, "random", "77")
     assert sweep(home, "random", redo=True)[0] == 0 and not left.exists()
     left = checkpoint(home, "random")
@@ -192,7 +192,7 @@ def test_tidying_spares_the_checkpoints_of_what_is_run_again(home: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["acc%A", "100%", "back\\slash", "new\nline", "tab\t", "bell\a", "\udcff"])
-def test_a_folder_that_sbatch_would_read_in_another_way_is_refused(home: Path, name: str) -> None:
+def test_a_results_folder_that_sbatch_would_misread_is_refused(home: Path, name: str) -> None:
     with pytest.raises(PaiBenchError, match="SLURM cannot write the output of jobs below") as caught:
         sweep(home, "random", root=home / name)
     assert "--results" in caught.value.remedy and str(caught.value).isprintable() is False  # two lines
@@ -200,7 +200,7 @@ def test_a_folder_that_sbatch_would_read_in_another_way_is_refused(home: Path, n
 
 
 @pytest.mark.parametrize("name", ["with space", "quote'", 'double"', "ünïcødé", "dollar$(x)", "semi;colon"])
-def test_other_folders_are_taken(home: Path, name: str) -> None:
+def test_other_special_characters_in_a_results_folder_are_accepted(home: Path, name: str) -> None:
     sbatch.check_folder(home / name)
 
 
@@ -231,7 +231,7 @@ def test_values_that_sbatch_would_misread_are_refused(setting: str, words: list[
     assert all(word in str(caught.value) for word in ["--slurm", *words])
 
 
-def test_long_limits_and_whole_names_are_taken() -> None:
+def test_long_limits_and_full_option_names_are_accepted() -> None:
     profile = profiles.load("cpu", ("time=365d", "options.mail-type=END", "options.time-min=5", "options.nice=5"))
     assert profile.time == profiles.LONGEST_MINUTES and len(profile.options) == 3
     assert profiles.load("cpu", ("time=0.2",)).time == 1

@@ -1,4 +1,4 @@
-"""What a job trusts, how a sweep closes its folder to others, and how stops of a task are counted."""
+"""Files that a job trusts, the permissions of a sweep's folder, and the count of a task's stops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pai_bench.sweep.slurm.specification import Spec
 from tests.unit.test_slurm import spec
 
 SOMEBODY = 54321
-"""A user id that is nobody's here."""
+"""A user id without a user."""
 
 
 def mode(place: Path) -> int:
@@ -30,7 +30,7 @@ def mode(place: Path) -> int:
 
 
 def give_away(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a file belong to another user than the one who reads it."""
+    """Make a file belong to a user other than its reader."""
     if os.geteuid() == 0:
         os.chown(place, SOMEBODY, -1)
     else:
@@ -39,7 +39,7 @@ def give_away(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("bits", "who"), [(0o644, None), (0o600, None), (0o646, "everybody"), (0o666, "everybody")])
-def test_a_file_that_everybody_can_write_is_refused(tmp_path: Path, bits: int, who: str | None) -> None:
+def test_a_world_writable_file_is_refused(tmp_path: Path, bits: int, who: str | None) -> None:
     place = tmp_path / "file"
     place.write_bytes(b"text")
     place.chmod(bits)
@@ -50,7 +50,9 @@ def test_a_file_that_everybody_can_write_is_refused(tmp_path: Path, bits: int, w
         trust.read(place)
 
 
-def test_a_group_may_write_only_where_it_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_write_permission_is_accepted_only_for_a_private_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = tmp_path / "file"
     place.touch()
     place.chmod(0o664)
@@ -59,7 +61,7 @@ def test_a_group_may_write_only_where_it_is_the_users_own(tmp_path: Path, monkey
         assert (trust.fault(place, place.stat()) is None) == private
 
 
-def test_a_private_group_is_named_as_its_user_and_has_no_other_member(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_group_has_the_name_of_its_user_and_no_other_member(monkeypatch: pytest.MonkeyPatch) -> None:
     import grp
     import pwd
 
@@ -75,7 +77,7 @@ def test_a_private_group_is_named_as_its_user_and_has_no_other_member(monkeypatc
         assert trust._is_private(gid, 7) == private, (name, members, gid)
 
 
-def test_somebody_elses_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "file"
     place.touch(0o644)
     give_away(place, monkeypatch)
@@ -84,7 +86,7 @@ def test_somebody_elses_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o077])
-def test_the_folder_of_a_sweep_is_its_owners_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+def test_only_the_owner_can_write_to_a_sweeps_folder_regardless_of_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         made = spec(tmp_path)
@@ -100,7 +102,7 @@ def test_the_folder_of_a_sweep_is_its_owners_whatever_the_umask(tmp_path: Path, 
 
 @pytest.mark.parametrize("name", ["c001.json", "ledger.jsonl", "."])
 @pytest.mark.parametrize("how", ["writable", "foreign"])
-def test_a_job_refuses_what_others_can_have_written(
+def test_a_job_refuses_files_that_others_own_or_can_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, how: str
 ) -> None:
     made = spec(tmp_path)
@@ -119,7 +121,7 @@ def test_a_job_refuses_what_others_can_have_written(
     assert said.startswith("pai-bench: ends: ") and said.count("\n") == 1
 
 
-def test_a_specification_counts_only_in_its_own_place(tmp_path: Path) -> None:
+def test_a_specification_is_refused_under_another_file_name(tmp_path: Path) -> None:
     place = spec(tmp_path).write()
     other = place.with_name("c002.json")
     place.rename(other)
@@ -137,7 +139,7 @@ def test_a_plugin_that_has_changed_is_refused_before_it_runs(tmp_path: Path, mon
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     for digest in ("0" * 64, hashlib.sha256(plugin.read_bytes()).hexdigest()):
         made = spec(tmp_path, plugins=(plugin,), code={"pai-bench": "0", "mine.py": digest})
-        # That pai-bench itself is another one is found after the plug-ins are loaded.
+        # The hash of pai-bench itself is compared after the plug-ins are loaded.
         with pytest.raises(WorkFailed, match=r"mine\.py has changed" if digest == "0" * 64 else "code of pai-bench"):
             Work(str(made.write()))._run()
         assert marker.exists() == (digest != "0" * 64)
@@ -145,18 +147,18 @@ def test_a_plugin_that_has_changed_is_refused_before_it_runs(tmp_path: Path, mon
     with pytest.raises(PaiBenchError, match="can be written by everybody"):
         Work(str(made.place))._run()
     (note,) = {results.read_failure(tmp_path, e.cell, "quick", e.fingerprint) for e in made.tasks[0]}
-    assert note is not None and note.kind == "code", "the next sweep submits it by itself"
+    assert note is not None and note.kind == "code", "the next sweep retries it without --retry"
 
 
-def test_no_pickle_and_nothing_of_the_working_directory_reaches_a_job(tmp_path: Path) -> None:
+def test_a_job_uses_neither_a_pickle_nor_modules_of_the_working_directory(tmp_path: Path) -> None:
     made = spec(tmp_path)
     text = sbatch.script(made, sbatch.Request(Profile("x"), 60, 5))
     assert f"-P -u -m pai_bench.sweep.slurm.task {specification.path_of(tmp_path, made.sweep, 'c001')}\n" in text
     assert ".pkl" not in text and "umask 0" in text and "#SBATCH --array=0-1%2" in text
 
 
-def test_a_pickled_task_of_an_earlier_version_is_still_loaded(tmp_path: Path) -> None:
-    """As version 0.1 pickled it: the class by its path, and a state of two values."""
+def test_a_pickled_task_of_version_0_1_is_loaded(tmp_path: Path) -> None:
+    """The pickle refers to the class by its module path and has a state of two values."""
     old = (
         b"c"
         + b"pai_bench.sweep.slurm.task\nTask\n"
@@ -171,18 +173,18 @@ def stop(place: Path, headway: list[object] | None, restarts: int = 0) -> int:
     return len(stops.stopped(place, headway, 1.0, restarts, True))
 
 
-def test_stops_in_a_row_without_headway_are_counted(tmp_path: Path) -> None:
+def test_consecutive_stops_without_progress_are_counted(tmp_path: Path) -> None:
     place = tmp_path / "7_stops.json"
-    assert [stop(place, None, n) for n in range(3)] == [1, 2, 3], "none of them began its work"
+    assert [stop(place, None, n) for n in range(3)] == [1, 2, 3], "stopped before the work began"
     assert stops.read(place).requeued == 2, "the third is not requeued"
     assert [stop(place, []), stop(place, [0, "e0001"]), stop(place, [0, "e0001"])] == [4, 1, 2]
-    assert [stop(place, None), stop(place, [0, "e0002"])] == [3, 1], "a slow start is no headway, a later epoch is"
+    assert [stop(place, None), stop(place, [0, "e0002"])] == [3, 1], "a slow start is not progress, a later epoch is"
     for text in ("", "[]", "{}", "[" * 100_000, '{"requeued":1,"headway":3,"minutes":null}'):
         place.write_text(text)
         assert stops.read(place) == stops.Record() and stop(place, None) == 1
 
 
-def test_status_counts_what_slurm_has_run_again(tmp_path: Path) -> None:
+def test_status_counts_requeues(tmp_path: Path) -> None:
     made = spec(tmp_path)
     for job, restarts in (("5_0", 0), ("5_1", 3)):
         stops.started(stops.place_of(made, job), restarts)
@@ -190,8 +192,8 @@ def test_status_counts_what_slurm_has_run_again(tmp_path: Path) -> None:
     assert stops.requeues(tmp_path, tasks) == {"5_1": 3}
 
 
-def test_a_task_that_is_warned_while_torch_loads_is_requeued_twice_and_then_explained(tmp_path: Path) -> None:
-    """The real program in a process of its own, with a torch that takes for ever."""
+def test_a_task_warned_while_torch_loads_is_requeued_twice_and_then_fails_with_a_cause(tmp_path: Path) -> None:
+    """Run the real program in a subprocess, with a stub of torch that takes a minute to load."""
     slow, bin_ = tmp_path / "slow", tmp_path / "bin"
     slow.mkdir()
     bin_.mkdir()
