@@ -1,11 +1,11 @@
-"""A sweep on a cluster on which everything goes wrong, at random; a script.
+"""Script that injects random faults into a sweep on the development cluster.
 
     python -m tests.cluster.chaos [SECONDS [SEED]]
 
-For so many seconds, or until all cells are done, it kills jobs, nodes, daemons and submitters while the same sweep is
-typed again and again; then the sweep is typed until it is complete. Prints how often what was done, and of the cells
-how many were lost (no result), doubled (run twice; the first result counts) and different from those of an undisturbed
-run.
+For SECONDS, or until all cells are done, it kills jobs, nodes, daemons and submitters while it repeats the same sweep
+command; afterwards it repeats the command until the sweep is complete. It prints the number of faults by kind, and the
+numbers of cells that were lost (no result), doubled (run twice; the first result counts), and different from a run
+without faults.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CELLS = ("--methods", "random,snip,magnitude", "--sparsities", "0.9", "--seeds",
 
 
 class Chaos:
-    """The faults, each undone after a while if it does not pass by itself."""
+    """Fault injection: one method per kind of fault; `heal` undoes the persistent ones."""
 
     def __init__(self, cluster: Cluster, sweep: Sweep, seed: int) -> None:
         self.cluster = cluster
@@ -40,7 +40,7 @@ class Chaos:
         self.done: Counter[str] = Counter()
 
     def strike(self) -> None:
-        """One fault, chosen at random."""
+        """Inject one random fault."""
         faults = [self.process, self.process, self.cancelled, self.requeued, self.preempted, self.warned]
         faults += [self.node_down, self.node_crashed, self.slurmd, self.slurmctld, self.submitter, self.checkpoint]
         fault = self.random.choice(faults)
@@ -48,7 +48,7 @@ class Chaos:
             self.done[fault.__name__] += 1
 
     def heal(self) -> None:
-        """All daemons and nodes as they should be."""
+        """Restart stopped daemons, resume nodes, and release held jobs."""
         for name in ("slurmctld", "slurmd-n1", "slurmd-n2", "slurmd-n3"):
             if not self.cluster.daemon("pid", name):
                 self.cluster.daemon("start", name)

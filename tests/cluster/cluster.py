@@ -1,4 +1,4 @@
-"""The development cluster as the tests see it, sweeps on it, and what must be true after each fault."""
+"""Helpers for tests on the development cluster: the cluster, a sweep on it, and the assertions after each fault."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.cli.program import PAI_BENCH, environment
 DEV = Path(__file__).resolve().parents[2] / "slurm" / "dev"
 SLURM = shutil.which("slurmctld", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
 WAIT = 150.0
-"""Seconds for anything to happen on a busy machine."""
+"""Default time limit in seconds of `wait_for`, sized for a busy machine."""
 SAME = ("accuracy", "curve", "init_hash", "mask_hash", "status")
 
 
 def wait_for(what: Callable[[], Any], words: str, seconds: float = WAIT) -> Any:
-    """What the condition returns once it is true."""
+    """Poll a condition until it is true; returns its value."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {words}"
@@ -34,7 +34,7 @@ def wait_for(what: Callable[[], Any], words: str, seconds: float = WAIT) -> Any:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that `slurm/dev/up` has started."""
+    """Cluster started by `slurm/dev/up`."""
 
     folder: Path
 
@@ -63,19 +63,19 @@ class Cluster:
         return done.stdout.strip()
 
     def tasks(self) -> dict[str, str]:
-        """State by task of all jobs that the controller remembers."""
+        """Return the state by task of all jobs that squeue shows, including ended ones."""
         return dict(line.split("|") for line in self.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").splitlines())
 
     def running(self) -> list[str]:
         return [job for job, state in self.tasks().items() if state == "RUNNING"]
 
     def nodes(self, state: str) -> None:
-        """Put all nodes into a state of `scontrol update`: drain, resume."""
+        """Set the state of all nodes with `scontrol update` (drain or resume)."""
         names = set(self.ask("sinfo", "-h", "-N", "-o", "%N").split())
         self.ask("scontrol", "update", f"nodename={','.join(sorted(names))}", f"state={state}", "reason=test")
 
     def idle(self) -> None:
-        """Wait until no job is left and every node takes jobs; one that a fault has had drained is put to use again."""
+        """Wait until the queue is empty and every node is idle; resume nodes that a fault has drained."""
         wait_for(lambda: not self.ask("squeue", "-h"), "an empty queue")
 
         def all_idle() -> bool:
@@ -89,7 +89,7 @@ class Cluster:
 
 
 class Sweep:
-    """One sweep, typed again and again in a folder of its own."""
+    """One sweep command, run repeatedly in its own folder."""
 
     def __init__(self, cluster: Cluster, folder: Path, *arguments: str, every: float = 1.0) -> None:
         self.cluster = cluster
@@ -118,7 +118,7 @@ class Sweep:
         )
 
     def type(self, *more: str, code: int = 0, env: dict[str, str] | None = None) -> str:
-        """Type it, to its end; returns what it says on stderr."""
+        """Run the command to its end; returns its stderr."""
         process = self.start(*more, env=env or {})
         out, said = process.communicate(timeout=300)
         assert process.returncode == code, f"{out}\n{said}"
@@ -134,18 +134,18 @@ class Sweep:
         return list((self.root / "state" / "checkpoints").rglob("*.checkpoint"))
 
     def training(self, least: int = 1) -> None:
-        """Wait until so many cells have written a checkpoint."""
+        """Wait until at least `least` cells have written a checkpoint."""
         wait_for(lambda: len({path.parent for path in self.checkpoints()}) >= least, f"checkpoints of {least} cells")
 
     def duplicates(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text()) for path in (self.root / "state" / "duplicates").rglob("*.json")]
 
     def output(self) -> str:
-        """What all tasks have printed."""
+        """Return the output of all tasks."""
         return "\n".join(path.read_text() for path in sorted((self.root / "state" / "sweeps").rglob("*_log.err")))
 
     def complete(self, reference: dict[str, dict[str, Any]], doubled: int = 0) -> None:
-        """The same command completes it, every cell has one valid result, and each is the undisturbed one."""
+        """Assert that the same command completes the sweep, with results equal to the reference without faults."""
         self.type("--wait")
         found = self.results()
         assert found.keys() == reference.keys()
@@ -157,7 +157,7 @@ class Sweep:
 
 
 def undisturbed(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
-    """The results of a sweep in one process, without a cluster."""
+    """Return the results of a sweep run in one process, without a cluster."""
     done = subprocess.run(
         [sys.executable, "-m", "pai_bench", "sweep", "--where", "debug", *arguments],
         cwd=folder,

@@ -1,8 +1,9 @@
-"""How long it takes to plan and submit ten thousand cells, and how often the controller is called; a script.
+"""Script that measures the time to plan and submit ten thousand cells, and counts the calls of SLURM commands.
 
     python -m tests.cluster.scale [CELLS]
 
-The tasks are held, so none of them runs. The sweep is then typed again (nothing is to do), and its status is asked for.
+The tasks are submitted in held state, so none of them runs. The script then repeats the sweep command, which has
+nothing to submit, and runs `pai-bench status`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers of sbatch and squeue that are lost or incomplete: every job is known, and none is submitted twice."""
+"""Lost or incomplete responses of sbatch and squeue: no job is forgotten, and no cell is submitted twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAYS_LOST = "sbatch: error: Batch job submission failed: Socket timed out on sen
 
 
 def lying(folder: Path, name: str, text: str) -> dict[str, str]:
-    """The environment in which a command of SLURM's is another one."""
+    """Return an environment in which a SLURM command is replaced by a script."""
     place = folder / f"lying-{name}" / name
     place.parent.mkdir(exist_ok=True)
     place.write_text(f"#!/bin/bash\n{text}\n")
@@ -33,13 +33,13 @@ def lying(folder: Path, name: str, text: str) -> dict[str, str]:
 
 
 def events(sweep: Sweep) -> list[str]:
-    """What the ledgers note, the oldest sweep first."""
+    """Return the events in the ledgers, oldest sweep first."""
     ledgers = sorted((sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"))
     return [json.loads(line)["event"] for place in ledgers for line in place.read_text().split("\n") if line]
 
 
 def known(cluster: Cluster, sweep: Sweep) -> dict[str, str]:
-    """State by task of the sweep's jobs that the controller remembers."""
+    """Return the state by task of the sweep's jobs that squeue shows, including ended ones."""
     lines = cluster.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%j").splitlines()
     tags = [f":{place.name}:" for place in (sweep.root / "state" / "sweeps").iterdir()]
     fields = [line.split("|") for line in lines if any(tag in line for tag in tags)]
@@ -47,12 +47,12 @@ def known(cluster: Cluster, sweep: Sweep) -> dict[str, str]:
 
 
 def age(sweep: Sweep) -> None:
-    """Let all submissions be long ago."""
+    """Date all submissions in the ledgers back to 2020."""
     for place in (sweep.root / "state" / "sweeps").glob("*/ledger.jsonl"):
         place.write_text(re.sub(r'"at":"\d+', '"at":"2020', place.read_text()))
 
 
-def test_a_job_whose_answer_got_lost_is_adopted(
+def test_a_job_whose_reply_was_lost_is_adopted(
     cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference
 ) -> None:
     taken = f'{shutil.which("sbatch")} "$@" >/dev/null'
@@ -64,7 +64,7 @@ def test_a_job_whose_answer_got_lost_is_adopted(
         assert "submitted sweep" in said and "did not take" not in said
         assert len(known(cluster, sweep)) == 3 and events(sweep) == ["submitting", "submitted"]
         assert "3 queued, 0 to submit" in sweep.type(env=timed_out)
-        # Cancelled long ago, submitted again with no output at all, and squeue does not show it either.
+        # Cancel the jobs, date them back, and submit again with an sbatch without output and an squeue without rows.
         assert pai_bench(folder, "cancel", "--yes", env=cluster.env).returncode == 0
         age(sweep)
         silent = lying(folder, "sbatch", taken)["PATH"]
@@ -83,14 +83,14 @@ def test_a_job_whose_answer_got_lost_is_adopted(
     assert "FAILED" not in known(cluster, sweep).values()
 
 
-def test_squeue_without_rows_makes_no_job_unknown(cluster: Cluster, folder: Path, slow: tuple[str, ...]) -> None:
+def test_jobs_survive_an_squeue_without_rows(cluster: Cluster, folder: Path, slow: tuple[str, ...]) -> None:
     blind = lying(folder, "squeue", "exit 0")
     sweep = Sweep(cluster, folder, *slow)
     cluster.nodes("drain")
     try:
         sweep.type()
-        assert "0 to submit" in sweep.type(env=blind), "too young to be over"
-        # Long ago, and nobody at work: the tasks count as over, but not for ever.
+        assert "0 to submit" in sweep.type(env=blind), "submitted within the grace period"
+        # Old tasks without a claim count as ended, until squeue shows them again.
         age(sweep)
         assert "3 to submit" in sweep.type(env=blind) and "closed" in events(sweep)
         assert "3 queued, 0 to submit" in sweep.type() and "reopened" in events(sweep)
@@ -101,7 +101,7 @@ def test_squeue_without_rows_makes_no_job_unknown(cluster: Cluster, folder: Path
         wait_for(lambda: not cluster.ask("squeue", "-h"), "an empty queue")
     finally:
         cluster.nodes("resume")
-    # At work, their claims speak for them, however long ago they were submitted.
+    # Running tasks count as in flight because of their live claims, regardless of the time of submission.
     sweep.type(env={"PAI_TEST_NAP": "3"})
     sweep.training(3)
     age(sweep)
@@ -110,10 +110,10 @@ def test_squeue_without_rows_makes_no_job_unknown(cluster: Cluster, folder: Path
     wait_for(lambda: not cluster.ask("squeue", "-h"), "an empty queue")
 
 
-def test_a_controller_that_freezes_while_it_takes_a_job(
+def test_a_job_is_adopted_when_the_controller_freezes_during_its_submission(
     cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference
 ) -> None:
-    """sbatch gives up after ten seconds, and the job comes to the queue once the controller goes on."""
+    """sbatch gives up after ten seconds, and the job enters the queue when the controller resumes."""
     real = shutil.which("sbatch")
     frozen = lying(folder, "sbatch", f'{DEV}/daemon {cluster.folder} stop slurmctld >/dev/null; exec {real} "$@"')
     sweep = Sweep(cluster, folder, *cells)

@@ -1,4 +1,4 @@
-"""Faults in mid-sweep: the same command completes it, and every cell ends as if nothing had happened."""
+"""Faults during a sweep: the same command completes it, and every result equals that of a run without faults."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Reference = dict[str, dict[str, Any]]
 
 
 def owners(sweep: Sweep) -> dict[str, claims.Owner]:
-    """Who works on a cell, by method."""
+    """Return the owners of live claims, by method."""
     return {held.cell.method: held.owner for held in claims.survey(sweep.root) if held.verdict == "alive"}
 
 
 def resumed(sweep: Sweep) -> list[str]:
-    """The methods of cells that more than one attempt has trained."""
+    """Return the methods of the cells that were trained in more than one attempt."""
     return sorted(r["method"] for r in sweep.results().values() if r["provenance"]["earlier_attempts"])
 
 
-def test_a_killed_a_cancelled_and_a_requeued_task_go_on_from_their_checkpoints(
+def test_killed_cancelled_and_requeued_tasks_resume_from_their_checkpoints(
     cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
 ) -> None:
     sweep = Sweep(cluster, folder, *slow)
@@ -48,16 +48,16 @@ def test_a_killed_a_cancelled_and_a_requeued_task_go_on_from_their_checkpoints(
     cluster.ask("scontrol", "requeue", str(jobs["random"].job))
     wait_for(lambda: cluster.tasks()[str(jobs["dense"].job)] == "FAILED", "the death")
     wait_for(lambda: cluster.tasks()[str(jobs["snip"].job)] == "CANCELLED", "the cancellation")
-    assert "interrupted" in sweep.output(), "SIGTERM has a cell saved at once"
-    assert "2 to submit" in sweep.type("--dry-run"), "what Slurm requeues is not submitted again"
+    assert "interrupted" in sweep.output(), "SIGTERM makes the task save its cell"
+    assert "2 to submit" in sweep.type("--dry-run"), "requeued tasks are not submitted again"
     sweep.complete(reference)
     assert resumed(sweep) == ["dense", "random", "snip"]
 
 
-def test_a_node_that_goes_down_and_daemons_that_are_killed(
+def test_a_sweep_survives_a_node_going_down_and_killed_daemons(
     cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
 ) -> None:
-    """One task's node is set down, the slurmd of the others is killed and comes back, then slurmctld as well."""
+    """Set the node of one task down, then kill and restart the slurmd of another task, and slurmctld."""
     sweep = Sweep(cluster, folder, *slow, "--slurm", "options.exclusive=true")
     sweep.type()
     sweep.training(3)
@@ -65,8 +65,8 @@ def test_a_node_that_goes_down_and_daemons_that_are_killed(
     down = jobs["dense"].host
     try:
         cluster.ask("scontrol", "update", f"nodename={down}", "state=down", "reason=test")
-        wait_for(lambda: cluster.tasks().get(str(jobs["dense"].job)) != "RUNNING", "the end of what ran on the node")
-        time.sleep(6)  # the controller saves what it knows every five seconds; killed before, it forgets that
+        wait_for(lambda: cluster.tasks().get(str(jobs["dense"].job)) != "RUNNING", "the end of the task on the node")
+        time.sleep(6)  # slurmctld saves its state every five seconds, and loses later changes when killed
         cluster.daemon("kill", f"slurmd-{jobs['snip'].host}")
         cluster.daemon("kill", "slurmctld")
         silent = sweep.type(code=2)
@@ -74,12 +74,13 @@ def test_a_node_that_goes_down_and_daemons_that_are_killed(
         cluster.daemon("start", f"slurmd-{jobs['snip'].host}")
         cluster.daemon("start", "slurmctld")
         wait_for(lambda: cluster.ask("squeue", "-h", check=False) or True, "the controller")
-        wait_for(lambda: len(sweep.results()) >= 2, "those that nothing has happened to")
+        wait_for(lambda: len(sweep.results()) >= 2, "the results of the other two cells")
     finally:
         cluster.ask("scontrol", "update", f"nodename={down}", "state=resume")
 
     def all_done() -> bool:
-        # A controller that has lost its last seconds starts what runs, fails at it, and holds it: the sweep says so.
+        # After losing its latest state, slurmctld tries to start jobs that are running, fails, and holds them; `sweep`
+        # reports these jobs, and this test releases them.
         for job, state in cluster.tasks().items():
             if state == "PENDING":
                 cluster.ask("scontrol", "release", job, check=False)
@@ -99,14 +100,14 @@ def test_preemption_saves_requeues_and_resumes(
     wait_for(lambda: sweep.output().count("asked to stop; saved") == 3, "three warnings")
     sweep.complete(reference)
     assert resumed(sweep) == ["dense", "random", "snip"]
-    # Slurm ran all of them again by itself: nothing was submitted a second time.
+    # SLURM requeued all tasks: nothing was submitted a second time.
     assert len(list((sweep.root / "state" / "sweeps").iterdir())) == 1
 
 
 def test_the_time_limit_saves_requeues_and_resumes(
     cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
 ) -> None:
-    """All cells in one task, whose limit is drawn in while it trains; SLURM warns it up to a minute ahead."""
+    """Run all cells in one task and shorten its time limit during training; SLURM signals up to 60 s early."""
     sweep = Sweep(cluster, folder, *slow[:-1], "3", "--slurm", "signal_seconds=30")
     sweep.type()
     sweep.training()
@@ -121,7 +122,7 @@ def test_the_time_limit_saves_requeues_and_resumes(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_submitter_that_is_killed_around_sbatch_orphans_nothing(
+def test_a_submitter_killed_before_or_after_sbatch_loses_no_job(
     cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference, when: str
 ) -> None:
     real = shutil.which("sbatch")
@@ -138,7 +139,9 @@ def test_a_submitter_that_is_killed_around_sbatch_orphans_nothing(
     assert len(submitted) == (1 if when == "after" else 2)
 
 
-def test_a_cell_that_wants_too_much_memory_is_given_up_and_can_be_tried_again(cluster: Cluster, folder: Path) -> None:
+def test_a_cell_above_the_memory_limit_fails_after_three_jobs_and_can_be_retried(
+    cluster: Cluster, folder: Path
+) -> None:
     sweep = Sweep(cluster, folder, "--methods", "dense", "--seeds", "0", "--recipe", recipe(folder))
     for _ in range(3):
         assert "1 to submit" in sweep.type("--slurm", "mem=300M", "--wait", code=1)
@@ -148,11 +151,11 @@ def test_a_cell_that_wants_too_much_memory_is_given_up_and_can_be_tried_again(cl
     assert "1 to submit" in sweep.type("--retry", "failed", "--wait") and len(sweep.results()) == 1
 
 
-def test_a_full_disk_and_damaged_checkpoints(
+def test_a_sweep_survives_a_full_disk_and_damaged_checkpoints(
     cluster: Cluster, folder: Path, slow: tuple[str, ...], reference: Reference
 ) -> None:
     sweep = Sweep(cluster, folder, *slow)
-    # No file may be larger than a kilobyte: claims can be written, results and checkpoints cannot.
+    # With a file size limit of 1 KiB, claims can be written, but not results and checkpoints.
     full = ("--disk-patience", "1", "--slurm", 'setup=["ulimit -f 1"]', "--wait")
     sweep.env["PAI_TEST_NAP"] = "0"
     sweep.type(*full, code=1)
@@ -174,10 +177,10 @@ def test_a_full_disk_and_damaged_checkpoints(
     assert len(resumed(sweep)) == 2
 
 
-def test_a_folder_that_is_read_only_for_one_task(
+def test_a_results_folder_read_only_on_one_node_does_not_affect_other_tasks(
     cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference
 ) -> None:
-    """A node that has the shared disk mounted read-only; the tasks of the others are none the worse."""
+    """Mount the results folder read-only for one task, as on a node with a faulty mount of the shared disk."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0:
         pytest.skip("this machine allows no mount of one's own, as many containers do not")
     sweep = Sweep(cluster, folder, *cells, "--cells-per-job", "1")
@@ -193,7 +196,7 @@ exec unshare -rm bash -c 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0
     assert not sweep.duplicates()
 
 
-def test_two_sweeps_at_once_and_a_result_that_shows_up_late(
+def test_concurrent_sweeps_submit_once_and_the_first_result_of_a_cell_wins(
     cluster: Cluster, folder: Path, cells: tuple[str, ...], reference: Reference
 ) -> None:
     sweep = Sweep(cluster, folder, *cells)
@@ -203,7 +206,7 @@ def test_two_sweeps_at_once_and_a_result_that_shows_up_late(
     assert sorted("3 to submit" in text for text in said) == [False, True]
     sweep.complete(reference)
     assert not sweep.duplicates()
-    # An NFS client may see a file a minute after it was written; the cell runs again then, and the first one counts.
+    # An NFS client may see a result up to a minute late; if the cell runs again meanwhile, the first result counts.
     late = sweep.root / next(iter(reference))
     late.rename(folder / "hidden")
     assert "1 to submit" in sweep.type()
@@ -213,7 +216,7 @@ def test_two_sweeps_at_once_and_a_result_that_shows_up_late(
     assert late.read_bytes() == first
 
 
-def test_a_canary_that_fails_keeps_the_flood_back(cluster: Cluster, folder: Path) -> None:
+def test_a_failed_canary_prevents_the_other_tasks(cluster: Cluster, folder: Path) -> None:
     (folder / "moody.py").write_text(MOODY.replace("HOW", "raise RuntimeError('not in the mood')"))
     cells = ("--methods", "moody", "--sparsities", "0.9,0.95", "--seeds", "0", "--recipe", recipe(folder))
     sweep = Sweep(cluster, folder, *cells, "--plugin", "moody.py", "--filter", "method=moody", "--canary")

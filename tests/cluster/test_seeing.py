@@ -1,4 +1,4 @@
-"""Status, logs, cancel and doctor on the development cluster, in the course of one sweep."""
+"""`status`, `logs`, `cancel` and `doctor` during a sweep on the development cluster."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if not SLURM:
 pytestmark = pytest.mark.slow_cluster
 
 
-def test_a_sweep_is_seen_its_failure_read_and_the_rest_cancelled(cluster: Cluster, folder: Path) -> None:
-    """Three cells, one at a time: the first runs, the second fails, the third is held and cancelled."""
+def test_status_logs_and_cancel_show_and_end_a_sweep(cluster: Cluster, folder: Path) -> None:
+    """Run three cells one at a time: the first succeeds, the second fails, the third is held and cancelled."""
     (folder / "moody.py").write_text(MOODY.replace("HOW", "raise RuntimeError('not in the mood')"))
     cells = ("--methods", "moody,random", "--sparsities", "0.9", "--seeds", "0", "--recipe", recipe(folder, 300))
     sweep = Sweep(cluster, folder, *cells, "--plugin", "moody.py", "--slurm", "parallelism=1", every=60)
@@ -59,7 +59,7 @@ def test_a_sweep_is_seen_its_failure_read_and_the_rest_cancelled(cluster: Cluste
     assert "1 x RuntimeError: not in the mood" in shown and "pai-bench logs moody/digits/conv8/0.9/0" in shown
     logs = pai_bench(folder, "logs", "--failed", env=cluster.env)
     assert "==> moody/digits/conv8/0.9/0" in logs.stdout and "moody.py" in logs.stdout
-    assert "pai-bench: task 1 of chunk" in logs.stdout  # what the job printed
+    assert "pai-bench: task 1 of chunk" in logs.stdout  # the output of the job
 
     asked = pai_bench(folder, "cancel", env=cluster.env)
     assert asked.returncode == 2 and "this would cancel 1 SLURM tasks" in asked.stderr
@@ -70,7 +70,7 @@ def test_a_sweep_is_seen_its_failure_read_and_the_rest_cancelled(cluster: Cluste
     assert end["counts"] | {"done": 1, "failed": 1, "missing": 1} == end["counts"] and not end["waiting"]
 
 
-def test_doctor_sends_a_job_and_reports_what_it_saw(cluster: Cluster, folder: Path) -> None:
+def test_doctor_submits_a_job_and_reports_its_findings(cluster: Cluster, folder: Path) -> None:
     profiles = folder / "config" / "pai-bench" / "slurm"
     profiles.mkdir(parents=True)
     (profiles / "mine.toml").write_text('partition = "main"\nmem = "3G"\n')

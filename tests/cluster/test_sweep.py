@@ -1,4 +1,4 @@
-"""A sweep on the development cluster from end to end; the short set that `make test` runs."""
+"""End-to-end test of a sweep on the development cluster; the short set that `make test` runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if not SLURM:
 CELLS = ("--methods", "random,snip", "--sparsities", "0.9", "--seeds", "0-1")
 
 
-def test_submit_and_detach_chunks_canary_and_the_same_command_again(cluster: Cluster, folder: Path) -> None:
-    """Six cells in a canary and arrays of at most two tasks; typed at once again, nothing is submitted twice."""
+def test_a_sweep_submits_canary_and_chunks_once_and_completes(cluster: Cluster, folder: Path) -> None:
+    """Submit six cells as a canary and arrays of at most two tasks; an immediate second command submits nothing."""
     arguments = (*CELLS, "--recipe", recipe(folder))
     sweep = Sweep(cluster, folder, *arguments, "--cells-per-job", "2", "--pack", "2", "--slurm", "max_array=2")
-    # While no node takes jobs, so that none has ended when the command is typed again.
+    # Drain the nodes, so that no job has ended when the command is repeated.
     cluster.nodes("drain")
     said = sweep.type("--canary")
     assert "6 to submit" in said and "pai-bench status" in said
@@ -34,12 +34,12 @@ def test_submit_and_detach_chunks_canary_and_the_same_command_again(cluster: Clu
     expected = undisturbed(folder / "..", *arguments)
     sweep.complete(expected)
     assert not sweep.duplicates() and len(list(ledgers)) == 1
-    # All has ended, and so nobody asks for it again.
+    # All jobs have ended, so the sweep is closed and not queried again.
     assert '"closed"' in ledgers[0].read_text()
 
 
 @pytest.mark.slow_cluster
-def test_changed_code_is_refused_and_the_next_sweep_goes_on(cluster: Cluster, folder: Path) -> None:
+def test_a_job_refuses_changed_code_and_the_next_sweep_submits_it_again(cluster: Cluster, folder: Path) -> None:
     cells = ("--methods", "dense", "--seeds", "0", "--recipe", recipe(folder))
     sweep = Sweep(cluster, folder, *cells)
     sweep.type("--slurm", "options.begin=now+3")

@@ -1,4 +1,4 @@
-"""Jobs on the development cluster run nothing that others can have written, and no task is requeued for ever."""
+"""Jobs on the development cluster execute no files that others can write, and no task is requeued forever."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ def mode(place: Path) -> int:
     return stat.S_IMODE(place.stat().st_mode)
 
 
-def test_a_shared_folder_holds_no_pickle_and_a_replaced_specification_or_plugin_runs_nothing(
-    cluster: Cluster, folder: Path
-) -> None:
-    """Results follow the umask 002 of a group, the folder of the sweep does not."""
+def test_a_replaced_specification_or_plugin_is_refused_and_no_pickle_is_written(cluster: Cluster, folder: Path) -> None:
+    """Results follow the group's umask 002; the folder of the sweep does not."""
     (folder / "mine.py").write_text("")
     (folder / "mine.py").chmod(0o644)
     sweep = Sweep(cluster, folder, *CELL, "--recipe", recipe(folder), "--plugin", "mine.py")
@@ -36,7 +34,9 @@ def test_a_shared_folder_holds_no_pickle_and_a_replaced_specification_or_plugin_
     try:
         sweep.type("--wait")
         (result,) = (sweep.root / "runs").rglob("*.json")
-        assert mode(result) == 0o664 and mode(result.parent) == 0o775, "others of the group go on with these"
+        assert mode(result) == 0o664 and mode(result.parent) == 0o775, (
+            "other members of the group can continue with these"
+        )
         places = list((sweep.root / "state" / "sweeps").glob("*/**/*"))
         assert {mode(place) for place in places if place.is_dir()} == {0o755}
         assert {mode(place) for place in places if place.is_file()} <= {0o644, 0o600}
@@ -64,8 +64,8 @@ def test_a_shared_folder_holds_no_pickle_and_a_replaced_specification_or_plugin_
         os.umask(before)
 
 
-def test_a_warning_before_torch_is_there_is_counted_and_ends(cluster: Cluster, folder: Path) -> None:
-    """torch takes ten minutes to load, and each attempt is warned before that."""
+def test_a_task_warned_while_torch_loads_fails_after_three_stops(cluster: Cluster, folder: Path) -> None:
+    """Use a stub of torch that takes ten minutes to load, and send each attempt the warning before that."""
     (folder / "slow").mkdir()
     begun = folder / "begun"
     (folder / "slow" / "torch.py").write_text(f"import time\nopen({str(begun)!r}, 'a').write('x')\ntime.sleep(600)\n")
