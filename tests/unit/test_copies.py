@@ -73,7 +73,7 @@ def test_a_cell_whose_data_changed_in_mid_sweep_fails_and_says_so(
     shift[0] = 1
     ended = cell(1)
     assert ended.kind == "failed" and ended.cause is not None
-    assert ended.cause.startswith("DataChanged: data set blobs changed since the plan")
+    assert ended.cause.startswith("data set blobs changed since the plan")
     shift[0] = 0
     assert cell(1).kind == "done"
 
