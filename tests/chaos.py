@@ -236,7 +236,7 @@ def main() -> int:
             reference.finish()
             lost, doubled, different = compare(reference.root, victim.root)
             logs = [path.read_text() for path in (victim.root / "state" / "logs" / "cells").rglob("*.log")]
-            resumed = sum(text.count("goes on from a checkpoint") for text in logs)
+            resumed = sum(text.count("resumes from a checkpoint") for text in logs)
             passed = sum(text.count("is passed over") for text in logs)
             second = len(second_results(victim.root))
             print(f"time: {time.monotonic() - began:.0f} s, seed {options.seed}")

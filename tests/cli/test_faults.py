@@ -75,7 +75,7 @@ def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> N
     first, second, third = attempts()
     assert first[0] == 1 and second[0] == epoch_in(before[0]) and third[0] == epoch_in(second_newest)
     assert third[-1] == EPOCHS and "is passed over" in text
-    assert text.count("goes on from a checkpoint") == 2
+    assert text.count("resumes from a checkpoint") == 2
     # What it ends with is what it ends with undisturbed.
     path = Path(recipe(tmp_path, EPOCHS))
     cell = Cell("snip", "digits", "conv8", 0.9, 0)
@@ -95,7 +95,7 @@ def test_debug_keeps_checkpoints_when_asked_and_redo_goes_on_from_none(tmp_path:
     again = pai_bench(tmp_path, *command, "--redo")
     assert again.returncode == 0, again.stderr
     (log,) = (tmp_path / "results" / "state" / "logs" / "cells").rglob("*.log")
-    assert trained(log.read_text(), 2) == [[1, 2], [1, 2]] and "goes on from a checkpoint" not in log.read_text()
+    assert trained(log.read_text(), 2) == [[1, 2], [1, 2]] and "resumes from a checkpoint" not in log.read_text()
     assert list(checkpoints.glob("*.checkpoint"))
 
 

@@ -68,5 +68,5 @@ def test_a_pack_that_is_killed_gives_the_results_of_cells_alone(tmp_path: Path) 
         assert {name: result[name] for name in SAME} == {name: expected[name] for name in SAME}
     assert max(result["provenance"]["pack"] for result in found.values()) >= 2
     logs = [log.read_text() for log in (state / "logs" / "cells").rglob("*.log")]
-    assert all("goes on from a checkpoint" in text for text in logs)
+    assert all("resumes from a checkpoint" in text for text in logs)
     assert not claims() and not list((state / "checkpoints").rglob("*.checkpoint"))

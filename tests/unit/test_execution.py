@@ -114,7 +114,7 @@ def test_the_second_of_two_that_did_a_cell_is_a_duplicate(tmp_path: Path) -> Non
     lab = Lab(lambda *_: results.write(tmp_path, first, MASKS), accuracy=0.5)
     assert attempt(tmp_path, lab).kind == "duplicate"
     assert results.read(results.path(*address(tmp_path))) == first
-    assert "says another accuracy" in log(tmp_path)
+    assert "a different accuracy" in log(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_a_task_of_a_cluster_saves_its_pack_and_goes_on(tmp_path: Path, monkeypa
     again.run()
     assert again._ended["done"] == 3 and len(list(tmp_path.glob("runs/**/*.json"))) == 3
     logs = [log.read_text() for log in (tmp_path / "state" / "logs" / "cells").rglob("*.log")]
-    assert sorted(text.count("goes on from a checkpoint") for text in logs) == [0, 2, 2]
+    assert sorted(text.count("resumes from a checkpoint") for text in logs) == [0, 2, 2]
 
 
 def test_prints_of_cells_that_take_turns_go_to_their_own_logs(tmp_path: Path) -> None:

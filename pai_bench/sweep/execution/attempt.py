@@ -1,4 +1,4 @@
-"""One cell of a sweep, wherever it runs: claimed, resumed from its checkpoint, run, delivered, noted."""
+"""One attempt at a cell, on any machine: claim it, resume from its checkpoint, run it, and deliver the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pai_bench.training.cooperative import Turns, finish, release
 _FULL_OR_FORBIDDEN = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE")
 _DISK_AWAY = ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EREMOTEIO", "ENOLCK", "EHOSTDOWN")
 UNWRITABLE = {getattr(errno, name) for name in (*_FULL_OR_FORBIDDEN, *_DISK_AWAY) if hasattr(errno, name)}
-"""How a folder (on NFS, Lustre and FUSE too) says that it takes no more, for now; not every system has all of them."""
+"""Error numbers of a folder that temporarily accepts no writes, also on NFS, Lustre and FUSE."""
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 
@@ -39,11 +39,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt at a cell ended.
+    """The outcome of an attempt at a cell.
 
-    Kinds: "done"; "present" (a result was there); "duplicate" (ours was second); "claimed" (somebody who may be alive
-    has it); "failed"; "interrupted"; "unwritten" (the results folder takes or gives nothing: the cell is still to do);
-    "crowded" (out of memory beside others: it is still to do, with fewer).
+    Kinds: "done"; "present" (the cell already had a result); "duplicate" (another process delivered first); "claimed"
+    (another process, possibly alive, has claimed the cell); "failed"; "interrupted"; "unwritten" (the results folder
+    cannot be read or written: the cell remains to be done); "crowded" (out of memory while other cells ran in the same
+    process: the cell remains to be done, with fewer at a time).
     """
 
     kind: str
@@ -53,21 +54,21 @@ class Ended:
 
 
 class Stop:
-    """Asks the cells that run to save and stop; may be used in a signal handler."""
+    """A request to all running cells to save a checkpoint and stop; safe to use in a signal handler."""
 
     def __init__(self) -> None:
         self.requested = False
         self._asked: list[Checkpoints] = []
 
     def request(self) -> None:
-        """Stop at the next step; a cell that is not yet training has nothing to save."""
+        """Stop the cells at their next step; a cell that has not begun to train has nothing to save."""
         self.requested = True
         for checkpoints in list(self._asked):
             checkpoints.request_stop()
 
     @contextmanager
     def reaching(self, checkpoints: Checkpoints) -> Iterator[None]:
-        """Pass a request on to these."""
+        """Forward requests to `checkpoints` while the context is active."""
         self._asked.append(checkpoints)
         if self.requested:
             checkpoints.request_stop()
@@ -78,24 +79,24 @@ class Stop:
 
 
 class _Unwritten(Exception):
-    """The results folder could not be used, for as long as we had patience."""
+    """The results folder stayed unusable for longer than `disk_patience`."""
 
 
 def execute(run: Run, root: Path, laboratory: Laboratory, owner: Owner, **options: Unpack[Options]) -> Ended:
-    """Do `executing` to its end."""
+    """Run `executing` to completion."""
     return finish(executing(run, root, laboratory, owner, **options), laboratory.device)
 
 
 def shared_scores(root: Path, redo: bool) -> ScoreCache:
-    """The scores of this process, and those that the processes of a results folder have for each other.
+    """Return the score cache of this process, shared with the other processes of a results folder.
 
-    What is to be done again is scored again.
+    With `redo` the cached scores are ignored.
     """
     return ScoreCache(shelf=None if redo else Shelf(results.scores_folder(root)))
 
 
 class Options(TypedDict, total=False):
-    """How a cell is executed."""
+    """Keyword options of `executing`."""
 
     watch: Watch
     stop: Stop
@@ -103,11 +104,11 @@ class Options(TypedDict, total=False):
     checkpoint_every: float
     keep_checkpoints: bool
     patience: float
-    """Seconds that a results folder which takes nothing (a full disk) is tried again."""
+    """Seconds during which writes to an unusable results folder (a full disk) are retried."""
     jobs: Mapping[str, str]
-    """The states of Slurm jobs, as far as known."""
+    """States of the SLURM jobs, as far as they are known."""
     alone: Callable[[], bool]
-    """Whether no other cell is under way in this process."""
+    """Returns True when no other cell is running in this process."""
 
 
 def executing(
@@ -125,8 +126,8 @@ def executing(
     jobs: Mapping[str, str] | None = None,
     alone: Callable[[], bool] = lambda: True,
 ) -> Turns[Ended]:
-    """Run a cell, in turns, unless it has a result or somebody alive works on it; what came of it is on disk
-    afterwards. See `Options`.
+    """Run a cell step by step, unless it has a result or a live process has claimed it. The result or failure is on
+    disk afterwards. For the options see `Options`.
     """
     watch = watch or Watch()
     attempt = _Attempt(run, root, owner, watch, stop or Stop(), patience, alone)
@@ -138,7 +139,7 @@ def executing(
             return Ended("claimed")
         with claim, CellLog(results.cell_log_path(*attempt.place), owner.attempt) as log:
             if not redo and attempt.present():
-                return Ended("present")  # its owner has just finished it
+                return Ended("present")  # its owner delivered the result just before we took the claim
             log.say(f"begins: {run.cell} · {run.recipe.name}")
             work = attempt.run(laboratory, claim, log, redo, checkpoint_every, keep_checkpoints)
             ended: Ended | None = None
@@ -161,7 +162,7 @@ def executing(
 
 
 class _Attempt:
-    """What the parts of an attempt at a cell need to know."""
+    """The state that the steps of an attempt at a cell share."""
 
     def __init__(
         self,
@@ -184,9 +185,9 @@ class _Attempt:
         self.place: tuple[Path, Cell, str, str] = (root, run.cell, run.recipe.name, self.address.fingerprint)
 
     def present(self) -> bool:
-        """Whether the cell has its result; a damaged one is none, and is set aside when ours is delivered.
+        """Return True if the cell has a result. A damaged result does not count; delivery sets it aside.
 
-        Raises: _Unwritten when patience is at its end and its file cannot be read.
+        Raises: _Unwritten when the file cannot be read within `disk_patience`.
         """
         try:
             return self.patiently(lambda: results.present(*self.place), cannot="be read")
@@ -196,7 +197,7 @@ class _Attempt:
     def run(
         self, laboratory: Laboratory, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool
     ) -> Turns[Ended]:
-        """Run the claimed cell and deliver its result."""
+        """Run the claimed cell and deliver the result."""
         checkpoints = _Noted(results.checkpoints_folder(*self.place), self._owner.attempt, every, note=log.say)
         watch = _Watch(claim, log, self._stop, self._watch)
         try:
@@ -215,7 +216,7 @@ class _Attempt:
             return Ended("unwritten", str(error))
         except Exception as error:
             return self._failed(error, log)
-        # The result is safe; what is left is tidying, and may wait for the next sweep.
+        # The result is on disk; the next sweep repeats the clean-up if it fails here.
         with suppress(OSError):
             results.clear_failure(*self.place)
         if keep:
@@ -224,7 +225,7 @@ class _Attempt:
             checkpoints.clear()
         result = outcome.result
         if delivery.differs:
-            log.say(f"the result that was there first says another {', another '.join(delivery.differs)}")
+            log.say(f"the result delivered first has a different {', a different '.join(delivery.differs)}")
         return Ended("duplicate" if delivery.duplicate else "done", None, result.accuracy, result.status)
 
     def _failed(self, error: Exception, log: CellLog) -> Ended:
@@ -237,7 +238,7 @@ class _Attempt:
         ):
             kind = "oom"
             if not self._alone():
-                log.say(f"{line}; the cell goes on when there are fewer")
+                log.say(f"{line}; the cell resumes when fewer cells run")
                 return Ended("crowded", line)
             line = f"out of memory ({line}); use fewer workers, a smaller batch size or a larger device"
         trace = traceback.format_exc()
@@ -247,9 +248,9 @@ class _Attempt:
         return Ended("oom" if kind == "oom" else "failed", line)
 
     def patiently(self, action: Callable[[], T], watch: Watch | None = None, *, cannot: str = "be written to") -> T:
-        """Do what needs the results folder; while it takes or gives nothing, wait and try again.
+        """Run an action on the results folder; while the folder cannot be read or written, wait and retry.
 
-        Raises: _Unwritten when patience is at its end.
+        Raises: _Unwritten when the action still fails after `disk_patience` seconds.
         """
         watch = watch or self._watch
         end = time.monotonic() + self._patience
@@ -272,17 +273,17 @@ class _Attempt:
 
 
 class _Noted(Checkpoints):
-    """Checkpoints that say in the log where a cell goes on."""
+    """Checkpoints that record in the cell's log the step from which the cell resumes."""
 
     def load(self, **wanted: Any) -> dict[str, Any] | None:
         state = super().load(**wanted)
         if state is not None:
-            self._note(f"goes on from a checkpoint: epoch {state['epoch']}, step {state['step']}")
+            self._note(f"resumes from a checkpoint: epoch {state['epoch']}, step {state['step']}")
         return state
 
 
 class _Watch(Watch):
-    """Passes on what a cell tells to its claim, its log and whoever else watches."""
+    """A callback that forwards the events of a cell to its claim, its log and the caller's callback."""
 
     def __init__(self, claim: Claim, log: CellLog, stop: Stop, watch: Watch) -> None:
         self._claim = claim

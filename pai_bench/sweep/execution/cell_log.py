@@ -1,4 +1,4 @@
-"""The log of a cell: what happens to it and what it prints, all its attempts in one file."""
+"""The log of a cell: events and captured output of all its attempts, in one file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import TracebackType
 
 
 class CellLog:
-    """Appends to a cell's log what is said, and what this process prints while it is `printing`.
+    """Appends messages to a cell's log, and the output of this process inside `printing`.
 
-    A log that cannot be written is no reason to stop: it stays shorter then.
+    Write errors are ignored: a missing line in a log must not stop the cell.
     """
 
     def __init__(self, place: Path, attempt: str) -> None:
@@ -37,7 +37,7 @@ class CellLog:
 
     @contextmanager
     def printing(self) -> Iterator[None]:
-        """Take what is printed inside; a few microseconds."""
+        """Redirect stdout and stderr to the log while the context is active; costs a few microseconds."""
         if self._file is None:
             yield
             return
@@ -54,7 +54,7 @@ class CellLog:
                 os.close(old)
 
     def say(self, text: str) -> None:
-        """Append a line (or several) with the time and the attempt that says it."""
+        """Append a message of one or more lines, prefixed with the time and the name of the attempt."""
         if self._file is not None:
             _flush()
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The contents of claims and heartbeats, checked."""
+"""Parsing and validation of claim and heartbeat files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BEAT: shapes.Kinds = {
 
 
 def parse(content: bytes) -> tuple[Address, Owner] | None:
-    """Return the cell and the owner that a claim names; None where it is no claim."""
+    """Return the cell and the owner recorded in a claim; None if the content is not a valid claim."""
     try:
         plain = shapes.table(content)
         shapes.check_address(plain, {})
@@ -33,7 +33,7 @@ def parse(content: bytes) -> tuple[Address, Owner] | None:
 
 
 def parse_beat(content: bytes) -> dict[str, Any] | None:
-    """Return what a heartbeat tells; None where it is no heartbeat."""
+    """Return the fields of a heartbeat; None if the content is not a valid heartbeat."""
     try:
         plain = shapes.table(content)
         shapes.check(plain, _BEAT)

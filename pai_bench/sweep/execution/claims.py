@@ -1,9 +1,9 @@
-"""Who works on which cell: claims that one process makes, keeps alive, and that others can take over when it is dead.
+"""Claims on cells: one process creates a claim and keeps it alive; others take it over when its owner is dead.
 
-A claim saves work, it guards nothing: should two processes work on a cell all the same, the first result counts. There
-are no locks: a claim is a file that exactly one process can create, on NFS as on a local disk. Its owner replaces a
-heartbeat file beside it every few seconds. Its age is told by the clock of the file server alone (against a file
-written just now), so that clocks of machines may differ and jump.
+Claims only avoid duplicate work; they are not locks. If two processes run the same cell anyway, the first valid result
+counts. A claim is a file that exactly one process can create, on NFS as well as on a local disk. Its owner replaces a
+heartbeat file next to it every few seconds. The age of a heartbeat is measured with the clock of the file server alone
+(relative to a file written just before), because the clocks of the machines may differ and jump.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ __all__ = ["Address", "Claim", "Held", "Owner", "clear", "survey", "take"]
 
 BEAT_SECONDS = 10.0
 WATCHED_SECONDS = 25.0
-"""How long a heartbeat that looks stopped is watched before its claim is taken: the server's clock may have jumped."""
+"""Seconds for which a stale heartbeat is watched before its claim is taken: the server's clock may have jumped."""
 _TOLD = ("phase", "epoch", "epochs", "seconds_per_epoch", "seconds", "progress")
-"""What a heartbeat tells others."""
+"""Fields of a heartbeat."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A claim as others see it."""
+    """A claim read from disk, with the verdict on its owner."""
 
     cell: Cell
     recipe: str
     fingerprint: str
-    """Its first eight digits where the claim cannot be read."""
+    """The fingerprint; only its first eight digits if the claim cannot be read."""
     owner: Owner
     age: float
     """Seconds since the last heartbeat."""
     verdict: str
     """"alive", "dead" or "unknown"."""
     sure: bool
-    """Whether the verdict rests on more than the age of the heartbeat."""
+    """True if the verdict rests on more than the age of the heartbeat."""
     phase: str | None
     epoch: int | None
     epochs: int | None
     seconds_per_epoch: float | None
     seconds: float | None
-    """Since the owner began with the cell; like the four before, as far as the last heartbeat tells."""
+    """Seconds since the owner began the cell; like the four fields above, taken from the last heartbeat."""
     progress: int | None
-    """Signs of progress that the owner has counted."""
+    """Number of progress ticks counted by the owner."""
     damaged: Path | None = None
-    """The heartbeat, where it holds what no owner writes."""
+    """The path of the heartbeat, if its content is not valid."""
 
 
 class Claim:
-    """A cell that this process has claimed; a context manager that keeps the claim alive and gives it back."""
+    """A claim of this process on a cell: a context manager that keeps the claim alive and releases it."""
 
     def __init__(self, path: Path, owner: Owner) -> None:
         self.path = path
@@ -90,23 +90,23 @@ class Claim:
         self.release()
 
     def beat(self, **said: Any) -> None:
-        """Say what the next heartbeats tell of the cell; keys are phase, epoch, epochs and seconds_per_epoch."""
+        """Update the fields of the next heartbeats: phase, epoch, epochs and seconds_per_epoch."""
         self._said = {**self._said, **said}
         self.tick()
 
     def tick(self) -> None:
-        """Count a sign of progress."""
+        """Count one progress tick."""
         self._progress += 1
 
     def lost(self) -> bool:
-        """Whether somebody has taken the claim over; the cell may be finished all the same."""
+        """Return True if another process has taken over the claim; finishing the cell is harmless nevertheless."""
         if not self._lost:
             with suppress(OSError):
                 self._lost = not self._is_ours(self.path.read_bytes())
         return self._lost
 
     def release(self) -> None:
-        """Stop the heartbeat, and give the claim back if it is still ours."""
+        """Stop the heartbeat, and remove the claim if this process still owns it."""
         self._end.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -133,7 +133,7 @@ class Claim:
         try:
             write_json(self._place, told)
         except OSError:
-            # A full disk takes no new file, but it can still be seen that we are alive.
+            # A full disk refuses a new file, but updating the timestamp still shows that this process is alive.
             with suppress(OSError):
                 os.utime(self._place)
 
@@ -145,10 +145,10 @@ def take(
     jobs: Mapping[str, str] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Claim | None:
-    """Claim a cell; None when somebody who may be alive has it.
+    """Claim a cell; return None if a process that may be alive has claimed it.
 
-    A claim whose owner is known to be dead is taken over at once; where only its heartbeat tells, it is watched before,
-    and `tick` is called meanwhile.
+    A claim whose owner is known to be dead is taken over at once. If a stale heartbeat is the only evidence, the
+    claim is watched first, and `tick` is called meanwhile.
     """
     place = results.claim_path(root, address.cell, address.recipe, address.fingerprint)
     claimed_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -168,7 +168,7 @@ def take(
             continue
         if held is None:
             if now - seen.st_mtime <= STALE_SECONDS:
-                return None  # without hard links a claim is empty for a moment
+                return None  # on file systems without hard links a new claim is empty for a moment
             _take_away(place, seen)
             continue
         if held.owner == owner:
@@ -182,7 +182,7 @@ def take(
 
 
 def _has_stopped(place: Path, owner: Owner, tick: Callable[[], None]) -> bool:
-    """Watch a claim and its heartbeat; whether neither has changed."""
+    """Watch a claim and its heartbeat; return True if neither changed."""
 
     def traces() -> list[tuple[int, int] | None]:
         found: list[tuple[int, int] | None] = []
@@ -199,25 +199,25 @@ def _has_stopped(place: Path, owner: Owner, tick: Callable[[], None]) -> bool:
     end = time.monotonic() + WATCHED_SECONDS
     while time.monotonic() < end:
         time.sleep(min(1.0, WATCHED_SECONDS))
-        tick()  # who watches is no worker that hangs
+        tick()  # a worker that watches a claim must not be taken for one that hangs
         if traces() != before:
             return False
     return True
 
 
 def _take_away(place: Path, seen: os.stat_result) -> bool:
-    grave = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
-    if not move_away(place, grave, seen):
+    aside = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
+    if not move_away(place, aside, seen):
         return False
-    if grave.is_dir():
-        grave.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:8]}"))  # whatever is in it
+    if aside.is_dir():
+        aside.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:8]}"))  # keep unexpected content
     else:
-        grave.unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
     return True
 
 
 def clear(root: Path, held: Iterable[Held]) -> None:
-    """Remove those of the claims whose owners are dead and whose cells have their results."""
+    """Remove the claims of dead owners whose cells have their results."""
     for claim in held:
         place = results.claim_path(root, claim.cell, claim.recipe, claim.fingerprint)
         result = results.path(root, claim.cell, claim.recipe, claim.fingerprint)
@@ -234,10 +234,10 @@ def _ignore(_text: str) -> None:
 
 
 def survey(root: Path, jobs: Mapping[str, str] | None = None, complain: Callable[[str], None] = _ignore) -> list[Held]:
-    """All claims below the root and whether their owners live.
+    """Return all claims below the root, with the verdicts on their owners.
 
-    `jobs` maps Slurm jobs to their states as the controller tells them; None when it does not answer. `complain` is
-    told of each file that is no claim or no heartbeat and is left out.
+    `jobs` maps SLURM jobs to their states; None when the controller does not respond. `complain` receives a message
+    for each file that is skipped because it is not a valid claim or heartbeat.
     """
     folder = results.claims_folder(root)
     names = sorted(results.names(folder, ".claim"))
@@ -251,32 +251,32 @@ def survey(root: Path, jobs: Mapping[str, str] | None = None, complain: Callable
 def _patiently_look(
     folder: Path, name: str, now: float, jobs: Mapping[str, str] | None, complain: Callable[[str], None]
 ) -> Held | None:
-    """A claim and the verdict on it, "unknown" when the disk does not let us read it; None when it is gone.
+    """Return a claim with its verdict ("unknown" when the file cannot be read), or None when the claim is gone.
 
-    One that is given back while we read is gone too, although NFS has another word for it.
+    A claim that is released during the read counts as gone too; NFS reports this as ESTALE instead of ENOENT.
     """
     for _ in range(2):
         try:
             held = _look(folder / f"{name}.claim", now, jobs)
             if held is None:
-                complain(f"{name}.claim is damaged: it is left out")
+                complain(f"{name}.claim is damaged and was skipped")
             elif held.damaged is not None:
-                complain(f"{held.damaged.relative_to(folder)} is damaged: how far the cell is cannot be told")
+                complain(f"{held.damaged.relative_to(folder)} is damaged: the progress of its cell is unknown")
             return held
         except OSError as error:
             cause = error
     parsed = results.parse_name(name)
     if parsed is None or isinstance(cause, GONE) or cause.errno == errno.ESTALE:
         return None
-    nobody = Owner("", f"a host unknown: its claim cannot be read ({reason(cause)})", "", 0, None, None, 0, None)
+    unreadable = Owner("", f"an unknown host: its claim cannot be read ({reason(cause)})", "", 0, None, None, 0, None)
     told: dict[str, Any] = dict.fromkeys(_TOLD)
-    return Held(*parsed, nobody, 0.0, "unknown", False, **told)
+    return Held(*parsed, unreadable, 0.0, "unknown", False, **told)
 
 
 def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> Held | None:
-    """A claim and the verdict on it; None when it cannot be read.
+    """Return a claim with its verdict; None when its content is not valid.
 
-    Raises: FileNotFoundError when it is gone.
+    Raises: FileNotFoundError when the claim is gone.
     """
     with place.open("rb") as file:
         time_seen = os.fstat(file.fileno()).st_mtime
@@ -286,7 +286,7 @@ def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> Held | Non
     address, owner = parsed
     beat: dict[str, Any] | None = {}
     beats = results.beat_path(place, owner.id)
-    # Opening it makes an NFS client ask the server; a bare stat may be a minute old.
+    # Opening the file makes an NFS client ask the server; attributes from a plain stat may be a minute old.
     with suppress(OSError, ValueError), beats.open("rb") as file:
         time_seen = os.fstat(file.fileno()).st_mtime
         beat = parse_beat(file.read())

@@ -1,4 +1,4 @@
-"""A results folder is of one copy of each data set: results of two copies would be compared as if of one."""
+"""Record of the data set copy used by a results folder: results of two different copies must not be compared."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from pai_bench.results import shapes
 
 
 def settle(root: Path, dataset: str, origin: str) -> None:
-    """Note that the results are of this copy, or see that it is the one noted; of many at once, one note stands.
+    """Record `origin` as the copy of the data set used by the results, or compare it with the recorded one.
 
-    Raises: DataChanged when it is another one.
+    When several processes record a copy at the same time, exactly one record is kept.
+
+    Raises: DataChanged when another copy is recorded.
     """
     noted = _noted(root, dataset)
     if noted is None:
@@ -23,22 +25,22 @@ def settle(root: Path, dataset: str, origin: str) -> None:
             with new.writing() as file:
                 file.write(as_json({"dataset": dataset, "origin": origin}))
             if not new.put() and _noted(root, dataset) is None:
-                new.replace()  # what is there is damaged
+                new.replace()  # the existing record is damaged
         noted = _noted(root, dataset) or origin
     if noted != origin:
         raise DataChanged(
-            f"data set {dataset} changed since the plan: the results in {root} are of the copy {noted},"
-            f" what is on disk now is {origin}",
-            f"put that copy back (see pai-bench data check {dataset}), or take another folder with --results",
+            f"data set {dataset} changed since the plan: the results in {root} used the copy {noted},"
+            f" the copy on disk is {origin}",
+            f"restore that copy (see pai-bench data check {dataset}), or choose another folder with --results",
         )
 
 
 def check(root: Path, origins: Mapping[str, str], *, forget: bool) -> None:
-    """See that the copies on disk, by data set, are those that the results are of, before anything is started.
+    """Check, before anything is started, that the data sets on disk are the copies used by the existing results.
 
-    With `forget`, a note is taken back when there is no result that it speaks for.
+    `origins` maps data sets to their copies. With `forget`, a record without any result is removed.
 
-    Raises: DataChanged when one is not.
+    Raises: DataChanged when a copy differs.
     """
     for dataset, origin in origins.items():
         noted = _noted(root, dataset)

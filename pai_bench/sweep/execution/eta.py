@@ -1,4 +1,4 @@
-"""When will all be done: the duration of cells that are, and the pace of those that run."""
+"""Estimated time until all cells are done, from durations of finished cells and the pace of running ones."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from statistics import mean
 from typing import Any
 
 Kind = tuple[str, str, str]
-"""Data set, model and recipe: what cells must share to take about as long as each other."""
+"""Data set, model and recipe; cells of one kind take about the same time."""
 
 
 @dataclass(frozen=True)
 class Going:
-    """A cell that runs: its kind, seconds since it began, epochs done and in all, seconds of one as far as known."""
+    """A running cell: its kind, elapsed seconds, epochs done and in total, and seconds per epoch if known."""
 
     kind: Kind
     seconds: float
@@ -23,19 +23,19 @@ class Going:
     seconds_per_epoch: float | None
 
     def left(self) -> float | None:
-        """Seconds of training that are left."""
+        """Return the remaining seconds of training."""
         if not self.epochs or self.seconds_per_epoch is None:
             return None
         return max(0.0, (self.epochs - self.epoch) * self.seconds_per_epoch)
 
     def total(self) -> float | None:
-        """Seconds of the whole cell."""
+        """Return the seconds that the whole cell takes."""
         left = self.left()
         return None if left is None else self.epoch * (self.seconds_per_epoch or 0.0) + left
 
 
 def durations(rows: Iterable[Mapping[str, Any]]) -> dict[Kind, float]:
-    """Mean seconds of scoring and training of the results of each kind."""
+    """Return the mean seconds of scoring plus training for each kind of result."""
     found: dict[Kind, list[float]] = defaultdict(list)
     for row in rows:
         costs = row["costs"]
@@ -47,10 +47,11 @@ def durations(rows: Iterable[Mapping[str, Any]]) -> dict[Kind, float]:
 def seconds_left(
     going: Sequence[Going], todo: Iterable[Kind], known: Mapping[Kind, float], at_a_time: int | None = None
 ) -> float | None:
-    """Until those that run and all that are to do have ended, if as many run at a time as now, or `at_a_time`.
+    """Return the seconds until all running and remaining cells have ended.
 
-    A kind that nothing is known of takes as long as the others; None when nothing is known at all, and when nothing
-    runs and it is not given how many will.
+    The number of concurrent cells is assumed to stay as it is, or to be `at_a_time`. A kind without any known duration
+    takes the mean of the others. Returns None when no duration is known, or when no cell runs and `at_a_time` is not
+    given.
     """
     running: dict[Kind, list[float]] = defaultdict(list)
     for cell in going:
@@ -70,7 +71,7 @@ def seconds_left(
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 42s, 3m05s, 2h07m, or from two days on as 2.5 days or 117 days."""
+    """Format seconds as 42s, 3m05s, 2h07m, or from two days on as 2.5 days or 117 days."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"

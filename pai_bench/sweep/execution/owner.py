@@ -1,4 +1,4 @@
-"""The processes that claim cells, and whether they live."""
+"""Owners of claims, and detection of dead owners."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 STALE_SECONDS = 120.0
-"""A heartbeat that is older than this has stopped; twelve beats, and twice what NFS may keep from its clients."""
+"""Age in seconds above which a heartbeat is stale: twelve beats, and twice the longest NFS attribute cache time."""
 
 ENDED = frozenset(
     {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY"}
 )
-"""States in which a Slurm job will not come back."""
+"""Final states of a SLURM job; a requeued job is in a queued state instead."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,18 @@ class Owner:
     id: str
     host: str
     machine: str
-    """Tells boots and containers apart, within which process numbers mean something."""
+    """Identifies the boot and the container (PID namespace) in which the process number is valid."""
     pid: int
     ticks: int | None
-    """When the process started, in ticks since the machine did: process numbers are used again."""
+    """Start time of the process in ticks since boot; needed because process numbers are reused."""
     job: str | None
-    """The Slurm job, "id" or "arrayid_task"."""
+    """The SLURM job, as "id" or "arrayid_task"."""
     restart: int
     sweep: str | None
 
     @classmethod
     def current(cls, sweep: str | None = None) -> Owner:
-        """This process, under a new id."""
+        """Return an owner for this process, with a new id."""
         get = os.environ.get
         job = get("SLURM_JOB_ID")
         if get("SLURM_ARRAY_JOB_ID") and get("SLURM_ARRAY_TASK_ID"):
@@ -55,12 +55,12 @@ class Owner:
 
     @property
     def attempt(self) -> str:
-        """The name of this process's checkpoints and log lines."""
+        """Return the name under which this process writes checkpoints and log lines."""
         where = f"{self.host}-{self.pid}" if self.job is None else f"{self.job}-{self.restart}"
         return f"{where}-{self.id[:8]}"
 
     def runs_here(self) -> bool | None:
-        """Whether the process lives; None when it is of another machine."""
+        """Return True if the process is alive, False if it is dead, None if it belongs to another machine."""
         if self.machine != _machine():
             return None
         ticks = _ticks(self.pid)
@@ -77,7 +77,7 @@ def _machine() -> str:
 
 
 def _ticks(pid: int) -> int | None:
-    """When a living process started; None when there is none, 0 where the system does not say."""
+    """Return the start time of a live process; None if it does not exist, 0 if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -92,7 +92,7 @@ def _ticks(pid: int) -> int | None:
 
 
 def judge(owner: Owner, age: float, jobs: Mapping[str, str] | None) -> tuple[str, bool]:
-    """The verdict on an owner, and whether it rests on more than the age of its heartbeat."""
+    """Return the verdict on an owner, and True if it rests on more than the age of the heartbeat."""
     here = owner.runs_here()
     if owner.job is None:
         if here is not None:
@@ -103,12 +103,12 @@ def judge(owner: Owner, age: float, jobs: Mapping[str, str] | None) -> tuple[str
     elif here is False:
         return "dead", True
     if age <= -STALE_SECONDS:
-        return "unknown", False  # from the future: the clock has been set back since
+        return "unknown", False  # a heartbeat from the future: the clock was set back after it was written
     if age <= STALE_SECONDS:
         return "alive", False
     return ("dead" if owner.job is None or jobs is not None else "unknown"), False
 
 
 def superseded(earlier: Owner, owner: Owner) -> bool:
-    """Whether Slurm runs the owner's job again in place of an earlier attempt."""
+    """Return True if `owner` is a requeued run of the SLURM job of `earlier`."""
     return earlier.job is not None and earlier.job == owner.job and earlier.restart < owner.restart

@@ -1,4 +1,4 @@
-"""Several cells at a time in one process: how many, and what when they do not fit."""
+"""Packing of several cells into one process: choice of the pack size, and fallback when memory runs out."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pai_bench.training.loop import Trained, training
 
 SIZES = (1, 2, 4, 8)
 GAIN = 1.05
-"""How many times as many steps a second a larger pack must do to be worth it."""
+"""Minimum speed-up in steps per second that justifies a larger pack."""
 MEMORY = 0.8
-"""The part of the free memory that a pack may take."""
+"""Fraction of the free memory that a pack may use."""
 SETTLING_TURNS = 8
-"""Before anything is measured; in these a step is captured as a CUDA graph."""
+"""Steps before the measurement begins; during them the step is captured as a CUDA graph."""
 MEASURED_TURNS = 40
 
 
 def parse_size(text: str) -> int | None:
-    """The size that `--pack` asks for; None for "auto".
+    """Parse the value of `--pack`; return None for "auto".
 
     Raises: PaiBenchError for anything else.
     """
@@ -34,16 +34,16 @@ def parse_size(text: str) -> int | None:
         return None
     if text.isdecimal() and int(text) >= 1:
         return int(text)
-    raise PaiBenchError(f"--pack {text!r} cannot be", "it must be auto, or a number of cells, 1 or more")
+    raise PaiBenchError(f"invalid --pack {text!r}", 'use "auto" or an integer >= 1')
 
 
 def alike(one: Run, other: Run) -> bool:
-    """Whether two runs may share a pack: one data set, model and recipe."""
+    """Return True if two runs may share a pack: same data set, model and recipe."""
     return (one.cell.dataset, one.cell.model, one.recipe) == (other.cell.dataset, other.cell.model, other.recipe)
 
 
 def best_size(speed: Callable[[int], float | None]) -> int:
-    """The pack size with the most steps a second by `speed` (None: that many do not fit)."""
+    """Return the pack size with the most steps per second; `speed` returns None for a size that does not fit."""
     best, record = 1, speed(1)
     for size in SIZES[1:]:
         found = speed(size)
@@ -54,33 +54,33 @@ def best_size(speed: Callable[[int], float | None]) -> int:
 
 
 class Sizes:
-    """How many cells of a kind this process does at a time: as wanted, else as many as are fastest."""
+    """Pack sizes by kind of cell: the size given by the user, or the fastest measured one."""
 
     def __init__(self, laboratory: Laboratory, wanted: int | None) -> None:
         self._laboratory = laboratory
         self._wanted = wanted
         self._found: list[tuple[Run, int]] = []
-        """A run of each kind."""
+        """One run of each kind."""
 
     def of(self, run: Run) -> int:
-        """The size for packs of such cells; measured on a GPU the first time, which takes some seconds."""
+        """Return the pack size for runs like this one; the first call on a GPU measures it for some seconds."""
         for other, size in self._found:
             if alike(run, other):
                 return size
         try:
             size = self._wanted or self._measure(run)
         except Exception:
-            return 1  # whatever it is, the cell itself meets it too, and says so
+            return 1  # the cell itself raises the same error, and reports it
         self._found.append((run, size))
         return size
 
     def lower(self, run: Run, size: int) -> None:
-        """Take no more of such cells from now on."""
+        """Limit packs of runs like this one to `size` from now on."""
         self._found = [(other, min(size, old) if alike(run, other) else old) for other, old in self._found]
 
     def _measure(self, run: Run) -> int:
         laboratory, device = self._laboratory, self._laboratory.device
-        # On a CPU processes do better; data that are read from disk are what a network of their size waits for.
+        # On a CPU, separate processes are faster; training on streamed data is bound by reading, not by compute.
         if device.type != "cuda" or isinstance(laboratory.dataset(run), Streamed):
             return 1
         dataset = laboratory.dataset(run)
@@ -106,7 +106,7 @@ class Sizes:
 
 
 def speed(device: torch.device, member: Callable[[int], Turns[Trained]], size: int) -> float | None:
-    """Steps a second of so many cells together (by their seeds); None when they do not fit."""
+    """Return the steps per second of `size` cells together, made by `member` from seeds; None if they do not fit."""
     pack: Pack[int, Trained] = Pack(device)
     try:
         for seed in range(size):
@@ -135,42 +135,42 @@ def _wait(device: torch.device) -> None:
 
 
 class Crew:
-    """Does runs in this process, several of a kind at a time, and fewer when they do not fit."""
+    """Runs cells of one kind concurrently in this process, with fewer at a time when memory runs out."""
 
     def __init__(
         self, laboratory: Laboratory, sizes: Sizes, start: Callable[[Run, Callable[[], bool]], Turns[Ended]]
     ) -> None:
-        """Take what starts a run; its second argument tells whether no other is under way."""
+        """`start` begins a run; its second argument returns True when no other run is active."""
         self._sizes = sizes
         self._start = start
         self._pack: Pack[Run, Ended] = Pack(laboratory.device)
         self._crowded: deque[Run] = deque()
-        """Those that had no room and wait for it."""
+        """Runs that did not fit in memory and wait for their turn."""
 
     @property
     def busy(self) -> bool:
-        """Whether any run is under way."""
+        """Return True if any run is active."""
         return bool(len(self._pack) or self._crowded)
 
     def takes(self, run: Run) -> bool:
-        """Whether it can do this one too."""
+        """Return True if the run can join the active ones."""
         if not self.busy:
             return True
         members = [*self._pack, *self._crowded]
         return run not in members and alike(run, members[0]) and len(members) < self._sizes.of(run)
 
     def add(self, run: Run) -> None:
-        """Begin with it."""
+        """Start the run."""
         self._pack.add(run, self._start(run, lambda: len(self._pack) <= 1))
 
     def turn(self) -> list[tuple[Run, Ended]]:
-        """A step of each; how those have ended that have."""
+        """Advance each run by one step; return the runs that ended, with their outcomes."""
         done = []
         for run, ended in self._pack.turn():
             if isinstance(ended, Exception):
                 raise ended
             if ended.kind == "crowded":
-                # Half as many as they were, and this one after the others if it must be.
+                # Halve the pack size; this run starts again when the others leave room for it.
                 self._sizes.lower(run, max(1, (len(self._pack) + 1) // 2))
                 self._crowded.append(run)
             else:

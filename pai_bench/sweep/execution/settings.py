@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """Where results and data are, which plug-ins to load, how many workers to run (None: what fits), and how."""
+    """Settings of a sweep on this machine: folders, plug-ins, number of workers (None: as many as fit) and options."""
 
     results: Path
     data_dir: Path | None = None
@@ -20,10 +20,10 @@ class Settings:
     hang_after: float = 1800.0
     disk_patience: float = 300.0
     pack: int | None = None
-    """Cells at a time in a worker; None: as many as are fastest there."""
+    """Cells at a time in a worker; None selects the fastest number on its device."""
 
     def arguments(self) -> list[str]:
-        """What a worker is told of them on its command line."""
+        """Return the command line arguments that pass the settings to a worker."""
         told = ["--results", str(self.results), "--checkpoint-every", str(self.checkpoint_every)]
         told += ["--disk-patience", str(self.disk_patience)]
         if self.data_dir is not None:
