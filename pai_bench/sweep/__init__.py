@@ -1,1 +1,1 @@
-"""Planning a sweep and running it: what is asked, what is there, and who does the rest."""
+"""Sweeps over many cells: plan them, run them on this machine or on SLURM, and monitor them."""

@@ -1,4 +1,4 @@
-"""`pai-bench sweep`, from its options to its exit."""
+"""The command `pai-bench sweep`: from options to the number of failed cells."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pai_bench.sweep.slurm import command as slurm_command
 
 @dataclass(frozen=True)
 class Options:
-    """The options as typed."""
+    """Options of the command as given by the user."""
 
     methods: str | None
     controls: str | None
@@ -66,9 +66,9 @@ class Options:
 
 
 def request(options: Options) -> planning.Request:
-    """The options as a request.
+    """Convert the options to a request.
 
-    Raises: PaiBenchError for what cannot be read.
+    Raises: PaiBenchError for an option with an invalid value.
     """
     given = {
         "--sparsities": (options.sparsities, cells.parse_sparsities),
@@ -77,13 +77,13 @@ def request(options: Options) -> planning.Request:
     }
     used = [name for name, (text, _) in given.items() if text is not None]
     if len(used) > 1:
-        raise PaiBenchError(f"{' and '.join(used)} say the same thing", "give one of them")
+        raise PaiBenchError(f"{' and '.join(used)} exclude each other", "give one of them")
     sparsities: tuple[float, ...] = ()
     for text, parse in given.values():
         if text is not None:
             sparsities = parse(text)
     if options.retry not in (None, "failed"):
-        raise PaiBenchError(f"--retry {options.retry!r} is not known", "known: failed")
+        raise PaiBenchError(f"invalid --retry {options.retry!r}", "the allowed value is: failed")
     return planning.Request(
         methods=() if options.methods is None else tuple(cells.split_specs(options.methods)),
         controls=() if options.controls is None else cells.parse_names("--controls", options.controls),
@@ -98,7 +98,7 @@ def request(options: Options) -> planning.Request:
 
 
 def run(options: Options, messages: Console) -> int:
-    """Plan, say so, and do what is missing; returns how many cells failed.
+    """Plan the sweep, print the plan, and run the missing cells; return the number of failed cells.
 
     Raises: PaiBenchError for bad input, before anything is started.
     """
@@ -126,7 +126,7 @@ def run(options: Options, messages: Console) -> int:
 def _run(
     options: Options, runs: Sequence[Run], root: Path, asked: planning.Request, pack: int | None, messages: Console
 ) -> int:
-    """Do what is missing of the runs that can work; returns how many cells failed."""
+    """Plan and run the usable runs of a request; return the number of failed cells."""
     if options.where == "slurm":
         return slurm_command.run(_for_slurm(options, runs, root, asked, pack), options.slurm, messages)
     if not options.dry_run:
@@ -186,7 +186,7 @@ def _run(
 
 
 def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[PlannedRun, cost.Estimate]]:
-    """The device of the workers, and what each run that is to be done will cost there."""
+    """Return the device of the workers and an estimate for each run to do."""
     if not plan.todo:
         return "cpu", {}
     device = runner.device_name(torch.device(places[0]))
@@ -196,7 +196,7 @@ def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[Pla
 
 
 def _scored(plan: Plan, root: Path) -> Iterator[dict[str, Any]]:
-    """What the scoring of the plan's new results cost."""
+    """Yield the costs recorded for scoring in the plan's new results."""
     for planned in plan.todo:
         with suppress(OSError, PaiBenchError):
             run = planned.run

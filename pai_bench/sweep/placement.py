@@ -1,4 +1,4 @@
-"""The place where a sweep runs: here or on SLURM; an option that has no effect there is refused or named."""
+"""Choice of the place where a sweep runs (this machine or SLURM); unusable options are refused or reported."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ PLACES = ("auto", "local", "slurm", "debug")
 
 @dataclass(frozen=True)
 class Given:
-    """Where the options that only one place knows were given."""
+    """Sources of the options that have an effect in one place only."""
 
     typed: tuple[str, ...] = ()
-    """SLURM's options on the command line, by their long names."""
+    """Long names of SLURM options given on the command line."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """SLURM's options in the environment or in a file, by long name, and that source in words."""
+    """Long names of SLURM options set in the environment or a file, with a description of the source."""
     where: str = "default"
-    """The source of --where in words."""
+    """Description of the source of --where."""
     typed_here: tuple[str, ...] = ()
-    """Options on the command line that only a sweep on this machine knows."""
+    """Options on the command line that affect only a sweep on this machine."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a sweep, and what its user should know of it."""
+    """The place of a sweep, with notes for its user."""
 
     name: str
     """"local", "slurm" or "debug"."""
@@ -39,12 +39,12 @@ class Place:
 def choose(where: str, slurm: Options, given: Given) -> Place:
     """Choose the place of a sweep.
 
-    An option of SLURM's on the command line implies `--where slurm`, and is refused where that is impossible or another
-    place is asked for. In the environment or a file it is a default: unused on this machine, which a note says where
-    `auto` has chosen this machine.
+    A SLURM option on the command line implies `--where slurm`; it is refused if SLURM is unavailable or another place
+    is requested. In the environment or a file it is a default, which a sweep on this machine ignores; a note reports
+    this if `auto` has chosen this machine.
 
-    Raises: PaiBenchError for an unknown place, for options of SLURM's that cannot be used, and for a typed profile or
-        value of a profile that is not valid, wherever the sweep runs.
+    Raises: PaiBenchError for an unknown place, for SLURM options that cannot be used, and, wherever the sweep runs,
+        for an invalid profile or profile value on the command line.
     """
     if where not in PLACES:
         raise unknown("place", where, PLACES)
@@ -54,12 +54,12 @@ def choose(where: str, slurm: Options, given: Given) -> Place:
     if given.typed and where in ("local", "debug"):
         raise PaiBenchError(
             f"{options} can only be used on SLURM, and --where is {where} ({given.where})",
-            "leave it out, or write --where slurm",
+            "omit it, or add --where slurm",
         )
     if given.typed and where == "auto" and not installed():
         raise PaiBenchError(
-            f"{options} can only be used on SLURM, and sbatch and squeue are not here",
-            "run it on a login node (with SLURM's module loaded), or leave it out to run on this machine",
+            f"{options} can only be used on SLURM, but sbatch and squeue were not found on PATH",
+            "run the command on a login node (with SLURM's module loaded), or omit it to run on this machine",
         )
     if where == "slurm" or given.typed or (where == "auto" and reachable()):
         unused = " and ".join(given.typed_here)

@@ -1,4 +1,4 @@
-"""`pai-bench prune` and `pai-bench train`: one cell in this process, its masks to a file or from one."""
+"""The commands `pai-bench prune` (masks of one cell to a file) and `pai-bench train` (one cell with given masks)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pai_bench.training.callbacks import Watch
 
 @dataclass(frozen=True)
 class Options:
-    """The options that both commands share, as typed."""
+    """Options shared by both commands, as given by the user."""
 
     dataset: str
     model: str | None
@@ -57,7 +57,7 @@ def _request(options: Options, method: str, sparsity: float) -> planning.Request
 
 
 def _one_run(request: planning.Request, data_dir: Path | None, root: Path | None = None) -> Run:
-    """The one run of a request that is not its dense reference, checked."""
+    """Return the only run of a request besides its dense reference, after checking it."""
     dense = request.methods == (DENSE,)
     runs = [run for run in planning.expand(request) if (run.cell.method == DENSE) == dense]
     if len(runs) != 1:
@@ -72,12 +72,12 @@ def _laboratory(options: Options) -> Laboratory:
 
 
 def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
-    """Write the masks of one cell to `out` and what they keep, layer by layer, to stdout.
+    """Write the masks of one cell to `out`, and a table of the kept weights of each layer to stdout.
 
     Raises: PaiBenchError for bad input.
     """
     if out.suffix != ".npz":
-        raise PaiBenchError(f"--out {out} does not end in .npz", f"write for instance --out {out.with_suffix('.npz')}")
+        raise PaiBenchError(f"--out {out} does not end in .npz", f"use for example --out {out.with_suffix('.npz')}")
     for plugin in options.plugins:
         plugins.load_plugin(plugin)
     methods, sparsities = cells.split_specs(method), cells.parse_sparsities(sparsity)
@@ -150,8 +150,9 @@ class _Epochs(Watch):
 
 
 def train(options: Options, masks: Path, results_option: Path | None, redo: bool, messages: Console) -> bool:
-    """Train one network under the masks of a file; its result counts like those of a sweep, and whether it is there is
-    returned.
+    """Train one network under the masks of a file; the result counts like any result of a sweep.
+
+    Returns True if the result is on disk.
 
     Raises: PaiBenchError for bad input.
     """
@@ -171,7 +172,7 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
         return False
     if ended.kind == "claimed":
         raise PaiBenchError(
-            "another process is training this cell", "wait for it; pai-bench status shows how far it is"
+            "another process is training this cell", "wait until it has ended; pai-bench status shows its progress"
         )
     if ended.kind == "present":
         messages.print("its result was there; --redo trains again", highlight=False)

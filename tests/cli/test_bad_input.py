@@ -105,7 +105,7 @@ CASES = [
     ("sweep --methods ,", "empty list", ""),
     ("sweep --seeds ,", "empty list", ""),
     ("sweep --datasets ,", "empty list", ""),
-    ("sweep --sparsities 0.9 --densities 0.1", "--sparsities and --densities say the same", "give one"),
+    ("sweep --sparsities 0.9 --densities 0.1", "--sparsities and --densities exclude each other", "give one"),
     ("sweep --seeds 4-0", "the range 4-0 is reversed", "did you mean 0-4?"),
     ("sweep --seeds one", "'one' is not a seed", "0-4,7"),
     ("sweep --filter metod=snip", "unknown field of --filter 'metod'", "did you mean method"),

@@ -111,7 +111,7 @@ def test_debug_says_what_others_work_on(tmp_path: Path) -> None:
 def test_who_ignores_the_end_of_a_session_goes_on() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        with local._terminated_as_interrupted():
+        with local._signals_as_interrupts():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert callable(signal.getsignal(signal.SIGTERM))
     finally:

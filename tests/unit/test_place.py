@@ -45,7 +45,7 @@ def test_a_typed_option_of_slurms_implies_it_or_is_refused(
     monkeypatch: pytest.MonkeyPatch, option: str, options: Options
 ) -> None:
     given = Given(typed=(option,), where="variable PAI_BENCH_WHERE")
-    with pytest.raises(PaiBenchError, match=rf"{option} can only be used on SLURM.* not here\n.*login node"):
+    with pytest.raises(PaiBenchError, match=rf"{option} can only be used on SLURM.* not found on PATH\n.*login node"):
         choose("auto", options, given)
     for where in ("local", "debug"):
         with pytest.raises(PaiBenchError, match=rf"{option} .*--where is {where} \(variable PAI_BENCH_WHERE\)"):

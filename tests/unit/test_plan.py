@@ -105,9 +105,9 @@ def test_a_note_that_cannot_be_read_fails_no_cell_of_a_sweep(tmp_path: Path, dis
     results.write_failure(*address(tmp_path), cause="boom", traceback="")
     progress = Progress(1, Console(quiet=True))
     pool = Pool([], Settings(tmp_path), progress, [RUN])
-    pool._staff = lambda: None  # type: ignore[method-assign]
+    pool._assign_work = lambda: None  # type: ignore[method-assign]
     disk.refuse("*/failed/*/*/*/*.json", errno.EIO)
-    pool._look()
+    pool._check_elsewhere()
     assert list(pool._jobs) == [(RUN,)] and progress.n_failed == 0
 
 

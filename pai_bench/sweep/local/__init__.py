@@ -1,1 +1,1 @@
-"""Worker processes on this machine."""
+"""Execution of a sweep on this machine, by worker processes or in the calling process."""

@@ -1,4 +1,4 @@
-"""`--where debug`: one cell after the other in this very process, where a debugger can look."""
+"""The place `--where debug`: run one cell after the other in the calling process, under a debugger for example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pai_bench.sweep.planning.plan import Plan, jobs
 
 
 def run(plan: Plan, settings: Settings, messages: Console) -> int:
-    """Run what is to do; returns how many cells have no result in the end, those included that others work on."""
+    """Run the cells to do; return the number of cells without a result, including cells claimed by other processes."""
     process.prepare()
     root, redo = settings.results, settings.redo
     laboratory, owner = Laboratory(settings.data_dir, scores=shared_scores(root, redo)), Owner.current()

@@ -1,4 +1,4 @@
-"""Run a sweep's jobs on this machine: worker processes that may die, and a sweep that goes on."""
+"""Worker pool: distribute a sweep's jobs to worker processes on this machine, and replace workers that die."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from pai_bench.sweep.local.worker_process import Events, Worker, places
 from pai_bench.sweep.planning.plan import Job
 
 MAX_DEATHS = 3
-"""A cell on which this many workers have died, none of them an epoch further than the one before, has failed."""
+"""Number of worker deaths on one cell, without an epoch of progress in between, after which the cell has failed."""
 
 LOOK_SECONDS = 2.0
-"""How often it is looked what has become of cells that others work on."""
+"""Seconds between two checks of cells that other processes have claimed."""
 
 
 class Observer(Protocol):
-    """Is told what happens; shows it."""
+    """Receiver of a pool's events, which shows the progress."""
 
     def started(self, run: Run) -> None: ...
     def phase(self, run: Run, phase: str) -> None: ...
@@ -43,7 +43,7 @@ class Observer(Protocol):
 
 
 class Pool:
-    """Feeds runs to worker processes and outlives their deaths; waits for cells that others work on."""
+    """Feeds runs to worker processes, replaces dead workers, and waits for cells that other processes have claimed."""
 
     def __init__(
         self, jobs: Sequence[Job], settings: Settings, observer: Observer, elsewhere: Sequence[Run] = ()
@@ -56,23 +56,24 @@ class Pool:
         self._deaths: dict[Run, int] = {}
         self._reached: dict[Run, int] = {}
         self._elsewhere: dict[Run, Failure | None] = {}
-        """Runs that others have claimed, and the note of failure that was there then."""
+        """Runs claimed by other processes, with the failure note that existed at that time."""
         self._places = deque(places(settings.workers, sum(map(len, self._jobs)) + len(elsewhere)))
-        """Devices that have no worker."""
+        """Devices without a worker."""
         self._started = 0
-        self._stillborn = 0
+        self._failed_starts = 0
         self._ending = False
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         for run in elsewhere:
             self._leave(run)
 
     def run(self) -> None:
-        """Work until nothing is left; on any way out no worker stays behind.
+        """Run until no cell is left; all workers have ended when the method returns or raises.
 
-        Interrupted, it lets the cells that run be saved for some seconds; a second time, it ends at once.
+        The first interrupt gives running cells some seconds to save a checkpoint; a second one ends the workers at
+        once.
         """
         try:
-            self._staff()
+            self._assign_work()
             while self._workers or self._elsewhere:
                 self._step()
         except KeyboardInterrupt:
@@ -88,7 +89,7 @@ class Pool:
                 worker.kill()
 
     def _end(self) -> None:
-        """Hand out nothing any more."""
+        """Stop handing out runs."""
         self._ending = True
         self._jobs.clear()
         self._elsewhere.clear()
@@ -102,16 +103,16 @@ class Pool:
             self._observer.tick()
         else:
             if event is None:
-                self._bury(self._workers[number])
+                self._handle_exit(self._workers[number])
             else:
                 self._handle(self._workers[number], event)
         for worker in self._workers.values():
             worker.check(self._settings.hang_after)
-        if self._elsewhere and time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._look()
+        if self._elsewhere and time.monotonic() - self._checked >= LOOK_SECONDS:
+            self._check_elsewhere()
 
-    def _staff(self) -> None:
-        """Give idle workers what there is to do, start as many as there is work for, let go who is not needed."""
+    def _assign_work(self) -> None:
+        """Give runs to idle workers, start as many workers as there is work for, and dismiss workers without work."""
         for worker in self._workers.values():
             if worker.free:
                 self._feed(worker)
@@ -125,17 +126,18 @@ class Pool:
         while worker.free and (run := self._next(worker)) is not None:
             worker.give(run)
             self._observer.started(run)
-        if worker.idle and not self._elsewhere:  # else it may be needed, should their owners die
+        if worker.idle and not self._elsewhere:  # else keep it: cells claimed by others return if their owners die
             worker.dismiss()
 
     def _not_begun(self) -> int:
-        """How many runs are in the hands of workers that are busy with others."""
+        """Count the runs assigned to workers but not yet sent to them."""
         return sum(len(worker.pending) for worker in self._workers.values())
 
     def _next(self, worker: Worker) -> Run | None:
-        """A run for a worker; beside others only one that may share with them, and that no other worker waits for.
+        """Choose the next run for a worker.
 
-        An idle worker takes the last run of the one that has most left, rather than to have none.
+        A busy worker gets only a run that may share a pack with its runs and that no idle worker needs. An idle worker
+        without a job of its own gets the last run of the worker with the most runs left.
         """
         if not worker.pending and not worker.current and not self._jobs and self._not_begun():
             return max(self._workers.values(), key=lambda other: len(other.pending)).pending.pop()
@@ -147,7 +149,7 @@ class Pool:
         return worker.pending.popleft() if self._may_join(worker.pending[0], worker) else None
 
     def _may_join(self, run: Run, worker: Worker) -> bool:
-        """Whether a worker may have it beside those that it has; one that a worker has died with is run alone."""
+        """Return True if the run may join the worker's runs; a run on which a worker has died runs alone."""
         others = list(worker.current.values())
         return not others or (alike(run, others[0]) and not any(cell in self._deaths for cell in (run, *others)))
 
@@ -156,11 +158,11 @@ class Pool:
         worker.sign()
         if kind == "ready":
             worker.ready = True
-            self._stillborn = 0
+            self._failed_starts = 0
             self._feed(worker)
         elif kind == "room":
             worker.room = event["room"]
-            self._staff()
+            self._assign_work()
         elif run is None:
             return
         elif kind == "phase":
@@ -171,7 +173,7 @@ class Pool:
         elif kind == "ended":
             worker.take_back(event["id"])
             self._ended(run, event)
-            self._staff()
+            self._assign_work()
 
     def _ended(self, run: Run, ended: dict[str, Any]) -> None:
         kind = ended["kind"]
@@ -182,22 +184,22 @@ class Pool:
         elif kind == "failed":
             self._observer.failed(run, ended["cause"])
         elif kind == "unwritten":
-            # What cannot be written now can not be written after the next cell either: others end theirs, no more.
+            # The next result could not be written either: running cells end, and no more are handed out.
             self._end()
             self._observer.unwritable(run, ended["cause"])
         elif kind == "claimed" and not self._ending:
             self._leave(run)
 
     def _leave(self, run: Run) -> None:
-        """Leave a run to others, and keep an eye on it."""
+        """Leave a run to the process that has claimed it, and check on it later."""
         self._elsewhere[run] = results.read_failure(*self._address(run))
         self._observer.elsewhere(run)
 
     def _address(self, run: Run) -> tuple[Any, Any, str, str]:
         return self._settings.results, run.cell, run.recipe.name, run.fingerprint()
 
-    def _look(self) -> None:
-        """See what has become of the cells that others work on, and take those whose owners are dead."""
+    def _check_elsewhere(self) -> None:
+        """Check the cells claimed by other processes, and take back cells whose owners are dead."""
         held = {(h.cell, h.recipe, h.fingerprint) for h in survey(self._settings.results) if h.verdict == "alive"}
         for run, failure in list(self._elsewhere.items()):
             address = self._address(run)
@@ -208,18 +210,18 @@ class Pool:
             if noted is not None and noted.kind != results.UNREAD and noted != failure:
                 self._observer.failed(run, noted.cause)
             else:
-                self._jobs.append((run,))  # whoever takes it sees whether it has its result
-        self._looked = time.monotonic()
-        self._staff()
+                self._jobs.append((run,))  # the worker that takes the run checks for an existing result
+        self._checked = time.monotonic()
+        self._assign_work()
 
-    def _bury(self, worker: Worker) -> None:
-        """A worker's end: give back what it had, and put another in its place if there is work."""
+    def _handle_exit(self, worker: Worker) -> None:
+        """Handle the end of a worker: requeue its runs, and free its device for another worker."""
         code = worker.wait()
         del self._workers[worker.number]
         self._places.append(worker.place)
         if not worker.ready and not self._ending:
-            self._stillborn += 1
-            if self._stillborn >= MAX_DEATHS:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_DEATHS:
                 raise PaiBenchError(f"workers end with code {code} before they are ready", f"see {worker.log}")
         if not self._ending:
             if worker.pending:
@@ -227,10 +229,10 @@ class Pool:
             for run in worker.current.values():
                 if self._died(worker, run, code):
                     self._jobs.appendleft((run,))
-        self._staff()
+        self._assign_work()
 
     def _died(self, worker: Worker, run: Run, code: int) -> bool:
-        """Note that a worker has died on a run; whether the run may be tried again."""
+        """Record that a worker has died on a run; return True if the run may be tried again."""
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         cause = f"the worker died ({how})"
         if worker.hung:

@@ -1,4 +1,4 @@
-"""What a running sweep shows: a live bar on a terminal, a quiet line now and then in a log. All on stderr."""
+"""Progress display of a running sweep on stderr: a live bar on a terminal, or an occasional line in a log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pai_bench.sweep.execution import eta as pace
 from pai_bench.sweep.execution.eta import duration
 from pai_bench.sweep.planning.expected_cells import slug
 
-if TYPE_CHECKING:  # what shows a status shows durations too, and must not wait for torch
+if TYPE_CHECKING:  # `pai-bench status` imports this module and must not wait for torch
     from pai_bench.experiment.runner import Run
 
 QUIET_SECONDS = 30.0
@@ -33,13 +33,13 @@ NARROWEST_BAR, WIDEST_BAR = 10, 30
 
 @dataclass
 class _Running:
-    """A cell that runs here: the time it began, and what is known of its epochs."""
+    """A running cell of this sweep: its start time and its epochs."""
 
     began: float
     what: str = "starting"
     training_since: float | None = None
     first: int = 0
-    """The first epoch that ended here; earlier ones are from a checkpoint."""
+    """The first epoch that ended in this sweep; earlier epochs come from a checkpoint."""
     epoch: int = 0
     epochs: int | None = None
     epoch_ended: float = 0.0
@@ -56,31 +56,31 @@ def _kind(run: Run) -> pace.Kind:
 
 
 class Progress:
-    """Counts cells and shows how far the sweep is; a context manager and the Observer of a Pool."""
+    """Counter and display of a sweep's progress; a context manager and the Observer of a Pool."""
 
     def __init__(self, total: int, console: Console, todo: Iterable[Run] = ()) -> None:
-        """`total` cells are waited for; `todo` are those of them that are to be run here."""
+        """`total` is the number of cells of the sweep; `todo` are the runs that this process is to do."""
         self.total = total
         self.console = console
         self.n_done = 0
         self.n_elsewhere = 0
-        """Of those done, how many others have done."""
+        """Number of cells done by other processes."""
         self.n_failed = 0
         self.causes: dict[Run, str] = {}
         self.unwritten: str | None = None
-        """Why results cannot be written, if so."""
+        """The reason why results cannot be written, if any."""
         self._others: set[Run] = set()
         self._running: dict[Run, _Running] = {}
         self._most = 1
-        """Cells that have run here at the same time."""
+        """The largest number of cells that ran here at the same time."""
         self._waiting = Counter(map(_kind, todo))
-        """Cells to run here that have not begun, by kind."""
+        """Number of cells to run here that have not begun, by kind."""
         self._seconds: defaultdict[pace.Kind, list[float]] = defaultdict(list)
-        """Durations of the cells that were done here."""
+        """Durations in seconds of the cells done here, by kind."""
         self._end: float | None = None
-        """The time at which all is expected to be done, as of the last event."""
+        """The expected end of the sweep, updated at each event."""
         self._drawn: list[int] = []
-        """Columns of each line on the terminal."""
+        """Width in columns of each line drawn on the terminal."""
         self._began = time.monotonic()
         self._said = self._began
         self._live = Live(console=console, get_renderable=lambda: self, refresh_per_second=4, transient=True)
@@ -98,11 +98,11 @@ class Progress:
         self._say()
 
     def eta(self) -> str:
-        """The time left, which falls while nothing is heard of the cells; "?" before the first epoch has ended."""
+        """Return the estimated time left, which counts down between events; "?" before the first epoch has ended."""
         return "?" if self._end is None else duration(max(0.0, self._end - time.monotonic()))
 
-    def _look_ahead(self) -> None:
-        """Expect the end anew, from the durations of cells that were done and the epochs of those that run."""
+    def _update_end(self) -> None:
+        """Update the expected end from the durations of finished cells and the epochs of running ones."""
         now = time.monotonic()
         going = [cell.going(_kind(run), now) for run, cell in self._running.items()]
         left = self.total - self.n_done - self.n_failed - len(going) - len(self._others)
@@ -114,7 +114,7 @@ class Progress:
             self._end = now + seconds
 
     def line(self) -> str:
-        """The state in one line."""
+        """Return the progress in one line."""
         return f"{self._counts()}, {duration(time.monotonic() - self._began)} elapsed, ETA {self.eta()}"
 
     def _counts(self) -> str:
@@ -123,7 +123,7 @@ class Progress:
         return f"{self.n_done}/{self.total} done, {running} running{others}, {self.n_failed} failed"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Bar, counts and ETA in one line, and a line for each cell that runs, as many as fit."""
+        """Render bar, counts and ETA in one line, followed by one line per running cell, as many as fit."""
         width = options.max_width - 1
         texts = [self.line(), f"{self._counts()}, ETA {self.eta()}"]
         text = next((text for text in texts if len(text) + 1 + NARROWEST_BAR <= width), texts[-1])
@@ -134,7 +134,7 @@ class Progress:
             cells[room - 1 :] = [f"  … and {len(cells) - room + 1} more"]
         lines = [_cut(cell, width, "dim") for cell in cells]
         folded = sum(-(-length // options.max_width) - 1 for length in self._drawn if length)
-        if folded:  # the terminal was made narrower and has folded what was drawn
+        if folded:  # a terminal that was made narrower has wrapped the lines drawn before
             yield Control(*[(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)] * folded)
         if bar >= NARROWEST_BAR:
             done = ProgressBar(total=max(self.total, 1), completed=self.n_done + self.n_failed, width=bar)
@@ -176,7 +176,7 @@ class Progress:
         cell.what = f"epoch {epoch}/{epochs}"
         cell.first = cell.first or epoch
         cell.epoch, cell.epochs, cell.epoch_ended = epoch, epochs, now
-        self._look_ahead()
+        self._update_end()
         self.tick()
 
     def done(self, run: Run, accuracy: float | None, status: str) -> None:
@@ -184,7 +184,7 @@ class Progress:
         self.n_done += 1
         if cell is not None:
             self._seconds[_kind(run)].append(time.monotonic() - cell.began)
-        self._look_ahead()
+        self._update_end()
         if status != "ok":
             measured = "" if accuracy is None else f", accuracy {100 * accuracy:.2f} %"
             self.console.print(f"{status}: {run.cell}{measured}", highlight=False)
@@ -199,15 +199,15 @@ class Progress:
         self._others.discard(run)
         self.n_done += 1
         self.n_elsewhere += 1
-        self._look_ahead()
+        self._update_end()
         self.tick()
 
     def failed(self, run: Run, cause: str) -> None:
         self._running.pop(run, None)
         self._others.discard(run)
         self.n_failed += 1
-        self._look_ahead()
-        # The first cell of each cause is named at once; all are counted at the end.
+        self._update_end()
+        # Print only the first cell of each cause; the final summary counts them all.
         if cause not in self.causes.values():
             self.console.print(f"failed: {run.cell}: {cause}", highlight=False, markup=False)
         self.causes[run] = cause
@@ -224,7 +224,7 @@ class Progress:
 
 
 def _cut(text: str, width: int, style: str = "") -> Text:
-    """One line, with an ellipsis where it is too long."""
+    """Truncate a line to `width` columns, with an ellipsis."""
     line = Text(text, style=style, no_wrap=True, overflow="ellipsis")
     line.truncate(max(width, 1), overflow="ellipsis")
     return line

@@ -1,4 +1,4 @@
-"""Do a plan on this machine, from its first line to its last."""
+"""Run a plan on this machine, and print its progress and summary."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from pai_bench.sweep.planning.plan import Plan, jobs
 
 
 def run(plan: Plan, settings: Settings, messages: Console) -> int:
-    """Do what is to do and wait for what others do; returns how many cells have no result in the end.
+    """Run the cells to do and wait for cells of other processes; return the number of cells without a result.
 
-    Cells count that have failed or whose results cannot be written; raises KeyboardInterrupt when told to stop.
+    These are cells that failed or whose results cannot be written.
+
+    Raises: KeyboardInterrupt when interrupted.
     """
     root = settings.results
     claims.clear(root, claims.survey(root))
     results.tidy(root)
-    for line in _stubborn(plan, root):
+    for line in _repeated_failures(plan, root):
         messages.print(line, highlight=False, markup=False)
     elsewhere = [planned.run for planned in plan.running]
     total, todo = len(plan.todo) + len(elsewhere), [planned.run for planned in plan.todo]
-    with Progress(total, messages, todo) as progress, _terminated_as_interrupted():
+    with Progress(total, messages, todo) as progress, _signals_as_interrupts():
         Pool(jobs(plan), settings, progress, elsewhere).run()
-    return _conclude(progress, root, messages)
+    return _summarise(progress, root, messages)
 
 
-def _stubborn(plan: Plan, root: Path) -> list[str]:
-    """Which of the cells to run have failed again and again in the same way."""
+def _repeated_failures(plan: Plan, root: Path) -> list[str]:
+    """Describe the cells to run that have failed repeatedly with the same cause."""
     found: Counter[str] = Counter()
     for planned in plan.todo:
         if planned.state == "failed":
@@ -46,8 +48,8 @@ def _stubborn(plan: Plan, root: Path) -> list[str]:
     return [f"{n} x failed {MAX_DEATHS} times or more, tried again: {cause}" for cause, n in found.most_common()]
 
 
-def _conclude(progress: Progress, root: Path, messages: Console) -> int:
-    """Say how the sweep has ended; returns how many cells have no result for a reason that somebody must see to."""
+def _summarise(progress: Progress, root: Path, messages: Console) -> int:
+    """Print the summary of the sweep; return the number of cells without a result that require action by the user."""
 
     def say(text: str) -> None:
         messages.print(text, highlight=False, markup=False)
@@ -68,13 +70,13 @@ def _conclude(progress: Progress, root: Path, messages: Console) -> int:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let what ends a session (SIGTERM, SIGHUP) save running cells as Ctrl-C does."""
+def _signals_as_interrupts() -> Iterator[None]:
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that running cells are saved when a session ends."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    # What is ignored stays so: `nohup` lets a sweep outlive its terminal.
+    # Ignored signals stay ignored: `nohup` lets a sweep continue after its terminal is closed.
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:

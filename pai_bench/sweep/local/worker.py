@@ -1,9 +1,9 @@
-"""A worker process: takes runs as JSON lines on stdin, tells what happens as JSON lines on stdout.
+"""A worker process: reads runs as JSON lines from stdin and writes events as JSON lines to stdout.
 
-A line in: {"id": n, "cell": {...}, "recipe": {...}}. Lines out: ready, room (how many such cells it does at a time),
-phase, epoch and ended with the id, tick (a sign of life, one a second). What a method prints goes to the cell's log.
-When stdin closes, the sweep has ended or is gone: each cell saves a checkpoint at its next step, and the worker goes,
-after a few seconds whatever happens.
+Input line: {"id": n, "cell": {...}, "recipe": {...}}. Events: ready, room (the number of such cells that run at a
+time), phase, epoch and ended with the id, and tick (a sign of life, one per second). Output printed by a method goes to
+the cell's log. When stdin closes, the sweep has ended or died: each cell saves a checkpoint at its next step, and the
+worker exits, after a few seconds in any case.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from pai_bench.training.callbacks import Watch
 from pai_bench.training.cooperative import Turns
 
 GRACE_SECONDS = 10.0
-"""How long a cell may take to save and stop."""
+"""Seconds that a cell may take to save a checkpoint and stop."""
 
 TICK_SECONDS = 1.0
 
 
 class Channel:
-    """The way to the sweep; keeps the real stdout for itself and lets everything else that is printed go to stderr."""
+    """The connection to the sweep; it reserves the real stdout for events and redirects all other output to stderr."""
 
     def __init__(self) -> None:
         self._file = os.dup(1)
@@ -50,12 +50,12 @@ class Channel:
         self._ticked = 0.0
 
     def tell(self, event: str, **fields: Any) -> None:
-        """Send a line; a sweep that is gone does not hear it, and its cell must not fail for that."""
+        """Send an event; errors are ignored, because a cell must not fail when the sweep has died."""
         with suppress(OSError):
             os.write(self._file, f"{json.dumps({'event': event, **fields})}\n".encode())
 
     def tick(self) -> None:
-        """Give a sign of life, if it is time."""
+        """Send a tick event if the last one is old enough."""
         now = time.monotonic()
         if now - self._ticked >= TICK_SECONDS:
             self._ticked = now
@@ -63,7 +63,7 @@ class Channel:
 
 
 class Teller(Watch):
-    """Tells the sweep of one run."""
+    """A callback that sends the events of one run to the sweep."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         self._channel = channel
@@ -89,7 +89,7 @@ def _read(runs: queue.SimpleQueue[dict[str, Any] | None], stop: Stop) -> None:
 
 
 def main() -> None:
-    """Do runs until stdin closes."""
+    """Execute runs until stdin closes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--data-dir", type=Path)
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--pack", type=int)
     options = parser.parse_args()
     channel = Channel()
-    # The sweep asks a worker that hangs where it does, before it is killed.
+    # Before the sweep kills a hanging worker, it requests a traceback with this signal.
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     runs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""Worker processes as the sweep sees them: started on a device, spoken to, and killed."""
+"""Control of worker processes by the sweep: start them on a device, exchange messages, and kill them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from pai_bench.sweep.execution.settings import Settings
 _COMMAND = (sys.executable, "-m", "pai_bench.sweep.local.worker")
 
 START_SECONDS = 600.0
-"""How long a worker may take to be ready: a busy network disk is slow to import from."""
+"""Seconds that a worker may take to be ready; imports from a busy network disk are slow."""
 
 DUMP_SECONDS = 2.0
-"""How long a worker that hangs has for saying where."""
+"""Seconds that a hanging worker has to write its traceback."""
 
 
 def places(workers: int | None, jobs: int) -> list[str]:
-    """The device of each worker: as many as wanted (None: what fits), no more than there are jobs."""
+    """Return the device of each worker: `workers` of them (None: as many as fit), at most one per job."""
     found = devices()
     return [found[index % len(found)] for index in range(min(workers or len(found), jobs))]
 
 
 def devices() -> list[str]:
-    """Where one worker each can run: every GPU, else every CPU core that this process may use."""
+    """Return a device for each possible worker: every GPU, or else every CPU core that this process may use."""
     import torch
 
     if torch.cuda.is_available():
@@ -45,7 +45,7 @@ def devices() -> list[str]:
 
 
 def usable_cores() -> int:
-    """CPU cores of this process's affinity, or of its container's quota when that is less."""
+    """Count the CPU cores in this process's affinity mask, or in its container's quota if that is smaller."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -55,11 +55,11 @@ def usable_cores() -> int:
 
 
 Events = queue.SimpleQueue[tuple[int, dict[str, Any] | None]]
-"""(number of the worker, what it tells); None is its end."""
+"""Queue of (number of the worker, event); None instead of an event marks the worker's end."""
 
 
 class Worker:
-    """One worker process, the runs it is still to be given, and those it has."""
+    """One worker process with its assigned runs and its active runs."""
 
     def __init__(self, number: int, place: str, settings: Settings, events: Events) -> None:
         self.number = number
@@ -67,11 +67,11 @@ class Worker:
         self.log = results.log_path(settings.results, f"worker-{os.getpid()}-{number}")
         self.pending: deque[Run] = deque()
         self.current: dict[int, Run] = {}
-        """The runs it has, by the numbers that it knows them by."""
+        """Active runs, by the id used in messages to the worker."""
         self.epochs: dict[Run, int] = {}
-        """How far they are."""
+        """The last finished epoch of each active run."""
         self.room = settings.pack or 1
-        """How many it does at a time."""
+        """Number of runs that the worker executes at a time."""
         self._least_room = self.room
         self._given = 0
         self.ready = False
@@ -87,7 +87,7 @@ class Worker:
                 stderr=stderr,
                 text=True,
                 env=_environment(place),
-                # Ctrl-C is the sweep's to handle; its workers must not see it first.
+                # The sweep handles Ctrl-C; in a session of their own the workers do not receive it.
                 start_new_session=True,
             )
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
@@ -98,54 +98,54 @@ class Worker:
             try:
                 event = json.loads(line)
             except json.JSONDecodeError:
-                break  # cut off in the middle of a line: the worker is dying
+                break  # an incomplete line: the worker died while writing it
             events.put((self.number, event))
         events.put((self.number, None))
 
     @property
     def idle(self) -> bool:
-        """Whether it has no run and waits for one."""
+        """Return True if the worker is ready and has no run."""
         return self.free and not self.current
 
     @property
     def free(self) -> bool:
-        """Whether it can be given a run."""
+        """Return True if the worker can accept a run."""
         return self.ready and not self._dismissed and len(self.current) < self.room
 
     def give(self, run: Run) -> None:
-        """Let it do a run."""
+        """Send a run to the worker."""
         if not self.current:
-            self.room = self._least_room  # until it says what it does of the new kind
+            self.room = self._least_room  # until the worker reports the number for the new kind
         self._given += 1
         self.current[self._given] = run
         self.epochs[run] = 0
         self.sign()
         assert self.process.stdin is not None
-        # If it has died, its end is on the way and brings the run back.
+        # If the worker has died, the event of its end is in the queue and requeues the run.
         with suppress(BrokenPipeError):
             told = {"id": self._given, "cell": asdict(run.cell), "recipe": run.recipe.as_dict()}
             self.process.stdin.write(json.dumps(told) + "\n")
             self.process.stdin.flush()
 
     def take_back(self, number: int) -> Run:
-        """A run that it has ended with."""
+        """Remove and return a run that has ended."""
         run = self.current.pop(number)
         del self.epochs[run]
         return run
 
     def dismiss(self) -> None:
-        """Let it go; the cells that it works on are saved before."""
+        """Dismiss the worker; its running cells save a checkpoint first."""
         self._dismissed = True
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
 
     def sign(self) -> None:
-        """Note a sign of progress."""
+        """Record a sign of progress."""
         self._sign = time.monotonic()
 
     def check(self, hang_after: float) -> None:
-        """Kill it if it has work and shows no sign of progress; where it hangs is written to the cell's log before."""
+        """Kill the worker if it makes no progress on its work; before, write its traceback to the cell's log."""
         now = time.monotonic()
         patience = hang_after if self.ready else max(hang_after, START_SECONDS)
         if self._kill_at is not None:
@@ -157,12 +157,12 @@ class Worker:
             self.process.send_signal(signal.SIGUSR1)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the worker at once."""
         self.process.kill()
         self.process.wait()
 
     def wait(self) -> int:
-        """Its exit code, once it has ended; an empty log goes."""
+        """Wait for the end of the process and return its exit code; delete its log if empty."""
         code = self.process.wait()
         with suppress(OSError):
             if self.log.stat().st_size == 0:
@@ -171,7 +171,7 @@ class Worker:
 
 
 def _opened(log: Path) -> IO[bytes]:
-    """The log to write to; on a full disk there is none."""
+    """Open the worker's log; on a full disk return /dev/null instead."""
     try:
         return log.open("wb")
     except OSError:
@@ -182,7 +182,7 @@ def _environment(place: str) -> dict[str, str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     index = place.partition(":")[2]
     if index:
-        # The index is one of the devices that this process sees, which need not be all of the machine's.
+        # The index counts the devices visible to this process, which may be a subset of the machine's devices.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(index)] if visible else index
     return environment

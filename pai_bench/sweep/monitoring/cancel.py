@@ -1,4 +1,4 @@
-"""`pai-bench cancel`: SLURM's tasks of a results folder, and the sweeps on this host that write to it."""
+"""The command `pai-bench cancel`: cancel a results folder's SLURM tasks, and stop its sweeps on this host."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ Say = Callable[[str], None]
 
 
 def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: Callable[[str], bool]) -> bool:
-    """Cancel, and say what was done; results, checkpoints and notes stay. Returns whether all of it worked.
+    """Cancel tasks and stop sweeps, and report each through `say`; results, checkpoints and notes are kept.
 
-    Raises: PaiBenchError for a filter that cannot be read, and where it must be confirmed and there is no terminal.
+    Returns True if everything was cancelled.
+
+    Raises: PaiBenchError for an invalid filter, and if confirmation is required without a terminal.
     """
     root = results.resolve_root(folder)
     if not root.is_dir():
@@ -76,7 +78,7 @@ def _matches(chosen: Filter, name: str) -> bool:
 
 
 def _cancel(going: Iterable[Task], tasks: Iterable[Task], controller: Controller, say: Say) -> bool:
-    """One scancel an array; an array is named as a whole where all that is left of it goes."""
+    """Cancel tasks with one scancel per array; use the array's id alone if all its remaining tasks are cancelled."""
     left = Counter(_array(task) for task in going)
     chosen: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
@@ -98,7 +100,7 @@ def _cancel(going: Iterable[Task], tasks: Iterable[Task], controller: Controller
 
 
 def _cancel_unlisted(chunk: Chunk, controller: Controller, say: Say) -> bool:
-    """Cancel a job that squeue does not show, by its id or by its name; returns whether it is certain to be gone."""
+    """Cancel a job that squeue does not list, by its id or its name; return True if it certainly no longer exists."""
     words = f"the job of chunk {chunk.sweep}/{chunk.token}" if chunk.job is None else f"job {chunk.job}"
     try:
         controller.ask("scancel", *([chunk.job] if chunk.job else ["--me", f"--name={tag(chunk.sweep, chunk.token)}"]))
@@ -117,19 +119,19 @@ def _array(task: Task) -> str:
 
 
 def _processes(held: Iterable[claims.Held]) -> Mapping[int, int]:
-    """The sweeps that run on this host, by process, and how many claimed cells each has."""
+    """Return the sweeps running on this host, by process number, with the number of cells claimed by each."""
     found: Counter[int] = Counter()
     for claim in held:
-        # Who runs in a job is for SLURM to end; runs_here knows a process number that is used again.
+        # Processes inside a job are ended by SLURM; runs_here detects a reused process number.
         if claim.owner.job is None and claim.owner.runs_here():
             found[_in_charge(claim.owner.pid)] += 1
     return found
 
 
 def _in_charge(pid: int) -> int:
-    """A worker's sweep, which would only start another one in its place; else the process itself.
+    """Return the process to signal: the sweep of a worker, which would otherwise start a new worker, or `pid` itself.
 
-    A worker whose sweep was killed lives on for some seconds, with a parent that is none of ours.
+    A worker whose sweep was killed survives for some seconds under an unrelated parent process.
     """
     with suppress(OSError):
         if re.search(rb"pai_bench\.sweep\.(local\.)?worker", _command_line(pid)):

@@ -1,4 +1,4 @@
-"""`pai-bench status`, once or again and again."""
+"""The command `pai-bench status`: print a status once or repeatedly."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.looks import Looks
 
 PATIENCE = 20.0
-"""Seconds that squeue may take; a status is no reason to wait longer."""
+"""Timeout of squeue in seconds; short, because a user waits for the status."""
 
 
 def run(folder: Path | None, every: float | None, as_json: bool) -> bool:
-    """Print how the results folder stands, with `every` once in so many seconds until all is done or failed; returns
-    whether every cell has a result.
+    """Print the status of a results folder; with `every`, repeat at this interval in seconds until all cells ended.
 
-    Raises: PaiBenchError when there is no cell at all.
+    Returns True if every cell has a result.
+
+    Raises: PaiBenchError when the folder contains no cell.
     """
     root = results.resolve_root(folder)
     looks = Looks(root, Controller(PATIENCE))
@@ -57,7 +58,7 @@ def _print(found: status.Status) -> None:
 
 
 def _watch(root: Path, looks: Looks, found: status.Status, every: float) -> status.Status:
-    """Redraw on a terminal, a line in a log."""
+    """Print the status repeatedly: redraw it on a terminal, or append a line to a log."""
     screen = Console(highlight=False)
     with Live(console=screen, auto_refresh=False) if screen.is_terminal else nullcontext() as live:
         while True:

@@ -1,4 +1,4 @@
-"""From the words for a cell that people type, or copy from a message, to the cell."""
+"""Resolve a cell reference typed by the user (fields, file path, or fragment) to one cell."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LISTED = 10
 
 
 def find(text: str, cells: Sequence[Wanted], root: Path) -> Wanted:
-    """The one cell that is meant: by method/dataset/model/sparsity/seed[/recipe] or some of these, by the path of a
-    file of it, or by a part of that path.
+    """Return the only cell that `text` matches: method/dataset/model/sparsity/seed[/recipe] or some of these fields,
+    the path of one of the cell's files, or a part of that path.
 
-    Raises: PaiBenchError when none or more than one is.
+    Raises: PaiBenchError when no cell or more than one cell matches.
     """
     found = _by_path(text, cells, root) or _by_fields(text, cells) or [cell for cell in cells if text in cell.name]
     if len(found) == 1:
@@ -39,7 +39,7 @@ def find(text: str, cells: Sequence[Wanted], root: Path) -> Wanted:
 
 
 def _unique(cell: Wanted, others: Sequence[Wanted]) -> str:
-    """The shortest that tells it from the others: the cell, with its recipe, or the name of its result."""
+    """Return the shortest unique name among `others`: the cell, the cell with its recipe, or the result's name."""
     same = [other for other in others if other.cell == cell.cell]
     if len(same) == 1:
         return slug(cell.cell)
@@ -48,7 +48,7 @@ def _unique(cell: Wanted, others: Sequence[Wanted]) -> str:
 
 
 def _by_path(text: str, cells: Sequence[Wanted], root: Path) -> list[Wanted]:
-    """Those whose file it is, be it result, masks, log, note or claim."""
+    """Return the cells that own the file: a result, masks, a log, a failure note or a claim."""
     place = Path(text).expanduser().absolute()
     with suppress(ValueError):
         inside = place.relative_to(root).as_posix()

@@ -1,4 +1,4 @@
-"""`pai-bench logs`: the log of a cell, why it failed, and what its SLURM job printed."""
+"""The command `pai-bench logs`: print a cell's log, the cause of its failure, and the output of its SLURM job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pai_bench.sweep.planning.expected_cells import Wanted, slug, wanted
 from pai_bench.sweep.slurm.ledger import sweep_chunks
 
 JOB_LINES = 50
-"""The last so many lines of what a SLURM task printed are shown: it may have had many cells."""
+"""Number of final lines shown of a SLURM task's output, which may cover many cells."""
 
 POLL_SECONDS = 0.2
 
@@ -27,9 +27,9 @@ Say = Callable[[str], None]
 def run(
     folder: Path | None, text: str | None, *, failed: bool, every: bool, follow: bool, tail: int | None, say: Say
 ) -> None:
-    """Print the log of the cell that `text` means, or those of failed cells: one for each cause, or all.
+    """Print the log of the cell that `text` matches, or logs of failed cells: one for each cause, or all.
 
-    Raises: PaiBenchError when no cell or more than one is meant, or nothing has been logged of it.
+    Raises: PaiBenchError when no cell or more than one cell matches, or the cell has no log.
     """
     root = results.resolve_root(folder)
     if (text is None) != failed:
@@ -59,7 +59,7 @@ def run(
 
 
 class _Logs:
-    """Prints logs of cells, with `tail` the last so many lines of each file alone; names of files go to `say`."""
+    """Printer of cell logs: the whole files or their last `tail` lines, with file names passed to `say`."""
 
     def __init__(self, root: Path, tail: int | None, say: Say) -> None:
         self._root = root
@@ -68,7 +68,7 @@ class _Logs:
         self._printed = _printed(root)
 
     def print(self, cell: Wanted) -> bool:
-        """Print what there is of the cell; returns whether there is anything."""
+        """Print all logs of the cell; return True if there are any."""
         found = self._print_file(self._log(cell), self._tail)
         for place in self._printed.get(cell.name, ()):
             found = self._print_file(place, self._tail or JOB_LINES) or found
@@ -79,7 +79,7 @@ class _Logs:
         return found or failure is not None
 
     def print_failed(self, cells: Iterable[Wanted], every: bool) -> None:
-        """Print the log of one failed cell for each cause, or of every one."""
+        """Print the log of one failed cell for each cause, or of every failed cell."""
         noted = results.names(results.failures_folder(self._root), ".json") - results.names(
             self._root / "runs", ".json"
         )
@@ -99,7 +99,7 @@ class _Logs:
             shown.add(cause)
 
     def follow(self, cell: Wanted) -> None:
-        """Print the cell's log and what is added to it, until nobody is at work on the cell; waits for it to begin."""
+        """Print the cell's log as it grows, until no process has claimed the cell; wait for the log to appear first."""
         place = self._log(cell)
         address = (self._root, cell.cell, cell.recipe, cell.fingerprint)
         claim, result = results.claim_path(*address), results.path(*address)
@@ -139,7 +139,7 @@ class _Logs:
 
 
 def _printed(root: Path) -> dict[str, list[Path]]:
-    """The files that SLURM's tasks print to, by name of a cell that the task had, oldest first."""
+    """Return the output files of SLURM tasks by the names of their cells, oldest first."""
     found: dict[str, list[Path]] = defaultdict(list)
     for ledger in sorted(results.sweeps_folder(root).glob("*/ledger.jsonl")):
         for chunk in sweep_chunks(root, ledger.parent.name) if ledger.is_file() else ():
@@ -152,7 +152,7 @@ def _printed(root: Path) -> dict[str, list[Path]]:
 
 
 def _growing(place: Path, tail: int | None, goes_on: Callable[[], bool]) -> Iterator[str]:
-    """The text of a file and what is added to it, until nothing goes on."""
+    """Yield the text of a file and later additions, until `goes_on` returns False."""
     with place.open(encoding="utf-8", errors="replace") as file:
         yield "".join(deque(file, maxlen=tail))
         while True:

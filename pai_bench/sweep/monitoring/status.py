@@ -1,4 +1,4 @@
-"""How a results folder stands: every planned cell's state, from names of files, claims and what squeue says."""
+"""Status of a results folder: the state of every planned cell, from file names, claims and squeue."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class CellState:
     recipe: str
     state: str
     flag: str | None = None
-    """"collapsed" or "diverged", of a result that is so."""
+    """"collapsed" or "diverged" for a result with that status."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A cell that somebody has, as its last heartbeat says."""
+    """A claimed cell, described by its last heartbeat."""
 
     cell: Cell
     recipe: str
@@ -47,14 +47,14 @@ class Running:
     epochs: int | None
     seconds_left: float | None
     silent: float
-    """Seconds since that heartbeat."""
+    """Seconds since the last heartbeat."""
     verdict: str
     """"alive" or "unknown"."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Cells that failed for one cause."""
+    """Cells that failed with the same cause."""
 
     cause: str
     kind: str
@@ -65,7 +65,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Tasks that SLURM has not started, for one reason."""
+    """Pending SLURM tasks with the same reason."""
 
     reason: str
     words: str
@@ -73,12 +73,12 @@ class Waiting:
     n_tasks: int
     n_cells: int
     job: str
-    """One of them."""
+    """The job of one of these tasks, as an example."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """All that `pai-bench status` shows."""
+    """The complete output of `pai-bench status` as data."""
 
     root: Path
     cells: tuple[CellState, ...]
@@ -87,28 +87,28 @@ class Status:
     waiting: tuple[Waiting, ...]
     notes: tuple[str, ...]
     seconds_left: float | None
-    """Until all cells that are neither done nor failed have ended, at the present pace; None when nothing runs."""
+    """Seconds until all cells that are neither done nor failed have ended, at the present pace; None if none runs."""
 
     def counts(self) -> dict[str, int]:
-        """Cells by state, all of STATES."""
+        """Return the number of cells in each of STATES."""
         found = Counter(cell.state for cell in self.cells)
         return {state: found[state] for state in STATES}
 
     def ended(self) -> bool:
-        """Whether every cell is done or has failed."""
+        """Return True if every cell is done or has failed."""
         counts = self.counts()
         return counts["done"] + counts["failed"] == len(self.cells)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for scripts."""
+        """Return the status as plain data for JSON."""
         plain = asdict(self)
         del plain["root"]
         return {"results": str(self.root), "total": len(self.cells), "counts": self.counts(), **plain}
 
 
 def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
-    """How the folder stands, with what SLURM has of it."""
-    # Who is at work first: what they finish in between is then seen by its result.
+    """Collect the status of a folder; `flight` describes its SLURM jobs."""
+    # Read the claims first: a cell that finishes meanwhile is then found by its result.
     damaged: list[str] = []
     surveyed = [(_name(claim), claim) for claim in claims.survey(root, flight.jobs, damaged.append)]
     held = {name: claim for name, claim in surveyed if claim.verdict != "dead"}
@@ -188,12 +188,12 @@ def _running(claim: claims.Held) -> Running:
 
 
 def cause_key(cause: str) -> str:
-    """What causes have in common that differ in numbers and addresses alone."""
+    """Return a key for a cause of failure, equal for causes that differ only in numbers and addresses."""
     return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", cause)
 
 
 def _failures(root: Path, cells: Iterable[Wanted]) -> tuple[Failure, ...]:
-    """Failures by cause, the most frequent first; causes that differ in numbers alone are one."""
+    """Group failures by cause, most frequent first; causes that differ only in numbers count as one."""
     groups: dict[str, list[tuple[Wanted, results.Failure]]] = defaultdict(list)
     for cell in cells:
         if note := results.read_failure(root, cell.cell, cell.recipe, cell.fingerprint):
@@ -206,7 +206,7 @@ def _failures(root: Path, cells: Iterable[Wanted]) -> tuple[Failure, ...]:
 
 
 def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting, ...]:
-    """Tasks that have not started by reason, those that wait for somebody to act first."""
+    """Group pending tasks by reason; reasons that require action by the user come first."""
     groups: dict[str, list[Task]] = defaultdict(list)
     for task in tasks:
         if task.waits:
@@ -254,7 +254,7 @@ def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index
 
 
 def _equal(note: Path) -> bool | None:
-    """Whether a second result was the same; None when its note is damaged."""
+    """Return True if the second result of a cell was equal to the first; None if the note is damaged."""
     with suppress(OSError, ValueError):
         plain = shapes.table(note.read_bytes())
         shapes.check(plain, {"equal": (bool,)})

@@ -1,4 +1,4 @@
-"""A Status as text: the lines and tables that `pai-bench status` prints."""
+"""Text output of a Status: the lines and tables printed by `pai-bench status`."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from pai_bench.sweep.monitoring.status import CellState, Failure, Running, Statu
 from pai_bench.sweep.planning.expected_cells import slug
 
 SHOWN = 20
-"""Rows of one kind that are shown; --json has all."""
+"""Maximum number of rows shown of each kind; --json has all."""
 
 WIDE = 240
-"""Columns where there is no terminal to fold lines to."""
+"""Width in columns if the output is not a terminal."""
 
 _MARKS = {"running": "r", "queued": "q", "failed": "f", "stale": "s", "unknown": "?", "collapsed": "c", "diverged": "d"}
 _STYLES = {"running": "cyan", "queued": "blue", "failed": "red", "stale": "yellow", "unknown": "magenta"}
 
 
 def headline(status: Status) -> str:
-    """The state in one line."""
+    """Return the status in one line."""
     counts = ", ".join(f"{n} {state}" for state, n in status.counts().items() if n or state == "done")
     left = "" if status.seconds_left is None else f"; about {duration(status.seconds_left)} left at the present pace"
     return f"{len(status.cells)} cells: {counts}{left}"
 
 
 def render(status: Status) -> Group:
-    """Everything, for a console."""
+    """Return the whole status as a renderable for a console."""
     return Group(*_parts(status))
 
 
 def as_text(status: Status) -> str:
-    """Everything as plain text."""
+    """Return the whole status as plain text."""
     screen = Console(highlight=False, width=WIDE, file=io.StringIO())
     screen.print(render(status))
     return "".join(f"{line.rstrip()}\n" for line in screen.file.getvalue().splitlines())  # type: ignore[attr-defined]
@@ -88,7 +88,7 @@ def _grid(cells: Sequence[CellState]) -> Table:
 
 
 def _square(cells: Sequence[CellState]) -> Text:
-    """For instance "3/5 1r 1f"."""
+    """Format the counts of one grid square, for example "3/5 1r 1f"."""
     if not cells:
         return Text("")
     states = Counter(cell.state for cell in cells) + Counter(cell.flag for cell in cells if cell.flag)

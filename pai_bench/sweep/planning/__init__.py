@@ -1,1 +1,1 @@
-"""From a request to checked runs, their plan, and its cost."""
+"""Planning of sweeps: turn a request into checked runs, plan them, and estimate their cost."""

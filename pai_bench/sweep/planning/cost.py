@@ -1,4 +1,4 @@
-"""What cells will cost before they run: from cells like them that were measured, else from their arithmetic."""
+"""Cost estimates for cells before they run: from measured similar cells, or from their number of operations."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from pai_bench.sweep.planning import workload
 from pai_bench.sweep.planning.plan import score_key
 
 SAMPLE = 6
-"""Results that are read of each method and recipe, spread over them; thousands need not be read for a median."""
+"""Number of results read for each method and recipe, evenly spaced; a median does not need thousands of them."""
 MOST = 10 * SAMPLE
-"""Results that are read of each method in all."""
+"""Maximum number of results read for each method, over all recipes."""
 
 GPU_FLOPS = {"H200": 12e12, "H100": 12e12, "A100": 8e12, "L40": 8e12, "4090": 8e12, "V100": 5e12, "T4": 2e12}
-"""Float operations a second that the training of small networks reaches: rough figures, by a part of the name."""
+"""Rough rates reached when training small networks, in operations per second, by a part of the GPU's name."""
 OTHER_GPU_FLOPS = 4e12
 GPU_STEP_SECONDS = 0.006
-"""A step of a small network takes this long on any GPU, for its kernels have to be started."""
+"""Minimum seconds of a training step on any GPU: the launch overhead of the kernels of a small network."""
 CPU_FLOPS = 2e10
-"""Of one core, where none like it can be measured here."""
+"""Operations per second of one core, used if no core of the device can be measured."""
 _ASSUMED = CPU_FLOPS, "assumed of a core"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a run on its device and the peak of its memory in bytes (None: not known), and how that is known."""
+    """Seconds of a run on its device, its peak memory in bytes (None: unknown), and the source of the estimate."""
 
     seconds: float | None
     peak_bytes: int | None
@@ -52,17 +52,17 @@ class Estimate:
 
 
 class UnknownCost(Exception):
-    """The arithmetic of a model could not be counted: an estimate is a courtesy and must not stop a sweep."""
+    """The operations of a model could not be counted; a sweep runs without an estimate then."""
 
 
 def estimate(
     runs: Sequence[Run], root: Path, device: str, measure: Callable[[Run], float] | None = None
 ) -> list[Estimate]:
-    """An estimate for each run on `device`, which is "cpu" (one core) or the name of a GPU as in results' provenance.
+    """Estimate each run on `device`: "cpu" (one core) or the name of a GPU as recorded in the provenance of results.
 
-    Of runs that share one score vector the first bears its cost. `measure` gives float operations a second of the
-    device itself on a run; without it stated figures are used. It is called once for each kind of arithmetic (precision
-    and order of pixels), and only if something has not been measured.
+    Of the runs that share a score vector, the first one bears its cost. `measure` returns the operations per second
+    that the device reaches on a run; without it, tabulated rates are used. It is called once for each combination of
+    precision and memory format, and only if measured results do not suffice.
     """
     arithmetic = _Arithmetic(device, measure)
     known: dict[tuple[str, str], _Measured] = {}
@@ -99,7 +99,7 @@ def _estimate(run: Run, measured: _Measured, arithmetic: _Arithmetic, scoring_is
 
 
 def _samples(root: Path, dataset: str, model: str) -> list[dict[str, Any]]:
-    """Some results of each method, read whole."""
+    """Read some results of each method."""
     found = []
     folder = root / "runs" / dataset / model
     for method in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -113,7 +113,7 @@ def _samples(root: Path, dataset: str, model: str) -> list[dict[str, Any]]:
 
 
 def _spread(names: Sequence[Path]) -> list[Path]:
-    """Some files of each recipe, so that many of one do not hide the few of another."""
+    """Choose some files of each recipe, so that a recipe with few results is represented too."""
     recipes: dict[str, list[Path]] = {}
     for name in names:
         # The name of a result is s<sparsity>-seed<seed>-<recipe>-<fingerprint>.json.
@@ -123,7 +123,7 @@ def _spread(names: Sequence[Path]) -> list[Path]:
 
 
 class _Measured:
-    """What results of one data set and model on one device say of others."""
+    """Durations and peak memory of results of one data set and model on one device."""
 
     def __init__(self, samples: Iterable[dict[str, Any]], device: str) -> None:
         self._samples = [
@@ -138,7 +138,10 @@ class _Measured:
         self._scoring: dict[tuple[str, str], float | None] = {}
 
     def training(self, run: Run) -> tuple[float, int] | None:
-        """Seconds, by the work of the recipe, and the number of results that say so: those of the same speed."""
+        """Return the seconds of training, scaled by the recipe's work, and the number of results they are based on.
+
+        Only results of the same speed key count; None if there are none.
+        """
         values, info = run.recipe.values(), loading.info(run.cell.dataset)
 
         def work(of: Mapping[str, Any]) -> float:
@@ -149,7 +152,7 @@ class _Measured:
         if key not in self._rates:
             trained = [(s["costs"].get("train_seconds"), s["recipe_values"]) for s in self._samples]
             alike = [(seconds, work(of)) for seconds, of in trained if seconds and workload.speed_key(of) == key[:-1]]
-            # The first epoch takes longer, so that runs of the same length say more.
+            # The first epoch takes longer; runs of the same length therefore predict better.
             alike = [(seconds, amount) for seconds, amount in alike if amount == wanted] or alike
             rates = [seconds / amount for seconds, amount in alike]
             self._rates[key] = (median(rates), len(rates)) if rates else None
@@ -157,7 +160,7 @@ class _Measured:
         return None if rate is None else (rate[0] * wanted, rate[1])
 
     def scoring(self, run: Run) -> float | None:
-        """Seconds of the method with these hyper-parameters, on as many samples of the same precision."""
+        """Return the median seconds of scoring with the same method spec and scoring recipe; None if unknown."""
         method = str(run.cell.spec.uncontrolled)
         key = method, run.recipe.name
         if key not in self._scoring:
@@ -173,7 +176,7 @@ class _Measured:
 
 
 class _Arithmetic:
-    """Seconds from numbers of operations."""
+    """Estimates of seconds from numbers of operations."""
 
     def __init__(self, device: str, measure: Callable[[Run], float] | None) -> None:
         self._device = device
@@ -183,7 +186,7 @@ class _Arithmetic:
         """Data sets and models on which no rate could be measured."""
 
     def rate(self, run: Run) -> str:
-        """Operations a second in words, and where the figure is from."""
+        """Describe the assumed or measured operations per second, and the source of the figure."""
         flops, said = self._per_second(run)
         billions = flops / 1e9
         return f"{billions:.0f} GFLOP/s {said}" if billions >= 10 else f"{billions:.2g} GFLOP/s {said}"
@@ -202,12 +205,12 @@ class _Arithmetic:
         return self._flops[key]
 
     def _measured(self, run: Run) -> tuple[float, str] | None:
-        """The rate of the device on a run; None where its network cannot be timed, which another one may be."""
+        """Return the measured rate of the device on a run; None if this run's network cannot be timed."""
         place = run.cell.dataset, run.cell.model
         if self._measure is not None and place not in self._failed:
             try:
                 return self._measure(run), "measured just now"
-            except Exception:  # a stranger's network may raise anything
+            except Exception:  # a plug-in's network may raise anything
                 self._failed.add(place)
         return None
 
@@ -216,14 +219,17 @@ class _Arithmetic:
         return max(flops / self._per_second(run)[0], least)
 
     def training(self, run: Run) -> float:
-        """Forward and backward on the images that are trained on each epoch, and the evaluations."""
+        """Return the seconds of training: forward and backward passes over all epochs, and the evaluations."""
         info, values, train = loading.info(run.cell.dataset), run.recipe.values(), run.recipe.train
         passes = workload.forward_passes(values, info.train, info.test)
         steps = workload.trained_images(values, info.train) / train.batch_size * train.epochs
         return self._seconds(run, passes * _dense_flops(run.cell.dataset, run.cell.model), steps)
 
     def scoring(self, run: Run) -> float:
-        """Forward and backward on every sample in every round; float64 takes longer, on most GPUs much longer."""
+        """Return the seconds of scoring: forward and backward passes on every sample in every round.
+
+        In float64 they take longer, on most GPUs much longer.
+        """
         scorer, settings = run.scorer(), run.recipe.scoring
         if not getattr(scorer, "prunes", True):
             return 0.0
@@ -242,7 +248,7 @@ def _network(dataset: str, model: str) -> nn.Module:
 
 @cache
 def _counted(dataset: str, model: str) -> int | str:
-    """Operations of one forward pass, or why they could not be counted: both are remembered."""
+    """Return the operations of one forward pass, or the reason why they cannot be counted; both are cached."""
     info = loading.info(dataset)
     try:
         counted = flops.flops(_network(dataset, model), {}, (info.channels, info.size, info.size))[0]
@@ -259,19 +265,19 @@ def _dense_flops(dataset: str, model: str) -> int:
 
 
 def calibrate(run: Run, seconds: float = 0.5) -> float:
-    """Float operations a second of one CPU core that trains this network in the arithmetic of the run's recipe.
+    """Measure the operations per second of one CPU core that trains this network in the precision of the run's recipe.
 
-    Measured for about `seconds` of processor time, which other processes on a busy machine do not lengthen.
+    The measurement takes about `seconds` of processor time, which is independent of the load of other processes.
     """
     dataset, model, train = run.cell.dataset, run.cell.model, run.recipe.train
     info, flops = loading.info(dataset), _dense_flops(dataset, model)
-    # A batch as large as a protocol's, unless its one step would take too long.
+    # A batch of the usual size, unless a single step would take too long.
     size = int(max(2, min(128, 2e9 / flops)))
     images, targets = torch.rand(size, info.channels, info.size, info.size), torch.arange(size) % info.classes
     network = laid_out(deepcopy(_network(dataset, model)), train.channels_last)
 
     def step(n_images: int) -> float:
-        """Processor seconds of a forward and backward pass."""
+        """Return the processor seconds of one forward and backward pass."""
         began = time.process_time()
         logits = forward(network, images[:n_images], train.precision == "bfloat16", train.channels_last)
         torch.autograd.backward(nn.functional.cross_entropy(logits, targets[:n_images]))
@@ -291,7 +297,7 @@ def calibrate(run: Run, seconds: float = 0.5) -> float:
 
 
 def lines(runs: Sequence[Run], found: Sequence[Estimate], device: str, places: int) -> list[str]:
-    """What all of it costs, and where there are several, what each data set, model and recipe does."""
+    """Describe the total cost and, if there are several, the cost of each data set, model and recipe."""
     groups: dict[str, list[tuple[float, str]]] = {}
     unknown: dict[str, str] = {}
     for run, e in zip(runs, found, strict=True):
@@ -314,14 +320,14 @@ def lines(runs: Sequence[Run], found: Sequence[Estimate], device: str, places: i
 
 
 def _hours(seconds: float, device: str) -> str:
-    """Hours to two digits, as 0.25, 42 or 5,600."""
+    """Format hours with two significant digits, as 0.25, 42 or 5,600."""
     hours = float(f"{seconds / 3600:.2g}")
     amount = "less than 0.01" if seconds < 36 else f"about {hours:,.0f}" if hours >= 10 else f"about {hours:g}"
     return f"{amount} {'core' if device == 'cpu' else 'GPU'}-hours"
 
 
 def _each(found: Sequence[tuple[float, str]]) -> str:
-    """Seconds a cell, shortest to longest, and how most of them are known."""
+    """Describe the shortest and longest duration of a cell, and the most frequent source of the estimates."""
     least, most = duration(min(found)[0]), duration(max(found)[0])
     sources = [source for source, _ in Counter(source for _, source in found).most_common()]
     mostly = "mostly " if len(sources) > 1 else ""

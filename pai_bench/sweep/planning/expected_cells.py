@@ -1,4 +1,4 @@
-"""Which cells a results folder is to hold: those of its plans, and results that no plan speaks of; found by name."""
+"""Cells a results folder is expected to contain: planned cells plus unplanned results, matched by file name."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from pai_bench.cells import Cell
 _POINT = ("method", "dataset", "model", "sparsity", "seed")
 _KEY = ("recipe", *_POINT)
 _VARIANT = 4
-"""How much of the key names a variant, all cells of which have one fingerprint."""
+"""Number of leading parts of the key that identify a variant, whose cells share one fingerprint."""
 
 _point = attrgetter(*_POINT)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A cell, its recipe, and what names its result: the path below runs/ without .json."""
+    """An expected cell, its recipe, and the name of its result: the path below runs/ without .json."""
 
     cell: Cell
     recipe: str
     fingerprint: str
-    """That of the newest plan of its variant; its first eight digits where only a file's name tells it."""
+    """Fingerprint in the newest plan of its variant; only its first eight digits if derived from a file name."""
     name: str
 
 
 def slug(cell: Cell) -> str:
-    """A cell as people type it: method/dataset/model/sparsity/seed."""
+    """Return a cell as users type it: method/dataset/model/sparsity/seed."""
     short = f"{cell.sparsity:g}"
     sparsity = short if float(short) == cell.sparsity else repr(cell.sparsity)
     return f"{cell.method}/{cell.dataset}/{cell.model}/{sparsity}/{cell.seed}"
 
 
 def wanted(plans: Iterable[Mapping[str, Any]], present: Iterable[str]) -> list[Wanted]:
-    """All cells of the plans, which come oldest first, with the fingerprint of the newest plan of their variant, and of
-    `present` what is of no planned variant."""
+    """Return all cells of the plans, and the results in `present` that belong to no planned variant.
+
+    The plans are sorted from oldest to newest; each cell gets the fingerprint of the newest plan of its variant.
+    """
     cells: dict[tuple[Any, ...], None] = {}
     current: dict[tuple[Any, ...], str] = {}
     for plan in plans:

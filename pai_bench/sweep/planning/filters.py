@@ -1,4 +1,4 @@
-"""Which cells of a plan are meant."""
+"""Selection of the cells of a plan (`--filter`)."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _FIELDS = ("method", "dataset", "model", "sparsity", "seed")
 
 @dataclass(frozen=True)
 class Filter:
-    """Which cells of a plan are meant; several `=` on one field are alternatives, all else must hold together."""
+    """Conditions on cells: several `=` on one field are alternatives, all other conditions must hold together."""
 
     clauses: tuple[tuple[str, str, str], ...]
     """(field, operator, value)"""
 
     @classmethod
     def parse(cls, text: str) -> Filter:
-        """Read a list such as "method=snip,sparsity>=0.95".
+        """Parse a list like "method=snip,sparsity>=0.95".
 
-        Raises: PaiBenchError for an unknown field, or a comparison that makes no sense for it.
+        Raises: PaiBenchError for an unknown field, or a comparison that the field does not support.
         """
         clauses: list[tuple[str, str, str]] = []
         for item in parse_items("--filter", text):
             match = re.fullmatch(r"(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+)", item)
             if not match:
                 raise PaiBenchError(
-                    f"--filter {text!r}: {item!r} cannot be read", "write for instance method=snip,seed<3"
+                    f"--filter {text!r}: invalid condition {item!r}", "use for example method=snip,seed<3"
                 )
             field, comparison, value = match.groups()
             if field not in _FIELDS:
@@ -53,7 +53,7 @@ class Filter:
                     float(value)
                 except ValueError:
                     raise PaiBenchError(
-                        f"--filter {text!r}: {value!r} is not a number", f"compare {field} with one"
+                        f"--filter {text!r}: {value!r} is not a number", f"compare {field} with a number"
                     ) from None
             elif comparison not in ("=", "!="):
                 raise PaiBenchError(f"--filter {text!r}: {field} has no order", f"use {field}=… or {field}!=…")
@@ -61,7 +61,7 @@ class Filter:
         return cls(tuple(clauses))
 
     def canonical(self, spec: Callable[[str], str]) -> Filter:
-        """The same with the specs of methods as cells have them; `spec` gives the canonical text of one."""
+        """Return a copy whose method specs are in canonical form; `spec` converts one of them."""
         return Filter(
             tuple(
                 (field, comparison, spec(value) if field == "method" and ":" in value else value)
@@ -70,7 +70,7 @@ class Filter:
         )
 
     def hints(self, cells: Iterable[Cell]) -> str:
-        """The nearest names for values that no cell of a plan has, as the beginning of a remedy."""
+        """Return suggestions for values that occur in no cell of the plan, as the beginning of a remedy."""
         found = []
         cells = list(cells)
         for field, _, value in self.clauses:
@@ -82,7 +82,7 @@ class Filter:
         return "".join(found)
 
     def matches(self, cell: Cell) -> bool:
-        """Whether the cell is meant; method=prospr means every prospr, whatever its hyper-parameters."""
+        """Return True if the cell is selected; method=prospr selects prospr with any hyper-parameters."""
         alternatives: dict[str, bool] = {}
         for field, comparison, value in self.clauses:
             holds = _holds(cell, field, comparison, value)

@@ -1,4 +1,4 @@
-"""Which runs of a sweep are done and which are to do, and how the work is handed out."""
+"""The plan of a sweep: the state of each run, and the division of the remaining work into jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pai_bench.results import index
 from pai_bench.sweep.execution.claims import survey
 
 PAUSES = (0.1, 0.3, 0.6)
-"""Seconds before each new try to read what the disk has not given."""
+"""Seconds to wait before each retry of a failed read."""
 
 Address = tuple[Path, Cell, str, str]
 """Results root, cell, recipe and fingerprint."""
@@ -31,34 +31,34 @@ Address = tuple[Path, Cell, str, str]
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, its fingerprint, and what is known of it: done, running, failed, stale or missing; on a cluster also
-    queued or unknown."""
+    """A run, its fingerprint and its state: done, running, failed, stale or missing; on a cluster also queued or
+    unknown."""
 
     run: Run
     fingerprint: str
     state: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The line of a plan file: the cell, the recipe's name and the fingerprint."""
+        """Return the line of a plan file: the cell, the recipe's name and the fingerprint."""
         return {**asdict(self.run.cell), "recipe": self.run.recipe.name, "fingerprint": self.fingerprint}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a sweep, and those of them that are to be done now."""
+    """All runs of a sweep, and the runs to do now."""
 
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
     damaged: tuple[str, ...] = ()
-    """What is wrong with each damaged file, and where it is now: results, claims, earlier plans."""
+    """Messages about damaged results, claims and earlier plans, each with the file's present location."""
 
     @property
     def running(self) -> tuple[PlannedRun, ...]:
-        """Those that somebody who may be alive works on."""
+        """Return the runs claimed by a process that may be alive."""
         return tuple(planned for planned in self.runs if planned.state == "running")
 
     def summary(self, verb: str = "run") -> str:
-        """The one line that says what will happen; `verb` is what is done with the cells that are left."""
+        """Return the plan in one line; `verb` names the action on the remaining cells."""
         left = Counter(planned.state for planned in set(self.runs) - set(self.todo))
         parts = [f"{left['done']} done"]
         parts += [f"{left[state]} {state}" for state in ("running", "queued", "unknown") if left[state]]
@@ -69,7 +69,7 @@ class Plan:
         return f"plan: {len(self.runs)} cells = {', '.join(parts)}, {len(self.todo)} to {verb}{note}"
 
     def write(self, root: Path) -> None:
-        """Note the plan beside the results, so that a report knows what is missing."""
+        """Write the plan to the results folder, so that a report can list missing cells."""
         created = datetime.now(UTC).isoformat()
         cells = [planned.as_dict() for planned in self.runs]
         plan = {"created": created, "command": shlex.join(sys.argv), "cells": cells}
@@ -85,11 +85,12 @@ def make_plan(
     set_aside: bool = True,
     jobs: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What is done and what is to do; a damaged result file counts as missing and is set aside when wanted.
+    """Make the plan: find the state of each run and collect the runs to do.
 
-    `jobs` maps Slurm jobs to their states, which tell whether claims are alive; None when they are not known.
+    A damaged result counts as missing; it is set aside on request. `jobs` maps SLURM jobs to their states, which
+    decide on the liveness of claims; None when they are unknown.
 
-    Raises: PaiBenchError when what is there of a cell cannot be read: it may be its result.
+    Raises: PaiBenchError when a file of a cell cannot be read, because it may be a valid result.
     """
     planned: list[PlannedRun] = []
     damaged = [*results.read_plans(root).damaged]
@@ -116,7 +117,7 @@ def make_plan(
 
 
 def _state(address: Address, set_aside: bool) -> tuple[str, str | None]:
-    """The state of a cell and, where its file was damaged, what was wrong with it and where it is now."""
+    """Return the state of a cell and, if its file was damaged, a message with the cause and the new location."""
     while True:
         try:
             return _patiently_read(address), None
@@ -126,13 +127,13 @@ def _state(address: Address, set_aside: bool) -> tuple[str, str | None]:
         cause, aside = results.set_damaged_aside(*address)
         if aside is not None:
             return "missing", f"{cause}; set aside as {aside.name}"
-        # Somebody else has mended it since.
+        # Another process has replaced the damaged file since.
 
 
 def _patiently_read(address: Address) -> str:
-    """The state of a cell, asked for again during a second while the disk does not answer.
+    """Return the state of a cell; retry for about a second while the file cannot be read.
 
-    Raises: DamagedResult when its file is not its result, PaiBenchError when the disk still does not answer.
+    Raises: DamagedResult when the file is not a valid result of the cell, PaiBenchError when it still cannot be read.
     """
     for pause in (*PAUSES, None):
         try:
@@ -143,25 +144,25 @@ def _patiently_read(address: Address) -> str:
             time.sleep(pause)
     raise PaiBenchError(
         f"{cause}; it may hold a result",
-        "see that the disk answers and that permissions let you read it, then try again",
+        "check that the disk responds and that you have permission to read the file, then try again",
     )
 
 
 @dataclass(frozen=True)
 class Job:
-    """Runs that a worker does one after the other, sharing data, model, recipe and one score vector."""
+    """Runs that one worker executes in turn and that share data, model, recipe and one score vector."""
 
     runs: tuple[Run, ...]
 
 
 def jobs(plan: Plan) -> list[Job]:
-    """The work of a plan in jobs, those of one data set and model together, the dense references first."""
+    """Divide the work of a plan into jobs, grouped by data set and model, with the dense references first."""
     keyed = sorted(((score_key(p.run), p.run.cell, p.run) for p in plan.todo), key=itemgetter(0, 1))
     return [Job(tuple(run for *_, run in group)) for _, group in groupby(keyed, key=itemgetter(0))]
 
 
 def score_key(run: Run) -> tuple[Any, ...]:
-    """What runs have in common that share scores: a single-shot method's at all sparsities, with their controls."""
+    """Return the key of the scores of a run; a single-shot method shares one key over all sparsities and controls."""
     cell, spec = run.cell, run.cell.spec
     rounds = () if Laboratory.shares_scores(run.scorer()) else (cell.sparsity, spec.control == "invert")
     return cell.dataset, cell.model, run.recipe.name, cell.method != DENSE, cell.seed, str(spec.uncontrolled), rounds

@@ -1,4 +1,4 @@
-"""A plan in words: what it consists of, and what of it is to be done."""
+"""Text output of a plan: its grid, and the methods or cells to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _group(run: Run) -> Group:
 
 
 def methods(plan: Plan) -> Iterator[str]:
-    """A line for each method, data set, model and recipe with cells to do."""
+    """Yield a line for each method, data set, model and recipe with cells to do."""
     groups: dict[tuple[str, Group], list[Cell]] = {}
     for planned in plan.todo:
         groups.setdefault((planned.run.cell.method, _group(planned.run)), []).append(planned.run.cell)
@@ -29,7 +29,7 @@ def methods(plan: Plan) -> Iterator[str]:
 
 
 def cells(plan: Plan) -> Iterator[str]:
-    """A line for each cell to do, with its recipe where one data set and model have several."""
+    """Yield a line for each cell to do, with its recipe if one data set and model have several."""
     groups = {_group(planned.run) for planned in plan.runs}
     several = len(groups) > len({group[:2] for group in groups})
     for planned in plan.todo:
@@ -37,13 +37,13 @@ def cells(plan: Plan) -> Iterator[str]:
 
 
 def _list(numbers: Sequence[float]) -> str:
-    """Numbers with commas; of more than six the first, the last and how many."""
+    """Join numbers with commas; of more than six, give the first, the last and the count."""
     texts = [f"{number:g}" for number in numbers]
     return ",".join(texts) if len(texts) <= 6 else f"{texts[0]} to {texts[-1]} ({len(texts)})"
 
 
 def grid(runs: Sequence[Run]) -> list[str]:
-    """What the plan consists of, a line per data set, model and recipe."""
+    """Describe the grid of a plan in one line per data set, model and recipe."""
     lines = []
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""Rehearsal of a plug-in's model before a sweep begins: built once, and called once in train mode."""
+"""Trial run of a plug-in's model before a sweep begins: build it, and call it once in train mode."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pai_bench.scoring.problem import prunable
 
 
 def network(dataset: str, model: str) -> nn.Module:
-    """A new network `model` for the images of `dataset`; one of a plug-in has been called on two random images.
+    """Build the network `model` for the images of `dataset`; call a plug-in's model on two random images as a check.
 
-    Raises: PaiBenchError when it cannot be built; when a plug-in's has nothing to prune, or cannot be trained on such
-        images.
+    Raises: PaiBenchError when the model cannot be built, and when a plug-in's model has nothing to prune or cannot be
+        trained on these images.
     """
     info = loading.info(dataset)
     try:
@@ -28,7 +28,7 @@ def network(dataset: str, model: str) -> nn.Module:
             "choose another model"
             if models.is_builtin(model)
             else f"correct its builder, which is called with ({info.channels}, {info.size}, {info.classes}) =="
-            " (channels, size, classes); -v shows where it fails"
+            " (channels, size, classes); -v shows the traceback"
         )
         raise PaiBenchError(f"model {model} cannot be built for {dataset}: {_line(error)}", remedy) from error
     if not models.is_builtin(model):
@@ -38,7 +38,7 @@ def network(dataset: str, model: str) -> nn.Module:
 
 
 def _call(built: nn.Module, dataset: str, model: str) -> None:
-    """See to it that the network returns logits [B, classes] in train mode."""
+    """Check that the network returns logits [B, classes] in train mode."""
     info = loading.info(dataset)
     images = torch.rand(2, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(0))
     try:
@@ -49,7 +49,7 @@ def _call(built: nn.Module, dataset: str, model: str) -> None:
         raise PaiBenchError(
             f"model {model} cannot be trained on {dataset}: {_line(error)}",
             f"its forward must take float32 images [B, {info.channels}, {info.size}, {info.size}] in train mode;"
-            " -v shows where it fails",
+            " -v shows the traceback",
         ) from error
     if found.shape != (2, info.classes):
         raise PaiBenchError(

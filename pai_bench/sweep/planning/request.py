@@ -1,4 +1,4 @@
-"""From what a user asks to runs that can work, checked before anything is started."""
+"""Expansion of a user's request into runs, and checks of these runs before anything is started."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from pai_bench.sweep.planning import rehearsal
 from pai_bench.sweep.planning.filters import Filter
 
 ALL = "all"
-"""Instead of the names of methods: costly ones too."""
+"""Value of `--methods` that selects every method, costly ones included."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. Empty means the default: all but costly methods, each data
-    set's own model, recipe, sparsities, seeds."""
+    """The grid requested by the user. An empty field selects the default: all methods except costly ones, and the
+    model, recipe, sparsities and seeds of each data set."""
 
     methods: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
@@ -45,9 +45,9 @@ class Request:
 
 
 def expand(request: Request) -> list[Run]:
-    """All runs of a request, the dense reference included.
+    """Return all runs of a request, including the dense references.
 
-    Raises: PaiBenchError for whatever is unknown or cannot work.
+    Raises: PaiBenchError for unknown names and invalid combinations.
     """
     for name in request.datasets:
         if name not in datasets.names():
@@ -79,13 +79,13 @@ def expand(request: Request) -> list[Run]:
 
 
 def _check_names(runs: Sequence[Run]) -> None:
-    """Every file of a cell must have a name that disks take, or it is lost when it has been trained."""
+    """Check that file systems accept the names of a cell's files; otherwise a trained cell could not be saved."""
     for run in runs:
         method, files = results.excess(run.cell, run.recipe.name)
         if method:
             raise PaiBenchError(
                 f"method {run.cell.method} is {method} bytes too long for the name of a folder",
-                "give its hyper-parameters shorter values, or make those values its defaults",
+                "give its hyper-parameters shorter values, or make these values the defaults",
             )
         if files:
             raise PaiBenchError(
@@ -95,13 +95,13 @@ def _check_names(runs: Sequence[Run]) -> None:
 
 
 def _at_its_own_sparsity(cell: Cell) -> Cell:
-    """The cell; of a method whose masks are read from a file, the one sparsity that they have."""
+    """Return the cell; if its masks are read from a file, with the sparsity of these masks."""
     file = given_masks.mask_file(cell.spec.name)
     return cell if file is None else replace(cell, sparsity=file.sparsity)
 
 
 def choices(request: Request) -> recipes.Choices:
-    """Data sets, models and recipes of a request."""
+    """Return the data sets, models and recipes of a request."""
     return recipes.choose(
         tuple(dict.fromkeys(request.datasets)),
         tuple(dict.fromkeys(request.models)),
@@ -111,7 +111,7 @@ def choices(request: Request) -> recipes.Choices:
 
 
 def _canonical(text: str) -> str:
-    """The spec with the types of the method's fields and without what is its default."""
+    """Return the spec with hyper-parameters converted to the types of the method's fields, without default values."""
     spec = MethodSpec.parse(text)
     values = registry.hyperparameters(registry.get(spec.name, dict(spec.hyperparameters)))
     defaults = registry.hyperparameters(registry.get(spec.name))
@@ -124,12 +124,12 @@ def _canonical(text: str) -> str:
 
 
 def _allows(name: str, control: str) -> bool:
-    """Whether a control of a method means anything: masks of a file have no scores to invert."""
+    """Return True if a control applies to a method; for example, masks from a file have no scores to invert."""
     return registry.has_controls(name) and not (control == "invert" and given_masks.mask_file(name) is not None)
 
 
 def _canonical_or_same(text: str) -> str:
-    """The canonical spec; the text itself where no method can be made of it, so that it matches nothing."""
+    """Return the canonical spec; for an invalid spec return the text unchanged, which then matches nothing."""
     try:
         return _canonical(text)
     except PaiBenchError:
@@ -137,7 +137,7 @@ def _canonical_or_same(text: str) -> str:
 
 
 def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The methods as they are named, and each of them with each of the controls that it can have."""
+    """Return the methods, each followed by its variants with the applicable controls."""
     for control in wanted:
         if control not in CONTROLS:
             raise unknown("control", control, CONTROLS)
@@ -152,11 +152,11 @@ def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 Refused = Mapping[tuple[str, str], PaiBenchError]
-"""Models that a sweep leaves out, by (data set, model)."""
+"""Errors of the models that a sweep skips, by (data set, model)."""
 
 
 def absent_data(runs: Sequence[Run], data_root: Path | None) -> dict[str, PaiBenchError]:
-    """The data sets that cannot be used yet, and why."""
+    """Return the unavailable data sets, with the error of each."""
     found = {}
     for name in dict.fromkeys(run.cell.dataset for run in runs):
         try:
@@ -174,13 +174,13 @@ def check(
     forget: bool = False,
     absent: Collection[str] = (),
 ) -> Refused:
-    """See to it that data are there, models can be built and pruned, and strangers' methods return usable scores.
+    """Check that data are present, models can be built and pruned, and methods of plug-ins return usable scores.
 
-    With a results folder `root`, also that its results are of the same copies of the data (see `copies.check`).
-    The data sets `absent` are left out of that. Returns the plug-ins' models that cannot be used: they must not stop
-    the others.
+    With a results folder `root`, check also that its results used the same copies of the data (see
+    `dataset_copy.check`). The data sets in `absent` are not checked. Returns the plug-ins' models that cannot be used;
+    the other models are unaffected.
 
-    Raises: PaiBenchError for the first that fails, or when no model is left; no job has been started then.
+    Raises: PaiBenchError for the first failed check, or when no model is left, before any job is started.
     """
     needed = [name for name in dict.fromkeys(run.cell.dataset for run in runs) if name not in absent]
     origins = {name: datasets.require(name, data_root) for name in needed}
@@ -221,7 +221,10 @@ def check(
 
 
 def short_batches(runs: Sequence[Run]) -> list[str]:
-    """A line for each data set and recipe whose epochs end with a batch of one image, as far as plans can tell."""
+    """Return a line for each data set and recipe whose epochs end with a batch of one image.
+
+    Recipes with a validation split or a fraction of the training set are not examined.
+    """
     lines = {}
     for run in runs:
         n, train, data = datasets.info(run.cell.dataset).train, run.recipe.train, run.recipe.data
@@ -235,7 +238,7 @@ def short_batches(runs: Sequence[Run]) -> list[str]:
 
 
 def _patterns(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The patterns of a run's recipe: `only`, `exclude`."""
+    """Return the patterns `only` and `exclude` of a run's recipe."""
     return run.recipe.scoring.only, run.recipe.scoring.exclude
 
 
@@ -245,7 +248,7 @@ def _shapes(network: nn.Module, only: tuple[str, ...], exclude: tuple[str, ...])
 
 
 def _rehearse(run: Run) -> None:
-    """Let a method that is not ours score the first network of the plan on two made-up samples a class."""
+    """Let a plug-in's method score the first network of the plan on two random samples per class."""
     info = datasets.info(run.cell.dataset)
     network = models.build(run.cell.model, info.channels, info.size, info.classes)
     scorer = run.scorer()
@@ -265,14 +268,14 @@ def _rehearse(run: Run) -> None:
     except Exception as error:
         raise PaiBenchError(
             f"method {run.cell.method} raised {type(error).__name__}: {error}",
-            f"mend it; it was tried on {run.cell.model} with random inputs before any job was started (-v shows where)",
+            f"correct it; it was checked on {run.cell.model} with random inputs before any job (-v: traceback)",
         ) from error
 
 
 def with_masks(request: Request) -> Request:
-    """The request with the methods file:PATH read, and named by what the files hold.
+    """Read the masks of methods file:PATH, and return the request with these methods renamed by the files' content.
 
-    Raises: PaiBenchError for a file that cannot be used.
+    Raises: PaiBenchError for an unusable file.
     """
     methods = []
     for text in request.methods:
@@ -286,9 +289,9 @@ def with_masks(request: Request) -> Request:
 
 
 def keep_masks(runs: Sequence[Run], root: Path) -> tuple[Path, ...]:
-    """Copy the masks that the runs were given to the results, so that no job sees a file that was changed or moved.
+    """Copy the mask files of the runs to the results folder, so that changes to the originals do not affect jobs.
 
-    Returns the copies: plug-ins for the workers.
+    Returns the copies, which workers load as plug-ins.
     """
     copies = []
     for name in dict.fromkeys(run.cell.spec.name for run in runs):

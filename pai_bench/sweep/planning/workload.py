@@ -1,4 +1,4 @@
-"""How much a cell trains by its recipe, and which cells run at the same speed."""
+"""Amount of training work in a recipe, and the key that identifies cells of equal speed."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 BACKWARD = 3
-"""Forward and backward pass of an image, in forward passes."""
+"""Cost of a forward and backward pass of an image, in forward passes."""
 
 _SPEED = (
     *(("train", key, default) for key, default in (("batch_size", None), ("precision", "float32"))),
     *(("train", key, False) for key in ("channels_last", "cuda_graph")),
     ("data", "crop", "pad"),
 )
-"""Values of a recipe that decide how long an image takes: table, key, and the value in results that lack the key."""
+"""Recipe values that determine the time per image: table, key, and the value of results that lack the key."""
 
 
 def speed_key(values: Mapping[str, Mapping[str, Any]]) -> tuple[Any, ...]:
-    """What cells of one data set, model and device must share for the time of one to tell the time of another.
+    """Return the key shared by cells of one data set, model and device that take the same time per image.
 
-    `values` are a recipe's by table and key; those of results made by an earlier version may lack keys.
+    `values` are the values of a recipe by table and key; results of earlier versions may lack keys.
     """
     return tuple(values.get(table, {}).get(key, default) for table, key, default in _SPEED)
 
 
 def trained_images(values: Mapping[str, Mapping[str, Any]], n_train: int) -> float:
-    """Images of one epoch out of the training set's `n_train`: the fraction in use, without the validation part."""
+    """Return the images per epoch of `n_train` training images: the fraction in use without the validation split."""
     data = values.get("data", {})
     held_out = data.get("validation_size", 0.0) if data.get("split") == "validation" else 0.0
     return float(n_train * min(data.get("train_fraction", 1.0), 1 - held_out))
 
 
 def forward_passes(values: Mapping[str, Mapping[str, Any]], n_train: int, n_test: int) -> float:
-    """Forward passes of one image that training takes, a training step counted as BACKWARD, evaluations included."""
+    """Return the cost of training and evaluation in forward passes of one image; a training step counts BACKWARD."""
     data, train = values.get("data", {}), values["train"]
     epochs = train["epochs"]
     evaluations = -(-epochs // train.get("evaluate_every", 1))
