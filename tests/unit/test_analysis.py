@@ -1,4 +1,4 @@
-"""The report: what counts, what is missing, and whether the numbers and figures say so."""
+"""Tests of the report: counted, missing, stale and damaged results in numbers, tables and figures."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cell(method: str = "snip", sparsity: float = 0.9, seed: int = 0) -> Cell:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two methods and the dense reference, three seeds, two sparsities; all there."""
+    """Complete results of two methods and the dense reference, three seeds and two sparsities."""
     for seed in ACCURACIES:
         put(tmp_path, "dense", 0.0, seed)
         for method in ("snip", "random"):
@@ -114,7 +114,7 @@ def test_damaged_files_are_named_and_not_counted(root: Path) -> None:
     assert len(collection.damaged) == 1 and str(place) in collection.damaged[0]
 
 
-def test_what_cannot_be_read_is_named_and_never_called_missing(root: Path, disk: Disk) -> None:
+def test_unreadable_results_are_listed_and_not_counted_as_missing(root: Path, disk: Disk) -> None:
     place = put(root, "erk")
     plan(root, "1", [cell("erk"), cell("erk", seed=1)])
     disk.refuse(f"*/erk/{place.name}", errno.EIO)
@@ -128,7 +128,7 @@ def test_what_cannot_be_read_is_named_and_never_called_missing(root: Path, disk:
         collect(root)
 
 
-def test_a_plan_of_a_host_whose_clock_was_ahead_is_not_the_newest_for_ever(root: Path) -> None:
+def test_a_plan_with_a_future_timestamp_does_not_stay_the_newest(root: Path) -> None:
     old = put(root, "snip", 0.9, 5, fingerprint="f" * 16)
     plan(root, "20990101T000000-ffffff", [cell(seed=5)], fingerprint="f" * 16)
     plan(root, results.plan_name(root).removesuffix(".json"), [cell()])
@@ -165,7 +165,7 @@ def test_numbers_on_the_validation_split_are_not_called_test_accuracy(root: Path
         assert figure.axes[0].get_ylabel() == "Validation accuracy (%)"
 
 
-def test_nothing_to_report_is_said(tmp_path: Path) -> None:
+def test_a_report_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PaiBenchError, match="no finished result"):
         collect(tmp_path)
     plan(tmp_path, "1", [cell()])
@@ -187,7 +187,7 @@ def tidy(**changes: object) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_tidy_tables_of_others_join_ours(root: Path, kind: str) -> None:
+def test_tidy_tables_are_merged_with_own_results(root: Path, kind: str) -> None:
     path = root / f"lab.{kind}"
     tidy(recipe="quick").to_csv(path, index=False) if kind == "csv" else tidy(recipe="quick").to_parquet(path)
     summary = summarise(collect(root, [path]))
@@ -294,7 +294,7 @@ def test_a_panel_for_each_data_set_and_model(root: Path) -> None:
         assert len(figure.legends) == 1
 
 
-def test_methods_look_the_same_everywhere_and_apart() -> None:
+def test_styles_of_methods_are_stable_and_distinct() -> None:
     names = ["snip", "prospr", "prospr:steps=1", "prospr:steps=2", *(f"new-{i}" for i in range(12))]
     looks = styles(names)
     assert len(set(looks.values())) == len(names)
@@ -339,8 +339,8 @@ def test_a_newer_schema_is_named_and_not_counted(root: Path) -> None:
     assert "erk" not in set(collection.rows.method)
 
 
-def test_results_need_not_be_whole_to_be_replaced(root: Path) -> None:
-    """A result may be replaced while a report reads; the newest file counts."""
+def test_a_result_may_be_replaced_during_a_report(root: Path) -> None:
+    """A result may be replaced while a report is read; the newest file counts."""
     before = collect(root).rows
     put(root, "snip", 0.9, 0, accuracy=0.5)
     after = collect(root).rows
@@ -349,7 +349,7 @@ def test_results_need_not_be_whole_to_be_replaced(root: Path) -> None:
 
 
 def with_controls(root: Path) -> dict[str, list[float]]:
-    """Differences to snip at 0.9 by control, put there as results of four seeds."""
+    """Write results of four seeds for each control, and return their differences to snip at 0.9."""
     put(root, seed=3, accuracy=0.7)
     differences = {"invert": [-0.5, -0.4, -0.6, -0.5], "shuffle": [0.001, -0.001, 0.002, 0.0]}
     for control, values in differences.items():
@@ -382,7 +382,7 @@ def test_controls_are_compared_with_their_method_seed_by_seed(root: Path) -> Non
 
 
 @pytest.mark.parametrize("difference", [0.0, MARGIN / 2, 2 * MARGIN])
-def test_differences_without_spread_are_no_test(root: Path, difference: float) -> None:
+def test_differences_without_spread_give_no_p_value(root: Path, difference: float) -> None:
     for seed in ACCURACIES:
         put(root, seed=seed, accuracy=0.5)
         put(root, "snip:control=shuffle", seed=seed, accuracy=0.5 + difference)
@@ -390,7 +390,7 @@ def test_differences_without_spread_are_no_test(root: Path, difference: float) -
     assert line.low == pytest.approx(difference) == line.high and math.isnan(line.p) and not line.equivalent
 
 
-def test_networks_that_guess_are_no_evidence_and_collapsed_controls_are_marked(root: Path) -> None:
+def test_networks_at_chance_give_no_p_value_and_collapsed_controls_are_marked(root: Path) -> None:
     for seed in ACCURACIES:
         put(root, seed=seed, accuracy=0.1 + seed / 10000, status="collapsed")
         put(root, "snip:control=invert", seed=seed, accuracy=0.1, status="collapsed")
@@ -463,19 +463,19 @@ def test_a_method_may_be_called_none(tmp_path: Path) -> None:
         ("snip,mnist,conv8,0.9,0,0.5,failed", "status 'failed' .row 2. is not known"),
     ],
 )
-def test_lines_that_cannot_be_are_refused(tmp_path: Path, line: str, cause: str) -> None:
+def test_invalid_rows_are_refused(tmp_path: Path, line: str, cause: str) -> None:
     with pytest.raises(PaiBenchError, match=cause):
         collect(tmp_path, [lab(tmp_path, f"{HEAD}{line}\n")])
 
 
-def test_rounding_makes_no_second_sparsity_and_statuses_any_case(tmp_path: Path) -> None:
+def test_rounded_sparsities_are_merged_and_statuses_ignore_case(tmp_path: Path) -> None:
     table = lab(tmp_path, f"{HEAD}erk,mnist,conv8,{1 - 0.9},0,0.5,OK\nsnip,mnist,conv8,0.1,0,0.5,Collapsed\n")
     summary = summarise(collect(tmp_path, [table]))
     assert summary["sparsity"].tolist() == [0.1, 0.1] and summary["collapsed"].sum() == 1
     assert tables.per_cent(1 - 1e-10) != "100"
 
 
-def test_names_of_tables_are_text_in_latex_markdown_and_figures(tmp_path: Path) -> None:
+def test_names_from_tables_are_escaped_in_latex_markdown_and_figures(tmp_path: Path) -> None:
     names = [r"a\b", "p^2", "x~y", "<tag>", "a|b", "e$f$g", r"a$\frac$b"]
     table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in names))
     summary = summarise(collect(tmp_path, [table]))
@@ -488,7 +488,7 @@ def test_names_of_tables_are_text_in_latex_markdown_and_figures(tmp_path: Path) 
         assert "e$f$g" in [label.get_text() for label in figure.legends[0].get_texts()]
 
 
-def test_sparsities_are_one_value_in_results_tables_and_the_reports_own_results(root: Path, tmp_path: Path) -> None:
+def test_sparsities_have_one_canonical_value_in_results_tables_and_reports(root: Path, tmp_path: Path) -> None:
     (third,) = parse_compressions("3")
     for seed in (0, 1):
         put(root, sparsity=third, seed=seed)
@@ -514,13 +514,13 @@ def test_json_and_csv_have_every_digit(tmp_path: Path, capsys: pytest.CaptureFix
     assert f",{third!r},{1 / 3!r}," in (tmp_path / "report" / "table.csv").read_text()
 
 
-def test_floats_of_32_bits_are_the_decimals_they_stand_for(tmp_path: Path) -> None:
+def test_32_bit_floats_are_read_as_their_shortest_decimals(tmp_path: Path) -> None:
     table = pd.read_csv(lab(tmp_path, f"{HEAD}snip,mnist,conv8,0.9,0,0.5,ok\n"))
     table.astype({"sparsity": "float32"}).to_parquet(tmp_path / "lab.parquet")
     assert read_table(tmp_path / "lab.parquet")["sparsity"].tolist() == [0.9]
 
 
-def test_blanks_around_names_headers_and_numbers_say_nothing(tmp_path: Path) -> None:
+def test_whitespace_around_names_headers_and_numbers_is_ignored(tmp_path: Path) -> None:
     content = "method, dataset, model , sparsity, seed, accuracy, time\nsnip ,cifar10 , conv8,0.9 , 0, 0.5 , 3.5\n"
     rows = read_table(lab(tmp_path, content + "snip,cifar10,conv8,0.9,1,0.7, \n"))
     assert rows[["method", "dataset", "model", "sparsity", "seed", "accuracy"]].values.tolist() == [
@@ -534,7 +534,7 @@ def test_blanks_around_names_headers_and_numbers_say_nothing(tmp_path: Path) -> 
         read_table(lab(tmp_path, "method,method ,dataset,model,sparsity,seed,accuracy\na,b,mnist,conv8,0.9,0,0.5\n"))
 
 
-def test_rows_that_begin_with_a_bracket_or_star_are_no_arguments_in_latex(tmp_path: Path) -> None:
+def test_latex_rows_that_begin_with_a_bracket_or_star_are_protected(tmp_path: Path) -> None:
     names = ("[12] SNIP", "*ours", "plain")
     table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in names))
     lines = tables.latex(summarise(collect(tmp_path, [table]))).splitlines()
@@ -572,14 +572,14 @@ def test_a_latex_table_says_once_that_letters_are_transliterated(tmp_path: Path)
     assert text.count("transliterated") == 1 and r"$\beta$ &" in text and "Shchuka &" in text
 
 
-def test_long_tables_go_on_in_blocks(tmp_path: Path) -> None:
+def test_wide_tables_are_split_into_blocks(tmp_path: Path) -> None:
     lines = [f"snip,mnist,conv8,{s / 100},0,0.5,ok\n" for s in range(10, 95, 10)]
     text = tables.latex(summarise(collect(tmp_path, [lab(tmp_path, HEAD + "".join(lines))])))
     assert text.count(r"\begin{tabular}{lcccccc}") == 1 and text.count(r"\begin{tabular}{lccc}") == 1
     assert text.count(r"\begin{table}") == 1
 
 
-def test_an_earlier_reports_controls_do_not_stay(root: Path) -> None:
+def test_control_files_of_an_earlier_report_are_removed(root: Path) -> None:
     (root / "report").mkdir()
     (root / "report" / "controls.md").write_text("somebody's own")
     run(root, None, [], False, QUIET)
@@ -609,14 +609,14 @@ def test_every_entry_of_the_legend_and_every_title_is_in_the_figure(tmp_path: Pa
             assert len(figure.legends[0].get_texts()) == 22
 
 
-def test_a_report_without_controls_has_no_word_of_them(root: Path) -> None:
+def test_a_report_without_controls_does_not_mention_them(root: Path) -> None:
     assert compare_controls(collect(root)).empty
     run(root, None, [], False, QUIET)
     assert not list((root / "report").glob("controls*"))
     assert "control" not in (root / "report" / "report.md").read_text().lower()
 
 
-def test_a_method_stands_before_its_controls_and_both_figures_have_their_own(root: Path) -> None:
+def test_methods_precede_their_controls_and_each_figure_shows_its_own_series(root: Path) -> None:
     with_controls(root)
     put(root, "snip:bn=eval")
     summary = summarise(collect(root))

@@ -1,4 +1,4 @@
-"""How grids, lists and ranges are written, and what a cell is."""
+"""Tests of cells, grids, and the syntax of lists and ranges."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pai_bench.sweep.planning.filters import Filter
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.9, 0.98, 0.999, 1 / 3])
 @pytest.mark.parametrize("size", [1, 10, 268_336, 14_715_584])
-def test_a_mask_keeps_the_rounded_share_of_the_decimal_that_was_typed(sparsity: float, size: int) -> None:
+def test_a_mask_keeps_the_rounded_share_of_the_typed_decimal(sparsity: float, size: int) -> None:
     kept = cells.kept_count(sparsity, size)
     assert abs(kept - (1 - Fraction(repr(sparsity))) * size) <= Fraction(1, 2)
     assert 0 <= kept <= size
 
 
-def test_a_binary_fraction_does_not_cost_a_weight() -> None:
+def test_binary_rounding_of_a_sparsity_does_not_change_the_count() -> None:
     # 1 - 0.9 is 0.09999999999999998, of which 15 weights make 1.4999999999999996.
     assert cells.kept_count(0.9, 15) == 2
     assert cells.exact_sparsity(0.9) == Fraction(9, 10)
@@ -52,7 +52,7 @@ def test_a_spec_has_one_canonical_text(text: str, canonical: str) -> None:
     assert MethodSpec.parse(canonical) == spec
 
 
-def test_a_control_is_no_hyper_parameter() -> None:
+def test_a_control_is_not_a_hyper_parameter() -> None:
     spec = MethodSpec.parse("prospr:steps=10,control=invert")
     assert spec.control == "invert" and spec.hyperparameters == (("steps", 10),)
     assert str(spec.uncontrolled) == "prospr:steps=10"
@@ -78,7 +78,7 @@ def test_a_spec_names_a_key_once() -> None:
         MethodSpec.parse("m:a=1,a=2")
 
 
-def test_commas_of_a_spec_belong_to_it_where_a_key_follows() -> None:
+def test_a_comma_before_a_key_belongs_to_the_spec() -> None:
     assert cells.split_specs("snip,prospr:steps=10,lr=0.5,random") == ["snip", "prospr:steps=10,lr=0.5", "random"]
     assert cells.split_specs("a:x=1,b:y=2") == ["a:x=1", "b:y=2"]
     with pytest.raises(PaiBenchError) as caught:
@@ -87,7 +87,7 @@ def test_commas_of_a_spec_belong_to_it_where_a_key_follows() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", ",", "a,,b", "a,"])
-def test_empty_lists_and_places_are_refused(text: str) -> None:
+def test_empty_lists_and_items_are_refused(text: str) -> None:
     for parse in (cells.split_specs, cells.parse_seeds, cells.parse_sparsities, Filter.parse):
         with pytest.raises(PaiBenchError, match="empty"):
             parse(text)
@@ -110,13 +110,13 @@ def test_seeds_are_lists_and_ranges() -> None:
         ("0-9999999", "fewer"),
     ],
 )
-def test_what_is_no_seed_is_refused(text: str, words: str) -> None:
+def test_invalid_seeds_are_refused(text: str, words: str) -> None:
     with pytest.raises(PaiBenchError) as caught:
         cells.parse_seeds(text)
     assert words in caught.value.remedy
 
 
-def test_three_ways_to_say_a_sparsity() -> None:
+def test_sparsities_densities_and_compressions_are_equivalent() -> None:
     assert cells.parse_sparsities("0.98,0.9,0.9,0") == (0.0, 0.9, 0.98)
     assert cells.parse_densities("0.1,0.02,1") == (0.0, 0.9, 0.98)
     assert cells.parse_compressions("10,50,1") == (0.0, 0.9, 0.98)
@@ -140,7 +140,7 @@ def test_three_ways_to_say_a_sparsity() -> None:
         (cells.parse_sparsities, "much", "0.9,0.98"),
     ],
 )
-def test_what_is_no_sparsity_is_refused_with_a_hint(parse: object, text: str, hint: str) -> None:
+def test_invalid_sparsities_are_refused_with_a_hint(parse: object, text: str, hint: str) -> None:
     assert callable(parse)
     with pytest.raises(PaiBenchError) as caught:
         parse(text)
@@ -174,12 +174,12 @@ CELL = Cell("prospr:lr=0.1,steps=2", "digits", "conv8", 0.95, 3)
         ("dataset!=digits", False),
     ],
 )
-def test_a_filter_says_which_cells_are_meant(text: str, expected: bool) -> None:
+def test_a_filter_selects_cells(text: str, expected: bool) -> None:
     assert Filter.parse(text).matches(CELL) is expected
 
 
 @pytest.mark.parametrize("text", ["metod=snip", "seed", "seed>two", "method>snip", "=3"])
-def test_a_filter_that_makes_no_sense_is_refused(text: str) -> None:
+def test_an_invalid_filter_is_refused(text: str) -> None:
     with pytest.raises(PaiBenchError):
         Filter.parse(text)
 
@@ -198,7 +198,7 @@ def test_a_filter_that_makes_no_sense_is_refused(text: str) -> None:
         (10**-0.25, 10**-0.25),
     ],
 )
-def test_a_sparsity_has_one_value_however_it_was_computed(computed: float, value: float) -> None:
+def test_computed_sparsities_have_one_canonical_value(computed: float, value: float) -> None:
     assert cells.canonical_sparsity(computed) == value
     once = cells.canonical_sparsity(computed, 1e-12)
     assert cells.canonical_sparsity(once, 1e-12) == once

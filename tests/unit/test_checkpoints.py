@@ -1,4 +1,4 @@
-"""A cell that is stopped or killed, and what its files suffer: nothing of it may show in the result."""
+"""Tests of checkpoints: stops, kills and damaged files must not change the result of a cell."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def at(checkpoints: Checkpoints, **wanted: object) -> tuple[int, int] | None:
     return None if found is None else (found["epoch"], found["step"])
 
 
-def test_what_is_saved_is_loaded_and_the_last_two_stay(tmp_path: Path) -> None:
+def test_saved_states_are_loaded_and_the_last_two_files_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "cell", "host-1")
     assert checkpoints.load() is None
     for step in range(4):
@@ -45,7 +45,7 @@ def test_what_is_saved_is_loaded_and_the_last_two_stay(tmp_path: Path) -> None:
     checkpoints.clear()
 
 
-def test_the_furthest_of_several_attempts_wins_and_the_others_go_when_we_have_two(tmp_path: Path) -> None:
+def test_the_most_advanced_attempt_is_loaded_and_others_are_removed_after_two_saves(tmp_path: Path) -> None:
     first, second = Checkpoints(tmp_path, "1"), Checkpoints(tmp_path, "2")
     first.save(state(9, 0))
     second.save(state(10, 1))
@@ -64,7 +64,7 @@ def test_the_furthest_of_several_attempts_wins_and_the_others_go_when_we_have_tw
     ]
 
 
-def test_only_what_fits_is_loaded(tmp_path: Path) -> None:
+def test_only_a_checkpoint_with_matching_values_is_loaded(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "1")
     checkpoints.save(state(1, 0, fingerprint="ours"))
     checkpoints.save(state(2, 0, fingerprint="other"))
@@ -82,7 +82,7 @@ def test_a_file_that_pytorch_cannot_read_is_damaged_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", [0, 30, 60, 110, 400, -1])
 @pytest.mark.parametrize("damage", ["cut", "flip"])
-def test_damage_is_noted_and_the_one_before_it_used(tmp_path: Path, damage: str, place: int) -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_used(tmp_path: Path, damage: str, place: int) -> None:
     checkpoints = Checkpoints(tmp_path, "1")
     checkpoints.save(state(1, 0))
     checkpoints.save(state(2, 0))
@@ -115,7 +115,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Checkpoints(tmp_path / "file" / "cell", "1").load() is None
 
 
-def test_a_training_stopped_at_any_step_ends_as_one_never_stopped(tmp_path: Path) -> None:
+def test_a_training_stopped_at_any_step_gives_the_result_of_an_uninterrupted_one(tmp_path: Path) -> None:
     data, settings = killing.small_data(200), killing.recipe()
     undisturbed = killing.trained(data, settings)
     for steps in (1, 2, 3, 4, 7):
@@ -123,7 +123,9 @@ def test_a_training_stopped_at_any_step_ends_as_one_never_stopped(tmp_path: Path
         assert end == undisturbed and stops == 8 // steps
 
 
-def test_a_stop_in_an_evaluation_repeats_that_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_during_an_evaluation_repeats_only_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "EVALUATION_BATCH", 50)
     data, settings = killing.small_data(200), killing.recipe()
     checkpoints = Checkpoints(tmp_path, "1")
@@ -134,7 +136,7 @@ def test_a_stop_in_an_evaluation_repeats_that_alone(tmp_path: Path, monkeypatch:
     assert end == killing.trained(data, settings) and counted.steps == -(-len(data.test_y) // 50)
 
 
-def test_what_saving_does_changes_nothing(tmp_path: Path) -> None:
+def test_saving_does_not_change_the_result(tmp_path: Path) -> None:
     data, settings = killing.small_data(200), killing.recipe(epochs=1)
     torch.manual_seed(5)
     killing.network()
@@ -146,7 +148,7 @@ def test_what_saving_does_changes_nothing(tmp_path: Path) -> None:
     assert killing.trained(data, settings) == end
 
 
-def test_a_damaged_checkpoint_costs_a_step_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_repeats_a_step_and_does_not_change_the_result(tmp_path: Path) -> None:
     data, settings = killing.small_data(200), killing.recipe()
     checkpoints = Checkpoints(tmp_path, "1", every=0.0)
     with pytest.raises(Interrupted):
@@ -161,7 +163,7 @@ def test_a_damaged_checkpoint_costs_a_step_and_changes_nothing(tmp_path: Path) -
 
 
 class Ticks(Watch):
-    """Counts."""
+    """A callback that counts steps."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -176,7 +178,7 @@ class Ticks(Watch):
 
 
 @pytest.mark.slow
-def test_a_killed_training_ends_as_one_never_killed(tmp_path: Path) -> None:
+def test_a_killed_training_gives_the_result_of_an_uninterrupted_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.unit.killing", str(tmp_path), "10"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     told = json.loads(done.stdout)
@@ -212,7 +214,7 @@ def test_a_stopped_cell_is_neither_scored_nor_trained_twice(tmp_path: Path, meth
 
 
 class StopInTraining(Ticks):
-    """Asks for a stop after so many steps of training; at 0 when scoring is done."""
+    """A callback that requests a stop after a number of training steps; at 0 after scoring."""
 
     def __init__(self, checkpoints: Checkpoints, steps: int) -> None:
         super().__init__()
@@ -242,7 +244,7 @@ def test_a_checkpoint_of_other_data_is_not_used(tmp_path: Path, monkeypatch: pyt
     assert "scoring" in watch.phases
 
 
-def test_a_stop_before_the_start_is_one(tmp_path: Path) -> None:
+def test_a_stop_requested_before_the_start_stops_the_cell(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "1")
     checkpoints.request_stop()
     with pytest.raises(Interrupted):

@@ -1,4 +1,4 @@
-"""Controls: what of a method's masks and weights is changed, and what is not."""
+"""Tests of controls: each one changes one property of a method's masks or weights and nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCORED = [name for name in registry.names() if registry.is_builtin(name) and reg
 
 
 class Counting(Watch):
-    """Counts the passes of scoring."""
+    """A callback that counts the passes of scoring."""
 
     def __init__(self) -> None:
         self.ticks = 0
@@ -46,7 +46,7 @@ def masks_of(
     return laboratory.masks(run, laboratory.model(run), watch or Watch())[0]
 
 
-def test_a_shuffle_keeps_the_share_of_every_layer_and_nothing_else() -> None:
+def test_a_shuffle_keeps_only_the_density_of_every_layer() -> None:
     laboratory = Laboratory(device="cpu")
     plain, shuffled = masks_of(laboratory, "snip"), masks_of(laboratory, "snip:control=shuffle")
     assert {name: int(mask.sum()) for name, mask in plain.items()} == {n: int(m.sum()) for n, m in shuffled.items()}
@@ -56,7 +56,7 @@ def test_a_shuffle_keeps_the_share_of_every_layer_and_nothing_else() -> None:
     assert abs(float(both) - expected) < 4 * expected**0.5 < 0.9 * float(kept)
 
 
-def test_a_shuffle_follows_from_the_seed_and_serves_every_sparsity_alike() -> None:
+def test_a_shuffle_depends_on_the_seed_and_not_on_the_sparsity() -> None:
     laboratory = Laboratory(device="cpu")
     first, again = (masks_of(laboratory, "snip:control=shuffle") for _ in range(2))
     assert tensors_hash(first) == tensors_hash(again)
@@ -78,7 +78,7 @@ def test_an_inverted_method_keeps_the_lowest_scores() -> None:
 
 
 def test_an_inverted_iterative_method_prunes_the_highest_in_every_round() -> None:
-    """With 2 rounds the first keeps sqrt(0.1) of the weights; what it removes never comes back."""
+    """With 2 rounds the first keeps sqrt(0.1) of the weights; removed weights never return."""
     laboratory = Laboratory(device="cpu")
     one = flat(masks_of(laboratory, "synflow:rounds=1,control=invert", 1 - 0.1**0.5))
     two = flat(masks_of(laboratory, "synflow:rounds=2,control=invert", 0.9))
@@ -93,7 +93,7 @@ def test_every_method_has_every_control_at_the_exact_count(name: str, control: s
     assert int(masks.sum()) == round(0.1 * len(masks))
 
 
-def test_weights_that_are_drawn_anew_train_under_the_same_masks() -> None:
+def test_reinitialised_weights_train_under_the_same_masks() -> None:
     plain, anew = (Laboratory(device="cpu").run(a_run(f"snip{more}")).result for more in ("", ":control=reinit"))
     assert plain.mask_hash == anew.mask_hash
     assert plain.init_hash != anew.init_hash
@@ -151,14 +151,14 @@ def test_a_grid_has_the_controls_of_methods_that_score() -> None:
     assert methods_of("snip", "snip:control=reinit", control=("reinit",)) == ["dense", "snip", "snip:control=reinit"]
 
 
-def test_a_control_that_is_named_among_the_methods_is_what_runs() -> None:
+def test_controls_named_among_the_methods_are_the_only_ones_to_run() -> None:
     named = ("snip:control=shuffle", "synflow:control=invert,rounds=10")
     assert methods_of(*named, control=()) == ["dense", *named]
     assert methods_of(named[0], control=("reinit",)) == ["dense", named[0]], "and not the plain method"
 
 
 @pytest.mark.parametrize("method", ["dense:control=shuffle", "random:control=invert", "snip:control=shufle"])
-def test_a_control_that_means_nothing_is_refused(method: str) -> None:
+def test_a_control_without_effect_is_refused(method: str) -> None:
     with pytest.raises(PaiBenchError, match="control"):
         methods_of(method, control=())
 
@@ -186,7 +186,7 @@ def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: 
     assert tensors_hash(shuffled) == tensors_hash(masks_of(laboratory, "snip:control=shuffle"))
 
 
-def test_no_method_may_call_a_hyper_parameter_so() -> None:
+def test_control_is_reserved_as_a_hyper_parameter_name() -> None:
     @dataclasses.dataclass(frozen=True)
     class Own:
         control: str = "mine"

@@ -1,4 +1,4 @@
-"""A results folder is of one copy of each data set."""
+"""Tests of the rule that all results of a folder use one copy of each data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pai_bench.sweep.execution.attempt import Ended, execute
 from pai_bench.sweep.execution.claims import Owner
 
 
-def test_of_many_copies_at_once_one_stands(tmp_path: Path) -> None:
+def test_one_of_many_concurrent_copies_is_recorded(tmp_path: Path) -> None:
     def settle(number: int) -> bool:
         try:
             dataset_copy.settle(tmp_path, "cifar10", f"accepted:{number % 3}")
@@ -50,7 +50,7 @@ def test_another_copy_is_refused_once_there_are_results(tmp_path: Path) -> None:
     assert "--results" in caught.value.remedy
 
 
-def test_a_cell_whose_data_changed_in_mid_sweep_fails_and_says_so(
+def test_a_cell_whose_data_changed_during_a_sweep_fails_with_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
@@ -78,7 +78,7 @@ def test_a_cell_whose_data_changed_in_mid_sweep_fails_and_says_so(
     assert cell(1).kind == "done"
 
 
-def test_a_damaged_note_is_written_anew(tmp_path: Path) -> None:
+def test_a_damaged_record_is_rewritten(tmp_path: Path) -> None:
     place = results.data_copy_path(tmp_path, "digits")
     place.parent.mkdir(parents=True)
     place.write_text("{")

@@ -1,4 +1,4 @@
-"""Damaged files below results/: every command leaves them out and names them, and no finished cell is lost."""
+"""Tests of damaged files below results/: every command skips and reports them, and no finished cell is lost."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ DONE = RUNS[:2]
 SWEEP = ("sweep", "--methods", "snip", "--sparsities", "0.9", "--seeds", "0-3", "--recipe", "quick")
 SWEEP += ("--filter", "method=snip", "--dry-run", "--json")
 FLIPS = 2
-"""Letters of a file that are changed, one at a time."""
+"""Characters of a file to change, one at a time."""
 VALUES = 2
-"""Values of a file that are replaced, one at a time."""
+"""Values of a file to replace, one at a time."""
 
 
 def at(run: Run) -> tuple[Cell, str, str]:
@@ -44,7 +44,7 @@ def at(run: Run) -> tuple[Cell, str, str]:
 
 
 def claimed(root: Path, run: Run) -> claims.Claim:
-    """A claim of this very process, with one heartbeat and no thread."""
+    """Write a claim of this process with one heartbeat and no thread."""
     claim = claims.take(root, Address(*at(run)), replace(Owner.current(), job="5_1"))
     assert claim is not None
     claim._write()
@@ -53,7 +53,7 @@ def claimed(root: Path, run: Run) -> claims.Claim:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two finished cells, one that failed, one that runs in a task of SLURM's, and every kind of note."""
+    """Create two finished cells, a failed one, one running in a SLURM task, and every kind of record."""
     root = tmp_path_factory.mktemp("damage") / "results"
     for run in DONE:
         values = {**asdict(run.cell), "fingerprint": run.fingerprint(), "recipe": RECIPE.name}
@@ -176,7 +176,7 @@ def type_(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def whole(folder: Path, tmp_path: Path) -> Iterator[Path]:
-    """The folder, which is put back as it was after each damage."""
+    """Yield the folder and restore it after each damage."""
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy, symlinks=True)
     yield copy
@@ -198,7 +198,7 @@ COMMANDS = {
 
 
 def done(name: str, said: Said) -> int | None:
-    """How many finished cells a command has seen; None where it does not count them."""
+    """Return the number of finished cells in the output of a command; None if it does not count them."""
     if name == "status":
         return int(json.loads(said.out)["counts"]["done"])
     if name == "report":
@@ -208,7 +208,9 @@ def done(name: str, said: Said) -> int | None:
     return None
 
 
-def test_the_whole_folder_is_seen_as_it_is(folder: Path, type_: Callable[..., Said], whole: Path) -> None:
+def test_every_command_counts_the_undamaged_folder_correctly(
+    folder: Path, type_: Callable[..., Said], whole: Path
+) -> None:
     for name, command in COMMANDS.items():
         said = type_(*command)
         assert said.code == 0, (name, said)
@@ -241,7 +243,7 @@ def test_no_damage_gives_a_traceback_or_loses_a_finished_cell(
 
 
 def fault_of(name: str, type_: Callable[..., Said], least: int) -> str | None:
-    """What a command does that it must not; None where all is well."""
+    """Return the fault in the behaviour of a command, or None."""
     try:
         said = type_(*COMMANDS[name])
     except Exception as error:

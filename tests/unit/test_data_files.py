@@ -1,4 +1,4 @@
-"""Data sets on disk: their formats, damaged and strange copies, checksums."""
+"""Tests of data sets on disk: formats, damaged and unofficial copies, checksums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDX = tuple(file.name for file in data_files.source("mnist").files)
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real file formats with few images: the numbers of images are the only thing that is changed."""
+    """Use the real file formats with few images; only the expected numbers of images are changed."""
     for name, train in {"mnist": 12, "fashionmnist": 12, "cifar10": 20, "cifar100": 20, "svhn": 12}.items():
         shrink(monkeypatch, name, train, 4)
 
@@ -185,7 +185,7 @@ def test_a_damaged_idx_file_is_named(
 
 
 @pytest.mark.parametrize("name", [name for name in data_files.names() if name != "digits"])
-def test_what_is_not_on_disk_is_said_with_the_place_it_belongs(tmp_path: Path, name: str) -> None:
+def test_a_missing_data_set_is_reported_with_its_expected_path(tmp_path: Path, name: str) -> None:
     assert not data_files.present(name, tmp_path)
     with pytest.raises(PaiBenchError, match="not on disk") as caught:
         data_files.require(name, tmp_path)
@@ -193,7 +193,7 @@ def test_what_is_not_on_disk_is_said_with_the_place_it_belongs(tmp_path: Path, n
 
 
 def tiny(root: Path, packed: bool) -> None:
-    """Tiny-ImageNet with two classes, four training pictures and two test pictures; test labels cross the names."""
+    """Write Tiny-ImageNet with two classes, four training and two test images, whose labels do not follow the names."""
     files: dict[str, bytes] = {}
     for number in range(6):
         picture = io.BytesIO()
@@ -247,7 +247,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def digits_like(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """MNIST whose files are official: a few images, and their checksums."""
+    """Write MNIST with a few images and register their checksums as official."""
     write_idx(tmp_path / "MNIST/raw", compress=True)
     source = data_files.source("mnist")
     files = []
@@ -289,7 +289,7 @@ def test_another_copy_is_refused_until_accepted_and_again_when_it_changes(digits
     assert data_files.require("mnist", digits_like) != origin
 
 
-def test_a_file_that_changes_while_it_is_read_is_noticed(digits_like: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_during_reading_is_detected(digits_like: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = data_files.source("mnist")
     victim = digits_like / "MNIST/raw" / f"{IDX[1]}.gz"
 
@@ -325,7 +325,7 @@ def test_files_are_hashed_once_and_again_when_they_change(
     assert data_files.require("mnist", digits_like) == "official"
 
 
-def test_a_strangers_data_set_is_checked_and_known_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugins_data_set_is_checked_and_identified_by_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     shift = [0]
 

@@ -1,4 +1,4 @@
-"""Data on the device: the pixels as PIL and torchvision make them, the draws as the seed says."""
+"""Tests of data on the device: pixels as from PIL and torchvision, and draws determined by the seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pai_bench.datasets.splits import split
 from pai_bench.errors import PaiBenchError
 
 
-def test_digits_are_scikit_learns() -> None:
+def test_digits_equal_scikit_learns_data() -> None:
     from sklearn.datasets import load_digits
 
     data = loading.load("digits")
@@ -152,7 +152,7 @@ def test_random_resized_crops_resume_inside_an_epoch(images: tuple[Tensor, Tenso
     assert not torch.equal(next(iter(batcher.epoch(6)))[0], whole[0][0])
 
 
-def test_the_law_of_random_resized_crops() -> None:
+def test_the_distribution_of_random_resized_crops() -> None:
     boxes = loading.epoch_boxes(4000, 0, 0, (64, 64), RESIZED).double()
     top, left, height, width = boxes.unbind(1)
     assert (top >= 0).all() and (left >= 0).all() and (top + height <= 64).all() and (left + width <= 64).all()
@@ -187,7 +187,7 @@ def test_validation_images_are_training_images_that_are_not_trained_on() -> None
     assert split("digits", np.arange(40) % 2, recipe_data(split="validation"))[1].tolist() == [4, 10, 19, 35]
 
 
-def test_what_is_left_out_of_training_is_the_validation_part_first() -> None:
+def test_unused_training_images_form_the_validation_part_first() -> None:
     labels = np.arange(1000) % 10
     validation = split("x", labels, recipe_data(split="validation", validation_size=0.1))
     fraction = split("x", labels, recipe_data(train_fraction=0.9))
@@ -215,7 +215,7 @@ def test_the_test_set_is_not_read_for_validation(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_gpu_divides_as_the_cpu_does() -> None:
-    """There a division by a number is a product with its rounded reciprocal; so every operand is on the device."""
+    """A GPU divides by a Python number through its rounded reciprocal; so every operand must be a tensor."""
     divisors: list[object] = []
 
     class Divisions(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""A cell from its name to its result: what training and recording must hold to."""
+"""Tests of one cell from its name to its result: training and recording."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_cell_gives_the_same_result(outcome: Outcome) -> None:
     assert again.result.fingerprint == outcome.result.fingerprint
 
 
-def test_a_result_says_what_was_kept(outcome: Outcome) -> None:
+def test_a_result_records_the_kept_weights(outcome: Outcome) -> None:
     result = outcome.result
     assert result.status == "ok" and result.accuracy is not None and result.accuracy > 0.5
     assert result.n_kept == round(0.1 * result.n_prunable) == sum(int(mask.sum()) for mask in outcome.masks.values())
@@ -73,7 +73,7 @@ def test_methods_of_a_seed_share_the_initial_network(outcome: Outcome) -> None:
 
 
 def test_sharing_scores_changes_no_mask() -> None:
-    """In whatever order cells come, and however many score vectors fit."""
+    """Masks are equal for any order of the cells and any number of cached score vectors."""
     scored: list[str] = []
 
     class Counting(Watch):
@@ -169,7 +169,7 @@ def test_an_emptied_layer_is_a_result_that_names_it() -> None:
     assert result.accuracy is not None
 
 
-def test_evaluation_is_rare_when_asked_but_never_left_out_at_the_end() -> None:
+def test_evaluation_follows_its_interval_and_always_includes_the_last_epoch() -> None:
     curve = run(epochs=3, evaluate_every=2).result.curve
     assert [epoch.accuracy is not None for epoch in curve] == [False, True, True]
 
@@ -236,7 +236,7 @@ def test_evaluation_changes_nothing_and_sees_every_test_image() -> None:
     assert accuracy == pytest.approx(float((logits.argmax(1) == data.test_y).double().mean()))
 
 
-def test_a_method_that_draws_weights_anew_gets_other_ones_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_reinitialises_gets_different_weights_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     initialise = models.initialise
 
@@ -251,7 +251,7 @@ def test_a_method_that_draws_weights_anew_gets_other_ones_each_time(monkeypatch:
     assert len(seeds) == len(set(seeds)) == 1 + 2 * 3
 
 
-def test_the_seed_decides_parameters_that_are_drawn_when_a_network_is_built() -> None:
+def test_the_seed_determines_parameters_drawn_in_a_constructor() -> None:
     class Placed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -272,8 +272,8 @@ def test_the_seed_decides_parameters_that_are_drawn_when_a_network_is_built() ->
         assert not torch.equal(one[name], other[name]) and not torch.equal(one[name], anew[name])
 
 
-def test_the_device_of_a_laboratory_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a worker on the second GPU would wait for events of the first."""
+def test_the_runner_makes_its_device_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a worker on the second GPU would wait for events of the first."""
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     for device in ("cpu", "cuda", "cuda:1"):

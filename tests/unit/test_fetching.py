@@ -1,4 +1,4 @@
-"""Fetching from a real server that is slow, breaks off, sends wrong bytes, knows no ranges, or is not there."""
+"""Tests of downloads from a server that stalls, disconnects, sends wrong bytes, lacks ranges, or is unreachable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def md5(raw: bytes) -> str:
 
 
 class Server:
-    """Files by path, how each path misbehaves, and which ranges were asked for."""
+    """A server with files by path, a fault by path, and a log of the requested ranges."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -95,7 +95,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 class Notes:
-    """What was said, and how far it came."""
+    """An observer that records messages and progress."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -110,7 +110,7 @@ class Notes:
 
 @pytest.fixture
 def blob(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A data set of one file, blob/blob.bin, at /blob.bin of the server."""
+    """Register a data set of one file, blob/blob.bin, which the server has at /blob.bin."""
     monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     server.files["/blob.bin"] = CONTENT
     archive = Archive("blob.bin", md5(CONTENT), (f"{server.url}/blob.bin",))
@@ -133,14 +133,14 @@ def test_a_file_is_fetched_checked_and_not_fetched_twice(blob: Server, tmp_path:
     assert len(blob.asked) == 1
 
 
-def test_a_fetch_that_broke_off_goes_on_where_it_was(blob: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(blob: Server, tmp_path: Path) -> None:
     blob.manners["/blob.bin"] = ["break", "break", "whole"]
     assert fetch(tmp_path)[0].state == "official"
     half = len(CONTENT) // 2
     assert blob.asked == [("/blob.bin", wanted) for wanted in (None, f"bytes={half}-", f"bytes={half + half // 2}-")]
 
 
-def test_a_part_of_an_earlier_process_is_used(blob: Server, tmp_path: Path) -> None:
+def test_a_part_of_an_earlier_process_is_resumed(blob: Server, tmp_path: Path) -> None:
     (tmp_path / "blob").mkdir()
     (tmp_path / "blob/blob.bin.part").write_bytes(CONTENT[:1234])
     fetch(tmp_path)
@@ -148,7 +148,7 @@ def test_a_part_of_an_earlier_process_is_used(blob: Server, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("part", [CONTENT, CONTENT + b"more", b"other" * 10])
-def test_a_part_that_is_whole_too_long_or_another_file_is_no_trap(blob: Server, tmp_path: Path, part: bytes) -> None:
+def test_complete_too_long_and_foreign_parts_are_handled(blob: Server, tmp_path: Path, part: bytes) -> None:
     (tmp_path / "blob").mkdir()
     (tmp_path / "blob/blob.bin.part").write_bytes(part)
     assert fetch(tmp_path)[0].state == "official"
@@ -167,7 +167,7 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_its_start(blob: Serve
     assert len(blob.asked) == 3
 
 
-def test_a_server_without_ranges_starts_again(blob: Server, tmp_path: Path) -> None:
+def test_a_server_without_ranges_restarts_the_download(blob: Server, tmp_path: Path) -> None:
     blob.manners["/blob.bin"] = ["break", "no-range"]
     assert fetch(tmp_path)[0].state == "official"
 
@@ -179,7 +179,7 @@ def test_wrong_bytes_and_missing_files_lead_to_the_next_mirror(blob: Server, tmp
     assert any("other content than the original" in line for line in notes.said)
 
 
-def test_nothing_is_kept_when_every_place_is_wrong(blob: Server, tmp_path: Path) -> None:
+def test_nothing_is_kept_when_every_source_fails(blob: Server, tmp_path: Path) -> None:
     blob.files["/blob.bin"] = CONTENT[:-1] + b"?"
     with pytest.raises(files.FetchFailed, match=f"expected {md5(CONTENT)}") as caught:
         fetch(tmp_path)
@@ -188,7 +188,7 @@ def test_nothing_is_kept_when_every_place_is_wrong(blob: Server, tmp_path: Path)
     assert not (tmp_path / "blob/blob.bin").exists() and (tmp_path / "blob/blob.bin.part").stat().st_size == 0
 
 
-def test_a_server_that_is_not_there_is_one_line(blob: Server, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_in_one_line(blob: Server, tmp_path: Path) -> None:
     blob.http.shutdown()
     blob.http.server_close()
     with pytest.raises(files.FetchFailed, match=r"blob\.bin could not be fetched: .*Connection refused"):
@@ -207,7 +207,7 @@ def test_two_fetches_at_once_fetch_once(blob: Server, tmp_path: Path) -> None:
     assert len(blob.asked) == 1 and [path.name for path in (tmp_path / "blob").iterdir()] == ["blob.bin"]
 
 
-def test_what_is_not_the_original_is_set_aside_not_lost(blob: Server, tmp_path: Path) -> None:
+def test_a_file_that_is_not_the_original_is_renamed_and_not_deleted(blob: Server, tmp_path: Path) -> None:
     (tmp_path / "blob").mkdir()
     (tmp_path / "blob/blob.bin").write_bytes(b"mine")
     assert fetch(tmp_path)[0].state == "official"
@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_written_is_named(blob: Server) -> None:
 
 @pytest.fixture
 def packed(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A data set of two files, packed/a and packed/b, in an archive that holds more than that."""
+    """Register a data set of two files, packed/a and packed/b, in an archive with further members."""
     monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
@@ -241,7 +241,7 @@ def packed(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
-def test_only_what_is_wanted_is_taken_out_of_an_archive(packed: Server, tmp_path: Path) -> None:
+def test_only_the_listed_members_are_extracted_from_an_archive(packed: Server, tmp_path: Path) -> None:
     root = tmp_path / "data"
     assert fetch(root, name="packed")[0].state == "official"
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [

@@ -1,4 +1,4 @@
-"""Figures as a reader sees them: nothing cut off or covered, series told apart, and every point said or marked."""
+"""Tests of figures: nothing clipped or covered, distinguishable series, and every point drawn or marked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPARSITIES = (0.9, 0.95, 0.98)
 
 
 def point(method: str, sparsity: float, mean: float = 0.9, **changes: object) -> dict[str, object]:
-    """A row of a summary, n = 3 and complete unless told."""
+    """Return a row of a summary, complete with n = 3 by default."""
     n = changes.get("n", 3)
     row = {"source": "", "method": method, "dataset": "digits", "model": "conv8", "recipe": "quick"}
     row |= {"sparsity": sparsity, "n": n, "mean": mean if n else math.nan}
@@ -43,7 +43,7 @@ def dense(mean: float = 0.95, **changes: object) -> dict[str, object]:
 
 @contextmanager
 def drawn(*rows: dict[str, object], controls: bool = False) -> Iterator[Figure]:
-    """The figure of a summary, laid out."""
+    """Draw the figure of a summary with its final layout."""
     panels = (figures.control_panels if controls else figures.accuracy_panels)(pd.DataFrame(rows))
     with figures._figure(panels) as figure:
         figure.draw_without_rendering()
@@ -60,7 +60,7 @@ def handles(figure: Figure) -> dict[str, Line2D]:
 
 
 def marks(ax: Axes, marker: str) -> list[tuple[float, float]]:
-    """Where on the panel such marks are, in pixels."""
+    """Return the positions of the marks on a panel, in pixels."""
     found = [line for line in ax.get_lines() if line.get_marker() == marker]
     return [tuple(xy) for line in found for xy in line.get_transform().transform(line.get_xydata())]
 
@@ -103,7 +103,7 @@ def test_titles_are_in_the_figure_and_cover_nothing(recipes: list[str]) -> None:
         assert within(figure, figure._supxlabel.get_window_extent())
 
 
-def test_a_recipe_that_all_panels_share_is_said_once() -> None:
+def test_a_recipe_shared_by_all_panels_is_written_once() -> None:
     with drawn(*series("snip"), *series("snip", model="conv28")) as figure:
         assert [ax.get_title() for ax in figure.axes] == ["digits · conv8", "digits · conv28"]
         assert "Recipe quick." in figure.get_supxlabel()
@@ -128,7 +128,7 @@ def test_variants_and_methods_can_be_told_apart_in_grey() -> None:
     assert not {look.marker for look in looks.values()} & {"8", "h", "H"}
 
 
-def test_variants_stand_in_the_order_of_their_values() -> None:
+def test_variants_are_sorted_by_their_values() -> None:
     with drawn(*series(*sorted(VARIANTS), "snip", "prospr")) as figure:
         assert labels(figure) == ["prospr", *VARIANTS, "snip"]
     mixed = ["a:lr=10", "a:lr=0.5", "a:lr=auto", "a", "a:control=invert", "no spec: at all", "a:control=shuffle"]
@@ -153,7 +153,7 @@ TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 
 
 
 def lab(color: str, sight: str) -> np.ndarray:
-    """CIELAB of a colour as such eyes see it."""
+    """Return the CIELAB values of a colour under a colour vision deficiency."""
     rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     xyz = TO_XYZ @ np.clip(np.asarray(SIGHT[sight]) @ linear, 0, 1) / (0.9505, 1, 1.089)
@@ -189,7 +189,7 @@ def test_a_panel_of_a_table_alone_says_so() -> None:
         assert ours.get_linestyle() != theirs.get_linestyle()
 
 
-def test_one_seed_has_neither_band_nor_bar_nor_a_word_of_them() -> None:
+def test_one_seed_has_neither_band_nor_bar_nor_a_note_about_them() -> None:
     with drawn(dense(n=1), *series("snip", n=1), point("erk", 0.9, n=1)) as figure:
         (ax,) = figure.axes
         assert not ax.patches
@@ -204,7 +204,7 @@ def test_a_deviation_between_single_seeds_is_a_bar() -> None:
         assert "deviation" in figure.get_supxlabel()
 
 
-def test_what_is_wrong_with_the_dense_reference_is_marked() -> None:
+def test_collapsed_and_missing_dense_references_are_marked() -> None:
     with drawn(dense(diverged=1, planned=4), *series("snip")) as figure:
         (ax,) = figure.axes
         height = ax.transData.transform((1, 95))[1]
@@ -254,7 +254,7 @@ def test_a_collapse_that_leaves_room_is_drawn_where_it_is() -> None:
         assert ax.get_ylim()[0] < 10 and "strip" not in figure.get_supxlabel()
 
 
-def test_a_run_that_diverged_without_an_accuracy_is_no_missing_result() -> None:
+def test_a_diverged_run_without_an_accuracy_is_not_a_missing_result() -> None:
     with drawn(*series("snip"), point("erk", 0.9), point("erk", 0.98, n=0, diverged=3)) as figure:
         (ax,) = figure.axes
         ((x, y),) = marks(ax, "x")

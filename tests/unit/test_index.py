@@ -1,4 +1,4 @@
-"""The index says what the files say, whatever has become of it, and reads only those that have changed."""
+"""Tests of the index: it equals the result files even if its cache is damaged, and parses only changed files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that are parsed from now on."""
+    """Record the files that are parsed."""
     places: list[Path] = []
     true = results.read_plain
 
@@ -54,7 +54,7 @@ def from_files(root: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_rows_are_what_the_files_hold(root: Path, parsed: list[Path]) -> None:
+def test_rows_equal_the_content_of_the_files(root: Path, parsed: list[Path]) -> None:
     expected = from_files(root)
     assert list(index.read(root).rows) == expected
     parsed.clear()
@@ -62,7 +62,7 @@ def test_rows_are_what_the_files_hold(root: Path, parsed: list[Path]) -> None:
     assert not parsed
 
 
-def test_only_what_has_changed_is_read_again(root: Path, parsed: list[Path]) -> None:
+def test_only_changed_files_are_read_again(root: Path, parsed: list[Path]) -> None:
     index.read(root)
     parsed.clear()
     changed = put(root, 1, method="prospr:lr=0.1", accuracy=0.9)
@@ -74,7 +74,7 @@ def test_only_what_has_changed_is_read_again(root: Path, parsed: list[Path]) -> 
     assert len(rows) == COUNT
 
 
-def test_a_damaged_file_is_named_every_time_and_mended_once(root: Path) -> None:
+def test_a_damaged_file_is_reported_until_it_is_replaced(root: Path) -> None:
     place = put(root, 0, method="snip")
     whole = place.read_bytes()
     place.write_bytes(whole[:100])
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_named_every_time_and_mended_once(root: Path) -> None:
 
 
 @pytest.mark.parametrize("code", AWAY, ids=errno.errorcode.get)
-def test_what_cannot_be_read_is_named_and_neither_damaged_nor_missing(root: Path, disk: Disk, code: int) -> None:
+def test_unreadable_files_are_listed_and_neither_damaged_nor_missing(root: Path, disk: Disk, code: int) -> None:
     place = put(root, 0, method="snip")
     disk.refuse(f"*/{place.parent.name}/{place.name}", code)
     found = index.read(root)
@@ -139,7 +139,7 @@ def not_writable(place: Path) -> None:
         not_writable,
     ],
 )
-def test_a_bad_index_is_made_anew_or_done_without(root: Path, spoil: Callable[[Path], None]) -> None:
+def test_an_invalid_index_is_rebuilt_or_not_used(root: Path, spoil: Callable[[Path], None]) -> None:
     expected = list(index.read(root).rows)
     spoil(results.index_path(root))
     for _ in range(2):
@@ -151,7 +151,7 @@ def test_an_empty_folder_has_no_rows_and_gets_no_index(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cell_is_finished_where_its_own_result_lies(root: Path) -> None:
+def test_a_cell_is_finished_only_with_a_result_at_its_own_path(root: Path) -> None:
     whole = result(seed=1, method="prospr:lr=0.1")
     assert len(index.finished(root)) == COUNT
     assert (whole.cell, whole.recipe, whole.fingerprint) in index.finished(root)

@@ -1,4 +1,4 @@
-"""Statistical procedures against fixed cases, scipy, enumeration by hand, and their own invariances."""
+"""Tests of statistical procedures against fixed cases, SciPy, explicit enumeration, and invariances."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_the_seeds_that_equivalence_needs(std: float, power: tuple[int, int]) ->
     assert np.mean(shown) >= 0.72
 
 
-def test_methods_that_the_best_one_cannot_be_told_from() -> None:
+def test_methods_indistinguishable_from_the_best_one() -> None:
     clear, close = [0.02, 0.021, 0.019, 0.02], [0.001, -0.002, 0.002, 0.0]
     assert inference.indistinguishable([clear, close]) == [False, True]
     # Holm: a difference that alone would be told (p = 0.042) is not when there are nine more.

@@ -1,4 +1,4 @@
-"""Masks from files: any form gives the same masks, wrong ones are refused, and the harness keeps exactly them."""
+"""Tests of mask files: every format gives the same masks, invalid files are refused, and runs keep the exact masks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_form_gives_the_same_masks_and_hash(tmp_path: Path, form: str) -> 
     assert found.digest != MaskFile(Path("x.npz"), {**MASKS, "a.weight": ~MASKS["a.weight"]}).digest
 
 
-def test_what_torch_prunes_is_read(tmp_path: Path) -> None:
+def test_masks_of_torch_prune_are_read(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     torch_prune.random_unstructured(model[0], "weight", amount=0.5)
     torch_prune.random_unstructured(model[2], "weight", amount=0.5)
@@ -89,7 +89,7 @@ class Evil:
         ("x.npz", {"a": np.array([[2, 1]])}, "other than 0 and 1"),
     ],
 )
-def test_what_is_no_mask_is_refused(
+def test_invalid_masks_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: object, words: str
 ) -> None:
     if isinstance(content, bytes):
@@ -172,7 +172,7 @@ def test_masks_of_another_model_are_refused_before_anything_runs(
 
 
 def foreign(form: str, masks: dict[str, torch.Tensor]) -> object:
-    """Masks as codes of other people save them."""
+    """Return masks in the format of other code bases."""
     layers = {name.removesuffix(".weight"): mask.float() for name, mask in masks.items()}
     weights = {name: torch.randn(mask.shape) for name, mask in masks.items()}
     return {
@@ -241,7 +241,7 @@ def test_masks_are_written_as_bool_arrays_by_name_and_read_back(tmp_path: Path, 
         ([torch.ones(2, 3)], "is a list of 1 masks without names"),
     ],
 )
-def test_refusals_say_what_was_found(tmp_path: Path, content: object, cause: str) -> None:
+def test_errors_describe_the_content_of_the_file(tmp_path: Path, content: object, cause: str) -> None:
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(PaiBenchError, match=cause):
         pai_bench.load_masks(tmp_path / "x.pt")
@@ -256,7 +256,7 @@ def test_a_list_of_another_length_is_refused(tmp_path: Path) -> None:
     assert "0.weight, 1.weight" in caught.value.remedy and "[2, 3]" in caught.value.remedy
 
 
-def test_masks_that_are_none_are_not_written(tmp_path: Path) -> None:
+def test_invalid_masks_are_not_written(tmp_path: Path) -> None:
     for masks, cause in (({}, "no masks to save"), ({"a": torch.ones(2)}, "not a tensor of torch.bool")):
         with pytest.raises(PaiBenchError, match=cause):
             pai_bench.save_masks(tmp_path / "x.npz", masks)

@@ -1,4 +1,4 @@
-"""Values set by the user: checked like a recipe file's, seen in the name and in the values, combined into grids."""
+"""Tests of recipe values set by the user: checks, names, and combination into grids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def frankle(*settings: str) -> list[Recipe]:
     return list(variants(recipes.load("frankle", "cifar10", "resnet20"), parse_settings(settings)))
 
 
-def test_what_is_set_is_seen_in_values_sources_and_name() -> None:
+def test_overrides_appear_in_values_sources_and_name() -> None:
     (own,) = frankle()
     (changed,) = frankle("train.lr=.05", "train.epochs=20", "train.milestones=10, 15", "train.warmup_epochs=1.0")
     assert changed.name == "frankle+train.epochs=20+train.lr=0.05+train.milestones=10,15+train.warmup_epochs=1"
@@ -26,7 +26,7 @@ def test_what_is_set_is_seen_in_values_sources_and_name() -> None:
     assert (changed.data, changed.scoring, changed.init) == (own.data, own.scoring, own.init)
 
 
-def test_the_same_values_have_one_name_whatever_was_typed() -> None:
+def test_equal_values_have_one_name_however_they_are_typed() -> None:
     assert frankle("train.lr=0.1", "train.nesterov=FALSE", "train.milestones=80,120") == frankle()
     assert frankle("train.lr=5e-2", "train.epochs=20") == frankle("train.epochs=20", "train.lr=0.0500")
     (many,) = frankle(*(f"data.{key}=0.12345678901234,0.2345678901234,0.345678901234" for key in ("mean", "std")))
@@ -90,6 +90,6 @@ def test_a_recipe_for_nothing_and_a_data_set_without_one_are_errors() -> None:
         choose(["cifar10", "digits"], [], ["frankle", "synflow"])
 
 
-def test_milestones_behind_the_end_are_pointed_out() -> None:
+def test_milestones_after_the_last_epoch_are_reported() -> None:
     (note,) = choose(["cifar10"], [], ["frankle"], parse_settings(["train.epochs=100"])).notes
     assert "milestones 120 lie behind its 100 epochs" in note

@@ -1,4 +1,4 @@
-"""Cells that train in turns: each ends as it would alone, whatever the others do."""
+"""Tests of packs: cells that train in turns give the same results as alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DATA = killing.small_data(200)
 
 
 def member(seed: int, checkpoints: Checkpoints | None = None, watch: Watch | None = None) -> Turns[tuple[str, Trained]]:
-    """A training with dropout, norms and momentum; the hash of what it ends with, and its curve."""
+    """Train with dropout, norms and momentum; return the hash of the final state, and the training record."""
     model = killing.network()
     generator = torch.Generator().manual_seed(seed)
     masks = {n: torch.rand(p.shape, generator=generator) < 0.3 for n, p in model.named_parameters() if p.dim() > 1}
@@ -49,7 +49,7 @@ def member(seed: int, checkpoints: Checkpoints | None = None, watch: Watch | Non
 
 
 class Chancy(nn.Module):
-    """Draws from every generator of the host, in evaluation too."""
+    """A layer that draws from every random generator of the host, also in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def test_every_draw_follows_from_seed_epoch_and_step(tmp_path: Path) -> None:
     assert before == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
 
 
-def test_what_hinders_measuring_is_left_for_the_cell_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_during_the_measurement_are_left_to_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(self: Sizes, run: Run) -> int:
         raise PaiBenchError("data_batch_1 is not what it should be", "fetch it again")
 
@@ -95,7 +95,7 @@ def test_what_hinders_measuring_is_left_for_the_cell_to_meet(monkeypatch: pytest
     assert sizes.of(run) == 3
 
 
-def test_members_end_as_they_would_alone_at_whatever_step_they_join(tmp_path: Path) -> None:
+def test_members_give_the_same_results_as_alone_whenever_they_join(tmp_path: Path) -> None:
     alone = {seed: finish(member(seed), CPU) for seed in range(3)}
     with pytest.raises(Interrupted):
         checkpoints = Checkpoints(tmp_path, "1")
@@ -116,7 +116,7 @@ def run(method: str, sparsity: float = 0.9, seed: int = 0, **changes: object) ->
     return Run(Cell(method, "digits", "conv8", sparsity, seed), killing.recipe(batch_size=512, **changes))
 
 
-def test_what_one_cell_does_is_nothing_to_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_one_cell_does_not_affect_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = [run("snip"), run("random", 0.98, 1), run("dense", 0.0)]
     alone = {cell: Laboratory(device="cpu").run(cell) for cell in good}
     diverges, collapses, raises, stops = run("random", lr=1e30), run("uniform", 0.9999), run("erk"), run("magnitude")
@@ -148,7 +148,7 @@ def test_what_one_cell_does_is_nothing_to_the_others(tmp_path: Path, monkeypatch
         assert outcome.result.costs["train_peak_bytes"] is None
 
 
-def test_seconds_are_those_of_ones_own_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_count_only_the_steps_of_the_cell_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("pai_bench.training.cooperative.time.perf_counter", lambda: now[0])
 
@@ -187,8 +187,8 @@ def raising(error: Exception) -> Turns[Trained]:
     raise error
 
 
-def test_cells_that_do_not_fit_go_on_with_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room for two, of five that were to train together; one of them finds none even alone."""
+def test_a_pack_that_does_not_fit_continues_with_fewer_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five cells share memory for two; one of them does not fit even alone."""
     runs = [run("random", seed=seed, epochs=1) for seed in range(4)] + [run("random", sparsity=0.5, epochs=1)]
     laboratory = Laboratory(device="cpu")
     real, training_now = training, set[int]()
@@ -223,8 +223,8 @@ def test_cells_that_do_not_fit_go_on_with_fewer(tmp_path: Path, monkeypatch: pyt
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".claim", ".beat")]
 
 
-def test_a_task_of_a_cluster_saves_its_pack_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM that nothing follows; then the warning of the time limit, and the requeued task."""
+def test_a_cluster_task_saves_its_pack_and_resumes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send SIGTERM without a kill, then the warning of the time limit, and requeue the task."""
     monkeypatch.setattr(work, "PAUSE_SECONDS", 0.1)
     runs = [run("random", seed=seed, epochs=3) for seed in range(3)]
     entries = tuple(Entry(cell.cell, cell.recipe.as_dict(), cell.fingerprint()) for cell in runs)
@@ -253,7 +253,7 @@ def test_a_task_of_a_cluster_saves_its_pack_and_goes_on(tmp_path: Path, monkeypa
     assert sorted(text.count("resumes from a checkpoint") for text in logs) == [0, 2, 2]
 
 
-def test_prints_of_cells_that_take_turns_go_to_their_own_logs(tmp_path: Path) -> None:
+def test_output_of_interleaved_cells_goes_to_their_own_logs(tmp_path: Path) -> None:
     def printing(name: str) -> Turns[None]:
         with CellLog(tmp_path / name, "1") as log:
             for step in range(3):

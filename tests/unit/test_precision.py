@@ -1,4 +1,4 @@
-"""Float32 scoring is marked and measured against float64; float64 that takes long is pointed out."""
+"""Tests of float32 scoring: recorded, compared with float64; slow float64 scoring gives advice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(method: str, dtype: str, sparsity: float = 0.9) -> Run:
     return Run(Cell(method, "digits", "conv8", sparsity, 0), recipe)
 
 
-def test_float32_masks_say_how_much_they_share_with_float64s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_float32_results_record_the_overlap_with_float64_masks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     laboratory = Laboratory(device="cpu")
     found = {}
     for method, sparsity in (("snip", 0.9), ("synflow:rounds=3", 0.9), ("dense", 0.0)):
@@ -45,7 +45,7 @@ def test_float32_masks_say_how_much_they_share_with_float64s(monkeypatch: pytest
     assert laboratory.run(run("snip", "float32")).result.float64_overlap is None
 
 
-def test_results_from_before_are_read(tmp_path: Path) -> None:
+def test_results_without_an_overlap_are_read(tmp_path: Path) -> None:
     place = results.write(tmp_path, result(), {})
     plain = json.loads(place.read_text())
     del plain["float64_overlap"]

@@ -1,4 +1,4 @@
-"""Where a number comes from is known also without git, and a stranger's method is known by its file."""
+"""Tests of provenance: recorded without git as well, and plug-ins are identified by their files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mine(channels, size, classes):
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The package as a wheel installs it: methods inside, no git."""
+    """Install the package as from a wheel: methods inside the package, no git."""
     ours = provenance.PACKAGE
     place = tmp_path / "site-packages" / "pai_bench"
     without = shutil.ignore_patterns("__pycache__")
@@ -54,7 +54,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         cached.cache_clear()
 
 
-def test_an_installed_package_is_known_by_its_sources(installed: Path) -> None:
+def test_an_installed_package_is_identified_by_its_sources(installed: Path) -> None:
     found = provenance.collect()
     assert found["commit"] is found["dirty_diff_hash"] is None
     assert {"python", "torch", "numpy"} <= found["versions"].keys() and found["host"] and found["platform"]
@@ -78,7 +78,7 @@ def fingerprint(method: str, model: str = "conv8") -> str:
     return Run(Cell(method, "digits", model, 0.9, 0), recipes.load("quick", "digits", model)).fingerprint()
 
 
-def test_an_editors_lock_is_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_editors_lock_file_is_not_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "mine.py").write_text("")
     (tmp_path / "methods" / ".#mine.py").symlink_to("me@host.1:2")
@@ -87,9 +87,7 @@ def test_an_editors_lock_is_no_source(tmp_path: Path, monkeypatch: pytest.Monkey
     assert set(provenance._sources()) == {"methods/mine.py"}
 
 
-def test_another_file_of_a_strangers_method_or_model_makes_its_results_stale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_file_of_a_plugin_makes_its_results_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for catalogue in (registry._methods, building._builders):
         catalogue.discover()
         monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))
@@ -111,7 +109,7 @@ def test_another_file_of_a_strangers_method_or_model_makes_its_results_stale(
     assert fingerprint("snip") == ours and plugins.source_hash(registry.module("snip")) is None
 
 
-def test_two_plugins_of_one_name_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_plugins_with_one_name_have_different_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for catalogue in (registry._methods, building._builders):
         catalogue.discover()
         monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))

@@ -1,4 +1,4 @@
-"""Published results: each row keeps the schema, and its match is the one computed from networks and recipes."""
+"""Tests of published results: each row matches the schema, and its match equals the computed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes: every value has a source, every mistake is named, and the fingerprint is what it was."""
+"""Tests of recipes: every value has a source, errors name file and key, and fingerprints have not changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pairs() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "dataset"), pairs())
-def test_every_recipe_is_whole_and_every_value_has_its_source(name: str, dataset: str) -> None:
+def test_every_recipe_is_complete_and_every_value_has_a_source(name: str, dataset: str) -> None:
     recipe = recipes.load(name, dataset, "resnet20")
     values = {f"{table}.{key}" for table, keys in recipe.values().items() for key in keys}
     assert {key for key, source in recipe.sources if source.strip()} == values
@@ -50,7 +50,7 @@ def test_every_data_set_has_defaults_that_work(dataset: str) -> None:
     assert len(defaults.seeds) >= 3
 
 
-def test_papers_protocols_are_theirs() -> None:
+def test_recipes_of_papers_have_the_published_values() -> None:
     prospr = recipes.load("prospr", "cifar10", "resnet20").train
     assert (prospr.epochs, prospr.batch_size, prospr.weight_decay, prospr.milestones) == (200, 256, 5e-4, (100, 150))
     frankle = recipes.load("frankle", "cifar10", "resnet20").train
@@ -106,7 +106,7 @@ def load(tmp_path: Path, text: str, dataset: str = "digits", model: str = "conv8
     return recipes.load(str(path), dataset, model)
 
 
-def test_a_recipe_for_the_validation_split_says_so_in_its_name(tmp_path: Path) -> None:
+def test_the_name_of_a_recipe_shows_the_validation_split(tmp_path: Path) -> None:
     line = '[data]\nsplit = { value = "validation", source = "ours" }\n'
     assert load(tmp_path, QUICK.replace("[data]\n", line, 1)).name == "mine+data.split=validation"
 
@@ -156,7 +156,7 @@ def test_mistakes_name_the_file_and_the_key(tmp_path: Path, old: str, new: str, 
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
-def test_the_special_beats_the_general(tmp_path: Path) -> None:
+def test_specific_sections_override_general_ones(tmp_path: Path) -> None:
     def lr(value: float) -> str:
         return f'lr = {{ value = {value}, source = "test" }}\n'
 
@@ -207,12 +207,12 @@ def plain() -> Recipe:
     )
 
 
-def test_the_fingerprint_is_what_it_was() -> None:
+def test_the_fingerprint_has_not_changed() -> None:
     # Another value here makes every result that anybody has stale: change it only on purpose.
     assert fingerprint() == "e69f8027cd332a70b6472d7e34c61f83fac3b3de587ed5d65d9c8c7772dd1f3f"
 
 
-def test_the_fingerprint_covers_what_moves_a_number_and_nothing_else() -> None:
+def test_the_fingerprint_covers_exactly_the_values_that_affect_results() -> None:
     one = fingerprint()
     assert fingerprint(hyperparameters={"lr": 0.5, "steps": 3}) == one
     assert fingerprint(dataclasses.replace(plain(), name="other", summary="other")) == one

@@ -1,4 +1,4 @@
-"""The record: written whole or not at all, read back as it was, and never trusted when damaged."""
+"""Tests of result records: written atomically, read back unchanged, and checked for damage."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def result(**changes: object) -> Result:
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_written_result_is_read_back(tmp_path: Path) -> None:
     place = results.write(tmp_path, result(), MASKS)
     assert results.read(place) == result()
     masks = results.read_masks(place)
@@ -67,7 +67,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert all(mask.dtype == bool and np.array_equal(mask, MASKS[name]) for name, mask in masks.items())
 
 
-def test_a_result_lies_where_the_contract_says(tmp_path: Path) -> None:
+def test_a_result_has_the_documented_path(tmp_path: Path) -> None:
     place = results.write(tmp_path, result(), MASKS)
     assert place.parent == tmp_path / "runs" / "digits" / "conv8" / "prospr:lr=0.1"
     assert place.name == "s0.9-seed3-quick-01234567.json"
@@ -78,7 +78,7 @@ def test_a_result_lies_where_the_contract_says(tmp_path: Path) -> None:
     assert list(results.result_paths(tmp_path)) == [place]
 
 
-def test_a_name_tells_the_cell(tmp_path: Path) -> None:
+def test_a_name_is_parsed_into_the_cell(tmp_path: Path) -> None:
     for changes in ({}, {"sparsity": 1e-05, "recipe": "quick+train.lr=0.05-a"}, {"method": "dense", "sparsity": 0.0}):
         whole = result(**changes)
         place = results.write(tmp_path / "-".join(changes), whole, {})
@@ -88,7 +88,7 @@ def test_a_name_tells_the_cell(tmp_path: Path) -> None:
     assert results.parse_name("digits/conv8/snip/notes") is None
 
 
-def test_the_first_result_counts_and_a_second_is_compared_and_noted(tmp_path: Path) -> None:
+def test_the_first_result_counts_and_a_second_one_is_compared_and_recorded(tmp_path: Path) -> None:
     place = results.write(tmp_path, result(), MASKS, owner="first")
     other = {name: ~mask for name, mask in MASKS.items()}
     assert results.deliver(tmp_path, result(finished_at="later"), other, owner="same").differs == ()
@@ -108,7 +108,7 @@ def test_the_first_result_counts_and_a_second_is_compared_and_noted(tmp_path: Pa
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
-def test_a_damaged_result_and_masks_without_one_give_way(
+def test_damaged_results_and_orphaned_masks_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     if not links:
@@ -127,7 +127,7 @@ def test_a_damaged_result_and_masks_without_one_give_way(
     assert not list(place.parent.glob(".*"))
 
 
-def test_numbers_that_do_not_exist_are_null(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_written_as_null(tmp_path: Path) -> None:
     diverged = result(status="diverged", accuracy=math.nan, curve=(Epoch(1, math.inf, math.nan),))
     place = results.write(tmp_path, diverged, MASKS)
     assert "NaN" not in place.read_text() and "Infinity" not in place.read_text()
@@ -167,7 +167,7 @@ HARM += ['status="fine"', "sparsity=null", "seed=true", "layers=3", "schema=gone
 
 
 @pytest.mark.parametrize("how", HARM)
-def test_damage_is_named_set_aside_and_never_deleted(tmp_path: Path, how: str) -> None:
+def test_damaged_files_are_reported_renamed_and_never_deleted(tmp_path: Path, how: str) -> None:
     place = results.write(tmp_path, result(), MASKS)
     damage(place, how)
     harmed = place.read_bytes()
@@ -234,7 +234,7 @@ def test_a_result_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path
     assert results.read(place) == result()
 
 
-def test_a_note_of_failure_that_cannot_be_read_is_there_all_the_same(tmp_path: Path, disk: Disk) -> None:
+def test_an_unreadable_failure_record_still_counts_as_a_failure(tmp_path: Path, disk: Disk) -> None:
     address = (tmp_path, result().cell, "quick", result().fingerprint)
     results.write_failure(*address, cause="boom", traceback="")
     disk.refuse("*/failed/*/*/*/*.json", errno.EIO)
@@ -244,9 +244,7 @@ def test_a_note_of_failure_that_cannot_be_read_is_there_all_the_same(tmp_path: P
     assert results.read_failure(*address) is None  # given back while we read
 
 
-def test_the_plan_written_last_is_the_newest_whatever_clocks_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plan_written_last_is_the_newest_for_any_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cells(seed: int) -> list[dict[str, object]]:
         return [{**asdict(replace_seed(result().cell, seed)), "recipe": "quick", "fingerprint": "0123456789"}]
 
@@ -265,7 +263,7 @@ def test_the_plan_written_last_is_the_newest_whatever_clocks_say(
 
 
 @pytest.mark.parametrize("recipe", ["r", "é"])
-def test_no_file_of_a_cell_has_a_longer_name_than_was_reckoned_with(tmp_path: Path, recipe: str) -> None:
+def test_no_file_name_of_a_cell_exceeds_the_computed_length(tmp_path: Path, recipe: str) -> None:
     cell = Cell("prospr:lr=0.1", "digits", "conv8", 0.123456789, 123456789)
     while results.excess(cell, recipe + recipe[0]) == (0, 0):
         recipe += recipe[0]
@@ -312,7 +310,7 @@ def _write_forever(root: str, redo: bool) -> None:
 
 
 @pytest.mark.parametrize("redo", [True, False], ids=["replacing", "first wins"])
-def test_a_killed_writer_leaves_no_half_file(tmp_path: Path, redo: bool) -> None:
+def test_a_killed_writer_leaves_no_partial_file(tmp_path: Path, redo: bool) -> None:
     context = multiprocessing.get_context("spawn")
     place = results.path(tmp_path, result().cell, "quick", result().fingerprint)
     for pause in (0.0, 0.003, 0.011):
@@ -350,7 +348,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_option(tmp_path: Path) -
     assert list((tmp_path / "new" / "results").iterdir()) == []
 
 
-def test_a_full_disk_takes_empty_files_and_is_refused_all_the_same(tmp_path: Path) -> None:
+def test_a_full_disk_that_accepts_empty_files_is_refused(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
@@ -361,7 +359,9 @@ def test_a_full_disk_takes_empty_files_and_is_refused_all_the_same(tmp_path: Pat
     assert "make room" in caught.value.remedy and not list((tmp_path / "results").iterdir())
 
 
-def test_the_root_is_the_option_then_the_environment_then_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_root_is_the_option_then_the_environment_then_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PAI_BENCH_RESULTS", raising=False)
     assert results.resolve_root() == tmp_path / "results"
@@ -374,7 +374,7 @@ def test_the_root_is_the_option_then_the_environment_then_here(monkeypatch: pyte
     ("name", "value"),
     [("sparsity", 1.0), ("sparsity", -0.1), ("seed", -1), ("recipe_values", []), ("curve", {}), ("status", "fine")],
 )
-def test_values_that_cannot_be_are_damage(tmp_path: Path, name: str, value: object) -> None:
+def test_invalid_values_are_reported_as_damage(tmp_path: Path, name: str, value: object) -> None:
     place = results.write(tmp_path, result(), MASKS)
     place.write_text(json.dumps({**json.loads(place.read_text()), name: value}))
     with pytest.raises(results.DamagedResult, match=name):

@@ -1,4 +1,4 @@
-"""Scores that the processes of a sweep leave for each other: a help, and never a fault."""
+"""Tests of the score cache shared by the processes of a sweep: faults of the cache never fail a cell."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def never() -> Scored:
 
 
 def get(shelf: Shelf | None, key: str = "key", cost: Cost = COST) -> bool:
-    """Whether it had to be computed; in a process of its own, as far as the cache can tell."""
+    """Return True if the entry had to be computed, with a new cache as in a new process."""
     made = []
 
     def compute() -> Scored:
@@ -46,7 +46,7 @@ def get(shelf: Shelf | None, key: str = "key", cost: Cost = COST) -> bool:
     return bool(made)
 
 
-def test_what_one_process_has_scored_another_reads(tmp_path: Path) -> None:
+def test_scores_of_one_process_are_read_by_another(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     assert get(shelf)
     assert not get(shelf)
@@ -54,7 +54,7 @@ def test_what_one_process_has_scored_another_reads(tmp_path: Path) -> None:
     assert get(None)
 
 
-def test_it_is_read_once(tmp_path: Path) -> None:
+def test_an_entry_is_read_from_disk_once(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     get(shelf)
     cache = ScoreCache(shelf=shelf)
@@ -64,13 +64,13 @@ def test_it_is_read_once(tmp_path: Path) -> None:
     cache.get("key", never, CPU)
 
 
-def test_what_takes_no_time_is_not_worth_a_file(tmp_path: Path) -> None:
+def test_quickly_computed_scores_are_not_written(tmp_path: Path) -> None:
     get(Shelf(tmp_path), cost=Cost(score_cache.WORTH_SECONDS / 2))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", [b"", b"half", None])
-def test_a_damaged_file_is_computed_and_mended(tmp_path: Path, damage: bytes | None) -> None:
+def test_a_damaged_file_is_recomputed_and_replaced(tmp_path: Path, damage: bytes | None) -> None:
     shelf = Shelf(tmp_path)
     get(shelf)
     (path,) = tmp_path.iterdir()
@@ -81,13 +81,13 @@ def test_a_damaged_file_is_computed_and_mended(tmp_path: Path, damage: bytes | N
     assert not get(shelf)
 
 
-def test_a_folder_that_takes_nothing_is_no_fault(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_not_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert get(Shelf(tmp_path / "file"))
     assert get(Shelf(tmp_path / "file"))
 
 
-def test_those_used_last_stay(tmp_path: Path) -> None:
+def test_the_most_recently_used_scores_are_kept(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     get(shelf, "a")
     (first,) = tmp_path.iterdir()
@@ -125,7 +125,7 @@ def test_cells_of_two_processes_are_scored_once_and_keep_the_same_weights(
         assert watch.ticks > 0, "what is done again is scored again"
 
 
-def test_other_code_or_another_device_has_scores_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_code_or_another_device_does_not_share_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score_cache, "WORTH_SECONDS", 0.0)
     run = Run(Cell("snip", "digits", "conv8", 0.9, 0), recipe())
 
@@ -151,7 +151,7 @@ def test_other_code_or_another_device_has_scores_of_its_own(tmp_path: Path, monk
     assert passes() == 0
 
 
-def test_scores_that_nobody_has_used_for_a_day_go(tmp_path: Path) -> None:
+def test_scores_unused_for_a_day_are_removed(tmp_path: Path) -> None:
     shelf = Shelf(results.scores_folder(tmp_path))
     get(shelf, "old")
     (old,) = results.scores_folder(tmp_path).iterdir()

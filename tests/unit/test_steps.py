@@ -1,4 +1,4 @@
-"""Other ways to compute a step: what they may change, and what they must not."""
+"""Tests of alternative training steps: they may change rounding and speed, and nothing else."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def run(settings: Train, double: bool = True) -> torch.Tensor:
     return weights(model)
 
 
-def test_the_order_of_pixels_changes_rounding_alone() -> None:
+def test_channels_last_changes_only_rounding() -> None:
     torch.testing.assert_close(
         run(dataclasses.replace(SETTINGS, channels_last=True)), run(SETTINGS), rtol=1e-9, atol=1e-12
     )
 
 
-def test_bfloat16_is_another_arithmetic_and_a_graph_needs_a_gpu() -> None:
+def test_bfloat16_changes_results_and_a_graph_needs_a_gpu() -> None:
     plain = run(SETTINGS, double=False)
     assert not torch.equal(run(dataclasses.replace(SETTINGS, precision="bfloat16"), double=False), plain)
     assert torch.equal(run(dataclasses.replace(SETTINGS, cuda_graph=True), double=False), plain)
@@ -81,7 +81,7 @@ def test_bfloat16_is_another_arithmetic_and_a_graph_needs_a_gpu() -> None:
 
 
 class Operators(TorchDispatchMode):
-    """Counts what PyTorch is asked to do."""
+    """A mode that counts the operators called in PyTorch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_masks_are_one_more_operator_a_step() -> None:
+def test_masks_add_one_operator_per_step() -> None:
     def operators(sparse: bool) -> Counter[str]:
         model = network()
         step = Step(model, masks(model) if sparse else {}, SETTINGS)
@@ -106,7 +106,7 @@ def test_masks_are_one_more_operator_a_step() -> None:
     assert not operators(False) - operators(True)
 
 
-def test_no_step_waits_for_a_number_from_the_device() -> None:
+def test_no_step_synchronises_with_the_device() -> None:
     def reads(steps: int) -> int:
         model = network()
         with Operators() as operators:
@@ -116,7 +116,7 @@ def test_no_step_waits_for_a_number_from_the_device() -> None:
     assert reads(8) == reads(2) > 0
 
 
-def test_products_are_as_asked_inside_and_as_they_were_outside() -> None:
+def test_product_precision_is_set_inside_and_restored_outside() -> None:
     backends = torch.backends
 
     def now() -> list[object]:
@@ -146,7 +146,7 @@ def test_products_are_as_asked_inside_and_as_they_were_outside() -> None:
 
 
 def test_a_layer_may_have_its_first_gradient_later_than_others() -> None:
-    """As with layers that are dropped at random: as the plain optimiser has it, bit for bit."""
+    """As with randomly dropped layers: bit for bit the result of the plain optimiser."""
 
     class Skipping(nn.Module):
         def __init__(self) -> None:
@@ -184,7 +184,7 @@ def test_a_layer_may_have_its_first_gradient_later_than_others() -> None:
     assert not ours.now_and_then.weight[~masks["now_and_then.weight"]].any()
 
 
-def test_arithmetic_is_part_of_the_fingerprint_but_not_at_its_default() -> None:
+def test_precision_is_part_of_the_fingerprint_except_at_its_default() -> None:
     recipe = killing.recipe()
     assert "precision" not in recipe.identity()["train"] and recipe.values()["train"]["precision"] == "float32"
     changed = [
@@ -197,7 +197,7 @@ def test_arithmetic_is_part_of_the_fingerprint_but_not_at_its_default() -> None:
 
 
 class Device:
-    """As much of torch.cuda as GraphStep uses, on the CPU: a replay runs again what was launched in the capture."""
+    """A CPU substitute for the part of torch.cuda that GraphStep uses: a replay repeats the captured launches."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, factor: float = 1.0, error: str | None = None) -> None:
         self.replays: list[int] = []
@@ -256,7 +256,7 @@ class FakeStream:
 
 
 def both(device: Device, short: tuple[int, ...] = (6,)) -> tuple[GraphStep, bool]:
-    """A graph step after some batches, of which a few are short, and whether it did as the usual step does."""
+    """Run a graph step on batches, some of them short; return it, and True if it equals the plain step."""
     ours, theirs = nn.Sequential(nn.Dropout(0.1), network()), nn.Sequential(nn.Dropout(0.1), network())
     graph, plain = device.of(GraphStep(ours, masks(ours), SETTINGS)), Step(theirs, masks(theirs), SETTINGS)
     for step in (graph, plain):
@@ -282,7 +282,7 @@ def test_batches_of_each_size_have_their_graph(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("factor", "error"), [(1.1, None), (1.0, "operation not permitted when stream is capturing")])
-def test_a_graph_that_cannot_be_or_is_wrong_is_not_used(
+def test_a_graph_that_fails_or_differs_is_not_used(
     monkeypatch: pytest.MonkeyPatch, factor: float, error: str | None
 ) -> None:
     device = Device(monkeypatch, factor, error)
@@ -292,8 +292,8 @@ def test_a_graph_that_cannot_be_or_is_wrong_is_not_used(
     assert len(device.replays) == (1 if error is None else 0)
 
 
-def test_a_graph_that_draws_is_not_used_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All graphs read where the generator stands from one place."""
+def test_a_graph_with_random_draws_is_not_used_in_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All graphs read the offset of the random generator from one shared location."""
     device = Device(monkeypatch)
     device.current = FakeStream()
     with pytest.warns(RuntimeWarning, match="it draws random numbers"):
@@ -302,7 +302,7 @@ def test_a_graph_that_draws_is_not_used_beside_others(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1)])
-def test_a_draw_of_the_host_is_seen(draw: Callable[[], object]) -> None:
+def test_random_draws_on_the_host_are_detected(draw: Callable[[], object]) -> None:
     before = steps._host_draws()
     assert steps._host_draws() == before
     draw()

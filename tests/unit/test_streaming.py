@@ -1,4 +1,4 @@
-"""Pictures that stay on disk: the pixels are torchvision's, and neither workers nor resuming change one of them."""
+"""Tests of streamed data sets: pixels equal torchvision's, also with worker processes and after resuming."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUGMENT = Augment(0, True, MEAN, STD, "random-resized", (0.08, 1.0), (3 / 4, 4 /
 
 @pytest.fixture
 def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ImageNet with three classes, 11 training and 3 test pictures of many sizes, and a network that sees 32 x 32."""
+    """Write ImageNet with three classes, 11 training and 3 test images of many sizes, and network inputs of 32 x 32."""
     source = files.source("imagenet")
     info = files.Info(3, 32, 3, 11, 3)
     monkeypatch.setitem(sources.CATALOGUE._things, "imagenet", dataclasses.replace(source, info=info))
@@ -59,7 +59,7 @@ def test_a_folder_with_the_right_numbers_passes_and_another_needs_to_be_accepted
     assert files.require("imagenet", other).startswith("accepted:") and (other / "imagenet").is_symlink()
 
 
-def test_pixels_are_torchvisions(imagenet: Path) -> None:
+def test_pixels_equal_torchvisions(imagenet: Path) -> None:
     from torchvision.transforms import functional
 
     pictures = load(imagenet).train
@@ -101,7 +101,7 @@ def test_validation_and_scoring_come_from_the_training_pictures(imagenet: Path) 
         loading.training_batches(data, 4, dataclasses.replace(AUGMENT, crop="pad"), 0)
 
 
-def test_a_damaged_picture_is_named_also_by_a_worker(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_image_is_reported_by_a_worker_too(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (imagenet / "imagenet/train/n2/2.JPEG").write_bytes(b"\xff\xd8\xff")
     data = load(imagenet)
     with pytest.raises(PaiBenchError, match=r"n2/2\.JPEG"):
