@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+from pai_bench.cli.commands import Command
 from pai_bench.cli.options import FAILED, USAGE, AsJson, DataDir, Plugins, Verbose, messages, say
 from pai_bench.datasets import files
 from pai_bench.datasets.files import Check
@@ -112,7 +113,7 @@ def _show(lines: list[dict[str, Any]], as_json: bool) -> None:
             typer.echo(f"{'':<{width}}  {line['problem']}")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(data_dir: DataDir = None, plugin: Plugins = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """List the data sets: whether they are on disk and the original, their size and place."""
     del verbose
@@ -120,7 +121,7 @@ def list_(data_dir: DataDir = None, plugin: Plugins = None, as_json: AsJson = Fa
     _show([_told(name, files.check(name, data_dir), data_dir) for name in files.names()], as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Data sets.  [default: all on disk]")
@@ -158,7 +159,7 @@ def _unreadable(name: str, root: Path | None) -> PaiBenchError | None:
     return None
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(
     names: Names,
     data_dir: DataDir = None,
@@ -193,7 +194,7 @@ def fetch(
         raise typer.Exit(USAGE if unusable else FAILED)
 
 
-@app.command()
+@app.command(cls=Command)
 def add(
     name: Annotated[str, typer.Argument(help="A data set.")],
     origin: Annotated[Path, typer.Option("--from", help="Folder that holds its files or its archive.")],

@@ -15,6 +15,7 @@ from pai_bench import __version__
 from pai_bench.cli import config, data, hints
 from pai_bench.cli.cancel import cancel
 from pai_bench.cli.cell import prune, train
+from pai_bench.cli.commands import Command
 from pai_bench.cli.doctor import doctor
 from pai_bench.cli.listing import list_
 from pai_bench.cli.logs import logs
@@ -48,15 +49,15 @@ def _root(
     del version
 
 
-app.command()(sweep)
-app.command()(status)
-app.command()(logs)
-app.command()(cancel)
-app.command()(report)
-app.command()(doctor)
-app.command()(prune)
-app.command()(train)
-app.command("list")(list_)
+app.command(cls=Command)(sweep)
+app.command(cls=Command)(status)
+app.command(cls=Command)(logs)
+app.command(cls=Command)(cancel)
+app.command(cls=Command)(report)
+app.command(cls=Command)(doctor)
+app.command(cls=Command)(prune)
+app.command(cls=Command)(train)
+app.command("list", cls=Command)(list_)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 

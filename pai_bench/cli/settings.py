@@ -54,10 +54,33 @@ def _commands(group: Any) -> Iterator[Any]:
         yield from _commands(command)
 
 
-def _read_settings(path: Path, keys: dict[str, Any]) -> dict[str, Any]:
+def _refuse_foreign(path: Path, table: dict[str, Any], keys: dict[str, Any], context: typer.Context) -> None:
+    """Refuse a key of a sweep file that is an option of other commands only.
+
+    A file for `sweep` and `prune` may hold `seeds` for the one and `seed` for the other.
+    """
+    own = {key: p for key, p in keys.items() if any(p is parameter for parameter in context.command.params)}
+    given = {key.replace("-", "_") for key in table}
+    for key in sorted(given & keys.keys() - own.keys()):
+        twins = [name for name, parameter in own.items() if f"--{key.replace('_', '-')}" in parameter.opts]
+        if given.intersection(twins):
+            continue
+        others = [
+            str(command.name)
+            for command in _commands(context.find_root().command)
+            if any(f"--{key.replace('_', '-')}" in parameter.opts for parameter in command.params)
+        ]
+        owners = [name for name in others if name != context.command.name]
+        raise PaiBenchError(
+            f"{path}: {key} is an option of {' and '.join(dict.fromkeys(owners))}, not a key of a sweep file",
+            f"write {twins[0]} instead" if twins else "remove that line; the user's profile may hold it",
+        )
+
+
+def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None = None) -> dict[str, Any]:
     """The settings of a TOML file by parameter name, lists joined by commas as on the command line.
 
-    Paths in it are relative to its folder.
+    Paths in it are relative to its folder. `sweep` is the context of a sweep whose file it is.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -67,6 +90,8 @@ def _read_settings(path: Path, keys: dict[str, Any]) -> dict[str, Any]:
         raise PaiBenchError(f"config file {path} cannot be read: {error}", "give a readable TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise PaiBenchError(f"config file {path} is not valid TOML: {error}", "mend that line") from None
+    if sweep is not None:
+        _refuse_foreign(path, table, keys, sweep)
     settings: dict[str, Any] = {}
     for key, value in table.items():
         parameter = keys.get(key.replace("-", "_"))
@@ -135,7 +160,8 @@ def _config(context: typer.Context, value: Path | None) -> Path | None:
     settings: dict[str, Any] = {}
     origins: dict[str, Path] = {}
     for path in ([profile] if profile.is_file() else []) + ([value] if value is not None else []):
-        found = _read_settings(path, keys)
+        is_sweep_file = path is value and context.command.name == "sweep"
+        found = _read_settings(path, keys, context if is_sweep_file else None)
         if _SPARSITY & found.keys():  # three ways to say one thing: the nearer file's way counts
             settings = {key: old for key, old in settings.items() if key not in _SPARSITY}
         origins |= dict.fromkeys(found, path)

@@ -25,7 +25,7 @@ from pai_bench.datasets.augmentation import (
     resize_crops,
     resized_boxes,
 )
-from pai_bench.datasets.files import Info, data_root, info, names, present, require
+from pai_bench.datasets.files import Info, data_root, info, is_builtin, names, present, require
 from pai_bench.datasets.in_memory import Batcher, Dataset, evaluation_batches
 from pai_bench.datasets.splits import split
 from pai_bench.datasets.streaming import Streamed
@@ -45,6 +45,7 @@ __all__ = [
     "epoch_shifts",
     "evaluation_batches",
     "info",
+    "is_builtin",
     "load",
     "names",
     "normalise",

@@ -121,7 +121,16 @@ def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:
                 raise PaiBenchError(f"method {name} has no hyper-parameter {key!r}", "it has none at all; leave it out")
             raise unknown(f"hyper-parameter of {name}", key, defaults)
         values[key] = _checked(name, key, value, defaults[key])
-    scorer: Scorer = cls(**values)
+    try:
+        scorer: Scorer = cls(**values)
+    except PaiBenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        line = str(error).partition("\n")[0] or "no message"
+        raise PaiBenchError(
+            f"method {name} cannot be made: {type(error).__name__}: {line}",
+            "give other hyper-parameters, or correct the method's class (-v shows where it fails)",
+        ) from error
     # Here as well as in scoring, so that a sweep is refused before it begins.
     round_densities(1.0, int(getattr(scorer, "rounds", 1)), str(getattr(scorer, "schedule", "exponential")))
     return scorer

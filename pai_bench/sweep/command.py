@@ -24,7 +24,7 @@ from pai_bench.sweep.execution import packing
 from pai_bench.sweep.execution.settings import Settings
 from pai_bench.sweep.local import debug, worker_process
 from pai_bench.sweep.local import run as local
-from pai_bench.sweep.planning import cost, plan_text
+from pai_bench.sweep.planning import checks, cost, plan_text
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.filters import Filter
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
@@ -115,12 +115,11 @@ def run(options: Options, messages: Console) -> int:
     absent = planning.absent_data(runs, options.data_dir) if options.dry_run else {}
     for error in absent.values():
         messages.print(f"note: {error.cause}\n  before the sweep: {error.remedy}", highlight=False, markup=False)
-    refused = planning.check(runs, options.data_dir, root, forget=not options.dry_run, absent=absent)
-    left = [run for run in runs if (run.cell.dataset, run.cell.model) not in refused]
-    for error in refused.values():
+    checked = checks.check(runs, options.data_dir, root, forget=not options.dry_run, absent=absent)
+    for error in checked.refused:
         messages.print(f"left out: {error.cause}\n  {error.remedy}", highlight=False, markup=False)
-    failed = _run(options, left, root, asked, pack, messages)
-    return failed if options.dry_run else failed + len(runs) - len(left)
+    failed = _run(options, checked.runs, root, asked, pack, messages)
+    return failed if options.dry_run else failed + len(runs) - len(checked.runs)
 
 
 def _run(

@@ -25,6 +25,7 @@ from pai_bench.results import Epoch, mask_files
 from pai_bench.scoring.weights import prunable
 from pai_bench.sweep.execution.attempt import execute
 from pai_bench.sweep.execution.claims import Owner
+from pai_bench.sweep.planning import checks
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.plan import make_plan
 from pai_bench.training.callbacks import Watch
@@ -62,7 +63,7 @@ def _one_run(request: planning.Request, data_dir: Path | None, root: Path | None
     runs = [run for run in planning.expand(request) if (run.cell.method == DENSE) == dense]
     if len(runs) != 1:
         raise PaiBenchError(f"--set makes {len(runs)} recipes", "give each key one value")
-    planning.check(runs, data_dir, root, forget=True)
+    checks.check(runs, data_dir, root, forget=True)
     return runs[0]
 
 

@@ -1,4 +1,4 @@
-"""Models of plug-ins that are odd or broken: each is told in one line, and none stops the others."""
+"""Models, methods and data sets of plug-ins that are broken: one line tells why, and the others run."""
 
 from __future__ import annotations
 
@@ -135,3 +135,99 @@ def test_a_model_whose_cost_cannot_be_counted_does_not_stop_the_sweep(folder: Pa
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "cost unknown for train-only on digits (RuntimeError: eval mode is not written yet)" in done.stderr
     assert {plain["model"] for plain in results(folder / "results").values()} == {"conv8"}
+
+
+PLUGIN = """
+import sys
+from dataclasses import dataclass
+import numpy as np
+from pai_bench.data_files import Info, register_dataset
+from pai_bench.registry import register
+
+@register("raises")
+@dataclass(frozen=True)
+class Raises:
+    def __call__(self, problem):
+        raise ZeroDivisionError("one by zero\\nand again")
+
+@register("exits")
+@dataclass(frozen=True)
+class Exits:
+    def __call__(self, problem):
+        sys.exit(3)
+
+@register("own")
+@dataclass(frozen=True)
+class Own:
+    def __call__(self, problem):
+        return {name: weight.abs() for name, weight in problem.weights.items()}
+
+def part(n, generator):
+    labels = np.arange(n) % 3
+    images = generator.integers(0, 80, (n, 1, 8, 8)) + 80 * labels[:, None, None, None]
+    return images.astype(np.uint8), labels
+
+def build(n):
+    generator = np.random.default_rng(0)
+    return (*part(n, generator), *part(30, generator))
+
+@register_dataset("fine", Info(1, 8, 3, 60, 30))
+def fine(root):
+    return build(60)
+
+@register_dataset("short", Info(1, 8, 3, 60, 30))
+def short(root):
+    return build(59)
+
+@register_dataset("lost", Info(1, 8, 3, 60, 30))
+def lost(root):
+    return np.load(root / "lost.npy")
+
+@register_dataset("leaves", Info(1, 8, 3, 60, 30))
+def leaves(root):
+    sys.exit("bye")
+"""
+
+BROKEN_PLUGINS = {
+    "method raises": "raised ZeroDivisionError: one by zero",
+    "method exits": "raised SystemExit: 3",
+    "short": "its training part has images (59, 1, 8, 8)",
+    "data set lost": "cannot be built: FileNotFoundError: ",
+    "data set leaves": "cannot be built: SystemExit: bye",
+}
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    fast = Path(recipe(tmp_path))
+    tables = "".join(f"[datasets.{name}]\n" for name in ("fine", "short", "lost", "leaves"))
+    fast.write_text(fast.read_text() + tables)
+    few = ("--sparsities", "0.5", "--seeds", "0", "--workers", "1", "--models", "conv8")
+    return "sweep", "--plugin", "plugin.py", "--recipe", str(fast), *few
+
+
+def test_broken_methods_and_data_sets_are_left_out_and_the_others_run(tmp_path: Path, plugin: tuple[str, ...]) -> None:
+    asked = (*plugin, "--methods", "raises,own,exits", "--controls", "shuffle", "--datasets", "short,lost,fine,leaves")
+    done = pai_bench(tmp_path, *asked)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
+    assert len(lines) == len(BROKEN_PLUGINS), done.stderr
+    for name, cause in BROKEN_PLUGINS.items():
+        (line,) = (line for line in lines if f"{name} " in line or f"{name}:" in line)
+        assert cause in line
+    found = {(plain["dataset"], plain["method"]) for plain in results(tmp_path / "results").values()}
+    assert found == {("fine", "dense"), ("fine", "own"), ("fine", "own:control=shuffle")}
+    again = pai_bench(tmp_path, *asked)
+    assert again.returncode == 1 and "3 done, 0 to run" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "cause"), [(("--methods", "raises"), "method raises"), (("--datasets", "lost"), "data set lost")]
+)
+def test_a_broken_method_or_data_set_alone_is_refused(
+    tmp_path: Path, plugin: tuple[str, ...], asked: tuple[str, ...], cause: str
+) -> None:
+    done = pai_bench(tmp_path, *plugin, *asked)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 2, done.stderr
+    assert done.stderr.startswith(f"error: {cause} ") and not (tmp_path / "results").exists()

@@ -145,7 +145,7 @@ def test_a_cell_above_the_memory_limit_fails_after_three_jobs_and_can_be_retried
     sweep = Sweep(cluster, folder, "--methods", "dense", "--seeds", "0", "--recipe", recipe(folder))
     for _ in range(3):
         assert "1 to submit" in sweep.type("--slurm", "mem=300M", "--wait", code=1)
-    assert "1 failed (use --retry failed), 0 to submit" in sweep.type()
+    assert "1 failed (use --retry failed), 0 to submit" in sweep.type(code=1)
     (note,) = (json.loads(path.read_text()) for path in (sweep.root / "state" / "failed").rglob("*.json"))
     assert note["kind"] == "oom" and "3 jobs died on it" in note["cause"] and "--slurm mem=" in note["cause"]
     assert "1 to submit" in sweep.type("--retry", "failed", "--wait") and len(sweep.results()) == 1

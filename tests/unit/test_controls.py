@@ -16,6 +16,7 @@ from pai_bench.experiment.runner import Laboratory, Run
 from pai_bench.pruning import controls
 from pai_bench.results import mask_files
 from pai_bench.scoring import registry
+from pai_bench.sweep.planning import checks
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs
 from pai_bench.training.callbacks import Watch
@@ -178,7 +179,7 @@ def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: 
     assert [run.cell.method for run in runs[1:]] == [name, f"{name}:control=shuffle", f"{name}:control=reinit"]
     assert len({run.cell.sparsity for run in runs[1:]}) == 1
     assert all(MethodSpec.parse(run.cell.method).name == name for run in runs[1:])
-    planning.check(runs, None)
+    checks.check(runs, None)
     (copy,) = planning.keep_masks(runs, tmp_path / "results")
     kept = mask_files.read(copy).masks
     assert all(np.array_equal(kept[key], mask.numpy()) for key, mask in plain.items())

@@ -21,6 +21,7 @@ from pai_bench.results import mask_files
 from pai_bench.results.mask_files import MaskFile
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import prunable
+from pai_bench.sweep.planning import checks
 from pai_bench.sweep.planning import request as planning
 
 MASKS = {"a.weight": np.array([[True, False, True], [False, False, True]]), "b.weight": np.array([[[True]], [[False]]])}
@@ -139,7 +140,7 @@ def test_the_harness_keeps_exactly_the_masks_of_the_file(tmp_path: Path) -> None
     mask_files.save(tmp_path / "mine.npz", masks)
     request = planning.Request(methods=(f"file:{tmp_path}/mine.npz", "snip"), sparsities=(0.5, 0.6), seeds=(0,))
     (run,) = (run for run in planning.expand(planning.with_masks(request)) if run.cell.method.startswith("file:"))
-    planning.check([run], None)
+    checks.check([run], None)
     plugins = planning.keep_masks([run], tmp_path)
     assert mask_files.holds(plugins[0], mask_files.read(tmp_path / "mine.npz").digest)
     assert run.cell.method not in registry.names()
@@ -168,7 +169,7 @@ def test_masks_of_another_model_are_refused_before_anything_runs(
     mask_files.save(tmp_path / "mine.npz", masks)
     request = planning.Request(methods=(f"file:{tmp_path}/mine.npz",), seeds=(0,))
     with pytest.raises(PaiBenchError, match=words):
-        planning.check(planning.expand(planning.with_masks(request)), None)
+        checks.check(planning.expand(planning.with_masks(request)), None)
 
 
 def foreign(form: str, masks: dict[str, torch.Tensor]) -> object:

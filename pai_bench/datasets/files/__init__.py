@@ -5,7 +5,7 @@ from pai_bench.datasets.files.http import FetchFailed, Observer, Patience
 from pai_bench.datasets.files.install import GOOD, add, fetch
 from pai_bench.datasets.files.loading import DataChanged, Loaded, content_hash, listing, load, present, require
 from pai_bench.datasets.files.paths import data_root
-from pai_bench.datasets.files.sources import info, names, register_dataset, register_source, source
+from pai_bench.datasets.files.sources import info, is_builtin, names, register_dataset, register_source, source
 from pai_bench.datasets.files.types import Archive, Arrays, File, Images, Info, Listing, Source, damaged
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "data_root",
     "fetch",
     "info",
+    "is_builtin",
     "listing",
     "load",
     "names",

@@ -115,9 +115,10 @@ def _built(name: str, root: Path | None) -> Arrays:
         arrays: Arrays = tuple(map(np.ascontiguousarray, (train_x, train_y, test_x, test_y)))  # type: ignore[assignment]
     except PaiBenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        line = str(error).partition("\n")[0] or "no message"
         raise PaiBenchError(
-            f"data set {name} cannot be built: {type(error).__name__}: {error}",
+            f"data set {name} cannot be built: {type(error).__name__}: {line}",
             "its function returns train images, train labels, test images, test labels (-v shows where it fails)",
         ) from error
     return arrays

@@ -48,6 +48,11 @@ def source(name: str) -> Source:
     return CATALOGUE.get(name)
 
 
+def is_builtin(name: str) -> bool:
+    """Tell if the data set is one of ours, not a plug-in's or another package's."""
+    return name in _OURS
+
+
 def info(name: str) -> Info:
     """Return the properties of the data set `name`.
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.execution import claims
+from pai_bench.sweep.monitoring.selection import select
+from pai_bench.sweep.planning.expected_cells import Wanted, wanted
 from pai_bench.sweep.planning.filters import Filter
 from pai_bench.sweep.slurm import in_flight
 from pai_bench.sweep.slurm.controller import Controller, Silent, tag
@@ -28,16 +30,17 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
 
     Returns True if everything was cancelled.
 
-    Raises: PaiBenchError for an invalid filter, and if confirmation is required without a terminal.
+    Raises: PaiBenchError for an invalid filter, for one that matches no cell of the folder, and if confirmation is
+        required without a terminal.
     """
     root = results.resolve_root(folder)
     if not root.is_dir():
         raise PaiBenchError(f"there is no folder {root}", "name the folder of the results with --results")
+    chosen = None if filter_text is None else select(filter_text, [item.cell for item in _cells(root)])
     controller = Controller()
     flight = in_flight.survey(root, controller, sure=True)
     for line in complaints(root):
         say(line)
-    chosen = None if filter_text is None else Filter.parse(filter_text)
     going = [task for task in flight.tasks if task.state != "COMPLETING"]
     tasks = [task for task in going if chosen is None or all(_matches(chosen, name) for name in task.names)]
     processes = _processes(claims.survey(root, flight.jobs, say))
@@ -70,6 +73,11 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
     _stop(processes, say)
     say("what is finished is kept; the same sweep goes on from the last checkpoints")
     return cancelled and flight.silent is None
+
+
+def _cells(root: Path) -> list[Wanted]:
+    """All cells of the folder's plans and results."""
+    return wanted(results.read_plans(root).found, results.names(root / "runs", ".json"))
 
 
 def _matches(chosen: Filter, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Trial run of a plug-in's model before a sweep begins: build it, and call it once in train mode."""
+"""Trial run of plug-ins before a sweep begins: build and call a model once, score once with a method."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pai_bench import models
 from pai_bench.core.outputs import logits
 from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
+from pai_bench.experiment.runner import Run
+from pai_bench.pruning.pruner import Pruner
 from pai_bench.scoring.problem import prunable
 
 
@@ -35,6 +37,35 @@ def network(dataset: str, model: str) -> nn.Module:
         prunable(built)
         _call(built, dataset, model)
     return built
+
+
+def score(run: Run) -> None:
+    """Score a network of the run with the method of a plug-in, on two random samples a class.
+
+    Raises: PaiBenchError when the method raises or returns scores that cannot be used.
+    """
+    info = loading.info(run.cell.dataset)
+    network = models.build(run.cell.model, info.channels, info.size, info.classes)
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(2 * info.classes) % info.classes
+    try:
+        scorer = run.scorer()
+        needed = getattr(scorer, "batches_needed", None)
+        batches = [
+            (torch.rand(len(targets), info.channels, info.size, info.size, generator=generator), targets)
+            for _ in range(needed() if needed else 1)
+        ]
+        only, exclude = run.recipe.scoring.only, run.recipe.scoring.exclude
+        pruner = Pruner(network, batches, scorer, name=run.cell.method, only=only, exclude=exclude)
+        pruner.score(run.cell.sparsity)
+    except PaiBenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PaiBenchError(
+            f"method {run.cell.method} raised {_line(error)}",
+            f"correct it; it was tried on {run.cell.model} with random inputs before any job was started"
+            " (-v shows where)",
+        ) from error
 
 
 def _call(built: nn.Module, dataset: str, model: str) -> None:

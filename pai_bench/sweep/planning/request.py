@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
-from torch import nn
 
 from pai_bench import models, recipes, results
 from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, grid
@@ -15,13 +12,9 @@ from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
 from pai_bench.pruning import given_masks
-from pai_bench.pruning.pruner import Pruner
 from pai_bench.recipes import Settings
 from pai_bench.results import mask_files
 from pai_bench.scoring import registry
-from pai_bench.scoring.problem import prunable
-from pai_bench.sweep.execution import dataset_copy as copies
-from pai_bench.sweep.planning import rehearsal
 from pai_bench.sweep.planning.filters import Filter
 
 ALL = "all"
@@ -151,10 +144,6 @@ def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
     return [str(spec) for spec in dict.fromkeys(varied)]
 
 
-Refused = Mapping[tuple[str, str], PaiBenchError]
-"""Errors of the models that a sweep skips, by (data set, model)."""
-
-
 def absent_data(runs: Sequence[Run], data_root: Path | None) -> dict[str, PaiBenchError]:
     """Return the unavailable data sets, with the error of each."""
     found = {}
@@ -164,60 +153,6 @@ def absent_data(runs: Sequence[Run], data_root: Path | None) -> dict[str, PaiBen
         except PaiBenchError as error:
             found[name] = error
     return found
-
-
-def check(
-    runs: Sequence[Run],
-    data_root: Path | None,
-    root: Path | None = None,
-    *,
-    forget: bool = False,
-    absent: Collection[str] = (),
-) -> Refused:
-    """Check that data are present, models can be built and pruned, and methods of plug-ins return usable scores.
-
-    With a results folder `root`, check also that its results used the same copies of the data (see
-    `dataset_copy.check`). The data sets in `absent` are not checked. Returns the plug-ins' models that cannot be used;
-    the other models are unaffected.
-
-    Raises: PaiBenchError for the first failed check, or when no model is left, before any job is started.
-    """
-    needed = [name for name in dict.fromkeys(run.cell.dataset for run in runs) if name not in absent]
-    origins = {name: datasets.require(name, data_root) for name in needed}
-    if root is not None:
-        copies.check(root, origins, forget=forget)
-    for run in {(run.cell.dataset, run.recipe.name): run for run in runs}.values():
-        channels, given = datasets.info(run.cell.dataset).channels, len(run.recipe.data.mean)
-        if given != channels:
-            raise PaiBenchError(
-                f"recipe {run.recipe.name} has {given} values of data.mean, for the {channels} channels of"
-                f" {run.cell.dataset}",
-                "give one value a channel, of data.mean and data.std",
-            )
-    for scheme in {run.recipe.init.scheme for run in runs}:
-        if scheme not in models.schemes():
-            raise unknown("initialisation scheme", scheme, models.schemes())
-    refused: dict[tuple[str, str], PaiBenchError] = {}
-    for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
-        own = [run for run in runs if (run.cell.dataset, run.cell.model) == (dataset, model)]
-        try:
-            network = rehearsal.network(dataset, model)
-            shapes = {patterns: _shapes(network, *patterns) for patterns in dict.fromkeys(map(_patterns, own))}
-        except PaiBenchError as error:
-            if models.is_builtin(model):
-                raise
-            refused[dataset, model] = error
-            continue
-        for method, patterns in dict.fromkeys((run.cell.method, _patterns(run)) for run in own):
-            if (file := given_masks.mask_file(MethodSpec.parse(method).name)) is not None:
-                file.check(shapes[patterns], model)
-    left = [run for run in runs if (run.cell.dataset, run.cell.model) not in refused]
-    if not left:
-        raise next(iter(refused.values()))
-    for run in {run.cell.method: run for run in left}.values():
-        if not registry.is_builtin(run.cell.spec.name):
-            _rehearse(run)
-    return refused
 
 
 def short_batches(runs: Sequence[Run]) -> list[str]:
@@ -235,41 +170,6 @@ def short_batches(runs: Sequence[Run]) -> list[str]:
                 f" where batch norm cannot be trained on it, it is {what} (train.last_batch)"
             )
     return list(lines.values())
-
-
-def _patterns(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the patterns `only` and `exclude` of a run's recipe."""
-    return run.recipe.scoring.only, run.recipe.scoring.exclude
-
-
-def _shapes(network: nn.Module, only: tuple[str, ...], exclude: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    weights = prunable(network, only=only, exclude=exclude)
-    return {name: tuple(weight.shape) for name, weight in weights.items()}
-
-
-def _rehearse(run: Run) -> None:
-    """Let a plug-in's method score the first network of the plan on two random samples per class."""
-    info = datasets.info(run.cell.dataset)
-    network = models.build(run.cell.model, info.channels, info.size, info.classes)
-    scorer = run.scorer()
-    needed = getattr(scorer, "batches_needed", None)
-    generator = torch.Generator().manual_seed(0)
-    targets = torch.arange(2 * info.classes) % info.classes
-    batches = [
-        (torch.rand(len(targets), info.channels, info.size, info.size, generator=generator), targets)
-        for _ in range(needed() if needed else 1)
-    ]
-    try:
-        only, exclude = _patterns(run)
-        pruner = Pruner(network, batches, scorer, name=run.cell.method, only=only, exclude=exclude)
-        pruner.score(run.cell.sparsity)
-    except PaiBenchError:
-        raise
-    except Exception as error:
-        raise PaiBenchError(
-            f"method {run.cell.method} raised {type(error).__name__}: {error}",
-            f"correct it; it was checked on {run.cell.model} with random inputs before any job (-v: traceback)",
-        ) from error
 
 
 def with_masks(request: Request) -> Request:

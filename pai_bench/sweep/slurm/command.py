@@ -159,8 +159,15 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
     if not options.wait:
         if plan.todo or situation.flight.tasks:
             say("follow it with: pai-bench status --watch 30; end it with: pai-bench cancel")
-        return refused
-    return _wait(asked, plan, controller, messages) or refused
+        return refused or _failed_before(plan)
+    return _wait(asked, plan, controller, messages) or refused or _failed_before(plan)
+
+
+def _failed_before(plan: Plan) -> int:
+    """The number of failed cells of a plan without cells to run, queued or running; 0 for any other plan."""
+    if plan.todo or any(item.state in ("queued", "running", "unknown") for item in plan.runs):
+        return 0
+    return sum(item.state == "failed" for item in plan.runs)
 
 
 def _look(asked: Asked, controller: Controller) -> _Situation:

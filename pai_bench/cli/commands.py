@@ -1,0 +1,46 @@
+"""A command that refuses an option of one value that is given twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from pai_bench.errors import PaiBenchError
+
+_FILTER = "filter_"
+_EXAMPLES = {
+    **{"methods": "snip,erk", "controls": "shuffle,reinit", "datasets": "digits,mnist", "models": "conv8,resnet20"},
+    **{"recipes": "quick,frankle", "sparsities": "0.9,0.98", "densities": "0.1,0.02", "compressions": "10,50"},
+    **{"seeds": "0,1", _FILTER: "method=snip,seed<3"},
+}
+"""The parameters of sweep (`--filter`: of every command) whose value is a list, and one such list."""
+
+
+class Command(TyperCommand):
+    """A command of which the second value of an option does not replace the first in silence."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Parse the arguments of the command line.
+
+        Raises: PaiBenchError for an option of one value that is given twice.
+        """
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            self._check(Counter(given))
+        return super().parse_args(ctx, args)
+
+    def _check(self, given: Counter[Any]) -> None:
+        for parameter, count in given.items():
+            if count == 1 or parameter.param_type_name != "option" or parameter.multiple or parameter.is_flag:
+                continue
+            option = parameter.opts[0]
+            times = "twice" if count == 2 else f"{count} times"
+            is_list = parameter.name == _FILTER or self.name == "sweep"
+            example = _EXAMPLES.get(str(parameter.name)) if is_list else None
+            raise PaiBenchError(
+                f"{option} was given {times}",
+                f"give {option} once" if example is None else f"write all values in one list: {option} {example}",
+            )

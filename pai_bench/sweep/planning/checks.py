@@ -1,0 +1,124 @@
+"""Checks of runs before anything is started: data, models and methods; broken ones of plug-ins are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from pai_bench import models
+from pai_bench.cells import DENSE, MethodSpec
+from pai_bench.datasets import loading as datasets
+from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.experiment.runner import Run
+from pai_bench.pruning import given_masks
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import prunable
+from pai_bench.sweep.execution import dataset_copy as copies
+from pai_bench.sweep.planning import rehearsal
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The runs that can work, and why others of plug-ins cannot."""
+
+    runs: tuple[Run, ...]
+    refused: tuple[PaiBenchError, ...] = ()
+    """One for each data set, model on a data set and method that is left out."""
+
+
+def check(
+    runs: Sequence[Run],
+    data_root: Path | None,
+    root: Path | None = None,
+    *,
+    forget: bool = False,
+    absent: Collection[str] = (),
+) -> Checked:
+    """Check that data are there, that models can be built and pruned, and that plug-ins' methods return usable scores.
+
+    With a results folder `root`, also that its results are of the same copies of the data (see `copies.check`).
+    The data sets `absent` are left out of that. Data sets, models and methods of plug-ins that cannot be used are left
+    out of the runs: they do not stop the others.
+
+    Raises: PaiBenchError for anything built in that cannot be used, and when nothing but dense references is left of
+        what was asked for; no job has been started then.
+    """
+    refused: list[PaiBenchError] = []
+    bad: set[str] = set()
+    for name in dict.fromkeys(run.cell.dataset for run in runs):
+        try:
+            if name not in absent:
+                origin = datasets.require(name, data_root)
+                if root is not None:
+                    copies.check(root, {name: origin}, forget=forget)
+        except PaiBenchError as error:
+            if datasets.is_builtin(name):
+                raise
+            refused.append(error)
+            bad.add(name)
+    left = [run for run in runs if run.cell.dataset not in bad]
+    _check_recipes(left)
+    unusable, errors = _unusable_models(left)
+    refused += errors
+    left = [run for run in left if (run.cell.dataset, run.cell.model) not in unusable]
+    broken = set()
+    for spec, run in {run.cell.spec.uncontrolled: run for run in reversed(left)}.items():
+        if not registry.is_builtin(spec.name):
+            try:
+                rehearsal.score(run)
+            except PaiBenchError as error:
+                refused.append(error)
+                broken.add(spec)
+    left = [run for run in left if run.cell.spec.uncontrolled not in broken]
+    asked = {run.cell.method == DENSE for run in runs}
+    if refused and (not left or (False in asked and all(run.cell.method == DENSE for run in left))):
+        raise refused[0]
+    return Checked(tuple(left), tuple(refused))
+
+
+def _check_recipes(runs: Sequence[Run]) -> None:
+    """Compare what the recipes say with the channels of the data sets and the known initialisation schemes."""
+    for run in {(run.cell.dataset, run.recipe.name): run for run in runs}.values():
+        channels, given = datasets.info(run.cell.dataset).channels, len(run.recipe.data.mean)
+        if given != channels:
+            raise PaiBenchError(
+                f"recipe {run.recipe.name} has {given} values of data.mean, for the {channels} channels of"
+                f" {run.cell.dataset}",
+                "give one value a channel, of data.mean and data.std",
+            )
+    for scheme in {run.recipe.init.scheme for run in runs}:
+        if scheme not in models.schemes():
+            raise unknown("initialisation scheme", scheme, models.schemes())
+
+
+def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[PaiBenchError]]:
+    """The plug-ins' models that cannot be used, by (data set, model), and why; masks of files must fit the others."""
+    refused, errors = set(), []
+    for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
+        own = [run for run in runs if (run.cell.dataset, run.cell.model) == (dataset, model)]
+        try:
+            network = rehearsal.network(dataset, model)
+            shapes = {patterns: _shapes(network, *patterns) for patterns in dict.fromkeys(map(_patterns, own))}
+        except PaiBenchError as error:
+            if models.is_builtin(model):
+                raise
+            refused.add((dataset, model))
+            errors.append(error)
+            continue
+        for method, patterns in dict.fromkeys((run.cell.method, _patterns(run)) for run in own):
+            if (file := given_masks.mask_file(MethodSpec.parse(method).name)) is not None:
+                file.check(shapes[patterns], model)
+    return refused, errors
+
+
+def _patterns(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The patterns of a run's recipe: `only`, `exclude`."""
+    return run.recipe.scoring.only, run.recipe.scoring.exclude
+
+
+def _shapes(network: nn.Module, only: tuple[str, ...], exclude: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    weights = prunable(network, only=only, exclude=exclude)
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
