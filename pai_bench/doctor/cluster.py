@@ -8,7 +8,7 @@ from pai_bench.doctor import job as real_job
 from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks, tried
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.slurm import answers, profiles, sbatch
-from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment, installed
+from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, clean_environment, installed
 
 PATIENCE = 30.0
 SMALL_ARRAY = 100
@@ -22,7 +22,7 @@ def checks(root: Path, data_dir: Path | None, name: str | None, wants_job: bool,
     controller = Controller(PATIENCE)
     try:
         limits = controller.limits()
-    except Silent as error:
+    except ControllerUnavailable as error:
         if "configuration source" in str(error):
             yield _absent("SLURM's commands are here, but not set up (no slurm.conf)", name is not None or wants_job)
         else:

@@ -18,7 +18,7 @@ from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks
 from pai_bench.experiment import provenance
 from pai_bench.sweep.execution.owner import ENDED
 from pai_bench.sweep.slurm import answers, sbatch, trust
-from pai_bench.sweep.slurm.controller import Controller, Silent
+from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable
 from pai_bench.sweep.slurm.pending_reasons import explain
 from pai_bench.sweep.slurm.profiles import Profile
 from pai_bench.sweep.slurm.specification import Spec
@@ -78,7 +78,7 @@ def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Cont
     except answers.Unanswered as lost:
         found = sbatch.find(spec, controller)
         if found is None:
-            yield Check("job", FAILED, f"nobody can tell if SLURM took it ({lost})", "try again in some minutes")
+            yield Check("job", FAILED, f"it is unknown if SLURM accepted it ({lost})", "try again in some minutes")
             return
         job = found
     say(f"job {job} is submitted; it takes a minute once it runs")
@@ -92,7 +92,7 @@ def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Cont
         return
     finally:
         if not ended:
-            with suppress(Silent):
+            with suppress(ControllerUnavailable):
                 controller.ask("scancel", job)
     yield from _compared(seen, spec, profile)
     shutil.rmtree(spec.folder, ignore_errors=True)
@@ -122,7 +122,7 @@ def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[s
             return seen
         if now - asked >= ASK_SECONDS:
             asked = now
-            with suppress(Silent):  # the state is unknown: keep waiting
+            with suppress(ControllerUnavailable):  # the state is unknown: keep waiting
                 state, reason = _state(job, controller)
                 gone_since = (gone_since or now) if state in ENDED or not state else None
                 words = f"waits: {explain(reason).words} [{reason}]" if state == "PENDING" else f"is {state.lower()}"

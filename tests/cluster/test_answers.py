@@ -61,7 +61,7 @@ def test_a_job_whose_reply_was_lost_is_adopted(
     cluster.nodes("drain")
     try:
         said = sweep.type(env=timed_out)
-        assert "submitted sweep" in said and "did not take" not in said
+        assert "submitted sweep" in said and "did not accept" not in said
         assert len(known(cluster, sweep)) == 3 and events(sweep) == ["submitting", "submitted"]
         assert "3 queued, 0 to submit" in sweep.type(env=timed_out)
         # Cancel the jobs, date them back, and submit again with an sbatch without output and an squeue without rows.
@@ -70,7 +70,7 @@ def test_a_job_whose_reply_was_lost_is_adopted(
         silent = lying(folder, "sbatch", taken)["PATH"]
         blind = lying(folder, "squeue", "exit 0")["PATH"]
         said = sweep.type(env={"PATH": f"{silent.partition(':')[0]}:{blind}"}, code=1)
-        assert "nobody can tell if SLURM took 3 tasks" in said
+        assert "it is unknown if SLURM accepted 3 tasks" in said
         assert events(sweep)[-2:] == ["submitting", "unanswered"]
         assert "3 unknown, 0 to submit" in sweep.type(env={"PATH": blind})
         assert "3 queued, 0 to submit" in sweep.type() and events(sweep)[-1] == "adopted"
@@ -119,7 +119,7 @@ def test_a_job_is_adopted_when_the_controller_freezes_during_its_submission(
     sweep = Sweep(cluster, folder, *cells)
     try:
         said = sweep.type(env=frozen, code=1)
-        assert "nobody can tell if SLURM took" in said and "timed out" in said
+        assert "it is unknown if SLURM accepted" in said and "timed out" in said
         assert events(sweep) == ["submitting", "unanswered"]
     finally:
         cluster.daemon("cont", "slurmctld")

@@ -23,7 +23,7 @@ from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.monitoring import command as watching
 from pai_bench.sweep.slurm import answers, in_flight, ledger, profiles, sbatch, sizing
 from pai_bench.sweep.slurm import command as slurm_command
-from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment
+from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, clean_environment
 from pai_bench.sweep.slurm.ledger import Ledger, open_chunks, sweep_chunks, user
 from pai_bench.sweep.slurm.lock import submitting
 from pai_bench.sweep.slurm.specification import Entry, Spec
@@ -229,7 +229,7 @@ def test_cells_are_unknown_when_the_controller_does_not_respond(home: Path) -> N
     found = in_flight.survey(home, Controller(), heal=True)
     assert len(found.unknown) == 4 and found.silent == "Unable to contact slurm controller" and open_chunks(home)
     command(home, "scontrol", "sleep 9")
-    with pytest.raises(Silent, match=r"within 0 s"):
+    with pytest.raises(ControllerUnavailable, match=r"within 0 s"):
         Controller(seconds=0.2).limits()
 
 
@@ -473,7 +473,7 @@ def test_without_redo_checkpoints_are_kept(home: Path) -> None:
 
 def test_a_partly_refused_sweep_exits_with_1(home: Path) -> None:
     code, said = sweep(home, "random", "magnitude", refuses_from=101)
-    assert code == 1 and n_queued(home) == 1 and "did not take the other 1 tasks (Invalid account" in said
+    assert code == 1 and n_queued(home) == 1 and "did not accept the other 1 tasks (Invalid account" in said
     assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
 
 

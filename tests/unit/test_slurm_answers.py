@@ -113,7 +113,7 @@ def test_a_hanging_sbatch_leaves_the_outcome_unknown_and_a_missing_sbatch_is_an_
 @pytest.mark.parametrize("answer", [LOST, "exit 0"])
 def test_a_job_whose_reply_was_lost_is_found_by_its_tag(home: Path, answer: str) -> None:
     code, said = sweep(home, "random", "magnitude", answer=answer)
-    assert code == 0 and n_queued(home) == 2 and "did not take" not in said
+    assert code == 0 and n_queued(home) == 2 and "did not accept" not in said
     assert [chunk.job for chunk in open_chunks(home)] == ["100", "101"]
     assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
 
@@ -123,7 +123,7 @@ def test_a_job_whose_reply_was_lost_and_that_squeue_does_not_show_stays_unknown(
 ) -> None:
     lost = f"mv {home}/queue {home}/hidden; {LOST}"
     code, said = sweep(home, "random", "magnitude", answer=lost)
-    assert code == 1 and "nobody can tell if SLURM took 1 tasks" in said and "Socket timed out" in said
+    assert code == 1 and "it is unknown if SLURM accepted 1 tasks" in said and "Socket timed out" in said
     (chunk,) = open_chunks(home)
     folder = results.sweeps_folder(home) / chunk.sweep
     kept = {place.name for place in folder.rglob("*") if place.is_file()}

@@ -18,7 +18,7 @@ from pai_bench.sweep.monitoring.selection import select
 from pai_bench.sweep.planning.expected_cells import Wanted, wanted
 from pai_bench.sweep.planning.filters import Filter
 from pai_bench.sweep.slurm import in_flight
-from pai_bench.sweep.slurm.controller import Controller, Silent, tag
+from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, tag
 from pai_bench.sweep.slurm.in_flight import Task
 from pai_bench.sweep.slurm.ledger import Chunk, complaints
 
@@ -98,7 +98,7 @@ def _cancel(going: Iterable[Task], tasks: Iterable[Task], controller: Controller
             job = f"{array}_[{','.join(task.job.partition('_')[2] for task in group)}]"
         try:
             controller.ask("scancel", job)
-        except Silent as error:
+        except ControllerUnavailable as error:
             say(f"job {array} was not cancelled: {error}")
             worked = False
         else:
@@ -112,7 +112,7 @@ def _cancel_unlisted(chunk: Chunk, controller: Controller, say: Say) -> bool:
     words = f"the job of chunk {chunk.sweep}/{chunk.token}" if chunk.job is None else f"job {chunk.job}"
     try:
         controller.ask("scancel", *([chunk.job] if chunk.job else ["--me", f"--name={tag(chunk.sweep, chunk.token)}"]))
-    except Silent as error:
+    except ControllerUnavailable as error:
         say(f"{words}, which squeue does not show, was not cancelled: {error}")
         return False
     if chunk.job is None:

@@ -21,10 +21,10 @@ from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.planning import cost, request
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import crashes, in_flight, profiles, sbatch, sizing, trust, wording
-from pai_bench.sweep.slurm.controller import Controller, Silent, installed
+from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, installed
 from pai_bench.sweep.slurm.ledger import PASSING, complaints
 from pai_bench.sweep.slurm.lock import submitting
-from pai_bench.sweep.slurm.submitter import Handing, Settings, pack
+from pai_bench.sweep.slurm.submitter import Settings, Submitter, pack
 from pai_bench.sweep.slurm.wait import follow
 
 
@@ -79,7 +79,7 @@ def reachable() -> bool:
         return False
     try:
         Controller(seconds=30).limits()
-    except Silent as error:
+    except ControllerUnavailable as error:
         if "configuration source" in str(error):
             return False
         raise PaiBenchError(f"SLURM does not answer: {error}", "try again later, or use --where local") from None
@@ -122,7 +122,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
     controller = Controller()
     try:
         controller.limits()
-    except Silent as error:
+    except ControllerUnavailable as error:
         raise PaiBenchError(f"SLURM does not answer: {error}", "try again later, or use --where local") from None
     owner = Owner.current()
 
@@ -134,27 +134,27 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
         plan = situation.plan
         for line in (*plan.damaged, *complaints(asked.root), *asked.lines, *wording.notes(situation.flight)):
             say(line)
-        handing = None
+        submitter = None
         say(plan.summary(verb="submit"))
         if plan.todo:
             work = pack(plan, _durations(plan, asked.root, profile), settings, options.canary)
-            handing = Handing(settings, work, controller, situation.ended_jobs)
+            submitter = Submitter(settings, work, controller, situation.ended_jobs)
             say(wording.announce(work, settings))
         if asked.as_json:
             states = [{**planned.as_dict(), "state": planned.state} for planned in plan.runs]
             print(json.dumps({"summary": plan.summary(verb="submit"), "cells": states}, indent=1))
         if asked.dry_run:
-            if handing:
-                wording.show(handing, asked.as_json)
+            if submitter:
+                wording.show(submitter, asked.as_json)
             return 0
         plan.write(asked.root)
         refused = 0
-        if handing:
+        if submitter:
             _forget(asked, plan)
-            handover = handing.submit(owner, say)
-            wording.report(handover, sum(controller.calls.values()), say)
-            refused = int(handover.cause is not None)
-            if refused and not handover.accepted and not handover.n_unknown:
+            submission = submitter.submit(owner, say)
+            wording.report(submission, sum(controller.calls.values()), say)
+            refused = int(submission.cause is not None)
+            if refused and not submission.accepted and not submission.n_unknown:
                 return refused
     if not options.wait:
         if plan.todo or situation.flight.tasks:

@@ -15,7 +15,7 @@ from pai_bench.sweep.execution.owner import ENDED
 _TAG = re.compile(r"pai-bench:([\w.-]+):([\w.-]+)")
 
 
-class Silent(Exception):
+class ControllerUnavailable(Exception):
     """Missing response of slurmctld: job states are unknown, and no job may be taken for finished."""
 
 
@@ -72,7 +72,7 @@ class Controller:
     def rows(self, users: Iterable[str] = ()) -> list[Row]:
         """Return all pai-bench tasks of this user, or of the users named, with a single call of squeue.
 
-        Raises: Silent.
+        Raises: ControllerUnavailable.
         """
         names = sorted(users)
         who = [f"--user={','.join(names)}"] if names else ["--me"]
@@ -93,7 +93,7 @@ class Controller:
             return {}
         try:
             told = self.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(names))
-        except Silent:
+        except ControllerUnavailable:
             return {}
         # A state may be "CANCELLED by 0". A job that is RUNNING in accounting but absent from squeue is lost, because
         # slurmdbd keeps the last state that it received.
@@ -104,7 +104,7 @@ class Controller:
     def limits(self) -> Limits:
         """Return the cluster's limits, read once and then cached.
 
-        Raises: Silent.
+        Raises: ControllerUnavailable.
         """
         if self._limits is not None:
             return self._limits
@@ -120,7 +120,7 @@ class Controller:
     def ask(self, *command: str) -> str:
         """Run one SLURM command and return its stdout.
 
-        Raises: Silent when the command fails or exceeds the time limit.
+        Raises: ControllerUnavailable when the command fails or exceeds the time limit.
         """
         self.calls[command[0]] += 1
         try:
@@ -134,12 +134,12 @@ class Controller:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise Silent(f"{command[0]} did not answer within {self.seconds:.0f} s") from None
+            raise ControllerUnavailable(f"{command[0]} did not answer within {self.seconds:.0f} s") from None
         except OSError as error:
-            raise Silent(f"{command[0]}: {error.strerror}") from None
+            raise ControllerUnavailable(f"{command[0]}: {error.strerror}") from None
         if done.returncode:
             words = done.stderr.strip().splitlines()
-            raise Silent(words[-1] if words else f"{command[0]} ended with {done.returncode}")
+            raise ControllerUnavailable(words[-1] if words else f"{command[0]} ended with {done.returncode}")
         return done.stdout
 
 

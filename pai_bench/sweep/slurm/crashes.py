@@ -16,7 +16,7 @@ from pai_bench.sweep.slurm.in_flight import InFlight, Task
 
 MAX_DEATHS = 3
 """Number of crashed jobs after which a cell is recorded as failed."""
-GUILTY = ("FAILED", "OUT_OF_MEMORY", "COMPLETED")
+CELL_FAULT_STATES = ("FAILED", "OUT_OF_MEMORY", "COMPLETED")
 """Job end states attributed to the cell itself (not to a node failure, a time limit, or a cancellation)."""
 FORGIVEN = "forgiven"
 _MEMORY = re.compile(rb"exceeded (job )?memory limit|oom.kill|out of memory", re.IGNORECASE)
@@ -54,12 +54,12 @@ def _new(
     root: Path, items: Mapping[str, PlannedRun], held: Iterable[Held], flight: InFlight
 ) -> dict[str, dict[str, str]]:
     """Return, for each cell, the jobs that ended while they held it, with their end states."""
-    ended = {task.job: task for task in flight.ended if task.state in GUILTY}
+    ended = {task.job: task for task in flight.ended if task.state in CELL_FAULT_STATES}
     claimed = {claim.owner.job: claim for claim in held if claim.verdict == "dead" and claim.owner.job is not None}
     found: dict[str, dict[str, str]] = {}
     for job, claim in claimed.items():
         # The end state of a job that slurmctld has purged is unknown; count it, or the crashes might never add up.
-        if (flight.jobs or {}).get(job, "FAILED") in GUILTY:
+        if (flight.jobs or {}).get(job, "FAILED") in CELL_FAULT_STATES:
             name = results.name(claim.cell, claim.recipe, claim.fingerprint)
             if name in items and items[name].state in ("missing", "stale"):
                 found.setdefault(name, {})[job] = _how(root, ended.get(job))

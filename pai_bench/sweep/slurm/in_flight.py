@@ -18,7 +18,7 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.owner import Owner
-from pai_bench.sweep.slurm.controller import Controller, Limits, Row, Silent, installed
+from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, Limits, Row, installed
 from pai_bench.sweep.slurm.ledger import Chunk, Ledger, all_chunks, user
 from pai_bench.sweep.slurm.pending_reasons import WAITING, Reason, explain
 
@@ -94,24 +94,24 @@ def survey(root: Path, controller: Controller, *, heal: bool = False, sure: bool
     try:
         limits = controller.limits()
         rows = controller.rows(users)
-    except Silent as error:
+    except ControllerUnavailable as error:
         return InFlight(unknown=frozenset(_names(still_open)), silent=str(error))
-    found = _Found(root, chunks, limits, rows)
+    found = _Classification(root, chunks, limits, rows)
     if (heal or sure) and found.missing:
         time.sleep(PAUSE_SECONDS)
         try:
             again = {row.job: row for row in controller.rows(users)}
-        except Silent as error:
+        except ControllerUnavailable as error:
             return InFlight(unknown=frozenset(_names(still_open)), silent=str(error))
         rows = list(({row.job: row for row in rows} | again).values())
-        found = _Found(root, chunks, limits, rows)
+        found = _Classification(root, chunks, limits, rows)
     if heal:
         found.note()
     return found.flight()
 
 
 @dataclass
-class _Found:
+class _Classification:
     """Classification of the chunks of a results folder by the rows of squeue."""
 
     root: Path

@@ -16,7 +16,7 @@ from pai_bench.core.atomic import replacing
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.slurm import trust
 from pai_bench.sweep.slurm.answers import Refused, job_id, sbatch
-from pai_bench.sweep.slurm.controller import Controller, Silent, clean_environment, tag
+from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, clean_environment, tag
 from pai_bench.sweep.slurm.executor import CommandExecutor
 from pai_bench.sweep.slurm.profiles import Profile
 from pai_bench.sweep.slurm.specification import Spec
@@ -171,7 +171,7 @@ def find(spec: Spec, controller: Controller) -> str | None:
     """
     for pause in LOOKS:
         time.sleep(pause)
-        with suppress(Silent):
+        with suppress(ControllerUnavailable):
             for row in controller.rows():
                 if (row.sweep, row.token) == (spec.sweep, spec.token):
                     return row.array

@@ -73,7 +73,7 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Handover:
+class SubmissionReport:
     """Outcome of a submission: accepted chunks, and the number of tasks not accepted or unknown."""
 
     sweep: str
@@ -113,7 +113,7 @@ def pack(plan: Plan, seconds: Mapping[Run, float], settings: Settings, canary: b
     return Work(tuple(map(tuple, tasks)), tuple((run,) for run in ahead.values()), seconds, fingerprints)
 
 
-class Handing:
+class Submitter:
     """Submitter of the chunks of one sweep."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Handing:
             found.append((sbatch.script(spec, request), len(tasks)))
         return found
 
-    def submit(self, owner: Owner, say: Callable[[str], None]) -> Handover:
+    def submit(self, owner: Owner, say: Callable[[str], None]) -> SubmissionReport:
         """Submit all chunks; accepted chunks stay submitted when a later one is refused.
 
         Raises: PaiBenchError when SLURM refuses the first chunk for a permanent reason.
@@ -160,7 +160,7 @@ class Handing:
                     # A later command adopts the job, if there is one. Until then its cells count as submitted.
                     ledger.unanswered(spec.token, str(lost))
                     n_left = sum(len(part) for _, part in left)
-                    return Handover(self.sweep, tuple(accepted), n_left, str(lost), n_unknown=len(tasks))
+                    return SubmissionReport(self.sweep, tuple(accepted), n_left, str(lost), n_unknown=len(tasks))
                 job = found
             except KeyboardInterrupt:
                 ledger.unanswered(spec.token, "interrupted")
@@ -176,13 +176,13 @@ class Handing:
                 if not accepted and not refusal.passing:
                     raise PaiBenchError(f"SLURM refuses the jobs: {words}", answers.explain(words)) from None
                 n_left = len(tasks) + sum(len(part) for _, part in left)
-                return Handover(self.sweep, tuple(accepted), n_left, words)
+                return SubmissionReport(self.sweep, tuple(accepted), n_left, words)
             ledger.submitted(spec.token, job)
             accepted.append(Accepted(spec.token, job, len(tasks), request.minutes))
             say(f"job {job}: {len(tasks)} tasks")
             if not follows and self.work.canaries:
                 canary = job if canary is None else f"{canary}:{job}"
-        return Handover(self.sweep, tuple(accepted))
+        return SubmissionReport(self.sweep, tuple(accepted))
 
     def _parts(self) -> list[tuple[bool, tuple[Runs, ...]]]:
         """Return the chunks as pairs (waits for the canaries, tasks)."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pai_bench.sweep.execution.eta import duration
 from pai_bench.sweep.slurm import in_flight
-from pai_bench.sweep.slurm.submitter import Handing, Handover, Settings, Work
+from pai_bench.sweep.slurm.submitter import Settings, SubmissionReport, Submitter, Work
 
 
 def announce(work: Work, settings: Settings) -> str:
@@ -51,34 +51,34 @@ def notes(flight: in_flight.InFlight) -> list[str]:
     return notes
 
 
-def show(handing: Handing, as_json: bool) -> None:
+def show(submitter: Submitter, as_json: bool) -> None:
     """Print the batch script of each kind of chunk; print nothing when stdout is reserved for JSON."""
     if as_json:
         return
     shown: list[str] = []
-    for script, _ in handing.scripts():
+    for script, _ in submitter.scripts():
         if not shown or ("dependency" in script) > ("dependency" in shown[-1]):
             print(script)
             shown.append(script)
 
 
-def report(handover: Handover, n_calls: int, say: Callable[[str], None]) -> None:
+def report(submission: SubmissionReport, n_calls: int, say: Callable[[str], None]) -> None:
     """Print the outcome of a submission."""
-    n_tasks = sum(chunk.n_tasks for chunk in handover.accepted)
-    ids = [chunk.job for chunk in handover.accepted]
+    n_tasks = sum(chunk.n_tasks for chunk in submission.accepted)
+    ids = [chunk.job for chunk in submission.accepted]
     jobs = f"job {', '.join(ids)}" if len(ids) <= 3 else f"{len(ids)} jobs, {ids[0]} to {ids[-1]}"
-    if handover.accepted:
-        say(f"submitted sweep {handover.sweep}: {n_tasks} tasks as {jobs}; SLURM was called {n_calls} times")
-    if handover.n_unknown:
+    if submission.accepted:
+        say(f"submitted sweep {submission.sweep}: {n_tasks} tasks as {jobs}; SLURM was called {n_calls} times")
+    if submission.n_unknown:
         say(
-            f"nobody can tell if SLURM took {handover.n_unknown} tasks: sbatch's answer got lost ({handover.cause})."
-            f" Nothing is submitted twice: the same command finds their job, or submits them"
+            f"it is unknown if SLURM accepted {submission.n_unknown} tasks: sbatch's reply was lost"
+            f" ({submission.cause}). Nothing is submitted twice: the same command finds their job, or submits them"
             f" {in_flight.GRACE_SECONDS / 60:.0f} minutes from now; pai-bench cancel ends it"
         )
-        if handover.n_left:
-            say(f"{handover.n_left} more tasks were not submitted: the same command submits them later")
-    elif handover.cause:
+        if submission.n_left:
+            say(f"{submission.n_left} more tasks were not submitted: the same command submits them later")
+    elif submission.cause:
         say(
-            f"SLURM did not take the other {handover.n_left} tasks ({handover.cause}): the same command submits them"
-            " later"
+            f"SLURM did not accept the other {submission.n_left} tasks ({submission.cause}): the same command submits"
+            " them later"
         )
