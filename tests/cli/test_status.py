@@ -298,7 +298,8 @@ def test_logs_show_the_log_and_the_cause(tmp_path: Path, capsys: pytest.CaptureF
             logs_of(text, **options)
 
 
-@pytest.mark.parametrize("module", ["watching", "logs", "cancel"])
+@pytest.mark.parametrize("module", ["command", "logs", "cancel"])
 def test_what_shows_a_sweep_does_not_wait_for_torch(module: str) -> None:
-    check = f"import pai_bench.sweep.{module}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    name = f"pai_bench.sweep.monitoring.{module}"
+    check = f"import {name}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
