@@ -1,4 +1,4 @@
-"""The command line: arguments to calls, nothing else. Torch is imported by the commands that need it."""
+"""The command line: parse options, call one function, print. Only commands that need torch import it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the program; an interrupt while it is being loaded ends it without a traceback too."""
+    """Run the program; an interrupt during its import also ends it without a traceback."""
     try:
         from pai_bench.cli import program
     except KeyboardInterrupt:

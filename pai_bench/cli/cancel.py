@@ -13,13 +13,13 @@ from pai_bench.cli.settings import Config
 def cancel(
     results: Results = None,
     filter_: Annotated[
-        str | None, typer.Option("--filter", help="Only SLURM tasks of these cells, for instance 'method=snip'.")
+        str | None, typer.Option("--filter", help="Only SLURM tasks of these cells, for example 'method=snip'.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     config: Config = None,
     verbose: Verbose = False,
 ) -> None:
-    """Cancel the SLURM tasks of a results folder and stop its sweeps on this host; what is finished stays."""
+    """Cancel the SLURM tasks of a results folder and stop its sweeps on this host; finished results are kept."""
     from pai_bench.sweep.monitoring import cancel
 
     del config, verbose

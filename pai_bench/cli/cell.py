@@ -1,4 +1,4 @@
-"""`pai-bench prune` and `pai-bench train`."""
+"""The commands `pai-bench prune` and `pai-bench train`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Exclude = Annotated[str | None, typer.Option("--exclude", help="Layers or weight
 
 
 def _settings(context: typer.Context, only: str | None, exclude: str | None) -> tuple[str, ...]:
-    """Recipe settings as typed; --only and --exclude are short for two of them."""
+    """Return the recipe settings of --set; --only and --exclude are short forms of two of them."""
     short = {"scoring.only": only, "scoring.exclude": exclude}
     return (*recipe_settings(context), *(f"{key}={value}" for key, value in short.items() if value is not None))
 
@@ -40,7 +40,9 @@ def prune(
     split: Split = None,
     only: Only = None,
     exclude: Exclude = None,
-    sparsity: Annotated[str, typer.Option("--sparsity", "--sparsities", help="The fraction removed.")] = "0.9",
+    sparsity: Annotated[
+        str, typer.Option("--sparsity", "--sparsities", help="Fraction of the weights removed.")
+    ] = "0.9",
     seed: Seed = 0,
     data_dir: DataDir = None,
     plugin: Plugins = None,
@@ -48,7 +50,7 @@ def prune(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the masks of one cell, exactly those of a sweep, and show what they keep."""
+    """Make the masks of one cell, identical to the masks in a sweep, and show the weights that they keep."""
     hints.check_names(method, dataset, plugin)
     from pai_bench.sweep import single_cell
 
@@ -70,7 +72,7 @@ def train(
     only: Only = None,
     exclude: Exclude = None,
     seed: Seed = 0,
-    redo: Annotated[bool, typer.Option("--redo", help="Train again; the new result replaces the old.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="Train again; the new result replaces the old one.")] = False,
     results: Results = None,
     data_dir: DataDir = None,
     plugin: Plugins = None,
@@ -78,7 +80,7 @@ def train(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train one network under masks of your own, with the weights and the data that all methods get."""
+    """Train one network under your own masks, with the same initial weights and data as all methods."""
     hints.check_names(None, dataset, plugin)
     from pai_bench.sweep import single_cell
 

@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Where the values of options and recipes come from.",
+    help="Show the sources of option and recipe values.",
 )
 
 _NOT_SETTINGS = {"config", "as_json", "verbose", "dry_run", "set_", "split", "help"}
@@ -28,14 +28,14 @@ _SPARSITY = ("sparsities", "densities", "compressions")
 
 @app.callback()
 def _group() -> None:
-    """Where the values of options and recipes come from."""
+    """Show the sources of option and recipe values."""
 
 
 @app.command("show", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def show(context: typer.Context) -> None:
-    """Show every value that a sweep with these options would take, and where it is from.
+    """Show every value that a sweep with these options would use, with its source.
 
-    Takes the options of sweep, --json among them: pai-bench config show -c paper.toml --datasets cifar10.
+    Accepts the options of sweep, including --json: pai-bench config show -c paper.toml --datasets cifar10.
     """
     root = context.find_root()
     command = root.command.commands["sweep"]  # type: ignore[attr-defined]
@@ -68,7 +68,7 @@ def show(context: typer.Context) -> None:
 
 
 def _options(sweep: typer.Context) -> dict[str, Any]:
-    """The options that are settings: value and source by long name."""
+    """Return value and source of each option that is a setting, by long name."""
     values = {**sweep.params, **nearest_sparsities(sweep, {name: sweep.params[name] for name in _SPARSITY})}
     found = {}
     for parameter in sweep.command.params:
@@ -84,13 +84,13 @@ def _options(sweep: typer.Context) -> dict[str, Any]:
 
 
 def _taken(sweep: typer.Context) -> set[str]:
-    """Which of a data set's defaults are not needed."""
+    """Return the defaults of a data set that options override."""
     given = {"sparsities"} if any(sweep.params[name] is not None for name in _SPARSITY) else set()
     return given | {name for name in ("seeds",) if sweep.params[name] is not None}
 
 
 def _choice(sweep: typer.Context, choice: Choice, taken: set[str]) -> dict[str, Any]:
-    """A recipe as it applies, and what else the data set decides."""
+    """Return the values and sources of a recipe, and of the options with defaults of the data set."""
     values = {}
     for name in sorted({"sparsities", "seeds"} - taken):
         own = getattr(recipes.defaults(choice.dataset), name)

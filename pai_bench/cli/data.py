@@ -1,4 +1,4 @@
-"""`pai-bench data list|fetch|check|add`."""
+"""The commands `pai-bench data list|fetch|check|add`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Data sets: which are there, fetch them, check them, add a copy. Sweeps never download.",
+    help="List, fetch, check and add data sets. Sweeps never download.",
 )
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets.", show_default=False)]
@@ -33,7 +33,7 @@ QUIET_SECONDS = 10.0
 
 @dataclass
 class _Lines:
-    """A download told in a log: a line every few seconds."""
+    """Progress of a download in a log: one line every few seconds."""
 
     last: float = field(default_factory=time.monotonic)
 
@@ -48,7 +48,7 @@ class _Lines:
 
 @dataclass
 class _Bar:
-    """A download told on a terminal."""
+    """Progress of a download on a terminal: a bar."""
 
     bar: Progress
     tasks: dict[str, Any] = field(default_factory=dict)
@@ -115,7 +115,7 @@ def _show(lines: list[dict[str, Any]], as_json: bool) -> None:
 
 @app.command("list", cls=Command)
 def list_(data_dir: DataDir = None, plugin: Plugins = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """List the data sets: whether they are on disk and the original, their size and place."""
+    """List the data sets with their state on disk, size and location."""
     del verbose
     _load(plugin)
     _show([_told(name, files.check(name, data_dir), data_dir) for name in files.names()], as_json)
@@ -131,7 +131,7 @@ def check(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Hash the files anew, read them, and compare them with the original or the copy that was accepted."""
+    """Hash and read the files again, and compare them with the original or the accepted copy."""
     del verbose
     _load(plugin)
     lines, bad = [], 0
@@ -166,11 +166,11 @@ def fetch(
     plugin: Plugins = None,
     mirror: Annotated[
         list[str] | None,
-        typer.Option(envvar="PAI_BENCH_MIRROR", help="Address of a folder to try first; may be repeated."),
+        typer.Option(envvar="PAI_BENCH_MIRROR", help="URL of a folder to try first; may be repeated."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Fetch data sets from the official places or mirrors; goes on where it was stopped, and checks what came."""
+    """Fetch data sets from official sources or mirrors, resume an interrupted fetch, and verify the files."""
     del verbose
     _load(plugin)
     failed = unusable = 0
@@ -199,20 +199,23 @@ def add(
     name: Annotated[str, typer.Argument(help="A data set.")],
     origin: Annotated[Path, typer.Option("--from", help="Folder that holds its files or its archive.")],
     accept_checksum: Annotated[
-        bool, typer.Option("--accept-checksum", help="Also when it is not the original; results say which copy it was.")
+        bool,
+        typer.Option(
+            "--accept-checksum", help="Accept a copy that differs from the original; results record its checksum."
+        ),
     ] = False,
     link: Annotated[bool, typer.Option("--link", help="Link to the files instead of copying them.")] = False,
     data_dir: DataDir = None,
     plugin: Plugins = None,
     verbose: Verbose = False,
 ) -> None:
-    """Add a copy of a data set that is on disk already."""
+    """Add a copy of a data set that is already on disk."""
     del verbose
     _load(plugin)
     found = files.add(name, origin, data_dir, accept_checksum=accept_checksum, link=link)
     problem = found.problem or _unreadable(name, data_dir)
     if problem is not None:
         if found.state == "accepted":
-            files.refuse(name, data_dir)  # what cannot be read is no copy to plan with
+            files.refuse(name, data_dir)  # refuse an unreadable copy before it is used in a plan
         raise problem
     say(f"{name}: {found.origin}, in {_where(name, data_dir)}")

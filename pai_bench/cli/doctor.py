@@ -15,7 +15,7 @@ BROKEN = "pai_bench.cli.doctor.broken"
 
 
 def _config(context: typer.Context, value: Path | None) -> Path | None:
-    """As for the other commands, but what is wrong with a file is a finding, not the end."""
+    """Read the config file as other commands do, but report an error in it as a finding instead of exiting."""
     try:
         return read_config(context, value)
     except PaiBenchError as error:
@@ -26,7 +26,7 @@ def _config(context: typer.Context, value: Path | None) -> Path | None:
 def doctor(
     context: typer.Context,
     profile: Annotated[str | None, typer.Option(help="SLURM profile to check.  [default: generic]")] = None,
-    job: Annotated[bool, typer.Option("--job", help="Submit a short job as well, and check what it sees.")] = False,
+    job: Annotated[bool, typer.Option("--job", help="Also submit a short job, and check its environment.")] = False,
     results: Results = None,
     data_dir: DataDir = None,
     config: Annotated[
@@ -36,7 +36,7 @@ def doctor(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check this machine, its disk, the data and SLURM before a sweep; every problem comes with a remedy."""
+    """Check this machine, its disk, the data and SLURM before a sweep; print a remedy for every problem."""
     from pai_bench.doctor import command
 
     del config, verbose

@@ -1,4 +1,4 @@
-"""Answers to mistyped names and options that need no torch, so that they come at once."""
+"""Error messages for mistyped names and options, without importing torch, so that they appear at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALL = "all"
 
 
 def check_names(methods: str | None, datasets: str | None, plugins: Sequence[Path] | None) -> None:
-    """Check what can be checked before torch is loaded; plug-ins and other packages may bring names of their own.
+    """Check names before torch is loaded; names that plug-ins and other packages may register are accepted.
 
     Raises: PaiBenchError for an unknown method, hyper-parameter or data set.
     """
@@ -36,7 +36,7 @@ def check_names(methods: str | None, datasets: str | None, plugins: Sequence[Pat
 
 
 def option(name: str, command: str) -> str | None:
-    """The remedy for an option that a command does not have; None where nothing better than its help is known."""
+    """Return the remedy for an unknown option of a command; None if no better remedy than its help is known."""
     if command not in ("sweep", "prune", "train"):
         return None
     key = name.lstrip("-").replace("-", "_")
@@ -57,7 +57,7 @@ def option(name: str, command: str) -> str | None:
 
 
 def _value(name: str) -> str:
-    """The value that was typed behind the option."""
+    """Return the value typed after the option."""
     arguments = sys.argv[1:]
     for index, argument in enumerate(arguments):
         if argument.startswith(f"{name}="):

@@ -27,15 +27,15 @@ LISTS = ("methods", "models", "datasets", "recipes", "published")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, models, datasets, recipes or published")],
     long: Annotated[
-        bool, typer.Option("--long", "-l", help="With descriptions also where stdout is no terminal, and in --json.")
+        bool, typer.Option("--long", "-l", help="Include descriptions also if stdout is not a terminal, and in --json.")
     ] = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the methods, models, data sets, recipes or published results there are.
+    """List the available methods, models, data sets, recipes or published results.
 
-    A terminal gets a description of each. A pipe or file gets the names, one a line, and --json a list of names.
+    On a terminal, each has a description. A pipe or file gets one name per line, and --json a list of names.
     Published results are listed by recipe, data set and model.
     """
     del verbose
@@ -53,7 +53,7 @@ def list_(
 
 
 def _brief(what: str, line: dict[str, Any]) -> dict[str, Any]:
-    """Shorten a line for a terminal: of published results, without what the name has, and methods as a number."""
+    """Shorten a line for a terminal: published results omit the parts of their name and show the number of methods."""
     if what != "published":
         return line
     kept = {column: value for column, value in line.items() if column not in ("recipe", "dataset", "model")}
@@ -69,7 +69,7 @@ def _names(what: str, plugins: Sequence[Path]) -> list[str]:
 
 
 def _describe(what: str, name: str) -> dict[str, Any]:
-    """Columns of the list: texts and numbers."""
+    """Return the columns of the list, as texts and numbers."""
     if what == "methods":
         return _method(name)
     if what == "models":
@@ -90,21 +90,21 @@ def _describe(what: str, name: str) -> dict[str, Any]:
 
 
 def _method(name: str) -> dict[str, Any]:
-    """The description of a method; of one that is not built in, from its class."""
+    """Return the description of a method; for a plug-in's method, taken from its class."""
     entry = method_index.builtin().get(name)
     if entry is not None:
         values, text = dict(entry.hyperparameters), entry.sentence
     else:
         cls = import_module("pai_bench.scoring.registry").method_class(name)
         values = {field.name: field.default for field in fields(cls)}
-        # A dataclass without a docstring gets its signature for one.
+        # A dataclass without a docstring gets its signature as its docstring.
         own = cls.__doc__ or ""
         text = "" if own.startswith(f"{cls.__name__}(") else method_index.first_sentence(own)
     return {"hyper-parameters": values, "description": text}
 
 
 def _show(lines: Sequence[dict[str, Any]]) -> None:
-    """A table, its last column folded to the width of the terminal."""
+    """Print a table whose last column is wrapped to the width of the terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = list(lines[0]) if lines else []
     for column in columns:

@@ -1,4 +1,4 @@
-"""The options that several commands share, and where messages go."""
+"""Options shared by several commands, and the console for messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 messages = Console(stderr=True, soft_wrap=True)
-"""For people, on stderr; data go to stdout."""
+"""Console for messages on stderr; stdout is reserved for data."""
 
 OK, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -24,12 +24,13 @@ DataDir = Annotated[
     ),
 ]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Python file that registers methods or models; may be repeated.")
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file that registers methods, models or data sets; may be repeated."),
 ]
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", envvar="PAI_BENCH_SET", help="A value of the recipe, for instance train.epochs=20; may be repeated."
+        "--set", envvar="PAI_BENCH_SET", help="A value of the recipe, for example train.epochs=20; may be repeated."
     ),
 ]
 Split = Annotated[
@@ -41,5 +42,5 @@ AsJson = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout.")]
 
 
 def say(text: str) -> None:
-    """One message as it is, without markup."""
+    """Print a message verbatim, without markup."""
     messages.print(text, highlight=False, markup=False)

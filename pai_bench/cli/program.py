@@ -1,4 +1,4 @@
-"""The program: its commands, and how it ends."""
+"""The program: its commands, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ app.add_typer(data.app, name="data")
 
 
 PLAIN = "pai-bench-plain"
-"""Error handler of streams whose encoding lacks a character: the nearest ASCII text, else "?"."""
+"""Name of the error handler that replaces characters missing in a stream's encoding by ASCII text, or else "?"."""
 
 _ASCII = {"·": "-", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "×": "x", "±": "+-", "━": "-", "═": "="}
 
@@ -78,24 +78,25 @@ codecs.register_error(PLAIN, _plain)
 
 
 def _explain(error: OSError) -> tuple[str, str]:
-    """Cause and remedy of what the system has refused."""
+    """Return cause and remedy of an error of the operating system."""
     what = error.filename or error
     if isinstance(error, PermissionError):
-        return f"no permission to use {what}", "choose another folder (--results, --out) or change its permissions"
+        return f"permission denied for {what}", "choose another folder (--results, --out) or change its permissions"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             reason(error) if error.filename is None else f"{reason(error)}: {what}",
-            "free space or raise the quota (or name another folder: --results, --data-dir, --out), then type it again:"
-            " what is finished is safe",
+            "free space or raise the quota (or name another folder: --results, --data-dir, --out), then run the command"
+            " again: finished results are safe",
         )
     return (
         reason(error) if error.filename is None else f"{reason(error)}: {what}",
-        "see that the disk answers and has room, then type it again: what is finished is safe (-v shows where it was)",
+        "check that the disk responds and has free space, then run the command again: finished results are safe"
+        " (-v shows the traceback)",
     )
 
 
 def _misused(error: TyperException) -> int:
-    """Say what is wrong with the arguments; returns the exit code."""
+    """Print the error in the arguments; return the exit code."""
     say(f"error: {error.format_message()}")
     context = getattr(error, "ctx", None)
     name = getattr(error, "option_name", None)
@@ -105,7 +106,7 @@ def _misused(error: TyperException) -> int:
 
 
 def main() -> None:
-    """Run the command line; every error is two lines and an exit code, tracebacks only with -v."""
+    """Run the command line; an error is printed as cause and remedy, with a traceback only under -v."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=PLAIN)
@@ -122,7 +123,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except TyperException as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one: its message is its help
+        if type(error).__name__ == "NoArgsIsHelpError":  # a command group without a command: its help was the message
             typer.echo(error.format_message())
         else:
             code = _misused(error)
@@ -136,5 +137,5 @@ def main() -> None:
     if code == INTERRUPTED:
         command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
         goes_on = command in ("sweep", "train")
-        say("interrupted" + (": finished cells are kept; the same command goes on from here" if goes_on else ""))
+        say("interrupted" + (": finished cells are kept; the same command resumes from here" if goes_on else ""))
     sys.exit(code or 0)

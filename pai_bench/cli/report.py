@@ -24,7 +24,7 @@ def report(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the accuracy-against-sparsity figure and table from the results that are there."""
+    """Make the accuracy-against-sparsity figure and table from the available results."""
     from pai_bench.analysis.command import run
 
     del config, verbose

@@ -1,4 +1,4 @@
-"""Where options come from besides the command line: a config file and the user's profile."""
+"""Options from a config file and the user's profile, which have lower priority than the command line."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import typer
 from pai_bench.errors import PaiBenchError, unknown
 
 ORIGINS = "pai_bench.cli.settings.origins"
-"""In the context's `meta`: the file that gave an option, by the name of its parameter (of one --set: name and key)."""
+"""Key in the context's `meta`: files that set options, by parameter name (for --set: by name and key)."""
 
 TYPED = "command line"
-"""The source of an option that was typed, in words."""
+"""Description of the source of an option on the command line."""
 
 _PRIVATE = {"config", "verbose", "help", "json", "dry-run", "version"}
 _ONE_CELL = frozenset(("methods", "datasets", "models", "recipes", "sparsities", "seeds"))
 _TYPED_ONLY = {"sweep": frozenset(("sparsity", "seed")), "prune": _ONE_CELL, "train": _ONE_CELL}
-"""Second names of options that are no keys of a config file, for there they are the other command's."""
+"""Alternative option names that are not keys of a config file, where they belong to another command."""
 _SPARSITY = {"sparsities", "densities", "compressions"}
 
 
 def profile_path() -> Path:
-    """Where the user's profile is looked for."""
+    """Return the path of the user's profile, which need not exist."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return home / "pai-bench" / "config.toml"
 
 
 def _settings_keys(context: typer.Context) -> dict[str, Any]:
-    """The options of all commands by the keys that a config file gives them: the long names without dashes.
+    """Return the options of all commands by their keys in a config file: the long names without dashes.
 
-    Where two commands have one, it is this command's.
+    If two commands share a key, the option of this command counts.
     """
     keys: dict[str, Any] = {}
     for command in (*_commands(context.find_root().command), context.command):
@@ -78,9 +78,9 @@ def _refuse_foreign(path: Path, table: dict[str, Any], keys: dict[str, Any], con
 
 
 def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None = None) -> dict[str, Any]:
-    """The settings of a TOML file by parameter name, lists joined by commas as on the command line.
+    """Read the settings of a TOML file by parameter name; lists are joined by commas as on the command line.
 
-    Paths in it are relative to its folder. `sweep` is the context of a sweep whose file it is.
+    Paths in the file are relative to its folder. `sweep` is the context of the sweep if the file belongs to one.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None
     except (OSError, UnicodeDecodeError) as error:
         raise PaiBenchError(f"config file {path} cannot be read: {error}", "give a readable TOML file") from None
     except tomllib.TOMLDecodeError as error:
-        raise PaiBenchError(f"config file {path} is not valid TOML: {error}", "mend that line") from None
+        raise PaiBenchError(f"config file {path} is not valid TOML: {error}", "correct this line") from None
     if sweep is not None:
         _refuse_foreign(path, table, keys, sweep)
     settings: dict[str, Any] = {}
@@ -99,10 +99,10 @@ def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None
             complaint = unknown("key", key, keys)
             raise PaiBenchError(f"{path}: {complaint.cause}", complaint.remedy)
         if parameter.name in settings:
-            raise PaiBenchError(f"{path}: {key} is given twice, by two of its names", "give it once")
+            raise PaiBenchError(f"{path}: {key} is given twice, by two of its names", "give one of them")
         if isinstance(value, dict):
             if parameter.name != "set_":
-                raise PaiBenchError(f"{path}: {key} is a table", f"write {key} = … above all tables")
+                raise PaiBenchError(f"{path}: {key} is a table", f"move {key} = … above all tables")
             items = list(_assignments(value))
         else:
             items = [item for entry in (value if isinstance(value, list) else [value]) for item in _items(path, entry)]
@@ -115,7 +115,7 @@ def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None
 
 
 def _items(path: Path, entry: Any) -> list[Any]:
-    """An entry of a list; a table such as {name = "prospr", steps = [1, 3]} is a method spec for each combination."""
+    """Expand an entry of a list; a table like {name = "prospr", steps = [1, 3]} becomes a spec per combination."""
     if not isinstance(entry, dict):
         return [entry]
     if not isinstance(entry.get("name"), str):
@@ -128,7 +128,7 @@ def _items(path: Path, entry: Any) -> list[Any]:
 
 
 def _assignments(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The texts of --set that a table says, whether its keys are dotted or it holds tables."""
+    """Yield the --set assignments of a table, with dotted keys or nested tables."""
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _assignments(value, f"{prefix}{key}.")
@@ -141,7 +141,7 @@ def _text(value: Any) -> str:
 
 
 def _relative(path: Path, parameter: Any, item: Any) -> Any:
-    """An item, with a path in it put right: a folder or file, a recipe's file, a file of masks."""
+    """Return an item with its path (folder, recipe file or mask file), if any, resolved relative to the config file."""
     if not isinstance(item, str):
         return item
     folder = path.absolute().parent
@@ -154,7 +154,7 @@ def _relative(path: Path, parameter: Any, item: Any) -> Any:
 
 
 def _config(context: typer.Context, value: Path | None) -> Path | None:
-    """Let --config and the user's profile stand behind the command line and the environment."""
+    """Apply --config and the user's profile as defaults below the command line and the environment."""
     keys = _settings_keys(context)
     profile = profile_path()
     settings: dict[str, Any] = {}
@@ -162,7 +162,7 @@ def _config(context: typer.Context, value: Path | None) -> Path | None:
     for path in ([profile] if profile.is_file() else []) + ([value] if value is not None else []):
         is_sweep_file = path is value and context.command.name == "sweep"
         found = _read_settings(path, keys, context if is_sweep_file else None)
-        if _SPARSITY & found.keys():  # three ways to say one thing: the nearer file's way counts
+        if _SPARSITY & found.keys():  # they exclude each other; a later file has priority
             settings = {key: old for key, old in settings.items() if key not in _SPARSITY}
         origins |= dict.fromkeys(found, path)
         origins |= {f"set_ {_key(text)}": path for text in found.get("set_", ())}
@@ -179,7 +179,7 @@ def _key(assignment: str) -> str:
 
 
 def _nearest(near: list[str], far: list[str]) -> list[str]:
-    """All near texts of --set, and the far ones of other keys."""
+    """Return all assignments of `near`, and the assignments of `far` to other keys."""
     given = {_key(text) for text in near}
     return [*near, *(text for text in far if _key(text) not in given)]
 
@@ -190,7 +190,7 @@ def _from_file(context: typer.Context, name: str) -> bool:
 
 
 def nearest_sparsities(context: typer.Context, values: dict[str, str | None]) -> dict[str, str | None]:
-    """The options for sparsity that were given nearest: typed, else in the environment, else in a config file."""
+    """Return the sparsity options of the highest priority: command line, environment, or else config file."""
     given = {name: context.get_parameter_source(name) for name, value in values.items() if value is not None}
     for nearest in ("COMMANDLINE", "ENVIRONMENT"):
         near = {name for name, where in given.items() if where is not None and where.name == nearest}
@@ -200,7 +200,7 @@ def nearest_sparsities(context: typer.Context, values: dict[str, str | None]) ->
 
 
 def recipe_settings(context: typer.Context) -> tuple[str, ...]:
-    """All values of --set and --split; those of files stand behind the others, key by key."""
+    """Return all assignments of --set and --split; for each key, command line and environment override files."""
     layers: dict[bool, list[str]] = {True: list((context.default_map or {}).get("set_", ())), False: []}
     if not _from_file(context, "set_"):
         layers[False] += context.params.get("set_") or ()
@@ -210,7 +210,7 @@ def recipe_settings(context: typer.Context) -> tuple[str, ...]:
 
 
 def source(context: typer.Context, parameter: Any) -> str:
-    """Where the value of an option is from, in words."""
+    """Describe the source of an option's value."""
     kind = context.get_parameter_source(parameter.name)
     if kind is None or kind.name == "DEFAULT":
         return "default"
@@ -220,7 +220,7 @@ def source(context: typer.Context, parameter: Any) -> str:
 
 
 def setting_source(context: typer.Context, key: str) -> str:
-    """Where a value of the recipe is set, in words."""
+    """Describe the source of a recipe value."""
     for name, keys in (("set_", map(_key, context.params.get("set_") or ())), ("split", ("data.split",))):
         if context.params.get(name) is not None and key in keys and not _from_file(context, name):
             parameter = next(p for p in context.command.params if p.name == name)

@@ -14,7 +14,9 @@ def status(
     results: Results = None,
     watch: Annotated[
         float | None,
-        typer.Option(min=0.1, metavar="SECONDS", help="Look again so often, until every cell is done or has failed."),
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Repeat at this interval until every cell is done or has failed."
+        ),
     ] = None,
     fail_on_missing: Annotated[
         bool, typer.Option("--fail-on-missing", help="Exit with 3 when a planned cell has no result.")
@@ -23,7 +25,7 @@ def status(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show how the sweeps of a results folder stand: done, running, queued, failed and why."""
+    """Show the status of a results folder: cells done, running, queued and failed, with the causes of failures."""
     from pai_bench.sweep.monitoring import command
 
     del config, verbose

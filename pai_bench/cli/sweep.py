@@ -22,7 +22,7 @@ def sweep(
             "--methods",
             "--method",
             envvar="PAI_BENCH_METHODS",
-            help="For instance snip,prospr:steps=10,lr=0.5.  [default: all but costly ones, which 'all' includes]",
+            help="For instance snip,prospr:steps=10,lr=0.5.  [default: all methods not marked costly; 'all' selects every method]",
         ),
     ] = None,
     controls: Annotated[
@@ -30,7 +30,7 @@ def sweep(
         typer.Option(
             "--controls",
             envvar="PAI_BENCH_CONTROLS",
-            help="Also each method with its masks shuffled, its weights drawn anew, its scores inverted:"
+            help="Also each method with shuffled masks, re-initialised weights or inverted scores:"
             " shuffle,reinit,invert.",
         ),
     ] = None,
@@ -69,41 +69,43 @@ def sweep(
         str | None, typer.Option("--seeds", "--seed", envvar="PAI_BENCH_SEEDS", help="For instance 0-4 or 0,3,7.")
     ] = None,
     filter_: Annotated[
-        str | None, typer.Option("--filter", help="Only these cells, for instance 'method=snip,sparsity>=0.95'.")
+        str | None, typer.Option("--filter", help="Only these cells, for example 'method=snip,sparsity>=0.95'.")
     ] = None,
     retry: Annotated[str | None, typer.Option(help="'failed': run failed cells again.")] = None,
     redo: Annotated[
-        bool, typer.Option("--redo", help="Run cells again that are done; new results replace old.")
+        bool, typer.Option("--redo", help="Run finished cells again; new results replace old ones.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, a line a method (each cell with -v), and stop.")
+        bool, typer.Option("--dry-run", help="Show the plan, one line per method (with -v per cell), and stop.")
     ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
-            envvar="PAI_BENCH_WORKERS", min=1, help="Worker processes.  [default: one a GPU, else one a core]"
+            envvar="PAI_BENCH_WORKERS", min=1, help="Worker processes.  [default: one per GPU, else one per core]"
         ),
     ] = None,
     pack: Annotated[
         str,
         typer.Option(
             envvar="PAI_BENCH_PACK",
-            help="Cells at a time in a worker; auto: as many as are measured to be fastest on a GPU, 1 on a CPU.",
+            help="Cells at a time in a worker; auto: the fastest number measured on a GPU, 1 on a CPU.",
         ),
     ] = "auto",
     checkpoint_every: Annotated[
         float, typer.Option(envvar="PAI_BENCH_CHECKPOINT_EVERY", min=0, help="Seconds between checkpoints of a cell.")
     ] = 60.0,
     keep_checkpoints: Annotated[
-        bool, typer.Option("--keep-checkpoints", help="Keep checkpoints of cells that have their result.")
+        bool, typer.Option("--keep-checkpoints", help="Keep the checkpoints of finished cells.")
     ] = False,
     hang_after: Annotated[
         float,
-        typer.Option(envvar="PAI_BENCH_HANG_AFTER", min=1, help="Seconds without progress that end a worker."),
+        typer.Option(
+            envvar="PAI_BENCH_HANG_AFTER", min=1, help="Seconds without progress after which a worker is killed."
+        ),
     ] = 1800.0,
     disk_patience: Annotated[
         float,
-        typer.Option(envvar="PAI_BENCH_DISK_PATIENCE", min=0, help="Seconds that a result waits for a full disk."),
+        typer.Option(envvar="PAI_BENCH_DISK_PATIENCE", min=0, help="Seconds to retry writing to a full disk."),
     ] = 300.0,
     where: Annotated[
         str,
@@ -121,14 +123,15 @@ def sweep(
         list[str] | None, typer.Option("--slurm", help="SLURM: a value of the profile, key=value; may be repeated.")
     ] = None,
     cells_per_job: Annotated[
-        int | None, typer.Option(min=1, help="SLURM: cells in a task.  [default: what takes 45 minutes]")
+        int | None, typer.Option(min=1, help="SLURM: cells per task.  [default: 45 minutes of work]")
     ] = None,
     canary: Annotated[
-        bool, typer.Option("--canary", help="SLURM: one cell per data set and model first, the rest if they succeed.")
+        bool,
+        typer.Option("--canary", help="SLURM: run one cell per data set and model first, the rest if these succeed."),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="SLURM: follow the jobs to their end.")] = False,
     any_code: Annotated[
-        bool, typer.Option("--any-code", help="SLURM: let jobs run whatever code they find when they start.")
+        bool, typer.Option("--any-code", help="SLURM: let jobs run even if the code has changed since the plan.")
     ] = False,
     results: Results = None,
     data_dir: DataDir = None,
@@ -137,7 +140,7 @@ def sweep(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run every cell of a grid that has no result yet; typed again, it does what is missing."""
+    """Run every cell of a grid without a result; run again, it continues with the missing cells."""
     hints.check_names(methods, datasets, plugin)
     from pai_bench.sweep import command
     from pai_bench.sweep.slurm.command import Options as SlurmOptions
@@ -181,7 +184,7 @@ _OF_THIS_MACHINE = ("workers", "hang_after")
 
 
 def _given(context: typer.Context) -> Given:
-    """Where the options were given that have an effect in one place only."""
+    """Return the sources of the options that have an effect in one place only."""
     from pai_bench.sweep.placement import Given
 
     parameters = {str(parameter.name): parameter for parameter in context.command.params}

@@ -140,7 +140,7 @@ CASES = [
     ("config show --seeds 1 --seeds 2", "--seeds was given twice", "--seeds 0,1"),
     ("swep", "No such command", "--help"),
     ("sweep --config none.toml", "none.toml does not exist", "--config"),
-    ("sweep --config broken.toml", "broken.toml is not valid TOML", "mend"),
+    ("sweep --config broken.toml", "broken.toml is not valid TOML", "correct"),
     ("sweep --config typo.toml", "typo.toml: unknown key 'sedes'", "did you mean seeds"),
     ("sweep --config seed.toml", "seed.toml: seed is an option of prune and train, not a key of a sweep file", "seeds"),
     ("sweep --config sparsity.toml", "sparsity is an option of prune, not a key", "write sparsities instead"),

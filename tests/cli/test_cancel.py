@@ -33,7 +33,7 @@ def test_the_sweep_of_a_worker_is_stopped_and_who_is_gone_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan(tmp_path)
-    assert run(tmp_path) == (True, f"nothing of {tmp_path} runs or waits that could be cancelled")
+    assert run(tmp_path) == (True, f"no running or pending work of {tmp_path} to cancel")
     with subprocess.Popen([sys.executable, "-c", SWEEP], stdout=subprocess.PIPE, text=True) as sweep:
         assert sweep.stdout is not None
         worker = int(sweep.stdout.readline())

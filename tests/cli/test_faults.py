@@ -105,7 +105,7 @@ def test_debug_says_what_others_work_on(tmp_path: Path) -> None:
         wait_for(lambda: list((tmp_path / "results" / "state" / "claims").rglob("*.claim")))
         run = pai_bench(tmp_path, *command, "--where", "debug")
     assert run.returncode == 1, run.stderr
-    assert "snip · digits · conv8 · sparsity 0.9 · seed 0: another process works on it" in run.stderr
+    assert "snip · digits · conv8 · sparsity 0.9 · seed 0: another process has claimed it" in run.stderr
 
 
 def test_who_ignores_the_end_of_a_session_goes_on() -> None:
@@ -124,7 +124,7 @@ def test_two_sweeps_on_one_folder_share_the_work(tmp_path: Path) -> None:
         said = [process.communicate(timeout=240)[1] for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), said
     assert all("5/5 done, 0 running, 0 failed" in errors for errors in said), said
-    others = [int(n) for errors in said for n in re.findall(r"(\d) of 5 were done by others", errors)]
+    others = [int(n) for errors in said for n in re.findall(r"(\d) of 5 were done by other processes", errors)]
     # Each cell was done by one of them; should both have done it, that would have been noted.
     assert sum(others) == 5, said
     assert len(results(tmp_path / "results")) == 5
@@ -166,7 +166,7 @@ def test_a_worker_that_hangs_is_ended_and_lack_of_memory_fails_one_cell(tmp_path
     command[command.index("--sparsities") + 1] = "0.5,0.82,0.9"
     run = pai_bench(tmp_path, *command)
     assert run.returncode == 1, run.stderr
-    assert f"the worker hung: no sign of progress for {patience} s; it is run again" in run.stderr
+    assert f"the worker hung: no sign of progress for {patience} s; it will be run again" in run.stderr
     assert "1 x out of memory (MemoryError: no room); use fewer workers" in run.stderr
     assert len(results(tmp_path / "results")) == 3
     (log,) = (tmp_path / "results" / "state" / "logs").rglob("s0.82*.log")

@@ -217,7 +217,7 @@ def test_a_cell_is_found_by_what_people_type(tmp_path: Path) -> None:
     texts = [slug(CELLS[1]), str(CELLS[1]), str(place), str(log), "snip/0.9/seed0", target.name, "snip/s0.9-seed0"]
     assert {find(text, cells, tmp_path) for text in texts} == {target}
     assert find("dense", cells, tmp_path).cell == DENSE
-    with pytest.raises(PaiBenchError, match=r"4 cells are meant by 'snip'\nname one: snip/digits/conv8/0.9/0  snip"):
+    with pytest.raises(PaiBenchError, match=r"4 cells match 'snip'\nchoose one: snip/digits/conv8/0.9/0  snip"):
         find("snip", cells, tmp_path)
     with pytest.raises(PaiBenchError, match=r"did you mean snip/digits/conv8/0.9/0"):
         find("snipp/digits/conv8/0.9/0", cells, tmp_path)

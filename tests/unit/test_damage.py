@@ -275,7 +275,7 @@ def test_a_damaged_plan_and_a_damaged_heartbeat_are_named(
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     place = tmp_path / "nowhere"
-    with pytest.raises(PaiBenchError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(PaiBenchError, match=r"results folder .*nowhere does not exist"):
         cancel.run(place, None, True, print, lambda _: True)
-    with pytest.raises(PaiBenchError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(PaiBenchError, match=r"results folder .*nowhere does not exist"):
         logs.run(place, None, failed=True, every=False, follow=False, tail=None, say=print)

@@ -33,5 +33,5 @@ def run(plan: Plan, settings: Settings, messages: Console) -> int:
             left += ended.kind in ("failed", "unwritten", "claimed")
             messages.print(f"{run.cell}: {ended.cause or ended.kind}", highlight=False, markup=False)
     for planned in plan.running:
-        messages.print(f"{planned.run.cell}: another process works on it", highlight=False, markup=False)
+        messages.print(f"{planned.run.cell}: another process has claimed it", highlight=False, markup=False)
     return left + len(plan.running)

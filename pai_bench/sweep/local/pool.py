@@ -222,7 +222,7 @@ class Pool:
         if not worker.ready and not self._ending:
             self._failed_starts += 1
             if self._failed_starts >= MAX_DEATHS:
-                raise PaiBenchError(f"workers end with code {code} before they are ready", f"see {worker.log}")
+                raise PaiBenchError(f"workers exited with code {code} before they were ready", f"see {worker.log}")
         if not self._ending:
             if worker.pending:
                 self._jobs.appendleft(tuple(worker.pending))

@@ -220,7 +220,7 @@ class Progress:
     def lost(self, run: Run, cause: str) -> None:
         if self._running.pop(run, None) is not None:
             self._waiting[_kind(run)] += 1
-        self.console.print(f"lost: {run.cell}: {cause}; it is run again", highlight=False)
+        self.console.print(f"lost: {run.cell}: {cause}; it will be run again", highlight=False)
 
 
 def _cut(text: str, width: int, style: str = "") -> Text:

@@ -35,7 +35,7 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
     """
     root = results.resolve_root(folder)
     if not root.is_dir():
-        raise PaiBenchError(f"there is no folder {root}", "name the folder of the results with --results")
+        raise PaiBenchError(f"results folder {root} does not exist", "name the folder of the results with --results")
     chosen = None if filter_text is None else select(filter_text, [item.cell for item in _cells(root)])
     controller = Controller()
     flight = in_flight.survey(root, controller, sure=True)
@@ -47,15 +47,15 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
     if chosen is not None:
         mixed = [t for t in going if t not in tasks and any(_matches(chosen, name) for name in t.names)]
         if mixed:
-            say(f"{len(mixed)} tasks hold other cells too and go on, for instance {mixed[0].job}")
+            say(f"{len(mixed)} tasks also have other cells and continue, for example {mixed[0].job}")
         if processes:
-            say(f"{len(processes)} processes on this host go on; only without --filter are they stopped")
+            say(f"{len(processes)} processes on this host continue; omit --filter to stop them")
         processes = {}
     if flight.silent:
-        say(f"SLURM does not answer ({flight.silent}): its tasks go on; cancel again later")
+        say(f"SLURM did not respond ({flight.silent}): its tasks continue; cancel again later")
     unlisted = list(flight.unlisted) if chosen is None else []
     if not tasks and not processes and not unlisted:
-        say(f"nothing of {root} runs or waits that could be cancelled")
+        say(f"no running or pending work of {root} to cancel")
         return flight.silent is None
     what = " and ".join(
         [f"{len(tasks)} SLURM tasks"] * bool(tasks)
@@ -71,7 +71,7 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
     for chunk in unlisted:
         cancelled &= _cancel_unlisted(chunk, controller, say)
     _stop(processes, say)
-    say("what is finished is kept; the same sweep goes on from the last checkpoints")
+    say("finished results are kept; the same sweep resumes from the last checkpoints")
     return cancelled and flight.silent is None
 
 
@@ -116,7 +116,7 @@ def _cancel_unlisted(chunk: Chunk, controller: Controller, say: Say) -> bool:
         say(f"{words}, which squeue does not show, was not cancelled: {error}")
         return False
     if chunk.job is None:
-        say(f"{words} may come to the queue yet: cancel again in {in_flight.GRACE_SECONDS / 60:.0f} minutes")
+        say(f"{words} may still reach the queue: cancel again in {in_flight.GRACE_SECONDS / 60:.0f} minutes")
         return False
     say(f"{words}, which squeue does not show: cancelled")
     return True
@@ -160,6 +160,6 @@ def _stop(processes: Mapping[int, int], say: Say) -> None:
         except ProcessLookupError:
             continue
         except PermissionError:
-            say(f"process {pid} is somebody else's and goes on")
+            say(f"process {pid} belongs to another user and continues")
         else:
             say(f"process {pid}: asked to save its {n_cells} cells and stop")

@@ -26,7 +26,7 @@ def find(text: str, cells: Sequence[Wanted], root: Path) -> Wanted:
     if found:
         listed = [_unique(cell, found) for cell in found[:LISTED]]
         more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
-        raise PaiBenchError(f"{len(found)} cells are meant by {text!r}", f"name one: {'  '.join(listed)}{more}")
+        raise PaiBenchError(f"{len(found)} cells match {text!r}", f"choose one: {'  '.join(listed)}{more}")
     if not cells:
         raise PaiBenchError(
             f"there is no cell in {root}", "run pai-bench sweep first, or name the folder with --results"
@@ -34,7 +34,7 @@ def find(text: str, cells: Sequence[Wanted], root: Path) -> Wanted:
     near = difflib.get_close_matches(text, [slug(cell.cell) for cell in cells], n=3, cutoff=0.3)
     hint = f"did you mean {' or '.join(dict.fromkeys(near))}? " if near else ""
     raise PaiBenchError(
-        f"no cell is meant by {text!r}", f"{hint}write method/dataset/model/sparsity/seed; --json of status has all"
+        f"no cell matches {text!r}", f"{hint}use method/dataset/model/sparsity/seed; pai-bench status --json lists all"
     )
 
 

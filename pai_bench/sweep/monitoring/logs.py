@@ -33,13 +33,13 @@ def run(
     """
     root = results.resolve_root(folder)
     if (text is None) != failed:
-        raise PaiBenchError("logs needs one cell, or --failed", "for instance pai-bench logs snip/digits/conv8/0.9/0")
+        raise PaiBenchError("logs needs one cell, or --failed", "for example pai-bench logs snip/digits/conv8/0.9/0")
     if every and not failed:
-        raise PaiBenchError("--all belongs to --failed", "write logs --failed --all")
+        raise PaiBenchError("--all requires --failed", "use logs --failed --all")
     if follow and failed:
-        raise PaiBenchError("--follow is for one cell", "name the cell instead of --failed")
+        raise PaiBenchError("--follow requires one cell", "name the cell instead of --failed")
     if not root.is_dir():
-        raise PaiBenchError(f"there is no folder {root}", "name the folder of the results with --results")
+        raise PaiBenchError(f"results folder {root} does not exist", "name the folder of the results with --results")
     plans = results.read_plans(root)
     for line in plans.damaged:
         say(line)
@@ -53,9 +53,7 @@ def run(
         with suppress(KeyboardInterrupt):
             logs.follow(cell)
     elif not logs.print(cell):
-        raise PaiBenchError(
-            f"nothing has been logged of {slug(cell.cell)} yet", "pai-bench status shows whether it runs"
-        )
+        raise PaiBenchError(f"{slug(cell.cell)} has no log yet", "pai-bench status shows its state")
 
 
 class _Logs:
@@ -127,7 +125,7 @@ class _Logs:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except IsADirectoryError:
-            self._say(f"{place} is a folder, not a log: it is left out")
+            self._say(f"{place} is a folder, not a log, and was skipped")
             return False
         if lines:
             self._say(f"--- {place}")

@@ -222,12 +222,12 @@ def _waiting(tasks: Iterable[Task], states: Mapping[str, str]) -> tuple[Waiting,
 
 def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index) -> Iterable[str]:
     if flight.silent:
-        yield f"SLURM did not answer ({flight.silent}): what it has of this folder is unknown, not lost"
+        yield f"SLURM did not respond ({flight.silent}): the state of this folder's tasks is unknown, not lost"
     if flight.unlisted:
         n_cells = len({name for chunk in flight.unlisted for task in chunk.tasks() for name in task})
-        yield f"squeue does not show jobs of {n_cells} cells that may be in the queue: pai-bench status tells later"
+        yield f"squeue does not list jobs of {n_cells} cells that may be in the queue: run pai-bench status again later"
     if flight.elsewhere:
-        yield f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's or user's)"
+        yield f"jobs of {', '.join(sorted(flight.elsewhere))} are not visible from this host (another cluster or user)"
     if requeues := stops.requeues(root, ((task.sweep, task.token, task.job) for task in flight.tasks)):
         job, most = max(requeues.items(), key=itemgetter(1))
         times = "once" if most == 1 else f"{most} times"
@@ -235,19 +235,19 @@ def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index
         yield f"{which} requeued {times}" if len(requeues) == 1 else f"{which} requeued, job {job} most often: {times}"
     if gone:
         cells = "1 cell was" if len(gone) == 1 else f"{len(gone)} cells were"
-        yield f"{cells} interrupted, and nobody is at work on them now; the next sweep resumes them"
+        yield f"{cells} interrupted, and no process has claimed them since; the next sweep resumes them"
     if found.unreadable:
         place, why = next(iter(found.unreadable.items()))
-        which = place if len(found.unreadable) == 1 else f"{len(found.unreadable)} files or folders, as {place},"
-        yield f"{which} cannot be read ({why}): the results there are unknown, not lost; mend permissions or disk"
+        which = place if len(found.unreadable) == 1 else f"{len(found.unreadable)} paths, for example {place},"
+        yield f"{which} cannot be read ({why}): results there are unknown, not lost; check permissions and disk"
     if n_damaged := len(found.damaged):
-        files = f"{n_damaged} result files are damaged and not counted; the next sweep sets them aside"
+        files = f"{n_damaged} result files are corrupt and not counted; the next sweep sets them aside"
         yield f"{files} (for instance {found.damaged[0]})"
     folder = results.duplicates_folder(root)
     if noted := results.names(folder, ".json"):
         verdicts = {name: _equal(folder / f"{name}.json") for name in noted}
         differ = sum(equal is False for equal in verdicts.values())
-        verdict = f"{differ} of them did not come out the same" if differ else "the same came out each time"
+        verdict = f"{differ} of the results differed" if differ else "the results were equal"
         if lost := [name for name, equal in verdicts.items() if equal is None]:
             verdict += f", as far as notes can be read; {len(lost)} are damaged, as {lost[0]}.json"
         yield f"{len(noted)} times a cell was run twice; the first result counts, and {verdict} (see {folder})"
