@@ -32,7 +32,7 @@ def _settings(context: typer.Context, only: str | None, exclude: str | None) -> 
 def prune(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="File of the masks, .npz.")],
-    method: Annotated[str, typer.Option("--method", "--methods", help="For instance prospr:steps=10.")] = "snip",
+    method: Annotated[str, typer.Option("--method", "--methods", help="For example prospr:steps=10.")] = "snip",
     dataset: Dataset = "digits",
     model: Model = None,
     recipe: Recipe = None,

@@ -22,7 +22,7 @@ def sweep(
             "--methods",
             "--method",
             envvar="PAI_BENCH_METHODS",
-            help="For instance snip,prospr:steps=10,lr=0.5.  [default: all methods not marked costly; 'all' selects every method]",
+            help="For example snip,prospr:steps=10,lr=0.5.  [default: all but costly ones; 'all' includes them]",
         ),
     ] = None,
     controls: Annotated[
@@ -36,7 +36,7 @@ def sweep(
     ] = None,
     datasets: Annotated[
         str,
-        typer.Option("--datasets", "--dataset", envvar="PAI_BENCH_DATASETS", help="For instance digits,cifar10."),
+        typer.Option("--datasets", "--dataset", envvar="PAI_BENCH_DATASETS", help="For example digits,cifar10."),
     ] = "digits",
     models: Annotated[
         str | None,
@@ -56,7 +56,7 @@ def sweep(
             "--sparsities",
             "--sparsity",
             envvar="PAI_BENCH_SPARSITIES",
-            help="Fractions removed, for instance 0.9,0.98.",
+            help="Fractions removed, for example 0.9,0.98.",
         ),
     ] = None,
     densities: Annotated[
@@ -66,7 +66,7 @@ def sweep(
         str | None, typer.Option(envvar="PAI_BENCH_COMPRESSIONS", help="1/density, instead of --sparsities.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", "--seed", envvar="PAI_BENCH_SEEDS", help="For instance 0-4 or 0,3,7.")
+        str | None, typer.Option("--seeds", "--seed", envvar="PAI_BENCH_SEEDS", help="For example 0-4 or 0,3,7.")
     ] = None,
     filter_: Annotated[
         str | None, typer.Option("--filter", help="Only these cells, for example 'method=snip,sparsity>=0.95'.")

@@ -242,12 +242,12 @@ def _notes(root: Path, flight: InFlight, gone: Sequence[str], found: index.Index
         yield f"{which} cannot be read ({why}): results there are unknown, not lost; check permissions and disk"
     if n_damaged := len(found.damaged):
         files = f"{n_damaged} result files are corrupt and not counted; the next sweep sets them aside"
-        yield f"{files} (for instance {found.damaged[0]})"
+        yield f"{files} (for example {found.damaged[0]})"
     folder = results.duplicates_folder(root)
     if noted := results.names(folder, ".json"):
         verdicts = {name: _equal(folder / f"{name}.json") for name in noted}
         differ = sum(equal is False for equal in verdicts.values())
-        verdict = f"{differ} of the results differed" if differ else "the results were equal"
+        verdict = f"{differ} of them gave a different result" if differ else "each gave the same result"
         if lost := [name for name, equal in verdicts.items() if equal is None]:
             verdict += f", as far as notes can be read; {len(lost)} are damaged, as {lost[0]}.json"
         yield f"{len(noted)} times a cell was run twice; the first result counts, and {verdict} (see {folder})"
