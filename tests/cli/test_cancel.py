@@ -40,12 +40,12 @@ def test_the_sweep_of_a_worker_is_stopped_and_who_is_gone_is_left(
         try:
             claim(tmp_path, CELLS[1], pid=worker, ticks=owner.Owner.current().ticks)  # the number, used again
             claim(tmp_path, CELLS[2], job="7_1")
-            assert "nothing" in run(tmp_path)[1]
+            assert "no running or pending work" in run(tmp_path)[1]
             claim(tmp_path, CELLS[3], pid=worker, ticks=None)
             monkeypatch.setattr(sys, "stdin", io.StringIO())
             with pytest.raises(PaiBenchError, match="this would cancel 1 processes on this host"):
                 run(tmp_path, yes=False)
-            assert "go on" in run(tmp_path, "method=snip")[1] and sweep.poll() is None
+            assert "continue" in run(tmp_path, "method=snip")[1] and sweep.poll() is None
             worked, said = run(tmp_path)
             assert worked and f"process {sweep.pid}: asked to save its 1 cells and stop" in said
             assert sweep.wait(60) == -signal.SIGTERM

@@ -143,7 +143,7 @@ def test_a_damaged_result_is_no_result(tmp_path: Path) -> None:
     place = results.path(tmp_path, DENSE, "quick", FINGERPRINT)
     place.write_text(place.read_text()[:100])
     found = collect(tmp_path)
-    assert states(found)[DENSE] == "missing" and "1 result files are damaged" in found.notes[0]
+    assert states(found)[DENSE] == "missing" and "1 result files are corrupt" in found.notes[0]
 
 
 def test_what_cannot_be_read_is_unknown_and_not_missing(tmp_path: Path, disk: Disk) -> None:
@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_unknown_and_not_missing(tmp_path: Path, disk: Di
     disk.refuse("*/runs/*/*/[se]*/*.json", errno.EIO)
     found = collect(tmp_path)
     assert states(found) == {DENSE: "done", planned: "unknown", unplanned: "unknown"} and not found.ended()
-    assert "2 files or folders" in found.notes[0] and "Input/output error" in found.notes[0]
+    assert "2 paths" in found.notes[0] and "Input/output error" in found.notes[0]
 
 
 def test_a_claim_that_cannot_be_read_ends_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

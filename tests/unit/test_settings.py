@@ -118,7 +118,7 @@ def test_config_show_names_the_source_of_every_value(
     assert values["seeds"] == ([0, 1, 2], "default of data set digits")
     app(["config", "show", *typed], standalone_mode=False)
     shown = capsys.readouterr()
-    assert "train.nesterov" in shown.out and "as SynFlow" in shown.out and "config.toml (read)" in shown.err
+    assert "train.nesterov" in shown.out and "as in SynFlow" in shown.out and "config.toml (read)" in shown.err
 
 
 @pytest.mark.parametrize(
