@@ -150,7 +150,7 @@ def _last_error(folder: Path) -> str:
 def _remedy(folder: Path) -> str:
     if any("memory limit" in line or "oom" in line.lower() for line in _errors(folder)):
         return 'it needs more memory than the cluster gives by default: set mem = "8G" or so in the profile'
-    return f"see what it printed in {folder}"
+    return f"see its output in {folder}"
 
 
 def _state(job: str, controller: Controller) -> tuple[str, str]:

@@ -124,7 +124,7 @@ def _useful(stderr: str) -> str:
 _REMEDIES = {
     "Invalid partition": "name one of `sinfo` with --slurm partition=NAME or in the profile",
     "not permitted to use this partition": "name another of `sinfo` with --slurm partition=NAME or in the profile",
-    "Requested node configuration": "ask for what a node has (`sinfo -o '%P %G %c %m'`), or use --profile cpu",
+    "Requested node configuration": "request what a node has (`sinfo -o '%P %G %c %m'`), or use --profile cpu",
     "Invalid generic resource": "this cluster has no such GPU: see `sinfo -o %G`, or use --profile cpu",
     "Invalid feature": "correct constraint in the profile",
     "Invalid node name": "correct nodelist and exclude in the profile: `sinfo -N` lists the nodes",

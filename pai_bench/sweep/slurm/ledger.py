@@ -216,7 +216,7 @@ def _seen(look: Callable[[Path], _T], place: Path) -> _T | None:
             time.sleep(pause)
     raise PaiBenchError(
         f"{place} cannot be read: {cause}",
-        "what it says is on its way is unknown: try again later, or let its owner make it readable",
+        "the jobs recorded in it are unknown until then: try again later, or ask the owner to make it readable",
     )
 
 
@@ -232,7 +232,7 @@ def complaints(root: Path) -> list[str]:
         chunks, place = sweep_chunks(root, sweep), _ledger_path(root, sweep)
         name = shapes.below(root, place)
         if place.is_dir() or (place.is_symlink() and not place.exists()):
-            found.append(f"{name} is no file: what it held of submitted jobs is left out")
+            found.append(f"{name} is not a regular file: the jobs recorded in it are left out")
             continue
         damaged: list[str] = []
         list(_lines(root, sweep, damaged.append))

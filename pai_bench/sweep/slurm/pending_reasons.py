@@ -43,7 +43,7 @@ _KNOWN = {
     "PartitionNodeLimit": Reason("it asks for more nodes than the partition has", _AGAIN),
     "PartitionDown": Reason("the partition takes no jobs at present"),
     "PartitionInactive": Reason("the partition starts no jobs at present"),
-    "BadConstraints": Reason("no node can ever give what it asks for", _AGAIN),
+    "BadConstraints": Reason("no node has the resources that it requests", _AGAIN),
     "InvalidAccount": Reason("the account is not valid", _AGAIN),
     "InvalidQOS": Reason("the QOS is not valid", _AGAIN),
     "AccountNotAllowed": Reason("the account may not use this partition", _AGAIN),

@@ -45,7 +45,7 @@ def fault(place: Path, status: os.stat_result, owner: int | None = None) -> PaiB
         return None
     return PaiBenchError(
         f"{place} can be written by {who}: a SLURM job trusts only files that nobody else can change",
-        f"check what it holds, then type: chmod {flag} {place}",
+        f"check its content, then run: chmod {flag} {place}",
     )
 
 
