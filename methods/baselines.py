@@ -8,9 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, uniform
-from pai_bench.scoring.problem import Problem
-from pai_bench.scoring.registry import register
+from pai_bench.scoring import Problem, apportion, erdos_renyi_kernel, register, uniform
 
 
 def _random_scores(problem: Problem) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring.problem import Problem
-from pai_bench.scoring.registry import register
+from pai_bench.scoring import Problem, register
 
 
 @register("force")

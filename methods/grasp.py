@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pai_bench.scoring.derivatives import gradient, hessian_product
-from pai_bench.scoring.problem import Problem, more_than, one_of
-from pai_bench.scoring.registry import register
+from pai_bench.scoring import Problem, gradient, hessian_product, more_than, one_of, register
 
 
 @register("grasp")

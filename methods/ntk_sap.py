@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pai_bench.scoring.convolutions import InParts
-from pai_bench.scoring.problem import Problem, more_than, real_inputs
-from pai_bench.scoring.registry import register
+from pai_bench.scoring import InParts, Problem, more_than, real_inputs, register
 
 
 @register("ntk-sap")

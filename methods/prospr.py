@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring.derivatives import Graphs, gradient, hessian_product, in_one_block
-from pai_bench.scoring.problem import Batch, Problem, one_of
-from pai_bench.scoring.registry import register
+from pai_bench.scoring import Batch, Graphs, Problem, gradient, hessian_product, in_one_block, one_of, register
 
 
 @register("prospr")

@@ -9,11 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pai_bench.scoring.convolutions import InParts
-from pai_bench.scoring.function_overrides import IDENTITY_NORMS, Replacing
-from pai_bench.scoring.gates import Relus, noting
-from pai_bench.scoring.problem import Problem, real_inputs
-from pai_bench.scoring.registry import register
+from pai_bench.scoring import IDENTITY_NORMS, InParts, Problem, Relus, Replacing, noting, real_inputs, register
 
 
 @register("px")

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pai_bench.scoring.problem import Problem, one_of
-from pai_bench.scoring.registry import register
+from pai_bench.scoring import Problem, one_of, register
 
 
 @register("snip")

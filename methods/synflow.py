@@ -9,11 +9,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring.paths.functions import Flow
-from pai_bench.scoring.paths.law import check_law
-from pai_bench.scoring.paths.network import replay
-from pai_bench.scoring.problem import Problem
-from pai_bench.scoring.registry import register
+from pai_bench.scoring import Flow, Problem, check_law, register, replay
 
 
 @register("synflow")

@@ -13,15 +13,20 @@ from pai_bench.errors import PaiBenchError
 
 if TYPE_CHECKING:
     from pai_bench.analysis.loading import load_results
+    from pai_bench.datasets.files.sources import register_dataset, register_source
+    from pai_bench.models.registry import register_model
     from pai_bench.pruning.mask_io import load_masks, save_masks
     from pai_bench.pruning.masking import apply_masks, masks_of, remove_masks
     from pai_bench.pruning.pruner import prune, score
     from pai_bench.results.ties import TiedScoresWarning
+    from pai_bench.scoring.problem import Problem
+    from pai_bench.scoring.registry import register
     from pai_bench.scoring.weights import prunable
 
 __version__ = "0.1.0"
 __all__ = [
     "PaiBenchError",
+    "Problem",
     "TiedScoresWarning",
     "apply_masks",
     "list_methods",
@@ -30,12 +35,17 @@ __all__ = [
     "masks_of",
     "prunable",
     "prune",
+    "register",
+    "register_dataset",
+    "register_model",
+    "register_source",
     "remove_masks",
     "save_masks",
     "score",
 ]
 
 _HOMES = {
+    "Problem": "pai_bench.scoring.problem",
     "TiedScoresWarning": "pai_bench.results.ties",
     "apply_masks": "pai_bench.pruning.masking",
     "load_masks": "pai_bench.pruning.mask_io",
@@ -43,6 +53,10 @@ _HOMES = {
     "masks_of": "pai_bench.pruning.masking",
     "prunable": "pai_bench.scoring.weights",
     "prune": "pai_bench.pruning.pruner",
+    "register": "pai_bench.scoring.registry",
+    "register_dataset": "pai_bench.datasets.files.sources",
+    "register_model": "pai_bench.models.registry",
+    "register_source": "pai_bench.datasets.files.sources",
     "remove_masks": "pai_bench.pruning.masking",
     "save_masks": "pai_bench.pruning.mask_io",
     "score": "pai_bench.pruning.pruner",

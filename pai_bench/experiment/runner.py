@@ -27,7 +27,8 @@ from pai_bench.pruning import controls
 from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.flops import flops
 from pai_bench.pruning.masking import MaskedGradients
-from pai_bench.pruning.pruner import Pruner, masks_at
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.pruning.selection import masks_at
 from pai_bench.results import Result, float64
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import Scorer

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pai_bench.cells import MethodSpec
 from pai_bench.core.randomness import derive_seed
-from pai_bench.pruning.pruner import Select, keep_exactly, keep_lowest
+from pai_bench.pruning.selection import Select, keep_exactly, keep_lowest
 
 
 def selection(spec: MethodSpec) -> Select:

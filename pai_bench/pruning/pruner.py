@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pai_bench.cells import exact_sparsity, kept_count
 from pai_bench.core.randomness import derive_seed
 from pai_bench.errors import PaiBenchError
-from pai_bench.models.initialisation import reset_parameters
-from pai_bench.pruning.masking import masks_of, remove_masks, unwrapped
+from pai_bench.pruning.masking import masks_of, unwrapped
+from pai_bench.pruning.model_copies import copy_to_score, reinitialiser
+from pai_bench.pruning.score_checks import checked_scores
+from pai_bench.pruning.selection import Select, keep_exactly, to_masks
 from pai_bench.results import ties
 from pai_bench.scoring import diagnosis, registry
 from pai_bench.scoring.derivatives import no_second_derivative
@@ -28,46 +28,6 @@ from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, prunable,
 from pai_bench.scoring.weights import Patterns, warn_of_left_out
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-
-Select = Callable[[Tensor, Tensor, float, int], Tensor]
-"""(scores [N], candidates bool [N], density after this round, exact count) -> kept, bool [N]."""
-
-
-def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
-    """Keep the `count` highest scores among the candidates; equal scores are kept in the order of their position.
-
-    scores [N] and candidates bool [N], flattened over all layers; returns bool [N]. `density` is not used here:
-    released rules derive their own count from it (the golden tests do).
-    """
-    del density
-    # In a type that NumPy knows; no float is rounded.
-    scores = scores.detach() if scores.dtype == torch.float32 else scores.detach().double()
-    if scores.is_cpu:
-        pool = torch.from_numpy(np.compress(candidates.numpy(), scores.numpy()))
-    else:
-        pool = scores.masked_select(candidates)
-    dropped = pool.numel() - count
-    if dropped < 0 or count < 0:
-        raise ValueError(f"of {pool.numel()} weights that may be kept, {count} cannot be")
-    if dropped == 0:
-        return candidates.clone()
-    if count == 0:
-        return torch.zeros_like(candidates)
-    if scores.is_cpu:
-        # Linear whatever the order of the scores; on a CPU kthvalue's time is quadratic for falling ones.
-        threshold = torch.from_numpy(np.partition(pool.numpy(), dropped))[dropped]
-    else:
-        threshold = torch.kthvalue(pool, dropped + 1).values
-    kept = (scores >= threshold).logical_and_(candidates)
-    if surplus := int((pool >= threshold).count_nonzero()) - count:
-        tied = (scores == threshold).logical_and_(candidates).nonzero().squeeze(1)
-        kept[tied[-surplus:]] = False
-    return kept
-
-
-def keep_lowest(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
-    """`keep_exactly`, but the lowest scores."""
-    return keep_exactly(-scores.double(), candidates, density, count)
 
 
 class Pruner:
@@ -98,7 +58,7 @@ class Pruner:
         self._scorer = scorer
         self._seed = seed
         names, before = list(prunable(model, only=only, exclude=exclude)), masks_of(model)
-        self._model = _copied(model).to(DTYPES[dtype])
+        self._model = copy_to_score(model).to(DTYPES[dtype])
         self._recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
         for parameter in self._model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
@@ -116,7 +76,7 @@ class Pruner:
         self._loss = to_score(loss, first)
         self._stream = Batches(batches, first.device, DTYPES[dtype], tick)
         self._generator = torch.Generator().manual_seed(seed)
-        self._initialise = initialise or _redrawing(seed)
+        self._initialise = initialise or reinitialiser(seed)
         self._graphs: dict[tuple[object, ...], Graph] = {}
         self.size = sum(weight.numel() for weight in self._weights.values())
         self._living = sum(
@@ -241,117 +201,6 @@ class Pruner:
                 masks = to_masks(scores, before, density, kept, quotas=quotas, select=select)
         self.tied_at_cut = ties.at_cut(scores, before, masks, layers=quotas is not None)
         return masks
-
-
-def masks_at(scores: Mapping[str, Tensor], sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
-    """The masks of a single-shot method at any sparsity from its one score vector."""
-    full = {key: torch.ones_like(score, dtype=torch.bool) for key, score in scores.items()}
-    size = sum(score.numel() for score in scores.values())
-    return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, size), select=select)
-
-
-def to_masks(
-    scores: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
-    density: float,
-    kept: int,
-    *,
-    quotas: Mapping[str, int] | None = None,
-    revives: bool = False,
-    select: Select = keep_exactly,
-) -> dict[str, Tensor]:
-    """The masks of one round: the best `kept` of the network, or the best quota of each layer.
-
-    A weight that is pruned stays so unless the method `revives`.
-    """
-    if quotas is not None:
-        if quotas.keys() != masks.keys():
-            raise ValueError(f"there are quotas for {', '.join(quotas)}, and prunable are {', '.join(masks)}")
-        if sum(quotas.values()) != kept:
-            raise ValueError(f"the layer quotas sum to {sum(quotas.values())}, not to the {kept} weights to keep")
-        found: dict[str, Tensor] = {}
-        for key, mask in masks.items():
-            layer = {key: scores[key]}, {key: mask}
-            found |= to_masks(*layer, density, quotas[key], revives=revives, select=select)
-        return found
-    flat = torch.cat([scores[key].flatten() for key in masks])
-    alive = torch.cat([masks[key].flatten() for key in masks])
-    chosen = select(flat, torch.ones_like(alive) if revives else alive, density, kept)
-    parts = torch.tensor_split(chosen, list(itertools.accumulate(mask.numel() for mask in masks.values()))[:-1])
-    return {key: part.view_as(mask) for (key, mask), part in zip(masks.items(), parts, strict=True)}
-
-
-def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The scores in the order of the weights, detached.
-
-    Raises: PaiBenchError when a weight has no score, or one of another shape, or not finite.
-    """
-    remedy = f"mend the method: {method} must return one finite score per prunable weight, by parameter name"
-    if not isinstance(scores, Mapping):
-        raise PaiBenchError(f"method {method} returned {type(scores).__name__}, not a dict of scores", remedy)
-    missing = [key for key in weights if key not in scores]
-    extra = [str(key) for key in scores if key not in weights]
-    if missing or extra:
-        what = f"no scores for {', '.join(missing)}" if missing else f"scores for unknown weights {', '.join(extra)}"
-        raise PaiBenchError(f"method {method} returned {what}", remedy)
-    for key, weight in weights.items():
-        score = scores[key]
-        if not isinstance(score, Tensor) or score.shape != weight.shape:
-            shape = list(score.shape) if isinstance(score, Tensor) else type(score).__name__
-            raise PaiBenchError(
-                f"method {method} returned {shape} for {key}, whose shape is {list(weight.shape)}", remedy
-            )
-    # A sum that is finite has finite parts (one that is not may be too large, hence the second look); one look for all
-    # layers is one wait for the device.
-    if not bool(torch.isfinite(torch.stack([scores[key].sum() for key in weights])).all()):
-        for key in weights:
-            if count := int((~torch.isfinite(scores[key])).sum()):
-                raise PaiBenchError(
-                    f"method {method} returned {count} scores for {key} that are not finite",
-                    "look for NaN in weights and data; score in float64, or with a lower lr; else mend the method",
-                )
-    return {key: scores[key].detach() for key in weights}
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A copy to score, without what `apply_masks` has hung on the model.
-
-    Raises: PaiBenchError when it cannot be copied.
-    """
-    try:
-        copied = copy.deepcopy(model)
-        remove_masks(copied)
-        return copied
-    except Exception as error:
-        raise PaiBenchError(
-            f"{type(model).__name__} cannot be copied: {type(error).__name__}: {error}",
-            "scoring works on a copy.deepcopy of the model: keep no activations or graphs in its attributes",
-        ) from error
-
-
-def _redrawing(seed: int) -> Callable[[nn.Module], None]:
-    """Draws the parameters of every module anew as the module itself does, each time in another way.
-
-    The draws are made on the CPU in float64 and then copied, so that they depend neither on the model's device nor on
-    its dtype.
-    """
-    draws = itertools.count()
-
-    def redraw(model: nn.Module) -> None:
-        twin = copy.deepcopy(model)
-        # Tensors on the meta device have no values to copy.
-        on_meta = any(parameter.is_meta for parameter in twin.parameters())
-        twin = (twin.to_empty(device="cpu") if on_meta else twin.cpu()).double()
-        with torch.random.fork_rng(devices=[]):
-            # Seeds of its own: the method's draws must not be made of the same random numbers.
-            torch.default_generator.manual_seed(derive_seed(seed, "redraw", next(draws)))
-            reset_parameters(twin)
-        with torch.no_grad():
-            for ours, theirs in zip((model.parameters, model.buffers), (twin.parameters, twin.buffers), strict=True):
-                for tensor, drawn in zip(ours(), theirs(), strict=True):
-                    tensor.copy_(drawn)
-
-    return redraw
 
 
 @torch.inference_mode(False)

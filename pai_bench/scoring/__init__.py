@@ -1,6 +1,39 @@
 """Everything that the author of a method sees: the problem, registration, exact derivatives, and layer budgets."""
 
-from pai_bench.scoring.problem import Batch, Problem, Scorer, prunable
+from pai_bench.scoring.convolutions import InParts
+from pai_bench.scoring.derivatives import Graphs, gradient, hessian_product, in_one_block
+from pai_bench.scoring.function_overrides import IDENTITY_NORMS, Replacing
+from pai_bench.scoring.gates import Relus, noting
+from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, uniform
+from pai_bench.scoring.paths.functions import Flow
+from pai_bench.scoring.paths.law import check_law
+from pai_bench.scoring.paths.network import replay
+from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, more_than, one_of, prunable, real_inputs
 from pai_bench.scoring.registry import register
 
-__all__ = ["Batch", "Problem", "Scorer", "prunable", "register"]
+__all__ = [
+    "IDENTITY_NORMS",
+    "Batch",
+    "Batches",
+    "Flow",
+    "Graphs",
+    "InParts",
+    "Problem",
+    "Relus",
+    "Replacing",
+    "Scorer",
+    "apportion",
+    "check_law",
+    "erdos_renyi_kernel",
+    "gradient",
+    "hessian_product",
+    "in_one_block",
+    "more_than",
+    "noting",
+    "one_of",
+    "prunable",
+    "real_inputs",
+    "register",
+    "replay",
+    "uniform",
+]

@@ -15,6 +15,7 @@ from pai_bench.cells import CONTROL
 from pai_bench.core.plugins import source_hash
 from pai_bench.core.registry import Catalogue
 from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.scoring.declarations import check_spelling
 from pai_bench.scoring.problem import Scorer, round_densities
 
 Method = TypeVar("Method", bound=type)
@@ -28,7 +29,8 @@ def register(name: str) -> Callable[[Method], Method]:
 
     The class may carry `version: ClassVar[int]`, raised whenever its scores would change (1 when absent).
 
-    Raises: ValueError when the name is taken by another class.
+    Raises: ValueError when the name is taken by another class, the class is not a dataclass, a hyper-parameter has no
+    default or is called "control", or an attribute is nearly one of the declarations (`revive` for `revives`).
     """
 
     def decorate(cls: Method) -> Method:
@@ -41,6 +43,7 @@ def register(name: str) -> Callable[[Method], Method]:
             )
         if CONTROL in {field.name for field in dataclasses.fields(cls)}:
             raise ValueError(f"method {name!r}: a hyper-parameter cannot be called {CONTROL!r}, which names a control")
+        check_spelling(name, cls)
         if not cls.__module__.startswith("pai_bench."):
             _methods.discover()  # so that a plug-in that takes a built-in name is the one that is refused
         _methods.add(name, cls)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import pai_bench
 from pai_bench import models
-from pai_bench.pruning.pruner import keep_exactly
+from pai_bench.pruning.selection import keep_exactly
 from tests.benchmarks import peak
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count

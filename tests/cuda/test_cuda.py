@@ -21,7 +21,7 @@ from pai_bench.cells import Cell
 from pai_bench.core.precision import float32_products
 from pai_bench.experiment.cost import measured
 from pai_bench.experiment.runner import Laboratory, Outcome, Run, device_name
-from pai_bench.pruning.pruner import keep_exactly
+from pai_bench.pruning.selection import keep_exactly
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Pack
 from pai_bench.training.step import make_step

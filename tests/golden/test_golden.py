@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pai_bench.pruning.pruner import Pruner, keep_exactly
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.pruning.selection import keep_exactly
 from pai_bench.scoring import registry
 
 from . import nets

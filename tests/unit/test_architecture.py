@@ -129,6 +129,14 @@ def test_a_method_is_one_small_file_without_a_library_name(path: Path) -> None:
     assert path.stem == "__init__" or path.stem not in sys.stdlib_module_names
 
 
+@pytest.mark.parametrize("path", sorted(METHODS.glob("*.py")), ids=lambda path: path.name)
+def test_a_method_imports_from_the_face_of_scoring_only(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    assert {m for m in modules if m.startswith("pai_bench")} <= {"pai_bench.scoring", "pai_bench.errors"}
+
+
 @pytest.mark.parametrize(
     "module",
     [

@@ -13,7 +13,8 @@ from torch import nn
 
 import pai_bench
 from pai_bench.pruning import pruner
-from pai_bench.pruning.pruner import Pruner, keep_exactly
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.pruning.selection import keep_exactly
 from pai_bench.scoring import registry
 from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel
 

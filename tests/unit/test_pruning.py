@@ -15,9 +15,11 @@ from torch import Tensor, nn
 import pai_bench
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.errors import PaiBenchError
-from pai_bench.pruning.pruner import Pruner, checked_scores, keep_exactly, round_densities
+from pai_bench.pruning.pruner import Pruner
+from pai_bench.pruning.score_checks import checked_scores
+from pai_bench.pruning.selection import keep_exactly
 from pai_bench.scoring import registry
-from pai_bench.scoring.problem import Problem
+from pai_bench.scoring.problem import Problem, round_densities
 
 from .nets import batches, flat, tiny
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import pai_bench
-from pai_bench import results
+from pai_bench import data_files, models, results, scoring
+from pai_bench import registry as earlier_registry
 from pai_bench.errors import PaiBenchError
 from tests.unit.test_results import result
 
@@ -32,6 +33,15 @@ def test_every_public_name_is_listed_and_documented_with_its_signature() -> None
 
 def test_listing_the_names_does_not_load_torch() -> None:
     check = "import pai_bench, sys; dir(pai_bench), pai_bench.load_results; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_plug_ins_register_by_the_public_names_and_data_sets_do_so_without_torch() -> None:
+    assert pai_bench.register is scoring.register and pai_bench.Problem is scoring.Problem
+    assert pai_bench.register is earlier_registry.register and pai_bench.register_model is models.register_model
+    assert pai_bench.register_dataset is data_files.register_dataset
+    assert pai_bench.register_source is data_files.register_source
+    check = "from pai_bench import register_dataset, register_source; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 

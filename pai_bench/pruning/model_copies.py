@@ -1,0 +1,56 @@
+"""Private copies of a model for scoring, and re-initialisation of their parameters."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from pai_bench.core.randomness import derive_seed
+from pai_bench.errors import PaiBenchError
+from pai_bench.models.initialisation import reset_parameters
+from pai_bench.pruning.masking import remove_masks
+
+
+def copy_to_score(model: nn.Module) -> nn.Module:
+    """A copy to score, without what `apply_masks` has hung on the model.
+
+    Raises: PaiBenchError when it cannot be copied.
+    """
+    try:
+        copied = copy.deepcopy(model)
+        remove_masks(copied)
+        return copied
+    except Exception as error:
+        raise PaiBenchError(
+            f"{type(model).__name__} cannot be copied: {type(error).__name__}: {error}",
+            "scoring works on a copy.deepcopy of the model: keep no activations or graphs in its attributes",
+        ) from error
+
+
+def reinitialiser(seed: int) -> Callable[[nn.Module], None]:
+    """Draws the parameters of every module anew as the module itself does, each time in another way.
+
+    The draws are made on the CPU in float64 and then copied, so that they depend neither on the model's device nor on
+    its dtype.
+    """
+    draws = itertools.count()
+
+    def reinitialise(model: nn.Module) -> None:
+        twin = copy.deepcopy(model)
+        # Tensors on the meta device have no values to copy.
+        on_meta = any(parameter.is_meta for parameter in twin.parameters())
+        twin = (twin.to_empty(device="cpu") if on_meta else twin.cpu()).double()
+        with torch.random.fork_rng(devices=[]):
+            # Seeds of its own: the method's draws must not be made of the same random numbers.
+            torch.default_generator.manual_seed(derive_seed(seed, "redraw", next(draws)))
+            reset_parameters(twin)
+        with torch.no_grad():
+            for ours, theirs in zip((model.parameters, model.buffers), (twin.parameters, twin.buffers), strict=True):
+                for tensor, drawn in zip(ours(), theirs(), strict=True):
+                    tensor.copy_(drawn)
+
+    return reinitialise

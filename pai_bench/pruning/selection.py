@@ -1,0 +1,90 @@
+"""Selection of the weights to keep, by the scores of one pruning round."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pai_bench.cells import exact_sparsity, kept_count
+
+Select = Callable[[Tensor, Tensor, float, int], Tensor]
+"""(scores [N], candidates bool [N], density after this round, exact count) -> kept, bool [N]."""
+
+
+def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
+    """Keep the `count` highest scores among the candidates; equal scores are kept in the order of their position.
+
+    scores [N] and candidates bool [N], flattened over all layers; returns bool [N]. `density` is not used here:
+    released rules derive their own count from it (the golden tests do).
+    """
+    del density
+    # In a type that NumPy knows; no float is rounded.
+    scores = scores.detach() if scores.dtype == torch.float32 else scores.detach().double()
+    if scores.is_cpu:
+        pool = torch.from_numpy(np.compress(candidates.numpy(), scores.numpy()))
+    else:
+        pool = scores.masked_select(candidates)
+    dropped = pool.numel() - count
+    if dropped < 0 or count < 0:
+        raise ValueError(f"of {pool.numel()} weights that may be kept, {count} cannot be")
+    if dropped == 0:
+        return candidates.clone()
+    if count == 0:
+        return torch.zeros_like(candidates)
+    if scores.is_cpu:
+        # Linear whatever the order of the scores; on a CPU kthvalue's time is quadratic for falling ones.
+        threshold = torch.from_numpy(np.partition(pool.numpy(), dropped))[dropped]
+    else:
+        threshold = torch.kthvalue(pool, dropped + 1).values
+    kept = (scores >= threshold).logical_and_(candidates)
+    if surplus := int((pool >= threshold).count_nonzero()) - count:
+        tied = (scores == threshold).logical_and_(candidates).nonzero().squeeze(1)
+        kept[tied[-surplus:]] = False
+    return kept
+
+
+def keep_lowest(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
+    """`keep_exactly`, but the lowest scores."""
+    return keep_exactly(-scores.double(), candidates, density, count)
+
+
+def masks_at(scores: Mapping[str, Tensor], sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
+    """The masks of a single-shot method at any sparsity from its one score vector."""
+    full = {key: torch.ones_like(score, dtype=torch.bool) for key, score in scores.items()}
+    size = sum(score.numel() for score in scores.values())
+    return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, size), select=select)
+
+
+def to_masks(
+    scores: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    density: float,
+    kept: int,
+    *,
+    quotas: Mapping[str, int] | None = None,
+    revives: bool = False,
+    select: Select = keep_exactly,
+) -> dict[str, Tensor]:
+    """The masks of one round: the best `kept` of the network, or the best quota of each layer.
+
+    A weight that is pruned stays so unless the method `revives`.
+    """
+    if quotas is not None:
+        if quotas.keys() != masks.keys():
+            raise ValueError(f"there are quotas for {', '.join(quotas)}, and prunable are {', '.join(masks)}")
+        if sum(quotas.values()) != kept:
+            raise ValueError(f"the layer quotas sum to {sum(quotas.values())}, not to the {kept} weights to keep")
+        found: dict[str, Tensor] = {}
+        for key, mask in masks.items():
+            layer = {key: scores[key]}, {key: mask}
+            found |= to_masks(*layer, density, quotas[key], revives=revives, select=select)
+        return found
+    flat = torch.cat([scores[key].flatten() for key in masks])
+    alive = torch.cat([masks[key].flatten() for key in masks])
+    chosen = select(flat, torch.ones_like(alive) if revives else alive, density, kept)
+    parts = torch.tensor_split(chosen, list(itertools.accumulate(mask.numel() for mask in masks.values()))[:-1])
+    return {key: part.view_as(mask) for (key, mask), part in zip(masks.items(), parts, strict=True)}

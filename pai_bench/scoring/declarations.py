@@ -1,0 +1,50 @@
+"""Declarations that the class of a method may carry, and the check that none of them is misspelt."""
+
+from __future__ import annotations
+
+import difflib
+from inspect import isroutine
+
+HOOKS = ("batches_needed", "quotas")
+"""Declarations that are methods of the class."""
+
+DECLARATIONS = (
+    *("controls", "costly", "fresh", "may_tie", "plugin_version", "prunes", "revives", "rounds", "schedule", "version"),
+    *HOOKS,
+)
+"""Attributes of a method's class that change what the harness does (docs/methods.md describes each of them)."""
+
+SIMILARITY = 0.85
+"""Ratio of `difflib.SequenceMatcher` from which a name counts as a misspelt declaration.
+
+All built-in hyper-parameters have ratios below 0.75. One wrong letter in the shortest declaration (`fresh`) gives 0.8,
+as `cost` and `costly` do; a missing or an additional letter gives more than 0.85 in all of them.
+"""
+
+
+def check_spelling(method: str, cls: type) -> None:
+    """Refuse a class with an attribute whose name is nearly a declaration, which the harness would ignore.
+
+    Fields and class variables are compared with all declarations, functions with `HOOKS` only. Three kinds of names
+    are deliberate and therefore accepted: private names, names with the declaration as one of their words (`n_rounds`),
+    and names beside the correctly spelt declaration itself.
+
+    Raises: ValueError with the name of the declaration.
+    """
+    present = _attributes(cls)
+    for name, is_function in present.items():
+        known = HOOKS if is_function else DECLARATIONS
+        if name in DECLARATIONS or name.startswith("_"):
+            continue
+        for right in difflib.get_close_matches(name.lower(), known, n=1, cutoff=SIMILARITY):
+            if right not in present and right not in name.split("_"):
+                raise ValueError(f"method {method!r}: {name!r} is not a declaration; write {right!r}, or rename it")
+
+
+def _attributes(cls: type) -> dict[str, bool]:
+    """Names that a class and its bases define, with True for functions."""
+    found: dict[str, bool] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        found |= dict.fromkeys(vars(base).get("__annotations__", {}), False)
+        found |= {name: isroutine(value) for name, value in vars(base).items()}
+    return found
