@@ -181,8 +181,8 @@ def parse_items(option: str, text: str) -> list[str]:
     """
     items = [item.strip() for item in text.split(",")]
     if not all(items):
-        what = "is an empty list" if not text.strip(" ,") else "has an empty place"
-        raise PaiBenchError(f"{option} {text!r} {what}", "separate items by single commas, or leave the option out")
+        cause = "is an empty list" if not text.strip(" ,") else "has an empty item"
+        raise PaiBenchError(f"{option} {text!r} {cause}", "separate items by single commas, or omit the option")
     return items
 
 

@@ -83,7 +83,7 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     rows["sparsity"] = rows["sparsity"].map(_canonical)
     unreadable = tuple(f"{place} cannot be read: {why}" for place, why in held.unreadable.items())
     if rows.empty and unreadable:
-        raise PaiBenchError(f"no result can be read: {unreadable[0]}", "mend its permissions or the disk")
+        raise PaiBenchError(f"no result can be read: {unreadable[0]}", "correct its permissions or repair the disk")
     if rows.empty:
         planned_note = f" yet ({len(missing)} cells are planned)" if missing else ""
         raise PaiBenchError(
@@ -162,7 +162,9 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
                 raise ValueError("True or False")
             frame[column] = pd.to_numeric(frame[column]).astype(float)
         except (ValueError, TypeError) as error:
-            raise PaiBenchError(f"{path}: column {column} holds what is no number: {error}", "write numbers") from None
+            raise PaiBenchError(
+                f"{path}: column {column} has a value that is not a number: {error}", "write numbers"
+            ) from None
     for column in _WORDS:
         if column in frame:
             frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)

@@ -61,7 +61,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 _REMEDIES = {
     "failed": "pai-bench sweep --retry failed runs them again",
-    "unreadable": "mend their permissions or the disk and make the report again; a sweep would not run them again",
+    "unreadable": "correct their permissions or repair the disk, and repeat the report; a sweep would not run them again",
     "missing": "not finished yet",
 }
 
@@ -77,7 +77,7 @@ def status_lines(collection: Collection) -> list[str]:
         if flagged[status]:
             lines.append(f"  {flagged[status]} {status}: counted, and marked in figure and table")
     if collection.left_out:
-        lines.append(f"  {collection.left_out} rows of tables have no accuracy; not counted")
+        lines.append(f"  {collection.left_out} rows of tables without an accuracy; not counted")
     if collection.stale:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
     lines += [f"  {cause}; not counted" for cause in (*collection.damaged, *collection.unreadable)]
@@ -117,7 +117,7 @@ def _page(collection: Collection, summary: pd.DataFrame, comparison: pd.DataFram
     parts = ["# Accuracy against sparsity", "![accuracy against sparsity](accuracy.png)", tables.markdown(summary)]
     if len(comparison):
         parts += ["## Controls", "![methods beside their controls](controls.png)", tables.controls_markdown(comparison)]
-    parts.append("## What is there\n\n" + "\n".join(f"- {line.strip()}" for line in status_lines(collection)))
+    parts.append("## Status\n\n" + "\n".join(f"- {line.strip()}" for line in status_lines(collection)))
     if len(collection.missing):
         counted = collection.missing.groupby([*POINT[1:], "state"], sort=False)["seed"].apply(list)
         rows = [

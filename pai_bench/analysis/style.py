@@ -57,7 +57,7 @@ _FILLS = ("full", "left", "bottom", "right", "top")
 CONTROL_LABELS = {
     None: "as it is",
     "shuffle": "masks shuffled",
-    "reinit": "weights drawn anew",
+    "reinit": "weights reinitialised",
     "invert": "scores inverted",
 }
 """Labels of a method (None) and its controls in one panel, in this order."""

@@ -271,7 +271,7 @@ class Streamed:
         """
         if augment.crop != "random-resized":
             raise PaiBenchError(
-                f"the pictures of {self.name} have many sizes, so that crop = {augment.crop!r} cannot be",
+                f"the images of {self.name} have different sizes, so crop = {augment.crop!r} is not possible",
                 'choose a recipe with data.crop = "random-resized"',
             )
         return StreamedBatches(self.train, batch_size, augment, seed, self.device, last)

@@ -72,7 +72,7 @@ def _parse(text: str, where: str, name: str, dataset: str, model: str) -> Recipe
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PaiBenchError(f"{where} is not valid TOML: {error}", "mend that line") from None
+        raise PaiBenchError(f"{where} is not valid TOML: {error}", "correct that line") from None
     sections = list(_sections(content, where))
     if dataset not in content.get("datasets", {}):
         known = ", ".join(sorted(content.get("datasets", {}))) or "none"

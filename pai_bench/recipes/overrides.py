@@ -84,7 +84,7 @@ def _read(key: str, text: str) -> list[Any]:
     if wanted is tuple:
         return [checked_value(SOURCE, key, tuple(_value(item, inner) for item in items), kind)]
     if not items:
-        raise PaiBenchError(f"{SOURCE}: {key} is given no value", f"write {words}")
+        raise PaiBenchError(f"{SOURCE}: {key} has no value", f"write {words}")
     return [checked_value(SOURCE, key, _value(item, wanted), kind) for item in items]
 
 

@@ -216,7 +216,7 @@ def check(recipe: Recipe, where: str) -> None:
     ]
     for key, value, good, allowed in rules:
         if not good:
-            raise PaiBenchError(f"{where}: {key} = {value!r} cannot be", f"it must be {allowed}")
+            raise PaiBenchError(f"{where}: {key} = {value!r} is not allowed", f"it must be {allowed}")
 
 
 def _ascending(epochs: Sequence[int]) -> bool:

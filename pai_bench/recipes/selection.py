@@ -78,6 +78,6 @@ def _notes(choices: Sequence[Choice]) -> Iterator[str]:
         late = [milestone for milestone in train.milestones if milestone >= train.epochs]
         if late and train.schedule == "step":
             yield (
-                f"recipe {recipe.name} on {recipe.dataset}: milestones {', '.join(map(str, late))} lie behind its"
-                f" {train.epochs} epochs; --set train.milestones=… moves them"
+                f"recipe {recipe.name} on {recipe.dataset}: milestones {', '.join(map(str, late))} are after the end of"
+                f" its {train.epochs} epochs and have no effect; change them with --set train.milestones=…"
             )

@@ -47,13 +47,13 @@ def read_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Failu
     except OSError as error:
         if error.errno == errno.ESTALE:
             return None
-        return Failure(f"the note of its failure cannot be read: {reason(error)}", "", 1, UNREAD)
+        return Failure(f"its failure record cannot be read: {reason(error)}", "", 1, UNREAD)
     note: dict[str, Any] = {}
     try:
         note = shapes.table(text)
     except ValueError as error:
         place = shapes.below(root, paths.failure_path(root, cell, recipe, fingerprint))
-        note = {"cause": f"the note {place} is damaged ({error})"}
+        note = {"cause": f"the failure record {place} is damaged ({error})"}
     attempts = note.get("attempts")
     return Failure(
         str(note.get("cause", "")),

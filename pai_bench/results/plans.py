@@ -67,7 +67,7 @@ def read_plans(root: Path) -> Plans:
             found.append(_read_plan(place))
         except GONE:
             if place.is_symlink():
-                damaged.append(f"{shapes.below(root, place)} is a link to nothing: this plan is left out")
+                damaged.append(f"{shapes.below(root, place)} is a broken symbolic link: this plan is left out")
         except OSError as error:
             damaged.append(f"{shapes.below(root, place)} cannot be read ({reason(error)}): this plan is left out")
         except ValueError as error:
@@ -86,7 +86,7 @@ def _read_plan(place: Path) -> dict[str, Any]:
     body, seal, rest = content.rpartition(_SEAL)
     # Plans of earlier versions have no checksum.
     if seal and rest != hashlib.sha256(body).hexdigest().encode() + b'"}':
-        raise ValueError("its checksum is another")
+        raise ValueError("wrong checksum")
     plan = shapes.table(content)
     if type(plan.get("cells")) is not list:
         raise ValueError("it has no list of cells")

@@ -64,7 +64,7 @@ class Checkpoints:
             self._saved = [path for path in self._saved if path != place] + [place]
             self._tidy()
         except OSError as error:
-            self._note(f"no checkpoint could be written: {error}; the cell goes on")
+            self._note(f"no checkpoint could be written: {error}; the cell continues")
         self._last = time.monotonic()
 
     def _tidy(self) -> None:

@@ -136,7 +136,9 @@ class GraphStep(Step):
         if drew and torch.cuda.current_stream(self.device) != torch.cuda.default_stream(self.device):
             # All CUDA graphs read the generator's offset from one shared tensor, which a replay for another cell
             # overwrites; cells that share the device would therefore change each other's draws.
-            self._refuse("it draws random numbers, which cells that train side by side cannot", by_hand)
+            self._refuse(
+                "it draws random numbers, which a graph cannot do while other cells train on the device", by_hand
+            )
             return
         try:
             graph = torch.cuda.CUDAGraph()
@@ -165,7 +167,7 @@ class GraphStep(Step):
 
     def _refuse(self, reason: str, by_hand: list[list[Tensor]]) -> None:
         """Switch to eager steps for the rest of the training, starting from the state after the eager step."""
-        warnings.warn(f"no CUDA graph: {reason}; training goes on without", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"no CUDA graph: {reason}; the training continues with eager steps", RuntimeWarning, stacklevel=3)
         self._refused, self.mechanism = True, "eager"
         self._batches.clear()
         self.optimizer.zero_grad(set_to_none=True)

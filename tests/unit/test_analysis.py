@@ -122,7 +122,7 @@ def test_unreadable_results_are_listed_and_not_counted_as_missing(root: Path, di
     assert dict(zip(collection.missing.seed, collection.missing.state, strict=True)) == {0: "unreadable", 1: "missing"}
     assert collection.unreadable == (f"{place} cannot be read: Input/output error",) and not collection.damaged
     text = "\n".join(status_lines(collection))
-    assert "1 unreadable: mend" in text and f"{place} cannot be read: Input/output error; not counted" in text
+    assert "1 unreadable: correct" in text and f"{place} cannot be read: Input/output error; not counted" in text
     disk.refuse("*/runs/*/*/*/*.json", errno.EIO)
     with pytest.raises(PaiBenchError, match=r"no result can be read: .*Input/output error"):
         collect(root)
@@ -211,7 +211,7 @@ def test_a_table_alone_needs_no_results(tmp_path: Path) -> None:
         (tidy().drop(columns="seed"), "no column seed"),
         (tidy(accuracy=[70.0, 90.0, 50.0]), r"accuracy 70 \(row 2\)"),
         (tidy(sparsity=[0.9, 1.0, 0.9]), r"sparsity 1 \(row 3\)"),
-        (tidy(accuracy=["good", "bad", "x"]), "accuracy holds what is no number"),
+        (tidy(accuracy=["good", "bad", "x"]), "accuracy has a value that is not a number"),
         (tidy(seed=[0, 0, 0]), "row 3 repeats snip"),
     ],
 )

@@ -264,7 +264,7 @@ def test_a_damaged_plan_and_a_damaged_heartbeat_are_named(
     plan.write_bytes(plan.read_bytes().replace(b'"method"', b'"methoe"', 1))
     (beat,) = folder.glob(KINDS["heartbeat"])
     beat.write_text("[1]")
-    name = f"plans/{plan.name} is damaged (its checksum is another): this plan is left out"
+    name = f"plans/{plan.name} is damaged (wrong checksum): this plan is left out"
     status = type_(*COMMANDS["status"])
     assert name in json.loads(status.out)["notes"] and beat.name in status.out
     for command in ("logs", "report", "sweep"):

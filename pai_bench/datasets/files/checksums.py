@@ -181,7 +181,7 @@ def _refusal(
         cause = f"{path} is not the original file of {name}: MD5 {found.md5}, expected {official_md5(file, path)}"
     add = f"pai-bench data add {name} --from {path.parent} --accept-checksum{option(root)}"
     return PaiBenchError(
-        cause, f"get the original: pai-bench data fetch {name}{option(root)}; or take this copy as it is: {add}"
+        cause, f"get the original: pai-bench data fetch {name}{option(root)}; or accept this copy: {add}"
     )
 
 
@@ -198,13 +198,13 @@ def _check_tree(name: str, found: Source, folder: Path, root: Path | None) -> Ch
     if numbers != wanted:
         problem = PaiBenchError(
             f"{folder} has {numbers[0]} + {numbers[1]} pictures (train + test), not {wanted[0]} + {wanted[1]}",
-            f"unpack the original again, or take this copy as it is: {add}",
+            f"unpack the original again, or accept this copy: {add}",
         )
         return Check("refused", "refused", problem=problem)
     if found.files:
         problem = PaiBenchError(
-            f"{folder} is unpacked, so that nothing says whether it is the original",
-            f"put {found.files[0].name} beside it (pai-bench data fetch {name}), or take this copy as it is: {add}",
+            f"{folder} is unpacked, so it cannot be compared with the original",
+            f"put {found.files[0].name} beside it (pai-bench data fetch {name}), or accept this copy: {add}",
         )
         return Check("refused", "refused", problem=problem)
     return Check("listed", f"listed:{listing.digest[:16]}")

@@ -93,7 +93,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return getattr(np, name)
         if module == "_codecs" and name == "encode":  # Python 3 pickles bytes this way in protocol 2
             return _latin1_bytes
-        raise pickle.UnpicklingError(f"it wants {module}.{name}, which no image file needs")
+        raise pickle.UnpicklingError(f"it requires {module}.{name}, which an image file must not contain")
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
@@ -116,7 +116,7 @@ def _cifar_batch(path: Path, label_key: str) -> tuple[NDArray[np.uint8], NDArray
             raise damaged(path, f"it has no {key!r}, only {', '.join(map(str, content))}")
     data, labels = content["data"], content[label_key]
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3072):
-        raise damaged(path, "its 'data' is no array of bytes with 3072 columns")
+        raise damaged(path, "its 'data' is not an array of bytes with 3072 columns")
     if not isinstance(labels, (list, tuple, np.ndarray)) or not (
         all(isinstance(label, (int, np.integer)) for label in labels) and len(labels) == len(data)
     ):

@@ -67,7 +67,7 @@ def _opened(part: Path) -> IO[bytes]:
         return part.open("a+b")
     except OSError as error:
         raise PaiBenchError(
-            f"{part} cannot be written: {error.strerror}", "choose a folder of yours with --data-dir"
+            f"{part} cannot be written: {error.strerror}", "choose a writable folder with --data-dir"
         ) from None
 
 
@@ -169,7 +169,7 @@ def _write(file: IO[bytes], block: bytes, part: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise PaiBenchError(
-                f"no space is left for {part}", "make room and repeat the command (it goes on), or choose --data-dir"
+                f"no space left for {part}", "free some space and repeat the command (it resumes), or set --data-dir"
             ) from None
         raise PaiBenchError(f"{part} cannot be written: {error.strerror}", "choose another --data-dir") from None
 

@@ -65,7 +65,7 @@ def list_imagenet(folder: Path) -> Listing:
     parts = []
     for part in ("train", "val"):
         if _classes(folder / part) != classes:
-            raise damaged(folder / part, "it has other classes than train (val needs a folder a class, too)")
+            raise damaged(folder / part, "its classes differ from those in train (val needs one folder per class, too)")
         parts.append(
             tuple(
                 (f"{part}/{wnid}/{name}", label)

@@ -102,7 +102,7 @@ def take_out(archive: Path, top: str, members: Iterable[str], folder: Path) -> N
             for member in members:
                 packed = content.extractfile(f"{top}/{member}")
                 if packed is None:
-                    raise damaged(archive, f"its {top}/{member} is no file")
+                    raise damaged(archive, f"its {top}/{member} is not a file")
                 with packed, (folder / member).open("xb") as file:
                     shutil.copyfileobj(packed, file)
     except (tarfile.TarError, KeyError, EOFError) as error:
@@ -117,7 +117,7 @@ def _staging(root: Path) -> Iterator[Path]:
         folder.mkdir(parents=True)
     except OSError as error:
         raise PaiBenchError(
-            f"{root} cannot be written to: {error.strerror}", "choose a folder of yours with --data-dir"
+            f"{root} cannot be written to: {error.strerror}", "choose a writable folder with --data-dir"
         ) from None
     try:
         yield folder
@@ -185,7 +185,7 @@ def _add_files(
         file, path = strange[0]
         raise PaiBenchError(
             f"{path} is not the original file of {name}: MD5 {digests(path).md5}, expected {official_md5(file, path)}",
-            f"take it all the same: pai-bench data add {name} --from {path.parent} --accept-checksum"
+            f"accept it anyway: pai-bench data add {name} --from {path.parent} --accept-checksum"
             f"{' --link' if link else ''}{option(root)}",
         )
     with _staging(data_root(root)) as folder:
@@ -221,7 +221,7 @@ def _add_tree(name: str, found: Source, tree: Path, root: Path | None, accept_ch
     made = not (place.exists() and place.samefile(tree))
     if made:
         if place.exists() or place.is_symlink():
-            raise PaiBenchError(f"{place} is there already", "move it away, or name another --data-dir")
+            raise PaiBenchError(f"{place} already exists", "move it, or choose another --data-dir")
         if link:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(tree, target_is_directory=True)
@@ -239,7 +239,7 @@ def _add_tree(name: str, found: Source, tree: Path, root: Path | None, accept_ch
             shutil.rmtree(place)
         raise PaiBenchError(
             added.problem.cause.replace(str(place), str(tree)),
-            f"take it all the same: pai-bench data add {name} --from {tree} --accept-checksum"
+            f"accept it anyway: pai-bench data add {name} --from {tree} --accept-checksum"
             f"{' --link' if link else ''}{option(root)}",
         )
     return accept(name, root) if added.problem is not None else added

@@ -87,7 +87,7 @@ def load(name: str, root: Path | None = None, *, test: bool = True) -> Loaded:
         if (now := check(name, root).origin) != origin:
             raise DataChanged(
                 f"data set {name} changed while it was read: it was {origin}, now {now}",
-                f"let nobody write to it, and see pai-bench data check {name}",
+                f"stop all writes to it, and run pai-bench data check {name}",
             )
     _check_arrays(name, "training", train, found.info.train, found.info, where)
     if tested is not None:
@@ -102,7 +102,7 @@ def listing(name: str, root: Path | None = None) -> tuple[Path, Listing, str]:
     """
     found = source(name)
     origin = _passed(check(name, root)).origin
-    assert found.list_tree is not None, "what is streamed has a list"
+    assert found.list_tree is not None, "streamed data sets have a list of images"
     folder = data_root(root) / found.folder / found.tree
     return folder, found.list_tree(folder), origin
 
@@ -119,7 +119,7 @@ def _built(name: str, root: Path | None) -> Arrays:
         line = str(error).partition("\n")[0] or "no message"
         raise PaiBenchError(
             f"data set {name} cannot be built: {type(error).__name__}: {line}",
-            "its function returns train images, train labels, test images, test labels (-v shows where it fails)",
+            "its function must return train images, train labels, test images, test labels (-v shows the traceback)",
         ) from error
     return arrays
 

@@ -92,4 +92,4 @@ class Source:
 
 def damaged(path: Path, why: str) -> PaiBenchError:
     """Return the error for a file with invalid content."""
-    return PaiBenchError(f"{path} is not what it should be: {why}", "fetch or copy the original file again")
+    return PaiBenchError(f"{path} is corrupt: {why}", "fetch or copy the original file again")
