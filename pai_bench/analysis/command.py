@@ -61,7 +61,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 _REMEDIES = {
     "failed": "pai-bench sweep --retry failed runs them again",
-    "unreadable": "correct their permissions or repair the disk, and repeat the report; a sweep would not run them again",
+    "unreadable": "correct their permissions or the disk and repeat the report; a sweep would not run them again",
     "missing": "not finished yet",
 }
 
@@ -77,7 +77,7 @@ def status_lines(collection: Collection) -> list[str]:
         if flagged[status]:
             lines.append(f"  {flagged[status]} {status}: counted, and marked in figure and table")
     if collection.left_out:
-        lines.append(f"  {collection.left_out} rows of tables without an accuracy; not counted")
+        lines.append(f"  {collection.left_out} rows of tables have no accuracy; not counted")
     if collection.stale:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
     lines += [f"  {cause}; not counted" for cause in (*collection.damaged, *collection.unreadable)]

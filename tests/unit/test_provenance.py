@@ -109,7 +109,9 @@ def test_a_changed_file_of_a_plugin_makes_its_results_stale(tmp_path: Path, monk
     assert fingerprint("snip") == ours and plugins.source_hash(registry.module("snip")) is None
 
 
-def test_two_plugins_with_one_name_have_different_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_files_with_one_name_have_their_own_source_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for catalogue in (registry._methods, building._builders):
         catalogue.discover()
         monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))
