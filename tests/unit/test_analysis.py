@@ -459,7 +459,7 @@ def test_a_method_may_be_called_none(tmp_path: Path) -> None:
         ("snip,mnist,conv8,0.9,0.5,0.5,ok", "seed 0.5 .row 2. is not a whole number"),
         ("snip,mnist,conv8,0.9,inf,0.5,ok", "seed inf"),
         ("snip,mnist,conv8,0.9,1e30,0.5,ok", "seed 1e.30"),
-        ("snip,mnist,conv8,0.9,0,True,ok", "no number: True or False"),
+        ("snip,mnist,conv8,0.9,0,True,ok", "not a number: True or False"),
         ("snip,mnist,conv8,0.9,0,0.5,failed", "status 'failed' .row 2. is not known"),
     ],
 )
