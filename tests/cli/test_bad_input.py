@@ -227,7 +227,7 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.ENAMETOOLONG, errno.EACCES], ids=errno.errorcode.get)
 @pytest.mark.parametrize("verbose", [False, True], ids=["", "-v"])
-def test_what_the_system_refuses_is_two_lines(
+def test_an_error_of_the_operating_system_is_printed_in_two_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, verbose: bool
 ) -> None:
     def refused(**_: object) -> None:

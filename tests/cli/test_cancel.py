@@ -29,7 +29,7 @@ def run(root: Path, filter_text: str | None = None, yes: bool = True) -> tuple[b
     return cancel.run(root, filter_text, yes, said.append, lambda _: False), "\n".join(said)
 
 
-def test_the_sweep_of_a_worker_is_stopped_and_who_is_gone_is_left(
+def test_cancel_stops_the_sweep_of_a_worker_and_skips_dead_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan(tmp_path)
@@ -54,7 +54,7 @@ def test_the_sweep_of_a_worker_is_stopped_and_who_is_gone_is_left(
             subprocess.run(["kill", str(worker)], check=True)
 
 
-def test_a_worker_whose_sweep_was_killed_is_asked_itself(tmp_path: Path) -> None:
+def test_cancel_signals_a_worker_whose_sweep_was_killed(tmp_path: Path) -> None:
     """Its parent is the first process of the machine, or of the session, then."""
     start = f"{sys.executable} -c 'import time; time.sleep(120)' pai_bench.sweep.local.worker > /dev/null & echo $!"
     orphan = int(subprocess.run(["sh", "-c", start], stdout=subprocess.PIPE, text=True, check=True).stdout)

@@ -99,7 +99,7 @@ def test_copies_are_added_listed_and_checked(
     assert code == 0 and any(line.split()[:2] == ["blobs", "plug-in"] for line in out.splitlines())
 
 
-def test_what_cannot_be_fetched_is_two_lines(
+def test_a_failed_fetch_is_reported_in_two_lines(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, err = data(capsys, monkeypatch, "fetch", "bins")
@@ -114,7 +114,7 @@ def test_what_cannot_be_fetched_is_two_lines(
     assert sorted(path.name for path in (folder / "data/bins").iterdir()) == ["test.bin", "train.bin"]
 
 
-def test_a_strangers_data_set_is_swept_and_its_results_know_their_copy(folder: Path) -> None:
+def test_results_of_a_plugin_data_set_record_its_copy(folder: Path) -> None:
     recipe = folder / "mine.toml"
     recipe.write_text(program.FAST.replace("EPOCHS", "1").replace("datasets.digits", "datasets.blobs"))
     command = ("sweep", "--plugin", "mine.py", "--datasets", "blobs", "--models", "conv8", "--recipes", "mine.toml")

@@ -69,7 +69,7 @@ def test_the_model_takes_images_of_several_sizes() -> None:
     assert "mixer" in models.names()
 
 
-def test_a_training_loop_of_ones_own_keeps_the_masks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_custom_training_loop_keeps_the_masks(capsys: pytest.CaptureFixture[str]) -> None:
     accuracy = runpy.run_path(str(EXAMPLES / "own_training_loop.py"))["main"]()
     said = capsys.readouterr().out
     assert accuracy > 0.7

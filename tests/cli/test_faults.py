@@ -1,4 +1,4 @@
-"""What happens on real machines: processes killed in mid-training, hanging, out of memory; two sweeps on one folder."""
+"""Sweeps under faults: killed and hanging processes, lack of memory, and two sweeps on one folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def epoch_in(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[0][1:]) + 1
 
 
-def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_cell_killed_during_training_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     command = sweep(tmp_path, "--workers", "1", "--checkpoint-every", "0.1", "--filter", "method=snip,sparsity=0.9",
                     methods="snip", seeds="0", epochs=EPOCHS)  # fmt: skip
     logs = tmp_path / "results" / "state" / "logs" / "cells"
@@ -86,7 +86,7 @@ def test_killed_in_mid_training_a_cell_goes_on_where_it_was(tmp_path: Path) -> N
     assert not list(checkpoints.rglob("*.checkpoint"))
 
 
-def test_debug_keeps_checkpoints_when_asked_and_redo_goes_on_from_none(tmp_path: Path) -> None:
+def test_debug_keeps_checkpoints_on_request_and_redo_ignores_them(tmp_path: Path) -> None:
     command = sweep(tmp_path, "--where", "debug", "--checkpoint-every", "0", "--keep-checkpoints", methods="snip",
                     seeds="0", epochs=2)  # fmt: skip
     command += ["--filter", "method=snip,sparsity=0.9"]
@@ -99,7 +99,7 @@ def test_debug_keeps_checkpoints_when_asked_and_redo_goes_on_from_none(tmp_path:
     assert list(checkpoints.glob("*.checkpoint"))
 
 
-def test_debug_says_what_others_work_on(tmp_path: Path) -> None:
+def test_debug_reports_cells_claimed_by_other_processes(tmp_path: Path) -> None:
     command = sweep(tmp_path, "--filter", "method=snip,sparsity=0.9", methods="snip", seeds="0", epochs=EPOCHS)
     with started(tmp_path, *command, "--workers", "1"):
         wait_for(lambda: list((tmp_path / "results" / "state" / "claims").rglob("*.claim")))
@@ -108,7 +108,7 @@ def test_debug_says_what_others_work_on(tmp_path: Path) -> None:
     assert "snip · digits · conv8 · sparsity 0.9 · seed 0: another process has claimed it" in run.stderr
 
 
-def test_who_ignores_the_end_of_a_session_goes_on() -> None:
+def test_a_sweep_that_ignores_sighup_continues() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with local._signals_as_interrupts():
@@ -155,7 +155,7 @@ class Moody:
 """
 
 
-def test_a_worker_that_hangs_is_ended_and_lack_of_memory_fails_one_cell(tmp_path: Path) -> None:
+def test_a_hanging_worker_is_killed_and_lack_of_memory_fails_one_cell(tmp_path: Path) -> None:
     (tmp_path / "moody.py").write_text(MOODIER)
     # Longer than this machine needs for a worker that starts and trains, or a busy machine would seem to hang.
     began = time.monotonic()
@@ -175,7 +175,7 @@ def test_a_worker_that_hangs_is_ended_and_lack_of_memory_fails_one_cell(tmp_path
     assert json.loads(note.read_text())["kind"] == "oom"
 
 
-def test_a_folder_that_takes_no_results_ends_the_sweep_and_loses_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_folder_ends_the_sweep_without_loss(tmp_path: Path) -> None:
     locked = tmp_path / "results" / "runs"
     locked.mkdir(parents=True, mode=0o500)
     command = sweep(tmp_path, "--disk-patience", "1", seeds="0")

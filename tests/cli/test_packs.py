@@ -25,13 +25,13 @@ def owner(claim: Path) -> int:
     return int(json.loads(claim.read_text())["owner"]["pid"])
 
 
-def test_a_pack_that_is_killed_gives_the_results_of_cells_alone(tmp_path: Path) -> None:
+def test_a_killed_pack_gives_the_same_results_as_single_cells(tmp_path: Path) -> None:
     grid = sweep(tmp_path, "--workers", "1", methods="snip", seeds="0", epochs=EPOCHS)
     packed = [*grid, "--pack", "3", "--checkpoint-every", "0.2"]
     state = tmp_path / "results" / "state"
 
     def reached(attempt: int) -> list[bool]:
-        """Of each cell, whether its attempt has got somewhere and it can go on from there."""
+        """Return for each cell True if its attempt has made progress and left a checkpoint."""
         found = []
         for log in (state / "logs" / "cells").rglob("*.log"):
             attempts = trained(log.read_text(), EPOCHS)
@@ -47,7 +47,7 @@ def test_a_pack_that_is_killed_gives_the_results_of_cells_alone(tmp_path: Path) 
         assert len(claims()) == 3
         (worker,) = children(process.pid)
         os.kill(worker, signal.SIGKILL)
-        # Whoever of them was to blame: they go on one after the other.
+        # The faulty cell is unknown, so all of them continue one after the other.
         wait_for(lambda: any(reached(1)))
         assert len([claim for claim in claims() if alive(owner(claim))]) == 1
         (worker,) = {pid for pid in map(owner, claims()) if alive(pid)}

@@ -1,4 +1,4 @@
-"""What README and docs tell people to type, typed."""
+"""Tests that the commands in README and docs are valid and work."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all that the documents speak of is on disk; the data sets by name only, for nothing is trained."""
+    """Create a folder with all files named in the documents; data sets exist by name only."""
     folder = tmp_path_factory.mktemp("readme")
     for dataset in files.names():
         source = files.source(dataset)
@@ -81,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_of_the_documents_are_understood(folder: Path, command: str) -> None:
+def test_commands_in_the_documents_are_valid(folder: Path, command: str) -> None:
     arguments = [word for word in shlex.split(command)[1:] if word != "…"]
     if arguments[0] == "sweep":
         arguments += ["--dry-run", "--data-dir", "data"]
@@ -101,7 +101,7 @@ def test_commands_of_the_documents_are_understood(folder: Path, command: str) ->
     assert done.returncode == (3 if "--fail-on-missing" in arguments else 0), done.stderr
 
 
-def test_the_documents_show_the_commands_that_matter() -> None:
+def test_the_documents_show_the_main_commands() -> None:
     text = "\n".join(commands())
     assert "pai-bench sweep --methods prospr,snip --datasets cifar100" in text and "pai-bench report" in text
     first_screen = "\n".join((TOP / "README.md").read_text(encoding="utf-8").splitlines()[:30])

@@ -1,4 +1,4 @@
-"""What status says of a results folder made up for it; nothing is trained, and nothing loads torch."""
+"""Tests of status and logs on synthetic results folders, without training and without torch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_cell_has_one_state(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.as_dict()))["counts"]["failed"] == 2
 
 
-def test_the_newest_plan_of_a_variant_counts_and_results_without_one_do_too(tmp_path: Path) -> None:
+def test_status_counts_the_newest_plan_of_a_variant_and_unplanned_results(tmp_path: Path) -> None:
     put(tmp_path, CELLS[1])
     assert states(collect(tmp_path)) == {CELLS[1]: "done"}
     plan(tmp_path, "1", CELLS[1:3])
@@ -104,14 +104,14 @@ def test_the_newest_plan_of_a_variant_counts_and_results_without_one_do_too(tmp_
     assert states(collect(tmp_path)) == {CELLS[1]: "stale", CELLS[2]: "missing"}
 
 
-def test_a_controller_that_does_not_answer_means_unknown(tmp_path: Path) -> None:
+def test_cells_are_unknown_when_the_controller_does_not_respond(tmp_path: Path) -> None:
     plan(tmp_path)
     found = collect(tmp_path, InFlight(silent="timed out", unknown=frozenset({name(CELLS[1])})))
     assert states(found)[CELLS[1]] == "unknown" and states(found)[CELLS[2]] == "missing"
     assert "timed out" in found.notes[0] and "not lost" in found.notes[0]
 
 
-def test_who_died_is_noted_and_what_ran_twice(tmp_path: Path) -> None:
+def test_status_notes_interrupted_cells_and_duplicate_runs(tmp_path: Path) -> None:
     plan(tmp_path)
     process = subprocess.Popen(["true"])
     process.wait()
@@ -125,7 +125,7 @@ def test_who_died_is_noted_and_what_ran_twice(tmp_path: Path) -> None:
     assert any("2 times a cell was run twice" in note and "1 of them" in note for note in found.notes)
 
 
-def test_the_time_left_is_that_of_work_over_those_at_work() -> None:
+def test_the_time_left_is_the_remaining_work_divided_by_the_running_cells() -> None:
     kind, other = ("digits", "conv8", "quick"), ("digits", "conv8", "slow")
     begun = eta.Going(kind, 30.0, 0, None, None)
     half = eta.Going(kind, 50.0, 5, 10, 10.0)
@@ -137,7 +137,7 @@ def test_the_time_left_is_that_of_work_over_those_at_work() -> None:
     assert eta.seconds_left([half, begun], [], {kind: 90.0}) == 60
 
 
-def test_a_damaged_result_is_no_result(tmp_path: Path) -> None:
+def test_a_damaged_result_does_not_count(tmp_path: Path) -> None:
     plan(tmp_path)
     put(tmp_path, DENSE)
     place = results.path(tmp_path, DENSE, "quick", FINGERPRINT)
@@ -146,7 +146,7 @@ def test_a_damaged_result_is_no_result(tmp_path: Path) -> None:
     assert states(found)[DENSE] == "missing" and "1 result files are corrupt" in found.notes[0]
 
 
-def test_what_cannot_be_read_is_unknown_and_not_missing(tmp_path: Path, disk: Disk) -> None:
+def test_unreadable_results_are_unknown_and_not_missing(tmp_path: Path, disk: Disk) -> None:
     planned, unplanned = CELLS[1], CELLS[5]
     plan(tmp_path, cells=[DENSE, planned])
     for cell in (DENSE, planned, unplanned):
@@ -157,7 +157,7 @@ def test_what_cannot_be_read_is_unknown_and_not_missing(tmp_path: Path, disk: Di
     assert "2 paths" in found.notes[0] and "Input/output error" in found.notes[0]
 
 
-def test_a_claim_that_cannot_be_read_ends_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_claim_does_not_stop_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan(tmp_path)
     disk = Disk(monkeypatch, "open")
     with claim(tmp_path, CELLS[1]), claim(tmp_path, CELLS[2]):
@@ -168,7 +168,7 @@ def test_a_claim_that_cannot_be_read_ends_no_status(tmp_path: Path, monkeypatch:
     assert "its claim cannot be read (Input/output error)" in status_text.as_text(found)
 
 
-def test_waiting_is_explained_and_what_is_stuck_comes_first(tmp_path: Path) -> None:
+def test_pending_reasons_are_explained_and_stuck_tasks_come_first(tmp_path: Path) -> None:
     plan(tmp_path)
     tasks = [task(f"7_{i}", "PENDING", "Priority", cell) for i, cell in enumerate(CELLS[1:4])]
     tasks.append(task("7_9", "PENDING", "launch failed requeued held", CELLS[5]))
@@ -203,11 +203,11 @@ def test_waiting_is_explained_and_what_is_stuck_comes_first(tmp_path: Path) -> N
         ("SomethingNew", "SLURM says SomethingNew", False),
     ],
 )
-def test_reasons_in_words(reason: str, words: str, stuck: bool) -> None:
+def test_pending_reasons_are_described(reason: str, words: str, stuck: bool) -> None:
     assert words in explain(reason).words and explain(reason).stuck == stuck
 
 
-def test_a_cell_is_found_by_what_people_type(tmp_path: Path) -> None:
+def test_a_cell_is_found_by_fields_path_or_fragment(tmp_path: Path) -> None:
     plan(tmp_path)
     put(tmp_path, CELLS[1])
     cells = wanted(results.plans(tmp_path), results.names(tmp_path / "runs", ".json"))
@@ -241,7 +241,7 @@ def test_ten_thousand_cells_take_a_second_or_two(tmp_path: Path) -> None:
     assert "1000 tasks (1000 cells): waiting behind jobs of higher priority [Priority]" in text
 
 
-def test_the_command_shows_it_and_its_exit_code_says_what_is_missing(tmp_path: Path) -> None:
+def test_status_exits_with_3_when_cells_are_missing(tmp_path: Path) -> None:
     root = tmp_path / "results"
     none = pai_bench(tmp_path, "status")
     assert none.returncode == 2 and "there is no plan and no result" in none.stderr
@@ -299,7 +299,7 @@ def test_logs_show_the_log_and_the_cause(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("module", ["command", "logs", "cancel"])
-def test_what_shows_a_sweep_does_not_wait_for_torch(module: str) -> None:
+def test_monitoring_commands_do_not_import_torch(module: str) -> None:
     name = f"pai_bench.sweep.monitoring.{module}"
     check = f"import {name}, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

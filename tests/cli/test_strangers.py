@@ -97,7 +97,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_logits_are_found_in_what_a_model_returns(folder: Path) -> None:
+def test_logits_are_found_in_the_output_of_a_model(folder: Path) -> None:
     done = pai_bench(folder, *SWEEP, "--models", "aux,named,mapping", "--recipe", recipe(folder))
     assert done.returncode == 0, done.stderr
     found = results(folder / "results").values()

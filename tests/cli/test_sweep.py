@@ -77,7 +77,7 @@ def copy(done: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_sweep_writes_a_result_a_cell(done: Path) -> None:
+def test_a_sweep_writes_one_result_per_cell(done: Path) -> None:
     found = results(done / "results")
     assert len(found) == 10
     assert {path.split("/")[1:4] == ["digits", "conv8", result["method"]] for path, result in found.items()} == {True}
@@ -89,7 +89,7 @@ def test_a_sweep_writes_a_result_a_cell(done: Path) -> None:
         assert len({r["init_hash"] for r in found.values() if r["seed"] == seed}) == 1
 
 
-def test_nothing_is_done_twice(done: Path) -> None:
+def test_finished_cells_are_not_run_again(done: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (done / "results" / "runs").rglob("*.json")}
     again = pai_bench(done, *sweep(done))
     assert again.returncode == 0
@@ -98,7 +98,7 @@ def test_nothing_is_done_twice(done: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in (done / "results" / "runs").rglob("*.json")}
 
 
-def test_only_what_is_missing_is_done(done: Path, tmp_path: Path) -> None:
+def test_only_missing_cells_are_run(done: Path, tmp_path: Path) -> None:
     folder = copy(done, tmp_path)
     lost = next((folder / "results" / "runs" / "digits" / "conv8" / "snip").glob("s0.9-seed1*.json"))
     kept = json.loads(lost.read_text())
@@ -151,7 +151,7 @@ def test_controls_are_trained_by_all_workers_and_reported(tmp_path: Path) -> Non
     assert "| snip, invert " in (tmp_path / "results" / "report" / "report.md").read_text()
 
 
-def test_a_filter_and_redo_do_their_part_only(done: Path, tmp_path: Path) -> None:
+def test_redo_with_a_filter_runs_only_the_selected_cells(done: Path, tmp_path: Path) -> None:
     folder = copy(done, tmp_path)
     runs = folder / "results" / "runs"
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
@@ -161,7 +161,7 @@ def test_a_filter_and_redo_do_their_part_only(done: Path, tmp_path: Path) -> Non
     assert [(path.parent.name, path.name[:10]) for path in changed] == [("snip", "s0.9-seed0")]
 
 
-def test_other_settings_lie_beside_and_are_never_mixed(done: Path, tmp_path: Path) -> None:
+def test_results_of_other_settings_are_kept_separately(done: Path, tmp_path: Path) -> None:
     folder = copy(done, tmp_path)
     path = Path(recipe(folder))
     text = path.read_text()
@@ -178,7 +178,7 @@ def test_other_settings_lie_beside_and_are_never_mixed(done: Path, tmp_path: Pat
     assert table.count("\n") == 1 + 2 + 4
 
 
-def test_a_damaged_result_is_set_aside_and_made_again(done: Path, tmp_path: Path) -> None:
+def test_a_damaged_result_is_set_aside_and_recomputed(done: Path, tmp_path: Path) -> None:
     folder = copy(done, tmp_path)
     victim = next((folder / "results" / "runs").rglob("snip/s0.5-seed0*.json"))
     victim.write_text(victim.read_text()[:200])
@@ -195,7 +195,7 @@ def test_a_damaged_result_is_set_aside_and_made_again(done: Path, tmp_path: Path
     assert pai_bench(folder, "report", "--strict").returncode == 0
 
 
-def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes(tmp_path: Path) -> None:
     with started(tmp_path, *sweep(tmp_path, epochs=4)) as process:
         wait_for(lambda: len(results(tmp_path / "results")) >= 2)
         workers = children(process.pid)
@@ -252,7 +252,7 @@ def moody(folder: Path, how: str) -> list[str]:
     return sweep(folder, "--plugin", "moody.py", methods="moody,random", seeds="0")
 
 
-def test_a_failed_cell_leaves_the_rest_alone_and_waits_for_retry(tmp_path: Path) -> None:
+def test_a_failed_cell_does_not_affect_others_and_needs_retry(tmp_path: Path) -> None:
     command = moody(tmp_path, "raise RuntimeError('not in the mood [x]')")
     run = pai_bench(tmp_path, *command)
     assert run.returncode == 1, run.stderr
@@ -272,7 +272,7 @@ def test_a_failed_cell_leaves_the_rest_alone_and_waits_for_retry(tmp_path: Path)
     assert not list((tmp_path / "results" / "state" / "failed").rglob("*.json"))
 
 
-def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+def test_a_cell_that_kills_its_workers_fails(tmp_path: Path) -> None:
     run = pai_bench(tmp_path, *moody(tmp_path, "os._exit(7)"))
     assert run.returncode == 1, run.stderr
     assert run.stderr.count("lost: ") == 2 and "exit code 7), 3 times" in run.stderr
@@ -298,7 +298,7 @@ def test_options_beat_environment_beats_config_beats_profile(tmp_path: Path) -> 
     assert mixed[1:] == [f"snip {tail} 0.7 · seed 5"]
 
 
-def test_the_same_method_in_other_words_is_the_same(tmp_path: Path) -> None:
+def test_equivalent_method_specs_are_one_method(tmp_path: Path) -> None:
     run = pai_bench(
         tmp_path, "sweep", "--dry-run", "--methods", "prospr:lr=0.5,steps=3,prospr,prospr:lr=1", "--seeds", "0",
         "--sparsities", "0.9",
@@ -316,7 +316,7 @@ def test_costly_methods_are_swept_when_asked_for(tmp_path: Path) -> None:
     assert planned("--methods", "all") == usual | {"force", "iterative-snip", "ntk-sap", "px"}
 
 
-def test_a_plan_is_shown_before_the_data_are_there(tmp_path: Path) -> None:
+def test_a_plan_is_shown_before_the_data_are_on_disk(tmp_path: Path) -> None:
     arguments = ("--datasets", "cifar10", "--models", "conv8", "--methods", "snip", "--seed", "0", "--sparsity", "0.9")
     run = pai_bench(tmp_path, "sweep", *arguments, "--data-dir", "nowhere", "--dry-run")
     assert run.returncode == 0 and len(run.stdout.splitlines()) == 2
@@ -326,7 +326,7 @@ def test_a_plan_is_shown_before_the_data_are_there(tmp_path: Path) -> None:
     assert refused.returncode == 2 and "cifar10 is not on disk" in refused.stderr
 
 
-def test_second_names_of_options_are_no_keys_of_config_files(tmp_path: Path) -> None:
+def test_alternative_option_names_are_not_config_keys(tmp_path: Path) -> None:
     (tmp_path / "both.toml").write_text(
         'seeds = "0-1"\nsparsities = [0.9]\nseed = 7\nsparsity = 0.5\nmethods = "snip"\n'
     )

@@ -42,7 +42,7 @@ def hold(root: Path, address: Address = ADDRESS, aged: float = 0.0, **changes: A
     return claim.path
 
 
-def test_a_claim_is_held_told_of_and_given_back(tmp_path: Path) -> None:
+def test_a_claim_is_taken_listed_and_released(tmp_path: Path) -> None:
     mine = owner()
     claim = take(tmp_path, ADDRESS, mine)
     assert claim is not None
@@ -82,21 +82,23 @@ SLURM = {**FAR, "job": "7_1"}
         ({**DEAD_PID, "job": "7"}, 0, None, "dead"),
     ],
 )
-def test_verdicts(tmp_path: Path, what: dict[str, Any], aged: float, jobs: dict[str, str] | None, verdict: str) -> None:
+def test_liveness_verdicts_on_owners(
+    tmp_path: Path, what: dict[str, Any], aged: float, jobs: dict[str, str] | None, verdict: str
+) -> None:
     hold(tmp_path, aged=aged, **what)
     (held,) = survey(tmp_path, jobs)
     assert held.verdict == verdict
     assert (take(tmp_path, ADDRESS, owner(), jobs) is None) == (verdict == "alive")
 
 
-def test_a_job_that_slurm_runs_again_takes_its_claims_back_at_once(tmp_path: Path) -> None:
+def test_a_requeued_job_takes_its_claims_back_at_once(tmp_path: Path) -> None:
     hold(tmp_path, **SLURM)
     again = owner()
     assert take(tmp_path, ADDRESS, replace(again, job="7_2", restart=1)) is None
     assert take(tmp_path, ADDRESS, replace(again, job="7_1", restart=1)) is not None
 
 
-def test_a_heartbeat_that_moves_while_it_is_watched_saves_its_claim(
+def test_a_heartbeat_that_changes_while_watched_keeps_its_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = hold(tmp_path, aged=7200, **FAR)
@@ -105,7 +107,7 @@ def test_a_heartbeat_that_moves_while_it_is_watched_saves_its_claim(
     assert take(tmp_path, ADDRESS, owner()) is None
 
 
-def test_who_lost_a_claim_notices_and_leaves_it_to_the_winner(tmp_path: Path) -> None:
+def test_the_loser_of_a_claim_detects_it_and_leaves_the_claim(tmp_path: Path) -> None:
     zombie = take(tmp_path, ADDRESS, owner(**DEAD_PID))
     assert zombie is not None
     with zombie:
@@ -116,7 +118,7 @@ def test_who_lost_a_claim_notices_and_leaves_it_to_the_winner(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"method": '])
-def test_a_claim_that_cannot_be_read_is_given_time(tmp_path: Path, text: bytes) -> None:
+def test_an_unreadable_claim_is_not_taken_over_at_once(tmp_path: Path, text: bytes) -> None:
     place = hold(tmp_path)
     place.write_bytes(text)
     assert survey(tmp_path) == [] and take(tmp_path, ADDRESS, owner()) is None
@@ -125,7 +127,7 @@ def test_a_claim_that_cannot_be_read_is_given_time(tmp_path: Path, text: bytes) 
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT], ids=errno.errorcode.get)
-def test_a_claim_that_the_disk_does_not_give_is_gone_or_unknown(
+def test_a_claim_with_a_read_error_is_gone_or_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     place, disk = hold(tmp_path), Disk(monkeypatch, "open")
@@ -143,7 +145,7 @@ def test_a_claim_that_the_disk_does_not_give_is_gone_or_unknown(
         assert not held.owner.runs_here() and os.strerror(code) in held.owner.host
 
 
-def test_who_watches_a_claim_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_a_claim_sends_ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hold(tmp_path, aged=7200, **FAR)
     naps: list[float] = []
     signs: list[int] = []
@@ -167,7 +169,7 @@ def _race(root: str, start: Any, wins: Any, rounds: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dead", [False, True], ids=["free", "of a dead owner"])
-def test_of_many_that_race_for_a_claim_one_wins(tmp_path: Path, dead: bool) -> None:
+def test_one_of_many_processes_racing_for_a_claim_wins(tmp_path: Path, dead: bool) -> None:
     n, rounds = 6, 40
     context = multiprocessing.get_context("spawn")
     start, wins = context.Barrier(n), context.Array("i", rounds)

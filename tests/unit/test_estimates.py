@@ -1,4 +1,4 @@
-"""What a sweep will cost: by what was measured on the same device, else by arithmetic, and it is said which."""
+"""Tests of cost estimates: from results measured on the same device, or else from FLOPs, with the source stated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def put(root: Path, done: Run, train: float, score: float, device: str = "cpu", 
     results.write(root, plain, {"w": np.ones((2, 2), dtype=bool)})
 
 
-def test_cells_like_those_that_were_measured_cost_what_they_did(tmp_path: Path) -> None:
+def test_similar_cells_cost_as_much_as_measured_ones(tmp_path: Path) -> None:
     for seed, seconds in enumerate((10.0, 11.0, 90.0)):
         put(tmp_path, run("snip", 0.5, seed), seconds, 2.0)
     put(tmp_path, run("grasp", 0.5), 11.0, 5.0)
@@ -53,7 +53,7 @@ def test_cells_like_those_that_were_measured_cost_what_they_did(tmp_path: Path) 
     assert (elsewhere.seconds, elsewhere.peak_bytes, elsewhere.source) == (2.0, 5, "from 1 measured cell")
 
 
-def test_scores_that_are_shared_are_paid_once(tmp_path: Path) -> None:
+def test_shared_scores_are_counted_once(tmp_path: Path) -> None:
     for method in ("snip", "synflow"):
         put(tmp_path, run(method, 0.5), 10.0, 2.0)
     runs = [run(method, s, seed) for method in ("snip", "synflow") for seed in (0, 1) for s in (0.8, 0.9, 0.95)]
@@ -61,7 +61,7 @@ def test_scores_that_are_shared_are_paid_once(tmp_path: Path) -> None:
     assert found == [12.0, 10.0, 10.0] * 2 + [12.0] * 6  # every sparsity of SynFlow has rounds of its own
 
 
-def test_what_was_not_measured_is_counted(tmp_path: Path) -> None:
+def test_unmeasured_costs_are_estimated_from_flops(tmp_path: Path) -> None:
     calls = []
 
     def measure(run: Run) -> float:
@@ -89,7 +89,7 @@ def test_a_core_can_be_measured() -> None:
         assert 1e6 < cost.calibrate(run(settings=(setting,)), seconds=0.01) < 1e13
 
 
-def test_a_core_is_measured_by_what_it_computes_not_by_what_else_the_machine_does(
+def test_the_rate_of_a_core_is_independent_of_other_load(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = itertools.count()
@@ -109,7 +109,7 @@ def test_a_core_is_measured_by_what_it_computes_not_by_what_else_the_machine_doe
         (("data.split=validation", "data.train_fraction=0.5", "train.epochs=2"), 0.5 * 1437, 0.1 * 1437),
     ],
 )
-def test_the_cost_is_of_the_images_that_a_run_trains_and_measures_on(
+def test_the_cost_counts_the_images_of_training_and_evaluation(
     tmp_path: Path, settings: tuple[str, ...], trained: float, evaluated: float
 ) -> None:
     one = run("dense", 0.0, settings=settings)
@@ -128,7 +128,7 @@ def test_the_cost_is_of_the_images_that_a_run_trains_and_measures_on(
     "setting",
     ["train.precision=bfloat16", "train.channels_last=true", "train.batch_size=32", "train.cuda_graph=true"],
 )
-def test_cells_of_another_speed_tell_nothing(tmp_path: Path, setting: str) -> None:
+def test_cells_of_another_speed_are_ignored(tmp_path: Path, setting: str) -> None:
     put(tmp_path, run("dense", 0.0, settings=(setting,)), 1e6, 0.0)
     calls: list[str] = []
     (found,) = estimate([run("dense", 0.0)], tmp_path, "cpu", lambda of: calls.append(of.recipe.train.precision) or 1e9)
@@ -175,7 +175,7 @@ def test_few_results_of_a_recipe_are_found_among_many_of_another(tmp_path: Path)
         (5e9, "57,870 days"),
     ],
 )
-def test_long_times_are_told_in_days(seconds: float, words: str) -> None:
+def test_long_times_are_shown_in_days(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
@@ -201,7 +201,7 @@ def test_a_median_needs_few_of_thousands_of_results(tmp_path: Path, monkeypatch:
     assert len(read) <= cost.SAMPLE and {e.seconds for e in found} == {12.0}
 
 
-def test_the_lines_say_what_it_comes_to(tmp_path: Path) -> None:
+def test_the_lines_show_the_total_cost(tmp_path: Path) -> None:
     put(tmp_path, run("snip", 0.5), 3596.0, 4.0)
     runs = [run("snip", 0.9, seed) for seed in range(4)]
     found = estimate(runs, tmp_path, "cpu")

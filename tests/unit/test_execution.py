@@ -1,4 +1,4 @@
-"""An attempt at a cell: what is on disk after it, whatever happens to it."""
+"""Tests of an attempt at a cell: the files on disk after success, failure and interruption."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_cell_is_done_once_and_leaves_its_result_and_its_log(tmp_path: Path) -
     assert results.read(results.path(*address(tmp_path))).accuracy == 0.5
 
 
-def test_a_cell_that_somebody_has_is_left_alone(tmp_path: Path) -> None:
+def test_a_claimed_cell_is_not_run(tmp_path: Path) -> None:
     lab = Lab()
     claim = take(tmp_path, Address(*address(tmp_path)[1:]), Owner.current())
     assert claim is not None
@@ -109,7 +109,7 @@ def test_a_cell_that_somebody_has_is_left_alone(tmp_path: Path) -> None:
     assert attempt(tmp_path, lab).kind == "done"
 
 
-def test_the_second_of_two_that_did_a_cell_is_a_duplicate(tmp_path: Path) -> None:
+def test_the_second_result_of_a_cell_is_a_duplicate(tmp_path: Path) -> None:
     first = result(**vars_of(RUN))
     lab = Lab(lambda *_: results.write(tmp_path, first, MASKS), accuracy=0.5)
     assert attempt(tmp_path, lab).kind == "duplicate"
@@ -126,7 +126,7 @@ def test_the_second_of_two_that_did_a_cell_is_a_duplicate(tmp_path: Path) -> Non
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), "oom"),
     ],
 )
-def test_a_failure_is_noted_counted_and_told_apart(tmp_path: Path, error: Exception, kind: str) -> None:
+def test_failures_are_recorded_counted_and_distinguished(tmp_path: Path, error: Exception, kind: str) -> None:
     lab = Lab(raising(error))
     for attempts in (1, 2):
         ended = attempt(tmp_path, lab)
@@ -139,7 +139,7 @@ def test_a_failure_is_noted_counted_and_told_apart(tmp_path: Path, error: Except
     assert attempt(tmp_path, Lab()).kind == "done" and results.read_failure(*address(tmp_path)) is None
 
 
-def test_a_cell_that_is_stopped_keeps_its_checkpoint_and_its_place(tmp_path: Path) -> None:
+def test_a_stopped_cell_keeps_its_checkpoint(tmp_path: Path) -> None:
     stop = Stop()
 
     def act(watch: Watch, checkpoints: Checkpoints) -> None:
@@ -178,7 +178,7 @@ def small_files(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_gives_the_cell_back_whole(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_cell_to_do(tmp_path: Path) -> None:
     with small_files(4096):
         ended = attempt(tmp_path, Lab(), patience=0.0)
     assert ended == Ended("unwritten", "the results folder cannot be written to: File too large")
@@ -220,12 +220,12 @@ def test_a_result_waits_in_memory_for_a_disk_with_room(
 
 
 @pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.ENOENT])
-def test_what_no_patience_can_mend_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_an_error_that_persists_after_retries_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(execution.results, "deliver", lambda *_, **__: (_ for _ in ()).throw(OSError(code, "no")))
     assert attempt(tmp_path, Lab()).kind == "failed"
 
 
-def test_a_result_that_cannot_be_read_is_waited_for_and_never_made_again(
+def test_an_unreadable_result_is_retried_and_never_recomputed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk
 ) -> None:
     lab = Lab()
@@ -240,7 +240,7 @@ def test_a_result_that_cannot_be_read_is_waited_for_and_never_made_again(
     assert results.state(*address(tmp_path)) == "done" and not leftovers(tmp_path)
 
 
-def test_who_waits_for_a_claim_of_the_dead_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_stale_claim_sends_ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "WATCHED_SECONDS", 0.01)
     far = replace(Owner.current(), id="other", machine="elsewhere", job=None)
     claim = take(tmp_path, Address(*address(tmp_path)[1:]), far)
@@ -259,7 +259,7 @@ def test_who_waits_for_a_claim_of_the_dead_gives_signs_of_life(tmp_path: Path, m
     assert attempt(tmp_path, Lab(), watch=Counter()).kind == "done" and signs[0] == "tick"
 
 
-def test_what_the_dead_leave_is_cleared_away(tmp_path: Path) -> None:
+def test_files_of_dead_owners_are_removed(tmp_path: Path) -> None:
     assert attempt(tmp_path, Lab()).kind == "done"
     old, new = (tmp_path / "runs" / f".{name}.json.{'0' * 32}.tmp" for name in ("old", "new"))
     for path in (old, new):

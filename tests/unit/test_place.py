@@ -1,4 +1,4 @@
-"""Where a sweep runs, and what becomes of options that have no effect there."""
+"""Tests of the choice of place for a sweep, and of options without effect there."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TYPED = [
 
 
 @pytest.mark.parametrize(("option", "options"), TYPED, ids=[option for option, _ in TYPED])
-def test_a_typed_option_of_slurms_implies_it_or_is_refused(
+def test_a_slurm_option_implies_slurm_or_is_refused(
     monkeypatch: pytest.MonkeyPatch, option: str, options: Options
 ) -> None:
     given = Given(typed=(option,), where="variable PAI_BENCH_WHERE")
@@ -83,7 +83,7 @@ def test_a_default_of_the_user_counts_on_slurm(monkeypatch: pytest.MonkeyPatch) 
     assert choose("auto", Options(profile="mine"), Given(elsewhere={"profile": "a file"})) == placement.Place("slurm")
 
 
-def test_what_only_this_machine_knows_is_named_on_slurm() -> None:
+def test_options_for_this_machine_only_are_reported_on_slurm() -> None:
     chosen = choose("slurm", NONE, Given(typed_here=("--workers",)))
     assert chosen == placement.Place("slurm", ("--workers has no effect on SLURM's tasks",))
     assert choose("local", NONE, Given(typed_here=("--workers",))).notes == ()

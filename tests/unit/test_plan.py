@@ -1,4 +1,4 @@
-"""A plan does again what has no result, and nothing that may have one."""
+"""Tests that a plan runs cells without a result, and never a cell that may have one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("code", AWAY, ids=errno.errorcode.get)
-def test_a_result_that_cannot_be_read_ends_the_plan_and_stays(tmp_path: Path, disk: Disk, code: int) -> None:
+def test_an_unreadable_result_stops_planning_and_is_kept(tmp_path: Path, disk: Disk, code: int) -> None:
     place = put(tmp_path)
     disk.refuse(f"*/{place.name}", code)
     with pytest.raises(PaiBenchError, match=f"{place} cannot be read: {os.strerror(code)}"):
@@ -55,7 +55,7 @@ def test_a_result_that_cannot_be_read_ends_the_plan_and_stays(tmp_path: Path, di
     assert place.exists() and not list(place.parent.glob("*.damaged-*"))
 
 
-def test_a_damaged_result_is_set_aside_and_done_again(tmp_path: Path) -> None:
+def test_a_damaged_result_is_set_aside_and_planned_again(tmp_path: Path) -> None:
     place = put(tmp_path)
     place.write_text("{")
     seen = make_plan([RUN], tmp_path, set_aside=False)
@@ -66,7 +66,7 @@ def test_a_damaged_result_is_set_aside_and_done_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", [1, 2], ids=["before the file is looked at", "before it is renamed"])
-def test_a_damaged_result_that_somebody_else_mends_stays(
+def test_a_damaged_result_replaced_by_another_process_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
 ) -> None:
     place, true, damage = put(tmp_path), store.read_plain, []
@@ -101,7 +101,7 @@ def test_a_cell_whose_claim_cannot_be_read_is_left_to_its_owner(
         refusing.heal()
 
 
-def test_a_note_that_cannot_be_read_fails_no_cell_of_a_sweep(tmp_path: Path, disk: Disk) -> None:
+def test_an_unreadable_failure_note_does_not_fail_its_cell(tmp_path: Path, disk: Disk) -> None:
     results.write_failure(*address(tmp_path), cause="boom", traceback="")
     progress = Progress(1, Console(quiet=True))
     pool = Pool([], Settings(tmp_path), progress, [RUN])

@@ -114,7 +114,7 @@ def test_the_time_left_never_grows_through_a_sweep_of_even_cells(clock: Clock) -
     assert growth in ([], [10.0]) and left[-1] == 0
 
 
-def test_cells_from_a_checkpoint_tell_the_pace_of_the_epochs_that_they_ran(clock: Clock) -> None:
+def test_the_pace_of_resumed_cells_excludes_earlier_epochs(clock: Clock) -> None:
     progress = Progress(1, screen(80), RUNS[:1])
     progress.started(RUNS[0])
     progress.phase(RUNS[0], "training")
