@@ -1,4 +1,4 @@
-"""What every method must beat: random masks with three layer-wise budgets, magnitude, and no pruning at all."""
+"""Baselines of every comparison: random masks with three layer-wise budgets, magnitude, and no pruning at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written to a neighbour, then moved into place."""
+"""Atomic file writes: write to a temporary file next to the target, fsync, then rename."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import IO, Any
 from pai_bench.errors import PaiBenchError
 
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-"""How a file system says that it has no hard links."""
+"""Error numbers of file systems without hard links."""
 
 PROBE_BYTES = 16384
-"""What is written to see whether a folder takes files: a full disk still takes empty ones."""
+"""Size of the file that tests whether a folder is writable; a full disk still accepts empty files."""
 
 GONE = (FileNotFoundError, NotADirectoryError)
-"""What is raised for a file that is not there."""
+"""Exceptions for a missing file."""
 
 
 class Draft:
@@ -72,7 +72,7 @@ class Draft:
         return True
 
     def is_placed(self) -> bool:
-        """Whether what is in the place is this file."""
+        """Return True if the target is this file."""
         if self._moved:
             return True
         try:
@@ -129,7 +129,7 @@ def move_away(place: Path, aside: Path, seen: os.stat_result | None = None) -> b
 
 
 def reason(error: OSError) -> str:
-    """What the system says of an error, in words."""
+    """Return the operating system's description of an error."""
     return error.strerror or str(error)
 
 

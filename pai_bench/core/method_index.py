@@ -37,7 +37,7 @@ def builtin() -> dict[str, Entry]:
 
 
 def is_complete(plugins: Sequence[Path] = ()) -> bool:
-    """Tell if there are no other methods than the built-in ones: no plug-ins, no packages that announce some."""
+    """Return True if all methods are built in: no plug-ins, and no installed packages with methods."""
     return not plugins and not entry_points(group=GROUP)
 
 

@@ -1,4 +1,4 @@
-"""How exactly a network is computed: the precision of products, autocast, the order of pixels in memory."""
+"""Numeric precision of the forward pass: the precision of products, autocast, the order of pixels in memory."""
 
 from __future__ import annotations
 

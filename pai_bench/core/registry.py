@@ -1,4 +1,4 @@
-"""Names to things that others may add to: methods, models and whatever else has plug-ins."""
+"""Registries of named objects that plug-ins can extend: methods, models and others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Catalogue(Generic[Thing]):
         self._discovering = False
 
     def add(self, name: str, thing: Thing) -> None:
-        """Make `thing` known as `name`.
+        """Register `thing` under `name`.
 
         Raises: ValueError when the name is taken.
         """
@@ -36,7 +36,7 @@ class Catalogue(Generic[Thing]):
         self._things[name] = thing
 
     def discover(self) -> None:
-        """Load everything of ours and of installed packages, once.
+        """Load all built-in objects and those of installed packages, once.
 
         Raises: PaiBenchError when a package's cannot be loaded.
         """
@@ -64,12 +64,12 @@ class Catalogue(Generic[Thing]):
                 ) from error
 
     def names(self) -> list[str]:
-        """All known names in alphabetical order."""
+        """Return all registered names in alphabetical order."""
         self.discover()
         return sorted(self._things)
 
     def get(self, name: str) -> Thing:
-        """The thing of that name.
+        """Return the object registered under `name`.
 
         Raises: PaiBenchError with the nearest names when there is none.
         """

@@ -17,7 +17,7 @@ from pai_bench.core.atomic import replacing
 
 
 class Damaged(Exception):
-    """A file that is not what was written there."""
+    """Exception for a file whose content differs from what was written."""
 
 
 def seal(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
@@ -31,7 +31,7 @@ def seal(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
 
 
 def unseal(place: Path, magic: bytes) -> dict[str, Any]:
-    """What was sealed there, on the CPU. Code in it is never run.
+    """Return the stored object, with tensors on the CPU. Code in the file is never run.
 
     Raises: OSError when it cannot be read, Damaged when it is not what was written.
     """

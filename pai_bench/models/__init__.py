@@ -1,4 +1,4 @@
-"""The papers' networks by name, and how their weights are drawn."""
+"""Networks of the papers by name, and their initialisation."""
 
 from __future__ import annotations
 

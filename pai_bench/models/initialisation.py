@@ -1,4 +1,4 @@
-"""How weights are drawn: the papers' initialisation schemes by name."""
+"""Initialisation schemes of the papers, by name."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def schemes() -> list[str]:
 
 
 def initialise(model: nn.Module, scheme: str, generator_seed: int) -> None:
-    """Draw all weights and biases anew, in place, and reset the norms.
+    """Re-initialise all weights and biases in place, and reset the norms.
 
     The draws are made on the CPU in float32 and then copied, so that they depend neither on the model's device
     nor on its dtype; PyTorch's global generators are left as they were.
@@ -109,10 +109,10 @@ def initialise(model: nn.Module, scheme: str, generator_seed: int) -> None:
 
 
 def reset_parameters(model: nn.Module) -> None:
-    """Draw the parameters of every module anew as the module itself does, from the global random stream.
+    """Re-initialise every module by its own rule, from the global random generator.
 
-    Torch's attention and transformers call what does so by a private name. A module that has no such method keeps its
-    parameters.
+    The method has a private name (`_reset_parameters`) in torch's attention and transformer modules. A module without
+    it keeps its parameters.
     """
     for module in model.modules():
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)

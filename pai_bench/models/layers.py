@@ -1,4 +1,4 @@
-"""layers."""
+"""Layers and checks that several networks share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pai_bench.errors import PaiBenchError
 
 
 def require_size(name: str, size: int, halvings: int) -> None:
-    """See to it that an image can be halved so often.
+    """Check that an image is large enough to be halved `halvings` times.
 
     Raises: PaiBenchError when it is too small.
     """

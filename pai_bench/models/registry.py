@@ -1,4 +1,4 @@
-"""Names to networks, and the pieces that networks share."""
+"""Registry of networks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register_model(name: str) -> Callable[[Builder], Builder]:
 
 
 def names() -> list[str]:
-    """All known models in alphabetical order."""
+    """Return the names of all models in alphabetical order."""
     return _builders.names()
 
 
@@ -57,7 +57,7 @@ def _described(value: object) -> str:
 
 
 def describe(name: str) -> tuple[str, int | None]:
-    """What a network is, and its number of parameters for 3 x 32 x 32 images of 10 classes.
+    """Return a description of a network, and its number of parameters for 3 x 32 x 32 images of 10 classes.
 
     The text is the first paragraph of its builder's docstring, else of its class's. Images have 64 or 224 pixels where
     32 are too few; the number is None where the network cannot be built without weights.
@@ -86,5 +86,5 @@ def module(name: str) -> str:
 
 
 def is_builtin(name: str) -> bool:
-    """Whether a model is one of ours, not a plug-in's or another package's."""
+    """Return True for a built-in model, False for one of a plug-in or an installed package."""
     return module(name).startswith("pai_bench.")

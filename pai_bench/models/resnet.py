@@ -143,7 +143,7 @@ def _resnet32(channels: int, _size: int, classes: int) -> nn.Module:
 
 @register_model("resnet32-wide")
 def _resnet32_wide(channels: int, _size: int, classes: int) -> nn.Module:
-    """What GraSP calls ResNet-32 and Synaptic-Flow wide-resnet32 (1.86 M weights)."""
+    """The network named ResNet-32 in GraSP and wide-resnet32 in Synaptic-Flow (1.86 M weights)."""
     return ResNet(channels, classes, DOUBLE, (5, 5, 5))
 
 

@@ -1,1 +1,1 @@
-"""From scores to masks, and masks on models."""
+"""Conversion of scores to masks, and application of masks to models."""

@@ -1,4 +1,4 @@
-"""Controls: a method's masks or weights, changed to see what its success is owed to.
+"""Controls: changes of a method's masks or weights that separate the causes of its accuracy.
 
 The ablations of Frankle et al. 2021 (arXiv 2009.08576) and Su et al. 2020 (arXiv 2009.11094):
 
@@ -20,7 +20,7 @@ from pai_bench.pruning.selection import Select, keep_exactly, keep_lowest
 
 
 def selection(spec: MethodSpec) -> Select:
-    """What a round of the method keeps."""
+    """Return the selection rule of a pruning round."""
     return keep_lowest if spec.control == "invert" else keep_exactly
 
 

@@ -1,4 +1,4 @@
-"""What a mask does to a network: effective sparsity and arithmetic; what a piece of work costs."""
+"""Effective sparsity of masked networks."""
 
 from __future__ import annotations
 

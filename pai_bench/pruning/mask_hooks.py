@@ -99,7 +99,7 @@ class ModelMasks:
         self.zero()
 
     def after_load(self, model: nn.Module, keys: object) -> None:
-        """What load_state_dict has copied into pruned weights goes at once."""
+        """Zero the pruned weights after load_state_dict."""
         del model, keys
         self.zero()
 

@@ -194,5 +194,5 @@ class MaskedGradients:
             torch._foreach_mul_(gradients, masks)  # type: ignore[arg-type]
 
     def intact(self) -> bool:
-        """Whether every pruned weight is exactly zero."""
+        """Return True if every pruned weight is exactly zero."""
         return not any(bool(w[removed].any()) for w, removed in zip(self._weights, self._removed, strict=True))

@@ -16,7 +16,7 @@ from pai_bench.pruning.masking import remove_masks
 
 
 def copy_to_score(model: nn.Module) -> nn.Module:
-    """A copy to score, without what `apply_masks` has hung on the model.
+    """Return a copy of the model for scoring, without the hooks of `apply_masks`.
 
     Raises: PaiBenchError when it cannot be copied.
     """
@@ -32,7 +32,7 @@ def copy_to_score(model: nn.Module) -> nn.Module:
 
 
 def reinitialiser(seed: int) -> Callable[[nn.Module], None]:
-    """Draws the parameters of every module anew as the module itself does, each time in another way.
+    """Return a function that re-initialises all modules by their own rules, with new random numbers at each call.
 
     The draws are made on the CPU in float64 and then copied, so that they depend neither on the model's device nor on
     its dtype.

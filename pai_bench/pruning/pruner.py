@@ -1,4 +1,4 @@
-"""From scores to masks: outer rounds, exact counts and checks, once for all methods; masks on a model."""
+"""Pruning with any method: outer rounds, exact counts, and checks of the scores."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Pruner:
             name: before[name].to(w.device) if name in before else torch.ones_like(w, dtype=torch.bool)
             for name, w in self._weights.items()
         }
-        """Masks that the model had before: what they prune stays pruned."""
+        """Earlier masks of the model; weights that they prune stay pruned."""
         self._state = {key: value.detach().clone() for key, value in self._tensors()}
         self._dense = {key: self._state[key] for key in self._weights}
         first = next(iter(self._weights.values()))

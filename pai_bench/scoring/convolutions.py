@@ -58,7 +58,7 @@ def along(value: int | Sequence[int], dimensions: int) -> list[int]:
 
 
 def at_a_time(x: Tensor, weight: Tensor, stride: int | Sequence[int]) -> int:
-    """How many of the images x [B, C, …] are to be convolved at a time."""
+    """Return the number of images of x [B, C, …] to convolve at a time."""
     if x.dtype != torch.float64 or x.device.type != "cpu" or weight[0, 0].numel() == 1:
         return len(x)
     places = math.prod(-(-side // step) for side, step in zip(x.shape[2:], along(stride, x.dim() - 2), strict=True))

@@ -1,4 +1,4 @@
-"""Causes of errors that torch raises while a model is scored, and checks of what the Python API is given."""
+"""Causes of errors that torch raises while a model is scored, and checks of the arguments of the Python API."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ IGNORED = -100
 """Class index of torch's cross entropy for a sample that does not count."""
 
 RAISED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError)
-"""Errors of models and of torch that have a cause in what the caller gave."""
+"""Exceptions of models and of torch that the caller's arguments can cause."""
 
 
 def check_arguments(model: Any, batches: Any, method: Any, seed: Any) -> None:
-    """Check the types of what `score` and `prune` take.
+    """Check the types of the arguments of `score` and `prune`.
 
     Raises: PaiBenchError for an argument of a wrong type, or a model without values.
     """
@@ -64,7 +64,7 @@ def check_values(model: nn.Module) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch's error says that memory is exhausted, on a GPU or on the host."""
+    """Return True if an error of torch means that memory is exhausted, on a GPU or on the host."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in text for words in ("out of memory", "not enough memory", "can't allocate memory")
@@ -109,7 +109,7 @@ def _of_inputs(error: Exception, number: int, x: Tensor) -> PaiBenchError:
 
 
 def _of_targets(outputs: Tensor, y: Tensor) -> PaiBenchError | None:
-    """What is wrong with logits [B, classes, …] and targets of cross entropy, as far as it can be seen."""
+    """Return the error for logits [B, classes, …] that do not fit the targets of cross entropy; None if they fit."""
     shapes = f"the model returns logits {list(outputs.shape)} for targets {list(y.shape)} of {str(y.dtype)[6:]}"
     if outputs.ndim > 2 and y.ndim == 1 and outputs[0, 0].numel() == 1:
         return PaiBenchError(shapes, "return logits [B, classes]: add torch.nn.Flatten() at the end of the model")

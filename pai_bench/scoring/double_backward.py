@@ -150,7 +150,7 @@ class _ReLU(Function):
 
 
 class _ReLUBackward(Function):
-    """The gradient where the output is above zero; the place of the kink is no function of anything."""
+    """Gradient of ReLU: the incoming gradient where the output is positive, with a second derivative of zero."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, y: Tensor) -> Any:

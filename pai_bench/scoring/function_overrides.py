@@ -1,4 +1,4 @@
-"""Other functions in the place of some of torch's, however a model calls them."""
+"""Overrides of torch functions, independent of how a model calls them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ReLUs of a model, by what they compute, in the place of which others can be computed."""
+"""Replacement of a model's ReLUs, which are recognised by the function that they compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens around scoring and is no part of it: random states, precision, compilation, checkpointing."""
+"""Isolation of scoring from the caller's global state: random states, precision, compilation, checkpointing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many weights each layer keeps: layer-wise densities to exact whole numbers."""
+"""Layer budgets: the exact number of weights that each layer keeps, from layer-wise densities."""
 
 from __future__ import annotations
 

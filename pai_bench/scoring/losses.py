@@ -108,7 +108,7 @@ def to_score(loss: Loss | str, like: Tensor) -> Loss:
 
 
 def _tells(value: Tensor, outputs: Tensor) -> bool:
-    """Whether a loss depends on the outputs, beyond rounding."""
+    """Return True if a loss depends on the outputs beyond rounding errors."""
     if not value.requires_grad:
         return False
     (slope,) = torch.autograd.grad(value, outputs, retain_graph=True, materialize_grads=True)

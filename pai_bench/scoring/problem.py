@@ -1,4 +1,4 @@
-"""What a pruning method sees: the problem it scores, and the signature it has.
+"""Interface of a pruning method: the problem to score, and the signature of a scorer.
 
 This is the only module of the harness that the author of a method needs to read.
 """
@@ -44,7 +44,7 @@ class Scorer(Protocol):
 
 
 def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
-    """See to it that an option such as "snip:bn" has one of the values that it takes.
+    """Check that an option such as "snip:bn" has one of the allowed values.
 
     Raises: PaiBenchError for another value.
     """
@@ -53,7 +53,7 @@ def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def more_than(option: str, value: float, bound: float) -> None:
-    """See to it that a number, an option such as "grasp:temperature", is finite and more than `bound`.
+    """Check that a numeric option such as "grasp:temperature" is finite and more than `bound`.
 
     Raises: PaiBenchError for another value.
     """
@@ -97,7 +97,7 @@ class Batches:
         self._device = device
         self._dtype = dtype
         self.tick = tick
-        """Called at every batch and every forward pass: a sign of progress for whoever waits."""
+        """Callback for every batch and every forward pass, as a sign of progress."""
         self._drawn: list[Batch] = []
         self._stream: Iterator[Batch] | None = None
 
@@ -133,7 +133,7 @@ class Batches:
         return map(self._cast, self._drawn or itertools.islice(self(), 1))
 
     def fresh(self) -> Iterator[Batch]:
-        """Batches not seen before: the rest of the stream, which starts anew at its end."""
+        """Yield batches that were not drawn before; the stream restarts at its end."""
         while True:
             try:
                 batch = self._next()
@@ -211,18 +211,18 @@ class Problem:
     """The source of the method's own random draws; lives on the CPU, so draws do not depend on the device."""
     stream: Batches
     initialise: Callable[[nn.Module], None]
-    """Draws the weights of a model anew, in place, as the model itself does."""
+    """Function that re-initialises a model's weights in place, as the model itself does."""
     trace: Callable[[Tensor], Graph]
     """The operations of the model on inputs of that shape, recorded once; see pai_bench.scoring.paths.network."""
     criterion: Loss = cross_entropy
     """The loss that `loss` computes."""
 
     def batches(self) -> Iterator[Batch]:
-        """The scoring batches; every call starts at the same first one."""
+        """Yield the scoring batches; every call starts at the same first batch."""
         return self.stream()
 
     def fresh_batches(self) -> Iterator[Batch]:
-        """Batches that no earlier round has seen, without end."""
+        """Yield batches without end that no earlier round has drawn."""
         return self.stream.fresh()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

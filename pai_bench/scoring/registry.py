@@ -1,4 +1,4 @@
-"""Names to methods: the only module that knows where methods live."""
+"""Registry of pruning methods; no other module imports `pai_bench.methods`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def register_unlisted(name: str, cls: type) -> None:
 
 
 def names() -> list[str]:
-    """All known methods in alphabetical order."""
+    """Return the names of all methods in alphabetical order."""
     return _methods.names()
 
 
@@ -81,8 +81,10 @@ def default_names() -> list[str]:
 
 
 def has_controls(name: str) -> bool:
-    """Whether a method decides which weights stay; one that does not, or by chance (`controls = False`), has nothing
-    that a control could take away."""
+    """Return True if controls apply to a method.
+
+    They do not apply to methods that prune nothing (`prunes = False`) or select weights at random (`controls = False`).
+    """
     cls = method_class(name)
     return bool(getattr(cls, "prunes", True) and getattr(cls, "controls", True))
 
@@ -93,12 +95,12 @@ def module(name: str) -> str:
 
 
 def is_builtin(name: str) -> bool:
-    """Whether a method is one of ours, not a plug-in's or another package's."""
+    """Return True for a built-in method, False for one of a plug-in or an installed package."""
     return is_builtin_class(method_class(name))
 
 
 def is_builtin_class(cls: type) -> bool:
-    """Whether the class of a method is one of ours."""
+    """Return True for the class of a built-in method."""
     return cls.__module__.startswith("pai_bench.")
 
 

@@ -191,7 +191,7 @@ def _texts(patterns: Patterns) -> tuple[str, ...]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a pattern matches a parameter, its layer, or a module that the layer is in."""
+    """Return True if a pattern matches a parameter, its layer, or a module that contains the layer."""
     while name:
         if fnmatchcase(name, pattern):
             return True

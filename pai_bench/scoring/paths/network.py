@@ -74,7 +74,7 @@ class Replay:
             self.values[slot] = value if tuple(value.shape) == shape else value.expand(shape)
 
     def kind(self, argument: Any) -> Kind | None:
-        """The kind of an argument of a node; None for constants and for what is no tensor."""
+        """Return the kind of a node's argument; None for constants and for objects that are not tensors."""
         return self._graph.kinds[argument.index] if isinstance(argument, Slot) else None
 
     def is_signal(self, argument: Any) -> bool:

@@ -1,4 +1,4 @@
-"""ATen operations by what a path network makes of them."""
+"""ATen operations, grouped by their rule in a path network."""
 
 from __future__ import annotations
 
