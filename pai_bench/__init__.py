@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pai_bench.datasets.files.sources import register_dataset, register_source
     from pai_bench.models.registry import register_model
     from pai_bench.pruning.mask_io import load_masks, save_masks
-    from pai_bench.pruning.masking import apply_masks, masks_of, remove_masks
+    from pai_bench.pruning.masking import apply_masks, masks_of, remove_masks, sparsity
     from pai_bench.pruning.pruner import prune, score
     from pai_bench.results.ties import TiedScoresWarning
     from pai_bench.scoring.problem import Problem
@@ -42,6 +42,7 @@ __all__ = [
     "remove_masks",
     "save_masks",
     "score",
+    "sparsity",
 ]
 
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
     "remove_masks": "pai_bench.pruning.masking",
     "save_masks": "pai_bench.pruning.mask_io",
     "score": "pai_bench.pruning.pruner",
+    "sparsity": "pai_bench.pruning.masking",
 }
 """Module of each function that is imported on first use."""
 

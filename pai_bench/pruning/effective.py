@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pai_bench.pruning.masking import remove_masks
 from pai_bench.scoring.paths.functions import Reach
 from pai_bench.scoring.paths.network import replay
 from pai_bench.scoring.paths.tracing import Graph, trace
@@ -33,7 +34,9 @@ def effective_masks(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[
 
 def record_forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Graph, nn.Module]:
     """The operations of a forward pass of one sample in eval mode, and the copy of the model on the CPU."""
-    network = copy.deepcopy(model).cpu().to(dtype).eval()
+    network = copy.deepcopy(model)
+    remove_masks(network)  # their hooks write to weights, which is no operation of the network
+    network = network.cpu().to(dtype).eval()
     with torch.random.fork_rng(devices=[]):
         return trace(network, torch.ones(1, *shape, dtype=dtype)), network
 

@@ -1,11 +1,13 @@
-"""Forward hooks that keep the pruned weights of a model at zero and mask their gradients."""
+"""Hooks that keep the pruned weights of a model at zero and mask their gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pai_bench.errors import PaiBenchError
 
@@ -17,12 +19,19 @@ class Pass:
         self.entered = False
 
 
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integer type by the bytes of an element."""
+
+
 class LayerMask:
     """Forward pre-hook of a layer: sets the pruned entries of one weight to zero and masks its gradient.
 
     The module holds the hook, not the parameter: copy.deepcopy drops the hooks of a parameter, and load_state_dict with
     assign=True replaces the parameter. The hook of the whole model does the work of all layers at once; this one acts
-    where a layer is called by itself.
+    where a layer is called by itself, and after load_state_dict and before state_dict.
+
+    A pruned weight that is infinite or NaN becomes zero too, because the bits are multiplied as integers: 0 x NaN would
+    be NaN, and filling each weight through a bool mask is not fused and takes several times as long.
     """
 
     def __init__(self, name: str, attribute: str, mask: Tensor, weight: nn.Parameter, shared: Pass) -> None:
@@ -30,22 +39,38 @@ class LayerMask:
         self.attribute = attribute
         self.whole = bool(mask.all())
         self.removed = ~mask
-        self.factor = torch.zeros_like(weight, requires_grad=False).masked_fill_(mask, 1)
+        self.factor = _factor(self.removed, weight)
         self.shared = shared
+        watch_optimizers()
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore a pickled hook, possibly in a process that has not applied masks itself."""
+        self.__dict__.update(state)
+        watch_optimizers()
 
     def __call__(self, module: nn.Module, inputs: object) -> None:
         del inputs
         if getattr(module, "_is_replica", False):
             # A replica of DataParallel has tensors that depend on the original parameters, not parameters.
             weight = getattr(module, self.attribute)
-            setattr(module, self.attribute, weight * self.factor.to(weight))
+            setattr(module, self.attribute, weight.masked_fill(self.removed.to(weight.device), 0))
         elif not (self.whole or self.shared.entered):
-            self.values(module).mul_(self.factor)
+            zero([(self, self.weight(module))])
 
-    def values(self, module: nn.Module) -> Tensor:
-        """The weight's values, to be changed in place without a new version: graphs that hold it remain valid.
+    def after_load(self, module: nn.Module, keys: object) -> None:
+        """Set to zero what load_state_dict has copied into pruned entries."""
+        del keys
+        zero([(self, self.weight(module))])
 
-        `factor` has their device, dtype and strides afterwards, and the gradient hook is in place.
+    def before_state_dict(self, module: nn.Module, prefix: str, keep_vars: bool) -> None:
+        """Set to zero what was written into pruned entries since the last forward pass."""
+        del prefix, keep_vars
+        zero([(self, self.weight(module))])
+
+    def weight(self, module: nn.Module) -> nn.Parameter:
+        """The masked parameter. `factor` is on its device afterwards, and the gradient hook is in place.
+
+        Raises: PaiBenchError where the weight is not a parameter.
         """
         weight = module._parameters.get(self.attribute)
         if not isinstance(weight, nn.Parameter):
@@ -54,18 +79,59 @@ class LayerMask:
                 " vmap or grad, weight_norm, torch.nn.utils.prune)",
                 "call pai_bench.remove_masks on a copy of the model, and pass weights times masks",
             )
-        if weight.dtype != self.factor.dtype or weight.device != self.factor.device:
-            self.factor = torch.zeros_like(weight, requires_grad=False).copy_(self.factor)
+        if weight.device != self.factor.device or weight.dtype.itemsize != self.factor.dtype.itemsize:
             self.removed = self.removed.to(weight.device)
+            self.factor = _factor(self.removed, weight)
         if weight.requires_grad and self.mask_gradient not in (weight._backward_hooks or {}).values():
             weight.register_hook(self.mask_gradient)  # type: ignore[no-untyped-call]
-        return weight.data
+        return weight
 
     def mask_gradient(self, gradient: Tensor) -> Tensor:
         """Zero where the mask is False, also where the gradient is infinite."""
         if self.removed.device != gradient.device:
             self.removed = self.removed.to(gradient.device)
         return gradient.masked_fill(self.removed, 0)
+
+
+def _factor(removed: Tensor, weight: Tensor) -> Tensor:
+    """Ones for kept and zeros for pruned entries: integers as wide as the weight's elements, in its order of memory."""
+    integer = _INTEGERS.get(weight.dtype.itemsize, weight.dtype)  # complex128 has none
+    return torch.ones_like(weight, requires_grad=False, dtype=integer).masked_fill_(removed, 0)
+
+
+def zero(masked: Sequence[tuple[LayerMask, nn.Parameter]]) -> None:
+    """Set all pruned entries of these weights to zero in one fused operation, without waiting for the device.
+
+    The values change without a new version of the parameter, so that graphs which hold it remain valid.
+    """
+    if masked:
+        factors = [mask.factor for mask, _ in masked]
+        values = [weight.data.view(mask.factor.dtype) for mask, weight in masked]
+        torch._foreach_mul_(values, factors)
+
+
+@functools.cache
+def watch_optimizers() -> None:
+    """Call `after_step` after each step of every torch.optim.Optimizer, from now on in this process."""
+    register_optimizer_step_post_hook(after_step)
+
+
+def after_step(optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+    """Set pruned weights to zero that an optimiser with a history has moved.
+
+    The gradient hook of a parameter leads to its mask; a parameter without hooks costs one look-up.
+    """
+    del args, kwargs
+    zero(
+        [
+            (hook.__self__, parameter)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if (hooks := parameter._backward_hooks)
+            for hook in hooks.values()
+            if isinstance(getattr(hook, "__self__", None), LayerMask) and not hook.__self__.whole
+        ]
+    )
 
 
 class ModelMasks:
@@ -87,27 +153,11 @@ class ModelMasks:
             raise PaiBenchError(
                 "torch.export cannot trace a model with masks", "call pai_bench.remove_masks first; the zeros remain"
             )
-        self.zero()
+        zero([(mask, mask.weight(module)) for module, mask in self.layers])
         self.shared.entered = True
 
     def after_forward(self, *_: object) -> None:
         self.shared.entered = False
-
-    def before_state_dict(self, model: nn.Module, prefix: str, keep_vars: bool) -> None:
-        """The optimiser may have moved weights since the last forward pass; a checkpoint has the zeros."""
-        del model, prefix, keep_vars
-        self.zero()
-
-    def after_load(self, model: nn.Module, keys: object) -> None:
-        """Zero the pruned weights after load_state_dict."""
-        del model, keys
-        self.zero()
-
-    def zero(self) -> None:
-        """Set all pruned weights to zero."""
-        if self.layers:
-            values = [mask.values(module) for module, mask in self.layers]
-            torch._foreach_mul_(values, [mask.factor for _, mask in self.layers])
 
 
 def layer_masks(model: nn.Module) -> Iterator[tuple[nn.Module, LayerMask]]:

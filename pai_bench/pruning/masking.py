@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.pruning.mask_hooks import LayerMask, ModelMasks, Pass, layer_masks
+from pai_bench.pruning.mask_hooks import LayerMask, ModelMasks, Pass, layer_masks, zero
 from pai_bench.results.mask_forms import bare
+from pai_bench.scoring.weights import prunable_weights
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -56,11 +57,15 @@ def _located(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set the weights that `masks` (bool by parameter name, True = kept) prune to zero, and keep them there.
 
-    Mutates the model. Pruned weights are zero in every forward pass and in every state_dict, whatever has written them
-    since (an optimiser with a history, load_state_dict, reset_parameters), and their gradients are zero. The masks
-    survive copy.deepcopy, torch.save of the whole model, `to`, torch.compile and data-parallel wrappers. The keys of
-    state_dict do not change, hence a checkpoint of it has zeros but no masks: save them with `save_masks`. Names may
-    have the prefixes `module.` and `_orig_mod.` or lack them. Masks given a second time replace the first ones.
+    Mutates the model. Pruned weights are zero in every forward pass and in every state_dict, whatever has written to
+    them. They are zero directly after each step of a torch.optim.Optimizer, also one with a history (momentum, Adam),
+    and directly after load_state_dict; writes in place (nn.init functions, reset_parameters, vector_to_parameters,
+    optimisers of other classes) are undone at the next forward pass. Pruned weights that are infinite or NaN become
+    zero like all others. The gradients of pruned weights are zero.
+
+    The masks survive copy.deepcopy, torch.save of the whole model, `to`, torch.compile and data-parallel wrappers. The
+    keys of state_dict do not change, hence a checkpoint contains zeros but no masks: save them with `save_masks`.
+    Names may have the prefixes `module.` and `_orig_mod.` or lack them. Masks given a second time replace the first.
 
     Raises: PaiBenchError for a name that is no parameter, another shape, or masks that are not bool; then nothing
     of the model has changed. A forward pass raises it where a masked weight is not a parameter (torch.func).
@@ -79,16 +84,16 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(~mask, 0)
         hook = LayerMask(name, attribute, mask, parameter, shared)
-        hook.values(module)  # registers the gradient hook
+        hook.weight(module)  # registers the gradient hook
         module.register_forward_pre_hook(hook)
+        module.register_state_dict_pre_hook(hook.before_state_dict)  # type: ignore[no-untyped-call]
+        module.register_load_state_dict_post_hook(hook.after_load)  # type: ignore[no-untyped-call]
     _drop_model_hooks(model)
     for _, hook in layer_masks(model):
         hook.shared = shared
     whole = ModelMasks(model, shared)
     model.register_forward_pre_hook(whole.before_forward)
     model.register_forward_hook(whole.after_forward, always_call=True)
-    model.register_state_dict_pre_hook(whole.before_state_dict)  # type: ignore[no-untyped-call]
-    model.register_load_state_dict_post_hook(whole.after_load)  # type: ignore[no-untyped-call]
     _forget_compiled()
 
 
@@ -98,9 +103,7 @@ def remove_masks(model: nn.Module) -> None:
     Mutates the model. From here on an optimiser may change these weights again. A model without masks stays as it is.
     """
     found = list(layer_masks(model))
-    for module, mask in found:
-        with torch.no_grad():
-            mask.values(module).masked_fill_(mask.removed, 0)
+    zero([(mask, mask.weight(module)) for module, mask in found])
     for module, mask in found:
         _drop(module, mask.attribute)
     for module in model.modules():
@@ -129,31 +132,61 @@ def masks_of(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def sparsity(model: nn.Module) -> float:
+    """Fraction of the prunable weights of a model that its masks prune, between 0 and 1; 0.0 without masks.
+
+    Counts the masks of `apply_masks`, not zeros. The prunable weights are those that `prune` counts without `only` and
+    `exclude`; a masked weight that is frozen now (requires_grad=False) counts too. The model inside DataParallel,
+    DistributedDataParallel or torch.compile is measured.
+
+    Raises: PaiBenchError for a model without prunable weights, or with a layer of torch.nn.utils.prune.
+    """
+    model = unwrapped(model)
+    masks = masks_of(model)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    every = {id(weight) for weight in prunable_weights(model, only="*").values()}
+    counted = {id(weight): weight.numel() for weight in prunable_weights(model).values()}
+    pruned: dict[int, int] = {}
+    for name, mask in masks.items():
+        if (key := id(parameters[name])) in every:
+            counted[key] = mask.numel()
+            pruned[key] = int((~mask).sum())
+    return sum(pruned.values()) / sum(counted.values())
+
+
 def _drop(module: nn.Module, attribute: str) -> None:
     """Take the hooks of one weight off a module and its parameter."""
-    for key, hook in list(module._forward_pre_hooks.items()):
-        if isinstance(hook, LayerMask) and hook.attribute == attribute:
-            del module._forward_pre_hooks[key]
-            parameter = module._parameters.get(attribute)
-            hooks = {} if parameter is None else parameter._backward_hooks or {}
-            for handle, old in list(hooks.items()):
-                if old == hook.mask_gradient:
-                    del hooks[handle]
+    parameter = module._parameters.get(attribute)
+    gradients = {} if parameter is None else parameter._backward_hooks or {}
+    for hooks in (*_registries(module), gradients):
+        for key, hook in list(hooks.items()):
+            owner = _owner(hook)
+            if isinstance(owner, LayerMask) and owner.attribute == attribute:
+                del hooks[key]
 
 
 def _drop_model_hooks(module: nn.Module) -> None:
     """Take the hooks for a whole model off this module."""
-    registries: tuple[dict[int, Any], ...] = (
+    for hooks in _registries(module):
+        for key, hook in list(hooks.items()):
+            if isinstance(_owner(hook), ModelMasks):
+                del hooks[key]
+                module._forward_hooks_always_called.pop(key, None)
+
+
+def _registries(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """The dicts of a module that hold its hooks."""
+    return (
         module._forward_pre_hooks,
         module._forward_hooks,
         module._state_dict_pre_hooks,
         module._load_state_dict_post_hooks,
     )
-    for hooks in registries:
-        for key, hook in list(hooks.items()):
-            if isinstance(getattr(hook, "__self__", None), ModelMasks):
-                del hooks[key]
-                module._forward_hooks_always_called.pop(key, None)
+
+
+def _owner(hook: object) -> object:
+    """The hook itself, or the object whose method it is."""
+    return getattr(hook, "__self__", hook)
 
 
 def _forget_compiled() -> None:

@@ -96,10 +96,12 @@ def prunable(model: nn.Module, *, only: Patterns = (), exclude: Patterns = ()) -
     tables = [m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
     embedded = {id(m.weight) for m in tables}
     counted = {id(weight) for weight in weights.values()}
+    # Gains and biases of a norm over several dimensions have its shape, but are no matrices.
+    scales = {id(p) for m in model.modules() if isinstance(m, (nn.LayerNorm, nn.RMSNorm)) for p in m.parameters()}
     others = {
         name: parameter
         for name, parameter in model.named_parameters()
-        if id(parameter) not in counted and sum(side > 1 for side in parameter.shape) > 1
+        if id(parameter) not in counted | scales and sum(side > 1 for side in parameter.shape) > 1
     }
 
     def group(parameter: nn.Parameter) -> str:

@@ -19,10 +19,10 @@ def stepper(device: torch.device, size: int, *, zeros: bool, backward: bool = Tr
     masks = {n: torch.rand(p.shape, generator=generator) < 0.1 for n, p in model.named_parameters() if p.dim() > 1}
     pai_bench.apply_masks(model, masks)
     if not zeros:
-        # The hooks on the gradients belong to the parameters and stay.
-        for module in model.modules():
-            module._forward_pre_hooks.clear()
-            module._forward_hooks.clear()
+        pai_bench.remove_masks(model)
+        for name, mask in masks.items():
+            removed = ~mask.to(device)
+            model.get_parameter(name).register_hook(lambda g, removed=removed: g.masked_fill(removed, 0))
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=True)
     x, y = torch.randn(size, 3, 32, 32, device=device), torch.arange(size, device=device) % 10
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.nn.utils import prune as torch_prune
 
 import pai_bench
 from pai_bench.errors import PaiBenchError
+from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.masking import unwrapped
 
 from .nets import batches, tiny
@@ -232,3 +234,176 @@ def test_an_export_is_refused_until_the_masks_are_permanent() -> None:
     model = masked().eval()
     with pytest.raises(PaiBenchError, match="export"):
         torch.export.export(model, (X,))
+
+
+OPTIMISERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]] = {
+    "momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, 0.01),
+    "fused": lambda p: torch.optim.AdamW(p, 0.01, fused=True),
+}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_pruned_weights_are_zero_directly_after_a_step_and_after_loading(optimiser: str) -> None:
+    m = nn.Sequential(nn.Flatten(), nn.Linear(27, 16), nn.ReLU(), nn.Linear(16, 5))
+    x, y = torch.randn(8, 3, 3, 3), torch.arange(8) % 5
+    first = {k: v.clone() for k, v in m.state_dict().items()}
+    o = OPTIMISERS[optimiser](m.parameters())
+
+    def step() -> None:
+        o.zero_grad()
+        F.cross_entropy(m(x), y).backward()
+        o.step()
+
+    step()
+    masks = pai_bench.prune(m, [(x, y)], "snip", sparsity=0.8)
+    pai_bench.apply_masks(m, masks)
+    for _ in range(3):
+        step()
+        assert alive(m, masks) == 0
+    m.load_state_dict(first)
+    assert alive(m, masks) == 0
+    kept = {name: first[name][mask] for name, mask in masks.items()}
+    assert all(torch.equal(m.get_parameter(name)[masks[name]], values) for name, values in kept.items())
+    step()
+    assert alive(m, masks) == 0
+    m[1].load_state_dict({"weight": first["1.weight"], "bias": first["1.bias"]})  # one layer alone
+    assert alive(m, masks) == 0
+    m.load_state_dict({name: value.clone() for name, value in first.items()}, assign=True)
+    assert alive(m, masks) == 0
+    o = OPTIMISERS[optimiser](m.parameters())
+    step()
+    nn.init.normal_(m[1].weight)
+    step()
+    assert alive(m, masks) == 0
+
+
+@pytest.mark.parametrize("how", ["copy", "pickle"])
+def test_a_step_leaves_zeros_in_copies_of_a_masked_model(how: str) -> None:
+    model = masked()
+    if how == "copy":
+        model = copy.deepcopy(model)
+    else:
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        model = torch.load(file, weights_only=False)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    for parameter in model.parameters():
+        optimiser.state[parameter]["momentum_buffer"] = torch.ones_like(parameter)
+    train(model, optimiser)
+    assert alive(model) == 0
+
+
+def test_a_training_run_resumes_with_masks_that_are_applied_again() -> None:
+    model = masked()
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    train(model, optimiser)
+    fresh = tiny(1)
+    fresh.load_state_dict(model.state_dict())
+    pai_bench.apply_masks(fresh, pai_bench.masks_of(model))
+    mine = torch.optim.SGD(fresh.parameters(), 0.1, momentum=0.9)
+    mine.load_state_dict(optimiser.state_dict())
+    for _ in range(4):
+        train(fresh, mine)
+        assert alive(fresh) == 0
+
+
+def test_optimisers_without_masked_parameters_are_left_alone() -> None:
+    masked()
+    models = [tiny(), masked()]
+    pai_bench.remove_masks(models[1])
+    expected = copy.deepcopy(models)
+    for pair in (models, expected):
+        for model in pair:
+            train(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+    for ours, theirs in zip(models, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert alive(models[1]) > 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+def test_pruned_weights_that_are_not_finite_become_zero(value: float, dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(4, 3, bias=False, dtype=dtype), nn.Linear(3, 2, bias=False, dtype=dtype))
+    masks = {name: torch.arange(p.numel()).view_as(p) % 2 == 0 for name, p in model.named_parameters()}
+    pai_bench.apply_masks(model, masks)
+    kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    full = {name: torch.where(masks[name], old, torch.full_like(old, value)) for name, old in kept.items()}
+    for writer in (lambda: model.load_state_dict(full), lambda: fill(model, full)):
+        writer()
+        assert torch.isfinite(model(torch.ones(1, 4, dtype=dtype)).abs()).all()
+        for name, parameter in model.named_parameters():
+            assert torch.equal(parameter, kept[name]) and not torch.signbit(parameter[~masks[name]].real.float()).any()
+    # A kept weight that has diverged stays as it is.
+    fill(model, {name: torch.full_like(p, value) for name, p in model.named_parameters()})
+    model(torch.ones(1, 4, dtype=dtype))
+    assert alive(model, masks) == 0
+    full_value = torch.full((), value, dtype=dtype)
+    assert all(torch.isclose(p[masks[n]], full_value, equal_nan=True).all() for n, p in model.named_parameters())
+
+
+def fill(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(values[name])
+
+
+def test_sparsity_is_the_fraction_of_prunable_weights_that_the_masks_prune() -> None:
+    model = tiny()
+    assert pai_bench.sparsity(model) == 0.0
+    pai_bench.apply_masks(model, pai_bench.prune(model, batches(), "random", sparsity=0.75))
+    pruned = 482 - round(0.25 * 482)
+    assert pai_bench.sparsity(model) == pai_bench.sparsity(nn.DataParallel(model)) == pruned / 482
+    model.fc.weight.requires_grad_(False)  # frozen after pruning
+    assert pai_bench.sparsity(model) == pruned / 482
+    pai_bench.remove_masks(model)
+    assert pai_bench.sparsity(model) == 0.0
+    other = tiny()
+    pai_bench.apply_masks(other, {"fc.weight": torch.zeros(10, 5, dtype=torch.bool)})
+    assert pai_bench.sparsity(other) == 50 / 482
+    with pytest.raises(PaiBenchError, match="nothing to prune"):
+        pai_bench.sparsity(nn.BatchNorm2d(3))
+
+
+@pytest.mark.parametrize("wrapper", ["data parallel", "distributed", "compiled", "compiled distributed"])
+def test_wrapped_models_are_scored_and_pruned_by_their_inner_module(wrapper: str, tmp_path: Path) -> None:
+    plain, model = tiny(), tiny()
+    wrapped: nn.Module = model
+    distributed = "distributed" in wrapper
+    if distributed:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        if "compiled" in wrapper:
+            wrapped = torch.compile(wrapped, backend="eager")
+        if distributed:
+            wrapped = nn.parallel.DistributedDataParallel(wrapped)
+        elif wrapper == "data parallel":
+            wrapped = nn.DataParallel(wrapped)
+        for method in ("snip", "grasp", "synflow"):
+            expected = pai_bench.score(plain, batches(), method)
+            scores = pai_bench.score(wrapped, batches(), method)
+            assert list(scores) == list(expected)
+            assert all(torch.equal(scores[name], score) for name, score in expected.items())
+        masks = pai_bench.prune(wrapped, batches(), "snip", sparsity=0.8)
+        assert masks.keys() == expected.keys()
+        pai_bench.apply_masks(wrapped, masks)
+        optimiser = torch.optim.SGD(wrapped.parameters(), 0.1, momentum=0.9)
+        train(wrapped, optimiser)
+        assert alive(wrapped, masks) == 0
+    finally:
+        if distributed:
+            torch.distributed.destroy_process_group()
+
+
+def test_effective_masks_of_a_model_that_carries_masks() -> None:
+    model, plain = tiny(), tiny()
+    masks = pai_bench.prune(model, batches(), "random", sparsity=0.97)
+    expected = effective_masks(plain, masks, (3, 6, 6))
+    dense = {name: torch.ones_like(mask) for name, mask in masks.items()}
+    pai_bench.apply_masks(model, masks)
+    found = effective_masks(model, masks, (3, 6, 6))
+    assert all(torch.equal(found[name], expected[name]) for name in masks)
+    assert sum(int(mask.sum()) for mask in found.values()) < sum(int(mask.sum()) for mask in masks.values())
+    # The masks on the model are no part of the question.
+    assert all(mask.all() for mask in effective_masks(model, dense, (3, 6, 6)).values())
+    assert all(torch.equal(mask, masks[name]) for name, mask in pai_bench.masks_of(model).items())
