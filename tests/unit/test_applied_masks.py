@@ -273,7 +273,7 @@ def test_pruned_weights_are_zero_directly_after_a_step_and_after_loading(optimis
     assert alive(m, masks) == 0
     o = OPTIMISERS[optimiser](m.parameters())
     step()
-    nn.init.normal_(m[1].weight)
+    nn.init.normal_(m.get_parameter("1.weight"))
     step()
     assert alive(m, masks) == 0
 
