@@ -18,9 +18,9 @@ class SynFlow:
     """|w| dR/d|w|, R the summed output of the network of absolute values for an all-ones input.
 
     Tanaka et al. 2020 (arXiv 2006.05467), eq. 3 and algorithm 1: 100 rounds of exponentially falling density, on the
-    path network of the model (see pai_bench.path_network): every parameter and buffer is replaced by its absolute
-    value, BatchNorm is in eval mode. For networks of ReLU and BatchNorm this is the authors'
-    code; in float64, where the release's float32 products over depth drift. Only the shape of the data is used.
+    path network of the model (see pai_bench.scoring.paths.network): every parameter and buffer is replaced by its
+    absolute value, BatchNorm is in eval mode. For networks of ReLU and BatchNorm this is the authors' code; in float64,
+    where the release's float32 products over depth drift. Only the shape of the data is used.
 
     Raises: PaiBenchError for a network whose layers do not obey the law of the paper (theorem 3), at the first round.
     """

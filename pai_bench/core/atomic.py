@@ -83,7 +83,7 @@ class Draft:
 
 @contextmanager
 def draft(place: Path) -> Iterator[Draft]:
-    """A file to write beside `place` and to put there; what is left of it is removed at the end. Makes the folder.
+    """Yield a draft next to `place`, and remove the temporary file at the end. Creates the folder.
 
     Its name begins with a dot and ends in .tmp, so that no reader takes it for a result.
     """
@@ -134,7 +134,7 @@ def reason(error: OSError) -> str:
 
 
 def read_bytes(place: Path) -> bytes:
-    """What a file holds; where it was replaced while we read (ESTALE, as NFS says it), what is there now."""
+    """Return the content of a file, or of its replacement if NFS reports a stale handle (ESTALE)."""
     try:
         return place.read_bytes()
     except OSError as error:

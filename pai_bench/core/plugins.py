@@ -12,7 +12,7 @@ from pathlib import Path
 from pai_bench.errors import PaiBenchError
 
 _plugins: dict[str, tuple[str, str]] = {}
-"""By the name of its module: the name of a plug-in's file, and the SHA-256 of what was loaded from it."""
+"""File name of each loaded plug-in and SHA-256 of its content, by module name."""
 
 
 def load_plugin(path: Path, content: bytes | None = None) -> None:
@@ -35,7 +35,7 @@ def load_plugin(path: Path, content: bytes | None = None) -> None:
     sys.modules[module_name] = module
     content = path.read_bytes() if content is None else content
     try:
-        # What is hashed is what runs, also when the file changes in this moment.
+        # Run the bytes that are hashed: the file may change between two reads.
         exec(compile(content, path, "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]

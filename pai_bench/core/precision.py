@@ -32,7 +32,7 @@ _PRODUCTS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backen
 
 
 def _switch(backend: Any) -> bool | None:
-    """Where an old switch stands; None where the caller has set the new ones to something else."""
+    """Return the value of a legacy precision switch; None if the caller set the new switches to another value."""
     try:
         return bool(backend.allow_tf32)
     except RuntimeError:

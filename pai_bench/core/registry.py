@@ -12,7 +12,7 @@ Thing = TypeVar("Thing")
 
 
 class Catalogue(Generic[Thing]):
-    """Things of one kind by name: ours, those of plug-in files, and those that installed packages announce.
+    """Objects of one kind by name: built-in ones, and those of plug-in files and of installed packages.
 
     `kind` is the word for one of them in messages; `group` is the group of entry points in which a package announces
     a module (or an object of it) whose import adds its own; `ours` imports those of ours that add themselves.

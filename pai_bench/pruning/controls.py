@@ -30,7 +30,7 @@ def weights_purpose(spec: MethodSpec) -> str:
 
 
 def applied(spec: MethodSpec, masks: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """The masks to train with, from those of the method; drawn on the CPU, whatever their device.
+    """Return the masks to train with. Permutations are drawn on the CPU, independent of the masks' device.
 
     Both are bool by parameter name. A permutation of a layer depends on the seed and on its place in the network, so
     that all methods are shuffled alike.

@@ -20,7 +20,7 @@ def register_masks(file: MaskFile) -> None:
 
     @dataclasses.dataclass(frozen=True)
     class Given:
-        """Masks as they are: what is kept scores 1, what is not 0."""
+        """Masks from a file as scores: 1 for kept weights, 0 for pruned ones."""
 
         masks: str = file.digest
 

@@ -28,7 +28,7 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
         with InParts():
             value = loss()
     found = list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
-    # Torch would not raise: no leaf lies behind such a node, and it takes what is missing for zero.
+    # Torch would not raise: such a node leads to no leaf, and torch treats a missing gradient as zero.
     if graph and any(type(node).__name__ == "Error" for node in _nodes(found)):
         raise RuntimeError(f"trying to differentiate twice a function that was {_ONCE_ONLY}")
     return found
@@ -149,7 +149,7 @@ def _layer_that_calls(operation: str | None, model: nn.Module, x: Tensor) -> str
 
 
 def _nodes(tensors: Any, known: Iterable[Any] = ()) -> Iterator[Any]:
-    """The nodes of the graph of (nested) tensors, without the `known` ones and what is reached by those alone."""
+    """Yield the graph nodes of (nested) tensors, except `known` nodes and nodes reached only through them."""
     seen = set(known)
     waiting = [tensor.grad_fn for tensor in tree_leaves(tensors) if isinstance(tensor, Tensor)]
     while waiting:

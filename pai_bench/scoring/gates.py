@@ -71,7 +71,7 @@ class Relus(Replacing):
 
     def _apply(self, input: Tensor, inplace: bool, cap: float = math.inf) -> Tensor:
         output = self._gate(input, cap)
-        # A model may go on with the input, which a ReLU in place has changed.
+        # A model may use the input again, which an in-place ReLU changes.
         return input.copy_(output) if inplace and output is not input else output
 
     def _refuse(self, what: str) -> PaiBenchError:

@@ -22,7 +22,7 @@ def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
 
 
 def proportional(raw: Mapping[str, float], rooms: Mapping[str, int], total: int) -> dict[str, float]:
-    """Shares of `total` in proportion to `raw`, at most `rooms` each; what a full layer cannot take goes to the rest.
+    """Shares of `total` in proportion to `raw`, at most `rooms` each; other layers share the excess of a full one.
 
     Raises: ValueError when the rooms are too small together.
     """

@@ -62,7 +62,7 @@ class Prunable:
     weights: dict[str, int]
     """Counted: sparsity is a fraction of their sum."""
     left_out: dict[str, int]
-    """Matrices that are not counted: bare parameters, other layers, and what the patterns leave out."""
+    """Matrices that are not counted: bare parameters, other layers, and weights excluded by the patterns."""
     frozen: dict[str, int]
     """Matrices with requires_grad=False that are not counted."""
     embeddings: dict[str, int]

@@ -251,7 +251,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tensor if slot is None else Slot(slot)
 
     def _slot(self, tensor: Tensor) -> int | None:
-        """The slot of a tensor, brought up to date with what was written to its storage; None for a constant."""
+        """Return the slot of a tensor, updated by all writes to its storage; None for a constant."""
         storage, layout = _storage(tensor), _layout(tensor)
         known = self._known.get((storage, layout))
         if known is None and storage in self._owners and _layout(self._owners[storage][1]) == layout:
