@@ -115,7 +115,7 @@ def _sources(tables: Sequence[Path]) -> dict[Path, str]:
 
 _EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]
 _COSTS = ["score_seconds", "train_seconds"]
-_EXTRA += [*_COSTS, "device", "scoring_dtype", "float64_overlap", "finished_at", "path"]
+_EXTRA += [*_COSTS, "device", "scoring_dtype", "float64_overlap", "n_kept", "tied_at_cut", "finished_at", "path"]
 
 
 def _cells(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

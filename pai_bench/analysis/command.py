@@ -16,7 +16,7 @@ from pai_bench.analysis import figures, tables
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.statistics import POINT, compare_controls, summarise, without_controls
 from pai_bench.core.atomic import check_writable
-from pai_bench.results import float64
+from pai_bench.results import float64, ties
 
 
 def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: bool, messages: Console) -> bool:
@@ -82,6 +82,8 @@ def status_lines(collection: Collection) -> list[str]:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
     lines += [f"  {cause}; not counted" for cause in (*collection.damaged, *collection.unreadable)]
     ours = collection.rows[collection.rows["source"] == OURS]
+    if decided := ties.line(collection.rows.to_dict("records")):
+        lines.append(f"  {decided}")
     if len(ours):
         said = (float64.overlap_line(ours["float64_overlap"].dropna()), float64.advice(ours.to_dict("records")))
         lines += [f"  {line}" for line in said if line]

@@ -13,6 +13,7 @@ from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.style import by_value
 from pai_bench.cells import CONTROLS, DENSE, MethodSpec
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import ties
 
 PANEL = ["dataset", "model", "recipe"]
 POINT = ["source", "method", *PANEL, "sparsity"]
@@ -27,9 +28,9 @@ def summarise(collection: Collection) -> pd.DataFrame:
     """Return one row per point (POINT), sorted, with the columns
 
     n, mean, std (sample deviation over seeds, ddof 1; NaN when n < 2), low, high (all fractions),
-    collapsed, diverged (numbers of runs), planned (n plus missing runs).
+    collapsed, diverged, tied (numbers of runs; see `ties.decide`), planned (n plus missing runs).
     """
-    rows = collection.rows
+    rows = collection.rows.assign(tied=[ties.decide(row) for row in collection.rows.to_dict("records")])
     groups = rows.groupby(POINT, sort=False, dropna=False)
     accuracy = groups["accuracy"]
     table = pd.DataFrame(
@@ -41,11 +42,12 @@ def summarise(collection: Collection) -> pd.DataFrame:
             "high": accuracy.max(),
             "collapsed": groups["status"].agg(lambda status: (status == "collapsed").sum()),
             "diverged": groups["status"].agg(lambda status: (status == "diverged").sum()),
+            "tied": groups["tied"].sum(),
         }
     )
     lacking = collection.missing.groupby(POINT).size().rename("lacking")
     table = table.join(lacking, how="outer").reset_index()
-    counts = ["n", "collapsed", "diverged", "lacking"]
+    counts = ["n", "collapsed", "diverged", "tied", "lacking"]
     table[counts] = table[counts].fillna(0).astype(int)
     table["planned"] = table["n"] + table["lacking"]
     # The dense reference first, and every method before its controls and variants.

@@ -80,9 +80,11 @@ def measure(recipes: Iterable[str]) -> str:
 
 def note(summary: pd.DataFrame) -> str:
     """Return the explanation of a table entry."""
+    tied = " t: that many runs in which ties of the scores decide the mask." if summary["tied"].any() else ""
     return (
         f"{measure(summary['recipe'])} after the last epoch: mean ± sample standard deviation over seeds (n). "
         "(2 of 3): results are missing; c, d: that many runs with a collapsed layer, diverged."
+        f"{tied}"
     )
 
 
@@ -178,8 +180,9 @@ def _text(point: Any, plus_minus: str) -> str:
 
 
 def _marks(point: Any) -> list[str]:
-    """Return the numbers of collapsed and diverged runs, as in "3c", "1d"."""
-    return [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
+    """Return the numbers of runs that collapsed, diverged, or have a mask decided by ties, as in "3c", "1d", "2t"."""
+    counts = (point.collapsed, "c"), (point.diverged, "d"), (getattr(point, "tied", 0), "t")
+    return [f"{count}{letter}" for count, letter in counts if count]
 
 
 def _by_control(comparison: pd.DataFrame) -> pd.DataFrame:

@@ -40,6 +40,7 @@ class Found:
     """Earlier attempts whose checkpoints this run resumed."""
     device: str
     float64_overlap: float | None
+    tied_at_cut: int | None
 
 
 def make_result(run: Run, found: Found) -> Result:
@@ -93,4 +94,5 @@ def make_result(run: Run, found: Found) -> Result:
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         provenance=recorded,
         float64_overlap=found.float64_overlap,
+        tied_at_cut=found.tied_at_cut,
     )

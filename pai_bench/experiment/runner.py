@@ -29,8 +29,9 @@ from pai_bench.pruning.flops import flops
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.pruning.selection import masks_at
-from pai_bench.results import Result, float64
+from pai_bench.results import Result, float64, ties
 from pai_bench.scoring import registry
+from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.problem import Scorer
 from pai_bench.training import loop as training
 from pai_bench.training.callbacks import Watch
@@ -105,7 +106,8 @@ class Laboratory:
         with torch.random.fork_rng(devices=[]):
             # A user's network may have parameters that are drawn in its constructor only.
             torch.default_generator.manual_seed(derive_seed(run.cell.seed, f"build for {purpose}"))
-            network = models.build(run.cell.model, info.channels, info.size, info.classes)
+            outputs = n_outputs(run.recipe.train.loss, info.classes, run.cell.dataset)
+            network = models.build(run.cell.model, info.channels, info.size, outputs)
         models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, purpose))
         return network.to(self.device)
 
@@ -126,8 +128,8 @@ class Laboratory:
         # Fresh batches are read only once, so they need not be in memory all at the same time.
         return batches if fresh else list(batches)
 
-    def masks(self, run: Run, network: nn.Module, watch: Watch) -> tuple[dict[str, Tensor], Cost]:
-        """Compute the masks of a run and the cost of scoring (the full cost even if the scores are shared)."""
+    def masks(self, run: Run, network: nn.Module, watch: Watch) -> Scored:
+        """Compute the masks of a run, their ties, and the cost of scoring (the full cost even if scores are shared)."""
         cell, spec = run.cell, run.cell.spec
         scorer, select = run.scorer(), controls.selection(spec)
         shared = self.shares_scores(scorer)
@@ -147,12 +149,13 @@ class Laboratory:
                 dtype=run.recipe.scoring.dtype,
                 initialise=redraw,
                 tick=watch.tick,
+                loss=run.recipe.train.loss,
                 only=run.recipe.scoring.only,
                 exclude=run.recipe.scoring.exclude,
             )
             with measured(self.device) as cost:
                 tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select)
-            return tensors, cost
+            return Scored(tensors, cost, pruner.tied_at_cut)
 
         # The key lists everything that determines the scores. It excludes the training settings of the recipe, and
         # includes the sparsity for iterative methods only.
@@ -161,11 +164,15 @@ class Laboratory:
             (spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
             (cell.model, tensors_hash(dict(network.state_dict())), run.recipe.init.scheme),
             (cell.dataset, self.dataset(run).content_hash, asdict(run.recipe.data), asdict(run.recipe.scoring)),
-            None if shared else (cell.sparsity, select.__name__),
+            (run.recipe.train.loss, None if shared else (cell.sparsity, select.__name__)),
         )
-        tensors, cost = self._scores.get(repr(follows), compute, self.device)
-        masks = masks_at(tensors, cell.sparsity, select) if shared else tensors
-        return controls.applied(spec, masks, cell.seed), cost
+        scored = self._scores.get(repr(follows), compute, self.device)
+        masks, tied = scored.tensors, scored.tied
+        if shared:
+            masks = masks_at(scored.tensors, cell.sparsity, select)
+            before = {name: torch.ones_like(mask) for name, mask in masks.items()}
+            tied = ties.at_cut(scored.tensors, before, masks, layers=False)
+        return replace(scored, tensors=controls.applied(spec, masks, cell.seed), tied=tied)
 
     def float64_overlap(
         self, run: Run, network: nn.Module, masks: dict[str, Tensor], cost: Cost, watch: Watch
@@ -181,7 +188,7 @@ class Laboratory:
             return None
         exact = Run(run.cell, replace(run.recipe, scoring=replace(scoring, dtype="float64")))
         try:
-            others, _ = self.masks(exact, network, watch)
+            others = self.masks(exact, network, watch).tensors
         except torch.OutOfMemoryError:
             return None
         both = sum(int((mask & others[name]).sum()) for name, mask in masks.items())
@@ -216,10 +223,12 @@ class Laboratory:
         saved = checkpoints.load(**identity) if checkpoints is not None else None
         if saved is None:
             watch.phase("scoring")
-            masks, scoring_cost = self.masks(run, scored, watch)
+            found_masks = self.masks(run, scored, watch)
+            masks, scoring_cost = found_masks.tensors, found_masks.cost
+            tied = None if getattr(run.scorer(), "may_tie", False) else found_masks.tied
             overlap = self.float64_overlap(run, scored, masks, scoring_cost, watch)
         else:
-            overlap = saved.get("float64_overlap")
+            overlap, tied = saved.get("float64_overlap"), saved.get("tied_at_cut")
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
             scoring_cost = Cost(**saved["scoring_cost"])
         earlier = saved["attempts"] if saved is not None else []
@@ -235,6 +244,7 @@ class Laboratory:
             "masks": masks,
             "scoring_cost": asdict(scoring_cost),
             "float64_overlap": overlap,
+            "tied_at_cut": tied,
             "attempts": [*earlier, self._attempt(checkpoints)],
         }
         with self._company.entered() as company, measured(self.device) as training_cost:
@@ -254,6 +264,7 @@ class Laboratory:
             attempts=earlier,
             device=device_name(self.device),
             float64_overlap=overlap,
+            tied_at_cut=tied,
         )
         return Outcome(make_result(run, found), to_arrays(masks))
 

@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,8 +16,21 @@ from torch import Tensor
 from pai_bench.core.tensor_files import Damaged, seal, unseal
 from pai_bench.experiment.cost import Cost
 
-Scored = tuple[dict[str, Tensor], Cost]
-"""Tensors by parameter name, and the cost of computing them."""
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores or masks, and the cost of computing them."""
+
+    tensors: dict[str, Tensor]
+    """By parameter name."""
+    cost: Cost
+    tied: int = 0
+    """Number of kept weights that are tied at the cut (see `ties`); 0 for scores, which have no cut yet."""
+
+    def to(self, device: torch.device) -> Scored:
+        """The same with the tensors on another device."""
+        return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
+
 
 LIMIT = 2**30
 """Limit of the cache in bytes of host memory: a hundred score sets of ResNet-20 in float64, or nine of VGG-16."""
@@ -28,7 +41,7 @@ SHELF_LIMIT = 2**32
 WORTH_SECONDS = 1.0
 """Scores that are computed faster than this are not written to disk."""
 
-MAGIC = b"pai-bench scores 1"
+MAGIC = b"pai-bench scores 2"
 ENDING = ".scores"
 
 
@@ -50,13 +63,13 @@ class Shelf:
             state = unseal(place, MAGIC)
             with suppress(OSError):
                 os.utime(place)
-            return state["tensors"], Cost(**state["cost"])
+            return Scored(state["tensors"], Cost(**state["cost"]), state["tied"])
         return None
 
-    def put(self, key: str, tensors: dict[str, Tensor], cost: Cost) -> None:
+    def put(self, key: str, scored: Scored) -> None:
         """Store an entry; write errors are ignored."""
         with suppress(OSError):
-            seal(self._place(key), MAGIC, {"tensors": tensors, "cost": asdict(cost)})
+            seal(self._place(key), MAGIC, {**vars(scored), "cost": asdict(scored.cost)})
             self._make_room()
 
     def _place(self, key: str) -> Path:
@@ -86,27 +99,27 @@ class ScoreCache:
         """Return the result of `compute` on `device`, cached bit for bit; `key` must contain all that determines it."""
         if key in self._kept:
             self._kept.move_to_end(key)
-            tensors, cost = self._kept[key]
+            scored = self._kept[key]
         elif self._shelf is not None and (found := self._shelf.get(key)) is not None:
-            tensors, cost = found
-            self._keep(key, tensors, cost)
+            scored = found
+            self._keep(key, scored)
         else:
-            tensors, cost = compute()
-            on_host = {name: tensor.cpu() for name, tensor in tensors.items()}
-            self._keep(key, on_host, cost)
-            if self._shelf is not None and cost.seconds >= WORTH_SECONDS:
-                self._shelf.put(key, on_host, cost)
-        return {name: tensor.to(device) for name, tensor in tensors.items()}, cost
+            scored = compute()
+            on_host = scored.to(torch.device("cpu"))
+            self._keep(key, on_host)
+            if self._shelf is not None and scored.cost.seconds >= WORTH_SECONDS:
+                self._shelf.put(key, on_host)
+        return scored.to(device)
 
-    def _keep(self, key: str, tensors: dict[str, Tensor], cost: Cost) -> None:
-        size = _bytes(tensors)
+    def _keep(self, key: str, scored: Scored) -> None:
+        size = _bytes(scored.tensors)
         if size > self._limit:
             return
-        self._kept[key] = tensors, cost
+        self._kept[key] = scored
         self._bytes += size
         while self._bytes > self._limit:
-            _, (oldest, _) = self._kept.popitem(last=False)
-            self._bytes -= _bytes(oldest)
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= _bytes(oldest.tensors)
 
 
 def _bytes(tensors: dict[str, Tensor]) -> int:

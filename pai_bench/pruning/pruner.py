@@ -74,6 +74,7 @@ class Pruner:
         self._dense = {key: self._state[key] for key in self._weights}
         first = next(iter(self._weights.values()))
         self._loss = to_score(loss, first)
+        self._other_loss = None if loss == "cross-entropy" else self._loss
         self._stream = Batches(batches, first.device, DTYPES[dtype], tick)
         self._generator = torch.Generator().manual_seed(seed)
         self._initialise = initialise or reinitialiser(seed)
@@ -147,7 +148,7 @@ class Pruner:
         refusal = no_second_derivative(self.name, error, problem.model, x) if isinstance(error, RuntimeError) else None
         if refusal is not None:
             return refusal
-        if (cause := diagnosis.cause(problem.model, problem.stream.drawn())) is not None:
+        if (cause := diagnosis.cause(problem.model, problem.stream.drawn(), self._other_loss)) is not None:
             return cause
         if not registry.is_builtin_class(type(self._scorer)):
             return error  # a method under development: its author needs the exception itself

@@ -15,6 +15,7 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 SPLITS = ("test", "validation")
 CROPS = ("pad", "random-resized")
 LAST_BATCHES = ("merge", "drop")
+LOSSES = ("cross-entropy", "binary-cross-entropy")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Train:
     last_batch: str = "merge"
     """Treatment of a last batch of one image, on which some batch norms fail: "merge" it into the batch before it, or
     "drop" it. Networks without this restriction and longer last batches are not affected."""
+    loss: str = "cross-entropy"
+    """Loss of training and scoring: "cross-entropy", or "binary-cross-entropy" of one logit for data of two classes."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def check(recipe: Recipe, where: str) -> None:
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
         ("train.precision", train.precision, train.precision in PRECISIONS, " or ".join(PRECISIONS)),
         ("train.last_batch", train.last_batch, train.last_batch in LAST_BATCHES, " or ".join(LAST_BATCHES)),
+        ("train.loss", train.loss, train.loss in LOSSES, " or ".join(LOSSES)),
         (
             "data.padding",
             data.padding,

@@ -80,6 +80,10 @@ class Result:
     schema: int = SCHEMA
     float64_overlap: float | None = None
     """Intersection over union of the masks from float32 and float64 scores; None where it was not measured."""
+    tied_at_cut: int | None = None
+    """Number of kept weights whose score equals the score of pruned ones, so that their position decides which stay.
+
+    None in older results, and for methods whose ties do not matter (magnitude, masks from files)."""
 
     @property
     def cell(self) -> Cell:
@@ -90,11 +94,12 @@ class Result:
 _FIELDS = [field.name for field in fields(Result)]
 _TYPES: dict[str, tuple[type, ...]] = {
     **{"str": (str,), "int": (int,), "float": (float, int), "float | None": (float, int, type(None))},
+    "int | None": (int, type(None)),
     **{"tuple": (list,), "dict": (dict,)},
 }
 _KINDS = {field.name: _TYPES[str(field.type).partition("[")[0]] for field in fields(Result)}
 """Python types of each field after JSON decoding."""
-_ADDED = {"float64_overlap": None}
+_ADDED = {"float64_overlap": None, "tied_at_cut": None}
 """Fields that older results lack, with their default values."""
 
 

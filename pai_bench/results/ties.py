@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 FEW = 10
 SHARE = 0.01
 """Thresholds of the warning: at most this many ties, or this fraction of the kept weights, are not reported."""
+
+NAMED = 3
+"""Methods, data sets and models that a line names."""
 
 
 class TiedScoresWarning(UserWarning):
@@ -56,19 +60,32 @@ def warning(method: str, tied: int, kept: int) -> str:
     )
 
 
+def decide(row: Mapping[str, Any]) -> bool:
+    """Whether more than a few kept weights of a result are tied with pruned ones.
+
+    The row has n_kept and tied_at_cut; None, NaN or nothing where they are unknown.
+    """
+    tied, kept = row.get("tied_at_cut"), row.get("n_kept")
+    if tied is None or kept is None or tied != tied or kept != kept:
+        return False
+    return are_many(int(tied), int(kept))
+
+
 def line(rows: Iterable[Mapping[str, Any]]) -> str | None:
     """One line on results whose masks are decided by ties, None when there are none.
 
-    A row has method, n_kept and tied_at_cut (None or NaN where it is unknown).
+    A row has method, dataset, model, sparsity, seed, n_kept and tied_at_cut (None or NaN where it is unknown).
     """
-    found = [row for row in rows if row["tied_at_cut"] == row["tied_at_cut"] and row["tied_at_cut"] is not None]
-    many = [row for row in found if are_many(int(row["tied_at_cut"]), int(row["n_kept"]))]
+    many = [row for row in rows if decide(row)]
     if not many:
         return None
     most = max(float(row["tied_at_cut"]) / row["n_kept"] for row in many)
     results = "1 result has" if len(many) == 1 else f"{len(many)} results have"
-    methods = ", ".join(sorted({row["method"] for row in many}))
+    counts = Counter(f"{row['method']} on {row['dataset']} with {row['model']}" for row in many)
+    which = ", ".join(f"{count} of {name}" for name, count in counts.most_common(NAMED))
+    more = f" and {len(counts) - NAMED} more kinds" if len(counts) > NAMED else ""
     return (
         f"{results} kept weights whose score is tied with pruned ones (up to {100 * most:.0f} % of the kept weights;"
-        f" {methods}): their position decides which stay, often for want of gradients through zero-initialised layers"
+        f" {which}{more}): their position decides which stay, often for want of gradients through zero-initialised"
+        " layers"
     )

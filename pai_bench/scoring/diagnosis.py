@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -71,8 +71,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def cause(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> PaiBenchError | None:
+def cause(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> PaiBenchError | None:
     """The reason why a model cannot be scored on these batches; None where a forward pass and the targets are right.
+
+    Targets are checked by calling `loss`; without one, as class indices or probabilities of cross entropy.
 
     Calls the model in train mode on each batch, without gradients; the caller has no further use for the model.
     """
@@ -85,7 +89,8 @@ def cause(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> PaiBenc
             return error
         except RAISED as error:
             return None if is_out_of_memory(error) else _of_inputs(error, number, x)
-        if (problem := _of_targets(outputs, y)) is not None:
+        problem = _of_targets(outputs, y) if loss is None else _of_loss(loss, outputs, y)
+        if problem is not None:
             return problem
     return None
 
@@ -106,6 +111,24 @@ def _of_inputs(error: Exception, number: int, x: Tensor) -> PaiBenchError:
     if not x.is_floating_point():
         remedy = "convert images to floats: x.float() (integers are for models of tokens)"
     return PaiBenchError(f"the model cannot be called on inputs {list(x.shape)} of {kind}: {line(error)}", remedy)
+
+
+def _of_loss(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, y: Tensor) -> PaiBenchError | None:
+    """The error of a loss other than cross entropy for these outputs and targets; None where it can be computed."""
+    try:
+        with torch.no_grad():
+            loss(outputs, y)
+    except PaiBenchError as error:
+        return error
+    except RAISED as error:
+        if is_out_of_memory(error):
+            return None
+        return PaiBenchError(
+            f"the loss cannot be computed for outputs {list(outputs.shape)} and targets {list(y.shape)} of"
+            f" {str(y.dtype)[6:]}: {line(error)}",
+            "pass targets that the loss takes, or another loss",
+        )
+    return None
 
 
 def _of_targets(outputs: Tensor, y: Tensor) -> PaiBenchError | None:

@@ -71,6 +71,21 @@ def by_name(name: str) -> Loss:
     return _LOSSES[name]
 
 
+def n_outputs(name: str, classes: int, dataset: str) -> int:
+    """Number of logits a sample that the loss `name` needs for a data set of so many classes.
+
+    Raises: PaiBenchError where the loss does not apply to them.
+    """
+    if name != "binary-cross-entropy":
+        return classes
+    if classes != 2:
+        raise PaiBenchError(
+            f"train.loss = {name!r} is for data of 2 classes, and {dataset} has {classes}",
+            'take train.loss = "cross-entropy", or data of two classes',
+        )
+    return 1
+
+
 def predictions(name: str, logits: Tensor) -> Tensor:
     """Class indices [B] from the logits that belong to the loss `name`."""
     return (logits.flatten() > 0).long() if name == "binary-cross-entropy" else logits.argmax(1)

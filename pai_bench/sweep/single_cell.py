@@ -88,7 +88,8 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
     check_writable(out.absolute().parent, "--out")
     laboratory = _laboratory(options)
     network = laboratory.model(run)
-    masks, cost = laboratory.masks(run, network, Watch())
+    scored = laboratory.masks(run, network, Watch())
+    masks = scored.tensors
     arrays = to_arrays(masks)
     mask_files.save(out, arrays)
     info = datasets.info(run.cell.dataset)
@@ -102,7 +103,7 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
         "as_method": mask_files.MaskFile(out, arrays).method,
         "init_hash": tensors_hash(dict(network.state_dict())),
         "mask_hash": tensors_hash(masks),
-        "score_seconds": cost.seconds,
+        "score_seconds": scored.cost.seconds,
         "layers": _layers(masks, effective),
         **_counts("total", masks, effective),
         "not_prunable": {**counted.left_out, **counted.frozen, **counted.embeddings},

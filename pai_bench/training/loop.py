@@ -18,6 +18,7 @@ from pai_bench.datasets.loading import Augment, Dataset, Streamed
 from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import Recipe, Train
 from pai_bench.results import Epoch
+from pai_bench.scoring.losses import predictions
 from pai_bench.training.callbacks import Watch
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Stopwatch, Turns, finish, read
@@ -248,7 +249,7 @@ def evaluation(
         seed_draws(device, derive_seed(seed, "evaluation", epoch, batch))
         with torch.no_grad(), float32_products(_products(recipe)):
             logits = forward(model, x, settings.precision == "bfloat16", settings.channels_last)
-        correct += (logits.argmax(1) == y).sum()
+        correct += (predictions(settings.loss, logits) == y).sum()
         finite &= torch.isfinite(logits).all()
         seen += len(y)
         watch.tick()

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench.core.precision import forward
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.recipes import Train
+from pai_bench.scoring.losses import by_name
 
 WARM_UP = 3
 """Eager steps before the capture; PyTorch, cuDNN and cuBLAS initialise lazily, which a capture does not allow."""
@@ -52,6 +52,7 @@ class Step:
         self._model = model
         self._bfloat16 = settings.precision == "bfloat16"
         self._channels_last = settings.channels_last
+        self._loss = by_name(settings.loss)
 
     def __call__(self, x: Tensor, y: Tensor, lr: float) -> None:
         """Run the step for a batch with the learning rate `lr`."""
@@ -61,7 +62,7 @@ class Step:
 
     def _launch(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(forward(self._model, x, self._bfloat16, self._channels_last), y)
+        loss = self._loss(forward(self._model, x, self._bfloat16, self._channels_last), y)
         loss.backward()  # type: ignore[no-untyped-call]
         self.masked()
         self.optimizer.step()

@@ -44,7 +44,7 @@ def masks_of(
     laboratory: Laboratory, method: str, sparsity: float = 0.9, seed: int = 0, watch: Watch | None = None
 ) -> dict[str, torch.Tensor]:
     run = a_run(method, sparsity, seed)
-    return laboratory.masks(run, laboratory.model(run), watch or Watch())[0]
+    return laboratory.masks(run, laboratory.model(run), watch or Watch()).tensors
 
 
 def test_a_shuffle_keeps_only_the_density_of_every_layer() -> None:

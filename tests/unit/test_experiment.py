@@ -16,7 +16,7 @@ from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.cost import Cost
 from pai_bench.experiment.runner import Laboratory, Outcome, Run
-from pai_bench.experiment.score_cache import ScoreCache
+from pai_bench.experiment.score_cache import ScoreCache, Scored
 from pai_bench.models import registry as building
 from pai_bench.recipes import Recipe, Scoring, Train
 from pai_bench.scoring import registry
@@ -95,7 +95,7 @@ def test_sharing_scores_changes_no_mask() -> None:
         laboratory = Laboratory(device="cpu", scores=ScoreCache(limit))
         found = []
         for cell in cells:
-            masks, _ = laboratory.masks(cell, laboratory.model(cell), Counting())
+            masks = laboratory.masks(cell, laboratory.model(cell), Counting()).tensors
             found.append(tensors_hash(masks))
         return found, len(scored)
 
@@ -111,11 +111,11 @@ def test_kept_scores_stay_within_their_bound() -> None:
     cache, made = ScoreCache(limit=20), []
 
     def get(key: str) -> float:
-        def compute() -> tuple[dict[str, torch.Tensor], Cost]:
+        def compute() -> Scored:
             made.append(key)
-            return {"w": torch.full((2,), float(len(made)))}, Cost()
+            return Scored({"w": torch.full((2,), float(len(made)))}, Cost())
 
-        return float(cache.get(key, compute, torch.device("cpu"))[0]["w"][0])
+        return float(cache.get(key, compute, torch.device("cpu")).tensors["w"][0])
 
     # Two of eight bytes fit: "b" is the one used longest ago when "c" comes.
     assert [get(key) for key in "abacab"] == [1, 2, 1, 3, 1, 4]

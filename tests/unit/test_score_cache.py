@@ -37,9 +37,11 @@ def get(shelf: Shelf | None, key: str = "key", cost: Cost = COST) -> bool:
 
     def compute() -> Scored:
         made.append(key)
-        return MASKS, cost
+        return Scored(MASKS, cost, tied=3)
 
-    tensors, found = ScoreCache(shelf=shelf).get(key, compute, CPU)
+    scored = ScoreCache(shelf=shelf).get(key, compute, CPU)
+    tensors, found = scored.tensors, scored.cost
+    assert scored.tied == 3
     assert found == cost
     assert list(tensors) == list(MASKS) and all(torch.equal(tensors[name], MASKS[name]) for name in MASKS)
     assert [tensor.dtype for tensor in tensors.values()] == [tensor.dtype for tensor in MASKS.values()]
@@ -113,7 +115,7 @@ def test_cells_of_two_processes_are_scored_once_and_keep_the_same_weights(
     def masks(method: str, sparsity: float, scores: ScoreCache | None) -> str:
         laboratory = Laboratory(device="cpu", scores=scores)
         run = Run(Cell(method, "digits", "conv8", sparsity, 0), recipe())
-        return tensors_hash(laboratory.masks(run, laboratory.model(run), watch)[0])
+        return tensors_hash(laboratory.masks(run, laboratory.model(run), watch).tensors)
 
     for method in ("snip", "synflow:rounds=2"):
         alone = masks(method, 0.9, None)

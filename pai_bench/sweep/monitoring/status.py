@@ -13,7 +13,7 @@ from typing import Any
 
 from pai_bench import results
 from pai_bench.cells import Cell
-from pai_bench.results import index, shapes
+from pai_bench.results import index, shapes, ties
 from pai_bench.sweep.execution import claims, eta
 from pai_bench.sweep.planning.expected_cells import Wanted, wanted
 from pai_bench.sweep.slurm import stops
@@ -146,7 +146,13 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
         running=running,
         failures=_failures(root, [cell for cell in all_wanted if states[cell.name] == "failed"]),
         waiting=_waiting(flight.tasks, states),
-        notes=(*_notes(root, flight, gone, found), *plans.damaged, *damaged, *complaints(root)),
+        notes=(
+            *_notes(root, flight, gone, found),
+            *filter(None, [ties.line(present[cell.name] for cell in all_wanted if cell.name in present)]),
+            *plans.damaged,
+            *damaged,
+            *complaints(root),
+        ),
         seconds_left=eta.seconds_left(
             [_going(held[name]) for name, state in states.items() if state == "running"],
             [_kind(cell.cell, cell.recipe) for cell in cells if cell.state in ("queued", "missing", "stale")],

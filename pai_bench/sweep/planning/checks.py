@@ -15,6 +15,7 @@ from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
 from pai_bench.pruning import given_masks
 from pai_bench.scoring import registry
+from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.problem import prunable
 from pai_bench.sweep.execution import dataset_copy as copies
 from pai_bench.sweep.planning import rehearsal
@@ -82,7 +83,9 @@ def check(
 def _check_recipes(runs: Sequence[Run]) -> None:
     """Compare what the recipes say with the channels of the data sets and the known initialisation schemes."""
     for run in {(run.cell.dataset, run.recipe.name): run for run in runs}.values():
-        channels, given = datasets.info(run.cell.dataset).channels, len(run.recipe.data.mean)
+        info, given = datasets.info(run.cell.dataset), len(run.recipe.data.mean)
+        channels = info.channels
+        n_outputs(run.recipe.train.loss, info.classes, run.cell.dataset)
         if given != channels:
             raise PaiBenchError(
                 f"recipe {run.recipe.name} has {given} values of data.mean, for the {channels} channels of"
@@ -100,23 +103,24 @@ def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[Pa
     for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
         own = [run for run in runs if (run.cell.dataset, run.cell.model) == (dataset, model)]
         try:
-            network = rehearsal.network(dataset, model)
-            shapes = {patterns: _shapes(network, *patterns) for patterns in dict.fromkeys(map(_patterns, own))}
+            losses = dict.fromkeys(run.recipe.train.loss for run in own)
+            built = {loss: rehearsal.network(dataset, model, loss) for loss in losses}
+            shapes = {key: _shapes(built[key[0]], *key[1]) for key in dict.fromkeys(map(_loss_and_patterns, own))}
         except PaiBenchError as error:
             if models.is_builtin(model):
                 raise
             refused.add((dataset, model))
             errors.append(error)
             continue
-        for method, patterns in dict.fromkeys((run.cell.method, _patterns(run)) for run in own):
+        for method, key in dict.fromkeys((run.cell.method, _loss_and_patterns(run)) for run in own):
             if (file := given_masks.mask_file(MethodSpec.parse(method).name)) is not None:
-                file.check(shapes[patterns], model)
+                file.check(shapes[key], model)
     return refused, errors
 
 
-def _patterns(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The patterns of a run's recipe: `only`, `exclude`."""
-    return run.recipe.scoring.only, run.recipe.scoring.exclude
+def _loss_and_patterns(run: Run) -> tuple[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return the loss and the patterns `only` and `exclude` of a run's recipe."""
+    return run.recipe.train.loss, (run.recipe.scoring.only, run.recipe.scoring.exclude)
 
 
 def _shapes(network: nn.Module, only: tuple[str, ...], exclude: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
 from pai_bench.pruning import flops
 from pai_bench.results.float64 import float64_slowdown
+from pai_bench.scoring.losses import by_name, n_outputs
 from pai_bench.sweep.execution.eta import duration
 from pai_bench.sweep.planning import workload
 from pai_bench.sweep.planning.plan import score_key
@@ -223,7 +224,7 @@ class _Arithmetic:
         info, values, train = loading.info(run.cell.dataset), run.recipe.values(), run.recipe.train
         passes = workload.forward_passes(values, info.train, info.test)
         steps = workload.trained_images(values, info.train) / train.batch_size * train.epochs
-        return self._seconds(run, passes * _dense_flops(run.cell.dataset, run.cell.model), steps)
+        return self._seconds(run, passes * _dense_flops_of(run), steps)
 
     def scoring(self, run: Run) -> float:
         """Return the seconds of scoring: forward and backward passes on every sample in every round.
@@ -236,32 +237,36 @@ class _Arithmetic:
         needed = getattr(scorer, "batches_needed", None)
         passes = max(1, int(getattr(scorer, "rounds", 1))) * (needed() if needed else settings.batches)
         slower = float64_slowdown(self._device) if settings.dtype == "float64" else 1
-        flops = workload.BACKWARD * passes * settings.batch_size * _dense_flops(run.cell.dataset, run.cell.model)
+        flops = workload.BACKWARD * passes * settings.batch_size * _dense_flops_of(run)
         return self._seconds(run, flops * slower, passes)
 
 
 @cache
-def _network(dataset: str, model: str) -> nn.Module:
+def _network(dataset: str, model: str, loss: str) -> nn.Module:
     info = loading.info(dataset)
-    return models.build(model, info.channels, info.size, info.classes)
+    return models.build(model, info.channels, info.size, n_outputs(loss, info.classes, dataset))
 
 
 @cache
-def _counted(dataset: str, model: str) -> int | str:
+def _counted(dataset: str, model: str, loss: str) -> int | str:
     """Return the operations of one forward pass, or the reason why they cannot be counted; both are cached."""
     info = loading.info(dataset)
     try:
-        counted = flops.flops(_network(dataset, model), {}, (info.channels, info.size, info.size))[0]
+        counted = flops.flops(_network(dataset, model, loss), {}, (info.channels, info.size, info.size))[0]
     except Exception as error:
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return counted or "no operation of a conv or linear layer was counted"
 
 
-def _dense_flops(dataset: str, model: str) -> int:
-    counted = _counted(dataset, model)
+def _dense_flops(dataset: str, model: str, loss: str = "cross-entropy") -> int:
+    counted = _counted(dataset, model, loss)
     if isinstance(counted, str):
         raise UnknownCost(counted)
     return counted
+
+
+def _dense_flops_of(run: Run) -> int:
+    return _dense_flops(run.cell.dataset, run.cell.model, run.recipe.train.loss)
 
 
 def calibrate(run: Run, seconds: float = 0.5) -> float:
@@ -270,17 +275,17 @@ def calibrate(run: Run, seconds: float = 0.5) -> float:
     The measurement takes about `seconds` of processor time, which is independent of the load of other processes.
     """
     dataset, model, train = run.cell.dataset, run.cell.model, run.recipe.train
-    info, flops = loading.info(dataset), _dense_flops(dataset, model)
+    info, flops = loading.info(dataset), _dense_flops_of(run)
     # A batch of the usual size, unless a single step would take too long.
     size = int(max(2, min(128, 2e9 / flops)))
     images, targets = torch.rand(size, info.channels, info.size, info.size), torch.arange(size) % info.classes
-    network = laid_out(deepcopy(_network(dataset, model)), train.channels_last)
+    network = laid_out(deepcopy(_network(dataset, model, train.loss)), train.channels_last)
 
     def step(n_images: int) -> float:
         """Return the processor seconds of one forward and backward pass."""
         began = time.process_time()
         logits = forward(network, images[:n_images], train.precision == "bfloat16", train.channels_last)
-        torch.autograd.backward(nn.functional.cross_entropy(logits, targets[:n_images]))
+        torch.autograd.backward(by_name(train.loss)(logits, targets[:n_images]))
         return time.process_time() - began
 
     threads = torch.get_num_threads()

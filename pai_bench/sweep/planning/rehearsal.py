@@ -11,31 +11,33 @@ from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
 from pai_bench.pruning.pruner import Pruner
+from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.problem import prunable
 
 
-def network(dataset: str, model: str) -> nn.Module:
-    """Build the network `model` for the images of `dataset`; call a plug-in's model on two random images as a check.
+def network(dataset: str, model: str, loss: str = "cross-entropy") -> nn.Module:
+    """Build the network `model` for `dataset` and a loss; call a plug-in's model on two random images as a check.
 
     Raises: PaiBenchError when the model cannot be built, and when a plug-in's model has nothing to prune or cannot be
         trained on these images.
     """
     info = loading.info(dataset)
+    outputs = n_outputs(loss, info.classes, dataset)
     try:
-        built = models.build(model, info.channels, info.size, info.classes)
+        built = models.build(model, info.channels, info.size, outputs)
     except PaiBenchError:
         raise
     except Exception as error:
         remedy = (
             "choose another model"
             if models.is_builtin(model)
-            else f"correct its builder, which is called with ({info.channels}, {info.size}, {info.classes}) =="
+            else f"correct its builder, which is called with ({info.channels}, {info.size}, {outputs}) =="
             " (channels, size, classes); -v shows the traceback"
         )
         raise PaiBenchError(f"model {model} cannot be built for {dataset}: {_line(error)}", remedy) from error
     if not models.is_builtin(model):
         prunable(built)
-        _call(built, dataset, model)
+        _call(built, dataset, model, outputs)
     return built
 
 
@@ -45,7 +47,8 @@ def score(run: Run) -> None:
     Raises: PaiBenchError when the method raises or returns scores that cannot be used.
     """
     info = loading.info(run.cell.dataset)
-    network = models.build(run.cell.model, info.channels, info.size, info.classes)
+    loss = run.recipe.train.loss
+    network = models.build(run.cell.model, info.channels, info.size, n_outputs(loss, info.classes, run.cell.dataset))
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(2 * info.classes) % info.classes
     try:
@@ -56,7 +59,7 @@ def score(run: Run) -> None:
             for _ in range(needed() if needed else 1)
         ]
         only, exclude = run.recipe.scoring.only, run.recipe.scoring.exclude
-        pruner = Pruner(network, batches, scorer, name=run.cell.method, only=only, exclude=exclude)
+        pruner = Pruner(network, batches, scorer, name=run.cell.method, only=only, exclude=exclude, loss=loss)
         pruner.score(run.cell.sparsity)
     except PaiBenchError:
         raise
@@ -68,8 +71,8 @@ def score(run: Run) -> None:
         ) from error
 
 
-def _call(built: nn.Module, dataset: str, model: str) -> None:
-    """Check that the network returns logits [B, classes] in train mode."""
+def _call(built: nn.Module, dataset: str, model: str, outputs: int) -> None:
+    """Check that the network returns logits [B, outputs] in train mode, or [B] for one output."""
     info = loading.info(dataset)
     images = torch.rand(2, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(0))
     try:
@@ -82,10 +85,10 @@ def _call(built: nn.Module, dataset: str, model: str) -> None:
             f"its forward must take float32 images [B, {info.channels}, {info.size}, {info.size}] in train mode;"
             " -v shows the traceback",
         ) from error
-    if found.shape != (2, info.classes):
+    if found.shape != (2, outputs) and not (outputs == 1 and found.shape == (2,)):
         raise PaiBenchError(
             f"model {model} returns logits {list(found.shape)} for 2 images of {dataset}",
-            f"return [2, {info.classes}]: one logit for each of the classes that its builder is given",
+            f"return [2, {outputs}]: one logit for each of the classes that its builder is given",
         )
 
 
