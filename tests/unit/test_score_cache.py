@@ -11,13 +11,13 @@ import torch
 
 from pai_bench import results
 from pai_bench.cells import Cell
+from pai_bench.core import plugins
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.experiment import score_cache
 from pai_bench.experiment.cost import Cost
 from pai_bench.experiment.runner import Laboratory, Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored, Shelf
 from pai_bench.results.cleanup import DAY
-from pai_bench.scoring import registry
 from pai_bench.sweep.execution.attempt import shared_scores
 from tests.unit.test_controls import Counting
 from tests.unit.test_experiment import recipe
@@ -148,7 +148,7 @@ def test_other_code_or_another_device_does_not_share_scores(tmp_path: Path, monk
             patch.setattr(f"pai_bench.experiment.runner.{name}", other)
             assert passes() > 0, name
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "plugins", lambda: {"mine.py": "0123"})
+        patch.setattr(plugins, "plugins", lambda: {"mine.py": "0123"})
         assert passes() > 0
     assert passes() == 0
 

@@ -22,6 +22,7 @@ from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
 from pai_bench.pruning import flops
+from pai_bench.recipes.schema import tuples
 from pai_bench.results.float64 import float64_slowdown
 from pai_bench.scoring.losses import by_name, n_outputs
 from pai_bench.sweep.execution.eta import duration
@@ -166,10 +167,11 @@ class _Measured:
         key = method, run.recipe.name
         if key not in self._scoring:
             wanted = run.recipe.values()["scoring"]
+            defaults = {"only": (), "exclude": ()}  # that older results lack
             seconds = [
                 s["costs"].get("score_seconds")
                 for s in self._samples
-                if str(MethodSpec.parse(s["method"]).uncontrolled) == method and s["recipe_values"]["scoring"] == wanted
+                if str(MethodSpec.parse(s["method"]).uncontrolled) == method and {**defaults, **tuples(s["recipe_values"]["scoring"])} == wanted
             ]
             known = [value for value in seconds if value is not None]
             self._scoring[key] = median(known) if known else None
