@@ -171,7 +171,8 @@ class _Measured:
             seconds = [
                 s["costs"].get("score_seconds")
                 for s in self._samples
-                if str(MethodSpec.parse(s["method"]).uncontrolled) == method and {**defaults, **tuples(s["recipe_values"]["scoring"])} == wanted
+                if str(MethodSpec.parse(s["method"]).uncontrolled) == method
+                and {**defaults, **tuples(s["recipe_values"]["scoring"])} == wanted
             ]
             known = [value for value in seconds if value is not None]
             self._scoring[key] = median(known) if known else None
