@@ -193,7 +193,7 @@ COMMANDS = {
     "logs": ("logs", "snip/digits/conv8/0.9/0"),
     "report": ("report", "--json"),
     "sweep": SWEEP,
-    "cancel": ("cancel", "--filter", "method=px", "--yes"),
+    "cancel": ("cancel", "--filter", "method=snip,seed=0", "--yes"),  # finished: there is nothing to cancel
 }
 
 
@@ -248,7 +248,11 @@ def fault_of(name: str, type_: Callable[..., Said], least: int) -> str | None:
         said = type_(*COMMANDS[name])
     except Exception as error:
         return f"has raised {error!r}"
-    if name == "logs" and said.code == 2 and any(f"error: {word}" in said.err for word in ("no", "there is no")):
+    if (
+        name == "logs"
+        and said.code == 2
+        and any(words in said.err for words in ("error: no", "there is no", "has no log"))
+    ):
         return None  # the only files of the cell were damaged
     if said.code != 0:
         return f"ends with {said.code}: {said.err}"
