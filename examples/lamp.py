@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pai_bench.registry import register
-from pai_bench.scoring import Problem
+from pai_bench import Problem, register
 
 
 @register("lamp")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pai_bench.models import register_model
+from pai_bench import register_model
 
 PATCH, WIDTH, BLOCKS = 2, 32, 2
 
