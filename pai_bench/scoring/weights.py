@@ -144,7 +144,8 @@ def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns
     if not every:
         raise PaiBenchError(
             f"{type(model).__name__} has nothing to prune: it has no conv, linear, attention or recurrent layer",
-            "pass a model with such layers of torch.nn (biases, norms and bare parameters are not prunable)",
+            "pass a model with layers such as nn.Conv2d, nn.Linear, nn.MultiheadAttention or nn.LSTM"
+            " (biases, norms and bare parameters are not prunable)",
         )
     aliases: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
