@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pai_bench.core import plugins
+from pai_bench.results import mask_files
 from pai_bench.results.mask_files import MaskFile
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import Problem
 
 _mask_files: dict[str, MaskFile] = {}
+
+
+def load_plugin(path: Path, content: bytes | None = None) -> None:
+    """Load a file given as a plug-in: masks become a method, Python runs (see `core.plugins.load_plugin`).
+
+    Raises: PaiBenchError when the file is missing, raises, or holds no masks.
+    """
+    if path.suffix in mask_files.SUFFIXES:
+        register_masks(mask_files.read(path))
+    else:
+        plugins.load_plugin(path, content)
 
 
 def register_masks(file: MaskFile) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pai_bench import cells, recipes, results
 from pai_bench.cells import DENSE, GIVEN
-from pai_bench.core import plugins
 from pai_bench.core.atomic import check_writable
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading as datasets
@@ -21,6 +20,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import process
 from pai_bench.experiment.runner import Laboratory, Run, to_arrays
 from pai_bench.pruning import effective as measures
+from pai_bench.pruning import given_masks
 from pai_bench.results import Epoch, mask_files
 from pai_bench.scoring.weights import prunable
 from pai_bench.sweep.execution.attempt import execute
@@ -80,7 +80,7 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
     if out.suffix != ".npz":
         raise PaiBenchError(f"--out {out} does not end in .npz", f"use for example --out {out.with_suffix('.npz')}")
     for plugin in options.plugins:
-        plugins.load_plugin(plugin)
+        given_masks.load_plugin(plugin)
     methods, sparsities = cells.split_specs(method), cells.parse_sparsities(sparsity)
     if len(methods) != 1 or len(sparsities) != 1:
         raise PaiBenchError("prune makes the masks of one cell", "give one method and one sparsity; sweep takes lists")
@@ -159,7 +159,7 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     Raises: PaiBenchError for bad input.
     """
     for plugin in options.plugins:
-        plugins.load_plugin(plugin)
+        given_masks.load_plugin(plugin)
     root = results.resolve_root(results_option)
     run = _one_run(planning.with_masks(_request(options, f"{GIVEN}{masks}", 0.0)), options.data_dir, root)
     check_writable(root, "--results")

@@ -106,7 +106,7 @@ def test_a_failed_fetch_is_reported_in_two_lines(
     errors = err[err.index("error:") :].splitlines()
     assert (code, out, len(errors)) == (1, "", 2) and "Connection refused" in errors[0] and "login node" in errors[1]
     code, _, err = data(capsys, monkeypatch, "fetch", "imagenet")
-    assert code == 1 and "image-net.org" in err
+    assert code == 2 and "image-net.org" in err
     code, _, err = data(capsys, monkeypatch, "fetch", "cifar")
     assert code == 2 and "did you mean cifar10" in err
     mirror = f"file://{folder / 'origin'}"

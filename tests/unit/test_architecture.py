@@ -44,10 +44,10 @@ ALLOWED = {
         *("sweep.execution", "training"),
     },
     "sweep.local": {
-        *(*BASE, "experiment", "recipes", "results", "sweep.execution", "sweep.planning", "training"),
+        *(*BASE, "experiment", "pruning", "recipes", "results", "sweep.execution", "sweep.planning", "training"),
     },
     "sweep.slurm": {
-        *(*BASE, "experiment", "recipes", "results", "sweep.execution", "sweep.planning", "training"),
+        *(*BASE, "experiment", "pruning", "recipes", "results", "sweep.execution", "sweep.planning", "training"),
     },
     "sweep.monitoring": {*BASE, "results", "sweep.execution", "sweep.planning", "sweep.slurm"},
     "sweep": {

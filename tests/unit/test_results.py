@@ -11,6 +11,7 @@ import resource
 import signal
 import time
 from dataclasses import asdict, fields, replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from pai_bench.cells import Cell
 from pai_bench.core.atomic import Draft, check_writable, replacing
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import DamagedResult, Epoch, Layer, Result, record
-from pai_bench.results import failures as notes
 from pai_bench.results.paths import NAME_BYTES, failure_path
 from tests.disk import AWAY, Disk
 
@@ -252,7 +252,7 @@ def test_the_plan_written_last_is_the_newest_for_any_clock(tmp_path: Path, monke
     results.write_plan(tmp_path, "20250101T000000-ffffff.json", {"cells": cells(101)})
     results.write_plan(tmp_path, "20990101T000000-ffffff.json", {"cells": cells(102)})
     for number, clock in enumerate((time.time(), 0.0, 0.0)):
-        monkeypatch.setattr(notes, "server_time", lambda folder, clock=clock: clock)
+        monkeypatch.setattr(import_module("pai_bench.results.plans"), "server_time", lambda folder, clock=clock: clock)
         results.write_plan(tmp_path, results.plan_name(tmp_path), {"cells": cells(number)})
         assert results.plans(tmp_path)[-1]["cells"] == cells(number)
     assert len(results.plans(tmp_path)) == 5

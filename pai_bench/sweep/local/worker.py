@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from pai_bench.cells import Cell
-from pai_bench.core import plugins
 from pai_bench.experiment import process
 from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.pruning import given_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
 from pai_bench.sweep.execution.attempt import Ended, Stop, executing, shared_scores
@@ -111,7 +111,7 @@ def main() -> None:
 
     process.prepare()
     for plugin in options.plugin:
-        plugins.load_plugin(plugin)
+        given_masks.load_plugin(plugin)
     laboratory = Laboratory(options.data_dir, options.device, shared_scores(options.results, options.redo))
     owner = Owner.current()
     sizes = Sizes(laboratory, options.pack)

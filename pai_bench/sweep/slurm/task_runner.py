@@ -22,6 +22,7 @@ from pai_bench.core.atomic import reason
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import process, provenance
 from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.pruning import given_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import mask_files
 from pai_bench.sweep.execution.attempt import Ended, Stop, executing, shared_scores
@@ -199,7 +200,8 @@ class Work:
             cell, when it has changed since the sweep was planned.
         """
         if plugin.suffix in mask_files.SUFFIXES:
-            plugins.load_plugin(plugin)  # data, not code; a changed file changes the fingerprints, which _check refuses
+            # Data, not code: a changed file changes the fingerprints, which _check refuses.
+            given_masks.load_plugin(plugin)
             return
         try:
             content = trust.read(plugin)
@@ -211,7 +213,7 @@ class Work:
         planned = self.spec.code.get(plugin.name, "").split(",")
         if hashlib.sha256(content).hexdigest() not in planned and not self.spec.any_code:
             self._refuse_code(plugin.name)
-        plugins.load_plugin(plugin, content)
+        given_masks.load_plugin(plugin, content)
 
     def _refuse_code(self, names: str) -> NoReturn:
         self._refuse(
