@@ -61,7 +61,7 @@ def warning(method: str, tied: int, kept: int) -> str:
 
 
 def decide(row: Mapping[str, Any]) -> bool:
-    """Whether more than a few kept weights of a result are tied with pruned ones.
+    """Return True if more than a few kept weights of a result are tied with pruned ones.
 
     The row has n_kept and tied_at_cut; None, NaN or nothing where they are unknown.
     """

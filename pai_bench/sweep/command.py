@@ -24,7 +24,7 @@ from pai_bench.sweep.execution import packing
 from pai_bench.sweep.execution.settings import Settings
 from pai_bench.sweep.local import debug, worker_process
 from pai_bench.sweep.local import run as local
-from pai_bench.sweep.planning import checks, cost, plan_text
+from pai_bench.sweep.planning import checks, cost, cost_text, plan_text
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.filters import Filter
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
@@ -153,7 +153,7 @@ def _run(
     how = f" in {len(work)} jobs by {len(places)} worker{'s' if len(places) > 1 else ''}" if work else ""
     messages.print(plan.summary() + how, highlight=False, markup=False)
     if costs:
-        for line in cost.lines([p.run for p in costs], list(costs.values()), device, len(places)):
+        for line in cost_text.lines([p.run for p in costs], list(costs.values()), device, len(places)):
             messages.print(line, highlight=False, markup=False)
     if options.dry_run:
         return 0

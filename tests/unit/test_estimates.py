@@ -14,7 +14,7 @@ from pai_bench.cells import Cell
 from pai_bench.experiment.runner import Run
 from pai_bench.recipes import parse_settings
 from pai_bench.sweep.execution.eta import duration
-from pai_bench.sweep.planning import cost
+from pai_bench.sweep.planning import cost, cost_text
 from pai_bench.sweep.planning.cost import estimate
 from tests.unit.test_results import result
 
@@ -184,7 +184,7 @@ def test_long_times_are_shown_in_days(seconds: float, words: str) -> None:
 )
 def test_large_costs_are_written_out(tmp_path: Path, hours: float, words: str) -> None:
     found = [cost.Estimate(3600 * hours, None, "measured")]
-    (line,) = cost.lines([run()], found, "cpu", 2)
+    (line,) = cost_text.lines([run()], found, "cpu", 2)
     assert line.startswith(f"cost: {words} core-hours, {duration(1800 * hours)} on 2 workers")
 
 
@@ -205,11 +205,11 @@ def test_the_lines_show_the_total_cost(tmp_path: Path) -> None:
     put(tmp_path, run("snip", 0.5), 3596.0, 4.0)
     runs = [run("snip", 0.9, seed) for seed in range(4)]
     found = estimate(runs, tmp_path, "cpu")
-    assert cost.lines(runs, found, "cpu", 2) == [
+    assert cost_text.lines(runs, found, "cpu", 2) == [
         "cost: about 4 core-hours, 2h00m on 2 workers; 1h00m a cell (from 1 measured cell)"
     ]
     runs.append(run("snip", settings=("train.epochs=24",)))
-    head, first, second = cost.lines(runs, estimate(runs, tmp_path, "cpu"), "A100", 1)
+    head, first, second = cost_text.lines(runs, estimate(runs, tmp_path, "cpu"), "A100", 1)
     assert head == "cost: about 6 GPU-hours, 5h59m on 1 worker"
     assert (
         "recipe quick: about 4 GPU-hours; 1h00m a cell" in first
