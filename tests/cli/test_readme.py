@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_in_the_documents_are_valid(folder: Path, command: str) -> None:
     arguments = [word for word in shlex.split(command)[1:] if word != "…"]
     if arguments[0] == "sweep":
-        arguments += ["--dry-run", "--data-dir", "data"]
+        # The folder of the document does not exist here, and an option may be given once.
+        arguments = ["data" if before == "--data-dir" else word for before, word in pairwise(["", *arguments])]
+        arguments += ["--dry-run"] if "--data-dir" in arguments else ["--dry-run", "--data-dir", "data"]
     if arguments[0] == "doctor":  # no cluster here; its own tests send jobs
         arguments = [word for word in arguments if word != "--job"]
     if arguments[0] in ("status", "logs", "cancel"):

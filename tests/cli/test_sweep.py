@@ -354,4 +354,4 @@ def test_versions_help_and_lists(tmp_path: Path) -> None:
     assert shown[0].split()[:2] == ["name", "images"] and any(line.split()[-2:] == ["1,437", "360"] for line in shown)
     models = {row["name"]: row for row in json.loads(pai_bench(tmp_path, "list", "models", "-l", "--json").stdout)}
     assert models["resnet20"]["parameters"] == 269_722 and all(row["description"] for row in models.values())
-    assert "no paper's protocol" in pai_bench(tmp_path, "list", "recipes", "--long").stdout.replace("\n", " ")
+    assert "not a protocol of a paper" in pai_bench(tmp_path, "list", "recipes", "--long").stdout.replace("\n", " ")
