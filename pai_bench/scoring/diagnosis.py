@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from pai_bench.core.outputs import logits
 from pai_bench.errors import PaiBenchError
-
-IGNORED = -100
-"""Class index of torch's cross entropy for a sample that does not count."""
+from pai_bench.scoring.losses import IGNORED
 
 RAISED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError)
 """Exceptions of models and of torch that the caller's arguments can cause."""
