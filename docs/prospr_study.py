@@ -51,11 +51,11 @@ def make_masks(folder: Path, data: Path) -> None:
     import torch
 
     from pai_bench import recipes
-    from pai_bench.experiment.runner import Laboratory, Run, to_arrays
-    from pai_bench.training.callbacks import Watch
+    from pai_bench.experiment.runner import CellRunner, Run, to_arrays
+    from pai_bench.training.callbacks import Callback
 
     torch.set_num_threads(1)
-    laboratory = Laboratory(data, "cpu")
+    runner = CellRunner(data, "cpu")
     recipe = recipes.load("prospr", "cifar10", "resnet20")
     for steps in STEPS:
         for variant, spec in VARIANTS.items():
@@ -66,7 +66,7 @@ def make_masks(folder: Path, data: Path) -> None:
                 scoring = dataclasses.replace(recipe.scoring, batch_size=32, dtype=dtype)
                 cell = Cell(f"{spec}steps={steps}", "cifar10", "resnet20", SPARSITY, 0)
                 run = Run(cell, dataclasses.replace(recipe, scoring=scoring))
-                masks, cost = laboratory.masks(run, laboratory.model(run), Watch())
+                masks, cost = runner.masks(run, runner.model(run), Callback())
                 mask_files.save(place, to_arrays(masks))
                 print(f"{place.stem}: {cost.seconds:.0f} s, {(cost.peak_bytes or 0) / 1e6:.0f} MB", flush=True)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pai_bench.scoring import InParts, Problem, more_than, real_inputs, register
+from pai_bench.scoring import ChunkedConvolutions, Problem, more_than, real_inputs, register
 
 
 @register("ntk-sap")
@@ -47,7 +47,7 @@ class NTKSAP:
                 drawn = [problem.weights[name].clone() for name in names]
                 moved = [w + self.epsilon * gaussian(w, problem.generator) for w in drawn]
                 networks = [{n: m * w for n, m, w in zip(names, masks, ws, strict=True)} for ws in (drawn, moved)]
-                with InParts():
+                with ChunkedConvolutions():
                     set_statistics(problem, z, {name: w.detach() for name, w in networks[0].items()})
                     one, other = (problem.forward(z, network) for network in networks)
                 parts = torch.autograd.grad((one - other).square().sum(), masks, materialize_grads=True)

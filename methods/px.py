@@ -9,7 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pai_bench.scoring import IDENTITY_NORMS, InParts, Problem, Relus, Replacing, noting, real_inputs, register
+from pai_bench.scoring import (
+    IDENTITY_NORMS,
+    ChunkedConvolutions,
+    FunctionOverrides,
+    Problem,
+    Relus,
+    noting,
+    real_inputs,
+    register,
+)
 
 
 @register("px")
@@ -38,14 +47,15 @@ class PX:
         reached: list[Tensor] = []
         for x in real_inputs("px", problem):
             gates: list[Tensor] = []
-            with torch.no_grad(), InParts():
+            with torch.no_grad(), ChunkedConvolutions():
                 with Relus(problem.model, noting(gates)):
                     problem.forward(x)
-                with Relus(problem.model, lambda u, _, gates=gates: u * gates.pop(0)), Replacing(IDENTITY_NORMS):  # type: ignore[misc]
+                replay = Relus(problem.model, lambda u, _, gates=gates: u * gates.pop(0))  # type: ignore[misc]
+                with replay, FunctionOverrides(IDENTITY_NORMS):
                     reached.append(problem.forward(x.double().square(), {**plain, **ones}).sum(0))
         h = torch.stack(reached).sum(0)
         squares = {name: w.double().square().requires_grad_() for name, w in problem.weights.items()}
-        with Relus(problem.model, lambda u, _: u), Replacing(IDENTITY_NORMS):
+        with Relus(problem.model, lambda u, _: u), FunctionOverrides(IDENTITY_NORMS):
             g = problem.forward(torch.ones_like(x[:1]).double(), {**plain, **squares})
         # With all weights 1 h is astronomic (hence float64); the scale of R does not matter.
         flow = (g * (h / h.max().clamp_min(1e-300))).sum()

@@ -44,7 +44,7 @@ def show(context: typer.Context) -> None:
         from importlib import import_module
 
         for path in sweep.params["plugin"]:
-            import_module("pai_bench.pruning.given_masks").load_plugin(path)
+            import_module("pai_bench.pruning.fixed_masks").load_plugin(path)
     options, taken = _options(sweep), _taken(sweep)
     found = recipes.choose(
         parse_names("--datasets", sweep.params["datasets"]),

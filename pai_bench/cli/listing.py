@@ -42,7 +42,7 @@ def list_(
     if what not in LISTS:
         raise unknown("list", what, LISTS)
     for path in plugin or ():
-        import_module("pai_bench.pruning.given_masks").load_plugin(path)
+        import_module("pai_bench.pruning.fixed_masks").load_plugin(path)
     names = _names(what, plugin or ())
     if as_json:
         typer.echo(json.dumps([{"name": name, **_describe(what, name)} for name in names] if long else names))

@@ -11,7 +11,7 @@ from pai_bench.errors import PaiBenchError, unknown
 Thing = TypeVar("Thing")
 
 
-class Catalogue(Generic[Thing]):
+class Registry(Generic[Thing]):
     """Objects of one kind by name: built-in ones, and those of plug-in files and of installed packages.
 
     `kind` is the word for one of them in messages; `group` is the group of entry points in which a package announces

@@ -16,11 +16,11 @@ from torch import Tensor
 from pai_bench.core.atomic import replacing
 
 
-class Damaged(Exception):
+class CorruptFile(Exception):
     """Exception for a file whose content differs from what was written."""
 
 
-def seal(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
+def save_checksummed(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
     """Write `state` to `place`, synced and moved there when it is whole; `magic` names the format."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
@@ -30,7 +30,7 @@ def seal(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
         file.write(content)
 
 
-def unseal(place: Path, magic: bytes) -> dict[str, Any]:
+def load_checksummed(place: Path, magic: bytes) -> dict[str, Any]:
     """Return the stored object, with tensors on the CPU. Code in the file is never run.
 
     Raises: OSError when it cannot be read, Damaged when it is not what was written.
@@ -39,15 +39,15 @@ def unseal(place: Path, magic: bytes) -> dict[str, Any]:
         head = re.fullmatch(re.escape(magic) + rb" ([0-9a-f]{64}) (\d+)\n", file.readline(200))
         content = file.read()
     if head is None:
-        raise Damaged("it does not begin as it should")
+        raise CorruptFile("it does not begin as it should")
     if int(head[2]) != len(content):
-        raise Damaged(f"it holds {len(content)} bytes, not {int(head[2])}")
+        raise CorruptFile(f"it holds {len(content)} bytes, not {int(head[2])}")
     if head[1] != hashlib.sha256(content).hexdigest().encode():
-        raise Damaged("its checksum does not match")
+        raise CorruptFile("its checksum does not match")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # another PyTorch's file; what is raised is not documented
-        raise Damaged(f"it cannot be read: {str(error).partition(chr(10))[0]}") from None
+        raise CorruptFile(f"it cannot be read: {str(error).partition(chr(10))[0]}") from None
     return state
 
 

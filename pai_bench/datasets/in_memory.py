@@ -22,7 +22,7 @@ from pai_bench.datasets.augmentation import (
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class InMemoryDataset:
     """A data set in the memory of one device, as unprocessed bytes."""
 
     name: str
@@ -39,7 +39,7 @@ class Dataset:
     origin: str
     """Identity of the copy: "official", "accepted:…" and so on (see `data_files.Check`)."""
 
-    def to(self, device: torch.device | str) -> Dataset:
+    def to(self, device: torch.device | str) -> InMemoryDataset:
         """Copy the data set to `device`."""
         return replace(
             self,
@@ -57,12 +57,12 @@ class Dataset:
 
 
 def steps(n: int, batch_size: int, last: str) -> int:
-    """Return the number of batches of `n` images; `last` as in `Batcher`, but a single short batch is always kept."""
+    """Return the number of batches of `n` images; `last` as in `InMemoryLoader`, but keep a single short batch."""
     whole, rest = divmod(n, batch_size)
     return whole + (rest > 0 and (last == "keep" or whole == 0))
 
 
-class Batcher:
+class InMemoryLoader:
     """Training batches from device memory, each a pure function of (seed, epoch, step).
 
     No step synchronises with the device; the random draws of an epoch are made on the CPU and copied in one transfer.

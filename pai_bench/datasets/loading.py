@@ -26,17 +26,17 @@ from pai_bench.datasets.augmentation import (
     resized_boxes,
 )
 from pai_bench.datasets.files import Info, data_root, info, is_builtin, names, present, require
-from pai_bench.datasets.in_memory import Batcher, Dataset, evaluation_batches
+from pai_bench.datasets.in_memory import InMemoryDataset, InMemoryLoader, evaluation_batches
 from pai_bench.datasets.splits import split
-from pai_bench.datasets.streaming import Streamed
+from pai_bench.datasets.streaming import StreamingDataset
 from pai_bench.recipes import Data
 
 __all__ = [
     "Augment",
-    "Batcher",
-    "Dataset",
+    "InMemoryDataset",
+    "InMemoryLoader",
     "Info",
-    "Streamed",
+    "StreamingDataset",
     "TrainingBatches",
     "data_root",
     "epoch_boxes",
@@ -64,7 +64,7 @@ def load(
     root: Path | None = None,
     device: torch.device | str = "cpu",
     data: Data | None = None,
-) -> Dataset | Streamed:
+) -> InMemoryDataset | StreamingDataset:
     """Load the data set `name` from `root` (see `data_root`), split as in a recipe's table `data`.
 
     With data.split == "validation", the test set is not read at all.
@@ -73,7 +73,7 @@ def load(
     """
     device = torch.device(device)
     if files.source(name).streamed:
-        return Streamed.load(name, root, device, data)
+        return StreamingDataset.load(name, root, device, data)
     validation = data is not None and data.split == "validation"
     loaded = files.load(name, root, test=not validation)
     train_x, train_y = loaded.train
@@ -81,7 +81,7 @@ def load(
     test_x, test_y = loaded.test if loaded.test is not None else (train_x[held_out], train_y[held_out])
     if len(kept) < len(train_y):
         train_x, train_y = train_x[kept], train_y[kept]
-    resident = Dataset(
+    resident = InMemoryDataset(
         name=name,
         train_x=_tensor(train_x),
         train_y=_tensor(train_y),
@@ -99,19 +99,19 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 
 def training_batches(
-    dataset: Dataset | Streamed, batch_size: int, augment: Augment, seed: int, last: str = "keep"
+    dataset: InMemoryDataset | StreamingDataset, batch_size: int, augment: Augment, seed: int, last: str = "keep"
 ) -> TrainingBatches:
-    """Create the training batches of a data set; `last` is the treatment of a short last batch (see `Batcher`)."""
-    if isinstance(dataset, Streamed):
+    """Create the training batches of a data set; see `InMemoryLoader` for `last`."""
+    if isinstance(dataset, StreamingDataset):
         return dataset.training_batches(batch_size, augment, seed, last)
-    return Batcher(dataset.train_x, dataset.train_y, batch_size, augment, seed, last)
+    return InMemoryLoader(dataset.train_x, dataset.train_y, batch_size, augment, seed, last)
 
 
 def test_batches(
-    dataset: Dataset | Streamed, batch_size: int, mean: Sequence[float], std: Sequence[float]
+    dataset: InMemoryDataset | StreamingDataset, batch_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Iterable[Batch]:
     """Create the batches for measuring accuracy: images in order, normalised, on the device."""
-    if isinstance(dataset, Streamed):
+    if isinstance(dataset, StreamingDataset):
         return dataset.test_batches(batch_size, mean, std)
     return evaluation_batches(dataset.test_x, dataset.test_y, batch_size, mean, std)
 
@@ -120,7 +120,11 @@ class ScoringBatches:
     """Batches of training images, created lazily during iteration."""
 
     def __init__(
-        self, dataset: Dataset | Streamed, chosen: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]
+        self,
+        dataset: InMemoryDataset | StreamingDataset,
+        chosen: Sequence[Tensor],
+        mean: Sequence[float],
+        std: Sequence[float],
     ) -> None:
         self._dataset = dataset
         self._chosen = chosen
@@ -135,7 +139,12 @@ class ScoringBatches:
 
 
 def scoring_batches(
-    dataset: Dataset | Streamed, batch_size: int, count: int, seed: int, mean: Sequence[float], std: Sequence[float]
+    dataset: InMemoryDataset | StreamingDataset,
+    batch_size: int,
+    count: int,
+    seed: int,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> ScoringBatches:
     """Draw `count` batches of training images for scoring: class-balanced, shuffled, not augmented, fixed by the seed.
 

@@ -192,7 +192,7 @@ class StreamedBatches:
     def __init__(
         self, pictures: Pictures, batch_size: int, augment: Augment, seed: int, device: torch.device, last: str = "keep"
     ) -> None:
-        """Take the images; the first epoch starts the worker processes, which persist. `last` as in `Batcher`."""
+        """Take the images; the first epoch starts the worker processes, which persist; `last` as there."""
         self._order = _Order(len(pictures), batch_size, seed, last)
         self._augment = augment
         self._device = device
@@ -223,7 +223,7 @@ def _on_device(
 
 
 @dataclass(frozen=True, eq=False)
-class Streamed:
+class StreamingDataset:
     """A data set whose images stay on disk."""
 
     name: str
@@ -237,7 +237,7 @@ class Streamed:
     device: torch.device
 
     @classmethod
-    def load(cls, name: str, root: Path | None, device: torch.device, data: Data | None) -> Streamed:
+    def load(cls, name: str, root: Path | None, device: torch.device, data: Data | None) -> StreamingDataset:
         """Load the list of images and split it as in the recipe.
 
         Raises: PaiBenchError as `datasets.load`.

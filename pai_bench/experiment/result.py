@@ -21,7 +21,7 @@ from pai_bench.training.loop import Trained
 
 
 @dataclass(frozen=True)
-class Found:
+class RunMeasurements:
     """Measurements of one run of a cell."""
 
     masks: Mapping[str, Tensor]
@@ -30,7 +30,7 @@ class Found:
     flops: tuple[int, int]
     """FLOPs of a forward pass, dense and sparse."""
     init_hash: str
-    dataset: loading.Dataset | loading.Streamed
+    dataset: loading.InMemoryDataset | loading.StreamingDataset
     scoring: Cost
     training: Cost
     pack: int
@@ -43,7 +43,7 @@ class Found:
     tied_at_cut: int | None
 
 
-def make_result(run: Run, found: Found) -> Result:
+def make_result(run: Run, found: RunMeasurements) -> Result:
     """Build the result record of a cell."""
     cell, trained = run.cell, found.trained
     layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in found.masks.items())

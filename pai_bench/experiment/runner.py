@@ -20,7 +20,7 @@ from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.experiment import provenance
 from pai_bench.experiment.cost import Cost, measured
-from pai_bench.experiment.result import Found, make_result
+from pai_bench.experiment.result import RunMeasurements, make_result
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored
 from pai_bench.pruning import controls
@@ -34,11 +34,11 @@ from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.problem import Scorer
 from pai_bench.training import loop as training
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Turns, finish
+from pai_bench.training.cooperative import Task, run_to_completion
 
-__all__ = ["Laboratory", "Outcome", "Run", "device_name", "to_arrays"]
+__all__ = ["CellRunner", "Outcome", "Run", "device_name", "to_arrays"]
 
 OVERLAP_SECONDS = 60.0
 """Time limit for the comparison of float32 masks with float64 masks."""
@@ -52,7 +52,7 @@ class Outcome:
     masks: dict[str, np.ndarray]
 
 
-class Laboratory:
+class CellRunner:
     """Runner of cells, sequentially or as tasks, which caches the data set and the scores (see `ScoreCache`).
 
     Cells that differ only in training settings share one scoring. So do cells of a single-shot method that differ
@@ -70,7 +70,7 @@ class Laboratory:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # events, streams and generators default to the current device
-        self._dataset: tuple[tuple[object, ...], loading.Dataset | loading.Streamed] | None = None
+        self._dataset: tuple[tuple[object, ...], loading.InMemoryDataset | loading.StreamingDataset] | None = None
         self._scores = scores or ScoreCache()
         self._company = _Company()
 
@@ -85,7 +85,7 @@ class Laboratory:
             int(getattr(scorer, "rounds", 1)) == 1 and not hasattr(scorer, "quotas") and getattr(scorer, "prunes", True)
         )
 
-    def dataset(self, run: Run) -> loading.Dataset | loading.Streamed:
+    def dataset(self, run: Run) -> loading.InMemoryDataset | loading.StreamingDataset:
         """Load the data set to the device, split as in the recipe; the most recent one stays loaded."""
         name, data = run.cell.dataset, run.recipe.data
         key = name, data.split, data.validation_size, data.split_seed, data.train_fraction
@@ -128,7 +128,7 @@ class Laboratory:
         # Fresh batches are read only once, so they need not be in memory all at the same time.
         return batches if fresh else list(batches)
 
-    def masks(self, run: Run, network: nn.Module, watch: Watch) -> Scored:
+    def masks(self, run: Run, network: nn.Module, callback: Callback) -> Scored:
         """Compute the masks of a run, their ties, and the cost of scoring (the full cost even if scores are shared)."""
         cell, spec = run.cell, run.cell.spec
         scorer, select = run.scorer(), controls.selection(spec)
@@ -148,7 +148,7 @@ class Laboratory:
                 seed=derive_seed(cell.seed, "method"),
                 dtype=run.recipe.scoring.dtype,
                 initialise=redraw,
-                tick=watch.tick,
+                tick=callback.tick,
                 loss=run.recipe.train.loss,
                 only=run.recipe.scoring.only,
                 exclude=run.recipe.scoring.exclude,
@@ -175,7 +175,7 @@ class Laboratory:
         return replace(scored, tensors=controls.applied(spec, masks, cell.seed), tied=tied)
 
     def float64_overlap(
-        self, run: Run, network: nn.Module, masks: dict[str, Tensor], cost: Cost, watch: Watch
+        self, run: Run, network: nn.Module, masks: dict[str, Tensor], cost: Cost, callback: Callback
     ) -> float | None:
         """Compute the intersection over union of float32 masks and float64 masks.
 
@@ -188,29 +188,31 @@ class Laboratory:
             return None
         exact = Run(run.cell, replace(run.recipe, scoring=replace(scoring, dtype="float64")))
         try:
-            others = self.masks(exact, network, watch).tensors
+            others = self.masks(exact, network, callback).tensors
         except torch.OutOfMemoryError:
             return None
         both = sum(int((mask & others[name]).sum()) for name, mask in masks.items())
         either = sum(int((mask | others[name]).sum()) for name, mask in masks.items())
         return both / either if either else 1.0
 
-    def run(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
+    def run(self, run: Run, callback: Callback | None = None, checkpoints: Checkpoints | None = None) -> Outcome:
         """Run `running` to completion."""
-        return finish(self.running(run, watch, checkpoints), self.device)
+        return run_to_completion(self.running(run, callback, checkpoints), self.device)
 
-    def running(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Turns[Outcome]:
+    def running(
+        self, run: Run, callback: Callback | None = None, checkpoints: Checkpoints | None = None
+    ) -> Task[Outcome]:
         """Score, prune, train and measure one cell as a resumable task; resume from checkpoints if there are any.
 
-        Everything before the training is one step. Tasks may be interleaved (see `Pack`) without changing results.
+        Everything before the training is one step. Interleaving tasks (`RoundRobin`) does not change results.
 
         Raises: PaiBenchError for bad input or scores that cannot be used; a collapsed or diverged network is a result.
             Interrupted when the checkpoints' request_stop was called.
         """
-        watch = watch or Watch()
+        callback = callback or Callback()
         if checkpoints is not None and checkpoints.stop_requested:
             raise Interrupted
-        watch.phase("loading")
+        callback.phase("loading")
         dataset = self.dataset(run)
         scored = self.model(run)
         purpose = controls.weights_purpose(run.cell.spec)
@@ -222,23 +224,23 @@ class Laboratory:
         }
         saved = checkpoints.load(**identity) if checkpoints is not None else None
         if saved is None:
-            watch.phase("scoring")
-            found_masks = self.masks(run, scored, watch)
+            callback.phase("scoring")
+            found_masks = self.masks(run, scored, callback)
             masks, scoring_cost = found_masks.tensors, found_masks.cost
             tied = None if getattr(run.scorer(), "may_tie", False) else found_masks.tied
-            overlap = self.float64_overlap(run, scored, masks, scoring_cost, watch)
+            overlap = self.float64_overlap(run, scored, masks, scoring_cost, callback)
         else:
             overlap, tied = saved.get("float64_overlap"), saved.get("tied_at_cut")
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
             scoring_cost = Cost(**saved["scoring_cost"])
         earlier = saved["attempts"] if saved is not None else []
-        watch.phase("measuring")
+        callback.phase("measuring")
         info = loading.info(run.cell.dataset)
         shape = (info.channels, info.size, info.size)
         effective = effective_masks(network, masks, shape)
         arithmetic = flops(network, masks, shape)
         MaskedGradients(network, masks)
-        watch.phase("training")
+        callback.phase("training")
         record = {
             **identity,
             "masks": masks,
@@ -249,9 +251,9 @@ class Laboratory:
         }
         with self._company.entered() as company, measured(self.device) as training_cost:
             trained = yield from training.training(
-                network, masks, dataset, run.recipe, run.cell.seed, watch, checkpoints, saved, record
+                network, masks, dataset, run.recipe, run.cell.seed, callback, checkpoints, saved, record
             )
-        found = Found(
+        found = RunMeasurements(
             masks=masks,
             effective=effective,
             flops=arithmetic,

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pai_bench.core.tensor_files import Damaged, seal, unseal
+from pai_bench.core.tensor_files import CorruptFile, load_checksummed, save_checksummed
 from pai_bench.experiment.cost import Cost
 
 
@@ -45,7 +45,7 @@ MAGIC = b"pai-bench scores 2"
 ENDING = ".scores"
 
 
-class Shelf:
+class DiskCache:
     """Disk cache of scores in a folder shared with other processes; least recently used files are evicted.
 
     The cache holds up to `limit` bytes. It is only an optimisation: entries that are damaged, missing or not
@@ -59,8 +59,8 @@ class Shelf:
     def get(self, key: str) -> Scored | None:
         """Return the entry stored under the key, bit for bit, or None."""
         place = self._place(key)
-        with suppress(OSError, Damaged):
-            state = unseal(place, MAGIC)
+        with suppress(OSError, CorruptFile):
+            state = load_checksummed(place, MAGIC)
             with suppress(OSError):
                 os.utime(place)
             return Scored(state["tensors"], Cost(**state["cost"]), state["tied"])
@@ -69,7 +69,7 @@ class Shelf:
     def put(self, key: str, scored: Scored) -> None:
         """Store an entry; write errors are ignored."""
         with suppress(OSError):
-            seal(self._place(key), MAGIC, {**vars(scored), "cost": asdict(scored.cost)})
+            save_checksummed(self._place(key), MAGIC, {**vars(scored), "cost": asdict(scored.cost)})
             self._make_room()
 
     def _place(self, key: str) -> Path:
@@ -89,9 +89,9 @@ class ScoreCache:
     """Least-recently-used cache of scores or masks in host memory, up to `limit` bytes, with an optional disk cache
     for entries that are slow to compute."""
 
-    def __init__(self, limit: int = LIMIT, shelf: Shelf | None = None) -> None:
+    def __init__(self, limit: int = LIMIT, cache: DiskCache | None = None) -> None:
         self._limit = limit
-        self._shelf = shelf
+        self._shelf = cache
         self._bytes = 0
         self._kept: OrderedDict[str, Scored] = OrderedDict()
 

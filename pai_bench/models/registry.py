@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pai_bench.core.registry import Catalogue
+from pai_bench.core.registry import Registry
 from pai_bench.errors import PaiBenchError
 
 Builder = Callable[[int, int, int], nn.Module]
 """(channels, size, classes) to a network for images [B, channels, size, size] with logits [B, classes]."""
 
-_builders: Catalogue[Builder] = Catalogue("model", "pai_bench.models")
+_builders: Registry[Builder] = Registry("model", "pai_bench.models")
 
 
 def register_model(name: str) -> Callable[[Builder], Builder]:

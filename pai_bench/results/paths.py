@@ -147,7 +147,7 @@ def cell_log_path(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Path
     return _below(root / "state" / "logs" / "cells", cell, recipe, fingerprint, ".log")
 
 
-def given_masks_path(root: Path, name: str) -> Path:
+def fixed_masks_path(root: Path, name: str) -> Path:
     """Return the path of the copy of a mask file that was given to a sweep."""
     return root / "state" / "masks" / f"{name}.npz"
 

@@ -83,9 +83,9 @@ def plans(root: Path) -> list[dict[str, Any]]:
 def _read_plan(place: Path) -> dict[str, Any]:
     """Read one plan. Raises: ValueError for an invalid plan, OSError when the file cannot be read."""
     content = place.read_bytes()
-    body, seal, rest = content.rpartition(_SEAL)
+    body, save_checksummed, rest = content.rpartition(_SEAL)
     # Plans of earlier versions have no checksum.
-    if seal and rest != hashlib.sha256(body).hexdigest().encode() + b'"}':
+    if save_checksummed and rest != hashlib.sha256(body).hexdigest().encode() + b'"}':
         raise ValueError("wrong checksum")
     plan = shapes.table(content)
     if type(plan.get("cells")) is not list:

@@ -1,8 +1,8 @@
 """Everything that the author of a method sees: the problem, registration, exact derivatives, and layer budgets."""
 
-from pai_bench.scoring.convolutions import InParts
+from pai_bench.scoring.convolutions import ChunkedConvolutions
 from pai_bench.scoring.derivatives import Graphs, gradient, hessian_product, in_one_block
-from pai_bench.scoring.function_overrides import IDENTITY_NORMS, Replacing
+from pai_bench.scoring.function_overrides import IDENTITY_NORMS, FunctionOverrides
 from pai_bench.scoring.gates import Relus, noting
 from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, uniform
 from pai_bench.scoring.paths.functions import Flow
@@ -15,12 +15,12 @@ __all__ = [
     "IDENTITY_NORMS",
     "Batch",
     "Batches",
+    "ChunkedConvolutions",
     "Flow",
+    "FunctionOverrides",
     "Graphs",
-    "InParts",
     "Problem",
     "Relus",
-    "Replacing",
     "Scorer",
     "apportion",
     "check_law",

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pai_bench.scoring.function_overrides import Replacing
+from pai_bench.scoring.function_overrides import FunctionOverrides
 
 UNFOLDED = 4 * 2**20
 """Bytes of unfolded images at a time."""
 
 
-class InParts(Replacing):
+class ChunkedConvolutions(FunctionOverrides):
     """Inside, convolutions of torch.nn.functional are done so; with the same derivatives, of any order."""
 
     def __init__(self) -> None:

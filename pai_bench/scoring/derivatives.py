@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from pai_bench.core.randomness import random_state
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring.convolutions import InParts
+from pai_bench.scoring.convolutions import ChunkedConvolutions
 from pai_bench.scoring.double_backward import LeanDoubleBackward
 
 
@@ -25,7 +25,7 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
         with LeanDoubleBackward(), sdpa_kernel(SDPBackend.MATH):
             value = loss()
     else:
-        with InParts():
+        with ChunkedConvolutions():
             value = loss()
     found = list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
     # Torch would not raise: such a node leads to no leaf, and torch treats a missing gradient as zero.

@@ -19,12 +19,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from pai_bench.scoring.convolutions import along, convolve, convolve_backward
-from pai_bench.scoring.function_overrides import Replacing
+from pai_bench.scoring.function_overrides import FunctionOverrides
 
 aten = torch.ops.aten
 
 
-class LeanDoubleBackward(Replacing):
+class LeanDoubleBackward(FunctionOverrides):
     """Inside, convolutions, BatchNorm in train mode and ReLU can be differentiated twice, and no more, at low cost.
 
     Hardsigmoid can be differentiated twice too.

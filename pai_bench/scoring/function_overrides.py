@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-class Replacing(TorchFunctionMode):
+class FunctionOverrides(TorchFunctionMode):
     """Inside, each function that is a key of `others` is its value, which takes the same arguments."""
 
     def __init__(self, others: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:

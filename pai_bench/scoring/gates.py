@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring.function_overrides import Replacing
+from pai_bench.scoring.function_overrides import FunctionOverrides
 
 Gate = Callable[[Tensor, float], Tensor]
 """(input u, cap) -> output in the place of min(max(u, 0), cap)."""
@@ -38,7 +38,7 @@ _OTHERS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 
 
-class Relus(Replacing):
+class Relus(FunctionOverrides):
     """Inside, `gate` is computed in the place of every ReLU and ReLU6 of `model`, whatever name it is called by.
 
     A threshold of 0, a leaky ReLU of slope 0, a PReLU of weights 0 and a clamp at 0 are ReLUs.

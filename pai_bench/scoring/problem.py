@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pai_bench.core.outputs import logits
 from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import weights
-from pai_bench.scoring.convolutions import InParts
+from pai_bench.scoring.convolutions import ChunkedConvolutions
 from pai_bench.scoring.losses import Loss, cross_entropy
 from pai_bench.scoring.paths.tracing import Graph
 
@@ -267,7 +267,7 @@ class Problem:
         total: list[Tensor] = []
         samples = 0
         for x, y in self.batches():
-            with InParts():
+            with ChunkedConvolutions():
                 loss = self.loss(self.forward(x, weights), y) * len(x)
             parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
             total = [a + b for a, b in zip(total, parts, strict=True)] if total else list(parts)

@@ -13,7 +13,7 @@ import numpy as np
 
 from pai_bench.cells import CONTROL
 from pai_bench.core.plugins import source_hash
-from pai_bench.core.registry import Catalogue
+from pai_bench.core.registry import Registry
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.scoring.declarations import check_spelling
 from pai_bench.scoring.problem import Scorer, round_densities
@@ -62,7 +62,7 @@ def _import_methods() -> None:
         importlib.import_module(f"pai_bench.methods.{module.name}")
 
 
-_methods: Catalogue[type] = Catalogue("method", "pai_bench.methods", _import_methods)
+_methods: Registry[type] = Registry("method", "pai_bench.methods", _import_methods)
 
 
 def register_unlisted(name: str, cls: type) -> None:

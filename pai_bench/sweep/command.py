@@ -17,7 +17,7 @@ from pai_bench.core.atomic import check_writable
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import runner
 from pai_bench.experiment.runner import Run
-from pai_bench.pruning import given_masks
+from pai_bench.pruning import fixed_masks
 from pai_bench.results import float64
 from pai_bench.sweep import placement
 from pai_bench.sweep.execution import packing
@@ -108,7 +108,7 @@ def run(options: Options, messages: Console) -> int:
     options = replace(options, where=chosen.name)
     pack = packing.parse_size(options.pack)
     for plugin in options.plugins:
-        given_masks.load_plugin(plugin)
+        fixed_masks.load_plugin(plugin)
     root = results.resolve_root(options.results)
     asked = planning.with_masks(request(options))
     runs = planning.expand(asked)

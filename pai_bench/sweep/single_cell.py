@@ -18,9 +18,9 @@ from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import process
-from pai_bench.experiment.runner import Laboratory, Run, to_arrays
+from pai_bench.experiment.runner import CellRunner, Run, to_arrays
 from pai_bench.pruning import effective as measures
-from pai_bench.pruning import given_masks
+from pai_bench.pruning import fixed_masks
 from pai_bench.results import Epoch, mask_files
 from pai_bench.scoring.weights import prunable
 from pai_bench.sweep.execution.attempt import execute
@@ -28,7 +28,7 @@ from pai_bench.sweep.execution.claims import Owner
 from pai_bench.sweep.planning import checks
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.plan import make_plan
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def _one_run(request: planning.Request, data_dir: Path | None, root: Path | None
     return runs[0]
 
 
-def _laboratory(options: Options) -> Laboratory:
+def _runner(options: Options) -> CellRunner:
     process.prepare()
-    return Laboratory(options.data_dir)
+    return CellRunner(options.data_dir)
 
 
 def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
@@ -80,15 +80,15 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
     if out.suffix != ".npz":
         raise PaiBenchError(f"--out {out} does not end in .npz", f"use for example --out {out.with_suffix('.npz')}")
     for plugin in options.plugins:
-        given_masks.load_plugin(plugin)
+        fixed_masks.load_plugin(plugin)
     methods, sparsities = cells.split_specs(method), cells.parse_sparsities(sparsity)
     if len(methods) != 1 or len(sparsities) != 1:
         raise PaiBenchError("prune makes the masks of one cell", "give one method and one sparsity; sweep takes lists")
     run = _one_run(_request(options, methods[0], sparsities[0]), options.data_dir)
     check_writable(out.absolute().parent, "--out")
-    laboratory = _laboratory(options)
-    network = laboratory.model(run)
-    scored = laboratory.masks(run, network, Watch())
+    runner = _runner(options)
+    network = runner.model(run)
+    scored = runner.masks(run, network, Callback())
     masks = scored.tensors
     arrays = to_arrays(masks)
     mask_files.save(out, arrays)
@@ -141,7 +141,7 @@ def _table(summary: Mapping[str, Any]) -> str:
     )
 
 
-class _Epochs(Watch):
+class _Epochs(Callback):
     def __init__(self, messages: Console) -> None:
         self._messages = messages
 
@@ -159,7 +159,7 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     Raises: PaiBenchError for bad input.
     """
     for plugin in options.plugins:
-        given_masks.load_plugin(plugin)
+        fixed_masks.load_plugin(plugin)
     root = results.resolve_root(results_option)
     run = _one_run(planning.with_masks(_request(options, f"{GIVEN}{masks}", 0.0)), options.data_dir, root)
     check_writable(root, "--results")
@@ -167,8 +167,8 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     make_plan([run], root, redo=redo).write(root)
     if redo:
         results.drop_checkpoints(root, run.cell, run.recipe.name, run.fingerprint())
-    laboratory = _laboratory(options)
-    ended = execute(run, root, laboratory, Owner.current(), watch=_Epochs(messages), redo=redo)
+    runner = _runner(options)
+    ended = execute(run, root, runner, Owner.current(), callback=_Epochs(messages), redo=redo)
     if ended.kind == "failed":
         messages.print(f"failed: {ended.cause}; the traceback is in {results.failures_folder(root)}", markup=False)
         return False

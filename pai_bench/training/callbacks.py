@@ -5,7 +5,7 @@ from __future__ import annotations
 from pai_bench.results import Epoch
 
 
-class Watch:
+class Callback:
     """Progress callbacks of one cell. The methods of this base class do nothing; subclasses override some of them."""
 
     def phase(self, phase: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pai_bench.core.tensor_files import Damaged, seal, unseal
+from pai_bench.core.tensor_files import CorruptFile, load_checksummed, save_checksummed
 
 MAGIC = b"pai-bench checkpoint 1"
 KEPT = 2
@@ -60,7 +60,7 @@ class Checkpoints:
         """
         place = self.folder / f"e{state['epoch']:06d}-s{state['step']:08d}-{self.attempt}.checkpoint"
         try:
-            seal(place, MAGIC, state)
+            save_checksummed(place, MAGIC, state)
             self._saved = [path for path in self._saved if path != place] + [place]
             self._tidy()
         except OSError as error:
@@ -85,10 +85,10 @@ class Checkpoints:
         self._earlier = [*self.folder.glob(".*.tmp"), *(path for _, path in found)]
         for _, path in sorted(found, reverse=True):
             try:
-                state = unseal(path, MAGIC)
+                state = load_checksummed(path, MAGIC)
             except FileNotFoundError:
                 continue
-            except (OSError, Damaged) as error:
+            except (OSError, CorruptFile) as error:
                 self._note(f"checkpoint {path.name} is damaged ({error}); it is passed over")
                 continue
             if all(state.get(key) == value for key, value in wanted.items()):

@@ -16,12 +16,12 @@ from pai_bench.core.randomness import own_randomness
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-Turns = Generator[None, None, T]
+Task = Generator[None, None, T]
 """A resumable task: each `next()` runs one step, and the return value is the result of the task. Between steps it
 holds no global state (random generators, precision, CUDA streams)."""
 
 
-def finish(work: Turns[T], device: torch.device) -> T:
+def run_to_completion(work: Task[T], device: torch.device) -> T:
     """Run a task to completion and return its result."""
     with own_randomness(device):
         while True:
@@ -32,7 +32,7 @@ def finish(work: Turns[T], device: torch.device) -> T:
                 return result
 
 
-def read(value: Tensor, pause: Callable[[], Turns[None]]) -> Turns[float]:
+def read(value: Tensor, pause: Callable[[], Task[None]]) -> Task[float]:
     """Read a scalar from the device; while the device is busy, `pause` lets other tasks run."""
     if value.is_cuda:
         host = torch.empty((), dtype=value.dtype, pin_memory=True).copy_(value.detach(), non_blocking=True)
@@ -73,7 +73,7 @@ class Stopwatch:
         self._began = time.perf_counter()
 
 
-class Pack(Generic[K, T]):
+class RoundRobin(Generic[K, T]):
     """Round-robin scheduler of tasks on one device, each in its own CUDA stream.
 
     Tasks may be added at any time. They are isolated: an exception in one task does not affect the others.
@@ -81,7 +81,7 @@ class Pack(Generic[K, T]):
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._members: dict[K, tuple[Turns[T], torch.cuda.Stream | None]] = {}
+        self._members: dict[K, tuple[Task[T], torch.cuda.Stream | None]] = {}
         self._streams: list[torch.cuda.Stream] = []
         """Streams of finished tasks; reused because the allocator caches memory per stream."""
 
@@ -91,7 +91,7 @@ class Pack(Generic[K, T]):
     def __iter__(self) -> Iterator[K]:
         return iter(list(self._members))
 
-    def add(self, key: K, work: Turns[T]) -> None:
+    def add(self, key: K, work: Task[T]) -> None:
         """Add a task under a key that no current member has."""
         stream = None
         if self._device.type == "cuda":

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from pai_bench.core.precision import float32_products, forward, laid_out
 from pai_bench.core.randomness import derive_seed, seed_draws
 from pai_bench.datasets import loading
-from pai_bench.datasets.loading import Augment, Dataset, Streamed
+from pai_bench.datasets.loading import Augment, InMemoryDataset, StreamingDataset
 from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import Recipe, Train
 from pai_bench.results import Epoch
 from pai_bench.scoring.losses import predictions
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Stopwatch, Turns, finish, read
+from pai_bench.training.cooperative import Stopwatch, Task, read, run_to_completion
 from pai_bench.training.step import Step, make_step
 
 VERSION = 2
@@ -106,30 +106,30 @@ class _Progress:
 def train(
     model: nn.Module,
     masks: Mapping[str, Tensor],
-    dataset: Dataset | Streamed,
+    dataset: InMemoryDataset | StreamingDataset,
     recipe: Recipe,
     seed: int,
-    watch: Watch | None = None,
+    callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
     saved: Mapping[str, Any] | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Run `training` to completion."""
-    work = training(model, masks, dataset, recipe, seed, watch, checkpoints, saved, record)
-    return finish(work, next(model.parameters()).device)
+    work = training(model, masks, dataset, recipe, seed, callback, checkpoints, saved, record)
+    return run_to_completion(work, next(model.parameters()).device)
 
 
 def training(
     model: nn.Module,
     masks: Mapping[str, Tensor],
-    dataset: Dataset | Streamed,
+    dataset: InMemoryDataset | StreamingDataset,
     recipe: Recipe,
     seed: int,
-    watch: Watch | None = None,
+    callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
     saved: Mapping[str, Any] | None = None,
     record: Mapping[str, Any] | None = None,
-) -> Turns[Trained]:
+) -> Task[Trained]:
     """Train `model` in place under `masks` (bool by parameter name) with the recipe, as a resumable task.
 
     Each `next()` runs one training step or one evaluation batch. The reported accuracy is the last epoch's test
@@ -144,7 +144,7 @@ def training(
         exactly zero at the end (a defect of the trainer).
     """
     settings = recipe.train
-    watch = watch or Watch()
+    callback = callback or Callback()
     one_step = make_step(laid_out(model, settings.channels_last), masks, settings)
     short = _last_batch(model, dataset, recipe)
     batches = loading.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
@@ -153,7 +153,7 @@ def training(
     if saved is not None:
         at.restore(saved)
 
-    def pause() -> Turns[None]:
+    def pause() -> Task[None]:
         at.clock.stop()
         yield
         at.clock.go()
@@ -172,24 +172,24 @@ def training(
                 one_step(x, y, learning_rate(settings, at.epoch, at.step, steps))
             at.seen += len(y)
             at.step += 1
-            watch.tick()
+            callback.tick()
         yield from pause()
         mean_loss = (yield from read(one_step.total, pause)) / at.seen
         finite = math.isfinite(mean_loss)
         last = at.epoch == settings.epochs - 1 or not finite
         measured = None
         if last or (at.epoch + 1) % settings.evaluate_every == 0:
-            accuracy, sound = yield from evaluation(model, dataset, recipe, seed, at.epoch, watch, pause)
+            accuracy, sound = yield from evaluation(model, dataset, recipe, seed, at.epoch, callback, pause)
             measured, finite = accuracy, finite and sound
         at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
-        watch.epoch(at.curve[-1], settings.epochs)
+        callback.epoch(at.curve[-1], settings.epochs)
         at.next_epoch()
     if finite and not one_step.masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")
     return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.clock.seconds)
 
 
-def _last_batch(model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe) -> str:
+def _last_batch(model: nn.Module, dataset: InMemoryDataset | StreamingDataset, recipe: Recipe) -> str:
     """Return the treatment of the last batch: `train.last_batch` if it is a single image and batch norm fails on it.
 
     Raises: PaiBenchError when no other batch precedes it.
@@ -214,32 +214,32 @@ def _last_batch(model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe) -
 
 
 def evaluate(
-    model: nn.Module, dataset: Dataset | Streamed, recipe: Recipe, seed: int = 0, epoch: int = 0
+    model: nn.Module, dataset: InMemoryDataset | StreamingDataset, recipe: Recipe, seed: int = 0, epoch: int = 0
 ) -> tuple[float, bool]:
     """Run `evaluation` to completion."""
-    return finish(evaluation(model, dataset, recipe, seed, epoch), next(model.parameters()).device)
+    return run_to_completion(evaluation(model, dataset, recipe, seed, epoch), next(model.parameters()).device)
 
 
-def _no_pause() -> Turns[None]:
+def _no_pause() -> Task[None]:
     yield
 
 
 def evaluation(
     model: nn.Module,
-    dataset: Dataset | Streamed,
+    dataset: InMemoryDataset | StreamingDataset,
     recipe: Recipe,
     seed: int,
     epoch: int,
-    watch: Watch | None = None,
-    pause: Callable[[], Turns[None]] = _no_pause,
-) -> Turns[tuple[float, bool]]:
+    callback: Callback | None = None,
+    pause: Callable[[], Task[None]] = _no_pause,
+) -> Task[tuple[float, bool]]:
     """Measure the test accuracy (fraction) and check that all outputs are finite; one batch per `next()`.
 
     The model is left in eval mode. Random draws of a network in eval mode are seeded by seed, epoch and batch.
     `pause` runs between batches; it may save the model, which does not change here, and may raise Interrupted.
     """
     model.eval()
-    watch = watch or Watch()
+    callback = callback or Callback()
     device = next(model.parameters()).device
     correct, seen = torch.zeros((), dtype=torch.long, device=device), 0
     finite = torch.ones((), dtype=torch.bool, device=device)
@@ -252,7 +252,7 @@ def evaluation(
         correct += (predictions(settings.loss, logits) == y).sum()
         finite &= torch.isfinite(logits).all()
         seen += len(y)
-        watch.tick()
+        callback.tick()
     right, sound = (yield from read(correct, pause)), (yield from read(finite, pause))
     return right / seen, bool(sound)
 

@@ -14,8 +14,8 @@ import torch
 from pai_bench import recipes
 from pai_bench.cells import Cell
 from pai_bench.experiment import process
-from pai_bench.experiment.runner import Laboratory, Outcome, Run
-from pai_bench.training.cooperative import Pack
+from pai_bench.experiment.runner import CellRunner, Outcome, Run
+from pai_bench.training.cooperative import RoundRobin
 from tests.benchmarks.conftest import Compare
 
 
@@ -29,7 +29,7 @@ def run(seed: int, epochs: int = 2) -> Run:
 def cell(seed: int, epochs: int) -> float | None:
     """The cell by itself."""
     process.prepare()
-    return Laboratory(device="cpu").run(run(seed, epochs)).result.accuracy
+    return CellRunner(device="cpu").run(run(seed, epochs)).result.accuracy
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def workers(measuring: bool) -> Iterator[list[Executor]]:
 def in_turns(seeds: range) -> list[float | None]:
     """The same cells in one process, a step of each at a time."""
     torch.set_num_threads(1)
-    laboratory = Laboratory(device="cpu")
-    pack: Pack[int, Outcome] = Pack(laboratory.device)
+    runner = CellRunner(device="cpu")
+    pack: RoundRobin[int, Outcome] = RoundRobin(runner.device)
     for seed in seeds:
-        pack.add(seed, laboratory.running(run(seed)))
+        pack.add(seed, runner.running(run(seed)))
     ended = pack.drain()
     return [outcome.result.accuracy for _, outcome in sorted(ended.items()) if isinstance(outcome, Outcome)]
 
@@ -62,8 +62,8 @@ def test_cells_in_turns(compare: Compare, measuring: bool) -> None:
     seeds = range(2 if measuring else 1)
 
     def alone() -> list[float | None]:
-        laboratory = Laboratory(device="cpu")
-        return [laboratory.run(run(seed)).result.accuracy for seed in seeds]
+        runner = CellRunner(device="cpu")
+        return [runner.run(run(seed)).result.accuracy for seed in seeds]
 
     unit = "times the cells an hour of one after the other, 2 in turns in one process"
     found = compare(lambda: in_turns(seeds), alone, unit, rounds=11, inverse=True)

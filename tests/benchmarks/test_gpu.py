@@ -12,10 +12,10 @@ from torch import nn
 
 import pai_bench
 from pai_bench import models, recipes
-from pai_bench.datasets.loading import Augment, Batcher, Dataset
+from pai_bench.datasets.loading import Augment, InMemoryDataset, InMemoryLoader
 from pai_bench.experiment.cost import measured
 from pai_bench.recipes import Recipe
-from pai_bench.training.cooperative import Pack, release
+from pai_bench.training.cooperative import RoundRobin, release
 from pai_bench.training.loop import EVALUATION_BATCH, Trained, training
 from pai_bench.training.step import Step, make_step
 from tests.benchmarks import peak
@@ -78,18 +78,20 @@ def test_share_of_the_data_path(compare: Compare, measuring: bool, device: torch
     """An epoch of batches and captured steps, by as many captured steps of one batch."""
     number, batch = (50_000 // 128 * 128, 128) if measuring else (8, 4)
     x = images(number).to(device)
-    batcher = Batcher(x, torch.zeros(number, dtype=torch.long, device=device), batch, Augment(4, True, MEAN, STD), 0)
+    loader = InMemoryLoader(
+        x, torch.zeros(number, dtype=torch.long, device=device), batch, Augment(4, True, MEAN, STD), 0
+    )
     graph, one, labels = step(device, batch, cuda_graph=True)
     compare(
-        lambda: [graph(*some, 0.1) for some in batcher.epoch(0)],
-        lambda: [graph(one, labels, 0.1) for _ in range(len(batcher))],
+        lambda: [graph(*some, 0.1) for some in loader.epoch(0)],
+        lambda: [graph(one, labels, 0.1) for _ in range(len(loader))],
         "of the steps alone",
         rounds=5,
         most=1.03,
     )
 
 
-def cifar(device: torch.device, measuring: bool) -> tuple[Dataset, Recipe]:
+def cifar(device: torch.device, measuring: bool) -> tuple[InMemoryDataset, Recipe]:
     """Images of CIFAR-10's number and size, and 160 epochs of them as Frankle et al. train ResNet-20, captured."""
     train, test = (50_000, 10_000) if measuring else (64, 8)
     x = images(train + test).to(device)
@@ -97,12 +99,14 @@ def cifar(device: torch.device, measuring: bool) -> tuple[Dataset, Recipe]:
     recipe = recipes.load("frankle", "cifar10", "resnet20")
     options = {"cuda_graph": True, "batch_size": 128 if measuring else 4, "epochs": 160}
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **options))
-    return Dataset("made-up", x[:train], y[:train], x[train:], y[train:], 10, "", ""), recipe
+    return InMemoryDataset("made-up", x[:train], y[:train], x[train:], y[train:], 10, "", ""), recipe
 
 
-def pack(size: int, data: Dataset, recipe: Recipe, device: torch.device, settling: int) -> Pack[int, Trained]:
+def pack(
+    size: int, data: InMemoryDataset, recipe: Recipe, device: torch.device, settling: int
+) -> RoundRobin[int, Trained]:
     """Trainings of ResNet-20 under masks that keep a tenth, after some turns."""
-    made: Pack[int, Trained] = Pack(device)
+    made: RoundRobin[int, Trained] = RoundRobin(device)
     for seed in range(size):
         model, _ = problem(1, 1, device)
         generator = torch.Generator().manual_seed(seed)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pai_bench import models, recipes
 from pai_bench.core.precision import float32_products
-from pai_bench.training.cooperative import Pack, Turns
+from pai_bench.training.cooperative import RoundRobin, Task
 from pai_bench.training.step import Step, make_step
 from tests.benchmarks.conftest import Compare
 from tests.benchmarks.stacking import Grouped, Joint, Stacked, joint_step
@@ -60,7 +60,7 @@ def joint(kind: type[Joint], some: Cells) -> tuple[Joint, Step]:
     return network, joint_step(network, some.masks, SETTINGS)
 
 
-def steps_without_end(step: Step, x: Tensor, y: Tensor) -> Turns[object]:
+def steps_without_end(step: Step, x: Tensor, y: Tensor) -> Task[object]:
     while True:
         step(x, y, LR)
         yield
@@ -68,7 +68,7 @@ def steps_without_end(step: Step, x: Tensor, y: Tensor) -> Turns[object]:
 
 def in_turns(some: Cells, device: torch.device) -> Callable[[], None]:
     """A step of each cell, one after the other; on a GPU captured, each in a stream of its own."""
-    pack: Pack[int, object] = Pack(device)
+    pack: RoundRobin[int, object] = RoundRobin(device)
     for index, (network, masks) in enumerate(zip(some.networks, some.masks, strict=True)):
         pack.add(index, steps_without_end(make_step(network, masks, SETTINGS), some.x[index], some.y[index]))
 

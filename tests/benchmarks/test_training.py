@@ -18,7 +18,7 @@ from torchvision import transforms
 
 from pai_bench import models, recipes
 from pai_bench.core.precision import laid_out
-from pai_bench.datasets.loading import Augment, Batcher, epoch_flips, epoch_shifts
+from pai_bench.datasets.loading import Augment, InMemoryLoader, epoch_flips, epoch_shifts
 from pai_bench.training.step import Step
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count
@@ -128,7 +128,7 @@ def images(number: int) -> torch.Tensor:
 def test_data_path(compare: Compare) -> None:
     """An epoch of 2,560 images of 32x32 (crop, flip, normalise), the ratio being images a second."""
     x = images(2560)
-    batcher = Batcher(x, torch.arange(2560), 128, Augment(4, True, MEAN, STD), seed=0)
+    loader = InMemoryLoader(x, torch.arange(2560), 128, Augment(4, True, MEAN, STD), seed=0)
     steps = [
         transforms.RandomCrop(32, padding=4),
         transforms.RandomHorizontalFlip(),
@@ -142,7 +142,7 @@ def test_data_path(compare: Compare) -> None:
         return sum(len(y) for _, y in batches)
 
     total = compare(
-        lambda: count_images(batcher.epoch(0)),
+        lambda: count_images(loader.epoch(0)),
         lambda: count_images(loader),
         "times torchvision's images a second",
         rounds=7,
@@ -155,15 +155,15 @@ def test_data_path(compare: Compare) -> None:
 def test_data_path_is_torchvisions_bit_for_bit(benchmark: BenchmarkFixture, fact: Fact) -> None:
     """For given draws: pad, crop, flip, ToTensor, Normalize on PIL images."""
     x = images(64)
-    batcher = Batcher(x, torch.arange(64), 64, Augment(4, True, MEAN, STD), seed=0)
-    ours, order = benchmark.pedantic(lambda: next(batcher.epoch(0)), rounds=1)
+    loader = InMemoryLoader(x, torch.arange(64), 64, Augment(4, True, MEAN, STD), seed=0)
+    ours, order = benchmark.pedantic(lambda: next(loader.epoch(0)), rounds=1)
     shifts, flips = epoch_shifts(64, 0, 0, 4).tolist(), epoch_flips(64, 0, 0).tolist()
-    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    run_to_completion = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     theirs = []
     for index, (row, column), mirrored in zip(order.tolist(), shifts, flips, strict=True):
         picture = Image.fromarray(x[index].permute(1, 2, 0).contiguous().numpy())
         picture = transforms.functional.crop(transforms.functional.pad(picture, [4]), row, column, 32, 32)
-        theirs.append(finish(transforms.functional.hflip(picture) if mirrored else picture))
+        theirs.append(run_to_completion(transforms.functional.hflip(picture) if mirrored else picture))
     equal = torch.equal(ours, torch.stack(theirs))
     fact("batches are torchvision's, bit for bit", str(equal))
     assert equal

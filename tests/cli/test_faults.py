@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pai_bench import recipes
 from pai_bench.cells import Cell
-from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.local import run as local
 from tests.cli.program import pai_bench, recipe, results
 from tests.cli.test_bad_input import _without_override
@@ -79,7 +79,7 @@ def test_a_cell_killed_during_training_resumes_from_its_checkpoint(tmp_path: Pat
     # What it ends with is what it ends with undisturbed.
     path = Path(recipe(tmp_path, EPOCHS))
     cell = Cell("snip", "digits", "conv8", 0.9, 0)
-    expected = Laboratory(device="cpu").run(Run(cell, recipes.load(str(path), "digits", "conv8"))).result
+    expected = CellRunner(device="cpu").run(Run(cell, recipes.load(str(path), "digits", "conv8"))).result
     (found,) = results(tmp_path / "results").values()
     assert found["accuracy"] == expected.accuracy and found["mask_hash"] == expected.mask_hash
     assert [epoch["loss"] for epoch in found["curve"]] == [epoch.loss for epoch in expected.curve]

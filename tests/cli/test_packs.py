@@ -12,7 +12,7 @@ from pathlib import Path
 from pai_bench import recipes
 from pai_bench.cells import Cell
 from pai_bench.core.atomic import as_json
-from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.runner import CellRunner, Run
 from tests.cli.program import pai_bench, recipe, results
 from tests.cli.test_faults import trained
 from tests.cli.test_sweep import alive, children, started, sweep, wait_for
@@ -60,11 +60,11 @@ def test_a_killed_pack_gives_the_same_results_as_single_cells(tmp_path: Path) ->
     assert again.returncode == 0, again.stderr
     found = results(tmp_path / "results")
     assert len(found) == 3
-    laboratory = Laboratory(device="cpu")
+    runner = CellRunner(device="cpu")
     settings = recipes.load(recipe(tmp_path, EPOCHS), "digits", "conv8")
     for result in found.values():
         cell = Cell(result["method"], "digits", "conv8", result["sparsity"], 0)
-        expected = json.loads(as_json(dataclasses.asdict(laboratory.run(Run(cell, settings)).result)))
+        expected = json.loads(as_json(dataclasses.asdict(runner.run(Run(cell, settings)).result)))
         assert {name: result[name] for name in SAME} == {name: expected[name] for name in SAME}
     assert max(result["provenance"]["pack"] for result in found.values()) >= 2
     logs = [log.read_text() for log in (state / "logs" / "cells").rglob("*.log")]

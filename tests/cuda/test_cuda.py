@@ -20,10 +20,10 @@ from pai_bench import models, recipes
 from pai_bench.cells import Cell
 from pai_bench.core.precision import float32_products
 from pai_bench.experiment.cost import measured
-from pai_bench.experiment.runner import Laboratory, Outcome, Run, device_name
+from pai_bench.experiment.runner import CellRunner, Outcome, Run, device_name
 from pai_bench.pruning.selection import keep_exactly
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Pack
+from pai_bench.training.cooperative import RoundRobin
 from pai_bench.training.step import make_step
 from tests.cli.program import pai_bench as program
 from tests.cli.program import recipe, results
@@ -165,12 +165,12 @@ def told(outcome: object) -> tuple[object, ...]:
 
 
 def test_cells_that_train_side_by_side_end_as_alone() -> None:
-    laboratory = Laboratory(device=str(DEVICE))
-    alone = {run: told(laboratory.run(run)) for run in cells()}
+    runner = CellRunner(device=str(DEVICE))
+    alone = {run: told(runner.run(run)) for run in cells()}
     diverging = dataclasses.replace(cells()[2], recipe=killing.recipe(cuda_graph=True, lr=1e30))
-    pack: Pack[Run, Outcome] = Pack(DEVICE)
+    pack: RoundRobin[Run, Outcome] = RoundRobin(DEVICE)
     for run in (cells()[0], diverging, *cells()[1:]):
-        pack.add(run, laboratory.running(run))
+        pack.add(run, runner.running(run))
     ended = pack.drain()
     assert isinstance(wild := ended.pop(diverging), Outcome) and wild.result.status == "diverged"
     assert {run: told(outcome) for run, outcome in ended.items()} == alone
@@ -180,11 +180,11 @@ def test_cells_that_train_side_by_side_end_as_alone() -> None:
 def test_a_cell_that_was_stopped_ends_as_one_never_stopped(tmp_path: Path, steps: int) -> None:
     """At any step, also before and after the capture; the process that goes on captures anew."""
     run = cells()[1]
-    undisturbed = told(Laboratory(device=str(DEVICE)).run(run))
+    undisturbed = told(CellRunner(device=str(DEVICE)).run(run))
     checkpoints = Checkpoints(tmp_path, "1")
     with pytest.raises(Interrupted):
-        Laboratory(device=str(DEVICE)).run(run, StopInTraining(checkpoints, steps), checkpoints)
-    again = Laboratory(device=str(DEVICE)).run(run, None, Checkpoints(tmp_path, "2"))
+        CellRunner(device=str(DEVICE)).run(run, StopInTraining(checkpoints, steps), checkpoints)
+    again = CellRunner(device=str(DEVICE)).run(run, None, Checkpoints(tmp_path, "2"))
     assert told(again) == undisturbed and len(again.result.provenance["earlier_attempts"]) == 1
 
 
@@ -206,7 +206,7 @@ def test_a_sweep_has_the_masks_of_the_cpu(tmp_path: Path) -> None:
     done = program(tmp_path, "sweep", "--where", "local", "--workers", "1", *grid)
     assert done.returncode == 0, done.stderr
     found = results(tmp_path / "results")
-    cpu = Laboratory(device="cpu")
+    cpu = CellRunner(device="cpu")
     assert len(found) == 5
     for result in found.values():
         assert result["provenance"]["device"] == device_name(DEVICE)

@@ -18,7 +18,7 @@ from pai_bench import models, recipes
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.recipes import Recipe
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.loop import train
 
@@ -29,7 +29,7 @@ def recipe(**changes: object) -> Recipe:
     return dataclasses.replace(quick, train=dataclasses.replace(quick.train, **settings))  # type: ignore[arg-type]
 
 
-def small_data(images: int) -> loading.Dataset:
+def small_data(images: int) -> loading.InMemoryDataset:
     data = loading.load("digits")
     return dataclasses.replace(data, train_x=data.train_x[:images], train_y=data.train_y[:images])
 
@@ -42,18 +42,21 @@ def network() -> nn.Module:
 
 
 def trained(
-    data: loading.Dataset, settings: Recipe, watch: Watch | None = None, checkpoints: Checkpoints | None = None
+    data: loading.InMemoryDataset,
+    settings: Recipe,
+    callback: Callback | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> str:
     """What a training ends with: hashes of weights and buffers, the curve, the accuracy."""
     model = network()
     generator = torch.Generator().manual_seed(1)
     masks = {n: torch.rand(p.shape, generator=generator) < 0.3 for n, p in model.named_parameters() if p.dim() > 1}
     saved = checkpoints.load(fingerprint="f") if checkpoints is not None else None
-    result = train(model, masks, data, settings, 7, watch, checkpoints, saved, record={"fingerprint": "f"})
+    result = train(model, masks, data, settings, 7, callback, checkpoints, saved, record={"fingerprint": "f"})
     return json.dumps([tensors_hash(model.state_dict()), dataclasses.asdict(dataclasses.replace(result, seconds=0.0))])
 
 
-class StopAfter(Watch):
+class StopAfter(Callback):
     """Asks for a stop after so many steps."""
 
     def __init__(self, checkpoints: Checkpoints, steps: int) -> None:
@@ -65,7 +68,9 @@ class StopAfter(Watch):
             self.checkpoints.request_stop()
 
 
-def interrupted_until_done(data: loading.Dataset, settings: Recipe, folder: Path, steps: int) -> tuple[str, int]:
+def interrupted_until_done(
+    data: loading.InMemoryDataset, settings: Recipe, folder: Path, steps: int
+) -> tuple[str, int]:
     """Stop every `steps` steps; what the training ends with, and how many stops it took."""
     for attempt in range(1000):
         checkpoints = Checkpoints(folder, f"a{attempt}")

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from pai_bench.cells import Cell
-from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.training import loop
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import MAGIC, Checkpoints, Interrupted
 from tests.unit import killing
 
@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_repeats_a_step_and_does_not_change_the_result(tmp_
     assert counted.steps == 8 - 5 + 1  # the last is of the evaluation
 
 
-class Ticks(Watch):
+class Ticks(Callback):
     """A callback that counts steps."""
 
     def __init__(self) -> None:
@@ -189,18 +189,18 @@ def test_a_killed_training_gives_the_result_of_an_uninterrupted_one(tmp_path: Pa
 @pytest.mark.parametrize("method", ["random", "synflow:rounds=3"])
 def test_a_stopped_cell_is_neither_scored_nor_trained_twice(tmp_path: Path, method: str) -> None:
     run = Run(Cell(method, "digits", "conv8", 0.9, 0), killing.recipe(epochs=1, batch_size=256))
-    undisturbed = Laboratory(device="cpu").run(run)
+    undisturbed = CellRunner(device="cpu").run(run)
     watches = []
     for attempt, steps in enumerate((0, 1, 2, 1000)):
         checkpoints = Checkpoints(tmp_path, str(attempt))
-        watch = StopInTraining(checkpoints, steps)
-        watches.append(watch)
+        callback = StopInTraining(checkpoints, steps)
+        watches.append(callback)
         if steps == 1000:
-            outcome = Laboratory(device="cpu").run(run, watch, checkpoints)
+            outcome = CellRunner(device="cpu").run(run, callback, checkpoints)
         else:
             with pytest.raises(Interrupted):
-                Laboratory(device="cpu").run(run, watch, checkpoints)
-    assert ["scoring" in watch.phases for watch in watches] == [True, False, False, False]
+                CellRunner(device="cpu").run(run, callback, checkpoints)
+    assert ["scoring" in callback.phases for callback in watches] == [True, False, False, False]
     same = ("accuracy", "curve", "mask_hash", "init_hash", "fingerprint", "layers", "effective_sparsity", "status")
     for name in same:
         assert getattr(outcome.result, name) == getattr(undisturbed.result, name), name
@@ -233,19 +233,19 @@ class StopInTraining(Ticks):
 
 def test_a_checkpoint_of_other_data_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(Cell("random", "digits", "conv8", 0.9, 0), killing.recipe(epochs=1, batch_size=512))
-    laboratory = Laboratory(device="cpu")
+    runner = CellRunner(device="cpu")
     checkpoints = Checkpoints(tmp_path, "1")
     with pytest.raises(Interrupted):
-        laboratory.run(run, StopInTraining(checkpoints, 1), checkpoints)
-    other = dataclasses.replace(laboratory.dataset(run), content_hash="other")
-    monkeypatch.setattr(laboratory, "dataset", lambda run: other)
-    watch = Ticks()
-    laboratory.run(run, watch, Checkpoints(tmp_path, "2"))
-    assert "scoring" in watch.phases
+        runner.run(run, StopInTraining(checkpoints, 1), checkpoints)
+    other = dataclasses.replace(runner.dataset(run), content_hash="other")
+    monkeypatch.setattr(runner, "dataset", lambda run: other)
+    callback = Ticks()
+    runner.run(run, callback, Checkpoints(tmp_path, "2"))
+    assert "scoring" in callback.phases
 
 
 def test_a_stop_requested_before_the_start_stops_the_cell(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "1")
     checkpoints.request_stop()
     with pytest.raises(Interrupted):
-        Laboratory(device="cpu").run(Run(Cell("snip", "digits", "conv8", 0.9, 0), killing.recipe()), None, checkpoints)
+        CellRunner(device="cpu").run(Run(Cell("snip", "digits", "conv8", 0.9, 0), killing.recipe()), None, checkpoints)

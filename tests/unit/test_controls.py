@@ -12,21 +12,21 @@ import torch
 from pai_bench.cells import CONTROLS, Cell, MethodSpec
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.pruning import controls
 from pai_bench.results import mask_files
 from pai_bench.scoring import registry
 from pai_bench.sweep.planning import checks
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from tests.unit.nets import flat
 from tests.unit.test_experiment import recipe
 
 SCORED = [name for name in registry.names() if registry.is_builtin(name) and registry.has_controls(name)]
 
 
-class Counting(Watch):
+class Counting(Callback):
     """A callback that counts the passes of scoring."""
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ def a_run(method: str, sparsity: float = 0.9, seed: int = 0) -> Run:
 
 
 def masks_of(
-    laboratory: Laboratory, method: str, sparsity: float = 0.9, seed: int = 0, watch: Watch | None = None
+    runner: CellRunner, method: str, sparsity: float = 0.9, seed: int = 0, callback: Callback | None = None
 ) -> dict[str, torch.Tensor]:
     run = a_run(method, sparsity, seed)
-    return laboratory.masks(run, laboratory.model(run), watch or Watch()).tensors
+    return runner.masks(run, runner.model(run), callback or Callback()).tensors
 
 
 def test_a_shuffle_keeps_only_the_density_of_every_layer() -> None:
-    laboratory = Laboratory(device="cpu")
-    plain, shuffled = masks_of(laboratory, "snip"), masks_of(laboratory, "snip:control=shuffle")
+    runner = CellRunner(device="cpu")
+    plain, shuffled = masks_of(runner, "snip"), masks_of(runner, "snip:control=shuffle")
     assert {name: int(mask.sum()) for name, mask in plain.items()} == {n: int(m.sum()) for n, m in shuffled.items()}
     kept, both = flat(plain).sum(), (flat(plain) & flat(shuffled)).sum()
     # By chance a layer of density d keeps d of its kept weights; a shuffle that does nothing keeps all.
@@ -58,31 +58,31 @@ def test_a_shuffle_keeps_only_the_density_of_every_layer() -> None:
 
 
 def test_a_shuffle_depends_on_the_seed_and_not_on_the_sparsity() -> None:
-    laboratory = Laboratory(device="cpu")
-    first, again = (masks_of(laboratory, "snip:control=shuffle") for _ in range(2))
+    runner = CellRunner(device="cpu")
+    first, again = (masks_of(runner, "snip:control=shuffle") for _ in range(2))
     assert tensors_hash(first) == tensors_hash(again)
     spec = MethodSpec.parse("snip:control=shuffle")
-    plain = masks_of(laboratory, "snip")
+    plain = masks_of(runner, "snip")
     assert tensors_hash(controls.applied(spec, plain, 0)) != tensors_hash(controls.applied(spec, plain, 1))
-    sparser = masks_of(laboratory, "snip:control=shuffle", 0.98)
+    sparser = masks_of(runner, "snip:control=shuffle", 0.98)
     assert torch.equal(flat(sparser) & flat(first), flat(sparser))
 
 
 def test_an_inverted_method_keeps_the_lowest_scores() -> None:
-    laboratory = Laboratory(device="cpu")
-    network = laboratory.model(a_run("magnitude"))
-    weights = flat({name: network.get_parameter(name) for name in masks_of(laboratory, "magnitude")}).abs()
-    inverted = flat(masks_of(laboratory, "magnitude:control=invert"))
+    runner = CellRunner(device="cpu")
+    network = runner.model(a_run("magnitude"))
+    weights = flat({name: network.get_parameter(name) for name in masks_of(runner, "magnitude")}).abs()
+    inverted = flat(masks_of(runner, "magnitude:control=invert"))
     assert int(inverted.sum()) == round(0.1 * len(inverted))
     assert weights[inverted].max() <= weights[~inverted].min()
-    assert not (inverted & flat(masks_of(laboratory, "magnitude"))).any()
+    assert not (inverted & flat(masks_of(runner, "magnitude"))).any()
 
 
 def test_an_inverted_iterative_method_prunes_the_highest_in_every_round() -> None:
     """With 2 rounds the first keeps sqrt(0.1) of the weights; removed weights never return."""
-    laboratory = Laboratory(device="cpu")
-    one = flat(masks_of(laboratory, "synflow:rounds=1,control=invert", 1 - 0.1**0.5))
-    two = flat(masks_of(laboratory, "synflow:rounds=2,control=invert", 0.9))
+    runner = CellRunner(device="cpu")
+    one = flat(masks_of(runner, "synflow:rounds=1,control=invert", 1 - 0.1**0.5))
+    two = flat(masks_of(runner, "synflow:rounds=2,control=invert", 0.9))
     assert torch.equal(one & two, two)
 
 
@@ -90,38 +90,38 @@ def test_an_inverted_iterative_method_prunes_the_highest_in_every_round() -> Non
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("name", SCORED)
 def test_every_method_has_every_control_at_the_exact_count(name: str, control: str) -> None:
-    masks = flat(masks_of(Laboratory(device="cpu"), f"{name}:control={control}"))
+    masks = flat(masks_of(CellRunner(device="cpu"), f"{name}:control={control}"))
     assert int(masks.sum()) == round(0.1 * len(masks))
 
 
 def test_reinitialised_weights_train_under_the_same_masks() -> None:
-    plain, anew = (Laboratory(device="cpu").run(a_run(f"snip{more}")).result for more in ("", ":control=reinit"))
+    plain, anew = (CellRunner(device="cpu").run(a_run(f"snip{more}")).result for more in ("", ":control=reinit"))
     assert plain.mask_hash == anew.mask_hash
     assert plain.init_hash != anew.init_hash
     assert plain.accuracy != anew.accuracy
     assert anew.hyperparameters == {**plain.hyperparameters, "control": "reinit"}
     assert len({plain.fingerprint, anew.fingerprint}) == 2
-    shuffled = Laboratory(device="cpu").run(a_run("snip:control=shuffle")).result
+    shuffled = CellRunner(device="cpu").run(a_run("snip:control=shuffle")).result
     assert shuffled.init_hash == plain.init_hash
 
 
 def test_one_score_serves_a_method_at_every_sparsity_and_all_its_controls() -> None:
-    laboratory, watch = Laboratory(device="cpu"), Counting()
-    masks_of(laboratory, "snip", watch=watch)
-    once = watch.ticks
+    runner, callback = CellRunner(device="cpu"), Counting()
+    masks_of(runner, "snip", callback=callback)
+    once = callback.ticks
     for control in CONTROLS:
         for sparsity in (0.5, 0.9):
-            masks_of(laboratory, f"snip:control={control}", sparsity, watch=watch)
-    assert watch.ticks == once > 0
+            masks_of(runner, f"snip:control={control}", sparsity, callback=callback)
+    assert callback.ticks == once > 0
     # What is removed in a round decides the next: only an inverted iterative method has scores of its own.
-    watch.ticks = 0
-    masks_of(laboratory, "synflow:rounds=3", watch=watch)
-    once = watch.ticks
-    masks_of(laboratory, "synflow:rounds=3,control=shuffle", watch=watch)
-    masks_of(laboratory, "synflow:rounds=3,control=reinit", watch=watch)
-    assert watch.ticks == once
-    masks_of(laboratory, "synflow:rounds=3,control=invert", watch=watch)
-    assert watch.ticks == 2 * once
+    callback.ticks = 0
+    masks_of(runner, "synflow:rounds=3", callback=callback)
+    once = callback.ticks
+    masks_of(runner, "synflow:rounds=3,control=shuffle", callback=callback)
+    masks_of(runner, "synflow:rounds=3,control=reinit", callback=callback)
+    assert callback.ticks == once
+    masks_of(runner, "synflow:rounds=3,control=invert", callback=callback)
+    assert callback.ticks == 2 * once
 
 
 def test_runs_that_share_scores_are_one_job() -> None:
@@ -170,8 +170,8 @@ def test_an_unknown_control_is_named_with_the_nearest() -> None:
 
 
 def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: Path) -> None:
-    laboratory = Laboratory(device="cpu")
-    plain = masks_of(laboratory, "snip")
+    runner = CellRunner(device="cpu")
+    plain = masks_of(runner, "snip")
     mask_files.save(tmp_path / "masks.npz", {name: mask.numpy() for name, mask in plain.items()})
     request = planning.Request(methods=(f"file:{tmp_path / 'masks.npz'}",), controls=CONTROLS, seeds=(0,))
     runs = planning.expand(planning.with_masks(request))
@@ -183,8 +183,8 @@ def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: 
     (copy,) = planning.keep_masks(runs, tmp_path / "results")
     kept = mask_files.read(copy).masks
     assert all(np.array_equal(kept[key], mask.numpy()) for key, mask in plain.items())
-    shuffled = masks_of(laboratory, f"{name}:control=shuffle", runs[1].cell.sparsity)
-    assert tensors_hash(shuffled) == tensors_hash(masks_of(laboratory, "snip:control=shuffle"))
+    shuffled = masks_of(runner, f"{name}:control=shuffle", runs[1].cell.sparsity)
+    assert tensors_hash(shuffled) == tensors_hash(masks_of(runner, "snip:control=shuffle"))
 
 
 def test_control_is_reserved_as_a_hyper_parameter_name() -> None:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pai_bench import models
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.scoring import convolutions
-from pai_bench.scoring.convolutions import InParts, at_a_time, convolve, convolve_backward
+from pai_bench.scoring.convolutions import ChunkedConvolutions, at_a_time, convolve, convolve_backward
 from pai_bench.scoring.double_backward import LeanDoubleBackward
 from pai_bench.scoring.registry import get
 from tests.unit.test_double_backward import CONVOLUTIONS
@@ -59,7 +59,10 @@ def test_derivatives_are_pytorchs(
             for size in (shape, kernel, kernel[:1])
         )
         leaves = [x, weight, shift] if bias else [x, weight]
-        with InParts() if parts else nullcontext(), LeanDoubleBackward() if lean and parts else nullcontext():
+        with (
+            ChunkedConvolutions() if parts else nullcontext(),
+            LeanDoubleBackward() if lean and parts else nullcontext(),
+        ):
             loss = torch.tanh(function(*leaves, **options)).pow(2).sum()
         first = torch.autograd.grad(loss, leaves, create_graph=True)
         cotangents = [torch.randn(leaf.shape, generator=draw, dtype=torch.float64) for leaf in leaves]
@@ -76,10 +79,10 @@ def test_only_what_would_be_unfolded_is_done_in_parts() -> None:
     assert at_a_time(x.float(), weight.float(), 1) == 6
     assert at_a_time(x.to("meta"), weight, 1) == 6
     assert at_a_time(x, weight[:, :, :1, :1], 1) == 6
-    with Calls() as seen, InParts():
+    with Calls() as seen, ChunkedConvolutions():
         F.conv2d(input=x, weight=weight, padding=1)
     assert seen.calls["aten::convolution"] == 6 and seen.most == 1
-    with Calls() as seen, InParts():
+    with Calls() as seen, ChunkedConvolutions():
         F.conv2d(x[0], weight)
         F.conv2d(x.float(), weight.float())
     assert seen.calls["aten::convolution"] == 2
@@ -117,7 +120,7 @@ def test_transforms_of_functions_work_inside() -> None:
         return torch.tanh(F.conv2d(x, w)).sum()
 
     expected = torch.func.hessian(value)(weight)
-    with InParts():
+    with ChunkedConvolutions():
         found = torch.func.hessian(value)(weight)
         _, slope = torch.func.jvp(value, (weight,), (torch.ones_like(weight),))
     assert (found - expected).abs().max() < 1e-12

@@ -13,9 +13,9 @@ from pai_bench import recipes, results
 from pai_bench.cells import Cell
 from pai_bench.datasets import files
 from pai_bench.datasets.files import DataChanged, sources
-from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.execution import dataset_copy
-from pai_bench.sweep.execution.attempt import Ended, execute
+from pai_bench.sweep.execution.attempt import AttemptOutcome, execute
 from pai_bench.sweep.execution.claims import Owner
 
 
@@ -65,9 +65,9 @@ def test_a_cell_whose_data_changed_during_a_sweep_fails_with_the_cause(
     recipe = recipes.load("quick", "digits", "conv8")
     recipe = replace(recipe, train=replace(recipe.train, epochs=1, warmup_epochs=0.0))
 
-    def cell(seed: int) -> Ended:
+    def cell(seed: int) -> AttemptOutcome:
         run = Run(Cell("random", "blobs", "conv8", 0.5, seed), recipe)
-        return execute(run, tmp_path / "results", Laboratory(device="cpu"), Owner.current())
+        return execute(run, tmp_path / "results", CellRunner(device="cpu"), Owner.current())
 
     assert cell(0).kind == "done"
     shift[0] = 1

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pai_bench import recipes
 from pai_bench.datasets import files, loading
 from pai_bench.datasets.files import sources
-from pai_bench.datasets.loading import Augment, Batcher
+from pai_bench.datasets.loading import Augment, InMemoryLoader
 from pai_bench.datasets.splits import split
 from pai_bench.errors import PaiBenchError
 
@@ -50,9 +50,9 @@ def test_crops_and_flips_are_those_of_pil_bit_for_bit(images: tuple[Tensor, Tens
     from torchvision.transforms import functional
 
     x, y = images
-    batcher = Batcher(x, y, 16, AUGMENT, seed=3)
-    got_x = torch.cat([inputs for inputs, _ in batcher.epoch(2)])
-    got_y = torch.cat([targets for _, targets in batcher.epoch(2)])
+    loader = InMemoryLoader(x, y, 16, AUGMENT, seed=3)
+    got_x = torch.cat([inputs for inputs, _ in loader.epoch(2)])
+    got_y = torch.cat([targets for _, targets in loader.epoch(2)])
     order = loading.epoch_order(50, 3, 2)
     shifts, flips = loading.epoch_shifts(50, 3, 2, 4), loading.epoch_flips(50, 3, 2)
     assert torch.equal(got_y, order)
@@ -70,28 +70,28 @@ def test_crops_and_flips_are_those_of_pil_bit_for_bit(images: tuple[Tensor, Tens
 def test_without_augmentation_only_the_order_changes(images: tuple[Tensor, Tensor]) -> None:
     x, y = images
     plain = Augment(0, False, AUGMENT.mean, AUGMENT.std)
-    got = torch.cat([inputs for inputs, _ in Batcher(x, y, 7, plain, seed=1).epoch(0)])
+    got = torch.cat([inputs for inputs, _ in InMemoryLoader(x, y, 7, plain, seed=1).epoch(0)])
     assert torch.equal(got, loading.normalise(x[loading.epoch_order(50, 1, 0)], plain.mean, plain.std))
 
 
 def test_draws_are_a_pure_function_of_seed_epoch_and_step(images: tuple[Tensor, Tensor]) -> None:
     x, y = images
-    batcher = Batcher(x, y, 16, AUGMENT, seed=3)
-    whole = list(batcher.epoch(5))
-    assert len(whole) == len(batcher) == 4
+    loader = InMemoryLoader(x, y, 16, AUGMENT, seed=3)
+    whole = list(loader.epoch(5))
+    assert len(whole) == len(loader) == 4
     torch.manual_seed(99)
     torch.rand(7)
-    list(batcher.epoch(4))
+    list(loader.epoch(4))
     for start in range(4):
-        for (a, b), (c, d) in zip(batcher.epoch(5, start), whole[start:], strict=True):
+        for (a, b), (c, d) in zip(loader.epoch(5, start), whole[start:], strict=True):
             assert torch.equal(a, c) and torch.equal(b, d)
-    other_epoch, other_seed = next(batcher.epoch(6))[1], next(Batcher(x, y, 16, AUGMENT, seed=4).epoch(5))[1]
+    other_epoch, other_seed = next(loader.epoch(6))[1], next(InMemoryLoader(x, y, 16, AUGMENT, seed=4).epoch(5))[1]
     assert not torch.equal(other_epoch, whole[0][1]) and not torch.equal(other_seed, whole[0][1])
 
 
 def test_every_image_comes_once_an_epoch(images: tuple[Tensor, Tensor]) -> None:
-    batcher = Batcher(*images, 16, AUGMENT, seed=0)
-    assert sorted(torch.cat([targets for _, targets in batcher.epoch(0)]).tolist()) == list(range(50))
+    loader = InMemoryLoader(*images, 16, AUGMENT, seed=0)
+    assert sorted(torch.cat([targets for _, targets in loader.epoch(0)]).tolist()) == list(range(50))
 
 
 def test_test_images_are_never_augmented(images: tuple[Tensor, Tensor]) -> None:
@@ -128,7 +128,7 @@ def test_random_resized_crops_are_torchvisions(images: tuple[Tensor, Tensor]) ->
     from torchvision.transforms import InterpolationMode, functional
 
     x, y = images
-    got = torch.cat([inputs for inputs, _ in Batcher(x, y, 16, RESIZED, seed=3).epoch(2)])
+    got = torch.cat([inputs for inputs, _ in InMemoryLoader(x, y, 16, RESIZED, seed=3).epoch(2)])
     order, flips = loading.epoch_order(50, 3, 2), loading.epoch_flips(50, 3, 2)
     boxes = loading.epoch_boxes(50, 3, 2, (32, 32), RESIZED)
     assert len(set(map(tuple, boxes.tolist()))) > 40
@@ -145,11 +145,11 @@ def test_random_resized_crops_are_torchvisions(images: tuple[Tensor, Tensor]) ->
 
 
 def test_random_resized_crops_resume_inside_an_epoch(images: tuple[Tensor, Tensor]) -> None:
-    batcher = Batcher(*images, 16, RESIZED, seed=3)
-    whole = list(batcher.epoch(5))
-    for (a, b), (c, d) in zip(batcher.epoch(5, 2), whole[2:], strict=True):
+    loader = InMemoryLoader(*images, 16, RESIZED, seed=3)
+    whole = list(loader.epoch(5))
+    for (a, b), (c, d) in zip(loader.epoch(5, 2), whole[2:], strict=True):
         assert torch.equal(a, c) and torch.equal(b, d)
-    assert not torch.equal(next(iter(batcher.epoch(6)))[0], whole[0][0])
+    assert not torch.equal(next(iter(loader.epoch(6)))[0], whole[0][0])
 
 
 def test_the_distribution_of_random_resized_crops() -> None:

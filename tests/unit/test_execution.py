@@ -17,37 +17,39 @@ import torch
 
 from pai_bench import recipes, results
 from pai_bench.cells import Cell
-from pai_bench.experiment.runner import Laboratory, Outcome, Run
+from pai_bench.experiment.runner import CellRunner, Outcome, Run
 from pai_bench.results import Epoch
 from pai_bench.sweep.execution import attempt as execution
 from pai_bench.sweep.execution import claims
-from pai_bench.sweep.execution.attempt import Ended, Stop, execute
+from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, execute
 from pai_bench.sweep.execution.claims import Address, Owner, survey, take
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Turns
+from pai_bench.training.cooperative import Task
 from tests.disk import Disk
 from tests.unit.test_results import result
 
 RUN = Run(Cell("random", "digits", "conv8", 0.9, 0), recipes.load("quick", "digits", "conv8"))
 MASKS = {"w": np.random.default_rng(0).random(100_000) < 0.5}
-Act = Callable[[Watch, Checkpoints], None]
+Act = Callable[[Callback, Checkpoints], None]
 
 
-class Lab(Laboratory):
-    """A laboratory that does `act` and hands out a made-up result."""
+class Lab(CellRunner):
+    """A cell runner that does `act` and hands out a made-up result."""
 
-    def __init__(self, act: Act = lambda watch, checkpoints: None, **changes: Any) -> None:
+    def __init__(self, act: Act = lambda callback, checkpoints: None, **changes: Any) -> None:
         super().__init__()
         self.act, self.changes, self.runs, self.forgot = act, changes, 0, False
 
-    def running(self, run: Run, watch: Watch | None = None, checkpoints: Checkpoints | None = None) -> Turns[Outcome]:
-        assert watch is not None and checkpoints is not None
+    def running(
+        self, run: Run, callback: Callback | None = None, checkpoints: Checkpoints | None = None
+    ) -> Task[Outcome]:
+        assert callback is not None and checkpoints is not None
         self.runs += 1
-        watch.phase("training")
+        callback.phase("training")
         checkpoints.save({"epoch": self.runs, "step": 0, "w": torch.zeros(3)})
-        watch.epoch(Epoch(1, 0.5, None), 2)
-        self.act(watch, checkpoints)
+        callback.epoch(Epoch(1, 0.5, None), 2)
+        self.act(callback, checkpoints)
         yield
         made = result(**{**vars_of(run), **self.changes})
         return Outcome(made, MASKS)
@@ -69,12 +71,12 @@ def address(root: Path) -> tuple[Path, Cell, str, str]:
     return root, RUN.cell, RUN.recipe.name, RUN.fingerprint()
 
 
-def attempt(root: Path, laboratory: Laboratory, **options: Any) -> Ended:
-    return execute(RUN, root, laboratory, Owner.current(), **options)
+def attempt(root: Path, runner: CellRunner, **options: Any) -> AttemptOutcome:
+    return execute(RUN, root, runner, Owner.current(), **options)
 
 
 def raising(error: Exception) -> Act:
-    def act(watch: Watch, checkpoints: Checkpoints) -> None:
+    def act(callback: Callback, checkpoints: Checkpoints) -> None:
         raise error
 
     return act
@@ -91,8 +93,8 @@ def leftovers(root: Path) -> list[str]:
 
 def test_a_cell_is_done_once_and_leaves_its_result_and_its_log(tmp_path: Path) -> None:
     lab = Lab(lambda *_: os.write(1, b"a method may print\n"))
-    assert attempt(tmp_path, lab) == Ended("done", None, 0.75, "ok")
-    assert attempt(tmp_path, lab) == Ended("present") and lab.runs == 1
+    assert attempt(tmp_path, lab) == AttemptOutcome("done", None, 0.75, "ok")
+    assert attempt(tmp_path, lab) == AttemptOutcome("present") and lab.runs == 1
     assert results.state(*address(tmp_path)) == "done"
     assert "begins: random" in log(tmp_path) and "epoch 1/2" in log(tmp_path) and "a method may print" in log(tmp_path)
     assert not leftovers(tmp_path) and not results.checkpoints_folder(*address(tmp_path)).exists()
@@ -105,7 +107,7 @@ def test_a_claimed_cell_is_not_run(tmp_path: Path) -> None:
     claim = take(tmp_path, Address(*address(tmp_path)[1:]), Owner.current())
     assert claim is not None
     with claim:
-        assert attempt(tmp_path, lab) == Ended("claimed") and lab.runs == 0
+        assert attempt(tmp_path, lab) == AttemptOutcome("claimed") and lab.runs == 0
     assert attempt(tmp_path, lab).kind == "done"
 
 
@@ -142,7 +144,7 @@ def test_failures_are_recorded_counted_and_distinguished(tmp_path: Path, error: 
 def test_a_stopped_cell_keeps_its_checkpoint(tmp_path: Path) -> None:
     stop = Stop()
 
-    def act(watch: Watch, checkpoints: Checkpoints) -> None:
+    def act(callback: Callback, checkpoints: Checkpoints) -> None:
         stop.request()
         assert checkpoints.stop_requested
         raise Interrupted
@@ -158,11 +160,11 @@ def test_a_stopped_cell_keeps_its_checkpoint(tmp_path: Path) -> None:
 def test_scoring_stops_at_once(tmp_path: Path) -> None:
     stop = Stop()
 
-    def act(watch: Watch, checkpoints: Checkpoints) -> None:
-        watch.phase("scoring")
-        watch.tick()
+    def act(callback: Callback, checkpoints: Checkpoints) -> None:
+        callback.phase("scoring")
+        callback.tick()
         stop.request()
-        watch.tick()
+        callback.tick()
 
     assert attempt(tmp_path, Lab(act), stop=stop).kind == "interrupted"
 
@@ -181,7 +183,7 @@ def small_files(size: int) -> Iterator[None]:
 def test_a_full_disk_leaves_the_cell_to_do(tmp_path: Path) -> None:
     with small_files(4096):
         ended = attempt(tmp_path, Lab(), patience=0.0)
-    assert ended == Ended("unwritten", "the results folder cannot be written to: File too large")
+    assert ended == AttemptOutcome("unwritten", "the results folder cannot be written to: File too large")
     assert results.state(*address(tmp_path)) == "missing"
     assert not leftovers(tmp_path) and not list(results.result_paths(tmp_path))
     assert attempt(tmp_path, Lab()).kind == "done"
@@ -202,7 +204,7 @@ def test_a_result_waits_in_memory_for_a_disk_with_room(
             raise OSError(code, os.strerror(code))
         return real(*args, **options)
 
-    class Counter(Watch):
+    class Counter(Callback):
         def tick(self) -> None:
             signs.append("tick")
 
@@ -212,7 +214,7 @@ def test_a_result_waits_in_memory_for_a_disk_with_room(
     monkeypatch.setattr(execution.results, "deliver", deliver)
     monkeypatch.setattr(execution.time, "sleep", lambda _: None)
     lab = Lab()
-    assert attempt(tmp_path, lab, watch=Counter()).kind == "done" and lab.runs == 1
+    assert attempt(tmp_path, lab, callback=Counter()).kind == "done" and lab.runs == 1
     assert f"waiting: the results folder cannot be written to: {os.strerror(code)}" in signs and "tick" in signs
     calls.clear()
     monkeypatch.setattr(execution.results, "deliver", lambda *_, **__: (_ for _ in ()).throw(OSError(code, "no")))
@@ -232,10 +234,12 @@ def test_an_unreadable_result_is_retried_and_never_recomputed(
     assert attempt(tmp_path, lab).kind == "done"
     monkeypatch.setattr(execution.time, "sleep", lambda _: None)
     disk.refuse("*/runs/*/*/*/*.json", errno.EIO, times=2)
-    assert attempt(tmp_path, lab) == Ended("present") and lab.runs == 1
+    assert attempt(tmp_path, lab) == AttemptOutcome("present") and lab.runs == 1
     disk.refuse("*/runs/*/*/*/*.json", errno.EIO)
     ended = attempt(tmp_path, lab, patience=0.0)
-    assert ended == Ended("unwritten", "the results folder cannot be read: Input/output error") and lab.runs == 1
+    assert (
+        ended == AttemptOutcome("unwritten", "the results folder cannot be read: Input/output error") and lab.runs == 1
+    )
     disk.heal()
     assert results.state(*address(tmp_path)) == "done" and not leftovers(tmp_path)
 
@@ -249,14 +253,14 @@ def test_waiting_for_a_stale_claim_sends_ticks(tmp_path: Path, monkeypatch: pyte
     os.utime(claim.path, (then, then))
     signs: list[str] = []
 
-    class Counter(Watch):
+    class Counter(Callback):
         def tick(self) -> None:
             signs.append("tick")
 
         def phase(self, phase: str) -> None:
             signs.append(phase)
 
-    assert attempt(tmp_path, Lab(), watch=Counter()).kind == "done" and signs[0] == "tick"
+    assert attempt(tmp_path, Lab(), callback=Counter()).kind == "done" and signs[0] == "tick"
 
 
 def test_files_of_dead_owners_are_removed(tmp_path: Path) -> None:

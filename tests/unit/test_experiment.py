@@ -15,13 +15,13 @@ from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.cost import Cost
-from pai_bench.experiment.runner import Laboratory, Outcome, Run
+from pai_bench.experiment.runner import CellRunner, Outcome, Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored
 from pai_bench.models import registry as building
 from pai_bench.recipes import Recipe, Scoring, Train
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import prunable
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.loop import evaluate, learning_rate, train
 from pai_bench.training.step import Step
 
@@ -33,7 +33,7 @@ def recipe(**changes: object) -> Recipe:
 
 
 def run(method: str = "snip", sparsity: float = 0.9, seed: int = 0, model: str = "conv8", **changes: object) -> Outcome:
-    return Laboratory(device="cpu").run(Run(Cell(method, "digits", model, sparsity, seed), recipe(**changes)))
+    return CellRunner(device="cpu").run(Run(Cell(method, "digits", model, sparsity, seed), recipe(**changes)))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_sharing_scores_changes_no_mask() -> None:
     """Masks are equal for any order of the cells and any number of cached score vectors."""
     scored: list[str] = []
 
-    class Counting(Watch):
+    class Counting(Callback):
         def tick(self) -> None:
             scored.append("")
 
@@ -87,15 +87,15 @@ def test_sharing_scores_changes_no_mask() -> None:
         for lr in (0.1, 0.2)
     ]
     random.Random(0).shuffle(cells)
-    first = Laboratory(device="cpu").model(cells[0])
+    first = CellRunner(device="cpu").model(cells[0])
     size = sum(weight.nbytes for weight in prunable(first.double()).values())
 
     def hashes(limit: int) -> tuple[list[str], int]:
         scored.clear()
-        laboratory = Laboratory(device="cpu", scores=ScoreCache(limit))
+        runner = CellRunner(device="cpu", scores=ScoreCache(limit))
         found = []
         for cell in cells:
-            masks = laboratory.masks(cell, laboratory.model(cell), Counting()).tensors
+            masks = runner.masks(cell, runner.model(cell), Counting()).tensors
             found.append(tensors_hash(masks))
         return found, len(scored)
 
@@ -206,7 +206,7 @@ def test_training_matches_a_plain_loop() -> None:
     train(Double(ours), {f"inner.{n}": m for n, m in masks.items()}, data, settings, seed=5)
     t = settings.train
     augment = loading.Augment(settings.data.padding, settings.data.flip, settings.data.mean, settings.data.std)
-    batcher = loading.Batcher(data.train_x, data.train_y, t.batch_size, augment, 5)
+    loader = loading.InMemoryLoader(data.train_x, data.train_y, t.batch_size, augment, 5)
     for n, p in theirs.named_parameters():
         if n in masks:
             p.data *= masks[n]
@@ -214,8 +214,8 @@ def test_training_matches_a_plain_loop() -> None:
         theirs.parameters(), lr=1.0, momentum=t.momentum, nesterov=t.nesterov, weight_decay=t.weight_decay
     )
     theirs.train()
-    for step, (x, y) in enumerate(batcher.epoch(0)):
-        optimizer.param_groups[0]["lr"] = learning_rate(t, 0, step, len(batcher))
+    for step, (x, y) in enumerate(loader.epoch(0)):
+        optimizer.param_groups[0]["lr"] = learning_rate(t, 0, step, len(loader))
         weights = {n: p * masks[n] if n in masks else p for n, p in theirs.named_parameters()}
         optimizer.zero_grad()
         nn.functional.cross_entropy(torch.func.functional_call(theirs, weights, (x.double(),)), y).backward()
@@ -246,8 +246,8 @@ def test_a_method_that_reinitialises_gets_different_weights_each_time(monkeypatc
 
     monkeypatch.setattr(models, "initialise", noted)
     job = Run(Cell("ntk-sap:repeats=2,rounds=3", "digits", "conv8", 0.9, 0), recipe())
-    laboratory = Laboratory(device="cpu")
-    laboratory.masks(job, laboratory.model(job), Watch())
+    runner = CellRunner(device="cpu")
+    runner.masks(job, runner.model(job), Callback())
     assert len(seeds) == len(set(seeds)) == 1 + 2 * 3
 
 
@@ -262,8 +262,8 @@ def test_the_seed_determines_parameters_drawn_in_a_constructor() -> None:
     try:
         state = torch.get_rng_state()
         seeds = [Run(Cell("snip", "digits", "placed", 0.9, seed), recipe()) for seed in (0, 0, 1)]
-        one, again, other = (Laboratory(device="cpu").model(job).state_dict() for job in seeds)
-        anew = Laboratory(device="cpu").model(seeds[0], "reinit").state_dict()
+        one, again, other = (CellRunner(device="cpu").model(job).state_dict() for job in seeds)
+        anew = CellRunner(device="cpu").model(seeds[0], "reinit").state_dict()
     finally:
         del building._builders._things["placed"]
     assert torch.equal(torch.get_rng_state(), state)
@@ -277,7 +277,7 @@ def test_the_runner_makes_its_device_the_current_one(monkeypatch: pytest.MonkeyP
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     for device in ("cpu", "cuda", "cuda:1"):
-        Laboratory(device=device)
+        CellRunner(device=device)
     assert chosen == [torch.device("cuda:1")]
 
 
@@ -327,8 +327,8 @@ def test_batches_of_one_image_are_refused_where_batch_norm_cannot_take_them() ->
     with pytest.raises(PaiBenchError, match="batch norm cannot be trained on batches of one image"):
         run("dense", 0.0, model="normed", epochs=1, batch_size=1)
     with pytest.raises(PaiBenchError, match="scoring batch 1 has 1 image"):
-        laboratory_of_one = dataclasses.replace(recipe(epochs=1), scoring=Scoring(1, 1, "float64"))
-        Laboratory(device="cpu").run(Run(Cell("snip", "digits", "normed", 0.5, 0), laboratory_of_one))
+        batches_of_one = dataclasses.replace(recipe(epochs=1), scoring=Scoring(1, 1, "float64"))
+        CellRunner(device="cpu").run(Run(Cell("snip", "digits", "normed", 0.5, 0), batches_of_one))
 
 
 @pytest.mark.parametrize("last", ["keep", "merge", "drop"])
@@ -336,11 +336,11 @@ def test_batches_of_one_image_are_refused_where_batch_norm_cannot_take_them() ->
 def test_merged_batches_hold_the_same_images_in_the_same_order(last: str, n: int) -> None:
     augment = loading.Augment.of(recipe().data)
     x = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 4, 4)
-    whole = [y for _, y in loading.Batcher(x, torch.arange(n), 4, augment, seed=1).epoch(2)]
-    batcher = loading.Batcher(x, torch.arange(n), 4, augment, seed=1, last=last)
-    found = [y for _, y in batcher.epoch(2)]
-    assert len(found) == len(batcher)
+    whole = [y for _, y in loading.InMemoryLoader(x, torch.arange(n), 4, augment, seed=1).epoch(2)]
+    loader = loading.InMemoryLoader(x, torch.arange(n), 4, augment, seed=1, last=last)
+    found = [y for _, y in loader.epoch(2)]
+    assert len(found) == len(loader)
     kept = n if last != "drop" or n < 4 else n // 4 * 4
     assert torch.equal(torch.cat(found), torch.cat(whole)[:kept])
-    for start in range(len(batcher)):
-        assert all(map(torch.equal, (y for _, y in batcher.epoch(2, start)), found[start:]))
+    for start in range(len(loader)):
+        assert all(map(torch.equal, (y for _, y in loader.epoch(2, start)), found[start:]))

@@ -15,7 +15,7 @@ import pai_bench
 from pai_bench import models
 from pai_bench.cells import Cell, MethodSpec, kept_count
 from pai_bench.errors import PaiBenchError
-from pai_bench.pruning import given_masks
+from pai_bench.pruning import fixed_masks
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.results import mask_files
 from pai_bench.results.mask_files import MaskFile
@@ -150,7 +150,7 @@ def test_the_harness_keeps_exactly_the_masks_of_the_file(tmp_path: Path) -> None
     assert all((found[name].numpy() == mask).all() for name, mask in masks.items())
     before = run.fingerprint()
     changed = MaskFile(tmp_path / "mine.npz", {**masks, "conv1.weight": ~masks["conv1.weight"]})
-    given_masks.register_masks(changed)
+    fixed_masks.register_masks(changed)
     assert planning.Run(Cell(changed.method, "digits", "conv8", 0.5, 0), run.recipe).fingerprint() != before
 
 
@@ -209,7 +209,7 @@ def test_masks_of_other_codes_are_read(tmp_path: Path, form: str) -> None:
     pai_bench.apply_masks(network, found)
     assert all(torch.equal(mask, masks[name]) for name, mask in pai_bench.masks_of(network).items())
     file = mask_files.read(tmp_path / "theirs.pt")
-    given_masks.register_masks(file)
+    fixed_masks.register_masks(file)
     batches = [(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))]
     pai_bench.remove_masks(network)
     kept = Pruner(network, batches, registry.get(file.method), name=file.method).masks(file.sparsity)

@@ -18,17 +18,17 @@ from pai_bench.cells import Cell
 from pai_bench.core.randomness import seed_draws
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment.runner import Laboratory, Outcome, Run
+from pai_bench.experiment.runner import CellRunner, Outcome, Run
 from pai_bench.sweep.execution import attempt, packing
-from pai_bench.sweep.execution.attempt import Ended, executing
+from pai_bench.sweep.execution.attempt import AttemptOutcome, executing
 from pai_bench.sweep.execution.cell_log import CellLog
 from pai_bench.sweep.execution.owner import Owner
-from pai_bench.sweep.execution.packing import Crew, Sizes, best_size, parse_size
+from pai_bench.sweep.execution.packing import PackedRunner, Sizes, best_size, parse_size
 from pai_bench.sweep.slurm import task_runner as work
 from pai_bench.sweep.slurm.specification import Entry
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Pack, Stopwatch, Turns, finish
+from pai_bench.training.cooperative import RoundRobin, Stopwatch, Task, run_to_completion
 from pai_bench.training.loop import Trained, training
 from tests.unit import killing
 from tests.unit.test_checkpoints import StopInTraining
@@ -38,13 +38,15 @@ CPU = torch.device("cpu")
 DATA = killing.small_data(200)
 
 
-def member(seed: int, checkpoints: Checkpoints | None = None, watch: Watch | None = None) -> Turns[tuple[str, Trained]]:
+def member(
+    seed: int, checkpoints: Checkpoints | None = None, callback: Callback | None = None
+) -> Task[tuple[str, Trained]]:
     """Train with dropout, norms and momentum; return the hash of the final state, and the training record."""
     model = killing.network()
     generator = torch.Generator().manual_seed(seed)
     masks = {n: torch.rand(p.shape, generator=generator) < 0.3 for n, p in model.named_parameters() if p.dim() > 1}
     saved = checkpoints.load() if checkpoints is not None else None
-    trained = yield from training(model, masks, DATA, killing.recipe(), seed, watch, checkpoints, saved)
+    trained = yield from training(model, masks, DATA, killing.recipe(), seed, callback, checkpoints, saved)
     return tensors_hash(model.state_dict()), dataclasses.replace(trained, seconds=0.0)
 
 
@@ -60,22 +62,22 @@ class Chancy(nn.Module):
         return nn.functional.dropout(self.net(x), 0.5) * (1 + noise)  # without `training=`, as is easily forgotten
 
 
-def chancy(seed: int, checkpoints: Checkpoints | None = None, watch: Watch | None = None) -> Turns[Trained]:
+def chancy(seed: int, checkpoints: Checkpoints | None = None, callback: Callback | None = None) -> Task[Trained]:
     torch.manual_seed(seed)
     model = Chancy()
     saved = checkpoints.load() if checkpoints is not None else None
-    trained = yield from training(model, {}, DATA, killing.recipe(), seed, watch, checkpoints, saved)
+    trained = yield from training(model, {}, DATA, killing.recipe(), seed, callback, checkpoints, saved)
     return dataclasses.replace(trained, seconds=0.0)
 
 
 def test_every_draw_follows_from_seed_epoch_and_step(tmp_path: Path) -> None:
-    alone = {seed: finish(chancy(seed), CPU) for seed in range(2)}
-    assert alone[0] == finish(chancy(0), CPU) != alone[1]
+    alone = {seed: run_to_completion(chancy(seed), CPU) for seed in range(2)}
+    assert alone[0] == run_to_completion(chancy(0), CPU) != alone[1]
     with pytest.raises(Interrupted):
         checkpoints = Checkpoints(tmp_path, "1")
-        finish(chancy(1, checkpoints, killing.StopAfter(checkpoints, 3)), CPU)
+        run_to_completion(chancy(1, checkpoints, killing.StopAfter(checkpoints, 3)), CPU)
     before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    pack: Pack[int, Trained] = Pack(CPU)
+    pack: RoundRobin[int, Trained] = RoundRobin(CPU)
     pack.add(0, chancy(0))
     pack.turn()
     pack.add(1, chancy(1, Checkpoints(tmp_path, "2")))
@@ -87,7 +89,7 @@ def test_errors_during_the_measurement_are_left_to_the_cell(monkeypatch: pytest.
     def damaged(self: Sizes, run: Run) -> int:
         raise PaiBenchError("data_batch_1 is not what it should be", "fetch it again")
 
-    sizes, run = Sizes(Laboratory(device="cpu"), None), Run(Cell("snip", "digits", "conv8", 0.9, 0), killing.recipe())
+    sizes, run = Sizes(CellRunner(device="cpu"), None), Run(Cell("snip", "digits", "conv8", 0.9, 0), killing.recipe())
     with monkeypatch.context() as patched:
         patched.setattr(Sizes, "_measure", damaged)
         assert sizes.of(run) == 1
@@ -96,13 +98,13 @@ def test_errors_during_the_measurement_are_left_to_the_cell(monkeypatch: pytest.
 
 
 def test_members_give_the_same_results_as_alone_whenever_they_join(tmp_path: Path) -> None:
-    alone = {seed: finish(member(seed), CPU) for seed in range(3)}
+    alone = {seed: run_to_completion(member(seed), CPU) for seed in range(3)}
     with pytest.raises(Interrupted):
         checkpoints = Checkpoints(tmp_path, "1")
-        finish(member(2, checkpoints, killing.StopAfter(checkpoints, 3)), CPU)
+        run_to_completion(member(2, checkpoints, killing.StopAfter(checkpoints, 3)), CPU)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    pack: Pack[int, tuple[str, Trained]] = Pack(CPU)
+    pack: RoundRobin[int, tuple[str, Trained]] = RoundRobin(CPU)
     pack.add(0, member(0))
     for _ in range(3):
         pack.turn()
@@ -118,22 +120,22 @@ def run(method: str, sparsity: float = 0.9, seed: int = 0, **changes: object) ->
 
 def test_an_error_in_one_cell_does_not_affect_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = [run("snip"), run("random", 0.98, 1), run("dense", 0.0)]
-    alone = {cell: Laboratory(device="cpu").run(cell) for cell in good}
+    alone = {cell: CellRunner(device="cpu").run(cell) for cell in good}
     diverges, collapses, raises, stops = run("random", lr=1e30), run("uniform", 0.9999), run("erk"), run("magnitude")
-    laboratory = Laboratory(device="cpu")
-    real = laboratory.masks
+    runner = CellRunner(device="cpu")
+    real = runner.masks
 
     def masks(cell: Run, *rest: object) -> object:
         if cell == raises:
             raise ValueError("no scores")
         return real(cell, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(laboratory, "masks", masks)
-    pack: Pack[Run, Outcome] = Pack(CPU)
+    monkeypatch.setattr(runner, "masks", masks)
+    pack: RoundRobin[Run, Outcome] = RoundRobin(CPU)
     checkpoints = Checkpoints(tmp_path, "1")
-    pack.add(stops, laboratory.running(stops, StopInTraining(checkpoints, 2), checkpoints))
+    pack.add(stops, runner.running(stops, StopInTraining(checkpoints, 2), checkpoints))
     for cell in (good[0], diverges, raises, good[1], collapses, good[2]):
-        pack.add(cell, laboratory.running(cell))
+        pack.add(cell, runner.running(cell))
     ended = pack.drain()
     assert isinstance(ended[raises], ValueError) and isinstance(ended[stops], Interrupted)
     for cell, status in ((diverges, "diverged"), (collapses, "collapsed")):
@@ -155,10 +157,10 @@ def test_seconds_count_only_the_steps_of_the_cell_itself(monkeypatch: pytest.Mon
     def passing(seconds: float) -> Callable[[], None]:
         return lambda: now.__setitem__(0, now[0] + seconds)
 
-    watch = Stopwatch(2.0)
-    for act in (passing(1.0), watch.stop, passing(10.0), watch.go, passing(0.5)):
+    callback = Stopwatch(2.0)
+    for act in (passing(1.0), callback.stop, passing(10.0), callback.go, passing(0.5)):
         act()
-    assert watch.seconds == 3.5
+    assert callback.seconds == 3.5
 
 
 def test_the_size_is_the_fastest_that_fits() -> None:
@@ -174,15 +176,15 @@ def test_measuring_a_size_trains_nothing_that_counts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(packing, "SETTLING_TURNS", 1)
     monkeypatch.setattr(packing, "MEASURED_TURNS", 2)
 
-    def training_of(seed: int) -> Turns[Trained]:
+    def training_of(seed: int) -> Task[Trained]:
         return (yield from training(killing.network(), {}, DATA, killing.recipe(), seed))
 
     assert packing.speed(CPU, training_of, 2) > 0  # type: ignore[operator]
     assert packing.speed(CPU, lambda _: raising(torch.OutOfMemoryError()), 2) is None
-    assert Sizes(Laboratory(device="cpu"), None).of(run("snip")) == 1, "on a CPU processes do better"
+    assert Sizes(CellRunner(device="cpu"), None).of(run("snip")) == 1, "on a CPU processes do better"
 
 
-def raising(error: Exception) -> Turns[Trained]:
+def raising(error: Exception) -> Task[Trained]:
     yield
     raise error
 
@@ -190,10 +192,10 @@ def raising(error: Exception) -> Turns[Trained]:
 def test_a_pack_that_does_not_fit_continues_with_fewer_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five cells share memory for two; one of them does not fit even alone."""
     runs = [run("random", seed=seed, epochs=1) for seed in range(4)] + [run("random", sparsity=0.5, epochs=1)]
-    laboratory = Laboratory(device="cpu")
+    runner = CellRunner(device="cpu")
     real, training_now = training, set[int]()
 
-    def tight(model: Any, masks: Any, data: Any, recipe: Any, seed: int, *rest: Any) -> Turns[Trained]:
+    def tight(model: Any, masks: Any, data: Any, recipe: Any, seed: int, *rest: Any) -> Task[Trained]:
         work = real(model, masks, data, recipe, seed, *rest)
         training_now.add(id(work))
         try:
@@ -207,16 +209,16 @@ def test_a_pack_that_does_not_fit_continues_with_fewer_cells(tmp_path: Path, mon
             training_now.discard(id(work))
 
     monkeypatch.setattr("pai_bench.training.loop.training", tight)
-    sizes = Sizes(laboratory, 5)
+    sizes = Sizes(runner, 5)
     owner = Owner.current()
-    crew = Crew(laboratory, sizes, lambda cell, alone: executing(cell, tmp_path, laboratory, owner, alone=alone))
+    packed = PackedRunner(runner, sizes, lambda cell, alone: executing(cell, tmp_path, runner, owner, alone=alone))
     for cell in runs:
-        assert crew.takes(cell)
-        crew.add(cell)
-    assert not crew.takes(run("snip", epochs=1)) and not crew.takes(run("snip"))
-    ended: dict[Run, Ended] = {}
-    while crew.busy:
-        ended |= dict(crew.turn())
+        assert packed.takes(cell)
+        packed.add(cell)
+    assert not packed.takes(run("snip", epochs=1)) and not packed.takes(run("snip"))
+    ended: dict[Run, AttemptOutcome] = {}
+    while packed.busy:
+        ended |= dict(packed.turn())
     assert [ended[cell].kind for cell in runs] == ["done"] * 4 + ["failed"]
     assert "out of memory" in str(ended[runs[4]].cause)
     assert len(list(tmp_path.rglob("failed/**/*.json"))) == 1 and sizes.of(runs[0]) <= 2
@@ -232,9 +234,9 @@ def test_a_cluster_task_saves_its_pack_and_resumes_it(tmp_path: Path, monkeypatc
     ticks = [0]
     real = attempt._Watch.tick
 
-    def tick(watch: Any) -> None:
-        real(watch)
-        ticks[0] += watch._phase == "training"
+    def tick(callback: Any) -> None:
+        real(callback)
+        ticks[0] += callback._phase == "training"
         if ticks[0] == 4:
             task.pause()
         elif ticks[0] == 9:
@@ -254,14 +256,14 @@ def test_a_cluster_task_saves_its_pack_and_resumes_it(tmp_path: Path, monkeypatc
 
 
 def test_output_of_interleaved_cells_goes_to_their_own_logs(tmp_path: Path) -> None:
-    def printing(name: str) -> Turns[None]:
+    def printing(name: str) -> Task[None]:
         with CellLog(tmp_path / name, "1") as log:
             for step in range(3):
                 with log.printing():
                     os.write(1, f"{name}{step} ".encode())
                 yield
 
-    pack: Pack[str, None] = Pack(CPU)
+    pack: RoundRobin[str, None] = RoundRobin(CPU)
     for name in "ab":
         pack.add(name, printing(name))
     pack.drain()
@@ -269,7 +271,7 @@ def test_output_of_interleaved_cells_goes_to_their_own_logs(tmp_path: Path) -> N
 
 
 def test_draws_of_members_do_not_mix() -> None:
-    def draws(seed: int) -> Turns[list[float]]:
+    def draws(seed: int) -> Task[list[float]]:
         found = []
         for step in range(4):
             yield
@@ -277,8 +279,8 @@ def test_draws_of_members_do_not_mix() -> None:
             found.append(float(torch.rand(())))
         return found
 
-    alone = {seed: finish(draws(seed), CPU) for seed in (1, 2)}
-    pack: Pack[int, list[float]] = Pack(CPU)
+    alone = {seed: run_to_completion(draws(seed), CPU) for seed in (1, 2)}
+    pack: RoundRobin[int, list[float]] = RoundRobin(CPU)
     for seed in alone:
         pack.add(seed, draws(seed))
     assert pack.drain() == alone

@@ -12,8 +12,7 @@ from pai_bench import recipes, results
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import status_lines
 from pai_bench.cells import Cell
-from pai_bench.experiment import runner
-from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.recipes import parse_settings, variants
 from pai_bench.results import float64, index
 from tests.unit.test_results import result
@@ -27,11 +26,11 @@ def run(method: str, dtype: str, sparsity: float = 0.9) -> Run:
 
 
 def test_float32_results_record_the_overlap_with_float64_masks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    laboratory = Laboratory(device="cpu")
+    runner = CellRunner(device="cpu")
     found = {}
     for method, sparsity in (("snip", 0.9), ("synflow:rounds=3", 0.9), ("dense", 0.0)):
         for dtype in ("float32", "float64"):
-            found[method, dtype] = laboratory.run(run(method, dtype, sparsity))
+            found[method, dtype] = runner.run(run(method, dtype, sparsity))
     for method in ("snip", "synflow:rounds=3"):
         narrow, wide = (found[method, dtype] for dtype in ("float32", "float64"))
         both = sum((narrow.masks[name] & wide.masks[name]).sum() for name in wide.masks)
@@ -42,7 +41,7 @@ def test_float32_results_record_the_overlap_with_float64_masks(monkeypatch: pyte
     place = results.write(tmp_path, found["snip", "float32"].result, {})
     assert results.read(place).float64_overlap == found["snip", "float32"].result.float64_overlap
     monkeypatch.setattr(runner, "OVERLAP_SECONDS", 0.0)
-    assert laboratory.run(run("snip", "float32")).result.float64_overlap is None
+    assert runner.run(run("snip", "float32")).result.float64_overlap is None
 
 
 def test_results_without_an_overlap_are_read(tmp_path: Path) -> None:

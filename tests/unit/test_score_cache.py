@@ -15,8 +15,8 @@ from pai_bench.core import plugins
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.experiment import score_cache
 from pai_bench.experiment.cost import Cost
-from pai_bench.experiment.runner import Laboratory, Run
-from pai_bench.experiment.score_cache import ScoreCache, Scored, Shelf
+from pai_bench.experiment.runner import CellRunner, Run
+from pai_bench.experiment.score_cache import DiskCache, ScoreCache, Scored
 from pai_bench.results.cleanup import DAY
 from pai_bench.sweep.execution.attempt import shared_scores
 from tests.unit.test_controls import Counting
@@ -31,7 +31,7 @@ def never() -> Scored:
     raise AssertionError("it is there")
 
 
-def get(shelf: Shelf | None, key: str = "key", cost: Cost = COST) -> bool:
+def get(cache: DiskCache | None, key: str = "key", cost: Cost = COST) -> bool:
     """Return True if the entry had to be computed, with a new cache as in a new process."""
     made = []
 
@@ -39,7 +39,7 @@ def get(shelf: Shelf | None, key: str = "key", cost: Cost = COST) -> bool:
         made.append(key)
         return Scored(MASKS, cost, tied=3)
 
-    scored = ScoreCache(shelf=shelf).get(key, compute, CPU)
+    scored = ScoreCache(cache=cache).get(key, compute, CPU)
     tensors, found = scored.tensors, scored.cost
     assert scored.tied == 3
     assert found == cost
@@ -49,17 +49,17 @@ def get(shelf: Shelf | None, key: str = "key", cost: Cost = COST) -> bool:
 
 
 def test_scores_of_one_process_are_read_by_another(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
-    assert get(shelf)
-    assert not get(shelf)
-    assert get(shelf, "another key")
+    cache = DiskCache(tmp_path)
+    assert get(cache)
+    assert not get(cache)
+    assert get(cache, "another key")
     assert get(None)
 
 
 def test_an_entry_is_read_from_disk_once(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
-    get(shelf)
-    cache = ScoreCache(shelf=shelf)
+    cache = DiskCache(tmp_path)
+    get(cache)
+    cache = ScoreCache(cache=cache)
     cache.get("key", never, CPU)
     for path in tmp_path.iterdir():
         path.unlink()
@@ -67,41 +67,41 @@ def test_an_entry_is_read_from_disk_once(tmp_path: Path) -> None:
 
 
 def test_quickly_computed_scores_are_not_written(tmp_path: Path) -> None:
-    get(Shelf(tmp_path), cost=Cost(score_cache.WORTH_SECONDS / 2))
+    get(DiskCache(tmp_path), cost=Cost(score_cache.WORTH_SECONDS / 2))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", [b"", b"half", None])
 def test_a_damaged_file_is_recomputed_and_replaced(tmp_path: Path, damage: bytes | None) -> None:
-    shelf = Shelf(tmp_path)
-    get(shelf)
+    cache = DiskCache(tmp_path)
+    get(cache)
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content if damage is None else damage)
-    assert get(shelf)
-    assert not get(shelf)
+    assert get(cache)
+    assert not get(cache)
 
 
 def test_a_folder_that_is_not_writable_is_not_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert get(Shelf(tmp_path / "file"))
-    assert get(Shelf(tmp_path / "file"))
+    assert get(DiskCache(tmp_path / "file"))
+    assert get(DiskCache(tmp_path / "file"))
 
 
 def test_the_most_recently_used_scores_are_kept(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
-    get(shelf, "a")
+    cache = DiskCache(tmp_path)
+    get(cache, "a")
     (first,) = tmp_path.iterdir()
     size = first.stat().st_size
-    shelf = Shelf(tmp_path, limit=2 * size)
-    get(shelf, "b")
+    cache = DiskCache(tmp_path, limit=2 * size)
+    get(cache, "b")
     (second,) = set(tmp_path.iterdir()) - {first}
     old = time.time() - 100
     for age, path in enumerate((first, second)):
         os.utime(path, (old + age, old + age))
-    assert not get(shelf, "a")
-    get(shelf, "c")
+    assert not get(cache, "a")
+    get(cache, "c")
     assert first.exists() and not second.exists()
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -110,21 +110,21 @@ def test_cells_of_two_processes_are_scored_once_and_keep_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score_cache, "WORTH_SECONDS", 0.0)
-    watch = Counting()
+    callback = Counting()
 
     def masks(method: str, sparsity: float, scores: ScoreCache | None) -> str:
-        laboratory = Laboratory(device="cpu", scores=scores)
+        runner = CellRunner(device="cpu", scores=scores)
         run = Run(Cell(method, "digits", "conv8", sparsity, 0), recipe())
-        return tensors_hash(laboratory.masks(run, laboratory.model(run), watch).tensors)
+        return tensors_hash(runner.masks(run, runner.model(run), callback).tensors)
 
     for method in ("snip", "synflow:rounds=2"):
         alone = masks(method, 0.9, None)
         assert masks(method, 0.9, shared_scores(tmp_path, redo=False)) == alone
-        watch.ticks = 0
+        callback.ticks = 0
         assert masks(method, 0.9, shared_scores(tmp_path, redo=False)) == alone
-        assert watch.ticks == 0
+        assert callback.ticks == 0
         assert masks(method, 0.9, shared_scores(tmp_path, redo=True)) == alone
-        assert watch.ticks > 0, "what is done again is scored again"
+        assert callback.ticks > 0, "what is done again is scored again"
 
 
 def test_other_code_or_another_device_does_not_share_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,10 +132,10 @@ def test_other_code_or_another_device_does_not_share_scores(tmp_path: Path, monk
     run = Run(Cell("snip", "digits", "conv8", 0.9, 0), recipe())
 
     def passes() -> int:
-        watch = Counting()
-        laboratory = Laboratory(device="cpu", scores=shared_scores(tmp_path, redo=False))
-        laboratory.masks(run, laboratory.model(run), watch)
-        return watch.ticks
+        callback = Counting()
+        runner = CellRunner(device="cpu", scores=shared_scores(tmp_path, redo=False))
+        runner.masks(run, runner.model(run), callback)
+        return callback.ticks
 
     assert passes() > 0
     assert passes() == 0
@@ -154,13 +154,13 @@ def test_other_code_or_another_device_does_not_share_scores(tmp_path: Path, monk
 
 
 def test_scores_unused_for_a_day_are_removed(tmp_path: Path) -> None:
-    shelf = Shelf(results.scores_folder(tmp_path))
-    get(shelf, "old")
+    cache = DiskCache(results.scores_folder(tmp_path))
+    get(cache, "old")
     (old,) = results.scores_folder(tmp_path).iterdir()
-    get(shelf, "new")
+    get(cache, "new")
     long_ago = time.time() - DAY - 60
     os.utime(old, (long_ago, long_ago))
     results.tidy(tmp_path)
     assert not old.exists()
-    assert get(shelf, "old")
-    assert not get(shelf, "new")
+    assert get(cache, "old")
+    assert not get(cache, "new")

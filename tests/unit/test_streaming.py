@@ -13,7 +13,7 @@ from PIL import Image
 from pai_bench import recipes
 from pai_bench.datasets import files, loading, streaming
 from pai_bench.datasets.files import sources
-from pai_bench.datasets.loading import Augment, Streamed
+from pai_bench.datasets.loading import Augment, StreamingDataset
 from pai_bench.errors import PaiBenchError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,10 +37,10 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def load(root: Path, **data: object) -> Streamed:
+def load(root: Path, **data: object) -> StreamingDataset:
     recipe = dataclasses.replace(recipes.load("quick", "digits", "conv8").data, **data)  # type: ignore[arg-type]
     found = loading.load("imagenet", root, data=recipe)
-    assert isinstance(found, Streamed)
+    assert isinstance(found, StreamingDataset)
     return found
 
 

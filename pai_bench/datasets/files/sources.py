@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pai_bench.core.registry import Catalogue
+from pai_bench.core.registry import Registry
 from pai_bench.datasets.files import formats, image_folders
 from pai_bench.datasets.files.types import Archive, Arrays, File, Info, Source
 
@@ -187,6 +187,6 @@ _OURS: dict[str, Source] = {
     ),
 }
 
-CATALOGUE: Catalogue[Source] = Catalogue("data set", "pai_bench.datasets")
+CATALOGUE: Registry[Source] = Registry("data set", "pai_bench.datasets")
 for _name, _source in _OURS.items():
     CATALOGUE.add(_name, _source)

@@ -17,15 +17,15 @@ import torch
 from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment.runner import Laboratory, Run
-from pai_bench.experiment.score_cache import ScoreCache, Shelf
+from pai_bench.experiment.runner import CellRunner, Run
+from pai_bench.experiment.score_cache import DiskCache, ScoreCache
 from pai_bench.results import DamagedResult, Epoch
 from pai_bench.sweep.execution import dataset_copy
 from pai_bench.sweep.execution.cell_log import CellLog
 from pai_bench.sweep.execution.claims import Address, Claim, Owner, take
-from pai_bench.training.callbacks import Watch
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Turns, finish, release
+from pai_bench.training.cooperative import Task, release, run_to_completion
 
 _FULL_OR_FORBIDDEN = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE")
 _DISK_AWAY = ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EREMOTEIO", "ENOLCK", "EHOSTDOWN")
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ended:
+class AttemptOutcome:
     """The outcome of an attempt at a cell.
 
     Kinds: "done"; "present" (the cell already had a result); "duplicate" (another process delivered first); "claimed"
@@ -82,9 +82,9 @@ class _Unwritten(Exception):
     """The results folder stayed unusable for longer than `disk_patience`."""
 
 
-def execute(run: Run, root: Path, laboratory: Laboratory, owner: Owner, **options: Unpack[Options]) -> Ended:
+def execute(run: Run, root: Path, runner: CellRunner, owner: Owner, **options: Unpack[Options]) -> AttemptOutcome:
     """Run `executing` to completion."""
-    return finish(executing(run, root, laboratory, owner, **options), laboratory.device)
+    return run_to_completion(executing(run, root, runner, owner, **options), runner.device)
 
 
 def shared_scores(root: Path, redo: bool) -> ScoreCache:
@@ -92,13 +92,13 @@ def shared_scores(root: Path, redo: bool) -> ScoreCache:
 
     With `redo` the cached scores are ignored.
     """
-    return ScoreCache(shelf=None if redo else Shelf(results.scores_folder(root)))
+    return ScoreCache(cache=None if redo else DiskCache(results.scores_folder(root)))
 
 
 class Options(TypedDict, total=False):
     """Keyword options of `executing`."""
 
-    watch: Watch
+    callback: Callback
     stop: Stop
     redo: bool
     checkpoint_every: float
@@ -114,10 +114,10 @@ class Options(TypedDict, total=False):
 def executing(
     run: Run,
     root: Path,
-    laboratory: Laboratory,
+    runner: CellRunner,
     owner: Owner,
     *,
-    watch: Watch | None = None,
+    callback: Callback | None = None,
     stop: Stop | None = None,
     redo: bool = False,
     checkpoint_every: float = 60.0,
@@ -125,24 +125,24 @@ def executing(
     patience: float = 300.0,
     jobs: Mapping[str, str] | None = None,
     alone: Callable[[], bool] = lambda: True,
-) -> Turns[Ended]:
+) -> Task[AttemptOutcome]:
     """Run a cell step by step, unless it has a result or a live process has claimed it. The result or failure is on
     disk afterwards. For the options see `Options`.
     """
-    watch = watch or Watch()
-    attempt = _Attempt(run, root, owner, watch, stop or Stop(), patience, alone)
+    callback = callback or Callback()
+    attempt = _Attempt(run, root, owner, callback, stop or Stop(), patience, alone)
     try:
         if not redo and attempt.present():
-            return Ended("present")
-        claim = attempt.patiently(lambda: take(root, attempt.address, owner, jobs, watch.tick))
+            return AttemptOutcome("present")
+        claim = attempt.patiently(lambda: take(root, attempt.address, owner, jobs, callback.tick))
         if claim is None:
-            return Ended("claimed")
+            return AttemptOutcome("claimed")
         with claim, CellLog(results.cell_log_path(*attempt.place), owner.attempt) as log:
             if not redo and attempt.present():
-                return Ended("present")  # its owner delivered the result just before we took the claim
+                return AttemptOutcome("present")  # its owner delivered the result just before we took the claim
             log.say(f"begins: {run.cell} · {run.recipe.name}")
-            work = attempt.run(laboratory, claim, log, redo, checkpoint_every, keep_checkpoints)
-            ended: Ended | None = None
+            work = attempt.run(runner, claim, log, redo, checkpoint_every, keep_checkpoints)
+            ended: AttemptOutcome | None = None
             while ended is None:
                 with log.printing():
                     try:
@@ -153,10 +153,10 @@ def executing(
                     yield
             log.say(f"{ended.kind}{f': {ended.cause}' if ended.cause else ''}")
     except _Unwritten as error:
-        return Ended("unwritten", str(error))
+        return AttemptOutcome("unwritten", str(error))
     if ended.kind in ("oom", "crowded"):
         if alone():
-            laboratory.forget()
+            runner.forget()
         release()
     return replace(ended, kind="failed") if ended.kind == "oom" else ended
 
@@ -169,7 +169,7 @@ class _Attempt:
         run: Run,
         root: Path,
         owner: Owner,
-        watch: Watch,
+        callback: Callback,
         stop: Stop,
         patience: float,
         alone: Callable[[], bool],
@@ -177,7 +177,7 @@ class _Attempt:
         self._run = run
         self._root = root
         self._owner = owner
-        self._watch = watch
+        self._watch = callback
         self._stop = stop
         self._patience = patience
         self._alone = alone
@@ -195,25 +195,25 @@ class _Attempt:
             return False
 
     def run(
-        self, laboratory: Laboratory, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool
-    ) -> Turns[Ended]:
+        self, runner: CellRunner, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool
+    ) -> Task[AttemptOutcome]:
         """Run the claimed cell and deliver the result."""
         checkpoints = _Noted(results.checkpoints_folder(*self.place), self._owner.attempt, every, note=log.say)
-        watch = _Watch(claim, log, self._stop, self._watch)
+        callback = _Watch(claim, log, self._stop, self._watch)
         try:
-            watch.phase("loading")
-            origin = laboratory.dataset(self._run).origin
-            self.patiently(lambda: dataset_copy.settle(self._root, self._run.cell.dataset, origin), watch)
+            callback.phase("loading")
+            origin = runner.dataset(self._run).origin
+            self.patiently(lambda: dataset_copy.settle(self._root, self._run.cell.dataset, origin), callback)
             with self._stop.reaching(checkpoints):
-                outcome = yield from laboratory.running(self._run, watch, checkpoints)
+                outcome = yield from runner.running(self._run, callback, checkpoints)
             delivery = self.patiently(
                 lambda: results.deliver(self._root, outcome.result, outcome.masks, owner=self._owner.id, redo=redo),
-                watch,
+                callback,
             )
         except Interrupted:
-            return Ended("interrupted")
+            return AttemptOutcome("interrupted")
         except _Unwritten as error:
-            return Ended("unwritten", str(error))
+            return AttemptOutcome("unwritten", str(error))
         except Exception as error:
             return self._failed(error, log)
         # The result is on disk; the next sweep repeats the clean-up if it fails here.
@@ -226,9 +226,9 @@ class _Attempt:
         result = outcome.result
         if delivery.differs:
             log.say(f"the result delivered first has a different {', a different '.join(delivery.differs)}")
-        return Ended("duplicate" if delivery.duplicate else "done", None, result.accuracy, result.status)
+        return AttemptOutcome("duplicate" if delivery.duplicate else "done", None, result.accuracy, result.status)
 
-    def _failed(self, error: Exception, log: CellLog) -> Ended:
+    def _failed(self, error: Exception, log: CellLog) -> AttemptOutcome:
         line = f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no message'}"
         if isinstance(error, PaiBenchError):
             line = f"{error.cause}; {error.remedy}"
@@ -239,20 +239,22 @@ class _Attempt:
             kind = "oom"
             if not self._alone():
                 log.say(f"{line}; the cell resumes when fewer cells run")
-                return Ended("crowded", line)
+                return AttemptOutcome("crowded", line)
             line = f"out of memory ({line}); use fewer workers, a smaller batch size or a larger device"
         trace = traceback.format_exc()
         log.say(trace.rstrip())
         with suppress(OSError):
             results.write_failure(*self.place, cause=line, traceback=trace, kind=kind)
-        return Ended("oom" if kind == "oom" else "failed", line)
+        return AttemptOutcome("oom" if kind == "oom" else "failed", line)
 
-    def patiently(self, action: Callable[[], T], watch: Watch | None = None, *, cannot: str = "be written to") -> T:
+    def patiently(
+        self, action: Callable[[], T], callback: Callback | None = None, *, cannot: str = "be written to"
+    ) -> T:
         """Run an action on the results folder; while the folder cannot be read or written, wait and retry.
 
         Raises: _Unwritten when the action still fails after `disk_patience` seconds.
         """
-        watch = watch or self._watch
+        callback = callback or self._watch
         end = time.monotonic() + self._patience
         pause = 0.5
         while True:
@@ -264,7 +266,7 @@ class _Attempt:
                 cause = f"the results folder cannot {cannot}: {error.strerror}"
             if time.monotonic() >= end or self._stop.requested:
                 raise _Unwritten(cause)
-            watch.phase(f"waiting: {cause}")
+            callback.phase(f"waiting: {cause}")
             again = min(end, time.monotonic() + pause)
             while time.monotonic() < again and not self._stop.requested:
                 time.sleep(0.1)
@@ -282,14 +284,14 @@ class _Noted(Checkpoints):
         return state
 
 
-class _Watch(Watch):
+class _Watch(Callback):
     """A callback that forwards the events of a cell to its claim, its log and the caller's callback."""
 
-    def __init__(self, claim: Claim, log: CellLog, stop: Stop, watch: Watch) -> None:
+    def __init__(self, claim: Claim, log: CellLog, stop: Stop, callback: Callback) -> None:
         self._claim = claim
         self._log = log
         self._stop = stop
-        self._watch = watch
+        self._watch = callback
         self._phase = ""
         self._began: float | None = None
 

@@ -26,9 +26,9 @@ from pai_bench.cells import Cell
 from pai_bench.core.atomic import GONE, as_json, draft, move_away, reason, server_time, write_json
 from pai_bench.results.key import Address
 from pai_bench.sweep.execution.claim_files import parse, parse_beat
-from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner, judge, superseded
+from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner, liveness, superseded
 
-__all__ = ["Address", "Claim", "Held", "Owner", "clear", "survey", "take"]
+__all__ = ["Address", "Claim", "ClaimStatus", "Owner", "clear", "survey", "take"]
 
 BEAT_SECONDS = 10.0
 WATCHED_SECONDS = 25.0
@@ -38,7 +38,7 @@ _TOLD = ("phase", "epoch", "epochs", "seconds_per_epoch", "seconds", "progress")
 
 
 @dataclass(frozen=True)
-class Held:
+class ClaimStatus:
     """A claim read from disk, with the verdict on its owner."""
 
     cell: Cell
@@ -216,7 +216,7 @@ def _take_away(place: Path, seen: os.stat_result) -> bool:
     return True
 
 
-def clear(root: Path, held: Iterable[Held]) -> None:
+def clear(root: Path, held: Iterable[ClaimStatus]) -> None:
     """Remove the claims of dead owners whose cells have their results."""
     for claim in held:
         place = results.claim_path(root, claim.cell, claim.recipe, claim.fingerprint)
@@ -233,7 +233,9 @@ def _ignore(_text: str) -> None:
     pass
 
 
-def survey(root: Path, jobs: Mapping[str, str] | None = None, complain: Callable[[str], None] = _ignore) -> list[Held]:
+def survey(
+    root: Path, jobs: Mapping[str, str] | None = None, complain: Callable[[str], None] = _ignore
+) -> list[ClaimStatus]:
     """Return all claims below the root, with the verdicts on their owners.
 
     `jobs` maps SLURM jobs to their states; None when the controller does not respond. `complain` receives a message
@@ -250,7 +252,7 @@ def survey(root: Path, jobs: Mapping[str, str] | None = None, complain: Callable
 
 def _patiently_look(
     folder: Path, name: str, now: float, jobs: Mapping[str, str] | None, complain: Callable[[str], None]
-) -> Held | None:
+) -> ClaimStatus | None:
     """Return a claim with its verdict ("unknown" when the file cannot be read), or None when the claim is gone.
 
     A claim that is released during the read counts as gone too; NFS reports this as ESTALE instead of ENOENT.
@@ -270,10 +272,10 @@ def _patiently_look(
         return None
     unreadable = Owner("", f"an unknown host: its claim cannot be read ({reason(cause)})", "", 0, None, None, 0, None)
     told: dict[str, Any] = dict.fromkeys(_TOLD)
-    return Held(*parsed, unreadable, 0.0, "unknown", False, **told)
+    return ClaimStatus(*parsed, unreadable, 0.0, "unknown", False, **told)
 
 
-def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> Held | None:
+def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> ClaimStatus | None:
     """Return a claim with its verdict; None when its content is not valid.
 
     Raises: FileNotFoundError when the claim is gone.
@@ -291,7 +293,9 @@ def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> Held | Non
         time_seen = os.fstat(file.fileno()).st_mtime
         beat = parse_beat(file.read())
     age = now - time_seen
-    verdict, sure = judge(owner, age, jobs)
+    verdict, sure = liveness(owner, age, jobs)
     told = {name: (beat or {}).get(name) for name in _TOLD}
     damaged = beats if beat is None else None
-    return Held(address.cell, address.recipe, address.fingerprint, owner, age, verdict, sure, **told, damaged=damaged)
+    return ClaimStatus(
+        address.cell, address.recipe, address.fingerprint, owner, age, verdict, sure, **told, damaged=damaged
+    )

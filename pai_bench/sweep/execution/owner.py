@@ -91,7 +91,7 @@ def _ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def judge(owner: Owner, age: float, jobs: Mapping[str, str] | None) -> tuple[str, bool]:
+def liveness(owner: Owner, age: float, jobs: Mapping[str, str] | None) -> tuple[str, bool]:
     """Return the verdict on an owner, and True if it rests on more than the age of the heartbeat."""
     here = owner.runs_here()
     if owner.job is None:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import torch
 
-from pai_bench.datasets.loading import Streamed
+from pai_bench.datasets.loading import StreamingDataset
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment.runner import Laboratory, Run
-from pai_bench.sweep.execution.attempt import Ended
-from pai_bench.training.cooperative import Pack, Turns, release
+from pai_bench.experiment.runner import CellRunner, Run
+from pai_bench.sweep.execution.attempt import AttemptOutcome
+from pai_bench.training.cooperative import RoundRobin, Task, release
 from pai_bench.training.loop import Trained, training
 
 SIZES = (1, 2, 4, 8)
@@ -56,8 +56,8 @@ def best_size(speed: Callable[[int], float | None]) -> int:
 class Sizes:
     """Pack sizes by kind of cell: the size given by the user, or the fastest measured one."""
 
-    def __init__(self, laboratory: Laboratory, wanted: int | None) -> None:
-        self._laboratory = laboratory
+    def __init__(self, runner: CellRunner, wanted: int | None) -> None:
+        self._runner = runner
         self._wanted = wanted
         self._found: list[tuple[Run, int]] = []
         """One run of each kind."""
@@ -79,15 +79,15 @@ class Sizes:
         self._found = [(other, min(size, old) if alike(run, other) else old) for other, old in self._found]
 
     def _measure(self, run: Run) -> int:
-        laboratory, device = self._laboratory, self._laboratory.device
+        runner, device = self._runner, self._runner.device
         # On a CPU, separate processes are faster; training on streamed data is bound by reading, not by compute.
-        if device.type != "cuda" or isinstance(laboratory.dataset(run), Streamed):
+        if device.type != "cuda" or isinstance(runner.dataset(run), StreamingDataset):
             return 1
-        dataset = laboratory.dataset(run)
+        dataset = runner.dataset(run)
         most = 1.0
 
-        def member(seed: int) -> Turns[Trained]:
-            return training(laboratory.model(run), {}, dataset, run.recipe, seed)
+        def member(seed: int) -> Task[Trained]:
+            return training(runner.model(run), {}, dataset, run.recipe, seed)
 
         def measured(size: int) -> float | None:
             nonlocal most
@@ -105,9 +105,9 @@ class Sizes:
         return best_size(measured)
 
 
-def speed(device: torch.device, member: Callable[[int], Turns[Trained]], size: int) -> float | None:
+def speed(device: torch.device, member: Callable[[int], Task[Trained]], size: int) -> float | None:
     """Return the steps per second of `size` cells together, made by `member` from seeds; None if they do not fit."""
-    pack: Pack[int, Trained] = Pack(device)
+    pack: RoundRobin[int, Trained] = RoundRobin(device)
     try:
         for seed in range(size):
             pack.add(seed, member(seed))
@@ -134,16 +134,16 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class Crew:
+class PackedRunner:
     """Runs cells of one kind concurrently in this process, with fewer at a time when memory runs out."""
 
     def __init__(
-        self, laboratory: Laboratory, sizes: Sizes, start: Callable[[Run, Callable[[], bool]], Turns[Ended]]
+        self, runner: CellRunner, sizes: Sizes, start: Callable[[Run, Callable[[], bool]], Task[AttemptOutcome]]
     ) -> None:
         """`start` begins a run; its second argument returns True when no other run is active."""
         self._sizes = sizes
         self._start = start
-        self._pack: Pack[Run, Ended] = Pack(laboratory.device)
+        self._pack: RoundRobin[Run, AttemptOutcome] = RoundRobin(runner.device)
         self._crowded: deque[Run] = deque()
         """Runs that did not fit in memory and wait for their turn."""
 
@@ -163,7 +163,7 @@ class Crew:
         """Start the run."""
         self._pack.add(run, self._start(run, lambda: len(self._pack) <= 1))
 
-    def turn(self) -> list[tuple[Run, Ended]]:
+    def turn(self) -> list[tuple[Run, AttemptOutcome]]:
         """Advance each run by one step; return the runs that ended, with their outcomes."""
         done = []
         for run, ended in self._pack.turn():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from pai_bench.experiment import process
-from pai_bench.experiment.runner import Laboratory
+from pai_bench.experiment.runner import CellRunner
 from pai_bench.sweep.execution.attempt import execute, shared_scores
 from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.execution.settings import Settings
@@ -16,14 +16,14 @@ def run(plan: Plan, settings: Settings, messages: Console) -> int:
     """Run the cells to do; return the number of cells without a result, including cells claimed by other processes."""
     process.prepare()
     root, redo = settings.results, settings.redo
-    laboratory, owner = Laboratory(settings.data_dir, scores=shared_scores(root, redo)), Owner.current()
+    runner, owner = CellRunner(settings.data_dir, scores=shared_scores(root, redo)), Owner.current()
     left = 0
     for job in jobs(plan):
         for run in job.runs:
             ended = execute(
                 run,
                 root,
-                laboratory,
+                runner,
                 owner,
                 redo=redo,
                 checkpoint_every=settings.checkpoint_every,

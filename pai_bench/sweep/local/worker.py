@@ -25,15 +25,15 @@ from typing import Any
 
 from pai_bench.cells import Cell
 from pai_bench.experiment import process
-from pai_bench.experiment.runner import Laboratory, Run
-from pai_bench.pruning import given_masks
+from pai_bench.experiment.runner import CellRunner, Run
+from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
-from pai_bench.sweep.execution.attempt import Ended, Stop, executing, shared_scores
+from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores
 from pai_bench.sweep.execution.claims import Owner
-from pai_bench.sweep.execution.packing import Crew, Sizes
-from pai_bench.training.callbacks import Watch
-from pai_bench.training.cooperative import Turns
+from pai_bench.sweep.execution.packing import PackedRunner, Sizes
+from pai_bench.training.callbacks import Callback
+from pai_bench.training.cooperative import Task
 
 GRACE_SECONDS = 10.0
 """Seconds that a cell may take to save a checkpoint and stop."""
@@ -62,7 +62,7 @@ class Channel:
             self.tell("tick")
 
 
-class Teller(Watch):
+class Teller(Callback):
     """A callback that sends the events of one run to the sweep."""
 
     def __init__(self, channel: Channel, number: int) -> None:
@@ -111,19 +111,19 @@ def main() -> None:
 
     process.prepare()
     for plugin in options.plugin:
-        given_masks.load_plugin(plugin)
-    laboratory = Laboratory(options.data_dir, options.device, shared_scores(options.results, options.redo))
+        fixed_masks.load_plugin(plugin)
+    runner = CellRunner(options.data_dir, options.device, shared_scores(options.results, options.redo))
     owner = Owner.current()
-    sizes = Sizes(laboratory, options.pack)
+    sizes = Sizes(runner, options.pack)
     numbers: dict[Run, int] = {}
 
-    def start(run: Run, alone: Callable[[], bool]) -> Turns[Ended]:
+    def start(run: Run, alone: Callable[[], bool]) -> Task[AttemptOutcome]:
         return executing(
             run,
             options.results,
-            laboratory,
+            runner,
             owner,
-            watch=Teller(channel, numbers[run]),
+            callback=Teller(channel, numbers[run]),
             stop=stop,
             redo=options.redo,
             checkpoint_every=options.checkpoint_every,
@@ -132,19 +132,19 @@ def main() -> None:
             alone=alone,
         )
 
-    crew = Crew(laboratory, sizes, start)
+    packed = PackedRunner(runner, sizes, start)
     channel.tell("ready")
     going = True
-    while going or crew.busy:
+    while going or packed.busy:
         with suppress(queue.Empty):
-            message = runs.get(block=not crew.busy)
+            message = runs.get(block=not packed.busy)
             going = message is not None
             if message is not None:
                 run = Run(Cell(**message["cell"]), Recipe.from_dict(message["recipe"]))
                 numbers[run] = message["id"]
-                crew.add(run)
+                packed.add(run)
                 channel.tell("room", room=sizes.of(run))
-        for run, ended in crew.turn():
+        for run, ended in packed.turn():
             channel.tell("room", room=sizes.of(run))
             channel.tell("ended", id=numbers.pop(run), **asdict(ended))
 

@@ -15,7 +15,7 @@ from pai_bench import results
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.execution import claims
 from pai_bench.sweep.monitoring.selection import select
-from pai_bench.sweep.planning.expected_cells import Wanted, wanted
+from pai_bench.sweep.planning.expected_cells import ExpectedCell, wanted
 from pai_bench.sweep.planning.filters import Filter
 from pai_bench.sweep.slurm import in_flight
 from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, tag
@@ -75,7 +75,7 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
     return cancelled and flight.silent is None
 
 
-def _cells(root: Path) -> list[Wanted]:
+def _cells(root: Path) -> list[ExpectedCell]:
     """All cells of the folder's plans and results."""
     return wanted(results.read_plans(root).found, results.names(root / "runs", ".json"))
 
@@ -126,7 +126,7 @@ def _array(task: Task) -> str:
     return task.job.partition("_")[0]
 
 
-def _processes(held: Iterable[claims.Held]) -> Mapping[int, int]:
+def _processes(held: Iterable[claims.ClaimStatus]) -> Mapping[int, int]:
     """Return the sweeps running on this host, by process number, with the number of cells claimed by each."""
     found: Counter[int] = Counter()
     for claim in held:

@@ -13,7 +13,7 @@ from pai_bench import results
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.monitoring.find_cell import find
 from pai_bench.sweep.monitoring.status import cause_key
-from pai_bench.sweep.planning.expected_cells import Wanted, slug, wanted
+from pai_bench.sweep.planning.expected_cells import ExpectedCell, slug, wanted
 from pai_bench.sweep.slurm.ledger import sweep_chunks
 
 JOB_LINES = 50
@@ -65,7 +65,7 @@ class _Logs:
         self._say = say
         self._printed = _printed(root)
 
-    def print(self, cell: Wanted) -> bool:
+    def print(self, cell: ExpectedCell) -> bool:
         """Print all logs of the cell; return True if there are any."""
         found = self._print_file(self._log(cell), self._tail)
         for place in self._printed.get(cell.name, ()):
@@ -76,12 +76,12 @@ class _Logs:
             print(failure.traceback.rstrip() or failure.cause)
         return found or failure is not None
 
-    def print_failed(self, cells: Iterable[Wanted], every: bool) -> None:
+    def print_failed(self, cells: Iterable[ExpectedCell], every: bool) -> None:
         """Print the log of one failed cell for each cause, or of every failed cell."""
         noted = results.names(results.failures_folder(self._root), ".json") - results.names(
             self._root / "runs", ".json"
         )
-        causes: dict[Wanted, str] = {}
+        causes: dict[ExpectedCell, str] = {}
         for cell in cells:
             if cell.name in noted and (failure := self._failure(cell)) is not None:
                 causes[cell] = cause_key(failure.cause)
@@ -96,7 +96,7 @@ class _Logs:
                 self.print(cell)
             shown.add(cause)
 
-    def follow(self, cell: Wanted) -> None:
+    def follow(self, cell: ExpectedCell) -> None:
         """Print the cell's log as it grows, until no process has claimed the cell; wait for the log to appear first."""
         place = self._log(cell)
         address = (self._root, cell.cell, cell.recipe, cell.fingerprint)
@@ -112,10 +112,10 @@ class _Logs:
         if (failure := self._failure(cell)) is not None:
             self._say(f"--- failed: {failure.cause}")
 
-    def _log(self, cell: Wanted) -> Path:
+    def _log(self, cell: ExpectedCell) -> Path:
         return results.cell_log_path(self._root, cell.cell, cell.recipe, cell.fingerprint)
 
-    def _failure(self, cell: Wanted) -> results.Failure | None:
+    def _failure(self, cell: ExpectedCell) -> results.Failure | None:
         return results.read_failure(self._root, cell.cell, cell.recipe, cell.fingerprint)
 
     def _print_file(self, place: Path, tail: int | None) -> bool:

@@ -15,7 +15,7 @@ from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.results import index, shapes, ties
 from pai_bench.sweep.execution import claims, eta
-from pai_bench.sweep.planning.expected_cells import Wanted, wanted
+from pai_bench.sweep.planning.expected_cells import ExpectedCell, wanted
 from pai_bench.sweep.slurm import stops
 from pai_bench.sweep.slurm.in_flight import InFlight, Task
 from pai_bench.sweep.slurm.ledger import complaints
@@ -161,7 +161,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
     )
 
 
-def _name(claim: claims.Held) -> str:
+def _name(claim: claims.ClaimStatus) -> str:
     return results.name(claim.cell, claim.recipe, claim.fingerprint)
 
 
@@ -173,12 +173,12 @@ def _kind(cell: Cell, recipe: str) -> eta.Kind:
     return cell.dataset, cell.model, recipe
 
 
-def _going(claim: claims.Held) -> eta.Going:
+def _going(claim: claims.ClaimStatus) -> eta.Going:
     seconds = claim.seconds or 0.0
     return eta.Going(_kind(claim.cell, claim.recipe), seconds, claim.epoch or 0, claim.epochs, claim.seconds_per_epoch)
 
 
-def _running(claim: claims.Held) -> Running:
+def _running(claim: claims.ClaimStatus) -> Running:
     owner = claim.owner
     return Running(
         cell=claim.cell,
@@ -198,9 +198,9 @@ def cause_key(cause: str) -> str:
     return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", cause)
 
 
-def _failures(root: Path, cells: Iterable[Wanted]) -> tuple[Failure, ...]:
+def _failures(root: Path, cells: Iterable[ExpectedCell]) -> tuple[Failure, ...]:
     """Group failures by cause, most frequent first; causes that differ only in numbers count as one."""
-    groups: dict[str, list[tuple[Wanted, results.Failure]]] = defaultdict(list)
+    groups: dict[str, list[tuple[ExpectedCell, results.Failure]]] = defaultdict(list)
     for cell in cells:
         if note := results.read_failure(root, cell.cell, cell.recipe, cell.fingerprint):
             groups[cause_key(note.cause)].append((cell, note))

@@ -13,7 +13,7 @@ from pai_bench.cells import DENSE, MethodSpec
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
-from pai_bench.pruning import given_masks
+from pai_bench.pruning import fixed_masks
 from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.problem import prunable
@@ -113,7 +113,7 @@ def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[Pa
             errors.append(error)
             continue
         for method, key in dict.fromkeys((run.cell.method, _loss_and_patterns(run)) for run in own):
-            if (file := given_masks.mask_file(MethodSpec.parse(method).name)) is not None:
+            if (file := fixed_masks.mask_file(MethodSpec.parse(method).name)) is not None:
                 file.check(shapes[key], model)
     return refused, errors
 

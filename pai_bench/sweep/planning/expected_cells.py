@@ -19,7 +19,7 @@ _point = attrgetter(*_POINT)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExpectedCell:
     """An expected cell, its recipe, and the name of its result: the path below runs/ without .json."""
 
     cell: Cell
@@ -36,7 +36,7 @@ def slug(cell: Cell) -> str:
     return f"{cell.method}/{cell.dataset}/{cell.model}/{sparsity}/{cell.seed}"
 
 
-def wanted(plans: Iterable[Mapping[str, Any]], present: Iterable[str]) -> list[Wanted]:
+def wanted(plans: Iterable[Mapping[str, Any]], present: Iterable[str]) -> list[ExpectedCell]:
     """Return all cells of the plans, and the results in `present` that belong to no planned variant.
 
     The plans are sorted from oldest to newest; each cell gets the fingerprint of the newest plan of its variant.
@@ -52,12 +52,12 @@ def wanted(plans: Iterable[Mapping[str, Any]], present: Iterable[str]) -> list[W
     for key in cells:
         recipe, method, dataset, model, sparsity, seed = key
         cell, fingerprint = Cell(method, dataset, model, sparsity, seed), current[key[:_VARIANT]]
-        found.append(Wanted(cell, recipe, fingerprint, results.name(cell, recipe, fingerprint)))
+        found.append(ExpectedCell(cell, recipe, fingerprint, results.name(cell, recipe, fingerprint)))
     unplanned = (item for item in _named(present) if (item.recipe, *_point(item.cell)[:3]) not in current)
     return found + list(unplanned)
 
 
-def _named(present: Iterable[str]) -> Iterator[Wanted]:
+def _named(present: Iterable[str]) -> Iterator[ExpectedCell]:
     for name in sorted(present):
         if parsed := results.parse_name(name):
-            yield Wanted(*parsed, name)
+            yield ExpectedCell(*parsed, name)

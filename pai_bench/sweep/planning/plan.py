@@ -18,7 +18,7 @@ from pai_bench import results
 from pai_bench.cells import DENSE, Cell
 from pai_bench.core.atomic import reason
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment.runner import Laboratory, Run
+from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.results import index
 from pai_bench.sweep.execution.claims import survey
 
@@ -164,5 +164,5 @@ def jobs(plan: Plan) -> list[Job]:
 def score_key(run: Run) -> tuple[Any, ...]:
     """Return the key of the scores of a run; a single-shot method shares one key over all sparsities and controls."""
     cell, spec = run.cell, run.cell.spec
-    rounds = () if Laboratory.shares_scores(run.scorer()) else (cell.sparsity, spec.control == "invert")
+    rounds = () if CellRunner.shares_scores(run.scorer()) else (cell.sparsity, spec.control == "invert")
     return cell.dataset, cell.model, run.recipe.name, cell.method != DENSE, cell.seed, str(spec.uncontrolled), rounds

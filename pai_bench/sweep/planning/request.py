@@ -11,7 +11,7 @@ from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, grid
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
-from pai_bench.pruning import given_masks
+from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Settings
 from pai_bench.results import mask_files
 from pai_bench.scoring import registry
@@ -89,7 +89,7 @@ def _check_names(runs: Sequence[Run]) -> None:
 
 def _at_its_own_sparsity(cell: Cell) -> Cell:
     """Return the cell; if its masks are read from a file, with the sparsity of these masks."""
-    file = given_masks.mask_file(cell.spec.name)
+    file = fixed_masks.mask_file(cell.spec.name)
     return cell if file is None else replace(cell, sparsity=file.sparsity)
 
 
@@ -118,7 +118,7 @@ def _canonical(text: str) -> str:
 
 def _allows(name: str, control: str) -> bool:
     """Return True if a control applies to a method; for example, masks from a file have no scores to invert."""
-    return registry.has_controls(name) and not (control == "invert" and given_masks.mask_file(name) is not None)
+    return registry.has_controls(name) and not (control == "invert" and fixed_masks.mask_file(name) is not None)
 
 
 def _canonical_or_same(text: str) -> str:
@@ -182,7 +182,7 @@ def with_masks(request: Request) -> Request:
         if text.startswith(GIVEN):
             path, colon, control = text.removeprefix(GIVEN).partition(f":{CONTROL}=")
             file = mask_files.read(Path(path).expanduser())
-            given_masks.register_masks(file)
+            fixed_masks.register_masks(file)
             text = f"{file.method}{colon}{control}"
         methods.append(text)
     return replace(request, methods=tuple(methods))
@@ -195,8 +195,8 @@ def keep_masks(runs: Sequence[Run], root: Path) -> tuple[Path, ...]:
     """
     copies = []
     for name in dict.fromkeys(run.cell.spec.name for run in runs):
-        if (file := given_masks.mask_file(name)) is not None:
-            copies.append(results.given_masks_path(root, name.removeprefix(GIVEN)))
+        if (file := fixed_masks.mask_file(name)) is not None:
+            copies.append(results.fixed_masks_path(root, name.removeprefix(GIVEN)))
             if not mask_files.holds(copies[-1], file.digest):
                 mask_files.save(copies[-1], file.masks)
     return tuple(copies)

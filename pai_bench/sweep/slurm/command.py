@@ -213,7 +213,7 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     return _Situation(Plan(tuple(planned), tuple(todo), plan.damaged), flight, ended_jobs)
 
 
-def _tidy(root: Path, held: Sequence[claims.Held], flight: in_flight.InFlight) -> None:
+def _tidy(root: Path, held: Sequence[claims.ClaimStatus], flight: in_flight.InFlight) -> None:
     """Remove claims and checkpoints that dead workers left behind for finished cells."""
     claims.clear(root, held)
     results.tidy(root, flight.names())

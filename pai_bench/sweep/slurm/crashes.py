@@ -10,7 +10,7 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.core.atomic import write_json
 from pai_bench.results import shapes
-from pai_bench.sweep.execution.claims import Held
+from pai_bench.sweep.execution.claims import ClaimStatus
 from pai_bench.sweep.planning.plan import PlannedRun
 from pai_bench.sweep.slurm.in_flight import InFlight, Task
 
@@ -22,7 +22,7 @@ FORGIVEN = "forgiven"
 _MEMORY = re.compile(rb"exceeded (job )?memory limit|oom.kill|out of memory", re.IGNORECASE)
 
 
-def count(root: Path, planned: Iterable[PlannedRun], held: Iterable[Held], flight: InFlight) -> set[str]:
+def count(root: Path, planned: Iterable[PlannedRun], held: Iterable[ClaimStatus], flight: InFlight) -> set[str]:
     """Record the jobs that crashed while they ran one of the planned cells.
 
     A cell with MAX_DEATHS crashed jobs is recorded as failed with the cause. Returns the names of these cells.
@@ -51,7 +51,7 @@ def count(root: Path, planned: Iterable[PlannedRun], held: Iterable[Held], fligh
 
 
 def _new(
-    root: Path, items: Mapping[str, PlannedRun], held: Iterable[Held], flight: InFlight
+    root: Path, items: Mapping[str, PlannedRun], held: Iterable[ClaimStatus], flight: InFlight
 ) -> dict[str, dict[str, str]]:
     """Return, for each cell, the jobs that ended while they held it, with their end states."""
     ended = {task.job: task for task in flight.ended if task.state in CELL_FAULT_STATES}

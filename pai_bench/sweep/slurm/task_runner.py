@@ -21,16 +21,16 @@ from pai_bench.core import plugins
 from pai_bench.core.atomic import reason
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import process, provenance
-from pai_bench.experiment.runner import Laboratory, Run
-from pai_bench.pruning import given_masks
+from pai_bench.experiment.runner import CellRunner, Run
+from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import mask_files
-from pai_bench.sweep.execution.attempt import Ended, Stop, executing, shared_scores
+from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores
 from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner
-from pai_bench.sweep.execution.packing import Crew, Sizes
+from pai_bench.sweep.execution.packing import PackedRunner, Sizes
 from pai_bench.sweep.slurm import stops, trust
 from pai_bench.sweep.slurm.specification import Entry, Spec
-from pai_bench.training.cooperative import Turns
+from pai_bench.training.cooperative import Task
 
 PAUSE_SECONDS = 60.0
 """Time that a task waits after SIGTERM for SLURM to kill it, before it resumes its cells."""
@@ -113,13 +113,13 @@ class Work:
             self._load(plugin)
         self._check()
         scores = shared_scores(self.spec.root, self.spec.redo)
-        laboratory = Laboratory(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu", scores)
-        sizes = Sizes(laboratory, self.spec.pack)
-        crew = Crew(laboratory, sizes, partial(self._start, laboratory))
+        runner = CellRunner(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu", scores)
+        sizes = Sizes(runner, self.spec.pack)
+        packed = PackedRunner(runner, sizes, partial(self._start, runner))
         left = deque(self.entries)
         deadline: float | None = None
         while left and not self._ending.is_set():
-            claimed = self._all(left, crew)
+            claimed = self._all(left, packed)
             if self._ending.is_set():
                 return
             # Skip cells claimed by other workers, but check them again until a claim of a dead worker would be stale.
@@ -131,22 +131,22 @@ class Work:
                 self._ending.wait(10)
         self._ended["claimed"] += len(left)
 
-    def _all(self, left: deque[Entry], crew: Crew) -> list[Entry]:
+    def _all(self, left: deque[Entry], packed: PackedRunner) -> list[Entry]:
         """Run the remaining cells until none is left or the task ends; returns the cells that other workers claim."""
         claimed: list[Entry] = []
         saved: list[Entry] = []
-        while left or crew.busy or saved:
-            if not crew.busy and saved:
+        while left or packed.busy or saved:
+            if not packed.busy and saved:
                 if self._ending.wait(PAUSE_SECONDS):
                     break
                 # SLURM has not killed the job after SIGTERM: resume the paused cells.
                 left.extendleft(reversed(saved))
                 saved = []
                 self._renew()
-            while left and not self._stop.requested and crew.takes(run := _run_of(left[0])):
+            while left and not self._stop.requested and packed.takes(run := _run_of(left[0])):
                 self._current[run] = left.popleft()
-                crew.add(run)
-            for run, ended in crew.turn():
+                packed.add(run)
+            for run, ended in packed.turn():
                 entry = self._current[run]
                 told = f": {ended.cause}" if ended.cause else ""
                 self._say(f"{entry.cell}: {ended.kind}{told}")
@@ -158,7 +158,7 @@ class Work:
                     claimed.append(entry)
                 else:
                     self._ended[ended.kind] += 1
-            if self._stop.requested and left and not crew.busy and not saved:
+            if self._stop.requested and left and not packed.busy and not saved:
                 if self._ending.wait(PAUSE_SECONDS):
                     break
                 self._renew()
@@ -170,11 +170,11 @@ class Work:
         if self._ending.is_set():
             self._stop.request()
 
-    def _start(self, laboratory: Laboratory, run: Run, alone: Callable[[], bool]) -> Turns[Ended]:
+    def _start(self, runner: CellRunner, run: Run, alone: Callable[[], bool]) -> Task[AttemptOutcome]:
         return executing(
             run,
             self.spec.root,
-            laboratory,
+            runner,
             self.owner,
             stop=self._stop,
             redo=self.spec.redo and not self._is_new(self._current[run]),
@@ -201,7 +201,7 @@ class Work:
         """
         if plugin.suffix in mask_files.SUFFIXES:
             # Data, not code: a changed file changes the fingerprints, which _check refuses.
-            given_masks.load_plugin(plugin)
+            fixed_masks.load_plugin(plugin)
             return
         try:
             content = trust.read(plugin)
@@ -213,7 +213,7 @@ class Work:
         planned = self.spec.code.get(plugin.name, "").split(",")
         if hashlib.sha256(content).hexdigest() not in planned and not self.spec.any_code:
             self._refuse_code(plugin.name)
-        given_masks.load_plugin(plugin, content)
+        fixed_masks.load_plugin(plugin, content)
 
     def _refuse_code(self, names: str) -> NoReturn:
         self._refuse(

@@ -33,7 +33,7 @@ def register_masks(file: MaskFile) -> None:
     """Make the masks of a file known as the method `file.method`; other methods are not touched, nor `names`."""
 
     @dataclasses.dataclass(frozen=True)
-    class Given:
+    class FixedMasks:
         """Masks from a file as scores: 1 for kept weights, 0 for pruned ones."""
 
         masks: str = file.digest
@@ -45,7 +45,7 @@ def register_masks(file: MaskFile) -> None:
             masks = file.fitted(shapes, type(problem.model).__name__)
             return {name: torch.from_numpy(masks[name]).to(weight) for name, weight in problem.weights.items()}
 
-    registry.register_unlisted(file.method, Given)
+    registry.register_unlisted(file.method, FixedMasks)
     _mask_files[file.method] = file
 
 

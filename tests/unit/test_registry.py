@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pai_bench.core import registry
-from pai_bench.core.registry import Catalogue
+from pai_bench.core.registry import Registry
 from pai_bench.errors import PaiBenchError
 
 PACKAGE = """
@@ -55,14 +55,14 @@ def test_a_broken_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(tmp_path)
     entries = [EntryPoint("many", "broken_pack", "frobs")]
     monkeypatch.setattr(registry, "entry_points", lambda group: [e for e in entries if e.group == group])
-    frobs: Catalogue[int] = Catalogue("frob", "frobs")
+    frobs: Registry[int] = Registry("frob", "frobs")
     with pytest.raises(PaiBenchError, match=r"frob many of the installed package broken_pack .* ZeroDivisionError"):
         frobs.names()
 
 
 def test_ours_are_imported_once_and_no_name_is_taken_twice() -> None:
     calls = []
-    frobs: Catalogue[int] = Catalogue("frob", "nobody's", lambda: calls.append(frobs.add("one", 1)))
+    frobs: Registry[int] = Registry("frob", "nobody's", lambda: calls.append(frobs.add("one", 1)))
     assert frobs.names() == ["one"] and frobs.get("one") == 1 and len(calls) == 1
     with pytest.raises(ValueError, match="frob 'one' is registered twice: by 1 and by 2"):
         frobs.add("one", 2)
