@@ -19,6 +19,7 @@ from pai_bench.cli.commands import Command
 from pai_bench.cli.doctor import doctor
 from pai_bench.cli.listing import list_
 from pai_bench.cli.logs import logs
+from pai_bench.cli.merge import merge
 from pai_bench.cli.options import INTERRUPTED, OK, USAGE, messages, say
 from pai_bench.cli.report import report
 from pai_bench.cli.status import status
@@ -54,6 +55,7 @@ app.command(cls=Command)(status)
 app.command(cls=Command)(logs)
 app.command(cls=Command)(cancel)
 app.command(cls=Command)(report)
+app.command(cls=Command)(merge)
 app.command(cls=Command)(doctor)
 app.command(cls=Command)(prune)
 app.command(cls=Command)(train)
@@ -136,6 +138,6 @@ def main() -> None:
         code = USAGE
     if code == INTERRUPTED:
         command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-        goes_on = command in ("sweep", "train")
+        goes_on = command in ("sweep", "train", "merge")
         say("interrupted" + (": finished cells are kept; the same command resumes from here" if goes_on else ""))
     sys.exit(code or 0)

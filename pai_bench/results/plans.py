@@ -39,7 +39,7 @@ def write_plan(root: Path, name: str, plan: Mapping[str, Any]) -> None:
     newest = max((root / "plans").glob("*.json"), default=None)
     if newest is not None:
         with suppress(OSError, ValueError):
-            if _read_plan(newest)["cells"] == parse_json(as_json(plan))["cells"]:
+            if parse_plan(newest.read_bytes())["cells"] == parse_json(as_json(plan))["cells"]:
                 return
     body = as_json(plan)[:-1]
     with replacing(root / "plans" / name) as file:
@@ -64,7 +64,7 @@ def read_plans(root: Path) -> Plans:
     found, damaged = [], []
     for place in sorted((root / "plans").glob("*.json")):
         try:
-            found.append(_read_plan(place))
+            found.append(parse_plan(place.read_bytes()))
         except GONE:
             if place.is_symlink():
                 damaged.append(f"{shapes.below(root, place)} is a broken symbolic link: this plan is left out")
@@ -80,12 +80,14 @@ def plans(root: Path) -> list[dict[str, Any]]:
     return list(read_plans(root).found)
 
 
-def _read_plan(place: Path) -> dict[str, Any]:
-    """Read one plan. Raises: ValueError for an invalid plan, OSError when the file cannot be read."""
-    content = place.read_bytes()
-    body, save_checksummed, rest = content.rpartition(_SEAL)
+def parse_plan(content: bytes) -> dict[str, Any]:
+    """Parse and check the content of a plan file.
+
+    Raises: ValueError when it is not a valid plan.
+    """
+    body, separator, rest = content.rpartition(_SEAL)
     # Plans of earlier versions have no checksum.
-    if save_checksummed and rest != hashlib.sha256(body).hexdigest().encode() + b'"}':
+    if separator and rest != hashlib.sha256(body).hexdigest().encode() + b'"}':
         raise ValueError("wrong checksum")
     plan = shapes.table(content)
     if type(plan.get("cells")) is not list:

@@ -78,6 +78,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan(seen, cells=CELLS[:2])
     put(seen, DENSE)
     fail(seen, CELLS[1], "RuntimeError: as in the documents")
+    for name in ("a", "b", "cluster-a", "cluster-b"):  # of the documents' merges
+        put(folder / name, DENSE)
     return folder
 
 
