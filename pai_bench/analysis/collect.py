@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,14 @@ from typing import Any
 import pandas as pd
 
 from pai_bench import results
-from pai_bench.cells import Cell, canonical_sparsity
+from pai_bench.analysis.columns import CELL, OURS
+from pai_bench.analysis.table_files import LEFT_OUT, canonical, read_table
+from pai_bench.analysis.unify import dense_names, unify
+from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import index
 
-OURS = ""
-"""Source of results below the results root; the source of a table is the stem of its file name."""
-
-CELL = ["source", "method", "dataset", "model", "recipe", "sparsity", "seed"]
-"""Columns that identify a row."""
-
-CONTRACT = ["method", "dataset", "model", "sparsity", "seed", "accuracy"]
-"""Required columns of a tidy table; more columns are allowed."""
+__all__ = ["OURS", "Collection", "collect", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,7 @@ class Collection:
     """Input of a report."""
 
     rows: pd.DataFrame
-    """One row per valid result: CELL, accuracy, status, and more."""
+    """One row per valid result; see `columns`."""
     missing: pd.DataFrame
     """One row per planned cell without a valid result: CELL and state ("failed", "unreadable" or "missing")."""
     stale: tuple[str, ...]
@@ -42,16 +37,8 @@ class Collection:
     """Files and folders that cannot be read, with the reason; not counted, although they may contain valid results."""
     left_out: int = 0
     """Number of table rows without an accuracy and without a status that explains it."""
-
-
-def _canonical(sparsity: float) -> float:
-    """Return the canonical value of a sparsity from results or from tables that print twelve places."""
-    return canonical_sparsity(sparsity, 1e-12)
-
-
-_WORDS = ("method", "dataset", "model", "recipe", "status", "source")
-
-LEFT_OUT = "left out"
+    remarks: tuple[str, ...] = ()
+    """Changes to names, sparsities and rows that a reader must know."""
 
 
 def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
@@ -67,7 +54,7 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     current = _current_fingerprints(found, plans)
     valid = [row for row in found if row["fingerprint"] == current[_variant(row)]]
     stale = tuple(row["path"] for row in found if row["fingerprint"] != current[_variant(row)])
-    rows = pd.DataFrame(valid, columns=[*CELL, *_EXTRA]).drop_duplicates(CELL)
+    rows = _with_reported(pd.DataFrame(valid, columns=[*CELL, *_EXTRA]).drop_duplicates(CELL))
     have = {tuple(row) for row in rows[CELL].itertuples(index=False)}
     missing = [row for key, row in planned.items() if key not in have]
     for row in missing:
@@ -80,7 +67,6 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     frames = [rows, *(read_table(table, source) for table, source in _sources(tables).items())]
     left_out = sum(frame.attrs.get(LEFT_OUT, 0) for frame in frames)
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
-    rows["sparsity"] = rows["sparsity"].map(_canonical)
     unreadable = tuple(f"{place} cannot be read: {why}" for place, why in held.unreadable.items())
     if rows.empty and unreadable:
         raise PaiBenchError(f"no result can be read: {unreadable[0]}", "correct its permissions or repair the disk")
@@ -91,8 +77,10 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
             "run pai-bench sweep first, or name the folder with --results, or a table with --from",
         )
     lacking = pd.DataFrame(missing, columns=[*CELL, "state"])
-    lacking["sparsity"] = lacking["sparsity"].map(_canonical)
-    return Collection(rows, lacking, stale, (*held.damaged, *read.damaged), unreadable, left_out)
+    lacking = dense_names(lacking.assign(sparsity=canonical(lacking["sparsity"]))).drop_duplicates(CELL)
+    unified = unify(rows)
+    rows, damaged = unified.rows, (*held.damaged, *read.damaged)
+    return Collection(rows, lacking, stale, damaged, unreadable, left_out, unified.remarks)
 
 
 def _sources(tables: Sequence[Path]) -> dict[Path, str]:
@@ -113,9 +101,26 @@ def _sources(tables: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
+def _with_reported(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns of `columns` that tables may have and results do not."""
+    sparsity = canonical(rows["sparsity"])
+    reported = {"method_reported": rows["method"], "sparsity_reported": sparsity, "note": "", "suspect": ""}
+    return rows.assign(sparsity=sparsity, epoch="last", **reported)
+
+
 _EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]
 _COSTS = ["score_seconds", "train_seconds"]
-_EXTRA += [*_COSTS, "device", "scoring_dtype", "float64_overlap", "n_kept", "tied_at_cut", "finished_at", "path"]
+_EXTRA += [
+    *_COSTS,
+    "device",
+    "scoring_dtype",
+    "float64_overlap",
+    "n_kept",
+    "tied_at_cut",
+    "chance",
+    "finished_at",
+    "path",
+]
 
 
 def _cells(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -138,125 +143,3 @@ def _current_fingerprints(
         for cell in _cells(plan):
             current[_variant(cell)] = cell["fingerprint"]
     return current
-
-
-def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
-    """Read a tidy table (.csv or .parquet) with at least the columns of CONTRACT.
-
-    The source of the rows is `source`, by default the file's stem. If the table has a column `source` (such as a
-    report's results.csv), its values are appended.
-
-    Rows without an accuracy are dropped and counted in the attribute LEFT_OUT, unless their status is collapsed or
-    diverged: a run that failed to learn is never dropped.
-
-    Raises: PaiBenchError when the file cannot be read, columns or entries are missing, numbers or statuses are
-        invalid, or two rows describe the same cell.
-    """
-    frame = _without_blanks(path, _open_table(path))
-    absent = [column for column in CONTRACT if column not in frame]
-    if absent:
-        raise PaiBenchError(f"{path} has no column {', '.join(absent)}", f"a table needs {', '.join(CONTRACT)}")
-    for column in ("sparsity", "accuracy", "seed"):
-        try:
-            if frame[column].map(lambda value: str(value).lower() in ("true", "false")).any():
-                raise ValueError("True or False")
-            frame[column] = pd.to_numeric(frame[column]).astype(float)
-        except (ValueError, TypeError) as error:
-            raise PaiBenchError(
-                f"{path}: column {column} has a value that is not a number: {error}", "write numbers"
-            ) from None
-    for column in _WORDS:
-        if column in frame:
-            frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
-    for column in CONTRACT:
-        empty = frame[frame[column].isna() | (frame[column] == "")]
-        if column != "accuracy" and len(empty):
-            raise PaiBenchError(f"{path}: row {empty.index[0] + 2} has no {column}", "fill it in, or leave the row out")
-    odd = frame[(frame["seed"] % 1 != 0) | (frame["seed"].abs() > 2**53)]
-    if len(odd):
-        raise PaiBenchError(
-            f"{path}: seed {odd['seed'].iloc[0]:g} (row {odd.index[0] + 2}) is not a whole number",
-            "write whole numbers",
-        )
-    for column, top in (("accuracy", "1]"), ("sparsity", "1)")):
-        values = frame[column].dropna()
-        wrong = values[(values < 0) | ((values > 1) if column == "accuracy" else (values >= 1))]
-        if len(wrong):
-            raise PaiBenchError(
-                f"{path}: {column} {wrong.iloc[0]:g} (row {wrong.index[0] + 2}) is not in [0, {top}",
-                "write fractions, not per cent",
-            )
-    frame["seed"] = frame["seed"].astype(int)
-    frame["sparsity"] = frame["sparsity"].map(_canonical)
-    label = path.stem if source is None else source
-    inner = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
-    frame["source"] = [f"{label}/{name}" if name else label for name in inner]
-    # Results of different recipes are never averaged; a table without recipes gets the recipe "".
-    frame["recipe"] = frame.get("recipe", "")
-    frame["status"] = frame["status"].str.lower().replace("", "ok") if "status" in frame else "ok"
-    unknown = frame[~frame["status"].isin(results.STATUSES)]
-    if len(unknown):
-        raise PaiBenchError(
-            f"{path}: status {unknown['status'].iloc[0]!r} (row {unknown.index[0] + 2}) is not known",
-            f"known: {', '.join(results.STATUSES)}; leave out what has failed for other reasons",
-        )
-    kept = frame["accuracy"].notna() | (frame["status"] != "ok")
-    left_out, frame = int((~kept).sum()), frame[kept].copy()
-    frame.attrs[LEFT_OUT] = left_out
-    repeated = frame[frame.duplicated(CELL)]
-    if len(repeated):
-        row = repeated.iloc[0]
-        raise PaiBenchError(
-            f"{path}: row {repeated.index[0] + 2} repeats {row.method}, {row.dataset}, {row.model},"
-            f" sparsity {row.sparsity:g}, seed {row.seed}",
-            "keep one row a cell, or add a column recipe that tells them apart",
-        )
-    return frame
-
-
-_NO_NUMBER = ("", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None")
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file with text columns unchanged (a method may be called None) and numbers to full precision."""
-    frame: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    for column in frame.columns:
-        if str(column).strip() not in _WORDS:
-            text = frame[column].str.strip()
-            frame[column] = text.mask(text.isin(_NO_NUMBER))
-            with suppress(ValueError):
-                frame[column] = frame[column].astype(float)
-    return frame
-
-
-def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Strip whitespace from headers and text; convert 16- and 32-bit floats to the decimals that they print as."""
-    frame = frame.rename(columns=lambda column: str(column).strip())
-    repeated = frame.columns[frame.columns.duplicated()]
-    if len(repeated):
-        raise PaiBenchError(f"{path} has two columns {repeated[0]}", "rename or remove one of them")
-    for column in frame.columns:
-        if column in _WORDS:
-            frame[column] = frame[column].map(lambda value: value.strip() if isinstance(value, str) else value)
-        elif frame[column].dtype in ("float16", "float32"):
-            frame[column] = frame[column].astype(str).astype(float)
-    return frame
-
-
-def _open_table(path: Path) -> pd.DataFrame:
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": pd.read_parquet}
-    suffix = path.suffix.lower()
-    if suffix not in readers:
-        raise PaiBenchError(f"table {path} is neither .csv nor .parquet", "give one of these to --from")
-    try:
-        frame: pd.DataFrame = readers[suffix](path)
-    except FileNotFoundError:
-        raise PaiBenchError(
-            f"table {path} does not exist", "give the path of a .csv or .parquet file to --from"
-        ) from None
-    except ImportError:
-        raise PaiBenchError(f"{path} needs pyarrow to be read", "run: pip install 'pai-bench[parquet]'") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are subclasses of ValueError
-        reason = str(error).strip().splitlines()[0]
-        raise PaiBenchError(f"table {path} cannot be read: {reason}", "give a table that pandas can read") from None
-    return frame

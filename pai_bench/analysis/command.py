@@ -54,7 +54,10 @@ def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: boo
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Convert rows to dicts with full precision, which `to_json` would round; None for missing values."""
     return [
-        {str(column): None if pd.isna(value) else value for column, value in row.items()}
+        {
+            str(column): value if isinstance(value, tuple) or not pd.isna(value) else None
+            for column, value in row.items()
+        }
         for row in table.to_dict(orient="records")
     ]
 
@@ -78,6 +81,7 @@ def status_lines(collection: Collection) -> list[str]:
             lines.append(f"  {flagged[status]} {status}: counted, and marked in figure and table")
     if collection.left_out:
         lines.append(f"  {collection.left_out} rows of tables have no accuracy; not counted")
+    lines += [f"  {remark}" for remark in collection.remarks]
     if collection.stale:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
     lines += [f"  {cause}; not counted" for cause in (*collection.damaged, *collection.unreadable)]

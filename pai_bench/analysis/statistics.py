@@ -10,13 +10,11 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from pai_bench.analysis.collect import Collection
+from pai_bench.analysis.columns import PANEL, POINT
 from pai_bench.analysis.style import by_value
 from pai_bench.cells import CONTROLS, DENSE, MethodSpec
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import ties
-
-PANEL = ["dataset", "model", "recipe"]
-POINT = ["source", "method", *PANEL, "sparsity"]
 
 MARGIN = 0.005
 """Equivalence margin: half a percentage point, about the spread between seeds."""
@@ -25,35 +23,68 @@ LEVEL = 0.05
 
 
 def summarise(collection: Collection) -> pd.DataFrame:
-    """Return one row per point (POINT), sorted, with the columns
-
-    n, mean, std (sample deviation over seeds, ddof 1; NaN when n < 2), low, high (all fractions),
-    collapsed, diverged, tied (numbers of runs; see `ties.decide`), planned (n plus missing runs).
-    """
-    rows = collection.rows.assign(tied=[ties.decide(row) for row in collection.rows.to_dict("records")])
+    """Return one row per point, sorted, with the columns that `columns` describes."""
+    rows = collection.rows
+    tied = _tied(rows)
     groups = rows.groupby(POINT, sort=False, dropna=False)
-    accuracy = groups["accuracy"]
-    table = pd.DataFrame(
-        {
-            "n": accuracy.count(),
-            "mean": accuracy.mean(),
-            "std": accuracy.std(ddof=1),
-            "low": accuracy.min(),
-            "high": accuracy.max(),
-            "collapsed": groups["status"].agg(lambda status: (status == "collapsed").sum()),
-            "diverged": groups["status"].agg(lambda status: (status == "diverged").sum()),
-            "tied": groups["tied"].sum(),
-        }
-    )
-    lacking = collection.missing.groupby(POINT).size().rename("lacking")
-    table = table.join(lacking, how="outer").reset_index()
-    counts = ["n", "collapsed", "diverged", "tied", "lacking"]
+    number = groups.ngroup()
+    table = groups[["epoch", "chance"]].first().reset_index()
+    by_point = rows["counted"].groupby(number, sort=True)
+    table["n"], table["runs"] = by_point.count(), by_point.size()
+    table["mean"], table["std"] = by_point.mean(), by_point.std(ddof=1)
+    table["low"], table["high"] = by_point.min(), by_point.max()
+    for status in ("collapsed", "diverged"):
+        table[status] = (rows["status"] == status).groupby(number).sum()
+    for name, flags in (("at_chance", rows["at_chance"]), ("tied", tied)):
+        table[name] = flags.groupby(number).sum()
+    reported = rows["sparsity_reported"].groupby(number)
+    table["sparsity_low"], table["sparsity_high"] = reported.min(), reported.max()
+    for text in ("note", "suspect"):
+        said = rows.loc[rows[text] != "", text].groupby(number).agg(lambda texts: "; ".join(dict.fromkeys(texts)))
+        table[text] = said.reindex(table.index, fill_value="")
+    counted = rows[rows["counted"].notna()].sort_values("seed")
+    seeds = counted["seed"].groupby(number[counted.index]).agg(tuple)
+    table["seeds"] = [value if isinstance(value, tuple) else () for value in seeds.reindex(table.index)]
+    failed = table["collapsed"] + table["diverged"] > 0
+    numbers = ["mean", "std", "low", "high"]
+    # A failed run without a number would be left out of the mean.
+    unknown = failed & (table["n"] < table["runs"])
+    table.loc[unknown, numbers] = math.nan
+    table.loc[unknown, "n"] = 0
+    table.loc[failed, "std"] = math.nan
+    return _sorted(_with_missing(table, collection.missing))
+
+
+def _tied(rows: pd.DataFrame) -> pd.Series:
+    """Return True for each row whose mask is decided by ties; only rows of the results folder can have any."""
+    flags = pd.Series(False, index=rows.index)
+    if "tied_at_cut" in rows:
+        known = rows[pd.to_numeric(rows["tied_at_cut"], errors="coerce").fillna(0) > 0]
+        flags |= flags.index.isin([row for row, each in known.T.items() if ties.decide(each)])
+    return flags
+
+
+def _with_missing(table: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
+    """Add the points without any result, and the number of planned runs of every point."""
+    lacking = missing.groupby(POINT).size().rename("lacking").reset_index()
+    table = table.merge(lacking, on=POINT, how="outer")
+    counts = ["n", "runs", "collapsed", "diverged", "at_chance", "tied", "lacking"]
     table[counts] = table[counts].fillna(0).astype(int)
-    table["planned"] = table["n"] + table["lacking"]
-    # The dense reference first, and every method before its controls and variants.
-    table["order"] = [(method != DENSE, *by_value(method)) for method in table["method"]]
-    by = [*PANEL, "source", "order", "sparsity"]
-    return table.sort_values(by, ignore_index=True).drop(columns=["order", "lacking"])
+    table["planned"] = table["runs"] + table["lacking"]
+    table[["note", "suspect"]] = table[["note", "suspect"]].fillna("")
+    table["epoch"] = table["epoch"].fillna("last")
+    table["seeds"] = [seeds if isinstance(seeds, tuple) else () for seeds in table["seeds"]]
+    for column in ("sparsity_low", "sparsity_high"):
+        table[column] = table[column].fillna(table["sparsity"])
+    return table.drop(columns="lacking")
+
+
+def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort by panel and source; the dense reference comes first, and every method before its controls and variants."""
+    names = sorted(set(table["method"]), key=lambda method: (method != DENSE, *by_value(method)))
+    place = {name: index for index, name in enumerate(names)}
+    table = table.assign(order=table["method"].map(place))
+    return table.sort_values([*PANEL, "source", "order", "sparsity"], ignore_index=True).drop(columns="order")
 
 
 def number_of_seeds(summary: pd.DataFrame) -> str:
@@ -91,9 +122,9 @@ def compare_controls(collection: Collection) -> pd.DataFrame:
     rows = rows.assign(method=[name for name, _ in spec], control=[control for _, control in spec])
     plain, controls = rows[rows["control"].isna()], rows[rows["control"].notna()]
     pairs = controls.merge(
-        plain[[*POINT, "seed", "accuracy", "status"]], on=[*POINT, "seed"], suffixes=("", "_of_method")
+        plain[[*POINT, "seed", "counted", "status"]], on=[*POINT, "seed"], suffixes=("", "_of_method")
     )
-    pairs["difference"] = pairs["accuracy"] - pairs["accuracy_of_method"]
+    pairs["difference"] = pairs["counted"] - pairs["counted_of_method"]
     pairs = pairs.dropna(subset="difference")
     found = [
         {

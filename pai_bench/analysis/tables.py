@@ -43,8 +43,9 @@ def per_cent(sparsity: float) -> str:
 
 def csv(summary: pd.DataFrame) -> pd.DataFrame:
     """Return all points with their numbers and density; accuracies are fractions."""
-    table = summary.copy()
-    density = table["sparsity"].map(lambda sparsity: canonical_sparsity(float(1 - exact_sparsity(sparsity))))
+    table = summary.assign(seeds=[" ".join(map(str, seeds)) for seeds in summary["seeds"]])
+    densities = {value: canonical_sparsity(float(1 - exact_sparsity(value))) for value in table["sparsity"].unique()}
+    density = table["sparsity"].map(densities)
     table.insert(table.columns.get_loc("sparsity") + 1, "density", density)
     return table
 
@@ -173,7 +174,7 @@ def _text(point: Any, plus_minus: str) -> str:
         return ""
     n = f"{point.n} of {point.planned}" if point.planned > point.n else f"{point.n}"
     value = f"{100 * point.mean:.2f}"
-    if point.n > 1:
+    if point.std == point.std:  # none with one run, or with failed runs
         value += f" {plus_minus} {100 * point.std:.2f}"
     text = dash if point.n == 0 else f"${value}$" if math_mode else value
     return f"{text} ({', '.join([n, *_marks(point)])})"

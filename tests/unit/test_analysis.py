@@ -439,7 +439,10 @@ def test_a_run_that_diverged_is_never_dropped(tmp_path: Path) -> None:
     table = lab(tmp_path, f"{HEAD}snip,mnist,conv8,0.9,0,0.5,ok\n{lines}erk,mnist,conv8,0.9,0,,ok\n")
     collection = collect(tmp_path, [table])
     summary = summarise(collection)
-    assert "– (0, 3d)" in tables.markdown(summary)
+    # Without an accuracy they count at chance; the other data set has no known chance, so it has no mean.
+    assert "10.00 (3, 3d)" in tables.markdown(summary)
+    unknown = summarise(collect(tmp_path, [lab(tmp_path, f"{HEAD}{lines}".replace("mnist", "faces"))]))
+    assert "– (0, 3d)" in tables.markdown(unknown)
     assert any("1 rows of tables have no accuracy" in line for line in status_lines(collection))
     with figures._figure(figures.accuracy_panels(summary)) as figure:
         legend = [text.get_text() for text in figure.legends[0].get_texts()]

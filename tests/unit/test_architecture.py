@@ -29,7 +29,7 @@ ALLOWED = {
     "core": {"cells", "errors"},
     "recipes": {"cells", "core", "errors"},
     "results": BASE,
-    "analysis": {*BASE, "recipes", "results"},
+    "analysis": {*BASE, "datasets.files", "recipes", "results"},
     "datasets.files": {"core", "errors"},
     "datasets": {"core", "datasets.files", "errors", "recipes"},
     "models": {"core", "errors"},

@@ -1,0 +1,217 @@
+"""Tidy tables of results (.csv, .parquet) from other sources: read and check them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+from pai_bench import results
+from pai_bench.analysis.columns import CELL, EPOCHS
+from pai_bench.cells import canonical_sparsity
+from pai_bench.errors import PaiBenchError
+
+CONTRACT = ["method", "dataset", "model", "sparsity", "seed", "accuracy"]
+"""Required columns of a tidy table; more columns are allowed."""
+
+LEFT_OUT = "left out"
+"""Attribute of a table: its number of rows without an accuracy and without a status that explains it."""
+
+_WORDS = ("method", "dataset", "model", "recipe", "status", "source", "epoch", "note", "suspect", "method_reported")
+_NUMBERS = ("sparsity", "accuracy", "seed", "chance", "classes", "sparsity_reported")
+_NO_NUMBER = ("", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None")
+_SEPARATORS = {";": "semicolon", "\t": "tab", "|": "vertical bar"}
+
+
+def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
+    """Read a tidy table (.csv or .parquet) with at least the columns of CONTRACT.
+
+    The source of the rows is `source`, by default the file's stem. If the table has a column `source` (such as a
+    report's results.csv), its values are appended. Optional columns: recipe, status, epoch, chance or classes, note,
+    suspect (see `columns`).
+
+    Rows without an accuracy are dropped and counted in the attribute LEFT_OUT, unless their status is collapsed or
+    diverged: a run that failed to learn is never dropped.
+
+    Raises: PaiBenchError when the file cannot be read, columns or entries are missing, numbers, statuses or epochs are
+        invalid, or two rows describe the same cell.
+    """
+    frame = _without_blanks(path, _open_table(path))
+    _check_columns(path, frame)
+    _convert(path, frame)
+    _check_numbers(path, frame)
+    frame["seed"] = frame["seed"].astype(int)
+    frame["sparsity"] = canonical(frame["sparsity"])
+    label = path.stem if source is None else source
+    inner = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
+    frame["source"] = (label + "/" + inner).where(inner != "", label)
+    # Results of different recipes are never averaged; a table without recipes gets the recipe "".
+    frame["recipe"] = frame.get("recipe", "")
+    frame["status"] = frame["status"].str.lower().replace("", "ok") if "status" in frame else "ok"
+    _check_values(path, frame, "status", results.STATUSES, "leave out runs that failed for other reasons")
+    epoch = frame["epoch"].str.lower().str.replace(r"[\s_]+", "-", regex=True) if "epoch" in frame else ""
+    frame["epoch"] = epoch
+    frame["epoch"] = frame["epoch"].replace({"unknown": "", "final": "last"})
+    _check_values(path, frame, "epoch", [name for name in EPOCHS if name], "leave it empty if it is not known")
+    frame["chance"] = _chance(path, frame)
+    for column in ("method_reported", "sparsity_reported"):
+        frame[column] = frame.get(column, frame[column.removesuffix("_reported")])
+    for column in ("note", "suspect"):
+        frame[column] = frame.get(column, "")
+    kept = frame["accuracy"].notna() | (frame["status"] != "ok")
+    left_out, frame = int((~kept).sum()), frame[kept].copy()
+    frame.attrs[LEFT_OUT] = left_out
+    repeated = frame[frame.duplicated([*CELL, "epoch", "method_reported"])]
+    if len(repeated):
+        row = repeated.iloc[0]
+        raise PaiBenchError(
+            f"{path}: row {repeated.index[0] + 2} repeats {row.method}, {row.dataset}, {row.model},"
+            f" sparsity {row.sparsity:g}, seed {row.seed}",
+            "keep one row a cell, or add a column recipe or epoch that distinguishes them",
+        )
+    return frame
+
+
+def canonical(sparsities: pd.Series) -> pd.Series:
+    """Return the canonical values of sparsities from results or from tables that print twelve places."""
+    return sparsities.map({value: canonical_sparsity(value, 1e-12) for value in sparsities.unique()})
+
+
+def _check_columns(path: Path, frame: pd.DataFrame) -> None:
+    absent = [column for column in CONTRACT if column not in frame]
+    if not absent:
+        return
+    found = [str(column) for column in frame.columns]
+    cause = f"{path} has no column {', '.join(absent)}; found: {', '.join(found)}"
+    remedy = f"a table needs {', '.join(CONTRACT)}"
+    if path.suffix.lower() == ".csv":
+        cause += " (separator: comma)"
+        other = next((mark for mark in _SEPARATORS if len(found) == 1 and mark in found[0]), None)
+        if other is not None:
+            remedy = f"the separator seems to be {other!r} ({_SEPARATORS[other]}): save the table with commas; {remedy}"
+    raise PaiBenchError(cause, remedy)
+
+
+def _convert(path: Path, frame: pd.DataFrame) -> None:
+    """Convert the known columns in place to numbers or text, and check that required entries exist."""
+    for column in _NUMBERS:
+        if column not in frame:
+            continue
+        try:
+            if frame[column].astype(str).str.lower().isin(["true", "false"]).any():
+                raise ValueError("True or False")
+            frame[column] = pd.to_numeric(frame[column]).astype(float)
+        except (ValueError, TypeError) as error:
+            raise PaiBenchError(
+                f"{path}: column {column} has a value that is not a number: {error}", "write numbers"
+            ) from None
+    for column in _WORDS:
+        if column in frame:
+            frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
+    for column in CONTRACT:
+        empty = frame[frame[column].isna() | (frame[column] == "")]
+        if column != "accuracy" and len(empty):
+            raise PaiBenchError(f"{path}: row {empty.index[0] + 2} has no {column}", "fill it in, or leave the row out")
+
+
+def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
+    odd = frame[(frame["seed"] % 1 != 0) | (frame["seed"].abs() > 2**53)]
+    if len(odd):
+        raise PaiBenchError(
+            f"{path}: seed {odd['seed'].iloc[0]:g} (row {odd.index[0] + 2}) is not a whole number",
+            "write whole numbers",
+        )
+    for column, top in (("accuracy", "1]"), ("sparsity", "1)"), ("sparsity_reported", "1)")):
+        values = frame[column].dropna() if column in frame else pd.Series(dtype=float)
+        wrong = values[(values < 0) | ((values > 1) if column == "accuracy" else (values >= 1))]
+        if len(wrong):
+            raise PaiBenchError(
+                f"{path}: {column} {wrong.iloc[0]:g} (row {wrong.index[0] + 2}) is not in [0, {top}",
+                "write fractions, not per cent",
+            )
+
+
+def _check_values(path: Path, frame: pd.DataFrame, column: str, known: tuple[str, ...] | list[str], hint: str) -> None:
+    unknown = frame[~frame[column].isin([*known, ""])]
+    if len(unknown):
+        raise PaiBenchError(
+            f"{path}: {column} {unknown[column].iloc[0]!r} (row {unknown.index[0] + 2}) is not known",
+            f"known: {', '.join(known)}; {hint}",
+        )
+
+
+def _chance(path: Path, frame: pd.DataFrame) -> pd.Series:
+    """Return the chance accuracy of each row from the column chance or classes; NaN where neither has a value."""
+    chance = frame["chance"] if "chance" in frame else pd.Series(float("nan"), index=frame.index)
+    classes = frame["classes"] if "classes" in frame else pd.Series(float("nan"), index=frame.index)
+    for column, wrong, allowed in (
+        ("chance", chance[(chance <= 0) | (chance >= 1)], "a fraction between 0 and 1"),
+        ("classes", classes[(classes < 2) | (classes % 1 > 0)], "a whole number from 2 on"),
+    ):
+        if len(wrong):
+            raise PaiBenchError(
+                f"{path}: {column} {wrong.iloc[0]:g} (row {wrong.index[0] + 2}) is not {allowed}",
+                "chance is 1 / number of classes",
+            )
+    both = frame[(chance * classes - 1).abs() > 0.01]
+    if len(both):
+        raise PaiBenchError(
+            f"{path}: chance {chance[both.index[0]]:g} and classes {classes[both.index[0]]:g} (row {both.index[0] + 2})"
+            " contradict each other",
+            "keep one of the columns",
+        )
+    return chance.fillna(1 / classes)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV file with text columns unchanged (a method may be called None) and numbers to full precision."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame: pd.DataFrame = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False
+        )
+    for column in frame.columns:
+        if str(column).strip() not in _WORDS:
+            text = frame[column].str.strip()
+            frame[column] = text.mask(text.isin(_NO_NUMBER))
+            with suppress(ValueError):
+                frame[column] = frame[column].astype(float)
+    return frame
+
+
+def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Strip whitespace from headers and text; convert 16- and 32-bit floats to the decimals that they print as."""
+    frame = frame.rename(columns=lambda column: str(column).strip())
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise PaiBenchError(f"{path} has two columns {repeated[0]}", "rename or remove one of them")
+    for column in frame.columns:
+        if column in _WORDS:
+            frame[column] = frame[column].map(lambda value: value.strip() if isinstance(value, str) else value)
+        elif frame[column].dtype in ("float16", "float32"):
+            frame[column] = frame[column].astype(str).astype(float)
+    return frame
+
+
+def _open_table(path: Path) -> pd.DataFrame:
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": pd.read_parquet}
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        raise PaiBenchError(f"table {path} is neither .csv nor .parquet", "give one of these to --from")
+    try:
+        frame: pd.DataFrame = readers[suffix](path)
+    except FileNotFoundError:
+        raise PaiBenchError(
+            f"table {path} does not exist", "give the path of a .csv or .parquet file to --from"
+        ) from None
+    except ImportError:
+        raise PaiBenchError(f"{path} needs pyarrow to be read", "run: pip install 'pai-bench[parquet]'") from None
+    except pd.errors.ParserWarning:
+        raise PaiBenchError(f"{path}: its rows have more fields than its header", "name every column") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors are subclasses of ValueError
+        reason = str(error).strip().splitlines()[0]
+        raise PaiBenchError(f"table {path} cannot be read: {reason}", "give a table that pandas can read") from None
+    return frame
