@@ -16,6 +16,18 @@ from pai_bench.cells import CONTROLS, DENSE, MethodSpec
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import ties
 
+__all__ = [
+    "LEVEL",
+    "MARGIN",
+    "PANEL",
+    "POINT",
+    "compare_controls",
+    "number_of_seeds",
+    "split_control",
+    "summarise",
+    "without_controls",
+]
+
 MARGIN = 0.005
 """Equivalence margin: half a percentage point, about the spread between seeds."""
 

@@ -172,7 +172,7 @@ def _text(point: Any, plus_minus: str) -> str:
     dash = "--" if math_mode else NONE
     if point is None:
         return ""
-    n = f"{point.n} of {point.planned}" if point.planned > point.n else f"{point.n}"
+    n = f"{point.n} of {point.planned}" if point.planned > point.runs else f"{point.n}"
     value = f"{100 * point.mean:.2f}"
     if point.std == point.std:  # none with one run, or with failed runs
         value += f" {plus_minus} {100 * point.std:.2f}"

@@ -1,0 +1,94 @@
+"""Sign-flip tests of paired differences, for one setting and pooled over settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pai_bench.analysis.inference.intervals import LEVEL, Interval, t_interval, vector
+
+EXACT_FLIPS = 14
+"""Largest number of differences whose sign flips are enumerated (2^14 = 16,384)."""
+DRAWS = 99_999
+"""Number of random sign flips where enumeration is too large."""
+MIN_BLOCKS = 6
+"""Smallest number of settings from which a statement about new settings can reach p < 0.05 (2/2^6 = 0.031)."""
+
+
+@dataclass(frozen=True)
+class SignFlip:
+    """Two-sided sign-flip test of the mean of paired differences."""
+
+    n: int
+    count: int
+    """Flips whose mean is at least as extreme as the observed one, the observed one included."""
+    total: int
+    p: float
+    smallest: float
+    """Smallest p that these differences could have reached: 2^(z+1)/2^n with z zero differences."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A comparison pooled over settings."""
+
+    estimate: float
+    """Mean over settings of the mean over seeds."""
+    seeds: SignFlip
+    """Inference about these settings: the difference of each (setting, seed) is flipped."""
+    interval: Interval
+    """t interval over the means of the settings: inference about new settings."""
+    settings: SignFlip
+    """Inference about new settings: the mean difference of each setting is flipped."""
+
+
+def sign_flip(differences: ArrayLike, seed: int = 0) -> SignFlip:
+    """Two-sided sign-flip test of the mean of `differences` [n]: exact for n <= EXACT_FLIPS, else by random flips.
+
+    Zero differences stay in the sample. Ties with the observed mean are counted within a tolerance, because sums of
+    equal differences in another order differ in their last bits.
+
+    Raises: ValueError when `differences` is empty.
+    """
+    sample = vector(differences)
+    n = len(sample)
+    scale = float(np.abs(sample).max())
+    zeros = int((np.abs(sample) <= 1e-9 * scale).sum())
+    smallest = min(1.0, 2.0 ** (zeros + 1 - n))
+    observed = abs(float(sample.sum())) - 1e-9 * scale * n
+    if n <= EXACT_FLIPS:
+        flips = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        extreme = int((np.abs(flips @ sample) >= observed).sum())
+        return SignFlip(n, extreme, 2**n, extreme / 2**n, smallest)
+    generator = np.random.default_rng(seed)
+    extreme = 1
+    for part in np.array_split(np.arange(DRAWS), 1 + DRAWS * n // 2**22):  # bounds the memory
+        flips = 2 * generator.integers(0, 2, (len(part), n)) - 1
+        extreme += int((np.abs(flips @ sample) >= observed).sum())
+    return SignFlip(n, extreme, DRAWS + 1, extreme / (DRAWS + 1), max(smallest, 1 / (DRAWS + 1)))
+
+
+def seeds_needed(comparisons: int, level: float = LEVEL) -> int:
+    """Smallest number of seeds at which the sign flip can reach p < level after Holm over `comparisons` methods."""
+    return next(n for n in count(1) if comparisons * 2 / 2**n < level)
+
+
+def pooled(differences: Sequence[ArrayLike], seed: int = 0) -> Pooled:
+    """Pool paired differences over settings; `differences[setting]` is [seeds, sparsities] or, averaged, [seeds].
+
+    All sparsities of a (setting, seed) share weights and data: they count once, by their mean, and flip together.
+    """
+    per_seed = [np.asarray(one, dtype=np.float64) for one in differences]
+    per_seed = [one.mean(axis=1) if one.ndim == 2 else one for one in per_seed]
+    means = np.array([one.mean() for one in per_seed])
+    return Pooled(
+        estimate=float(means.mean()),
+        # Weights that make the flipped statistic the mean over settings, whatever their numbers of seeds.
+        seeds=sign_flip(np.concatenate([one / len(one) for one in per_seed]), seed),
+        interval=t_interval(means),
+        settings=sign_flip(means, seed),
+    )

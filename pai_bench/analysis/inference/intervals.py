@@ -1,0 +1,87 @@
+"""Means, paired differences and their Student t intervals, with Holm's correction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.05
+"""Error rate of every test and interval."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Sample mean with Student t interval; `std` is the sample deviation (ddof 1). NaN where n < 2."""
+
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+    """Mean and Student t interval of `values` [n] at confidence 1 - level.
+
+    Raises: ValueError when `values` is empty.
+    """
+    sample = vector(values)
+    n, mean = len(sample), float(sample.mean())
+    if n < 2:
+        return Interval(n, mean, math.nan, math.nan, math.nan)
+    std = float(sample.std(ddof=1))
+    half = float(stdtrit(n - 1, 1 - level / 2)) * std / math.sqrt(n)
+    return Interval(n, mean, std, mean - half, mean + half)
+
+
+def pair(method: Mapping[int, float], baseline: Mapping[int, float]) -> tuple[Array, list[int], list[int]]:
+    """Differences method - baseline [n] in order of the seed, the seeds used, and the seeds that only one side has."""
+    used = sorted(method.keys() & baseline.keys())
+    dropped = sorted(method.keys() ^ baseline.keys())
+    return np.array([method[seed] - baseline[seed] for seed in used], dtype=np.float64), used, dropped
+
+
+def holm(p: ArrayLike) -> Array:
+    """Holm's adjusted p values, in the order of `p` [m] (Holm 1979)."""
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    steps = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return steps[np.argsort(order)]
+
+
+def indistinguishable(differences: Sequence[ArrayLike], level: float = LEVEL) -> list[bool]:
+    """For each comparison, whether the Holm-adjusted t interval of the mean paired difference contains zero.
+
+    `differences`: one array [n] a comparison. Without an interval (n < 2) nothing can be distinguished.
+    """
+    p = [float(_t_test(vector(sample))) for sample in differences]
+    return [bool(adjusted >= level) for adjusted in holm(p)]
+
+
+def vector(values: ArrayLike) -> Array:
+    """Return the values [n] as one-dimensional float64 array.
+
+    Raises: ValueError when there are none.
+    """
+    sample = np.asarray(values, dtype=np.float64).ravel()
+    if not len(sample):
+        raise ValueError("a sample needs at least one value")
+    return sample
+
+
+def _t_test(sample: Array) -> float:
+    """Two-sided p of the paired t test; 1 where there is no interval."""
+    interval = t_interval(sample)
+    if interval.n < 2:
+        return 1.0
+    error = interval.std / math.sqrt(interval.n)
+    if error <= 1e-12:
+        return 1.0 if abs(interval.mean) <= 1e-12 else 0.0
+    return float(2 * stdtr(interval.n - 1, -abs(interval.mean) / error))
