@@ -38,8 +38,9 @@ bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only \
 		--benchmark-autosave --benchmark-columns=median,iqr,rounds $(BENCH)
 
-gpu: $(VENV)/.installed
-	$(BIN)/python tests/gpu.py build/gpu $(GPU)
+# With the Python of the machine, so that its own build of torch is used; nothing is installed.
+gpu:
+	$(PYTHON) tests/gpu.py build/gpu $(GPU)
 
 chaos: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --kills 100

@@ -1,99 +1,237 @@
-"""All that only a GPU can show, in pieces: python tests/gpu.py OUT [--pieces checks,bench,sweep] [--dataset cifar10].
+"""Measure and check pai-bench on a GPU within a given time: python3 tests/gpu.py OUT [--seconds S] [--previous DIR].
 
-    checks   tests/cuda: the CPU's masks, captured steps, packs, resumed cells
-    bench    tests/benchmarks --device cuda: the GPU's tables; with --released also a released code beside ours
-    sweep    reference results of a data set by its own recipe with captured steps, and their report
+The script needs a checkout and the packages that pai-bench imports; nothing is installed, and submitit may be a wheel
+on PYTHONPATH. It runs a list of steps in the order of their value, each in a process of its own with a time limit. A
+step that does not fit into the remaining time is left out. OUT contains at most three files:
 
-Each piece leaves its files in OUT (checks.txt, bench.txt and bench.json, results/ and report/) and is not done again
-when it has ended well; the sweep goes on where it was stopped. OUT/provenance.json says on what machine all was done.
-With --seconds a piece is asked to stop after so many, and the exit code is 3 until nothing is left.
+    gpu.jsonl      one JSON record per line, appended as soon as it was measured
+    state.tar.gz   results, logs and checkpoints of the sweeps, at most 15 MB
+    log.txt        output of all steps
+
+With --previous (the OUT of an earlier run), the steps that succeeded there are skipped, steps that failed there are
+tried again after all others, and the sweeps continue. `python -m tests.gpu_page gpu.jsonl` writes docs/gpu.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-
-from pai_bench.experiment import provenance
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PIECES = ("checks", "bench", "sweep")
+RECORDS, ARCHIVE, LOG = "gpu.jsonl", "state.tar.gz", "log.txt"
+ARCHIVE_BYTES = 15_000_000
+RESERVE = 15.0
+"""Seconds kept for the archive at the end."""
+STOP_SECONDS = 10.0
+"""Seconds between SIGINT and SIGKILL for a step that has reached its time limit."""
 
 
-def run(command: Sequence[str], log: Path, seconds: float | None) -> bool:
-    """Run to its end, or interrupt it; whether it ended well. What it prints goes to the log and to the terminal."""
-    with log.open("w") as file:
-        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-    print(f"{log}: exit code {process.returncode}\n{log.read_text()[-6000:]}", flush=True)
-    return process.returncode == 0
+@dataclass(frozen=True)
+class Step:
+    """One step: a module of `tests.gpu_steps` or pytest arguments, with its expected and its longest duration in s."""
+
+    name: str
+    title: str
+    expected: float
+    limit: float
+    pytest: tuple[str, ...] = ()
+    fills: bool = False
+    """True for a step that uses all the remaining time and continues in the next run."""
+
+    def command(self) -> list[str]:
+        """Return the command line after the Python interpreter."""
+        if not self.pytest:
+            return ["-m", f"tests.gpu_steps.{self.name}"]
+        # The project's own configuration turns warnings into errors and names plug-ins that the machine may lack.
+        plain = ["-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider", "-W", "default"]
+        return ["-m", "pytest", *plain, "-q", "-rs", *self.pytest]
 
 
-def commands(piece: str, options: argparse.Namespace) -> list[list[str]]:
-    out = options.out
-    if piece == "checks":
-        return [["-m", "pytest", "tests/cuda", "-q", "-rs"]]
-    if piece == "bench":
-        released = ["--released", options.released] if options.released else []
-        enabled = ["--benchmark-enable", "--benchmark-only", f"--benchmark-json={out / 'bench.json'}"]
-        columns = "--benchmark-columns=median,iqr,rounds"
-        return [["-m", "pytest", "tests/benchmarks", *enabled, columns, "--device", "cuda", *released]]
-    grid = ["--where", "local", "--datasets", options.dataset, "--set", "train.cuda_graph=true"]
-    asked = ["--methods", options.methods, "--seeds", options.seeds]
-    results = ["--results", str(out / "results")]
-    return [
-        ["-m", "pai_bench", "sweep", *grid, *asked, *results],
-        ["-m", "pai_bench", "report", "--strict", *results, "--out", str(out / "report")],
-    ]
+RISKY = "captured or side_by_side or stopped or packs or draws or assert"
+STEPS = (
+    Step("smoke", "versions, one kernel, one captured graph, free memory", 15, 40),
+    Step("checks", "tests/cuda: captured steps, packs, resumed cells", 60, 100, ("tests/cuda", "-k", RISKY)),
+    Step("training_step", "training step by precision, layout and mechanism; packs", 75, 110),
+    Step("kernels", "one captured training step under the profiler", 20, 40),
+    Step("scoring", "scoring in units of a pass; float64 convolutions; thresholds", 60, 90),
+    Step("compilation", "compiled against captured training step", 60, 90),
+    Step("cells", "cells of Fashion-MNIST, one kill -9, resume", 150, 190),
+    Step("masks", "masks on the GPU against masks on the CPU", 30, 60),
+    Step("other_checks", "the remaining tests of tests/cuda", 60, 110, ("tests/cuda", "-k", f"not ({RISKY})")),
+    Step("reference", "reference cells of CIFAR-10 with the recipe frankle", 120, 3600, fills=True),
+)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=lambda text: Path(text).resolve())
-    parser.add_argument("--pieces", default=",".join(PIECES))
-    parser.add_argument("--seconds", type=float, help="for each piece")
-    parser.add_argument("--released", help="a checkout of ProsPr's released code")
-    parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--methods", default="random,magnitude,snip,grasp,synflow,prospr")
-    parser.add_argument("--seeds", default="0-2")
-    options = parser.parse_args()
-    if unknown := set(options.pieces.split(",")) - set(PIECES):
-        parser.error(f"unknown pieces {', '.join(sorted(unknown))}; known: {', '.join(PIECES)}")
-    if not torch.cuda.is_available():
-        parser.error("no CUDA device is here; everything else is tested by make test")
-    options.out.mkdir(parents=True, exist_ok=True)
-    gpu = torch.cuda.get_device_properties(0)
-    about = {
-        "gpu": gpu.name,
-        "gpu_bytes": gpu.total_memory,
-        "cuda": torch.version.cuda,
-        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        **provenance.collect(),
-    }
-    (options.out / "provenance.json").write_text(json.dumps(about, indent=1))
-    left = []
-    for piece in options.pieces.split(","):
-        done = options.out / f"{piece}.done"
-        if done.exists():
+class Records:
+    """The JSON-lines file; each record is written with one append, so that an interrupted run loses nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, **record: Any) -> None:
+        """Append one record."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return all complete records; a line cut off by a crash is left out."""
+        found = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def outcomes(self) -> dict[str, str]:
+        """Return the outcome of the last attempt by step: "ok", "failed" or "timed out"."""
+        return {record["step"]: record["outcome"] for record in self.read() if record.get("what") == "end"}
+
+
+def ordered(steps: Iterable[Step], outcomes: dict[str, str]) -> list[Step]:
+    """Return the steps that are left: those never tried, then those that failed, then those that fill the time."""
+    left = [step for step in steps if outcomes.get(step.name) != "ok"]
+    return sorted(left, key=lambda step: (step.fills, step.name in outcomes))
+
+
+def run_steps(
+    steps: Sequence[Step],
+    records: Records,
+    run: Callable[[Step, float], str],
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    after: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Run the steps that fit into `seconds`; return the names of the steps that did not succeed."""
+    end = clock() + seconds - RESERVE
+    for step in ordered(steps, records.outcomes()):
+        remaining = end - clock()
+        if remaining < step.expected:
+            print(f"{step.name}: left out, {remaining:.0f} of about {step.expected:.0f} s remain", flush=True)
             continue
-        logs = [options.out / (f"{piece}.txt" if not number else f"{piece}-{number}.txt") for number in range(2)]
-        if all(run(c, log, options.seconds) for c, log in zip(commands(piece, options), logs, strict=False)):
-            done.touch()
-        else:
-            left.append(piece)
-    print(f"left: {', '.join(left) or 'nothing'}")
+        began = clock()
+        outcome = run(step, min(step.limit, remaining))
+        records.append(step=step.name, what="end", outcome=outcome, seconds=round(clock() - began, 1), title=step.title)
+        print(f"{step.name}: {outcome} after {clock() - began:.0f} s", flush=True)
+        after()
+    outcomes = records.outcomes()
+    return [step.name for step in steps if outcomes.get(step.name) != "ok"]
+
+
+def run_process(command: Sequence[str], env: dict[str, str], log: Path, limit: float) -> str:
+    """Run a Python process with its output in `log`; at the time limit send SIGINT and then SIGKILL to its group."""
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            return "ok" if process.wait(limit) == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            for sent in (signal.SIGINT, signal.SIGKILL):
+                os.killpg(process.pid, sent)
+                try:
+                    process.wait(STOP_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+            return "timed out"
+        finally:
+            # A step's own children must not keep the GPU busy while the next step measures.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def pack(work: Path, archive: Path, limit: int = ARCHIVE_BYTES) -> list[str]:
+    """Archive the files below `work`, the newest checkpoints last, within `limit` bytes; return the names left out."""
+    files = [path for path in work.rglob("*") if path.is_file()]
+    files.sort(key=lambda path: ("checkpoints" in path.parts, -path.stat().st_mtime))
+    left_out, partial = [], archive.with_suffix(".partial")
+    with tarfile.open(partial, "w:gz") as tar:
+        for path in files:
+            # Uncompressed size: an upper bound that holds for checkpoints, which do not compress.
+            if tar.offset > 4 * limit or partial.stat().st_size + path.stat().st_size > limit:
+                left_out.append(str(path.relative_to(work)))
+            else:
+                tar.add(path, path.relative_to(work))
+                tar.fileobj.flush()  # type: ignore[union-attr]
+    partial.replace(archive)
+    return left_out
+
+
+def restore(previous: Path, out: Path, work: Path) -> None:
+    """Copy the records of an earlier run into `out` and unpack its archive into `work`."""
+    if (previous / RECORDS).exists():
+        shutil.copy(previous / RECORDS, out / RECORDS)
+    if (previous / ARCHIVE).exists():
+        with tarfile.open(previous / ARCHIVE) as tar:
+            tar.extractall(work, filter="data")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; exit code 0 when every step has succeeded, 3 when steps are left."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=lambda text: Path(text).resolve(), help="output folder")
+    parser.add_argument("--seconds", type=float, default=540.0, help="time limit of the whole run [540]")
+    parser.add_argument("--previous", type=lambda text: Path(text).resolve(), help="output folder of an earlier run")
+    parser.add_argument("--steps", help="comma-separated names of steps [all]")
+    parser.add_argument("--data", type=lambda text: Path(text).resolve(), help="folder with the data sets")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu rehearses with tiny sizes")
+    options = parser.parse_args(arguments)
+    names = [step.name for step in STEPS]
+    chosen = options.steps.split(",") if options.steps else names
+    if unknown := sorted(set(chosen) - set(names)):
+        parser.error(f"unknown steps {', '.join(unknown)}; known: {', '.join(names)}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="pai-gpu-"))
+    records = Records(options.out / RECORDS)
+    if options.previous is not None:
+        restore(options.previous, options.out, work)
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "PYTHONUNBUFFERED": "1",
+        "PAI_TEST_DEVICE": options.device,
+        "PAI_GPU_RECORDS": str(records.path),
+        "PAI_GPU_WORK": str(work),
+        "PAI_BENCH_WHERE": "local",
+        **({"PAI_BENCH_DATA": str(options.data)} if options.data else {}),
+    }
+    log = options.out / LOG
+
+    def run(step: Step, limit: float) -> str:
+        # A rehearsal on a CPU is slower, in spite of its tiny sizes.
+        limit = limit if options.device == "cuda" else 10 * limit
+        with log.open("a") as file:
+            file.write(f"\n=== {step.name}: {step.title}\n")
+        # A filling step stops by itself shortly before its limit, so that its cells save checkpoints.
+        return run_process(
+            step.command(), {**env, "PAI_GPU_STEP": step.name, "PAI_GPU_SECONDS": str(limit)}, log, limit
+        )
+
+    def archive() -> None:
+        left_out = pack(work, options.out / ARCHIVE)
+        if left_out:
+            print(f"not archived: {len(left_out)} files, such as {left_out[0]}", flush=True)
+
+    try:
+        left = run_steps([step for step in STEPS if step.name in chosen], records, run, options.seconds, after=archive)
+    finally:
+        archive()
+        shutil.rmtree(work, ignore_errors=True)
+    print(f"steps left: {', '.join(left) or 'none'}")
     return 3 if left else 0
 
 

@@ -1,0 +1,49 @@
+"""Time a captured training step of the compiled network against a captured step of the network as it is."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from pai_bench.training.step import make_step
+from tests.gpu_steps.common import (
+    PRECISIONS,
+    REAL,
+    batch,
+    cifar_recipe,
+    interleaved,
+    median_and_spread,
+    network,
+    record,
+    synchronize,
+)
+
+STEPS = 20 if REAL else 1
+
+
+def main() -> None:
+    """Run the step."""
+    x, y = batch(128 if REAL else 4)
+    for precision in ("tf32", "bf16") if REAL else ("ieee",):
+        settings = cifar_recipe(precision=PRECISIONS[precision], channels_last=True, cuda_graph=True).train
+        steps, compile_seconds = {}, 0.0
+        for name in ("plain", "compiled"):
+            model = network().to(memory_format=torch.channels_last)
+            if name == "compiled" and REAL:
+                model.compile()  # in place: parameter names stay
+            began = time.perf_counter()
+            steps[name] = make_step(model, {}, settings)
+            for _ in range(10):
+                steps[name](x, y, 0.1)
+            synchronize()
+            compile_seconds = time.perf_counter() - began
+        works = {name: lambda one=one: [one(x, y, 0.1) for _ in range(STEPS)] for name, one in steps.items()}  # type: ignore[misc]
+        found = interleaved(works, 6.0)  # type: ignore[arg-type]
+        times = {name: median_and_spread(samples)[0] / STEPS for name, samples in found.items()}
+        mechanisms = {f"{name}_mechanism": one.mechanism for name, one in steps.items()}
+        record("compilation", precision=precision, compile_seconds=compile_seconds, **times, **mechanisms)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Compare the masks of every method on the GPU with the masks on the CPU, in float64 on ResNet-20."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import torch
+
+import pai_bench
+from pai_bench import models
+from tests.gpu_steps.common import DEVICE, REAL, record
+
+ROUNDS = {"iterative-snip": {"rounds": 5}, "force": {"rounds": 5}, "ntk-sap": {"rounds": 5}}
+"""Fewer rounds for methods that take minutes on a CPU with all of their rounds."""
+CHEAP_FIRST = ("random", "magnitude", "snip", "synflow", "grasp", "prospr")
+
+
+def main() -> None:
+    """Run the step."""
+    model = models.build("resnet20", 3, 32, 10)
+    models.initialise(model, "kaiming-normal-fan-in", 0)
+    generator = torch.Generator().manual_seed(0)
+    size = 64 if REAL else 4
+    data = [
+        (torch.randn(size, 3, 32, 32, generator=generator, dtype=torch.float64), torch.arange(size) % 10)
+        for _ in range(4)
+    ]
+    on_device = copy.deepcopy(model).to(DEVICE), [(x.to(DEVICE), y.to(DEVICE)) for x, y in data]
+    methods = pai_bench.list_methods()
+    for method in sorted(methods, key=lambda name: name not in CHEAP_FIRST) if REAL else ("random", "snip"):
+        options = ROUNDS.get(method, {})
+        try:
+            began = time.perf_counter()
+            ours = pai_bench.prune(*on_device, method, sparsity=0.9, **options)
+            middle = time.perf_counter()
+            theirs = pai_bench.prune(model, data, method, sparsity=0.9, **options)
+        except pai_bench.PaiBenchError as error:
+            record("mask", method=method, refused=str(error))
+            continue
+        record(
+            "mask",
+            method=method,
+            kept=sum(int(mask.sum()) for mask in theirs.values()),
+            different=sum(int((ours[name].cpu() != mask).sum()) for name, mask in theirs.items()),
+            seconds=middle - began,
+            cpu_seconds=time.perf_counter() - middle,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Time a training step of ResNet-20 at batch 128 by precision, memory layout and mechanism, and packs of cells."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pai_bench.datasets.loading import Augment, InMemoryDataset, training_batches
+from pai_bench.training.loop import evaluate
+from tests.gpu_steps.common import (
+    DEVICE,
+    PRECISIONS,
+    REAL,
+    Trainings,
+    batch,
+    cifar_like,
+    cifar_recipe,
+    interleaved,
+    median_and_spread,
+    network,
+    record,
+    seconds,
+)
+
+STEPS = 20 if REAL else 1
+"""Training steps per call."""
+SETTLING = 60 if REAL else 2
+"""Training steps before the first measurement; they include the capture."""
+
+
+def started(size: int, data: InMemoryDataset, precision: str, channels_last: bool, captured: bool) -> Trainings:
+    """Return trainings that have passed warm-up and capture."""
+    recipe = cifar_recipe(precision=PRECISIONS[precision], channels_last=channels_last, cuda_graph=captured)
+    made = Trainings(size, data, recipe)
+    made.run(SETTLING * size)
+    return made
+
+
+def matrix(data: InMemoryDataset) -> None:
+    """Time one cell in every arithmetic, eager and captured, all interleaved."""
+    cases = {
+        f"{precision} {'NHWC' if last else 'NCHW'} {'captured' if captured else 'eager'}": (precision, last, captured)
+        for precision, last, captured in itertools.product(PRECISIONS, (False, True), (False, True))
+    }
+    trainings = {name: started(1, data, *case) for name, case in cases.items()}
+    found = interleaved({name: lambda made=made: made.run(STEPS) for name, made in trainings.items()}, 24.0)  # type: ignore[misc]
+    for name, (precision, last, captured) in cases.items():
+        middle, spread = median_and_spread(found[name])
+        host = time.thread_time()
+        trainings[name].run(STEPS)
+        host = (time.thread_time() - host) / STEPS
+        record(
+            "step",
+            precision=precision,
+            layout="NHWC" if last else "NCHW",
+            mechanism="captured" if captured else "eager",
+            seconds=middle / STEPS,
+            spread=round(spread, 3),
+            host_seconds=host,
+        )
+
+
+def packs(data: InMemoryDataset) -> None:
+    """Time packs of 1, 2, 4 and 8 captured cells, interleaved; seconds per training step of any member."""
+    for precision, last in (("tf32", True), ("bf16", True), ("ieee", False)):
+        sizes = (1, 2, 4, 8) if REAL else (1, 2)
+        trainings = {size: started(size, data, precision, last, True) for size in sizes}
+        works = {str(size): lambda made=made: made.run(5 * 8 if REAL else 1) for size, made in trainings.items()}  # type: ignore[misc]
+        found = interleaved(works, 12.0)
+        for size in sizes:
+            middle, spread = median_and_spread(found[str(size)])
+            record(
+                "pack",
+                precision=precision,
+                layout="NHWC" if last else "NCHW",
+                size=size,
+                seconds=middle / (5 * 8 if REAL else 1),
+                spread=round(spread, 3),
+            )
+        del trainings, works
+        if REAL:
+            torch.cuda.empty_cache()
+
+
+def data_path(data: InMemoryDataset) -> None:
+    """Time the batches of an epoch without training, and an evaluation."""
+    recipe = cifar_recipe()
+    batches = training_batches(data, recipe.train.batch_size, Augment.of(recipe.data), 0)
+    count = min(100, len(batches))
+    record("batch", seconds=seconds(lambda: list(itertools.islice(batches.epoch(0), count))) / count)
+    model = network()
+    evaluate(model, data, recipe)
+    record("evaluation", seconds=seconds(lambda: evaluate(model, data, recipe)), images=len(data.test_y))
+
+
+def main() -> None:
+    """Run the step."""
+    torch.backends.cudnn.benchmark = False
+    data = cifar_like()
+    size = cifar_recipe().train.batch_size
+    x, y = batch(size)
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.functional.cross_entropy(network()(x), y).backward()
+    record("sizes", images=len(data.train_y), batch=size, flops=counter.get_total_flops(), device=str(DEVICE))
+    data_path(data)
+    matrix(data)
+    packs(data)
+
+
+if __name__ == "__main__":
+    main()

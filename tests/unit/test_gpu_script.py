@@ -1,0 +1,188 @@
+"""tests/gpu.py: choice of steps, time limits, records, archives, and the page made from the records."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import gpu, gpu_page
+from tests.gpu import Records, Step, ordered, pack, restore, run_process, run_steps
+
+STEPS = (
+    Step("a", "first", 10, 20),
+    Step("b", "second", 50, 60),
+    Step("c", "third", 5, 9),
+    Step("z", "rest", 20, 999, fills=True),
+)
+
+
+class Clock:
+    """A clock that the steps advance."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.ran: list[tuple[str, float]] = []
+        self.outcomes: dict[str, str] = {}
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, step: Step, limit: float) -> str:
+        self.ran.append((step.name, limit))
+        self.now += limit if step.fills else step.expected
+        return self.outcomes.get(step.name, "ok")
+
+
+def run(records: Records, seconds: float, **outcomes: str) -> tuple[list[tuple[str, float]], list[str]]:
+    clock = Clock()
+    clock.outcomes = outcomes
+    left = run_steps(STEPS, records, clock.run, seconds + gpu.RESERVE, clock)
+    return clock.ran, left
+
+
+def test_steps_that_fit_run_in_order_and_the_last_one_gets_the_remaining_time(tmp_path: Path) -> None:
+    ran, left = run(Records(tmp_path / "r"), 100.0)
+    assert ran == [("a", 20), ("b", 60), ("c", 9), ("z", 35.0)] and left == []
+
+
+def test_a_step_that_does_not_fit_is_left_to_the_next_run(tmp_path: Path) -> None:
+    records = Records(tmp_path / "r")
+    assert run(records, 40.0) == ([("a", 20), ("c", 9), ("z", 25.0)], ["b"])
+    assert run(records, 60.0) == ([("b", 60)], [])
+    assert run(records, 60.0) == ([], [])
+
+
+def test_failed_steps_are_repeated_after_steps_never_tried(tmp_path: Path) -> None:
+    records = Records(tmp_path / "r")
+    _, left = run(records, 12.0, a="failed")
+    assert left == ["a", "b", "c", "z"]
+    assert [step.name for step in ordered(STEPS, records.outcomes())] == ["b", "c", "a", "z"]
+    ran, left = run(records, 1000.0)
+    assert [name for name, _ in ran] == ["b", "c", "a", "z"] and left == []
+
+
+def test_a_record_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    records = Records(tmp_path / "r")
+    records.append(step="a", what="end", outcome="ok")
+    with records.path.open("a") as file:
+        file.write('{"step": "b", "wha')
+    assert records.read() == [{"step": "a", "what": "end", "outcome": "ok"}]
+
+
+def test_a_process_ends_at_its_limit_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "STOP_SECONDS", 0.5)
+    env, log = dict(os.environ), tmp_path / "log"
+    assert run_process(["-c", "print('here')"], env, log, 60) == "ok" and log.read_text() == "here\n"
+    assert run_process(["-c", "raise SystemExit(1)"], env, log, 60) == "failed"
+    stubborn = (
+        "import os, signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"child = subprocess.Popen(['sleep', '600']); open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\n"
+        "time.sleep(600)\n"
+    )
+    assert run_process(["-c", stubborn], env, log, 1.5) == "timed out"
+    child = int((tmp_path / "child").read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{child}/stat").exists() or " Z " in Path(f"/proc/{child}/stat").read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError("the child is alive")
+
+
+def test_the_archive_keeps_results_before_checkpoints_and_within_its_limit(tmp_path: Path) -> None:
+    work, generator = tmp_path / "work", random.Random(0)
+    for name, size in (
+        ("runs/a.json", 100),
+        ("state/checkpoints/old.pt", 60_000),
+        ("state/checkpoints/new.pt", 60_000),
+    ):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_bytes(generator.randbytes(size))
+        os.utime(work / name, (1, 2 if "new" in name else 1))
+    archive = tmp_path / "out" / gpu.ARCHIVE
+    archive.parent.mkdir()
+    assert pack(work, archive, 100_000) == ["state/checkpoints/old.pt"]
+    assert archive.stat().st_size <= 100_000
+    with tarfile.open(archive) as tar:
+        assert set(tar.getnames()) == {"runs/a.json", "state/checkpoints/new.pt"}
+    Records(archive.parent / gpu.RECORDS).append(step="a", what="end", outcome="ok")
+    out, again = tmp_path / "next", tmp_path / "again"
+    out.mkdir()
+    restore(archive.parent, out, again)
+    assert (again / "runs/a.json").read_bytes() == (work / "runs/a.json").read_bytes()
+    assert Records(out / gpu.RECORDS).outcomes() == {"a": "ok"}
+
+
+def test_every_step_has_a_module_or_tests() -> None:
+    for step in gpu.STEPS:
+        if step.pytest:
+            assert (gpu.ROOT / step.pytest[0]).is_dir()
+        else:
+            assert (gpu.ROOT / "tests" / "gpu_steps" / f"{step.name}.py").is_file()
+        assert step.expected < step.limit
+
+
+def test_the_page_is_current() -> None:
+    written = gpu_page.page(Records(gpu_page.RECORDS).read())
+    assert gpu_page.PAGE.read_text() == written, "run: python -m tests.gpu_page"
+
+
+def test_the_page_states_ratios_and_verdicts() -> None:
+    step = {"what": "step", "layout": "NHWC", "spread": 0.01, "host_seconds": 1e-4}
+    records = [
+        {"step": "smoke", "what": "machine", "gpu": "G", "gpu_bytes": 2**30, "driver": "1", "began": "2026-01-01T",
+         "cuda": "13", "cudnn": 9, "versions": {"torch": "2"}, "commit": "c"},
+        {**step, "step": "training_step", "precision": "tf32", "mechanism": "eager", "seconds": 0.005},
+        {**step, "step": "training_step", "precision": "tf32", "mechanism": "captured", "seconds": 0.001},
+        {"what": "pack", "precision": "tf32", "layout": "NHWC", "size": 1, "seconds": 0.001},
+        {"what": "pack", "precision": "tf32", "layout": "NHWC", "size": 4, "seconds": 0.0008},
+        {"what": "batch", "seconds": 0.00005},
+        {"what": "evaluation", "seconds": 0.5},
+        {"what": "mask", "method": "snip", "kept": 7, "different": 0, "seconds": 1.0, "cpu_seconds": 2.0},
+    ]  # fmt: skip
+    text = gpu_page.page(records)
+    assert "No GPU has been measured" not in text
+    for line in (
+        "| captured step, tf32 NHWC | ≥ 4 × eager | 5.0 × | met |",
+        "| captured step, ieee NCHW | ≥ 4 × eager | not measured |  |",
+        "| best pack, tf32 | ≥ 1.5 × one cell | 1.25 × at 4 cells | **missed** |",
+        "| share of the loader, tf32 | ≤ 3 % | 5.0 % | **missed** |",
+        "| masks in float64 on ResNet-20 | equal to the CPU's | 0 weights differ in 1 methods | met |",
+    ):
+        assert line in text, line
+    hours = 90 * (160 * 391 * 0.0008 + 16 * 0.5) / 3600
+    assert f"{hours:.2f} GPU-hours | met |" in text
+
+
+def test_bad_steps_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        gpu.main([str(tmp_path), "--steps", "smoke,nosuch"])
+    assert exited.value.code == 2 and "nosuch" in capsys.readouterr().err
+
+
+def test_a_run_leaves_records_log_and_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the driver with a step in place of the real ones, twice; the second run has nothing left to do."""
+    package = tmp_path / "checkout" / "tests" / "gpu_steps"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "tiny.py").write_text(
+        "import os, pathlib\nprint('tiny step')\npathlib.Path(os.environ['PAI_GPU_WORK'], 'result').write_text('7')\n"
+    )
+    monkeypatch.setattr(gpu, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(gpu, "STEPS", (Step("tiny", "a tiny step", 1, 60),))
+    out, later = tmp_path / "out", tmp_path / "later"
+    assert gpu.main([str(out), "--device", "cpu", "--seconds", "60"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted((gpu.ARCHIVE, gpu.LOG, gpu.RECORDS))
+    assert "tiny step" in (out / gpu.LOG).read_text()
+    assert gpu.main([str(later), "--device", "cpu", "--previous", str(out)]) == 0
+    ends = [json.loads(line) for line in (later / gpu.RECORDS).read_text().splitlines()]
+    assert [end["outcome"] for end in ends] == ["ok"]
+    with tarfile.open(later / gpu.ARCHIVE) as tar:
+        assert tar.getnames() == ["result"]
