@@ -12,25 +12,37 @@ import pandas as pd
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.analysis import figures, tables
+from pai_bench.analysis import figures, published, tables
 from pai_bench.analysis.collect import OURS, Collection, collect
-from pai_bench.analysis.statistics import POINT, compare_controls, summarise, without_controls
+from pai_bench.analysis.figures import Figures, Material, Options
+from pai_bench.analysis.selection import Selection, check_methods
+from pai_bench.analysis.statistics import POINT, compare_controls, summarise
 from pai_bench.core.atomic import check_writable
 from pai_bench.results import float64, ties
 
 
-def run(root: Path | None, out: Path | None, extra: Sequence[Path], as_json: bool, messages: Console) -> bool:
+def run(
+    root: Path | None,
+    out: Path | None,
+    extra: Sequence[Path],
+    as_json: bool,
+    messages: Console,
+    options: Options | None = None,
+    selection: Selection | None = None,
+) -> bool:
     """Write figures and tables, print their paths to stdout, and return True if every planned cell has a result.
 
     Raises: PaiBenchError when there are no results, or the report cannot be written.
     """
     resolved = results.resolve_root(root)
-    collection = collect(resolved, extra)
+    collection = (selection or Selection()).apply(collect(resolved, extra))
+    options = options or Options()
+    check_methods(options.highlight, collection.rows["method"])
     summary = summarise(collection)
     folder = out or resolved / "report"
     check_writable(folder, "--out")
     complete = len(collection.missing) == 0
-    files = write(collection, summary, folder)
+    files = write(collection, summary, folder, options)
     for line in status_lines(collection):
         messages.print(line, highlight=False, markup=False)
     if as_json:
@@ -94,23 +106,21 @@ def status_lines(collection: Collection) -> list[str]:
     return lines
 
 
-def write(collection: Collection, summary: pd.DataFrame, folder: Path) -> list[Path]:
+def write(collection: Collection, summary: pd.DataFrame, folder: Path, options: Options | None = None) -> list[Path]:
     """Write all files of the report to `folder` and return their paths, report.md first."""
-    methods, comparison = without_controls(summary), compare_controls(collection)
-    # A results folder may contain only controls.
-    figure = figures.save_accuracy(methods if len(methods) else summary, folder / "accuracy")
+    options = options or Options()
+    comparison = compare_controls(collection)
+    _remove_old(folder)
+    drawn = figures.draw(Material(collection.rows, summary, options, _published(options)))
+    figure = figures.save_all(drawn, options, folder)
     texts = {
-        "report.md": _page(collection, summary, comparison),
+        "report.md": _page(collection, summary, comparison, drawn),
         "table.md": tables.markdown(summary),
         "table.tex": tables.latex(summary),
         "table.csv": tables.csv(summary).to_csv(index=False),
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }
-    if (folder / "report.md").exists():  # without an earlier report, such files belong to the user
-        for old in ("pdf", "png", "md", "tex", "csv"):
-            (folder / f"controls.{old}").unlink(missing_ok=True)
     if len(comparison):
-        figure += figures.save_controls(summary, folder / "controls")
         texts["controls.md"] = tables.controls_markdown(comparison)
         texts["controls.tex"] = tables.controls_latex(comparison)
         texts["controls.csv"] = comparison.to_csv(index=False)
@@ -119,10 +129,37 @@ def write(collection: Collection, summary: pd.DataFrame, folder: Path) -> list[P
     return [folder / "report.md", *figure, *(folder / name for name in texts if name != "report.md")]
 
 
-def _page(collection: Collection, summary: pd.DataFrame, comparison: pd.DataFrame) -> str:
-    parts = ["# Accuracy against sparsity", "![accuracy against sparsity](accuracy.png)", tables.markdown(summary)]
+def _remove_old(folder: Path) -> None:
+    """Remove the figures and the table of controls of an earlier report, which this one may not draw."""
+    if not (folder / "report.md").exists():  # without an earlier report, such files belong to the user
+        return
+    for name in (*figures.DEFAULT, *figures.ON_REQUEST):
+        for ending in (".pdf", ".png", "-points.csv", "-[0-9]*.pdf", "-[0-9]*.png"):
+            for old in folder.glob(f"{name}{ending}"):
+                old.unlink(missing_ok=True)
+    for ending in ("md", "tex"):
+        (folder / f"controls.{ending}").unlink(missing_ok=True)
+
+
+def _published(options: Options) -> pd.DataFrame:
+    """Return the published numbers that the options allow."""
+    if options.published == "none":
+        return pd.DataFrame()
+    levels = published.LEVELS[: published.LEVELS.index(options.published) + 1]
+    return published.load(levels, suspect=options.suspect)
+
+
+def _page(collection: Collection, summary: pd.DataFrame, comparison: pd.DataFrame, drawn: Figures) -> str:
+    parts = ["# Report"]
+    for drawing in drawn.drawings:
+        images = [f"![{drawing.title}]({stem}.png)" for stem in drawing.stems()]
+        parts += [f"## {drawing.title}", *images, drawing.caption]
+    if drawn.absent:
+        lines = [f"- {name}: {reason}" for name, reason in drawn.absent]
+        parts += ["## Figures that are not drawn", "\n".join(lines)]
+    parts += ["## Table", tables.markdown(summary)]
     if len(comparison):
-        parts += ["## Controls", "![methods beside their controls](controls.png)", tables.controls_markdown(comparison)]
+        parts += ["## Controls", tables.controls_markdown(comparison)]
     parts.append("## Status\n\n" + "\n".join(f"- {line.strip()}" for line in status_lines(collection)))
     if len(collection.missing):
         counted = collection.missing.groupby([*POINT[1:], "state"], sort=False)["seed"].apply(list)

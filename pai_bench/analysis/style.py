@@ -74,7 +74,7 @@ _DENSE_LINES: tuple[Dashes, ...] = (DENSE_LOOK.line, (0, (2, 2)), (0, (6, 2, 1, 
 
 def by_value(method: str) -> Order:
     """Return a sort key: prospr:steps=2 before prospr:steps=10, and a method before its variants and controls."""
-    spec = _spec(method)
+    spec = parsed(method)
     if spec is None:
         return method, (), 0, method
     values = (
@@ -132,7 +132,7 @@ def _picked(name: str, others: list[Style]) -> Style:
 
 
 @cache
-def _spec(method: str) -> MethodSpec | None:
+def parsed(method: str) -> MethodSpec | None:
     """Parse a method spec; return None for other names, which tables may contain."""
     try:
         return MethodSpec.parse(method)
@@ -141,7 +141,7 @@ def _spec(method: str) -> MethodSpec | None:
 
 
 def _base(method: str) -> str:
-    spec = _spec(method)
+    spec = parsed(method)
     return method if spec is None else spec.name
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pai_bench.cells import Cell, parse_names, split_specs
 from pai_bench.cli.options import INCOMPLETE, AsJson, Results, Verbose, messages
 from pai_bench.cli.settings import Config
 
@@ -19,14 +21,64 @@ def report(
     tables: Annotated[
         list[Path] | None, typer.Option("--from", help="Tidy .csv or .parquet table to read as well; may be repeated.")
     ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Only these methods, with their variants and controls.  [default: all]")
+    ] = None,
+    datasets: Annotated[str | None, typer.Option(help="Only these data sets.  [default: all]")] = None,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", help="Only these cells, for example 'model=resnet20,sparsity>=0.95'.")
+    ] = None,
+    figures: Annotated[
+        str | None, typer.Option(help="Figures to draw, by name, or 'all'.  [default: those that most papers show]")
+    ] = None,
+    highlight: Annotated[
+        str | None, typer.Option(help="Methods in colour, for example prospr,my-method; all others are grey.")
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="Method that the others are compared with, paired by seed.")] = "erk",
+    venue: Annotated[str, typer.Option(help="Widths and fonts of neurips, iclr, icml, ieee or iccv.")] = "neurips",
+    width: Annotated[str, typer.Option(help="'full' for the width of the text, or 'column'.")] = "full",
+    x: Annotated[str, typer.Option("--x", help="Sparsity axis: density, sparsity or compression.")] = "density",
+    published: Annotated[
+        str, typer.Option(help="Published numbers to draw: none, exact, near or context, or a .csv or .parquet table.")
+    ] = "near",
+    suspect: Annotated[
+        bool, typer.Option("--suspect", help="Also draw published numbers that are suspected to be wrong.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a planned cell has no result.")] = False,
     config: Config = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the accuracy-against-sparsity figure and table from the available results."""
+    """Make the figures, with captions, and the tables of a paper from the available results."""
     from pai_bench.analysis.command import run
+    from pai_bench.analysis.figures import Options, chosen
+    from pai_bench.analysis.selection import Selection
 
     del config, verbose
-    if not run(results, out, tuple(tables or ()), as_json, messages) and strict:
+    options = Options(
+        venue=venue,
+        width=width,
+        x=x,
+        highlight=tuple(split_specs(highlight)) if highlight else (),
+        figures=parse_names("--figures", figures) if figures else (),
+        published=published,
+        suspect=suspect,
+        baseline=baseline,
+    )
+    chosen(options.figures)
+    selection = Selection(
+        tuple(split_specs(methods)) if methods else (),
+        parse_names("--datasets", datasets) if datasets else (),
+        _condition(filter_),
+    )
+    if not run(results, out, tuple(tables or ()), as_json, messages, options, selection) and strict:
         raise typer.Exit(INCOMPLETE)
+
+
+def _condition(text: str | None) -> Callable[[Cell], bool] | None:
+    """Return the condition of --filter on a cell."""
+    if text is None:
+        return None
+    from pai_bench.sweep.planning.filters import Filter
+
+    return Filter.parse(text).matches

@@ -1,0 +1,137 @@
+"""Captions: every mark, band and number of a figure in words, as text, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from pai_bench.analysis.display_names import dataset_name, model_name
+from pai_bench.analysis.figures.arrange import Arrangement
+from pai_bench.analysis.figures.curves import Panel, Point
+from pai_bench.analysis.figures.drawing import Drawing
+from pai_bench.analysis.figures.material import Material
+from pai_bench.analysis.latex_text import escape
+
+_EPOCHS = {"last": "last epoch", "best-test": "best test epoch", "best-val": "best validation epoch"}
+
+
+def sentences(*parts: str) -> str:
+    """Join sentences, each with a capital and a full stop; empty ones are left out."""
+    texts = [part.strip().removesuffix(".") for part in parts if part.strip()]
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
+
+
+def count(numbers: Iterable[float]) -> str:
+    """Return "n = 3" or "n = 2 to 3"."""
+    values = sorted({int(n) for n in numbers if n > 0})
+    if not values:
+        return "n = 0"
+    return f"n = {values[0]}" if len(values) == 1 else f"n = {values[0]} to {values[-1]}"
+
+
+def curves(material: Material, panels: Sequence[Panel], of: str = "accuracy") -> list[str]:
+    """Return the sentences about points, bands, marks, epochs, notes and recipes of panels."""
+    points = [point for panel in panels for curve in panel.curves for point in curve.points]
+    mean = f"mean over seeds ({count(point.n for point in points)}; {epochs(material)})"
+    band = any(math.isfinite(point.spread) for point in points)
+    return [
+        f"Points: {mean}" + (f"; bands and bars: ± 1 sample standard deviation of the {of}" if band else ""),
+        _dense(panels) if of == "accuracy" else "Dashed line: dense network",
+        *_failures(panels, points),
+        "?: results are missing" if any(point.n < point.planned for point in points) else "",
+        *_published(material, panels),
+        *notes(material, panels),
+        recipes(material),
+    ]
+
+
+def _dense(panels: Sequence[Panel]) -> str:
+    dense = any(curve.is_dense and math.isfinite(curve.points[0].mean) for panel in panels for curve in panel.curves)
+    return "Dashed line: dense network" if dense else ""
+
+
+def _failures(panels: Sequence[Panel], points: Sequence[Point]) -> list[str]:
+    if not any(point.failed for point in points):
+        return []
+    chance = any(math.isfinite(panel.chance) for panel in panels)
+    return [
+        "×: all or some runs collapsed, diverged or ended at chance (at most 1.5 times the accuracy of guessing); they"
+        " count at their accuracy, or at chance where none was recorded, and such a point has no deviation",
+        "Dotted line: accuracy of guessing" if chance else "",
+    ]
+
+
+def epochs(material: Material) -> str:
+    """Return the epoch that the accuracies are of, or that it is not stated."""
+    if "epoch" not in material.runs:
+        return "epoch not stated" if (material.runs["source"] != "").any() else _EPOCHS["last"]
+    found = dict.fromkeys(material.runs["epoch"].fillna(""))
+    return ", ".join(_EPOCHS.get(epoch, "epoch not stated") for epoch in found)
+
+
+def notes(material: Material, panels: Sequence[Panel]) -> list[str]:
+    """Return the notes about the series of these panels, each with its mark."""
+    shown = {(curve.source, curve.method) for panel in panels for curve in panel.curves}
+    texts = dict.fromkeys(text for key, text in material.notes.items() if key in shown)
+    return [f"{material.mark_of[text]} {text}" for text in texts]
+
+
+def recipes(material: Material) -> str:
+    """Return the recipe that all results share."""
+    found = [name for name in dict.fromkeys(material.summary["recipe"]) if name]
+    return f"Recipe: {found[0]}" if len(found) == 1 else ""
+
+
+def models(arrangement: Arrangement) -> list[str]:
+    """Return which models of the data share a name in the figure."""
+    return [f"{name} is {' and '.join(found)} in the data" for name, found in arrangement.aliases.items()]
+
+
+def _published(material: Material, panels: Sequence[Panel]) -> list[str]:
+    shown = [curve for panel in panels for curve in panel.published]
+    if not shown:
+        return []
+    where = ", ".join(
+        f"{dataset_name(panel.setting.dataset)} with {model_name(panel.setting.model)}"
+        for panel in panels
+        if panel.published
+    )
+    named = ", ".join(dict.fromkeys(_EPOCHS.get(curve.epoch, "epoch not stated") for curve in shown))
+    n = count(point.n for curve in shown for point in curve.points if math.isfinite(point.n))
+    papers = ", ".join(dict.fromkeys(material.published.get("paper", [])))
+    return [
+        f"Hollow points and dotted line: published numbers ({papers}; {named}; {n}) for {where}",
+        "Lower panels: ours minus published with 95 % Welch intervals; grey: ± 0.5 points",
+    ]
+
+
+def markdown(drawings: Sequence[Drawing], absent: Sequence[tuple[str, str]]) -> str:
+    """Return all captions as Markdown, and the reason for each figure that was not drawn."""
+    parts = ["# Captions"]
+    for drawing in drawings:
+        files = ", ".join(f"`{stem}.pdf`" for stem in drawing.stems())
+        parts.append(f"## {drawing.title}\n\n{files}\n\n{drawing.caption}")
+    if absent:
+        parts.append("## Not drawn\n\n" + "\n".join(f"- {name}: {reason}" for name, reason in absent))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(drawings: Sequence[Drawing], inches: float) -> str:
+    """Return one figure environment a page, with caption and label, at the final width."""
+    parts = ["% needs \\usepackage{graphicx}; add the folder of the report with \\graphicspath{{report/}}"]
+    for drawing in drawings:
+        for number, stem in enumerate(drawing.stems()):
+            more = f" Page {number + 1} of {len(drawing.pages)}." if len(drawing.pages) > 1 else ""
+            parts.append(
+                "\n".join(
+                    [
+                        r"\begin{figure}",
+                        r"\centering",
+                        rf"\includegraphics[width={inches:.2f}in]{{{stem}}}",
+                        rf"\caption{{{escape(drawing.caption + more)}}}",
+                        rf"\label{{fig:{stem}}}",
+                        r"\end{figure}",
+                    ]
+                )
+            )
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,204 @@
+"""Drawing of a panel: curves with bands, the dense reference, chance level, and marks of failed and missing runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+
+from pai_bench.analysis.figures.curves import Curve, Panel, Point
+from pai_bench.analysis.figures.layout import Entry, Handle
+from pai_bench.analysis.figures.material import MUTED
+from pai_bench.analysis.figures.venues import INK
+from pai_bench.analysis.style import DENSE_LOOK, Style
+
+ALL_FAILED = "all runs at chance"
+SOME_FAILED = "some runs at chance"
+MISSING = "results missing"
+OTHERS = "other methods"
+_AT_EDGE = "at-edge"
+_SIZES = {"*": 1.45, "p": 1.2, "P": 1.15, "X": 1.1, "D": 0.9, "d": 1.15}
+"""Size of a marker relative to a circle, so that all look alike in size."""
+
+
+@dataclass
+class Legend:
+    """Entries of a figure's legend, collected from its panels: series in order, then marks."""
+
+    series: dict[tuple[int, int], Entry] = field(default_factory=dict)
+    marks: dict[str, Handle] = field(default_factory=dict)
+
+    def entries(self) -> list[Entry]:
+        """All entries in order: dense references, methods, marks."""
+        order = (ALL_FAILED, SOME_FAILED, MISSING)
+        marks = sorted(self.marks, key=lambda text: order.index(text) if text in order else -1)
+        return [self.series[key] for key in sorted(self.series)] + [Entry(text, self.marks[text]) for text in marks]
+
+    def add(self, key: tuple[int, int], curve: Curve) -> None:
+        """Add a series once; `key` is its place in the legend."""
+        self.series.setdefault(key, Entry(curve.label, handle(curve.look, curve.is_dense)))
+
+
+def marker_size(marker: str, size: float) -> float:
+    """Return the size of a marker in points."""
+    return size * _SIZES.get(marker, 1.0)
+
+
+def handle(look: Style, dense: bool = False, size: float = 3.8) -> Line2D:
+    """Return the legend's line of a series."""
+    marker = {} if dense else _marker(look, size)
+    return Line2D([], [], color=look.color, linestyle=look.line, linewidth=1.0, **marker)
+
+
+def _marker(look: Style, size: float) -> dict[str, Any]:
+    return {
+        "marker": look.marker,
+        "markersize": marker_size(look.marker, size),
+        "fillstyle": look.fill,
+        "markerfacecoloralt": "white",
+        "markeredgecolor": "white" if look.fill == "full" else look.color,
+        "markeredgewidth": 0.35 if look.fill == "full" else 0.6,
+    }
+
+
+def draw_panel(
+    ax: Axes, panel: Panel, legend: Legend, order: Sequence[tuple[str, str]], low: float, size: float = 3.4,
+    edges: bool = False,
+) -> None:
+    """Draw all curves of a panel.
+
+    order: (source, method) of all series of the figure, for the order of the legend.
+    low: lower end of the vertical axis; points below it leave the panel, with a marker on its lower edge if `edges`.
+    """
+    if math.isfinite(panel.chance) and panel.chance >= low:
+        ax.axhline(panel.chance, color="#999999", linewidth=0.6, linestyle=(0, (1, 1.6)), zorder=0.8)
+    for curve in panel.curves:
+        if curve.is_dense:
+            _draw_dense(ax, curve)
+            if math.isfinite(curve.points[0].mean) or curve.points[0].planned:
+                sources = sorted({source for source, _ in order} | {curve.source})
+                legend.add((-1, sources.index(curve.source)), curve)
+            continue
+        muted = (curve.source, curve.method) in panel.muted
+        _draw_curve(ax, curve, legend, (low, size), muted, edges)
+        if muted:
+            legend.marks.setdefault(OTHERS, Line2D([], [], color=MUTED, linewidth=0.8))
+        else:
+            legend.add((0, order.index((curve.source, curve.method))), curve)
+    for curve in panel.curves:
+        if curve.is_dense:
+            _mark_dense(ax, curve, legend)
+
+
+def _draw_dense(ax: Axes, curve: Curve) -> None:
+    (point, *_) = curve.points
+    if math.isfinite(point.spread):
+        ax.axhspan(
+            point.mean - point.spread, point.mean + point.spread, color=DENSE_LOOK.color, alpha=0.12, lw=0, zorder=1
+        )
+    if math.isfinite(point.mean):
+        ax.axhline(point.mean, color=curve.look.color, linestyle=curve.look.line, linewidth=0.9, zorder=1.5)
+
+
+def _mark_dense(ax: Axes, curve: Curve, legend: Legend) -> None:
+    (point, *_) = curve.points
+    right = ax.get_xlim()[1]
+    if not math.isfinite(point.mean):
+        if point.planned > point.n:
+            _mark_absent(ax, right, DENSE_LOOK.color, legend)
+        return
+    _mark(ax, right, point, DENSE_LOOK.color, legend)
+
+
+def _draw_curve(
+    ax: Axes, curve: Curve, legend: Legend, sizes: tuple[float, float], muted: bool, edges: bool
+) -> None:
+    """Draw line, band and marks of a method; the line omits points whose runs all failed."""
+    low, size = sizes
+    known = [point for point in curve.points if math.isfinite(point.mean)]
+    sound = [point for point in known if not _all_failed(point)]
+    color = MUTED if muted else curve.look.color
+    x, y = [point.density for point in sound], [point.mean for point in sound]
+    spread = np.array([point.spread for point in sound])
+    if muted:
+        ax.plot(x, y, color=color, linewidth=0.7, zorder=1.2, solid_capstyle="butt")
+        return
+    _draw_spread(ax, np.array(x), np.array(y), spread, color)
+    line = {"color": color, "linestyle": curve.look.line, "linewidth": 1.0}
+    ax.plot(x, y, zorder=3, **line, **_marker(curve.look, size))
+    for point in known:
+        if _all_failed(point):
+            if point.mean >= low:
+                ax.plot(point.density, point.mean, **_cross(color, size), zorder=4)
+                legend.marks.setdefault(ALL_FAILED, Line2D([], [], **_cross(INK, 3.8)))
+        elif point.mean >= low:
+            _mark(ax, point.density, point, color, legend)
+        if point.mean < low and edges:
+            _mark_edge(ax, point.density, {**_marker(curve.look, 3.2), "color": color})
+    for point in curve.points:
+        if not math.isfinite(point.mean):
+            if point.failed:
+                _mark_edge(ax, point.density, _cross(color, 3.6))
+                legend.marks.setdefault(ALL_FAILED, Line2D([], [], **_cross(INK, 3.8)))
+            else:
+                _mark_absent(ax, point.density, color, legend)
+
+
+def _all_failed(point: Point) -> bool:
+    return point.failed >= point.n > 0
+
+
+def _draw_spread(ax: Axes, x: Any, y: Any, spread: Any, color: str) -> None:
+    """Draw a band through neighbouring points with a deviation, and a bar at a point without such a neighbour."""
+    has = np.isfinite(spread)
+    if not has.any():
+        return
+    beside = np.zeros(len(has), bool)
+    beside[1:] |= has[:-1]
+    beside[:-1] |= has[1:]
+    alone = has & ~beside
+    if (has & beside).any():
+        ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.17, linewidth=0, zorder=2)
+    if alone.any():
+        ax.errorbar(x[alone], y[alone], spread[alone], color=color, ls="", linewidth=0.7, zorder=2)
+
+
+def _cross(color: str, size: float) -> dict[str, Any]:
+    return {"color": color, "marker": "x", "linestyle": "", "markersize": size, "markeredgewidth": 0.9}
+
+
+def _mark(ax: Axes, x: float, point: Point, color: str, legend: Legend) -> None:
+    """Mark a point with failed or missing runs."""
+    if point.failed:
+        ax.plot(x, point.mean, **_cross(INK, 3.2) | {"markeredgewidth": 0.7}, zorder=5)
+        dot = Line2D([], [], marker="o", color="#AAAAAA", linestyle="", markersize=4.2, markeredgewidth=0)
+        legend.marks.setdefault(SOME_FAILED, (dot, Line2D([], [], **_cross(INK, 3.2) | {"markeredgewidth": 0.7})))
+    if point.n < point.planned:
+        up = ScaledTranslation(0, 4.5 / 72, ax.figure.dpi_scale_trans)
+        _question(ax, x, point.mean, color, ax.transData + up)
+        legend.marks.setdefault(MISSING, Line2D([], [], marker="$?$", color=INK, linestyle="", markersize=4))
+
+
+def _question(ax: Axes, x: float, y: float, color: str, transform: Any) -> None:
+    look = {"marker": "$?$", "linestyle": "", "markersize": 3.6, "markeredgewidth": 0.2}
+    ax.plot([x], [y], color=color, zorder=5, transform=transform, clip_on=False, **look)
+
+
+def _mark_absent(ax: Axes, x: float, color: str, legend: Legend) -> None:
+    """Mark a point without any result."""
+    _mark_edge(ax, x, {"marker": "$?$", "linestyle": "", "markersize": 3.6, "markeredgewidth": 0.2, "color": color})
+    legend.marks.setdefault(MISSING, Line2D([], [], marker="$?$", color=INK, linestyle="", markersize=4))
+
+
+def _mark_edge(ax: Axes, x: float, look: dict[str, Any]) -> None:
+    """Put a marker just above the horizontal axis, over those that are already at this place."""
+    taken = sum(line.get_gid() == _AT_EDGE and line.get_xdata()[0] == x for line in ax.lines)
+    up = ScaledTranslation(0, (4 + 5.5 * taken) / 72, ax.figure.dpi_scale_trans)
+    look = {**look, "linestyle": "", "clip_on": False, "zorder": 5, "gid": _AT_EDGE}
+    ax.plot([x], [0], transform=ax.get_xaxis_transform() + up, **look)

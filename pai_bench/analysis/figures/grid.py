@@ -1,0 +1,200 @@
+"""Figures that are grids of panels with curves over density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pai_bench.analysis.figures import overlay
+from pai_bench.analysis.figures.arrange import Arrangement, Line, arrange, flow, pages
+from pai_bench.analysis.figures.curves import Panel
+from pai_bench.analysis.figures.draw import Legend, draw_panel
+from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
+from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_value_axis
+
+SERIES = 12
+"""Largest number of series in one panel; more are drawn as small multiples, or with highlighted methods."""
+_CAPTION_ROOM, _LEGEND_ROOM = 0.9, 0.6
+"""Space on a page for the caption, and for legend and axis labels, in inches."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of panels; a panel is None where a slot of the grid is empty."""
+
+    rows: tuple[tuple[Panel | None, ...], ...]
+    lines: tuple[Line, ...]
+    groups: tuple[object, ...]
+    """Rows with the same group share the vertical range."""
+
+    @property
+    def panels(self) -> list[Panel]:
+        """All panels in order."""
+        return [panel for row in self.rows for panel in row if panel is not None]
+
+
+def columns_of(material: Material) -> int:
+    """Return the largest number of panels beside each other."""
+    inches = material.options.inches
+    return 4 if inches > 5 else 2
+
+
+def by_setting(material: Material, make: Callable[[Setting], Panel | None]) -> tuple[Grid, Arrangement]:
+    """Return one panel per setting in a grid of data set x model, or small multiples where there are many series."""
+    panels = {setting: panel for setting in material.settings if (panel := make(setting)) is not None}
+    arrangement = arrange(list(panels), columns_of(material))
+    if len(material.series) > SERIES and not material.options.highlight:
+        return _small_multiples(material, panels, arrangement), arrangement
+    muted = frozenset(key for key in material.series if not material.highlighted(key[1]))
+    panels = {
+        setting: replace(panel, title=arrangement.titles.get(setting, ""), muted=muted)
+        for setting, panel in panels.items()
+    }
+    rows = tuple(
+        tuple(None if slot is None else panels[slot] for slot in line.slots) for line in arrangement.lines
+    )
+    return Grid(rows, arrangement.lines, tuple(range(len(rows)))), arrangement
+
+
+def _small_multiples(material: Material, panels: dict[Setting, Panel], arrangement: Arrangement) -> Grid:
+    """Return one panel per setting and series, with all other series of the setting in grey."""
+    rows: list[tuple[Panel | None, ...]] = []
+    lines: list[Line] = []
+    groups: list[object] = []
+    for setting, panel in panels.items():
+        shown = [
+            replace(
+                panel,
+                title=curve.label,
+                muted=frozenset(key for key in material.series if key != (curve.source, curve.method)),
+                published=tuple(one for one in panel.published if one.method == curve.method),
+            )
+            for curve in panel.curves
+            if not curve.is_dense
+        ]
+        title = "" if len(panels) == 1 else "\n".join(part for part in setting if part)
+        width = columns_of(material)
+        for start in range(0, len(shown), width):
+            part = shown[start : start + width]
+            rows.append((*part, *[None] * (width - len(part))))
+            lines.append(Line((*[setting] * len(part), *[None] * (width - len(part))), title))
+            groups.append(setting)
+    return Grid(tuple(rows), tuple(lines), tuple(groups))
+
+
+def in_sequence(panels: Sequence[Panel], material: Material) -> Grid:
+    """Return panels in reading order; neighbours of one setting in a row share the vertical range."""
+    width = min(columns_of(material), len(panels))
+    parts = [tuple(panels[start : start + width]) for start in range(0, len(panels), width)]
+    rows = tuple((*part, *[None] * (width - len(part))) for part in parts)
+    lines = []
+    for part, line in zip(parts, flow([panel.setting for panel in panels], width), strict=True):
+        lines.append(replace(line, own_range=len({panel.setting for panel in part}) > 1))
+    return Grid(rows, tuple(lines), tuple(range(len(rows))))
+
+
+def draw(
+    material: Material,
+    grid: Grid,
+    ylabel: str,
+    value_range: Callable[[Sequence[Panel]], tuple[float, float]],
+    edges: bool = False,
+) -> list[Figure]:
+    """Draw a grid, one figure a page; with `edges`, points below an axis have a marker on its lower edge."""
+    with style():
+        inches, columns = material.options.inches, max(len(row) for row in grid.rows)
+        own = any(line.own_range for line in grid.lines)
+        wide = panel_inches(inches, columns, own)
+        high = min(max(0.62 * wide, 0.86), 2.3) if columns > 1 else min(0.62 * wide, 2.4)
+        strip = [0.62 * high if _published(row) else 0.0 for row in grid.rows]
+        heights = [high + below + 0.35 for below in strip]
+        room = material.options.page.height - _CAPTION_ROOM - _LEGEND_ROOM
+        return [
+            _page(material, grid, indices, (wide, high, strip), ylabel, value_range, edges)
+            for indices in pages(grid.lines, heights, room)
+        ]
+
+
+def _published(row: Sequence[Panel | None]) -> bool:
+    return any(panel is not None and panel.published for panel in row)
+
+
+def _page(
+    material: Material,
+    grid: Grid,
+    indices: Sequence[int],
+    sizes: tuple[float, float, Sequence[float]],
+    ylabel: str,
+    value_range: Callable[[Sequence[Panel]], tuple[float, float]],
+    edges: bool,
+) -> Figure:
+    wide, high, strips = sizes
+    figure = new_figure(material.options.inches)
+    legend = Legend()
+    rows = []
+    order = _order(material, grid.panels)
+    for index in indices:
+        line, panels = grid.lines[index], grid.rows[index]
+        group = [p for row, key in zip(grid.rows, grid.groups, strict=True) if key == grid.groups[index] for p in row]
+        common = value_range([panel for panel in group if panel is not None])
+        row = Row([], high, line.title, own_ticks=line.own_range, strip_height=strips[index])
+        for panel in panels:
+            if panel is None:
+                row.axes.append(None)
+                row.strips.append(None)
+                continue
+            low, top = value_range([panel]) if line.own_range else common
+            ax = _axes(figure, panel, (low, top), (wide, high), material)
+            draw_panel(ax, panel, legend, order, low, 3.4 if wide < 2 else 4.2, edges)
+            overlay.draw(ax, panel, legend, wide)
+            row.axes.append(ax)
+            row.strips.append(_strip(figure, panel, (wide, strips[index]), material, group) if strips[index] else None)
+        rows.append(row)
+    strip_label = "Ours \N{MINUS SIGN} published\n(points)" if any(row.strip_height for row in rows) else ""
+    entries = legend.entries()
+    place(figure, rows, entries, AXIS_LABELS[material.options.x], ylabel, strip_label)
+    return figure
+
+
+def _order(material: Material, panels: Sequence[Panel]) -> list[tuple[str, str]]:
+    """Return (source, method) of all series in the order of the legend."""
+    seen = {(curve.source, curve.method) for panel in panels for curve in panel.curves if not curve.is_dense}
+    known = [key for key in material.series if key in seen]
+    return known + [key for key in dict.fromkeys(
+        (curve.source, curve.method) for panel in panels for curve in panel.curves if not curve.is_dense
+    ) if key not in known]
+
+
+def _axes(
+    figure: Figure, panel: Panel, limits: tuple[float, float], sizes: tuple[float, float], material: Material
+) -> Axes:
+    ax = new_axes(figure)
+    set_density_axis(ax, panel.densities, material.options.x, sizes[0])
+    set_value_axis(ax, *limits, sizes[1])
+    ax.set_title(panel.title)
+    return ax
+
+
+def _strip(
+    figure: Figure, panel: Panel, sizes: tuple[float, float], material: Material, group: Sequence[Panel | None]
+) -> Axes | None:
+    if not panel.published:
+        return None
+    ax = new_axes(figure)
+    set_density_axis(ax, panel.densities, material.options.x, sizes[0])
+    overlay.draw_differences(ax, panel, [p for p in group if p is not None], sizes[1])
+    return ax
+
+
+def padded(low: float, high: float, floor: float = -math.inf, ceiling: float = math.inf) -> tuple[float, float]:
+    """Extend a range by 5 % on both sides (by a point where it is empty), within [floor, ceiling]."""
+    margin = 0.05 * (high - low) or 1.0
+    return max(low - margin, floor), min(high + margin, ceiling)
+
+
+__all__ = ["Grid", "by_setting", "columns_of", "draw", "in_sequence", "padded"]

@@ -1,0 +1,191 @@
+"""Published numbers beside ours: hollow points, their dense line, and the difference below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from pai_bench.analysis.figures.curves import Curve, Panel, PublishedCurve, PublishedPoint
+from pai_bench.analysis.figures.scale import set_value_axis
+from pai_bench.analysis.inference import LEVEL
+from pai_bench.analysis.published import LEVELS
+from pai_bench.analysis.style import DENSE_LOOK
+from pai_bench.cells import DENSE
+
+if TYPE_CHECKING:
+    from pai_bench.analysis.figures.draw import Legend
+    from pai_bench.analysis.figures.material import Material, Setting
+
+BAND = 0.5
+"""Half width of the band around zero, in points."""
+PUBLISHED, PUBLISHED_DENSE = "Published", "Dense, published"
+_BESIDE = 0.022
+"""Horizontal shift of published points, as a part of the axis."""
+SAME = 0.01
+"""Densities that differ by less are the same operating point."""
+
+
+def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...]:
+    """Return the published points for the methods of a setting, by method: those of the best match and epoch.
+
+    Ours is the last epoch. Where a method has published points of several matches or epochs, only the best is drawn.
+    """
+    rows = material.published
+    if not len(rows):
+        return ()
+    same = (rows["dataset"] == setting.dataset) & (rows["model"] == setting.model)
+    # Points of the column `recipe`; a table of the user need not have it.
+    same &= (rows["recipe"] == setting.recipe) | (rows["recipe"] == "") & (rows["match"] == "context")
+    rows = rows[same & rows["accuracy"].notna()]
+    methods = [DENSE, *dict.fromkeys(material.of(setting)["method"])]
+    found = []
+    for method in dict.fromkeys(methods):
+        own = rows[rows["method"] == method]
+        if not len(own):
+            continue
+        ranked = own.assign(rank=own["match"].map(LEVELS.index) * 2 + (own["epoch"] != "last"))
+        own = ranked[ranked["rank"] == ranked["rank"].min()]
+        own = own[own["paper"] == own["paper"].iloc[0]]
+        points = tuple(
+            PublishedPoint(1 - row.sparsity, 100 * row.accuracy, 100 * _number(row.std), _number(row.n))
+            for row in own.sort_values("sparsity").itertuples()
+        )
+        found.append(
+            PublishedCurve(method, material.look(method), str(own["epoch"].iloc[0]), str(own["match"].iloc[0]), points)
+        )
+    return tuple(found) if any(curve.method != DENSE for curve in found) else ()
+
+
+def _number(value: object) -> float:
+    return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type, call-overload]
+
+
+def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
+    """Draw published points: hollow, in the colour and with the marker of the method, beside its points."""
+    left, right = ax.get_xlim()
+    shift = (right / left) ** _BESIDE
+    size = 3.6 if inches < 2 else 4.6
+    for curve in panel.published:
+        if curve.method == DENSE:
+            mean = float(np.mean([point.mean for point in curve.points]))
+            ax.axhline(mean, color=INK_DENSE, linestyle=DOTS, linewidth=0.9, zorder=1.6)
+            legend.marks.setdefault(
+                PUBLISHED_DENSE, Line2D([], [], color=INK_DENSE, linestyle=DOTS, linewidth=0.9)
+            )
+            continue
+        for point in curve.points:
+            if not min(left, right) <= point.density <= max(left, right):
+                continue
+            look = {"marker": curve.look.marker, "markersize": size, "markerfacecolor": "white"}
+            ax.errorbar(
+                point.density / shift,
+                point.mean,
+                point.std if math.isfinite(point.std) else None,
+                color=curve.look.color,
+                linewidth=0.7,
+                markeredgewidth=0.8,
+                zorder=2.6,
+                **look,
+            )
+        legend.marks.setdefault(
+            PUBLISHED,
+            Line2D([], [], marker="o", markersize=4.2, mfc="white", mec="#333333", mew=0.8, linestyle=""),
+        )
+
+
+INK_DENSE = DENSE_LOOK.color
+DOTS = (0, (1, 1.3))
+
+
+def differences(panel: Panel) -> pd.DataFrame:
+    """Return ours minus published with a 95 % interval (Welch) where both have a deviation and n > 1, in points.
+
+    Columns: method, density, ours, n, published, n_published, difference, half (half width of the interval).
+    """
+    rows = []
+    ours = {curve.method: curve for curve in panel.curves if curve.source == ""} or {
+        curve.method: curve for curve in panel.curves
+    }
+    for curve in panel.published:
+        mine = ours.get(curve.method)
+        if mine is None:
+            continue
+        for theirs in curve.points:
+            near = [
+                point
+                for point in mine.points
+                if curve.method == DENSE or abs(point.density - theirs.density) < SAME * theirs.density
+            ]
+            if near and math.isfinite(near[0].mean):
+                rows.append(
+                    {
+                        "method": curve.method,
+                        "density": theirs.density,
+                        "ours": near[0].mean,
+                        "n": near[0].n,
+                        "published": theirs.mean,
+                        "n_published": theirs.n,
+                        "difference": near[0].mean - theirs.mean,
+                        "half": _half(near[0].spread, near[0].n, theirs.std, theirs.n),
+                    }
+                )
+    names = ["method", "density", "ours", "n", "published", "n_published", "difference", "half"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _half(std: float, n: float, std_published: float, n_published: float) -> float:
+    """Return the half width of Welch's interval for a difference of two means; NaN without two deviations."""
+    from scipy.special import stdtrit
+
+    if not (n > 1 and n_published > 1 and math.isfinite(std) and math.isfinite(std_published)):
+        return math.nan
+    one, two = std**2 / n, std_published**2 / n_published
+    if one + two == 0:
+        return 0.0
+    freedom = (one + two) ** 2 / (one**2 / (n - 1) + two**2 / (n_published - 1))
+    return float(stdtrit(freedom, 1 - LEVEL / 2)) * math.sqrt(one + two)
+
+
+def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], inches: float) -> None:
+    """Draw ours minus published for each method, with a band of half a point around zero."""
+    ax.axhspan(-BAND, BAND, color="#EBEBEB", linewidth=0, zorder=0.5)
+    ax.axhline(0, color="#222222", linewidth=0.7, zorder=1)
+    ax.grid(visible=False)
+    low, high = _range([differences(other) for other in group])
+    table = differences(panel)
+    table = table[table["method"] != DENSE]
+    methods = list(dict.fromkeys(table["method"]))
+    left, right = ax.get_xlim()
+    looks = {curve.method: curve.look for curve in panel.published}
+    for index, method in enumerate(methods):
+        shift = (right / left) ** (0.016 * (index - (len(methods) - 1) / 2))
+        rows = table[table["method"] == method]
+        ax.errorbar(
+            rows["density"] * shift,
+            rows["difference"],
+            rows["half"].to_numpy() if rows["half"].notna().any() else None,
+            color=looks[method].color,
+            linestyle="",
+            marker=looks[method].marker,
+            markersize=2.8,
+            markeredgewidth=0,
+            linewidth=0.7,
+            zorder=3,
+        )
+    set_value_axis(ax, low, high, inches)
+
+
+def _range(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """Return the range of all differences, with their intervals as far as they are at most three times as wide."""
+    values = pd.concat([table[table["method"] != DENSE] for table in tables])
+    reach = max(1.0, float(values["difference"].abs().max()) if len(values) else 1.0)
+    half = values["half"].fillna(0)
+    low = max(float((values["difference"] - half).min()), -3 * reach) if len(values) else -1.0
+    high = min(float((values["difference"] + half).max()), 3 * reach) if len(values) else 1.0
+    return min(low, -1.0) * 1.08, max(high, 1.0) * 1.08

@@ -1,0 +1,115 @@
+"""Axes: round ticks on a log-density axis, and accuracy ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+from pai_bench.analysis.figures.text import width
+from pai_bench.analysis.figures.venues import SMALL
+
+AXIS_LABELS = {
+    "density": "Weights remaining (%)",
+    "sparsity": "Weights removed (%), log density",
+    "compression": "Compression ratio",
+}
+_GAP = 0.05
+"""Smallest distance of two tick labels in inches."""
+_MARGIN = 0.05
+"""Part of the axis before the first and after the last point."""
+
+
+def _round_values(x: str, low: float, high: float) -> list[tuple[float, str]]:
+    """Return ticks (density, label) at round values from `low` to `high`, the roundest first."""
+    found: dict[float, str] = {}
+    for step in (1, 5, 2):
+        for decade in range(9):
+            value = float(f"{step}e{decade if x == 'compression' else -decade}")
+            density = 1 / value if x == "compression" else value
+            if low / 1.001 <= density <= min(high * 1.001, 1):
+                shown = {"density": 100 * value, "sparsity": 100 * (1 - value), "compression": value}[x]
+                found.setdefault(density, f"{float(f'{shown:.10g}'):.10g}")
+    return list(found.items())
+
+
+def _fits(ticks: Sequence[tuple[float, str]], span: float, inches: float) -> bool:
+    """Return True if neighbouring labels do not touch on an axis of `inches` for `span` (in log density)."""
+    places = [(math.log(density) / span * inches * (1 - 2 * _MARGIN), width(text, SMALL)) for density, text in ticks]
+    places.sort()
+    return all(
+        b - a > (one + two) / 2 + _GAP for (a, one), (b, two) in zip(places, places[1:], strict=False)
+    )
+
+
+def density_ticks(densities: Sequence[float], x: str, inches: float) -> list[tuple[float, str]]:
+    """Return ticks (density, label) at round values; where fewer than two fit the range, at measured densities.
+
+    densities: measured densities (fractions); inches: length of the axis.
+    """
+    low, high = min(densities), max(densities)
+    span = math.log(high / low) or 1.0
+    ordered = sorted(set(densities))
+    measured = [(density, label(density, x)) for density in dict.fromkeys([ordered[0], ordered[-1], *ordered])]
+    candidates: list[list[tuple[float, str]]] = []
+    for ticks in (_round_values(x, low, high), measured):
+        chosen: list[tuple[float, str]] = []
+        for tick in ticks:
+            if _fits([*chosen, tick], span, inches):
+                chosen.append(tick)
+        if len(chosen) >= min(2, len(ordered)):
+            return chosen
+        candidates.append(chosen)
+    return max(candidates, key=len)
+
+
+def label(density: float, x: str) -> str:
+    """Return the text of a measured density as it appears on the axis `x`."""
+    value = {"density": 100 * density, "sparsity": 100 * (1 - density), "compression": 1 / density}[x]
+    if x == "sparsity":
+        # Keep two digits of the density, so that 99.99 does not become 100.
+        digits = max(0, 1 - math.floor(math.log10(100 * density)))
+        text = f"{value:.{digits}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.3g}"
+
+
+def set_density_axis(ax: Axes, densities: Sequence[float], x: str, inches: float) -> None:
+    """Prepare the horizontal axis: log density, decreasing to the right, for `densities` (fractions)."""
+    values = sorted(set(densities)) or [1.0]
+    ax.set_xscale("log")
+    ticks = density_ticks(values, x, inches)
+    ax.xaxis.set_major_locator(FixedLocator([density for density, _ in ticks]))
+    ax.xaxis.set_major_formatter(FixedFormatter([text for _, text in ticks]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    span = math.log(values[-1] / values[0]) or 1.0
+    ax.set_xlim(values[-1] * math.exp(_MARGIN * span), values[0] * math.exp(-_MARGIN * span))
+
+
+def value_ticks(low: float, high: float, inches: float) -> list[float]:
+    """Return round ticks from `low` to `high` on a vertical axis of `inches`."""
+    most = max(2, min(7, round(inches / 0.21)))
+    ticks = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    margin = 1e-9 * (high - low)
+    return [float(tick) for tick in ticks if low - margin <= tick <= high + margin]
+
+
+def numbers(values: Sequence[float]) -> list[str]:
+    """Return the labels of ticks, with as many decimals as the finest needs and a true minus sign."""
+    digits = next((d for d in range(6) if np.allclose(np.round(values, d), values, rtol=0, atol=1e-9)), 6)
+    return [f"{value + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in values]
+
+
+def set_value_axis(
+    ax: Axes, low: float, high: float, inches: float, ticks: Callable[[float], bool] = lambda _: True
+) -> list[str]:
+    """Set the vertical range and its ticks; return their labels. `ticks` selects those that are shown."""
+    ax.set_ylim(low, high)
+    places = [tick for tick in value_ticks(low, high, inches) if ticks(tick)]
+    texts = numbers(places)
+    ax.yaxis.set_major_locator(FixedLocator(places))
+    ax.yaxis.set_major_formatter(FixedFormatter(texts))
+    return texts

@@ -1,0 +1,69 @@
+"""Text in figures: its width, line breaks, and characters that the fonts lack."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.textpath import text_to_path
+
+from pai_bench.analysis.figures.venues import FAMILIES, NORMAL
+
+LINE = 1.2
+"""Distance of two lines of text, as a multiple of the font size."""
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """Return the code points that the fonts of the figures have."""
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in FAMILIES]
+    return frozenset(chain.from_iterable(font.get_charmap() for font in fonts))
+
+
+def shown(text: str) -> str:
+    """Replace characters that the fonts lack by their code point, such as U+65E5, so that nothing is drawn as a box."""
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(
+        character
+        if ord(character) in _characters() or character == "\n"
+        else f"U+{ord(character):04X}"
+        if character.isprintable()
+        else " "
+        for character in composed
+    )
+
+
+@cache
+def width(text: str, size: float = NORMAL) -> float:
+    """Return the width of a line of text in inches at a font size in points."""
+    if not text:
+        return 0.0
+    font = FontProperties(family=list(FAMILIES), size=size)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
+
+
+def widest(texts: Sequence[str], size: float = NORMAL) -> float:
+    """Return the width of the widest line of several texts in inches."""
+    return max((width(line, size) for text in texts for line in text.split("\n")), default=0.0)
+
+
+def height(text: str, size: float = NORMAL) -> float:
+    """Return the height of a text of one or more lines in inches; an empty text has none."""
+    return (text.count("\n") + 1) * LINE * size / 72 if text else 0.0
+
+
+def wrapped(text: str, room: float, size: float = NORMAL) -> str:
+    """Break a text at spaces, +, commas and colons to fit `room` inches, and anywhere where no such place is left."""
+    lines: list[str] = []
+    for line in shown(text).split("\n"):
+        lines.append("")
+        pieces = re.split(r"(?<=[ ,:])|(?=\+)", line)
+        for piece in chain.from_iterable(part if width(part.rstrip(), size) > room else [part] for part in pieces):
+            if lines[-1] and width((lines[-1] + piece).rstrip(), size) > room:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
