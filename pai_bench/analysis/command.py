@@ -14,9 +14,10 @@ from rich.console import Console
 from pai_bench import results
 from pai_bench.analysis import figures, published, tables
 from pai_bench.analysis.collect import OURS, Collection, collect
+from pai_bench.analysis.columns import POINT
 from pai_bench.analysis.figures import Figures, Material, Options
 from pai_bench.analysis.selection import Selection, check_methods
-from pai_bench.analysis.statistics import POINT, compare_controls, summarise
+from pai_bench.analysis.statistics import compare_controls, summarise
 from pai_bench.core.atomic import check_writable
 from pai_bench.results import float64, ties
 

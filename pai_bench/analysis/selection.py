@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from pai_bench.analysis.collect import Collection
+from pai_bench.analysis.columns import PANEL
 from pai_bench.analysis.display_names import is_spec_of
-from pai_bench.analysis.statistics import PANEL, split_control
+from pai_bench.analysis.statistics import split_control
 from pai_bench.cells import DENSE, Cell
 from pai_bench.errors import PaiBenchError, unknown
 

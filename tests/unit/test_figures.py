@@ -1,21 +1,32 @@
-"""Tests of figures: nothing clipped or covered, distinguishable series, and every point drawn or marked."""
+"""Tests of figures: data, sizes and fonts; nothing clipped or covered, distinguishable series, every point drawn."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from PIL import Image
 
 from pai_bench.analysis import figures, style
+from pai_bench.analysis.collect import Collection
+from pai_bench.analysis.columns import CELL
+from pai_bench.analysis.figures import Drawing, Material, Options, drawing, text, venues
+from pai_bench.analysis.figures.draw import ALL_FAILED, MISSING, OTHERS, SOME_FAILED, question
+from pai_bench.analysis.figures.layout import style as style_of_figures
+from pai_bench.analysis.statistics import summarise
+from pai_bench.analysis.style import KNOWN
+from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import registry
 
 STEPS = (1, 2, 5, 10, 20, 50)
@@ -23,45 +34,86 @@ VARIANTS = [f"prospr:steps={steps}" for steps in STEPS]
 SPARSITIES = (0.9, 0.95, 0.98)
 
 
-def point(method: str, sparsity: float, mean: float = 0.9, **changes: object) -> dict[str, object]:
-    """Return a row of a summary, complete with n = 3 by default."""
-    n = changes.get("n", 3)
+@pytest.fixture(autouse=True)
+def _final_style() -> Iterator[None]:
+    """Measure texts as they are saved."""
+    with style_of_figures():
+        yield
+
+
+def runs_of(method: str, sparsity: float, accuracies: Sequence[float] = (0.89, 0.9, 0.91), **changes: Any) -> list[Any]:
+    """Return the runs of a point, one per accuracy, as a report collects them."""
     row = {"source": "", "method": method, "dataset": "digits", "model": "conv8", "recipe": "quick"}
-    row |= {"sparsity": sparsity, "n": n, "mean": mean if n else math.nan}
-    row |= {"std": 0.01 if n not in (0, 1) else math.nan, "collapsed": 0, "diverged": 0, "planned": n}
-    return row | changes
+    row |= {"sparsity": sparsity, "sparsity_reported": sparsity, "status": "ok", "chance": 0.1, "epoch": "last"}
+    row |= {"note": "", "suspect": ""}
+    found = [{**row, "seed": seed, "accuracy": value, **changes} for seed, value in enumerate(accuracies)]
+    for run in found:
+        failed = run["status"] != "ok"
+        run["counted"] = run["chance"] if failed and math.isnan(run["accuracy"]) else run["accuracy"]
+        run["at_chance"] = not failed and run["accuracy"] <= 1.5 * run["chance"]
+    return found
 
 
-def series(*methods: str, **changes: object) -> list[dict[str, object]]:
-    return [point(method, s, 0.95 - s / 10 - 0.001 * i, **changes) for i, method in enumerate(methods)
-            for s in SPARSITIES]  # fmt: skip
+def series(*methods: str, seeds: int = 3, **changes: Any) -> list[Any]:
+    """Return runs of methods at SPARSITIES."""
+    return [
+        run
+        for i, method in enumerate(methods)
+        for s in SPARSITIES
+        for run in runs_of(method, s, [0.95 - s / 10 - 0.001 * i + 0.004 * seed for seed in range(seeds)], **changes)
+    ]
 
 
-def dense(mean: float = 0.95, **changes: object) -> dict[str, object]:
-    return point("dense", 0.0, mean, **changes)
+def dense(seeds: int = 3, **changes: Any) -> list[Any]:
+    return runs_of("dense", 0.0, [0.95 + 0.001 * seed for seed in range(seeds)], **changes)
 
 
-@contextmanager
-def drawn(*rows: dict[str, object], controls: bool = False) -> Iterator[Figure]:
-    """Draw the figure of a summary with its final layout."""
-    panels = (figures.control_panels if controls else figures.accuracy_panels)(pd.DataFrame(rows))
-    with figures._figure(panels) as figure:
-        figure.draw_without_rendering()
-        yield figure
+def material(rows: Sequence[Any], missing: Sequence[Any] = (), **options: Any) -> Material:
+    lacking = pd.DataFrame(list(missing), columns=[*CELL, "state"])
+    collection = Collection(pd.DataFrame(list(rows)), lacking, (), ())
+    return Material(collection.rows, summarise(collection), Options(**options))
+
+
+def absent(method: str, sparsity: float, seeds: int = 3, first: int = 0) -> list[Any]:
+    """Return planned runs without a result."""
+    return [
+        {**run, "seed": run["seed"] + first, "state": "missing"} for run in runs_of(method, sparsity, [0.5] * seeds)
+    ]
+
+
+def drawn(name: str, rows: Sequence[Any], missing: Sequence[Any] = (), **options: Any) -> Drawing:
+    made = figures.chosen([name])[name](material(rows, missing, **options))
+    assert isinstance(made, Drawing), made
+    return made
+
+
+def page(name: str, rows: Sequence[Any], missing: Sequence[Any] = (), **options: Any) -> Figure:
+    """Draw the only page of a figure with its final layout."""
+    (figure,) = drawn(name, rows, missing, **options).pages
+    figure.draw_without_rendering()
+    return figure
 
 
 def labels(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+    return [entry.get_text().replace("\n", " ") for legend in figure.legends for entry in legend.get_texts()]
 
 
-def handles(figure: Figure) -> dict[str, Line2D]:
-    found = figure.legends[0].get_lines()
-    return dict(zip(labels(figure), found, strict=True))
+def texts(figure: Figure) -> list[Text]:
+    """Return all visible texts with ink."""
+    return [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and t.get_window_extent().width]
 
 
-def marks(ax: Axes, marker: str) -> list[tuple[float, float]]:
+def lines(ax: Axes, method: str) -> list[Any]:
+    """Return the lines in the colour of a method that have a marker for each point."""
+    color = KNOWN[method].color.upper()
+    return [
+        line for line in ax.get_lines() if line.get_marker() != "None" and to_hex(line.get_color()).upper() == color
+    ]
+
+
+def marks(ax: Axes, marker: Any) -> list[tuple[float, float]]:
     """Return the positions of the marks on a panel, in pixels."""
-    found = [line for line in ax.get_lines() if line.get_marker() == marker]
+    found = [line for line in ax.get_lines() if line.get_marker() is marker or line.get_marker() == marker]
     return [tuple(xy) for line in found for xy in line.get_transform().transform(line.get_xydata())]
 
 
@@ -70,20 +122,37 @@ def apart(boxes: Sequence[Bbox]) -> bool:
 
 
 def within(figure: Figure, box: Bbox) -> bool:
-    return figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1
+    slack = 2  # pixels of 1/300 inch
+    return (
+        figure.bbox.x0 - slack <= box.x0
+        and box.x1 <= figure.bbox.x1 + slack
+        and box.y0 >= -slack
+        and box.y1 <= figure.bbox.y1 + slack
+    )
+
+
+def legible(figure: Figure) -> None:
+    """Check that all texts are inside the figure, that none covers another, and that all have 7 to 9 points."""
+    shown = texts(figure)
+    assert all(within(figure, t.get_window_extent()) for t in shown), [
+        t.get_text() for t in shown if not within(figure, t.get_window_extent())
+    ]
+    assert all(7 <= t.get_fontsize() <= 9 for t in shown)
+    boxes = [Bbox.from_extents(*np.add(t.get_window_extent().extents, [1, 1, -1, -1])) for t in shown]
+    for (one, a), (other, b) in combinations(zip(shown, boxes, strict=True), 2):
+        assert not a.overlaps(b), (one.get_text(), other.get_text())
 
 
 @pytest.mark.parametrize("names", [
-    ["snip"], [f"method-{i}" for i in range(18)], [f"method-{i}" for i in range(45)],
-    ["prospr:detach_first_buffer=true,lr=0.5,steps=10,variant=first_order", "x" * 90],
+    ["snip"], [f"method-{i}" for i in range(11)],
+    ["prospr:detach_first_buffer=true,lr=0.5,steps=10,variant=first_order", "x" * 150],
 ])  # fmt: skip
 def test_every_entry_of_the_legend_is_in_the_figure(names: list[str]) -> None:
-    with drawn(dense(), *series(*names), *series("snip", model="conv28")) as figure:
-        entries = [text.get_window_extent() for text in figure.legends[0].get_texts()]
-        assert len(entries) == 1 + len({*names, "snip"})
-        assert all(within(figure, box) for box in entries) and apart(entries)
-        note = figure._supxlabel.get_window_extent()
-        assert apart([figure.legends[0].get_window_extent(), note, *(ax.get_window_extent() for ax in figure.axes)])
+    figure = page("accuracy", [*dense(), *series(*names), *series("snip", model="conv28")])
+    assert len(labels(figure)) == 1 + len({*names, "snip"})
+    legible(figure)
+    boxes = [legend.get_window_extent() for legend in figure.legends]
+    assert apart([*boxes, *(ax.get_window_extent() for ax in figure.axes)])
 
 
 @pytest.mark.parametrize("recipes", [
@@ -93,28 +162,158 @@ def test_every_entry_of_the_legend_is_in_the_figure(names: list[str]) -> None:
 ])  # fmt: skip
 def test_titles_are_in_the_figure_and_cover_nothing(recipes: list[str]) -> None:
     models = ("resnet32-double", "vgg16-bn")
-    rows = [row for recipe in recipes for model in models for row in series("snip", recipe=recipe, model=model)]
-    with drawn(*rows) as figure:
-        titles = [ax.title.get_window_extent() for ax in figure.axes]
-        assert all(within(figure, box) for box in titles)
-        assert apart([*titles, figure.legends[0].get_window_extent(), *(ax.get_window_extent() for ax in figure.axes)])
-        said = "".join(ax.get_title() for ax in figure.axes) + figure.get_supxlabel()
-        assert all(recipe in said.replace("\n", "") for recipe in recipes)
-        assert within(figure, figure._supxlabel.get_window_extent())
+    made = drawn(
+        "accuracy", [r for recipe in recipes for model in models for r in series("snip", recipe=recipe, model=model)]
+    )
+    (figure,) = made.pages
+    figure.draw_without_rendering()
+    legible(figure)
+    said = "".join(t.get_text() for t in texts(figure)).replace("\n", "") + made.caption
+    assert all(recipe in said for recipe in recipes)
+    assert len(recipes) > 1 or recipes[0] in made.caption, "a recipe that all panels share is in the caption"
 
 
-def test_a_recipe_shared_by_all_panels_is_written_once() -> None:
-    with drawn(*series("snip"), *series("snip", model="conv28")) as figure:
-        assert [ax.get_title() for ax in figure.axes] == ["digits · conv8", "digits · conv28"]
-        assert "Recipe quick." in figure.get_supxlabel()
+@pytest.mark.parametrize("venue", venues.VENUES)
+@pytest.mark.parametrize("width", venues.WIDTHS)
+def test_figures_have_the_width_of_the_venue(venue: str, width: str) -> None:
+    rows = [
+        r
+        for d, model in [("cifar10", "vgg11-bn"), ("cifar10", "resnet18"), ("tiny-imagenet", "vgg11-bn")]
+        for r in (*dense(model=model, dataset=d), *runs_of("iterative-snip", 0.9, model=model, dataset=d))
+    ]
+    figure = page("accuracy", rows, venue=venue, width=width)
+    expected = {"neurips": (5.5, 2.7), "iclr": (5.5, 2.7), "icml": (6.75, 3.25), "ieee": (7.14, 3.487),
+                "iccv": (6.875, 3.281)}[venue]  # fmt: skip
+    assert figure.get_figwidth() == pytest.approx(expected[width == "column"], abs=0.005)
+    assert figure.get_figheight() < venues.VENUES[venue].height
+    legible(figure)
 
 
-def test_a_name_with_dollars_is_written_as_it_is() -> None:
-    names = [r"a$\frac$b", "e$f$g"]
-    with drawn(*series(*names, model="m$x$", recipe="r$y$"), *series("snip", recipe=r"r$\frac$")) as figure:
-        texts = [*figure.legends[0].get_texts(), *(ax.title for ax in figure.axes), figure._supxlabel]
-        assert set(names) < {text.get_text() for text in texts}
-        assert not any(text.get_parse_math() for text in texts)
+def test_files_have_type_42_fonts_the_final_size_and_equal_bytes(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        pdf, png, points = drawing.save(drawn("accuracy", [*dense(), *series("snip")]), tmp_path / folder)
+    raw = pdf.read_bytes()
+    # matplotlib's name for Type 42 inside a PDF; Type 3 is what publishers refuse.
+    assert b"/CIDFontType2" in raw and b"/Type3" not in raw and b"/FontFile2" in raw and b"STIXGeneral" in raw
+    assert all(path.read_bytes() == (tmp_path / "one" / path.name).read_bytes() for path in (pdf, png, points))
+    with Image.open(png) as image:
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.5)
+        assert image.width == pytest.approx(5.5 * 300, abs=1)
+    table = pd.read_csv(points)
+    assert table[table["method"] == "snip"]["density"].tolist() == [0.1, 0.05, 0.02]
+
+
+def test_the_points_are_those_of_the_summary() -> None:
+    rows = [*dense(), *series("snip", "erk")]
+    (ax,) = page("accuracy", rows).axes
+    (line,) = lines(ax, "snip")
+    expected = summarise(Collection(pd.DataFrame(rows), pd.DataFrame(columns=[*CELL, "state"]), (), ()))
+    expected = expected[expected["method"] == "snip"]
+    assert np.allclose(line.get_xdata(), 1 - expected["sparsity"])
+    assert np.allclose(line.get_ydata(), 100 * expected["mean"])
+    assert ax.get_xscale() == "log" and ax.xaxis_inverted()
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["10", "5", "2"]
+    band = ax.collections[-1].get_paths()[0].vertices
+    assert np.isclose(band[:, 1].max(), 100 * (expected["mean"] + expected["std"]).max())
+
+
+@pytest.mark.parametrize(("x", "sparsities", "ticks"), [
+    ("density", (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), ["50", "20", "10", "5", "2", "1"]),
+    ("sparsity", (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), ["50", "80", "90", "95", "98", "99"]),
+    ("compression", (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), ["2", "5", "10", "20", "50", "100"]),
+    ("density", (0.36, 0.5904, 0.7379, 0.8322, 0.8926, 0.9313), ["50", "20", "10"]),
+    ("density", (0.93, 0.94), ["7", "6"]),
+    ("sparsity", (0.99, 0.9999), ["99", "99.5", "99.8", "99.9", "99.95", "99.98", "99.99"]),
+    ("density", (0.9,), ["10"]),
+])  # fmt: skip
+def test_ticks_are_round_numbers(x: str, sparsities: tuple[float, ...], ticks: list[str]) -> None:
+    rows = [run for s in sparsities for run in runs_of("snip", s)]
+    (ax,) = page("accuracy", rows, x=x).axes
+    places = [(tick.get_position()[0], tick.get_text()) for tick in ax.get_xticklabels()]
+    assert [label for _, label in sorted(places, reverse=True)] == ticks
+
+
+def test_data_sets_are_rows_and_models_are_columns() -> None:
+    nets = {"cifar10": ("lottery_vgg11_bn", "tiny_resnet18"), "tinyimagenet": ("vgg11_bn", "resnet18")}
+    made = drawn("accuracy", [r for d, models in nets.items() for m in models
+                              for r in series("snip", dataset=d, model=m, recipe="")])  # fmt: skip
+    (figure,) = made.pages
+    figure.draw_without_rendering()
+    rows = sorted({round(ax.get_position().y0, 6) for ax in figure.axes}, reverse=True)
+    assert len(figure.axes) == 4 and len(rows) == 2
+    assert [ax.get_title() for ax in figure.axes] == ["VGG-11-BN", "ResNet-18", "", ""]
+    assert {"CIFAR-10", "Tiny-ImageNet"} <= {t.get_text() for t in texts(figure)}
+    assert all(len({ax.get_ylim() for ax in figure.axes[i : i + 2]}) == 1 for i in (0, 2))
+    assert "VGG-11-BN is lottery_vgg11_bn and vgg11_bn in the data." in made.caption
+
+
+def test_differences_to_dense_are_paired_by_seed_on_one_axis() -> None:
+    rows = [*dense(), *runs_of("snip", 0.9, [0.94, 0.951, 0.932]), *series("erk", model="b"), *dense(model="b")]
+    figure = page("difference-to-dense", rows)
+    (line,) = lines(figure.axes[1], "snip")
+    assert line.get_ydata() == pytest.approx([-1.0])  # 0.95, 0.951, 0.952 without pruning
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1
+    bar = next(p.vertices for c in figure.axes[1].collections for p in c.get_paths() if len(p.vertices) == 2)
+    assert np.ptp(bar[:, 1]) / 2 == pytest.approx(100 * np.std([-0.01, 0.0, -0.02], ddof=1))
+    made = figures.chosen(["difference-to-dense"])["difference-to-dense"](material(series("snip")))
+    assert made == "there is no dense result"
+
+
+def test_only_the_ten_highest_densities_are_in_the_zoom() -> None:
+    sparsities = [0.5 + 0.04 * i for i in range(12)]
+    made = drawn("difference-to-dense", [*dense(), *(r for s in sparsities for r in runs_of("snip", s))])
+    assert len(made.table[made.table["method"] == "snip"]) == 10
+
+
+def test_thirteen_series_become_small_multiples() -> None:
+    names = [f"m{i}" for i in range(13)]
+    made = drawn("accuracy", [*dense(), *series(*names, seeds=1)])
+    assert len(made.pages) == 1 and [ax.get_title() for ax in made.pages[0].axes] == sorted(names)
+    assert all(sum(len(line.get_xdata()) == 3 and line.get_marker() != "None" for line in ax.get_lines()) == 1
+               for ax in made.pages[0].axes)  # fmt: skip
+    assert len(drawn("accuracy", [*dense(), *series(*names[:12])]).pages[0].axes) == 1
+
+
+def test_highlighted_methods_keep_their_colour_and_all_others_are_grey() -> None:
+    names = ["snip", "prospr", "prospr:steps=2", *(f"m{i}" for i in range(12))]
+    figure = page("accuracy", [*dense(), *series(*names)], highlight=("prospr",))
+    assert labels(figure) == ["Dense", "ProsPr", "ProsPr (steps = 2)", OTHERS]
+    (ax,) = figure.axes
+    assert len(lines(ax, "prospr")) == 2 and not lines(ax, "snip")
+    assert sum(line.get_color() == "#BBBBBB" for line in ax.get_lines()) == 13
+    legible(figure)
+
+
+def test_more_than_twenty_four_panels_are_on_several_pages() -> None:
+    made = drawn("accuracy", [r for i in range(26) for r in runs_of("snip", 0.9, [0.5], model=f"net{i:02}")])
+    assert [len(figure.axes) for figure in made.pages] == [24, 2]
+    assert made.stems() == ["accuracy", "accuracy-2"]
+    assert all(len(figure.legends) == 1 for figure in made.pages)
+    assert all(figure.get_figheight() < 9 for figure in made.pages)
+
+
+def test_a_name_with_dollars_or_without_glyphs_is_drawn(recwarn: pytest.WarningsRecorder, tmp_path: Path) -> None:
+    names = [r"a$\frac$b", "e$f$g", "☃ β 日本 _ % # $x$ <b> |"]
+    made = drawn("accuracy", [*series(*names, model="m$x$", recipe="r$y$"), *series("snip", recipe=r"r$\frac$")])
+    drawing.save(made, tmp_path)
+    assert not recwarn.list
+    shown = " ".join(labels(made.pages[0]))
+    assert names[0] in shown and names[1] in shown and "☃ β U+65E5U+672C _ % # $x$ <b> |" in shown
+    assert not any(t.get_parse_math() for t in texts(made.pages[0]))
+
+
+def test_long_words_are_broken_to_fit() -> None:
+    assert all(text.width(line) <= 1 for line in text.wrapped("x" * 90, 1).split("\n"))
+    assert text.wrapped("a b", 5) == "a b"
+
+
+def test_captions_are_not_in_the_picture() -> None:
+    made = drawn("accuracy", [*dense(), *series("snip")])
+    made.pages[0].draw_without_rendering()
+    said = {t.get_text() for t in texts(made.pages[0])}
+    assert "Test accuracy (%)" in said and not any("deviation" in t or "n = " in t for t in said)
+    assert "n = 3; last epoch" in made.caption and "sample standard deviation" in made.caption
 
 
 def test_variants_and_methods_can_be_told_apart_in_grey() -> None:
@@ -129,8 +328,8 @@ def test_variants_and_methods_can_be_told_apart_in_grey() -> None:
 
 
 def test_variants_are_sorted_by_their_values() -> None:
-    with drawn(*series(*sorted(VARIANTS), "snip", "prospr")) as figure:
-        assert labels(figure) == ["prospr", *VARIANTS, "snip"]
+    figure = page("accuracy", series(*sorted(VARIANTS), "snip", "prospr"))
+    assert labels(figure) == ["ProsPr", *(f"ProsPr (steps = {steps})" for steps in STEPS), "SNIP"]
     mixed = ["a:lr=10", "a:lr=0.5", "a:lr=auto", "a", "a:control=invert", "no spec: at all", "a:control=shuffle"]
     assert sorted(mixed, key=style.by_value) == [
         *("a", "a:control=shuffle", "a:control=invert", "a:lr=0.5", "a:lr=10", "a:lr=auto", "no spec: at all")
@@ -171,96 +370,139 @@ def test_colours_differ_for_colour_blind_eyes(sight: str) -> None:
 
 
 def test_sources_can_be_told_apart() -> None:
-    rows = [row for source in ("", "a", "b") for row in (dense(source=source), *series("erk", "snip", source=source))]
-    with drawn(*rows) as figure:
-        shown = handles(figure)
-        assert list(shown)[:4] == ["dense", "erk", "snip", "dense [a]"] and len(shown) == 9
-        looks = {(line.get_marker(), line.get_fillstyle(), line._unscaled_dash_pattern) for line in shown.values()}
-        assert len(looks) == len(shown)
-        for name in ("dense", "snip"):
-            dashes = {str(line._unscaled_dash_pattern) for label, line in shown.items() if label.startswith(name)}
-            assert len(dashes) == 3
+    rows = [row for source in ("", "a", "b") for row in (*dense(source=source), *series("erk", "snip", source=source))]
+    figure = page("accuracy", rows)
+    assert labels(figure) == [
+        *("Dense", "Dense [a]", "Dense [b]", "ERK", "SNIP", "ERK [a]", "SNIP [a]", "ERK [b]", "SNIP [b]")
+    ]
+    handles = [line for legend in figure.legends for line in legend.get_lines()]
+    looks = {(line.get_marker(), line.get_fillstyle(), line._unscaled_dash_pattern) for line in handles}
+    assert len(looks) == len(handles) == 9
 
 
 def test_a_panel_of_a_table_alone_says_so() -> None:
-    with drawn(*series("snip"), *series("snip", source="lab", model="theirs")) as figure:
-        assert labels(figure) == ["snip", "snip [lab]"]
-        ours, theirs = (ax.get_lines()[0] for ax in figure.axes)
-        assert ours.get_linestyle() != theirs.get_linestyle()
+    figure = page("accuracy", [*series("snip"), *series("snip", source="lab", model="theirs")])
+    assert labels(figure) == ["SNIP", "SNIP [lab]"]
+    ours, theirs = (lines(ax, "snip")[0] for ax in figure.axes)
+    assert ours.get_linestyle() != theirs.get_linestyle()
 
 
-def test_one_seed_has_neither_band_nor_bar_nor_a_note_about_them() -> None:
-    with drawn(dense(n=1), *series("snip", n=1), point("erk", 0.9, n=1)) as figure:
-        (ax,) = figure.axes
-        assert not ax.patches
-        assert not any(np.isfinite(path.vertices[:, 1]).any() for band in ax.collections for path in band.get_paths())
-        assert "deviation" not in figure.get_supxlabel() and "n = 1" in figure.get_supxlabel()
+def test_notes_have_a_dagger_in_the_legend_and_a_text_in_the_caption() -> None:
+    made = drawn("accuracy", [*dense(), *series("snip"), *series("grasp", note="sign inverted")])
+    assert labels(made.pages[0]) == ["Dense", "GraSP†", "SNIP"]
+    assert "† sign inverted." in made.caption
+
+
+@pytest.mark.parametrize(("epoch", "words"), [("best-test", "best test epoch"), ("", "epoch not stated")])
+def test_the_caption_states_the_epoch(epoch: str, words: str) -> None:
+    assert words in drawn("accuracy", series("snip", source="lab", epoch=epoch)).caption
+
+
+def test_one_seed_has_neither_band_nor_bar_nor_words_about_them() -> None:
+    made = drawn("accuracy", [*dense(seeds=1), *series("snip", seeds=1), *runs_of("erk", 0.9, [0.9])])
+    (ax,) = made.pages[0].axes
+    assert not ax.patches and not ax.collections
+    assert "deviation" not in made.caption and "n = 1;" in made.caption
 
 
 def test_a_deviation_between_single_seeds_is_a_bar() -> None:
-    with drawn(point("snip", 0.9, n=1), point("snip", 0.95), point("snip", 0.98, n=1)) as figure:
-        bars = [path.vertices for band in figure.axes[0].collections for path in band.get_paths()]
-        assert any(len(bar) == 2 and np.allclose(bar[:, 1], [89, 91]) for bar in bars)
-        assert "deviation" in figure.get_supxlabel()
+    rows = [*runs_of("snip", 0.9, [0.9]), *runs_of("snip", 0.95), *runs_of("snip", 0.98, [0.9])]
+    (ax,) = page("accuracy", rows).axes
+    bars = [path.vertices for band in ax.collections for path in band.get_paths()]
+    assert any(len(bar) == 2 and np.allclose(bar[:, 1], [89, 91]) for bar in bars)
 
 
 def test_collapsed_and_missing_dense_references_are_marked() -> None:
-    with drawn(dense(diverged=1, planned=4), *series("snip")) as figure:
-        (ax,) = figure.axes
-        height = ax.transData.transform((1, 95))[1]
-        assert [y for _, y in marks(ax, "x")] == [pytest.approx(height)]
-        assert labels(figure) == ["dense", "snip", figures._BAD, figures._PARTIAL]
-    with drawn(dense(n=0, planned=3), *series("snip")) as figure:
-        assert len(marks(figure.axes[0], "$?$")) == 1
-        assert labels(figure) == ["dense", "snip", figures._ABSENT]
+    broken = [*runs_of("dense", 0.0, [0.95, 0.96]), *runs_of("dense", 0.0, [0.1], seed=2, status="diverged")]
+    figure = page("accuracy", [*broken, *series("snip")])
+    (ax,) = figure.axes
+    assert [y for _, y in marks(ax, "x")] == [pytest.approx(ax.transData.transform((1, 67))[1], abs=0.1)]
+    assert labels(figure) == ["Dense", "SNIP", SOME_FAILED]
+    figure = page("accuracy", series("snip"), absent("dense", 0.0))
+    assert len(marks(figure.axes[0], question())) == 1
+    assert labels(figure) == ["Dense", "SNIP", MISSING]
 
 
-def test_marks_of_missing_points_cover_no_point() -> None:
-    fallen = [point(f"low-{i}", 0.98, 0.1, std=0.0, collapsed=3) for i in range(3)]
-    absent = [point(f"none-{i}", 0.98, n=0, planned=3) for i in range(5)]
-    for others in ([], series("snip", "erk")):
-        with drawn(*others, *fallen, *absent) as figure:
-            (ax,) = figure.axes
-            missing = marks(ax, "$?$")
-            points = [xy for line in ax.get_lines() if line.get_marker() not in ("$?$", "None", "", "_", "|")
-                      for xy in line.get_transform().transform(line.get_xydata())
-                      if ax.bbox.contains(*xy)]  # fmt: skip
-            assert len(missing) == 5 and len(points) >= 3
-            size = 4.5 * figure.dpi / 72
-            assert all(np.hypot(*np.subtract(one, other)) >= size for one in missing for other in points)
-            assert all(np.hypot(*np.subtract(one, other)) >= size for one, other in combinations(missing, 2))
+def test_marks_of_missing_points_cover_no_other_mark() -> None:
+    gaps = [row for i in range(5) for row in absent(f"none-{i}", 0.98)]
+    figure = page("accuracy", series("snip", "erk"), gaps)
+    missing = marks(figure.axes[0], question())
+    assert len(missing) == 5
+    size = 4.4 * figure.dpi / 72
+    assert all(np.hypot(*np.subtract(one, other)) >= size for one, other in combinations(missing, 2))
+
+
+def test_an_unfinished_sweep_is_stated_in_the_caption_rather_than_marked_at_each_point() -> None:
+    gaps = [row for s in SPARSITIES for row in absent("snip", s, 1, first=3)]
+    made = drawn("accuracy", series("snip"), gaps)
+    assert labels(made.pages[0]) == ["SNIP"] and "Runs are missing at 3 of 3 points." in made.caption
+    made = drawn("accuracy", series("snip", "erk"), gaps[:1])
+    assert labels(made.pages[0]) == ["ERK", "SNIP", MISSING] and "?: results are missing." in made.caption
+
+
+def test_points_at_chance_are_crosses_without_a_line_and_without_a_deviation() -> None:
+    rows = [*runs_of("snip", 0.9), *runs_of("snip", 0.95, [0.1, 0.6, 0.62]), *runs_of("snip", 0.98, [0.1, 0.11, 0.1])]
+    made = drawn("accuracy", rows)
+    (ax,) = made.pages[0].axes
+    curve = next(line for line in lines(ax, "snip") if line.get_marker() == "o")
+    assert np.allclose(curve.get_xdata(), [0.1, 0.05])
+    assert len(marks(ax, "x")) == 2 and labels(made.pages[0]) == ["SNIP", ALL_FAILED, SOME_FAILED]
+    table = made.table.set_index("density")
+    assert table["failed"].to_dict() == {0.1: 0, 0.05: 1, 0.02: 3}
+    assert table["std"].notna().to_dict() == {0.1: True, 0.05: False, 0.02: False}
+    assert "accuracy of guessing" in made.caption
+
+
+def test_a_diverged_run_without_an_accuracy_counts_at_chance() -> None:
+    rows = [*runs_of("erk", 0.9), *runs_of("erk", 0.98, [math.nan] * 3, status="diverged")]
+    made = drawn("accuracy", rows)
+    assert made.table.set_index("density").loc[0.02, "mean"] == pytest.approx(10)
+    assert labels(made.pages[0]) == ["ERK", ALL_FAILED]
+    unknown = [*runs_of("erk", 0.9), *runs_of("erk", 0.98, [math.nan] * 3, status="diverged", chance=math.nan)]
+    figure = page("accuracy", unknown)
+    assert len(marks(figure.axes[0], "x")) == 1 and labels(figure) == ["ERK", ALL_FAILED]
+
+
+def with_controls(inverted: Sequence[float] = (0.46, 0.19, 0.1)) -> list[Any]:
+    broken = [run for s, mean in zip(SPARSITIES, inverted, strict=True)
+              for run in runs_of("snip:control=invert", s, [mean - 0.01, mean, mean + 0.01])]  # fmt: skip
+    return [*dense(), *series("snip", "snip:control=shuffle"), *broken]
+
+
+def test_methods_are_drawn_beside_their_controls() -> None:
+    figure = page("controls", with_controls())
+    assert [ax.get_title() for ax in figure.axes] == ["SNIP"]
+    labelled = [style.CONTROL_LABELS[control] for control in (None, "shuffle", "invert")]
+    assert labels(figure)[:4] == ["Dense", *labelled]
+    color = style.CONTROL_STYLES[labelled[1]].color
+    line = next(line for line in figure.axes[0].get_lines() if line.get_color() == color)
+    assert np.allclose(line.get_ydata(), [100 * (0.95 - s / 10 - 0.001 + 0.004) for s in SPARSITIES])
+    assert figures.chosen(["controls"])["controls"](material(series("snip"))) == "there are no results of controls"
+    assert "SNIP" in labels(page("accuracy", with_controls())) and len(labels(page("accuracy", with_controls()))) == 2
 
 
 def test_a_broken_control_leaves_the_axis_to_the_others() -> None:
-    inverted = [point("snip:control=invert", s, mean, std=0.05, collapsed=bad)
-                for s, mean, bad in ((0.9, 0.46, 0), (0.95, 0.19, 2), (0.98, 0.1, 3))]  # fmt: skip
-    with drawn(dense(), *series("snip", "snip:control=shuffle"), *inverted, controls=True) as figure:
-        (ax,) = figure.axes
-        heights = [ax.transAxes.inverted().transform((0, y))[1] for _, y in marks(ax, "o")]
-        assert len(heights) == 3 and min(heights) > 0.1
-        low, high = ax.get_ylim()
-        assert high - low < 20 and all(tick >= 80 for tick in ax.get_yticks())
-        # Below it each has its mark, and an x those that collapsed.
-        assert len([y for _, y in marks(ax, "v") if ax.bbox.y0 < y < ax.bbox.y0 + 0.1 * ax.bbox.height]) == 3
-        assert len(marks(ax, "x")) == 2
-        assert "In the grey strip: below the axis." in figure.get_supxlabel()
+    made = drawn("controls", with_controls())
+    (ax,) = made.pages[0].axes
+    low, high = ax.get_ylim()
+    assert low > 80 and high - low < 20
+    # Each of its points has a marker on the lower edge.
+    heights = [y for _, y in marks(ax, "v") if y < ax.bbox.y0 + 0.1 * ax.bbox.height]
+    assert len([y for y in heights if y >= ax.bbox.y0]) >= 2
+    assert "Markers on the lower edge: points below the axis." in made.caption
+    (ax,) = page("controls", with_controls((0.8, 0.79, 0.78))).axes
+    assert ax.get_ylim()[0] < 78
 
 
-def test_a_collapse_that_leaves_room_is_drawn_where_it_is() -> None:
-    rows = [point("snip", s, mean, collapsed=bad) for s, mean, bad in ((0.9, 0.9, 0), (0.95, 0.5, 0), (0.98, 0.1, 3))]
-    with drawn(*rows) as figure:
-        (ax,) = figure.axes
-        assert marks(ax, "x") == [pytest.approx(tuple(ax.transData.transform((0.02, 10))))]
-        assert ax.get_ylim()[0] < 10 and "strip" not in figure.get_supxlabel()
+@pytest.mark.parametrize("changes", [{"venue": "cvpr"}, {"width": "wide"}, {"x": "log"}, {"published": "all"}])
+def test_unknown_options_are_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(PaiBenchError):
+        Options(**changes)
+    with pytest.raises(PaiBenchError, match="figure"):
+        figures.chosen(["acuracy"])
 
 
-def test_a_diverged_run_without_an_accuracy_is_not_a_missing_result() -> None:
-    with drawn(*series("snip"), point("erk", 0.9), point("erk", 0.98, n=0, diverged=3)) as figure:
-        (ax,) = figure.axes
-        ((x, y),) = marks(ax, "x")
-        assert x == pytest.approx(ax.transData.transform((0.02, 90))[0]) and ax.bbox.y0 < y
-        assert labels(figure) == ["erk", "snip", figures._BAD]
-        assert "without an accuracy" in figure.get_supxlabel()
-    with drawn(point("snip", 0.9, n=0, diverged=3), dense(n=0, diverged=3)) as figure:
-        assert len(marks(figure.axes[0], "x")) == 2
-        assert "nan" not in figure.get_supxlabel()
+def test_all_figures_of_a_report_share_the_look_of_a_method() -> None:
+    made = figures.draw(material(with_controls())).drawings
+    assert [one.name for one in made] == ["accuracy", "difference-to-dense", "controls"]
+    assert lines(made[0].pages[0].axes[0], "snip") and lines(made[1].pages[0].axes[0], "snip")

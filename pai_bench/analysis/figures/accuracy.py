@@ -40,7 +40,7 @@ def difference_to_dense(material: Material) -> Drawing | str:
     """Draw accuracy minus the accuracy of the dense network at the highest densities, all panels on one axis."""
     found, arrangement = grid.by_setting(material, lambda setting: curves.difference_panel(material, setting, LAST))
     if not found.panels:
-        return "no dense result"
+        return "there is no dense result"
     values = [p.mean for panel in found.panels for curve in panel.curves for p in curve.points if p.mean == p.mean]
     low, high = max(min(values), LOWEST), max(*values, 0.0)
     limits = grid.padded(low, high)

@@ -50,7 +50,8 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
         if len(found := tuple(dict.fromkeys(s.model for s in settings if names[s] == name))) > 1
     }
     if len(models) > 1 and len(settings) >= 0.6 * len(models) * len(groups):
-        lines, titles = [], {}
+        lines: list[Line] = []
+        titles: dict[Setting, str] = {}
         for start in range(0, len(models), columns):
             part = models[start : start + columns]
             if len(groups) == 1 and start:
@@ -66,9 +67,7 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
         return Arrangement(tuple(lines), titles, aliases)
     titles = {
         setting: "\n".join(
-            part
-            for part in (dataset_name(setting.dataset), names[setting], setting.recipe if recipes else "")
-            if part
+            part for part in (dataset_name(setting.dataset), names[setting], setting.recipe if recipes else "") if part
         )
         if len(settings) > 1
         else " · ".join((dataset_name(setting.dataset), names[setting]))
@@ -79,7 +78,7 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
 
 def flow(settings: Sequence[Setting], columns: int) -> tuple[Line, ...]:
     """Return rows of panels in sequence, each with its own vertical range."""
-    width = min(columns, len(settings))
+    width = max(1, min(columns, len(settings)))
     parts = [list(settings[start : start + width]) for start in range(0, len(settings), width)]
     return tuple(Line((*part, *[None] * (width - len(part))), "", own_range=True) for part in parts)
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 
 from pai_bench.analysis.display_names import dataset_name, model_name
 from pai_bench.analysis.figures.arrange import Arrangement
-from pai_bench.analysis.figures.curves import Panel, Point
+from pai_bench.analysis.figures.curves import Panel, Point, mostly_partial
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.material import Material
 from pai_bench.analysis.latex_text import escape
 
 _EPOCHS = {"last": "last epoch", "best-test": "best test epoch", "best-val": "best validation epoch"}
+
+_NONE = "n = 0"
 
 
 def sentences(*parts: str) -> str:
@@ -25,20 +27,23 @@ def count(numbers: Iterable[float]) -> str:
     """Return "n = 3" or "n = 2 to 3"."""
     values = sorted({int(n) for n in numbers if n > 0})
     if not values:
-        return "n = 0"
+        return _NONE
     return f"n = {values[0]}" if len(values) == 1 else f"n = {values[0]} to {values[-1]}"
 
 
 def curves(material: Material, panels: Sequence[Panel], of: str = "accuracy") -> list[str]:
     """Return the sentences about points, bands, marks, epochs, notes and recipes of panels."""
-    points = [point for panel in panels for curve in panel.curves for point in curve.points]
-    mean = f"mean over seeds ({count(point.n for point in points)}; {epochs(material)})"
+    points = [point for panel in panels for point in panel.points]
+    dense = count(c.points[0].n for panel in panels for c in panel.curves if c.is_dense)
+    pruned = count(point.n for panel in panels for c in panel.curves if not c.is_dense for point in c.points)
+    numbers = pruned if dense in (pruned, _NONE) else f"{pruned}; dense: {dense}"
+    mean = f"mean over seeds ({numbers}; {epochs(material)})"
     band = any(math.isfinite(point.spread) for point in points)
     return [
         f"Points: {mean}" + (f"; bands and bars: ± 1 sample standard deviation of the {of}" if band else ""),
         _dense(panels) if of == "accuracy" else "Dashed line: dense network",
         *_failures(panels, points),
-        "?: results are missing" if any(point.n < point.planned for point in points) else "",
+        *_missing(panels, points),
         *_published(material, panels),
         *notes(material, panels),
         recipes(material),
@@ -58,6 +63,16 @@ def _failures(panels: Sequence[Panel], points: Sequence[Point]) -> list[str]:
         "×: all or some runs collapsed, diverged or ended at chance (at most 1.5 times the accuracy of guessing); they"
         " count at their accuracy, or at chance where none was recorded, and such a point has no deviation",
         "Dotted line: accuracy of guessing" if chance else "",
+    ]
+
+
+def _missing(panels: Sequence[Panel], points: Sequence[Point]) -> list[str]:
+    partial = sum(0 < point.n < point.planned for point in points)
+    absent = sum(point.n == 0 and point.planned > 0 for point in points)
+    unmarked = partial and mostly_partial(panels)
+    return [
+        f"Runs are missing at {partial} of {len(points)} points" if unmarked else "",
+        "?: results are missing" if absent or (partial and not unmarked) else "",
     ]
 
 

@@ -23,14 +23,14 @@ def controls(material: Material) -> Drawing | str:
     """Draw each method that has controls beside them, one panel per method and setting."""
     panels = [panel for setting in material.settings for panel in control_panels(material, setting)]
     if not panels:
-        return "no controls"
+        return "there are no results of controls"
     label = measure(material.summary["recipe"])
     found = grid.in_sequence(panels, material)
     figures = grid.draw(material, found, label, _range, edges=True)
     below = any(_range([panel])[0] > p.mean for panel in panels for curve in panel.curves for p in curve.points)
     text = captions.sentences(
-        "Methods beside their controls: masks shuffled within each layer, weights drawn again after pruning, and scores "
-        "inverted",
+        "Methods beside their controls: masks shuffled within each layer, weights drawn again after pruning, and "
+        "scores inverted",
         *captions.curves(material, panels),
         "Markers on the lower edge: points below the axis" if below else "",
     )

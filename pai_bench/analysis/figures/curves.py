@@ -5,14 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
 from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.analysis.style import Style
-from pai_bench.cells import DENSE
+from pai_bench.cells import DENSE, canonical_sparsity, exact_sparsity
 
 NAN = math.nan
+
+
+@cache
+def density_of(sparsity: float) -> float:
+    """Return 1 - sparsity without a rounding error: 0.1 for 0.9."""
+    return canonical_sparsity(float(1 - exact_sparsity(sparsity)))
+
+
+def mostly_partial(panels: Sequence[Panel]) -> bool:
+    """Return True if some runs of most points are missing, as in a sweep that is still running."""
+    counted = [point for panel in panels for point in panel.points if point.n]
+    return sum(point.n < point.planned for point in counted) > len(counted) / 2
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,11 @@ class Panel:
     """(source, method) of the curves that are drawn in grey."""
 
     @property
+    def points(self) -> list[Point]:
+        """All points of all curves."""
+        return [point for curve in self.curves for point in curve.points]
+
+    @property
     def densities(self) -> list[float]:
         """All densities of the pruned points."""
         return sorted({point.density for curve in self.curves if not curve.is_dense for point in curve.points})
@@ -105,7 +123,9 @@ def points_of(rows: pd.DataFrame, mean: str = "mean", std: str = "std") -> tuple
     ordered = rows.sort_values("sparsity")
     columns = ("sparsity", mean, std, "n", "planned", "failed")
     return tuple(
-        Point(1 - sparsity, 100 * value, 100 * spread if failed == 0 else NAN, int(n), int(planned), int(failed))
+        Point(
+            density_of(sparsity), 100 * value, 100 * spread if failed == 0 else NAN, int(n), int(planned), int(failed)
+        )
         for sparsity, value, spread, n, planned, failed in zip(*(ordered[name] for name in columns), strict=True)
     )
 

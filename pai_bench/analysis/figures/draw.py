@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
 from matplotlib.transforms import ScaledTranslation
 
 from pai_bench.analysis.figures.curves import Curve, Panel, Point
 from pai_bench.analysis.figures.layout import Entry, Handle
 from pai_bench.analysis.figures.material import MUTED
-from pai_bench.analysis.figures.venues import INK
+from pai_bench.analysis.figures.venues import FAMILIES, INK
 from pai_bench.analysis.style import DENSE_LOOK, Style
 
 ALL_FAILED = "all runs at chance"
@@ -33,6 +37,8 @@ class Legend:
 
     series: dict[tuple[int, int], Entry] = field(default_factory=dict)
     marks: dict[str, Handle] = field(default_factory=dict)
+    mark_partial: bool = True
+    """Mark points with some missing runs; False where most points of the figure have some."""
 
     def entries(self) -> list[Entry]:
         """All entries in order: dense references, methods, marks."""
@@ -45,6 +51,18 @@ class Legend:
         self.series.setdefault(key, Entry(curve.label, handle(curve.look, curve.is_dense)))
 
 
+@cache
+def question() -> Path:
+    """Return a question mark as a marker."""
+    path = TextPath((0, 0), "?", size=10, prop=FontProperties(family=list(FAMILIES), weight="bold"))
+    box = path.get_extents()
+    return Path((path.vertices - [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]) / box.height, path.codes)
+
+
+def _question(color: str, size: float = 4.4) -> dict[str, Any]:
+    return {"color": color, "marker": question(), "linestyle": "", "markersize": size, "markeredgewidth": 0.15}
+
+
 def marker_size(marker: str, size: float) -> float:
     """Return the size of a marker in points."""
     return size * _SIZES.get(marker, 1.0)
@@ -52,8 +70,8 @@ def marker_size(marker: str, size: float) -> float:
 
 def handle(look: Style, dense: bool = False, size: float = 3.8) -> Line2D:
     """Return the legend's line of a series."""
-    marker = {} if dense else _marker(look, size)
-    return Line2D([], [], color=look.color, linestyle=look.line, linewidth=1.0, **marker)
+    line: dict[str, Any] = {"linestyle": look.line} | ({} if dense else _marker(look, size))
+    return Line2D([], [], color=look.color, linewidth=1.0, **line)
 
 
 def _marker(look: Style, size: float) -> dict[str, Any]:
@@ -68,7 +86,12 @@ def _marker(look: Style, size: float) -> dict[str, Any]:
 
 
 def draw_panel(
-    ax: Axes, panel: Panel, legend: Legend, order: Sequence[tuple[str, str]], low: float, size: float = 3.4,
+    ax: Axes,
+    panel: Panel,
+    legend: Legend,
+    order: Sequence[tuple[str, str]],
+    low: float,
+    size: float = 3.4,
     edges: bool = False,
 ) -> None:
     """Draw all curves of a panel.
@@ -116,9 +139,7 @@ def _mark_dense(ax: Axes, curve: Curve, legend: Legend) -> None:
     _mark(ax, right, point, DENSE_LOOK.color, legend)
 
 
-def _draw_curve(
-    ax: Axes, curve: Curve, legend: Legend, sizes: tuple[float, float], muted: bool, edges: bool
-) -> None:
+def _draw_curve(ax: Axes, curve: Curve, legend: Legend, sizes: tuple[float, float], muted: bool, edges: bool) -> None:
     """Draw line, band and marks of a method; the line omits points whose runs all failed."""
     low, size = sizes
     known = [point for point in curve.points if math.isfinite(point.mean)]
@@ -130,7 +151,7 @@ def _draw_curve(
         ax.plot(x, y, color=color, linewidth=0.7, zorder=1.2, solid_capstyle="butt")
         return
     _draw_spread(ax, np.array(x), np.array(y), spread, color)
-    line = {"color": color, "linestyle": curve.look.line, "linewidth": 1.0}
+    line: dict[str, Any] = {"color": color, "linestyle": curve.look.line, "linewidth": 1.0}
     ax.plot(x, y, zorder=3, **line, **_marker(curve.look, size))
     for point in known:
         if _all_failed(point):
@@ -179,26 +200,21 @@ def _mark(ax: Axes, x: float, point: Point, color: str, legend: Legend) -> None:
         ax.plot(x, point.mean, **_cross(INK, 3.2) | {"markeredgewidth": 0.7}, zorder=5)
         dot = Line2D([], [], marker="o", color="#AAAAAA", linestyle="", markersize=4.2, markeredgewidth=0)
         legend.marks.setdefault(SOME_FAILED, (dot, Line2D([], [], **_cross(INK, 3.2) | {"markeredgewidth": 0.7})))
-    if point.n < point.planned:
-        up = ScaledTranslation(0, 4.5 / 72, ax.figure.dpi_scale_trans)
-        _question(ax, x, point.mean, color, ax.transData + up)
-        legend.marks.setdefault(MISSING, Line2D([], [], marker="$?$", color=INK, linestyle="", markersize=4))
-
-
-def _question(ax: Axes, x: float, y: float, color: str, transform: Any) -> None:
-    look = {"marker": "$?$", "linestyle": "", "markersize": 3.6, "markeredgewidth": 0.2}
-    ax.plot([x], [y], color=color, zorder=5, transform=transform, clip_on=False, **look)
+    if point.n < point.planned and legend.mark_partial:
+        up = ScaledTranslation(0, 4.8 / 72, ax.figure.dpi_scale_trans)
+        ax.plot([x], [point.mean], transform=ax.transData + up, zorder=5, clip_on=False, **_question(color))
+        legend.marks.setdefault(MISSING, Line2D([], [], **_question(INK)))
 
 
 def _mark_absent(ax: Axes, x: float, color: str, legend: Legend) -> None:
     """Mark a point without any result."""
-    _mark_edge(ax, x, {"marker": "$?$", "linestyle": "", "markersize": 3.6, "markeredgewidth": 0.2, "color": color})
-    legend.marks.setdefault(MISSING, Line2D([], [], marker="$?$", color=INK, linestyle="", markersize=4))
+    _mark_edge(ax, x, _question(color))
+    legend.marks.setdefault(MISSING, Line2D([], [], **_question(INK)))
 
 
 def _mark_edge(ax: Axes, x: float, look: dict[str, Any]) -> None:
     """Put a marker just above the horizontal axis, over those that are already at this place."""
-    taken = sum(line.get_gid() == _AT_EDGE and line.get_xdata()[0] == x for line in ax.lines)
+    taken = sum(line.get_gid() == _AT_EDGE and np.asarray(line.get_xdata())[0] == x for line in ax.lines)
     up = ScaledTranslation(0, (4 + 5.5 * taken) / 72, ax.figure.dpi_scale_trans)
     look = {**look, "linestyle": "", "clip_on": False, "zorder": 5, "gid": _AT_EDGE}
     ax.plot([x], [0], transform=ax.get_xaxis_transform() + up, **look)

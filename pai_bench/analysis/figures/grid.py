@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pai_bench.analysis.figures import overlay
 from pai_bench.analysis.figures.arrange import Arrangement, Line, arrange, flow, pages
-from pai_bench.analysis.figures.curves import Panel
+from pai_bench.analysis.figures.curves import Panel, mostly_partial
 from pai_bench.analysis.figures.draw import Legend, draw_panel
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import Material, Setting
@@ -55,9 +55,7 @@ def by_setting(material: Material, make: Callable[[Setting], Panel | None]) -> t
         setting: replace(panel, title=arrangement.titles.get(setting, ""), muted=muted)
         for setting, panel in panels.items()
     }
-    rows = tuple(
-        tuple(None if slot is None else panels[slot] for slot in line.slots) for line in arrangement.lines
-    )
+    rows = tuple(tuple(None if slot is None else panels[slot] for slot in line.slots) for line in arrangement.lines)
     return Grid(rows, arrangement.lines, tuple(range(len(rows)))), arrangement
 
 
@@ -135,7 +133,7 @@ def _page(
 ) -> Figure:
     wide, high, strips = sizes
     figure = new_figure(material.options.inches)
-    legend = Legend()
+    legend = Legend(mark_partial=not mostly_partial(grid.panels))
     rows = []
     order = _order(material, grid.panels)
     for index in indices:
@@ -165,9 +163,13 @@ def _order(material: Material, panels: Sequence[Panel]) -> list[tuple[str, str]]
     """Return (source, method) of all series in the order of the legend."""
     seen = {(curve.source, curve.method) for panel in panels for curve in panel.curves if not curve.is_dense}
     known = [key for key in material.series if key in seen]
-    return known + [key for key in dict.fromkeys(
-        (curve.source, curve.method) for panel in panels for curve in panel.curves if not curve.is_dense
-    ) if key not in known]
+    return known + [
+        key
+        for key in dict.fromkeys(
+            (curve.source, curve.method) for panel in panels for curve in panel.curves if not curve.is_dense
+        )
+        if key not in known
+    ]
 
 
 def _axes(

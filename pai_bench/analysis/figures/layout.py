@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -59,7 +60,7 @@ def style() -> Iterator[None]:
 
 def new_figure(inches: float) -> Figure:
     """Return an empty figure of that width; its height follows from `place`."""
-    figure = Figure(figsize=(inches, 3.0))
+    figure = Figure(figsize=(inches, 3.0), dpi=RC["savefig.dpi"])
     FigureCanvasAgg(figure)
     return figure
 
@@ -202,8 +203,9 @@ def _legend(figure: Figure, entries: Sequence[Entry], inches: float) -> float:
                 default=room) + between  # fmt: skip
     top = _EDGE
     for row in _filled(wide, limit) if len(_filled(wide, limit)) == len(least) else least:
+        handles: list[Any] = [entries[i].handle for i in row]
         legend = figure.legend(
-            [entries[i].handle for i in row],
+            handles,
             [labels[i] for i in row],
             loc="upper center",
             bbox_to_anchor=(0.5, 1.0),

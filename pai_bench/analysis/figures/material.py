@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from pai_bench.analysis.columns import PANEL, POINT
 from pai_bench.analysis.display_names import dataset_name, is_spec_of, method_name
 from pai_bench.analysis.figures.options import Options
-from pai_bench.analysis.statistics import PANEL, POINT, split_control
+from pai_bench.analysis.statistics import split_control
 from pai_bench.analysis.style import DENSE_LOOK, Style, by_value, from_source, styles
 from pai_bench.cells import DENSE
 

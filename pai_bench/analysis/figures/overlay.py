@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pai_bench.analysis.figures.curves import Curve, Panel, PublishedCurve, PublishedPoint
+from pai_bench.analysis.figures.curves import Panel, PublishedCurve, PublishedPoint, density_of
 from pai_bench.analysis.figures.scale import set_value_axis
 from pai_bench.analysis.inference import LEVEL
 from pai_bench.analysis.published import LEVELS
@@ -53,7 +53,7 @@ def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...
         own = ranked[ranked["rank"] == ranked["rank"].min()]
         own = own[own["paper"] == own["paper"].iloc[0]]
         points = tuple(
-            PublishedPoint(1 - row.sparsity, 100 * row.accuracy, 100 * _number(row.std), _number(row.n))
+            PublishedPoint(density_of(row.sparsity), 100 * row.accuracy, 100 * _number(row.std), _number(row.n))
             for row in own.sort_values("sparsity").itertuples()
         )
         found.append(
@@ -63,7 +63,7 @@ def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...
 
 
 def _number(value: object) -> float:
-    return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type, call-overload]
+    return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type]
 
 
 def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
@@ -75,14 +75,12 @@ def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
         if curve.method == DENSE:
             mean = float(np.mean([point.mean for point in curve.points]))
             ax.axhline(mean, color=INK_DENSE, linestyle=DOTS, linewidth=0.9, zorder=1.6)
-            legend.marks.setdefault(
-                PUBLISHED_DENSE, Line2D([], [], color=INK_DENSE, linestyle=DOTS, linewidth=0.9)
-            )
+            legend.marks.setdefault(PUBLISHED_DENSE, Line2D([], [], color=INK_DENSE, linestyle=DOTS, linewidth=0.9))
             continue
         for point in curve.points:
             if not min(left, right) <= point.density <= max(left, right):
                 continue
-            look = {"marker": curve.look.marker, "markersize": size, "markerfacecolor": "white"}
+            look: dict[str, Any] = {"marker": curve.look.marker, "markersize": size, "markerfacecolor": "white"}
             ax.errorbar(
                 point.density / shift,
                 point.mean,

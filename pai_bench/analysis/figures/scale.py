@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,9 +41,7 @@ def _fits(ticks: Sequence[tuple[float, str]], span: float, inches: float) -> boo
     """Return True if neighbouring labels do not touch on an axis of `inches` for `span` (in log density)."""
     places = [(math.log(density) / span * inches * (1 - 2 * _MARGIN), width(text, SMALL)) for density, text in ticks]
     places.sort()
-    return all(
-        b - a > (one + two) / 2 + _GAP for (a, one), (b, two) in zip(places, places[1:], strict=False)
-    )
+    return all(b - a > (one + two) / 2 + _GAP for (a, one), (b, two) in pairwise(places))
 
 
 def density_ticks(densities: Sequence[float], x: str, inches: float) -> list[tuple[float, str]]:

@@ -74,6 +74,7 @@ RC: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": SMALL,
     "savefig.dpi": 300,
+    "text.hinting": "none",  # widths of text as in the PDF
     "text.parse_math": False,  # a name may contain a dollar sign
 }
 
