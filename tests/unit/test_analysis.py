@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import itertools
 import json
 import math
 import re
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rich.console import Console
 from scipy import stats
 
@@ -22,14 +22,30 @@ from pai_bench import results
 from pai_bench.analysis import figures, latex_text, tables
 from pai_bench.analysis.collect import collect, read_table
 from pai_bench.analysis.command import run, status_lines
+from pai_bench.analysis.figures import Drawing, Material
+from pai_bench.analysis.figures.draw import ALL_FAILED, MISSING
 from pai_bench.analysis.statistics import MARGIN, compare_controls, summarise
-from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, KNOWN, styles
+from pai_bench.analysis.style import CONTROL_LABELS, KNOWN, styles
 from pai_bench.cells import Cell, parse_compressions
 from pai_bench.errors import PaiBenchError
 from tests.disk import Disk
 from tests.unit.test_results import result
 
 QUIET = Console(file=io.StringIO())
+
+
+def accuracy_figure(rows: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """Draw the first page of the figure of accuracy."""
+    made = figures.chosen(["accuracy"])["accuracy"](Material(rows, summary))
+    assert isinstance(made, Drawing)
+    return made.pages[0]
+
+
+def words(figure: Figure) -> set[str]:
+    """Return all texts of a figure."""
+    return {text.get_text() for text in figure.findobj(Text)}
+
+
 ACCURACIES = {0: 0.80, 1: 0.83, 2: 0.89}
 
 
@@ -159,10 +175,10 @@ def test_numbers_on_the_validation_split_are_not_called_test_accuracy(root: Path
     assert "Test or validation accuracy (%)" in tables.markdown(summary) and "Test or validation" in tables.latex(
         summary
     )
-    with figures._figure(figures.accuracy_panels(summary)) as figure:
-        assert [ax.get_ylabel() for ax in figure.axes] == ["Test or validation accuracy (%)", ""]
-    with figures._figure(figures.accuracy_panels(summary[summary.recipe != "quick"])) as figure:
-        assert figure.axes[0].get_ylabel() == "Validation accuracy (%)"
+    rows = collect(root).rows
+    assert "Test or validation accuracy (%)" in words(accuracy_figure(rows, summary))
+    validation = accuracy_figure(rows[rows.recipe != "quick"], summary[summary.recipe != "quick"])
+    assert "Validation accuracy (%)" in words(validation)
 
 
 def test_a_report_without_results_is_an_error(tmp_path: Path) -> None:
@@ -244,7 +260,8 @@ def test_all_files_are_written_and_named(root: Path, capsys: pytest.CaptureFixtu
     assert not run(root, None, [], False, QUIET)
     named = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert {path.name for path in named} == {
-        *("report.md", "accuracy.pdf", "accuracy.png", "table.md", "table.tex", "table.csv", "results.csv")
+        *("report.md", "table.md", "table.tex", "table.csv", "results.csv", "captions.md", "captions.tex"),
+        *(f"{name}{end}" for name in ("accuracy", "difference-to-dense") for end in (".pdf", ".png", "-points.csv")),
     }
     assert all(path.parent == root / "report" and path.stat().st_size for path in named)
     assert "erk at 90 %, seeds 0 (missing)" in (root / "report" / "report.md").read_text()
@@ -252,46 +269,6 @@ def test_all_files_are_written_and_named(root: Path, capsys: pytest.CaptureFixtu
     content = json.loads(capsys.readouterr().out)
     assert content["complete"] is False and content["missing"][0]["method"] == "erk"
     assert len(content["points"]) == 6
-
-
-def test_the_pdf_has_type_42_fonts_and_the_same_results_give_the_same_bytes(root: Path) -> None:
-    summary = summarise(collect(root))
-    pdf, png = figures.save_accuracy(summary, root / "one")
-    again, _ = figures.save_accuracy(summary, root / "two")
-    raw = pdf.read_bytes()
-    # matplotlib's name for Type 42 inside a PDF; Type 3 is what publishers refuse.
-    assert b"/CIDFontType2" in raw and b"/Type3" not in raw and b"/FontFile2" in raw
-    assert raw == again.read_bytes()
-    with Image.open(png) as image:
-        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.5)
-
-
-def test_the_figure_shows_what_the_table_says(root: Path) -> None:
-    put(root, "erk", 0.9, 0, status="collapsed")
-    plan(root, "1", [cell("erk", 0.9, 1), cell("erk", 0.98, 0), cell("snip", 0.9, 0)])
-    summary = summarise(collect(root))
-    with figures._figure(figures.accuracy_panels(summary)) as figure:
-        (ax,) = figure.axes
-        lines = {line.get_color(): line for line in ax.get_lines()}
-        snip = lines[KNOWN["snip"].color]
-        expected = summary[summary.method == "snip"]
-        assert np.allclose(snip.get_xdata(), 1 - expected.sparsity)
-        assert np.allclose(snip.get_ydata(), 100 * expected["mean"])
-        assert ax.get_xscale() == "log" and ax.xaxis_inverted()
-        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["98", "90"]
-        bands = ax.collections
-        assert len(bands) == 3  # snip, random, and the bar of the one point of erk
-        labels = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert labels == ["dense", "erk", "random", "snip", *(figures._BAD, figures._PARTIAL, figures._ABSENT)]
-        assert "n = 1 to 3" in figure.get_supxlabel() and "sample standard deviation" in figure.get_supxlabel()
-
-
-def test_a_panel_for_each_data_set_and_model(root: Path) -> None:
-    for model in ("a", "b", "c"):
-        put(root, model=model)
-    with figures._figure(figures.accuracy_panels(summarise(collect(root)))) as figure:
-        assert len(figure.axes) == 4
-        assert len(figure.legends) == 1
 
 
 def test_styles_of_methods_are_stable_and_distinct() -> None:
@@ -444,9 +421,8 @@ def test_a_run_that_diverged_is_never_dropped(tmp_path: Path) -> None:
     unknown = summarise(collect(tmp_path, [lab(tmp_path, f"{HEAD}{lines}".replace("mnist", "faces"))]))
     assert "– (0, 3d)" in tables.markdown(unknown)
     assert any("1 rows of tables have no accuracy" in line for line in status_lines(collection))
-    with figures._figure(figures.accuracy_panels(summary)) as figure:
-        legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert figures._BAD in legend and figures._ABSENT not in legend
+    legend = words(accuracy_figure(collection.rows, summary))
+    assert ALL_FAILED in legend and MISSING not in legend
 
 
 def test_a_method_may_be_called_none(tmp_path: Path) -> None:
@@ -486,9 +462,7 @@ def test_names_from_tables_are_escaped_in_latex_markdown_and_figures(tmp_path: P
     for escaped in (r"a\textbackslash{}b", r"p\textasciicircum{}2", r"x\textasciitilde{}y", r"\textless{}tag"):
         assert escaped in text
     assert r"a\|b" in tables.markdown(summary)
-    figures.save_accuracy(summary, tmp_path / "figure")
-    with figures._figure(figures.accuracy_panels(summary)) as figure:
-        assert "e$f$g" in [label.get_text() for label in figure.legends[0].get_texts()]
+    assert "e$f$g" in words(accuracy_figure(collect(tmp_path, [table]).rows, summary))
 
 
 def test_sparsities_have_one_canonical_value_in_results_tables_and_reports(root: Path, tmp_path: Path) -> None:
@@ -591,27 +565,6 @@ def test_control_files_of_an_earlier_report_are_removed(root: Path) -> None:
     assert not (root / "report" / "controls.md").exists()
 
 
-def test_every_entry_of_the_legend_and_every_title_is_in_the_figure(tmp_path: Path) -> None:
-    recipe = "frankle+data.split=validation+train.epochs=20+train.weight_decay=0.0005"
-    lines = [
-        f"method-{n}-steps-10,{data},resnet20-wide,{recipe},0.{s},0,0.5\n"
-        for n in range(22)
-        for s in (90, 95)
-        for data in ("cifar10", "cifar100", "tiny-imagenet")
-    ]
-    table = lab(tmp_path, "method,dataset,model,recipe,sparsity,seed,accuracy\n" + "".join(lines))
-    summary = summarise(collect(tmp_path, [table]))
-    for panels in (figures.accuracy_panels(summary), figures.accuracy_panels(summary)[:1]):
-        with figures._figure(panels) as figure:
-            figure.canvas.draw()
-            whole = figure.bbox
-            boxes = [ax.title.get_window_extent() for ax in figure.axes]
-            for box in (*boxes, figure.legends[0].get_window_extent()):
-                assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
-            assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
-            assert len(figure.legends[0].get_texts()) == 22
-
-
 def test_a_report_without_controls_does_not_mention_them(root: Path) -> None:
     assert compare_controls(collect(root)).empty
     run(root, None, [], False, QUIET)
@@ -626,16 +579,11 @@ def test_methods_precede_their_controls_and_each_figure_shows_its_own_series(roo
     order = list(dict.fromkeys(summary["method"]))
     assert order == ["dense", "random", "snip", "snip:control=shuffle", "snip:control=invert", "snip:bn=eval"]
     run(root, None, [], False, QUIET)
-    ((title, points, looks),) = figures.control_panels(summary)
-    assert title.startswith("snip\n") and looks == CONTROL_STYLES
+    points = pd.read_csv(root / "report" / "controls-points.csv")
     labels = [CONTROL_LABELS[control] for control in (None, "shuffle", "invert")]
     assert list(dict.fromkeys(points["method"])) == ["dense", *labels]
-    with figures._figure(figures.control_panels(summary)) as figure:
-        (ax,) = figure.axes
-        shuffled = next(line for line in ax.get_lines() if line.get_color() == looks[CONTROL_LABELS["shuffle"]].color)
-        expected = summary[summary["method"] == "snip:control=shuffle"]
-        assert np.allclose(shuffled.get_ydata(), 100 * expected["mean"])
-        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["dense", *labels]
+    expected = summary[summary["method"] == "snip:control=shuffle"]
+    assert np.allclose(points.loc[points["method"] == labels[1], "mean"], 100 * expected["mean"])
     report = (root / "report" / "report.md").read_text()
     assert "## Controls" in report and "controls.png" in report
     assert "-50.00 [" in report and "≈" in report

@@ -55,10 +55,15 @@ def chosen(names: Sequence[str]) -> dict[str, Make]:
 
 def draw(material: Material) -> Figures:
     """Draw the chosen figures as far as the results allow."""
-    found = {name: make(material) for name, make in chosen(material.options.figures).items()}
+    names = material.options.figures
+    found = {name: make(material) for name, make in chosen(names).items()}
     return Figures(
         tuple(made for made in found.values() if isinstance(made, Drawing)),
-        tuple((name, made) for name, made in found.items() if isinstance(made, str)),
+        tuple(
+            (name, made)
+            for name, made in found.items()
+            if isinstance(made, str) and (name in names or name != "controls")
+        ),
     )
 
 

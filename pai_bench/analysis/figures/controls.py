@@ -41,7 +41,7 @@ def control_panels(material: Material, setting: Setting) -> list[Panel]:
     """Return one panel per method with controls; its series are named by control."""
     rows = material.all_of(setting)
     split = rows["method"].map(split_control)
-    controlled = {name for name, control in split if control is not None}
+    controlled = {name for name, control in split if control is not None} & set(rows["method"])
     several = len(material.settings) > 1
     panels = []
     for method in sorted(controlled, key=by_value):

@@ -41,7 +41,7 @@ FAMILIES = ("STIXGeneral", "DejaVu Sans")
 
 INK, GREY, GRID = "#222222", "#777777", "#E4E4E4"
 
-RC: dict[str, Any] = {
+RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType: editors and publishers refuse Type 3
     "ps.fonttype": 42,
     "font.family": list(FAMILIES),
