@@ -40,7 +40,7 @@ def test_float32_results_record_the_overlap_with_float64_masks(monkeypatch: pyte
     assert all(found[key].result.float64_overlap is None for key in found if key[1] == "float64" or key[0] == "dense")
     place = results.write(tmp_path, found["snip", "float32"].result, {})
     assert results.read(place).float64_overlap == found["snip", "float32"].result.float64_overlap
-    monkeypatch.setattr(runner, "OVERLAP_SECONDS", 0.0)
+    monkeypatch.setattr("pai_bench.experiment.runner.OVERLAP_SECONDS", 0.0)
     assert runner.run(run("snip", "float32")).result.float64_overlap is None
 
 
