@@ -18,7 +18,7 @@ from tests.cli.program import PAI_BENCH, environment
 
 DEV = Path(__file__).resolve().parents[2] / "slurm" / "dev"
 SLURM = shutil.which("slurmctld", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
-WAIT = 150.0
+WAIT = 300.0
 """Default time limit in seconds of `wait_for`, sized for a busy machine."""
 SAME = ("accuracy", "curve", "init_hash", "mask_hash", "status")
 

@@ -86,7 +86,7 @@ def test_a_sweep_survives_a_node_going_down_and_killed_daemons(
                 cluster.ask("scontrol", "release", job, check=False)
         return len(sweep.results()) == len(reference)
 
-    wait_for(all_done, "all cells", 400)
+    wait_for(all_done, "all cells", 900)
     sweep.complete(reference, doubled=2)
 
 

@@ -5,6 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+BRIEF: dict[str, dict[str, int]] = {
+    "ntk-sap": {"rounds": 3, "repeats": 1},
+    "px": {"rounds": 5},
+    "force": {"rounds": 5},
+    "iterative-snip": {"rounds": 5},
+}
+"""Hyper-parameters with which costly methods compute the same kind of score in less time; the golden tests use all."""
+
+
+def brief(method: str) -> str:
+    """Return the method as it is written on the command line, with the hyper-parameters of `BRIEF`."""
+    options = ",".join(f"{name}={value}" for name, value in BRIEF.get(method, {}).items())
+    return f"{method}:{options}" if options else method
+
 
 class TinyNet(nn.Module):
     """Two conv layers with BatchNorm and a classifier, 3x6x6 inputs; 482 prunable weights."""

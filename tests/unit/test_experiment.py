@@ -24,6 +24,7 @@ from pai_bench.scoring.problem import prunable
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.loop import evaluate, learning_rate, train
 from pai_bench.training.step import Step
+from tests.unit.nets import brief
 
 
 def recipe(**changes: object) -> Recipe:
@@ -124,7 +125,7 @@ def test_kept_scores_stay_within_their_bound() -> None:
 
 @pytest.mark.parametrize("name", [name for name in registry.names() if registry.is_builtin(name)])
 def test_every_method_makes_a_result(name: str) -> None:
-    result = run(name, epochs=1).result
+    result = run(brief(name), epochs=1).result
     assert result.accuracy is not None
     assert result.n_kept == (result.n_prunable if name == "dense" else round(0.1 * result.n_prunable))
 

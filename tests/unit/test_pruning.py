@@ -21,7 +21,7 @@ from pai_bench.pruning.selection import keep_exactly
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import Problem, round_densities
 
-from .nets import batches, flat, tiny
+from .nets import BRIEF, batches, flat, tiny
 
 SLOW = {"ntk-sap", "px"}
 PRUNING = [
@@ -29,15 +29,13 @@ PRUNING = [
     for name in pai_bench.list_methods()
     if name != "dense"
 ]
-ONCE = {"ntk-sap": {"repeats": 1}}
-"""Hyper-parameters with which a method computes the same kind of score in less time: NTK-SAP sums fewer repeats."""
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.7, 0.9, 0.995])
 @pytest.mark.parametrize("method", PRUNING)
 def test_the_count_is_exact(method: str, sparsity: float) -> None:
     model = tiny()
-    masks = pai_bench.prune(model, batches(), method, sparsity=sparsity, **ONCE.get(method, {}))
+    masks = pai_bench.prune(model, batches(), method, sparsity=sparsity, **BRIEF.get(method, {}))
     total = sum(mask.numel() for mask in masks.values())
     assert int(flat(masks).sum()) == round((1000 - round(1000 * sparsity)) * total / 1000)
     assert list(masks) == ["conv1.weight", "conv2.weight", "fc.weight"]
@@ -104,7 +102,7 @@ def test_a_dead_network_never_yields_a_dense_mask(method: str) -> None:
         with pytest.raises(PaiBenchError, match="all paths through it have the value 0"):
             pai_bench.prune(model, batches(), method, sparsity=0.9)
         return
-    masks = pai_bench.prune(model, batches(), method, sparsity=0.9)
+    masks = pai_bench.prune(model, batches(), method, sparsity=0.9, **BRIEF.get(method, {}))
     total = sum(mask.numel() for mask in masks.values())
     assert int(flat(masks).sum()) == round(total / 10)
 
@@ -121,7 +119,7 @@ def test_scoring_changes_nothing_of_the_caller(method: str) -> None:
     versions = [p._version for p in model.parameters()]
     torch.manual_seed(5)
     states = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    pai_bench.prune(model, loader, method, sparsity=0.8)
+    pai_bench.prune(model, loader, method, sparsity=0.8, **BRIEF.get(method, {}))
     assert tensors_hash(model.state_dict()) == before
     assert tensors_hash({name: p.grad for name, p in model.named_parameters()}) == gradients
     assert [module.training for module in model.modules()] == modes
@@ -134,7 +132,7 @@ def test_scoring_changes_nothing_of_the_caller(method: str) -> None:
 def test_a_shuffling_loader_and_dropout_give_the_same_masks_again(method: str) -> None:
     loader = torch.utils.data.DataLoader(list(zip(*batches(1, size=48)[0], strict=True)), batch_size=12, shuffle=True)
     model = tiny(dropout=0.3)
-    options = ONCE.get(method, {})
+    options = BRIEF.get(method, {})
     first, second = (flat(pai_bench.prune(model, loader, method, sparsity=0.8, **options)) for _ in range(2))
     assert torch.equal(first, second)
 
