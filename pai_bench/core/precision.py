@@ -28,6 +28,19 @@ def float32_products(kind: str) -> Iterator[None]:
         _set(old, before[0], new, before[1])
 
 
+def products(precision: str) -> str:
+    """Return the kind of float32 products ("ieee" or "tf32") of a recipe's `train.precision`."""
+    return "tf32" if precision == "tf32" else "ieee"
+
+
+def in_channels_last(precision: str, wanted: bool, device: torch.device) -> bool:
+    """Return True if a network trains in the channels-last format: if `wanted`, and in TF32 on a GPU.
+
+    The tensor cores work in this format; in another one cuDNN transposes around every convolution.
+    """
+    return wanted or (precision == "tf32" and device.type == "cuda")
+
+
 _PRODUCTS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class InMemoryDataset:
     """SHA-256 of the arrays; identifies the images of a result independently of the file format."""
     origin: str
     """Identity of the copy: "official", "accepted:…" and so on (see `data_files.Check`)."""
+    _padded: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def to(self, device: torch.device | str) -> InMemoryDataset:
         """Copy the data set to `device`."""
@@ -48,6 +49,17 @@ class InMemoryDataset:
             test_x=self.test_x.to(device),
             test_y=self.test_y.to(device),
         )
+
+    def padded(self, padding: int) -> Tensor:
+        """Return the training images with zero padding, uint8 [N, C, H + 2P, W + 2P]; all cells share one copy."""
+        if padding == 0:
+            return self.train_x
+        if padding not in self._padded:
+            self._padded[padding] = torch.nn.functional.pad(self.train_x, (padding,) * 4)
+            if self.train_x.is_cuda:
+                # Cells in other streams read it too.
+                torch.cuda.current_stream(self.train_x.device).synchronize()
+        return self._padded[padding]
 
     def batch(self, index: Tensor, mean: Sequence[float], std: Sequence[float]) -> Batch:
         """Return the training images of `index` (int64 on the CPU), normalised but not augmented, and their labels."""
@@ -86,7 +98,7 @@ class InMemoryLoader:
         rows = torch.arange(height)[:, None] * self._padded_width
         columns = torch.arange(width)
         pixels = torch.stack([(rows + columns).flatten(), (rows + columns.flip(0)).flatten()])
-        self._pixels = pixels.to(x.device)
+        self.pixels = pixels.to(x.device)
         """Flat indices into a padded image [2, H x W]: the upper left crop, and the same crop mirrored."""
 
     def __len__(self) -> int:
@@ -95,11 +107,11 @@ class InMemoryLoader:
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from `start_step` on; epochs and steps count from 0."""
-        order, corner, flip = self._draws(epoch)
+        order, corner, flip = self.draws(epoch)
         boxes = self._boxes(epoch) if self.augment.crop == "random-resized" else None
         for step in range(start_step, len(self)):
-            stop = None if self.last == "merge" and step == len(self) - 1 else (step + 1) * self.batch_size
-            part = slice(step * self.batch_size, stop)
+            first = step * self.batch_size
+            part = slice(first, first + self.images(step))
             index = order[part]
             images = self.x.index_select(0, index)
             if boxes is not None:
@@ -108,19 +120,26 @@ class InMemoryLoader:
                 images = self._crop(images, corner[part], flip[part])
             yield normalise(images, self._mean, self._std), self.y.index_select(0, index)
 
-    def _draws(self, epoch: int) -> Tensor:
+    def images(self, step: int) -> int:
+        """Return the number of images in a step of an epoch."""
+        first = step * self.batch_size
+        rest = len(self.x) - first
+        return rest if self.last == "merge" and step == len(self) - 1 else min(rest, self.batch_size)
+
+    def draws(self, epoch: int) -> Tensor:
         """Draw image index, flat index of the crop's first pixel, and flip flag: int64 [3, N] on the device."""
         n = len(self.x)
         rows, columns = epoch_shifts(n, self.seed, epoch, self.augment.padding).unbind(1)
         flips = epoch_flips(n, self.seed, epoch).long() * self.augment.flip
         draws = torch.stack([epoch_order(n, self.seed, epoch), rows * self._padded_width + columns, flips])
-        return self._to_device(draws)
+        return self.to_device(draws)
 
     def _boxes(self, epoch: int) -> Tensor:
         height, width = self.x.shape[2:]
-        return self._to_device(epoch_boxes(len(self.x), self.seed, epoch, (height, width), self.augment))
+        return self.to_device(epoch_boxes(len(self.x), self.seed, epoch, (height, width), self.augment))
 
-    def _to_device(self, draws: Tensor) -> Tensor:
+    def to_device(self, draws: Tensor) -> Tensor:
+        """Copy a tensor of the host to the device without waiting for it."""
         if self.x.is_cuda:
             return draws.pin_memory().to(self.x.device, non_blocking=True)
         return draws.to(self.x.device)
@@ -128,7 +147,7 @@ class InMemoryLoader:
     def _crop(self, images: Tensor, corner: Tensor, flip: Tensor) -> Tensor:
         count, channels, height, width = images.shape
         padded = torch.nn.functional.pad(images, (self.augment.padding,) * 4).flatten(2)
-        ids = self._pixels.index_select(0, flip) + corner[:, None]
+        ids = self.pixels.index_select(0, flip) + corner[:, None]
         return padded.gather(2, ids[:, None].expand(-1, channels, -1)).view(count, channels, height, width)
 
 

@@ -36,7 +36,7 @@ from pai_bench.scoring.problem import Scorer
 from pai_bench.training import loop as training
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Task, run_to_completion
+from pai_bench.training.cooperative import SharedClock, Task, run_to_completion
 
 __all__ = ["CellRunner", "Outcome", "Run", "device_name", "to_arrays"]
 
@@ -72,7 +72,7 @@ class CellRunner:
             torch.cuda.set_device(self.device)  # events, streams and generators default to the current device
         self._dataset: tuple[tuple[object, ...], loading.InMemoryDataset | loading.StreamingDataset] | None = None
         self._scores = scores or ScoreCache()
-        self._company = _Company()
+        self._clock = SharedClock()
 
     def forget(self) -> None:
         """Drop the cached data set to free its memory."""
@@ -225,10 +225,11 @@ class CellRunner:
         saved = checkpoints.load(**identity) if checkpoints is not None else None
         if saved is None:
             callback.phase("scoring")
-            found_masks = self.masks(run, scored, callback)
-            masks, scoring_cost = found_masks.tensors, found_masks.cost
-            tied = None if getattr(run.scorer(), "may_tie", False) else found_masks.tied
-            overlap = self.float64_overlap(run, scored, masks, scoring_cost, callback)
+            with self._clock.unshared():
+                found_masks = self.masks(run, scored, callback)
+                masks, scoring_cost = found_masks.tensors, found_masks.cost
+                tied = None if getattr(run.scorer(), "may_tie", False) else found_masks.tied
+                overlap = self.float64_overlap(run, scored, masks, scoring_cost, callback)
         else:
             overlap, tied = saved.get("float64_overlap"), saved.get("tied_at_cut")
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
@@ -237,8 +238,9 @@ class CellRunner:
         callback.phase("measuring")
         info = loading.info(run.cell.dataset)
         shape = (info.channels, info.size, info.size)
-        effective = effective_masks(network, masks, shape)
-        arithmetic = flops(network, masks, shape)
+        with self._clock.unshared():
+            effective = effective_masks(network, masks, shape)
+            arithmetic = flops(network, masks, shape)
         MaskedGradients(network, masks)
         callback.phase("training")
         record = {
@@ -249,9 +251,9 @@ class CellRunner:
             "tied_at_cut": tied,
             "attempts": [*earlier, self._attempt(checkpoints)],
         }
-        with self._company.entered() as company, measured(self.device) as training_cost:
+        with self._clock.share() as share, measured(self.device) as training_cost:
             trained = yield from training.training(
-                network, masks, dataset, run.recipe, run.cell.seed, callback, checkpoints, saved, record
+                network, masks, dataset, run.recipe, run.cell.seed, callback, checkpoints, saved, record, share
             )
         found = RunMeasurements(
             masks=masks,
@@ -260,8 +262,8 @@ class CellRunner:
             init_hash=identity["init_hash"],
             dataset=dataset,
             scoring=scoring_cost,
-            training=Cost(trained.seconds, training_cost.peak_bytes if company.most == 1 else None),
-            pack=company.most,
+            training=Cost(trained.seconds, training_cost.peak_bytes if share.most == 1 else None),
+            pack=share.most,
             trained=trained,
             attempts=earlier,
             device=device_name(self.device),
@@ -284,29 +286,3 @@ def to_arrays(masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 def device_name(device: torch.device) -> str:
     """Return the model name of the GPU, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-@dataclass(eq=False)
-class _Member:
-    """A training cell and the largest number of cells that trained concurrently with it, itself included."""
-
-    most: int = 0
-
-
-class _Company:
-    """Counter of the cells that train concurrently."""
-
-    def __init__(self) -> None:
-        self._members: list[_Member] = []
-
-    @contextmanager
-    def entered(self) -> Iterator[_Member]:
-        """Register the caller as a training cell inside the context."""
-        me = _Member()
-        self._members.append(me)
-        for member in self._members:
-            member.most = max(member.most, len(self._members))
-        try:
-            yield me
-        finally:
-            self._members.remove(me)

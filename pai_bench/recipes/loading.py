@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pai_bench.errors import PaiBenchError, unknown
-from pai_bench.recipes.schema import TABLES, Defaults, Recipe, check, tuples
+from pai_bench.recipes.schema import SYNONYMS, TABLES, Defaults, Recipe, check, tuples
 
 
 class NotMeant(PaiBenchError):
@@ -180,6 +180,7 @@ KINDS: dict[str, tuple[str, type, type | None]] = {
     "int": ("a whole number", int, None),
     "float": ("a number", float, None),
     "bool": ("true or false", bool, None),
+    "bool | str": ('"auto", true or false', bool, None),
     "str": ("a text", str, None),
     "tuple[int, ...]": ("a list of whole numbers", tuple, int),
     "tuple[float, ...]": ("a list of numbers", tuple, float),
@@ -210,10 +211,10 @@ def checked_value(where: str, key: str, value: Any, kind: str) -> Any:
         good = all(type(item) is items for item in value)
     else:
         value = _number(value, wanted)
-        good = type(value) is wanted
+        good = type(value) is wanted or (kind == "bool | str" and value == "auto")
     if not good:
         raise PaiBenchError(f"{where}: {key} = {value!r} is not {words}", f"write {words}")
-    return value
+    return SYNONYMS.get((key, value), value)
 
 
 def _number(value: Any, wanted: type | None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.recipes.loading import KINDS, checked_value
-from pai_bench.recipes.schema import TABLES, Recipe, check
+from pai_bench.recipes.schema import TABLES, Recipe, check, is_mechanism
 
 SOURCE = "--set"
 """Source that is recorded for a value set by the user."""
@@ -60,7 +60,8 @@ def _with_values(recipe: Recipe, values: dict[str, Any]) -> Recipe:
         table, _, name = key.partition(".")
         tables[table] = replace(tables.get(table, getattr(recipe, table)), **{name: value})
     sources = tuple((key, SOURCE if key in changed else source) for key, source in recipe.sources)
-    result = replace(recipe, name=_name(recipe.name, changed), sources=sources, **tables)
+    named = {key: value for key, value in changed.items() if not is_mechanism(key, value)}
+    result = replace(recipe, name=_name(recipe.name, named), sources=sources, **tables)
     check(result, SOURCE)
     return result
 

@@ -12,6 +12,9 @@ from pai_bench.errors import PaiBenchError
 SCHEDULES = ("step", "cosine")
 DTYPES = ("float64", "float32")
 PRECISIONS = ("float32", "tf32", "bfloat16")
+SYNONYMS = {("train.precision", "ieee"): "float32"}
+"""Other names of values, by key."""
+CUDA_GRAPHS = ("auto", True, False)
 SPLITS = ("test", "validation")
 CROPS = ("pad", "random-resized")
 LAST_BATCHES = ("merge", "drop")
@@ -45,11 +48,15 @@ class Train:
     evaluate_every: int
     """Interval of evaluations in epochs; the last epoch is always evaluated."""
     precision: str = "float32"
-    """Precision of convolutions and products: "float32", "tf32" (GPU) or "bfloat16" (autocast); float32 weights."""
+    """Precision of convolutions and products; weights are float32. "float32" is IEEE arithmetic, the reference
+    ("ieee" is the same); "tf32" is TF32 in channels-last format on a GPU, and float32 elsewhere; "bfloat16" is
+    autocast."""
     channels_last: bool = False
     """Channels-last memory format: often faster, with another order of summation."""
-    cuda_graph: bool = False
-    """Capture the step as a CUDA graph; has no effect on a CPU or if the model cannot be captured."""
+    cuda_graph: bool | str = "auto"
+    """Capture of the step as a CUDA graph on a GPU: "auto", where the captured step agrees with the step by hand, or
+    false. The numbers are the same, and neither value is in the fingerprint. true does the same as "auto", and is in
+    the fingerprint for the sake of results of earlier versions."""
     last_batch: str = "merge"
     """Treatment of a last batch of one image, on which some batch norms fail: "merge" it into the batch before it, or
     "drop" it. Networks without this restriction and longer last batches are not affected."""
@@ -122,7 +129,11 @@ class Recipe:
             if f.default is not MISSING
         }
         return {
-            table: {key: value for key, value in values.items() if defaults.get((table, key), MISSING) != value}
+            table: {
+                key: value
+                for key, value in values.items()
+                if defaults.get((table, key), MISSING) != value and not is_mechanism(f"{table}.{key}", value)
+            }
             for table, values in self.values().items()
         }
 
@@ -135,6 +146,11 @@ class Recipe:
         """Recreate the recipe from the output of `as_dict`, without summary and sources."""
         tables = {name: kind(**tuples(plain[name])) for name, kind in TABLES.items()}
         return cls(name=plain["name"], dataset=plain["dataset"], **tables)
+
+
+def is_mechanism(key: str, value: Any) -> bool:
+    """Return True if a value selects how the same numbers are computed, and is no part of a recipe's identity."""
+    return key == "train.cuda_graph" and value is not True
 
 
 TABLES: dict[str, type] = {"init": Init, "train": Train, "data": Data, "scoring": Scoring}
@@ -186,6 +202,7 @@ def check(recipe: Recipe, where: str) -> None:
         ),
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
         ("train.precision", train.precision, train.precision in PRECISIONS, " or ".join(PRECISIONS)),
+        ("train.cuda_graph", train.cuda_graph, train.cuda_graph in CUDA_GRAPHS, '"auto", true or false'),
         ("train.last_batch", train.last_batch, train.last_batch in LAST_BATCHES, " or ".join(LAST_BATCHES)),
         ("train.loss", train.loss, train.loss in LOSSES, " or ".join(LOSSES)),
         (

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pai_bench.core.precision import float32_products, forward, laid_out
+from pai_bench.core.precision import float32_products, forward, in_channels_last, laid_out, products
 from pai_bench.core.randomness import derive_seed, seed_draws
 from pai_bench.datasets import loading
 from pai_bench.datasets.loading import Augment, InMemoryDataset, StreamingDataset
@@ -21,8 +21,10 @@ from pai_bench.results import Epoch
 from pai_bench.scoring.losses import predictions
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Stopwatch, Task, read, run_to_completion
-from pai_bench.training.step import Step, make_step
+from pai_bench.training.cooperative import Share, SharedClock, Task, read, run_to_completion
+from pai_bench.training.graph_step import make_step
+from pai_bench.training.launches import Schedule, make_launches
+from pai_bench.training.step import Step
 
 VERSION = 2
 """Version of the trainer, increased whenever a run would produce different numbers; makes older results stale."""
@@ -40,7 +42,7 @@ class Trained:
     mechanism: str
     """Launch mechanism of the steps: "eager" or "cuda-graph"."""
     seconds: float
-    """Seconds spent in this training's own steps, including those before an interruption."""
+    """This training's share of the wall time of its process, including the time before an interruption."""
 
 
 def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
@@ -61,8 +63,9 @@ def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
 class _Progress:
     """Progress of a training and all state on which its next step depends."""
 
-    def __init__(self, model: nn.Module, one_step: Step) -> None:
-        self.clock = Stopwatch()
+    def __init__(self, model: nn.Module, one_step: Step, share: Share) -> None:
+        self._share = share
+        self._seconds_before = 0.0
         self._tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._optimizer = one_step.optimizer
         self._total = one_step.total
@@ -72,6 +75,11 @@ class _Progress:
         self.step = 0
         """Index of the next step in the epoch; equal to the number of steps when only the evaluation remains."""
         self.curve: list[Epoch] = []
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of this training so far, including those before an interruption."""
+        return self._seconds_before + self._share.seconds
 
     def next_epoch(self) -> None:
         self.epoch += 1
@@ -88,7 +96,7 @@ class _Progress:
             "epoch": self.epoch,
             "step": self.step,
             "curve": [asdict(epoch) for epoch in self.curve],
-            "seconds": self.clock.seconds,
+            "seconds": self.seconds,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -100,7 +108,7 @@ class _Progress:
         self._optimizer.load_state_dict(state["optimizer"])
         self.seen, self.epoch, self.step = state["seen"], state["epoch"], state["step"]
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
-        self.clock = Stopwatch(state["seconds"])
+        self._seconds_before = state["seconds"]
 
 
 def train(
@@ -129,34 +137,40 @@ def training(
     checkpoints: Checkpoints | None = None,
     saved: Mapping[str, Any] | None = None,
     record: Mapping[str, Any] | None = None,
+    share: Share | None = None,
 ) -> Task[Trained]:
     """Train `model` in place under `masks` (bool by parameter name) with the recipe, as a resumable task.
 
-    Each `next()` runs one training step or one evaluation batch. The reported accuracy is the last epoch's test
+    Each `next()` runs one launch (one training step, or several captured ones on a GPU) or one evaluation batch. The reported accuracy is the last epoch's test
     accuracy, never the best one. A non-finite loss ends the training; the accuracy is then measured with the weights
     at that point. The host does not synchronise with the device inside an epoch, except for a due checkpoint.
 
-    Checkpoints include `record`. Training resumed from a checkpoint (`saved`) gives bit-identical results, because
+    Checkpoints include `record`. `share` counts the time if other cells train in this process. Training resumed from a checkpoint (`saved`) gives bit-identical results, because
     every random draw, including dropout, is a function of seed, epoch and step. For the same reason the results do
     not depend on other tasks that run in between.
 
     Raises: Interrupted after the last checkpoint when a stop was requested; RuntimeError when a pruned weight is not
         exactly zero at the end (a defect of the trainer).
     """
+    if share is None:
+        with SharedClock().share() as own:
+            return (yield from training(model, masks, dataset, recipe, seed, callback, checkpoints, saved, record, own))
     settings = recipe.train
     callback = callback or Callback()
-    one_step = make_step(laid_out(model, settings.channels_last), masks, settings)
+    device = next(model.parameters()).device
+    channels_last = in_channels_last(settings.precision, settings.channels_last, device)
+    one_step = make_step(laid_out(model, channels_last), masks, settings, lambda: share.alone)
     short = _last_batch(model, dataset, recipe)
     batches = loading.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
     steps = len(batches)
-    at = _Progress(model, one_step)
+    schedule = Schedule(lambda epoch, step: learning_rate(settings, epoch, step, steps), settings.epochs, seed)
+    launches = make_launches(one_step, dataset, batches, schedule, channels_last)
+    at = _Progress(model, one_step, share)
     if saved is not None:
         at.restore(saved)
 
     def pause() -> Task[None]:
-        at.clock.stop()
         yield
-        at.clock.go()
         if checkpoints is not None and (checkpoints.stop_requested or checkpoints.due()):
             checkpoints.save({**(record or {}), **at.capture()})
             if checkpoints.stop_requested:
@@ -165,13 +179,12 @@ def training(
     accuracy, finite = 0.0, True
     while finite and at.epoch < settings.epochs:
         model.train()
-        for x, y in batches.epoch(at.epoch, at.step):
+        for launch in launches.epoch(at.epoch, at.step):
             yield from pause()
-            seed_draws(one_step.device, derive_seed(seed, "forward", at.epoch, at.step))
-            with float32_products(_products(recipe)):
-                one_step(x, y, learning_rate(settings, at.epoch, at.step, steps))
-            at.seen += len(y)
-            at.step += 1
+            yield from launches.room(pause)
+            launch.run()
+            at.seen += launch.images
+            at.step += launch.steps
             callback.tick()
         yield from pause()
         mean_loss = (yield from read(one_step.total, pause)) / at.seen
@@ -186,7 +199,7 @@ def training(
         at.next_epoch()
     if finite and not one_step.masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")
-    return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.clock.seconds)
+    return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.seconds)
 
 
 def _last_batch(model: nn.Module, dataset: InMemoryDataset | StreamingDataset, recipe: Recipe) -> str:
@@ -244,18 +257,15 @@ def evaluation(
     correct, seen = torch.zeros((), dtype=torch.long, device=device), 0
     finite = torch.ones((), dtype=torch.bool, device=device)
     data, settings = recipe.data, recipe.train
+    channels_last = in_channels_last(settings.precision, settings.channels_last, device)
     for batch, (x, y) in enumerate(loading.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std)):
         yield from pause()
         seed_draws(device, derive_seed(seed, "evaluation", epoch, batch))
-        with torch.no_grad(), float32_products(_products(recipe)):
-            logits = forward(model, x, settings.precision == "bfloat16", settings.channels_last)
+        with torch.no_grad(), float32_products(products(settings.precision)):
+            logits = forward(model, x, settings.precision == "bfloat16", channels_last)
         correct += (predictions(settings.loss, logits) == y).sum()
         finite &= torch.isfinite(logits).all()
         seen += len(y)
         callback.tick()
     right, sound = (yield from read(correct, pause)), (yield from read(finite, pause))
     return right / seen, bool(sound)
-
-
-def _products(recipe: Recipe) -> str:
-    return "tf32" if recipe.train.precision == "tf32" else "ieee"

@@ -21,7 +21,8 @@ def speed_key(values: Mapping[str, Mapping[str, Any]]) -> tuple[Any, ...]:
 
     `values` are the values of a recipe by table and key; results of earlier versions may lack keys.
     """
-    return tuple(values.get(table, {}).get(key, default) for table, key, default in _SPEED)
+    key = tuple(values.get(table, {}).get(key, default) for table, key, default in _SPEED)
+    return tuple(False if value == "auto" else value for value in key)
 
 
 def trained_images(values: Mapping[str, Mapping[str, Any]], n_train: int) -> float:

@@ -1,0 +1,178 @@
+"""Launches of training steps: a step per launch from the batches of a loader, or several from tables on the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from pai_bench.core.randomness import derive_seed, seed_draws
+from pai_bench.datasets.epoch_tables import EpochTables
+from pai_bench.datasets.loading import InMemoryDataset, InMemoryLoader, StreamingDataset, TrainingBatches
+from pai_bench.training.cooperative import Task, wait
+from pai_bench.training.graph_step import GraphStep
+from pai_bench.training.step import Step
+
+AHEAD = 4
+"""Launches that the device may have before it: enough to keep it busy, and few enough to stop within seconds."""
+
+SPARE = 4
+"""The padded images are made only where so many times their size is free."""
+
+STEPS = 16
+"""Number of steps in a graph, approximately."""
+
+CAPTURE_STEPS = 50
+"""Several steps are captured in one graph only when at least so many times their number remain."""
+
+LAUNCH_SECONDS = 1.0
+"""Longest duration of a launch: checkpoints and stops have to wait for its end."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One or more training steps that the host launches at a time."""
+
+    steps: int
+    images: int
+    run: Callable[[], None]
+
+
+class Launches(Protocol):
+    """The steps of a training by epoch, as launches."""
+
+    def epoch(self, epoch: int, start: int) -> Iterator[Launch]:
+        """Yield the launches of an epoch from step `start` on; each must run before the next one is taken."""
+        ...
+
+    def room(self, pause: Callable[[], Task[None]]) -> Task[None]:
+        """Wait until the device can take another launch; meanwhile `pause` lets other tasks run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a launch needs besides its batch: the learning rate by (epoch, step), the number of epochs, and the seed."""
+
+    rate: Callable[[int, int], float]
+    epochs: int
+    seed: int
+
+    def seeding(self, device: torch.device, epoch: int, step: int) -> Callable[[], None]:
+        """Return a function that seeds the random draws of a forward pass."""
+        return lambda: seed_draws(device, derive_seed(self.seed, "forward", epoch, step))
+
+
+class LoaderLaunches:
+    """One launch per step, with the batches of a loader."""
+
+    def __init__(self, step: Step, batches: TrainingBatches, schedule: Schedule) -> None:
+        self._step = step
+        self._batches = batches
+        self._schedule = schedule
+
+    def epoch(self, epoch: int, start: int) -> Iterator[Launch]:
+        schedule = self._schedule
+        for step, (x, y) in enumerate(self._batches.epoch(epoch, start), start):
+            seed, rate = schedule.seeding(self._step.device, epoch, step), schedule.rate(epoch, step)
+
+            def run() -> None:
+                self._step(x, y, rate, seed)  # noqa: B023 (it runs before the next batch is taken)
+
+            yield Launch(1, len(y), run)
+
+    def room(self, pause: Callable[[], Task[None]]) -> Task[None]:
+        yield from ()
+
+
+class TableLaunches:
+    """Launches of captured graphs that gather their batches themselves; after the first steps several steps each."""
+
+    def __init__(self, step: GraphStep, loader: InMemoryLoader, tables: EpochTables, schedule: Schedule) -> None:
+        self._step = step
+        self._loader = loader
+        self._tables = tables
+        self._schedule = schedule
+        step.add_state(tables.step)
+        self._whole = sum(loader.images(index) == loader.batch_size for index in range(len(loader)))
+        self._running: deque[torch.cuda.Event] = deque()
+
+    def epoch(self, epoch: int, start: int) -> Iterator[Launch]:
+        rates = [self._schedule.rate(epoch, step) for step in range(len(self._loader))]
+        self._tables.fill(epoch, start, rates)
+        step = start
+        while step < len(self._loader):
+            count = self._several(epoch, step)
+            size = self._loader.images(step)
+
+            def run() -> None:
+                self._launch(epoch, step, count, size)  # noqa: B023 (it runs before the next launch is taken)
+
+            yield Launch(count, count * size, run)
+            step += count
+
+    def room(self, pause: Callable[[], Task[None]]) -> Task[None]:
+        while len(self._running) >= AHEAD:
+            yield from wait(self._running.popleft(), pause)
+
+    def _several(self, epoch: int, step: int) -> int:
+        """Return the number of steps of the launch that begins at a step."""
+        seconds = self._step.replay_seconds(self._key(1, self._loader.batch_size))
+        if seconds is None:
+            return 1
+        count = min(in_a_graph(self._whole), int(LAUNCH_SECONDS / max(seconds, 1e-9)))
+        if count < 2 or step + count > self._whole or not self._step.several:
+            return 1
+        captured = self._step.replay_seconds(self._key(count, self._loader.batch_size)) is not None
+        left = (self._schedule.epochs - epoch) * len(self._loader) - step
+        return count if captured or left >= CAPTURE_STEPS * count else 1
+
+    @staticmethod
+    def _key(count: int, size: int) -> tuple[int, int]:
+        return count, size
+
+    def _launch(self, epoch: int, step: int, count: int, size: int) -> None:
+        def work() -> None:
+            for offset in range(count):
+                self._tables.rate(offset, self._step.rate)
+                self._step.on_batch(*self._tables.batch(offset, size))
+            self._tables.step.add_(count)
+
+        self._step.launch(
+            self._key(count, size), work, self._schedule.seeding(self._step.device, epoch, step), steps=count
+        )
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._running.append(event)
+
+
+def in_a_graph(steps: int) -> int:
+    """Return the number of steps to capture in one graph: a divisor of the whole steps of an epoch near STEPS."""
+    near = [count for count in range(STEPS // 2, 3 * STEPS // 2 + 1) if count <= steps and steps % count == 0]
+    return min(near, key=lambda count: abs(count - STEPS)) if near else min(STEPS, steps)
+
+
+def make_launches(
+    step: Step,
+    dataset: InMemoryDataset | StreamingDataset,
+    batches: TrainingBatches,
+    schedule: Schedule,
+    channels_last: bool,
+) -> Launches:
+    """Choose the launches: from tables for a captured step on data in device memory that are cropped by padding."""
+    if (
+        isinstance(step, GraphStep)
+        and isinstance(dataset, InMemoryDataset)
+        and isinstance(batches, InMemoryLoader)
+        and batches.augment.crop == "pad"
+    ):
+        padding = batches.augment.padding
+        height, width = batches.x.shape[2:]
+        size = batches.x.numel() // (height * width) * (height + 2 * padding) * (width + 2 * padding)
+        if SPARE * size <= torch.cuda.mem_get_info(step.device)[0]:
+            tables = EpochTables(batches, dataset.padded(padding), channels_last)
+            return TableLaunches(step, batches, tables, schedule)
+    return LoaderLaunches(step, batches, schedule)

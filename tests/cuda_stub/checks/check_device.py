@@ -1,0 +1,58 @@
+"""Checks of the stub itself: what it counts, refuses and takes time for."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from tests.cuda_stub import device
+from tests.cuda_stub.device import Counts
+
+
+def test_kernels_and_graphs_are_counted() -> None:
+    x = torch.zeros(8, device="cuda")
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    before = Counts.now()
+    x.add_(1).mul_(2)
+    with torch.cuda.graph(graph, stream=stream):
+        x.add_(1).mul_(2).sub_(1)
+    graph.replay()
+    found = Counts.now().since(before)
+    assert (found.launches, found.graph_launches, found.graph_nodes) == (2, 1, 3)
+
+
+def test_reading_a_value_invalidates_a_capture() -> None:
+    x = torch.zeros((), device="cuda")
+    # The outer context restores the current stream, which torch.cuda.graph does not do after a failed capture.
+    with (
+        pytest.raises(RuntimeError, match="captur"),
+        torch.cuda.stream(torch.cuda.current_stream()),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        x.item()
+
+
+def test_waiting_takes_the_time_of_the_device() -> None:
+    began = time.perf_counter()
+    with device.seconds(kernel=0.02):
+        torch.zeros(8, device="cuda").add_(1)
+        enqueued = time.perf_counter() - began
+        torch.cuda.current_stream().synchronize()
+    assert enqueued < 0.03 <= 0.035 <= time.perf_counter() - began
+
+
+def test_an_illegal_access_fails_every_later_call() -> None:
+    x = torch.zeros(8, device="cuda")
+    with device.failing_after(1):
+        x.add_(1)
+        for _ in range(2):
+            with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+                torch.cuda.synchronize()
+
+
+def test_memory_is_limited() -> None:
+    with device.memory(spare=2**20), pytest.raises(torch.OutOfMemoryError):
+        torch.empty(2**24, device="cuda")
+    torch.empty(2**24, device="cuda")

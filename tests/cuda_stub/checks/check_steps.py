@@ -1,0 +1,196 @@
+"""Checks of captured steps: what is launched, when a capture is refused, and what remains afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pai_bench import models
+from pai_bench.core.precision import laid_out
+from pai_bench.datasets.loading import InMemoryDataset
+from pai_bench.recipes import Recipe
+from pai_bench.training import graph_step, launches
+from pai_bench.training.cooperative import run_to_completion
+from pai_bench.training.graph_step import GraphStep, make_step
+from pai_bench.training.loop import train
+from tests.cuda_stub import device
+from tests.cuda_stub.device import Counts
+from tests.unit import killing
+
+CUDA = torch.device("cuda")
+BATCH = 8
+
+
+def network(name: str = "conv8") -> nn.Module:
+    return models.build(name, 1, 8, 10).to(CUDA)
+
+
+def masks(model: nn.Module) -> dict[str, Tensor]:
+    return {n: torch.ones_like(p, dtype=torch.bool) for n, p in model.named_parameters() if p.dim() > 1}
+
+
+def data(images: int = 64) -> InMemoryDataset:
+    return killing.small_data(images).to(CUDA)
+
+
+def recipe(**changes: object) -> Recipe:
+    return killing.recipe(batch_size=BATCH, **changes)
+
+
+def steps(model: nn.Module, count: int, **changes: object) -> GraphStep:
+    settings = recipe(**changes).train
+    step = make_step(laid_out(model, settings.channels_last), masks(model), settings)
+    assert isinstance(step, GraphStep)
+    x, y = torch.zeros(BATCH, 1, 8, 8, device=CUDA), torch.zeros(BATCH, dtype=torch.long, device=CUDA)
+    for _ in range(count):
+        step(x, y, 0.1)
+    return step
+
+
+class Reading(nn.Module):
+    """A network that reads a value, which a capture does not permit, and draws random numbers."""
+
+    def __init__(self, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.net, self.dropout = network(), nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.dropout(self.net(x))
+        return outputs * 0 if float(outputs.detach().sum()) > 1e9 else outputs
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_training_continues_after_a_refused_capture(dropout: float) -> None:
+    """So do random draws of the process, which PyTorch 2.11 refuses after a failed capture."""
+    with pytest.warns(RuntimeWarning, match="no CUDA graph: .*captur"):
+        step = steps(Reading(dropout), 7)
+    assert step.mechanism == "eager"
+    torch.rand(4, device=CUDA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = steps(nn.Sequential(nn.Dropout(0.5), network()), 7)
+    assert after.mechanism == "cuda-graph"
+
+
+def test_a_step_is_captured_by_default_and_not_where_it_is_switched_off() -> None:
+    trained = train(network(), {}, data(), recipe(), seed=0)
+    assert trained.mechanism == "cuda-graph"
+    assert train(network(), {}, data(), recipe(cuda_graph=False), seed=0).mechanism == "eager"
+
+
+def test_out_of_memory_in_a_capture_is_raised_beside_other_cells_and_costs_the_graph_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(self: GraphStep, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream),
+        ):
+            work()
+            torch.empty(2 * device.MEMORY, dtype=torch.uint8, device=CUDA)
+        raise AssertionError("the memory has sufficed")
+
+    monkeypatch.setattr(GraphStep, "_captured", full)
+    alone = [True]
+    for alone[0] in (True, False):
+        model = network()
+        step = GraphStep(model, masks(model), recipe().train, lambda: alone[0])
+        x, y = torch.zeros(BATCH, 1, 8, 8, device=CUDA), torch.zeros(BATCH, dtype=torch.long, device=CUDA)
+        for _ in range(graph_step.WARM_UP):
+            step(x, y, 0.1)
+        if alone[0]:
+            with pytest.warns(RuntimeWarning, match="no CUDA graph"):
+                step(x, y, 0.1)
+        else:
+            with pytest.raises(torch.OutOfMemoryError):
+                step(x, y, 0.1)
+    torch.rand(4, device=CUDA)
+
+
+def test_memory_does_not_grow_with_the_cells_of_a_process() -> None:
+    """Some versions of PyTorch keep a workspace for each stream that has captured."""
+    found = []
+    for _ in range(6):
+        steps(network(), 6)
+        torch.cuda.empty_cache()
+        found.append(torch.cuda.memory_allocated())
+    assert max(found[1:]) - found[0] < 8e6
+
+
+def test_the_check_of_a_capture_waits_a_few_times() -> None:
+    step = steps(network(), graph_step.WARM_UP)
+    x, y = torch.zeros(BATCH, 1, 8, 8, device=CUDA), torch.zeros(BATCH, dtype=torch.long, device=CUDA)
+    before = Counts.now()
+    step(x, y, 0.1)
+    assert step.mechanism == "cuda-graph" and Counts.now().since(before).waits <= 8
+
+
+def nodes(model: nn.Module, **changes: object) -> int:
+    steps(model, 6, **changes)
+    return Counts.now().graph_nodes
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_counters_and_casts_take_one_kernel_for_all_layers(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = nodes(network(), precision=precision, channels_last=True)
+    monkeypatch.setattr(graph_step.FewerKernels, "run", lambda self, forward: backward(forward()))
+    plain = nodes(network(), precision=precision, channels_last=True)
+    model = network()
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    layers = sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in model.modules())
+    assert plain - ours >= norms - 1 + (2 * layers - 4 if precision == "bfloat16" else 0)
+
+
+def backward(loss: Tensor) -> Tensor:
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+def test_an_epoch_needs_no_launch_but_graphs() -> None:
+    """Batches and learning rates are inside the graphs, which contain several steps each."""
+    images, settings = 64 * BATCH, recipe(epochs=40, evaluate_every=40)
+    counts: list[Counts] = []
+
+    class Noting(killing.Callback):
+        def epoch(self, epoch: object, epochs: int) -> None:
+            counts.append(Counts.now())
+
+    train(network(), {}, data(images), settings, seed=0, callback=Noting())
+    found = counts[5].since(counts[4])
+    assert launches.in_a_graph(64) == 16 and found.graph_launches == 4
+    assert found.launches + found.copies <= 30
+
+
+def test_the_host_does_not_run_far_ahead_and_sleeps_while_it_waits() -> None:
+    import time
+
+    settings = recipe(epochs=2, evaluate_every=2)
+    with device.seconds(graph=0.02):
+        cpu, wall = time.process_time(), time.perf_counter()
+        trained = train(network(), {}, data(64 * BATCH), settings, seed=0)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    assert trained.seconds == pytest.approx(wall, rel=0.2)
+    assert wall > 2 and cpu < 0.6 * wall
+
+
+def test_draws_of_a_captured_dropout_are_seeded_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(launches, "seed_draws", lambda device, seed: seeds.append(seed))
+    train(nn.Sequential(nn.Dropout(0.1), network()), {}, data(), recipe(epochs=20), seed=0)
+    assert len(set(seeds)) == 20 * 64 // BATCH
+    seeds.clear()
+    train(network(), {}, data(), recipe(epochs=20), seed=0)
+    assert len(set(seeds)) == graph_step.WARM_UP + 1
+
+
+def test_no_capture_allocates_where_cuda_forbids_it() -> None:
+    before = Counts.now()
+    steps(network("resnet20"), 6)
+    assert Counts.now().since(before).forbidden == 0
