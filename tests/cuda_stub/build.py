@@ -55,7 +55,7 @@ def build(folder: Path) -> dict[str, str]:
     for library, source in LIBRARIES.items():
         _compile(folder, library, source, toolkit / "include", _exports(toolkit / "lib" / library))
     torch = Path(importlib.util.find_spec("torch").origin).parent  # type: ignore[union-attr, arg-type]
-    called = {name: "" for name in _symbols(torch / "lib" / "libcaffe2_nvrtc.so", "--undefined-only")}
+    called = dict.fromkeys(_symbols(torch / "lib" / "libcaffe2_nvrtc.so", "--undefined-only"), "")
     called = {name: "" for name in called if name.startswith("cu") and name[2].isupper()}
     _compile(folder, DRIVER, "driver.c", toolkit / "include", called)
     return {"LD_PRELOAD": ":".join(str(folder / name) for name in (*LIBRARIES, DRIVER))}

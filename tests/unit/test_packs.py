@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from pai_bench.sweep.slurm import task_runner as work
 from pai_bench.sweep.slurm.specification import Entry
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import RoundRobin, Stopwatch, Task, run_to_completion
+from pai_bench.training.cooperative import RoundRobin, SharedClock, Task, run_to_completion
 from pai_bench.training.loop import Trained, training
 from tests.unit import killing
 from tests.unit.test_checkpoints import StopInTraining
@@ -150,17 +150,35 @@ def test_an_error_in_one_cell_does_not_affect_the_others(tmp_path: Path, monkeyp
         assert outcome.result.costs["train_peak_bytes"] is None
 
 
-def test_seconds_count_only_the_steps_of_the_cell_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wall_time_is_divided_among_the_cells_that_train(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("pai_bench.training.cooperative.time.perf_counter", lambda: now[0])
+    clock = SharedClock()
+    now[0] += 5  # nobody trains
+    with clock.share() as first:
+        now[0] += 1
+        assert first.alone and first.seconds == 1
+        with clock.share() as second:
+            now[0] += 4
+            with clock.unshared():
+                now[0] += 100
+            assert not first.alone
+        now[0] += 0.5
+    assert (first.seconds, second.seconds) == (3.5, 2.0) and first.most == second.most == 2
 
-    def passing(seconds: float) -> Callable[[], None]:
-        return lambda: now.__setitem__(0, now[0] + seconds)
 
-    callback = Stopwatch(2.0)
-    for act in (passing(1.0), callback.stop, passing(10.0), callback.go, passing(0.5)):
-        act()
-    assert callback.seconds == 3.5
+def test_seconds_of_packed_cells_sum_up_to_the_time_of_the_worker() -> None:
+    runs, runner = [run("random", seed=seed) for seed in range(2)], CellRunner(device="cpu")
+    pack: RoundRobin[Run, Outcome] = RoundRobin(CPU)
+    runner.dataset(runs[0])
+    began = time.perf_counter()
+    for cell in runs:
+        pack.add(cell, runner.running(cell))
+    ended = pack.drain()
+    wall = time.perf_counter() - began
+    costs = [outcome.result.costs for outcome in ended.values() if isinstance(outcome, Outcome)]
+    total = sum(float(cost["train_seconds"] or 0) + float(cost["score_seconds"] or 0) for cost in costs)
+    assert 0.5 * wall < total <= wall
 
 
 def test_the_size_is_the_fastest_that_fits() -> None:

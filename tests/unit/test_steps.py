@@ -18,9 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pai_bench import models, recipes
 from pai_bench.core import precision as arithmetic
 from pai_bench.recipes import Train
-from pai_bench.training import step as steps
+from pai_bench.training import graph_step as steps
+from pai_bench.training import launches, loop
+from pai_bench.training.graph_step import GraphStep, make_step
 from pai_bench.training.loop import train
-from pai_bench.training.step import GraphStep, Step, make_step
+from pai_bench.training.step import Step
 from tests.unit import killing
 
 SETTINGS = dataclasses.replace(killing.recipe().train, batch_size=16)
@@ -190,9 +192,11 @@ def test_precision_is_part_of_the_fingerprint_except_at_its_default() -> None:
     changed = [
         killing.recipe(precision="bfloat16"),
         killing.recipe(channels_last=True),
-        killing.recipe(cuda_graph=True),
+        killing.recipe(cuda_graph=True),  # of results of earlier versions
     ]
     assert len({recipes.fingerprint(other.identity()) for other in (recipe, *changed)}) == 4
+    mechanism = killing.recipe(cuda_graph=False)
+    assert recipe.train.cuda_graph == "auto" and mechanism.identity() == recipe.identity()
     assert dict(recipes.load("quick", "digits", "conv8").sources)["train.precision"] == "default"
 
 
@@ -201,10 +205,10 @@ class Device:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, factor: float = 1.0, error: str | None = None) -> None:
         self.replays: list[int] = []
-        """The size of the batch of each."""
+        """The images of each."""
         self.factor, self.error = factor, error
         self.current = self.default = FakeStream()
-        monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream())
+        monkeypatch.setattr(steps, "_capture_stream", lambda device: FakeStream())
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.current)
         monkeypatch.setattr(torch.cuda, "default_stream", lambda device: self.default)
         monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
@@ -213,28 +217,36 @@ class Device:
         monkeypatch.setattr(steps, "_host_draws", lambda: ())
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(self))
         monkeypatch.setattr(torch.cuda, "graph", self.graph)
+        monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**34, 2**34))
 
     @contextlib.contextmanager
     def graph(self, graph: FakeGraph, pool: object, stream: object, capture_error_mode: str) -> Iterator[None]:
         if self.error is not None:
-            raise RuntimeError(self.error)
+            error, self.error = self.error, None
+            raise RuntimeError(error)
         assert pool == ("pool" if self.replays else None)
         yield
-        graph.batch = self.launched
+        graph.work = self.work
 
     def of(self, step: GraphStep) -> GraphStep:
-        self.step, launch = step, step._launch
+        self.step, launch, captured = step, step._launch, step._captured
+        self.sizes: list[int] = []
 
-        def noting(x: torch.Tensor, y: torch.Tensor) -> None:
-            self.launched = x, y
+        def launching(x: torch.Tensor, y: torch.Tensor) -> None:
+            self.sizes.append(len(x))
             launch(x, y)
 
-        step._launch = noting  # type: ignore[method-assign]
+        def capturing(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+            self.work = work
+            return captured(lambda: None)  # a capture computes nothing
+
+        step._launch, step._captured = launching, capturing  # type: ignore[method-assign]
         return step
 
 
 class FakeGraph:
-    batch: tuple[torch.Tensor, torch.Tensor]
+    work: Callable[[], None]
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -243,9 +255,10 @@ class FakeGraph:
         return "pool"
 
     def replay(self) -> None:
-        self.device.replays.append(len(self.batch[0]))
-        self.device.step._lr.mul_(self.device.factor)
-        self.device.step._launch(*self.batch)
+        self.device.sizes.clear()
+        self.device.step.rate.mul_(self.device.factor)
+        self.work()
+        self.device.replays.append(sum(self.device.sizes))
 
 
 class FakeStream:
@@ -253,6 +266,17 @@ class FakeStream:
 
     def wait_stream(self, other: object) -> None:
         pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+class FakeEvent:
+    def record(self) -> None:
+        pass
+
+    def query(self) -> bool:
+        return True
 
 
 def both(device: Device, short: tuple[int, ...] = (6,)) -> tuple[GraphStep, bool]:
@@ -290,6 +314,31 @@ def test_a_graph_that_fails_or_differs_is_not_used(
         graph, same = both(device)
     assert same and graph.mechanism == "eager"
     assert len(device.replays) == (1 if error is None else 0)
+
+
+@pytest.mark.parametrize(("dropout", "channels_last"), [(0.0, False), (0.0, True), (0.5, False)])
+@pytest.mark.parametrize(("images", "batch_size"), [(70, 16), (65, 16), (12, 16)])
+def test_a_training_from_tables_is_the_same_training(
+    monkeypatch: pytest.MonkeyPatch, dropout: float, channels_last: bool, images: int, batch_size: int
+) -> None:
+    """With whole, short and merged last batches, and several steps in a graph."""
+    recipe = killing.recipe(epochs=6, batch_size=batch_size, evaluate_every=3, channels_last=channels_last)
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, padding=2, flip=True))
+
+    def trained() -> tuple[torch.Tensor, object]:
+        model = nn.Sequential(nn.Dropout(dropout), network())
+        found = train(model, masks(model), killing.small_data(images), recipe, seed=0)
+        return weights(model), (found.accuracy, found.curve, found.mechanism)
+
+    plain, (*told, mechanism) = trained()
+    assert mechanism == "eager"
+    device = Device(monkeypatch)
+    monkeypatch.setattr(launches, "CAPTURE_STEPS", 1)
+    monkeypatch.setattr(loop, "make_step", lambda *arguments: device.of(GraphStep(*arguments)))
+    ours, (*found, mechanism) = trained()
+    assert mechanism == "cuda-graph" and torch.equal(ours, plain) and found == told
+    several = images // batch_size * batch_size
+    assert (several in device.replays) == (dropout == 0 and images > batch_size)
 
 
 def test_a_graph_with_random_draws_is_not_used_in_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,8 +13,9 @@ from pai_bench import models
 from pai_bench.core.precision import laid_out
 from pai_bench.datasets.loading import InMemoryDataset
 from pai_bench.recipes import Recipe
+from pai_bench.results import Epoch
 from pai_bench.training import graph_step, launches
-from pai_bench.training.cooperative import run_to_completion
+from pai_bench.training.callbacks import Callback
 from pai_bench.training.graph_step import GraphStep, make_step
 from pai_bench.training.loop import train
 from tests.cuda_stub import device
@@ -35,7 +35,8 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 
 
 def data(images: int = 64) -> InMemoryDataset:
-    return killing.small_data(images).to(CUDA)
+    x, y = torch.zeros(images, 1, 8, 8, dtype=torch.uint8), torch.arange(images) % 10
+    return InMemoryDataset("made-up", x, y, x[:10], y[:10], 10, "", "").to(CUDA)
 
 
 def recipe(**changes: object) -> Recipe:
@@ -136,9 +137,7 @@ def nodes(model: nn.Module, **changes: object) -> int:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_counters_and_casts_take_one_kernel_for_all_layers(
-    precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counters_and_casts_take_one_kernel_for_all_layers(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = nodes(network(), precision=precision, channels_last=True)
     monkeypatch.setattr(graph_step.FewerKernels, "run", lambda self, forward: backward(forward()))
     plain = nodes(network(), precision=precision, channels_last=True)
@@ -158,8 +157,8 @@ def test_an_epoch_needs_no_launch_but_graphs() -> None:
     images, settings = 64 * BATCH, recipe(epochs=40, evaluate_every=40)
     counts: list[Counts] = []
 
-    class Noting(killing.Callback):
-        def epoch(self, epoch: object, epochs: int) -> None:
+    class Noting(Callback):
+        def epoch(self, epoch: Epoch, epochs: int) -> None:
             counts.append(Counts.now())
 
     train(network(), {}, data(images), settings, seed=0, callback=Noting())
@@ -183,10 +182,10 @@ def test_the_host_does_not_run_far_ahead_and_sleeps_while_it_waits() -> None:
 def test_draws_of_a_captured_dropout_are_seeded_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     monkeypatch.setattr(launches, "seed_draws", lambda device, seed: seeds.append(seed))
-    train(nn.Sequential(nn.Dropout(0.1), network()), {}, data(), recipe(epochs=20), seed=0)
+    train(nn.Sequential(nn.Dropout(0.1), network()), {}, data(), recipe(epochs=20, evaluate_every=20), seed=0)
     assert len(set(seeds)) == 20 * 64 // BATCH
     seeds.clear()
-    train(network(), {}, data(), recipe(epochs=20), seed=0)
+    train(network(), {}, data(), recipe(epochs=20, evaluate_every=20), seed=0)
     assert len(set(seeds)) == graph_step.WARM_UP + 1
 
 
