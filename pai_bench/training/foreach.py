@@ -1,4 +1,4 @@
-"""Operations on all tensors of a network in one kernel, in the place of one kernel per layer: fewer nodes in a graph."""
+"""Operations on all tensors of a network in one kernel instead of one kernel per layer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FewerKernels:
         loss.backward()  # type: ignore[no-untyped-call]
         if self._casts:
             used = [(w, c.grad) for w, c in zip(self._weights, self._casts, strict=True) if c.grad is not None]
-            for weight, cast in used:
+            for weight, _ in used:
                 weight.grad = torch.empty_like(weight)
             torch._foreach_copy_([weight.grad for weight, _ in used], [cast for _, cast in used])  # type: ignore[misc]
         return loss

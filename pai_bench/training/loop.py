@@ -141,13 +141,14 @@ def training(
 ) -> Task[Trained]:
     """Train `model` in place under `masks` (bool by parameter name) with the recipe, as a resumable task.
 
-    Each `next()` runs one launch (one training step, or several captured ones on a GPU) or one evaluation batch. The reported accuracy is the last epoch's test
-    accuracy, never the best one. A non-finite loss ends the training; the accuracy is then measured with the weights
-    at that point. The host does not synchronise with the device inside an epoch, except for a due checkpoint.
+    Each `next()` runs one launch (one training step, or several captured ones on a GPU) or one evaluation batch. The
+    reported accuracy is the last epoch's test accuracy, never the best one. A non-finite loss ends the training; the
+    accuracy is then measured with the weights at that point. The host does not synchronise with the device inside an
+    epoch, except for a due checkpoint, and so that it is no more than a few captured launches ahead of it.
 
-    Checkpoints include `record`. `share` counts the time if other cells train in this process. Training resumed from a checkpoint (`saved`) gives bit-identical results, because
-    every random draw, including dropout, is a function of seed, epoch and step. For the same reason the results do
-    not depend on other tasks that run in between.
+    Checkpoints include `record`. `share` counts the time if other cells train in this process. Training resumed from a
+    checkpoint (`saved`) gives bit-identical results, because every random draw, including dropout, is a function of
+    seed, epoch and step. For the same reason the results do not depend on other tasks that run in between.
 
     Raises: Interrupted after the last checkpoint when a stop was requested; RuntimeError when a pruned weight is not
         exactly zero at the end (a defect of the trainer).

@@ -1,4 +1,4 @@
-"""Build of the stub of the CUDA libraries: python -m tests.cuda_stub.build FOLDER prints the environment to run with."""
+"""Build of the stub of the CUDA libraries: python -m tests.cuda_stub.build FOLDER prints the environment to use."""
 
 from __future__ import annotations
 

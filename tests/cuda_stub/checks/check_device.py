@@ -18,9 +18,10 @@ def test_kernels_and_graphs_are_counted() -> None:
     x.add_(1).mul_(2)
     with torch.cuda.graph(graph, stream=stream):
         x.add_(1).mul_(2).sub_(1)
-    graph.replay()
     found = Counts.now().since(before)
-    assert (found.launches, found.graph_launches, found.graph_nodes) == (2, 1, 3)
+    assert (found.launches, found.graph_launches, found.graph_nodes) == (2, 0, 3)
+    graph.replay()
+    assert Counts.now().since(before).graph_launches == 1
 
 
 def test_reading_a_value_invalidates_a_capture() -> None:
@@ -35,12 +36,13 @@ def test_reading_a_value_invalidates_a_capture() -> None:
 
 
 def test_waiting_takes_the_time_of_the_device() -> None:
-    began = time.perf_counter()
-    with device.seconds(kernel=0.02):
-        torch.zeros(8, device="cuda").add_(1)
+    x = torch.zeros(8, device="cuda")
+    with device.seconds(kernel=0.5):
+        began = time.perf_counter()
+        x.add_(1)
         enqueued = time.perf_counter() - began
         torch.cuda.current_stream().synchronize()
-    assert enqueued < 0.03 <= 0.035 <= time.perf_counter() - began
+    assert enqueued < 0.5 <= time.perf_counter() - began
 
 
 def test_an_illegal_access_fails_every_later_call() -> None:
