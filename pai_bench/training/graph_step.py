@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from pai_bench.core.precision import float32_products
 from pai_bench.recipes import Train
+from pai_bench.training.eager_step import Step, no_seed
 from pai_bench.training.foreach import FewerKernels
-from pai_bench.training.step import Step, _no_seed
 
 WARM_UP = 3
 """Eager steps before the capture; PyTorch, cuDNN and cuBLAS initialise lazily, which a capture does not allow."""
@@ -76,7 +76,7 @@ class GraphStep(Step):
         self._refused = False
         self._more_state: list[Tensor] = []
 
-    def __call__(self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = _no_seed) -> None:
+    def __call__(self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = no_seed) -> None:
         self.rate.fill_(lr)
         if x.shape not in self._static:
             self._static[x.shape] = x.clone(), y.clone()
@@ -267,12 +267,3 @@ def _distance(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
     """Return the Euclidean distance, a scalar on the device."""
     squares = [(a.double() - b.double()).square().sum() for a, b in zip(ours, theirs, strict=True)]
     return torch.stack(squares).sum().sqrt()
-
-
-def make_step(
-    model: nn.Module, masks: Mapping[str, Tensor], settings: Train, alone: Callable[[], bool] = lambda: True
-) -> Step:
-    """Create the step for the recipe's settings: captured on a GPU, unless `cuda_graph` is false."""
-    if settings.cuda_graph and next(model.parameters()).device.type == "cuda":
-        return GraphStep(model, masks, settings, alone)
-    return Step(model, masks, settings)

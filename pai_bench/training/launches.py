@@ -13,8 +13,7 @@ from pai_bench.core.randomness import derive_seed, seed_draws
 from pai_bench.datasets.epoch_tables import EpochTables
 from pai_bench.datasets.loading import InMemoryDataset, InMemoryLoader, StreamingDataset, TrainingBatches
 from pai_bench.training.cooperative import Task, wait
-from pai_bench.training.graph_step import GraphStep
-from pai_bench.training.step import Step
+from pai_bench.training.step import GraphStep, Step
 
 AHEAD = 4
 """Launches that the device may have before it: enough to keep it busy, and few enough to stop within seconds."""

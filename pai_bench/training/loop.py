@@ -22,9 +22,8 @@ from pai_bench.scoring.losses import predictions
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Share, SharedClock, Task, read, run_to_completion
-from pai_bench.training.graph_step import make_step
 from pai_bench.training.launches import Schedule, make_launches
-from pai_bench.training.step import Step
+from pai_bench.training.step import Step, make_step
 
 VERSION = 2
 """Version of the trainer, increased whenever a run would produce different numbers; makes older results stale."""

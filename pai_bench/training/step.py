@@ -1,72 +1,25 @@
-"""Training step: forward and backward pass, masks, SGD and the sum of the losses."""
+"""Choice of the training step: eager, or captured as a CUDA graph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor, nn
 
-from pai_bench.core.precision import float32_products, forward, in_channels_last, products
-from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.recipes import Train
-from pai_bench.scoring.losses import by_name
+from pai_bench.training.eager_step import Step
+from pai_bench.training.graph_step import GraphStep
+
+__all__ = ["GraphStep", "Step", "make_step"]
 
 
-def _no_seed() -> None:
-    """Leave the random generators alone."""
+def make_step(
+    model: nn.Module, masks: Mapping[str, Tensor], settings: Train, alone: Callable[[], bool] = lambda: True
+) -> Step:
+    """Create the step for the recipe's settings: captured on a GPU, unless `cuda_graph` is false.
 
-
-class Step:
-    """Forward pass, backward pass, masking and SGD update of one batch; accumulates the loss without synchronising."""
-
-    mechanism = "eager"
-
-    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], settings: Train) -> None:
-        """Take the model and set its pruned weights to zero."""
-        self.device = next(model.parameters()).device
-        self.total = torch.zeros((), device=self.device)
-        """Sum of the losses over images; the caller reads it and resets it to zero."""
-        self.masked = MaskedGradients(model, masks)
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        if settings.momentum:
-            # PyTorch's fused SGD fails when a parameter gets its first gradient later than others. A zero momentum
-            # buffer avoids this and gives the same first update, because momentum x 0 + g = g.
-            for weight in model.parameters():
-                self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        self._model = model
-        self._bfloat16 = settings.precision == "bfloat16"
-        self._channels_last = in_channels_last(settings.precision, settings.channels_last, self.device)
-        self._products = products(settings.precision)
-        self._loss = by_name(settings.loss)
-
-    def __call__(self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = _no_seed) -> None:
-        """Run the step for a batch with the learning rate `lr`; `seed` seeds the random draws of the forward pass."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        seed()
-        with float32_products(self._products):
-            self._launch(x, y)
-
-    def _launch(self, x: Tensor, y: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._gradients(x, y)
-        self.masked()
-        self.optimizer.step()
-        self.total += loss.detach() * len(y)
-
-    def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute the gradients of all parameters; return the loss."""
-        loss = self._forward(x, y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    def _forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._loss(forward(self._model, x, self._bfloat16, self._channels_last), y)
+    `alone` returns True while no other cell trains on the device.
+    """
+    if settings.cuda_graph and next(model.parameters()).device.type == "cuda":
+        return GraphStep(model, masks, settings, alone)
+    return Step(model, masks, settings)

@@ -20,9 +20,8 @@ from pai_bench.core import precision as arithmetic
 from pai_bench.recipes import Train
 from pai_bench.training import graph_step as steps
 from pai_bench.training import launches, loop
-from pai_bench.training.graph_step import GraphStep, make_step
 from pai_bench.training.loop import train
-from pai_bench.training.step import Step
+from pai_bench.training.step import GraphStep, Step, make_step
 from tests.unit import killing
 
 SETTINGS = dataclasses.replace(killing.recipe().train, batch_size=16)

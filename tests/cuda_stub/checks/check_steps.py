@@ -16,8 +16,8 @@ from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
 from pai_bench.training import graph_step, launches
 from pai_bench.training.callbacks import Callback
-from pai_bench.training.graph_step import GraphStep, make_step
 from pai_bench.training.loop import train
+from pai_bench.training.step import GraphStep, make_step
 from tests.cuda_stub import device
 from tests.cuda_stub.device import Counts
 from tests.unit import killing
