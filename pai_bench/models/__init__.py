@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Each of these modules registers its networks.
-from pai_bench.models import mobilenet, resnet, small, vgg, wide_resnet
+from pai_bench.models import mobilenet, recurrent, resnet, small, vgg, wide_resnet
 from pai_bench.models.initialisation import initialise, schemes
 from pai_bench.models.registry import Builder, build, describe, is_builtin, module, names, register_model
 
@@ -16,6 +16,7 @@ __all__ = [
     "mobilenet",
     "module",
     "names",
+    "recurrent",
     "register_model",
     "resnet",
     "schemes",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -73,6 +74,63 @@ def _prospr(model: nn.Module) -> None:
         _kaiming(model, (nn.Conv2d, nn.Linear), "fan_in")
 
 
+def _matrices(model: nn.Module) -> Iterator[tuple[Tensor, int, int]]:
+    """Yield each weight of conv, linear and recurrent layers with its fan-in and fan-out as TensorFlow counts them.
+
+    The input and the hidden matrix of a recurrent layer are one kernel there, so their fan-in is the sum of both.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            weight = module.weight
+            area = weight[0, 0].numel()
+            yield weight, weight.shape[1] * area, weight.shape[0] * area
+        elif isinstance(module, nn.RNNBase):
+            for layer in module.all_weights:
+                into, hidden = layer[:2]
+                fan_in = into.shape[1] + hidden.shape[1]
+                yield from ((weight, fan_in, len(weight)) for weight in (into, hidden))
+
+
+def _zero_all_biases(model: nn.Module) -> None:
+    _zero_biases(model, (nn.Conv2d, nn.Linear))
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            for name, parameter in module.named_parameters():
+                if name.startswith("bias"):
+                    nn.init.zeros_(parameter)
+
+
+TRUNCATED_STD = 0.87962566103423978
+"""Standard deviation of the standard normal distribution truncated at two of its standard deviations."""
+
+
+def _variance_scaling(scale: float, mode: Literal["fan_in", "fan_avg"]) -> Callable[[nn.Module], None]:
+    """Return TensorFlow's variance_scaling_initializer: a truncated normal with variance scale / fan; biases zero."""
+
+    def draw(model: nn.Module) -> None:
+        for weight, fan_in, fan_out in _matrices(model):
+            fan = fan_in if mode == "fan_in" else (fan_in + fan_out) / 2
+            std = math.sqrt(scale / fan) / TRUNCATED_STD
+            nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std)
+        _zero_all_biases(model)
+
+    return draw
+
+
+def _fixed_variance(std: float, truncated: bool) -> Callable[[nn.Module], None]:
+    """Return a normal initialiser whose standard deviation does not depend on the layer; biases zero."""
+
+    def draw(model: nn.Module) -> None:
+        for weight, _, _ in _matrices(model):
+            if truncated:
+                nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std)
+            else:
+                nn.init.normal_(weight, 0.0, std)
+        _zero_all_biases(model)
+
+    return draw
+
+
 _SCHEMES: dict[str, Callable[[nn.Module], None]] = {
     "torch": lambda model: None,  # each module's own reset_parameters, which `initialise` calls first
     "kaiming-normal-fan-in": _kaiming_fan_in,
@@ -81,6 +139,11 @@ _SCHEMES: dict[str, Callable[[nn.Module], None]] = {
     "ntk-sap": _ntk_sap,
     "openlth": _openlth,
     "prospr": _prospr,
+    "variance-scaling": _variance_scaling(1.0, "fan_in"),  # SNIP's release: "vs"
+    "glorot-truncated": _variance_scaling(1.0, "fan_avg"),  # SNIP: VS-X
+    "he-truncated": _variance_scaling(2.0, "fan_in"),  # SNIP: VS-H
+    "normal": _fixed_variance(0.1, truncated=False),  # SNIP: RN
+    "truncated-normal": _fixed_variance(0.1, truncated=True),  # SNIP: TN
 }
 
 

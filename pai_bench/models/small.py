@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pai_bench.errors import PaiBenchError
 from pai_bench.models.layers import conv, require_size
 from pai_bench.models.registry import register_model
+
+SMALLEST_LENET5 = 16
+"""Smallest image of which LeNet-5-Caffe's convolutions and poolings leave a pixel."""
 
 
 class LeNet300(nn.Module):
@@ -23,6 +27,27 @@ class LeNet300(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.fc1(x.flatten(1)))
         logits: Tensor = self.linear(F.relu(self.fc2(x)))
+        return logits
+
+
+class LeNet5Caffe(nn.Module):
+    """LeNet-5-Caffe: two 5x5 convolutions of 20 and 50 channels, each with a pooling, then 500 hidden units.
+
+    The convolutions have no activation, as in namhoonlee/snip-public (network.py) and in Caffe's example.
+    """
+
+    def __init__(self, channels: int, size: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 20, 5)
+        self.conv2 = nn.Conv2d(20, 50, 5)
+        side = ((size - 4) // 2 - 4) // 2
+        self.fc1 = nn.Linear(50 * side * side, 500)
+        self.linear = nn.Linear(500, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.conv1(x), 2)
+        x = F.max_pool2d(self.conv2(x), 2)
+        logits: Tensor = self.linear(F.relu(self.fc1(x.flatten(1))))
         return logits
 
 
@@ -81,6 +106,16 @@ class LotteryConv(nn.Module):
 @register_model("lenet-300-100")
 def _lenet(channels: int, size: int, classes: int) -> nn.Module:
     return LeNet300(channels * size * size, classes)
+
+
+@register_model("lenet-5-caffe")
+def _lenet5_caffe(channels: int, size: int, classes: int) -> nn.Module:
+    if size < SMALLEST_LENET5:
+        raise PaiBenchError(
+            f"lenet-5-caffe needs images of {SMALLEST_LENET5}x{SMALLEST_LENET5} pixels or more, not {size}x{size}",
+            "use larger images, or a model such as conv8",
+        )
+    return LeNet5Caffe(channels, size, classes)
 
 
 @register_model("conv8")

@@ -30,9 +30,10 @@ class Init:
 
 @dataclass(frozen=True)
 class Train:
-    """SGD and its learning-rate schedule; durations in epochs."""
+    """SGD and its learning-rate schedule; durations in epochs unless the key is in steps."""
 
     epochs: int
+    """Length of the training; 0 if `steps` is given."""
     batch_size: int
     lr: float
     momentum: float
@@ -62,6 +63,10 @@ class Train:
     "drop" it. Networks without this restriction and longer last batches are not affected."""
     loss: str = "cross-entropy"
     """Loss of training and scoring: "cross-entropy", or "binary-cross-entropy" of one logit for data of two classes."""
+    steps: int = 0
+    """Length of the training in steps instead of `epochs`; the last epoch may be incomplete. 0: `epochs` is given."""
+    milestone_steps: tuple[int, ...] = ()
+    """Steps at which the schedule "step" multiplies by `gamma`, in addition to `milestones`; the first step is 0."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,15 @@ def check(recipe: Recipe, where: str) -> None:
         return 0 <= x < math.inf
 
     rules: list[tuple[str, Any, bool, str]] = [
-        ("train.epochs", train.epochs, positive(train.epochs), "1 or more"),
+        (
+            "train.epochs",
+            train.epochs,
+            train.epochs == 0 if train.steps > 0 else positive(train.epochs),
+            f"0, because train.steps = {train.steps} gives the length (train.steps=0 to give it in epochs)"
+            if train.steps > 0
+            else "1 or more",
+        ),
+        ("train.steps", train.steps, not_negative(train.steps), "0 or more"),
         ("train.batch_size", train.batch_size, positive(train.batch_size), "1 or more"),
         ("train.lr", train.lr, positive(train.lr), "above 0"),
         ("train.momentum", train.momentum, 0 <= train.momentum < 1, "in [0, 1)"),
@@ -193,11 +206,12 @@ def check(recipe: Recipe, where: str) -> None:
         ("train.weight_decay", train.weight_decay, not_negative(train.weight_decay), "0 or more"),
         ("train.schedule", train.schedule, train.schedule in SCHEDULES, " or ".join(SCHEDULES)),
         ("train.milestones", train.milestones, _ascending(train.milestones), "0 or more, ascending"),
+        ("train.milestone_steps", train.milestone_steps, _ascending(train.milestone_steps), "0 or more, ascending"),
         ("train.gamma", train.gamma, positive(train.gamma), "above 0"),
         (
             "train.warmup_epochs",
             train.warmup_epochs,
-            0 <= train.warmup_epochs < train.epochs,
+            0 <= train.warmup_epochs < (math.inf if train.steps > 0 else train.epochs),
             f"shorter than train.epochs ({train.epochs}): --set train.warmup_epochs=0 leaves it out",
         ),
         ("train.evaluate_every", train.evaluate_every, positive(train.evaluate_every), "1 or more"),
@@ -240,5 +254,5 @@ def check(recipe: Recipe, where: str) -> None:
             raise PaiBenchError(f"{where}: {key} = {value!r} is not allowed", f"it must be {allowed}")
 
 
-def _ascending(epochs: Sequence[int]) -> bool:
-    return list(epochs) == sorted(epochs) and min(epochs, default=0) >= 0
+def _ascending(times: Sequence[int]) -> bool:
+    return list(times) == sorted(times) and min(times, default=0) >= 0

@@ -75,9 +75,14 @@ def _check_names(choices: Sequence[Choice]) -> None:
 def _notes(choices: Sequence[Choice]) -> Iterator[str]:
     for recipe in dict.fromkeys(choice.recipe for choice in choices):
         train = recipe.train
-        late = [milestone for milestone in train.milestones if milestone >= train.epochs]
+        key, milestones, length, unit = (
+            ("milestone_steps", train.milestone_steps, train.steps, "steps")
+            if train.steps
+            else ("milestones", train.milestones, train.epochs, "epochs")
+        )
+        late = [milestone for milestone in milestones if milestone >= length]
         if late and train.schedule == "step":
             yield (
                 f"recipe {recipe.name} on {recipe.dataset}: milestones {', '.join(map(str, late))} are after the end of"
-                f" its {train.epochs} epochs and have no effect; change them with --set train.milestones=…"
+                f" its {length} {unit} and have no effect; change them with --set train.{key}=…"
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,10 +55,11 @@ class Launches(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a launch needs besides its batch: the learning rate by (epoch, step), the number of epochs, and the seed."""
+    """What a launch needs besides its batch: the learning rate by (epoch, step), the steps by epoch, and the seed."""
 
     rate: Callable[[int, int], float]
-    epochs: int
+    lengths: Sequence[int]
+    """Number of steps in each epoch; the last one may be incomplete."""
     seed: int
 
     def seeding(self, device: torch.device, epoch: int, step: int) -> Callable[[], None]:
@@ -75,7 +77,8 @@ class LoaderLaunches:
 
     def epoch(self, epoch: int, start: int) -> Iterator[Launch]:
         schedule = self._schedule
-        for step, (x, y) in enumerate(self._batches.epoch(epoch, start), start):
+        batches = itertools.islice(self._batches.epoch(epoch, start), schedule.lengths[epoch] - start)
+        for step, (x, y) in enumerate(batches, start):
             seed, rate = schedule.seeding(self._step.device, epoch, step), schedule.rate(epoch, step)
 
             def run() -> None:
@@ -103,7 +106,7 @@ class TableLaunches:
         rates = [self._schedule.rate(epoch, step) for step in range(len(self._loader))]
         self._tables.fill(epoch, start, rates)
         step = start
-        while step < len(self._loader):
+        while step < self._schedule.lengths[epoch]:
             count = self._several(epoch, step)
             size = self._loader.images(step)
 
@@ -123,10 +126,10 @@ class TableLaunches:
         if seconds is None:
             return 1
         count = min(in_a_graph(self._whole), int(LAUNCH_SECONDS / max(seconds, 1e-9)))
-        if count < 2 or step + count > self._whole or not self._step.several:
+        if count < 2 or step + count > min(self._whole, self._schedule.lengths[epoch]) or not self._step.several:
             return 1
         captured = self._step.replay_seconds(self._key(count, self._loader.batch_size)) is not None
-        left = (self._schedule.epochs - epoch) * len(self._loader) - step
+        left = sum(self._schedule.lengths[epoch:]) - step
         return count if captured or left >= CAPTURE_STEPS * count else 1
 
     @staticmethod
@@ -167,6 +170,7 @@ def make_launches(
         and isinstance(dataset, InMemoryDataset)
         and isinstance(batches, InMemoryLoader)
         and batches.augment.crop == "pad"
+        and batches.x.dtype == torch.uint8
     ):
         padding = batches.augment.padding
         height, width = batches.x.shape[2:]

@@ -45,7 +45,7 @@ class Trained:
 
 
 def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
-    """Return the learning rate of a step (one of `steps` in the epoch); epochs and steps count from 0.
+    """Return the learning rate of a step (one of `steps` in a complete epoch); epochs and steps count from 0.
 
     The schedule "step" multiplies by gamma at each milestone, "cosine" decays to 0 at the end; both follow a linear
     warm-up. When the warm-up ends inside an epoch, its last step exceeds the full rate by up to one step's increment.
@@ -54,9 +54,20 @@ def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
     if done < train.warmup_epochs:
         return train.lr * (done + 1 / steps) / train.warmup_epochs
     if train.schedule == "cosine":
-        progress = (done - train.warmup_epochs) / (train.epochs - train.warmup_epochs)
+        length = train.steps / steps if train.steps else train.epochs
+        progress = (done - train.warmup_epochs) / (length - train.warmup_epochs)
         return train.lr * 0.5 * (1 + math.cos(math.pi * progress))
-    return train.lr * train.gamma ** sum(epoch >= milestone for milestone in train.milestones)
+    drops = sum(epoch >= milestone for milestone in train.milestones)
+    drops += sum(epoch * steps + step >= milestone for milestone in train.milestone_steps)
+    return train.lr * train.gamma**drops
+
+
+def epoch_steps(train: Train, steps: int) -> list[int]:
+    """Return the number of steps in each epoch of a training whose complete epochs have `steps` steps."""
+    if not train.steps:
+        return [steps] * train.epochs
+    whole, rest = divmod(train.steps, steps)
+    return [steps] * whole + [rest] * (rest > 0)
 
 
 class _Progress:
@@ -163,7 +174,8 @@ def training(
     short = _last_batch(model, dataset, recipe)
     batches = loading.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
     steps = len(batches)
-    schedule = Schedule(lambda epoch, step: learning_rate(settings, epoch, step, steps), settings.epochs, seed)
+    lengths = epoch_steps(settings, steps)
+    schedule = Schedule(lambda epoch, step: learning_rate(settings, epoch, step, steps), lengths, seed)
     launches = make_launches(one_step, dataset, batches, schedule, channels_last)
     at = _Progress(model, one_step, share)
     if saved is not None:
@@ -177,7 +189,7 @@ def training(
                 raise Interrupted(f"in epoch {at.epoch + 1}")
 
     accuracy, finite = 0.0, True
-    while finite and at.epoch < settings.epochs:
+    while finite and at.epoch < len(lengths):
         model.train()
         for launch in launches.epoch(at.epoch, at.step):
             yield from pause()
@@ -189,13 +201,13 @@ def training(
         yield from pause()
         mean_loss = (yield from read(one_step.total, pause)) / at.seen
         finite = math.isfinite(mean_loss)
-        last = at.epoch == settings.epochs - 1 or not finite
+        last = at.epoch == len(lengths) - 1 or not finite
         measured = None
         if last or (at.epoch + 1) % settings.evaluate_every == 0:
             accuracy, sound = yield from evaluation(model, dataset, recipe, seed, at.epoch, callback, pause)
             measured, finite = accuracy, finite and sound
         at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
-        callback.epoch(at.curve[-1], settings.epochs)
+        callback.epoch(at.curve[-1], len(lengths))
         at.next_epoch()
     if finite and not one_step.masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from pai_bench.recipes import Recipe, Scoring, Train
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import prunable
 from pai_bench.training.callbacks import Callback
-from pai_bench.training.loop import evaluate, learning_rate, train
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
+from pai_bench.training.loop import epoch_steps, evaluate, learning_rate, train
 from pai_bench.training.step import Step
 from tests.unit.nets import brief
 
@@ -184,6 +186,39 @@ def test_learning_rates_follow_the_schedule() -> None:
     assert learning_rate(cosine, 1, 3, 4) == pytest.approx(0.1)
     assert learning_rate(cosine, 6, 0, 4) == pytest.approx(0.05)
     assert 0 < learning_rate(cosine, 9, 3, 4) < 0.001
+
+
+def test_milestones_and_the_length_in_steps() -> None:
+    base = Train(0, 64, 0.1, 0.9, False, 0.0, "step", (2,), 0.1, 0.0, 1, steps=10, milestone_steps=(3, 6))
+    rates = [learning_rate(base, step // 4, step % 4, 4) for step in range(10)]
+    assert rates == pytest.approx([0.1] * 3 + [0.01] * 3 + [0.001] * 2 + [0.0001] * 2)  # the third drop is at epoch 2
+    cosine = dataclasses.replace(base, schedule="cosine")
+    assert learning_rate(cosine, 1, 1, 4) == pytest.approx(0.05)  # half of 10 steps
+    assert epoch_steps(base, 4) == [4, 4, 2]
+    assert epoch_steps(dataclasses.replace(base, steps=8), 4) == [4, 4]
+    assert epoch_steps(dataclasses.replace(base, steps=0, epochs=3), 4) == [4, 4, 4]
+
+
+def test_a_length_in_steps_ends_the_training_inside_an_epoch_and_resumes_exactly(tmp_path: Path) -> None:
+    """Steps of the incomplete last epoch are those of the complete one, so both give the same weights after them."""
+    job = Run(Cell("snip", "digits", "conv8", 0.9, 0), recipe(epochs=0, steps=30, schedule="step"))
+    whole = CellRunner(device="cpu").run(job)
+    assert [epoch.epoch for epoch in whole.result.curve] == [1, 2]  # 23 steps and 7 steps
+
+    class StopAt(Callback):
+        steps = 0
+
+        def tick(self) -> None:
+            self.steps += 1
+            if self.steps == 27:
+                checkpoints.request_stop()
+
+    checkpoints = Checkpoints(tmp_path, "first")
+    with pytest.raises(Interrupted):
+        CellRunner(device="cpu").run(job, StopAt(), checkpoints)
+    resumed = CellRunner(device="cpu").run(job, checkpoints=Checkpoints(tmp_path, "second"))
+    assert resumed.result.curve == whole.result.curve
+    assert resumed.result.accuracy == whole.result.accuracy
 
 
 def test_training_matches_a_plain_loop() -> None:

@@ -16,12 +16,17 @@ import pai_bench
 from pai_bench import models
 from pai_bench.errors import PaiBenchError
 from pai_bench.models import registry
+from pai_bench.models.initialisation import TRUNCATED_STD
 from pai_bench.models.wide_resnet import PreActivationBlock
 from pai_bench.scoring.problem import prunable
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
-SIZES = {"conv8": (1, 8), "conv28": (1, 28), "lenet-300-100": (1, 28), "vgg16-bn-tinyimagenet": (3, 64)}
-SMALL = ("conv8", "conv28", "lenet-300-100", "resnet20", "resnet20-conv", "mobilenetv2")
+SIZES = {
+    "conv8": (1, 8),
+    "vgg16-bn-tinyimagenet": (3, 64),
+    **dict.fromkeys(["conv28", "lenet-300-100", "lenet-5-caffe", "lstm-s", "lstm-b", "gru-s", "gru-b"], (1, 28)),
+}
+SMALL = ("conv8", "conv28", "lenet-300-100", "gru-s", "resnet20", "resnet20-conv", "mobilenetv2")
 
 Counts = tuple[int, int, int, int, int]
 """All parameters, prunable weights, prunable layers, biases, BatchNorm."""
@@ -81,6 +86,13 @@ COUNTS: dict[tuple[str, int], Counts] = {
     ("conv6-lth", 10): (2_262_602, 1_144_512 + 1_116_672, 9, 1_418, 0),
     ("conv6-bn", 10): (2_265_418, 1_144_512 + 1_116_672, 9, 1_418, 2_816),
     ("lenet-300-100", 10): (266_610, 266_200, 3, 410, 0),
+    # Convolutions 500 + 25,000; linear 800 x 500 + 5,000: 431K with biases in SNIP's Table 1.
+    ("lenet-5-caffe", 10): (431_080, 430_500, 4, 580, 0),
+    # Linear 28 x 128; four (LSTM) or three (GRU) gates of 128 x (128 + 128); linear 1,280.
+    ("lstm-s", 10): (137_098, 135_936, 4, 1_162, 0),
+    ("lstm-b", 10): (536_330, 534_016, 4, 2_314, 0),
+    ("gru-s", 10): (104_074, 103_168, 4, 906, 0),
+    ("gru-b", 10): (404_746, 402_944, 4, 1_802, 0),
     ("conv8", 10): (14_458, 14_288, 4, 10, 160),
     ("conv28", 10): (24_058, 23_824, 4, 10, 224),
 }
@@ -282,6 +294,44 @@ def test_schemes_have_the_spread_they_are_named_for(
     assert all(bool(b.any()) == (scheme in ("torch", "ntk-sap")) for b in conv_biases)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "first", "conv", "recurrent", "bound"),
+    [
+        ("variance-scaling", 1 / 784, 1 / 500, 1 / 256, 2),
+        ("glorot-truncated", 2 / 1084, 2 / 1750, 2 / 768, 2),
+        ("he-truncated", 2 / 784, 2 / 500, 2 / 256, 2),
+        ("truncated-normal", 0.01 * TRUNCATED_STD**2, 0.01 * TRUNCATED_STD**2, 0.01 * TRUNCATED_STD**2, 2),
+        ("normal", 0.01, 0.01, 0.01, math.inf),
+    ],
+)
+def test_schemes_of_snip_have_tensorflows_variance_and_zero_biases(
+    scheme: str, first: float, conv: float, recurrent: float, bound: float
+) -> None:
+    """A truncated normal has no value beyond two standard deviations of the normal distribution it is cut from."""
+    networks = {name: network(name) for name in ("lenet-300-100", "lenet-5-caffe", "gru-s")}
+    for model in networks.values():
+        models.initialise(model, scheme, 0)
+        assert not any(bool(p.any()) for p in model.parameters() if p.dim() == 1)
+    dense = networks["lenet-300-100"].get_parameter("fc1.weight")
+    assert spread(dense) == pytest.approx(math.sqrt(first), rel=0.01)
+    assert spread(networks["lenet-5-caffe"].get_parameter("conv2.weight")) == pytest.approx(math.sqrt(conv), rel=0.02)
+    gates = networks["gru-s"].get_parameter("recurrent.weight_hh_l0")
+    assert spread(gates) == pytest.approx(math.sqrt(recurrent), rel=0.01)
+    largest = float(dense.abs().max()) / (spread(dense) / (TRUNCATED_STD if bound == 2 else 1))
+    assert largest <= 2.01 if bound == 2 else largest > 4
+
+
+def test_the_rows_of_an_image_are_the_steps_of_a_recurrent_network() -> None:
+    """Without its last row an image gives the state before that row; the classifier reads the last state."""
+    model = network("gru-s").eval()
+    x = images("gru-s")
+    seen: list[Tensor] = []
+    model.get_submodule("linear").register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(x), model(x[:, :, :-1])
+    step, _ = model.get_submodule("recurrent")(model.get_submodule("embed")(x[:, 0, -1:]), seen[1][None].contiguous())
+    torch.testing.assert_close(step[:, 0], seen[0])
+
+
 def test_fan_out_and_fan_in_differ_where_the_width_changes() -> None:
     model = network("vgg16-bn")
     weight = model.get_parameter("features.7.weight")  # 64 to 128 channels
@@ -298,9 +348,10 @@ def test_unknown_names_list_the_known_ones() -> None:
         models.initialise(network("conv8"), "prosper", 0)
 
 
-def test_images_too_small_for_a_vgg_are_refused() -> None:
+@pytest.mark.parametrize("name", ["vgg16-bn", "lenet-5-caffe"])
+def test_images_that_are_too_small_are_refused(name: str) -> None:
     with pytest.raises(PaiBenchError, match="16x16"):
-        models.build("vgg16-bn", 1, 8, 10)
+        models.build(name, 1, 8, 10)
 
 
 def test_a_stranger_may_add_a_model_but_not_take_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,3 +93,21 @@ def test_a_recipe_for_nothing_and_a_data_set_without_one_are_errors() -> None:
 def test_milestones_after_the_last_epoch_are_reported() -> None:
     (note,) = choose(["cifar10"], [], ["frankle"], parse_settings(["train.epochs=100"])).notes
     assert "milestones 120 are after the end of its 100 epochs" in note
+
+
+def test_milestone_steps_after_the_last_step_are_reported() -> None:
+    assert not choose(["mnist"], ["lenet-300-100"], ["snip"], parse_settings(["train.steps=230000"])).notes
+    notes = choose(["mnist"], ["lenet-300-100"], ["snip"], parse_settings(["train.steps=60000"])).notes
+    assert "milestones 75000, 100000" in notes[0] and "60000 steps" in notes[0] and "milestone_steps" in notes[0]
+
+
+def test_a_training_has_one_length() -> None:
+    with pytest.raises(PaiBenchError, match=r"train\.epochs = 5 is not allowed") as error:
+        choose(["mnist"], ["lenet-300-100"], ["snip"], parse_settings(["train.epochs=5"]))
+    assert "train.steps = 250000 gives the length" in error.value.remedy
+    with pytest.raises(PaiBenchError, match=r"train\.epochs = 0 is not allowed"):
+        choose(["mnist"], ["lenet-300-100"], ["snip"], parse_settings(["train.steps=0"]))
+    (choice,) = choose(
+        ["mnist"], ["lenet-300-100"], ["snip"], parse_settings(["train.steps=0", "train.epochs=5"])
+    ).choices
+    assert choice.recipe.train.epochs == 5

@@ -222,10 +222,9 @@ class _Arithmetic:
 
     def training(self, run: Run) -> float:
         """Return the seconds of training: forward and backward passes over all epochs, and the evaluations."""
-        info, values, train = loading.info(run.cell.dataset), run.recipe.values(), run.recipe.train
+        info, values = loading.info(run.cell.dataset), run.recipe.values()
         passes = workload.forward_passes(values, info.train, info.test)
-        steps = workload.trained_images(values, info.train) / train.batch_size * train.epochs
-        return self._seconds(run, passes * _dense_flops_of(run), steps)
+        return self._seconds(run, passes * _dense_flops_of(run), workload.trained_steps(values, info.train))
 
     def scoring(self, run: Run) -> float:
         """Return the seconds of scoring: forward and backward passes on every sample in every round.

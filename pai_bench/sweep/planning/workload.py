@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,10 +33,17 @@ def trained_images(values: Mapping[str, Mapping[str, Any]], n_train: int) -> flo
     return float(n_train * min(data.get("train_fraction", 1.0), 1 - held_out))
 
 
+def trained_steps(values: Mapping[str, Mapping[str, Any]], n_train: int) -> float:
+    """Return the number of training steps, where a short last batch of an epoch counts as a part of a step."""
+    train = values["train"]
+    return train.get("steps", 0) or trained_images(values, n_train) / train["batch_size"] * train["epochs"]
+
+
 def forward_passes(values: Mapping[str, Mapping[str, Any]], n_train: int, n_test: int) -> float:
     """Return the cost of training and evaluation in forward passes of one image; a training step counts BACKWARD."""
     data, train = values.get("data", {}), values["train"]
-    epochs = train["epochs"]
+    images = train["batch_size"] * trained_steps(values, n_train)
+    epochs = math.ceil(images / trained_images(values, n_train) - 1e-9)
     evaluations = -(-epochs // train.get("evaluate_every", 1))
     evaluated = n_train * data.get("validation_size", 0.0) if data.get("split") == "validation" else n_test
-    return float(BACKWARD * epochs * trained_images(values, n_train) + evaluations * evaluated)
+    return float(BACKWARD * images + evaluations * evaluated)
