@@ -253,6 +253,26 @@ def parse_compressions(text: str) -> tuple[float, ...]:
     return _sparsities("--compressions", text, lambda x: x >= 1, "1 or more", lambda x: 1 - 1 / x)
 
 
+def parse_budgets(text: str) -> tuple[int, ...]:
+    """Return the numbers of kept weights of a list such as "30,45" in descending order.
+
+    Raises: PaiBenchError for an item that is not a whole number of 1 or more.
+    """
+    found = set()
+    for item in parse_items("--budgets", text):
+        if not re.fullmatch(r"\d{1,15}", item) or int(item) < 1:
+            raise PaiBenchError(
+                f"--budgets {text!r}: {item!r} is not a number of weights", "write whole numbers from 1 on, as in 30,45"
+            )
+        found.add(int(item))
+    return tuple(sorted(found, reverse=True))
+
+
+def budget_sparsity(budget: int, size: int) -> float:
+    """Return the sparsity at which a mask keeps exactly `budget` of `size` prunable weights."""
+    return canonical_sparsity(float(1 - Fraction(budget, size)))
+
+
 def _sparsities(
     option: str, text: str, valid: Callable[[float], bool], allowed: str, convert: Callable[[Fraction], Fraction]
 ) -> tuple[float, ...]:

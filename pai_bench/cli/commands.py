@@ -14,7 +14,7 @@ _FILTER = "filter_"
 _EXAMPLES = {
     **{"methods": "snip,erk", "controls": "shuffle,reinit", "datasets": "digits,mnist", "models": "conv8,resnet20"},
     **{"recipes": "quick,frankle", "sparsities": "0.9,0.98", "densities": "0.1,0.02", "compressions": "10,50"},
-    **{"seeds": "0,1", _FILTER: "method=snip,seed<3"},
+    **{"budgets": "30,45", "seeds": "0,1", _FILTER: "method=snip,seed<3"},
 }
 """The parameters of sweep (`--filter`: of every command) whose value is a list, and one such list."""
 

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 _NOT_SETTINGS = {"config", "as_json", "verbose", "dry_run", "set_", "split", "help"}
-_SPARSITY = ("sparsities", "densities", "compressions")
+_SPARSITY = ("sparsities", "densities", "compressions", "budgets")
 
 
 @app.callback()

@@ -78,7 +78,7 @@ def _describe(what: str, name: str) -> dict[str, Any]:
     if what == "datasets":
         info = files.info(name)
         return {
-            "images": f"{info.channels} x {info.size} x {info.size}",
+            "images": str(info),
             "classes": info.classes,
             "training": info.train,
             "test": info.test,

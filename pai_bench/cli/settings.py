@@ -23,7 +23,7 @@ _PRIVATE = {"config", "verbose", "help", "json", "dry-run", "version"}
 _ONE_CELL = frozenset(("methods", "datasets", "models", "recipes", "sparsities", "seeds"))
 _TYPED_ONLY = {"sweep": frozenset(("sparsity", "seed")), "prune": _ONE_CELL, "train": _ONE_CELL}
 """Alternative option names that are not keys of a config file, where they belong to another command."""
-_SPARSITY = {"sparsities", "densities", "compressions"}
+_SPARSITY = {"sparsities", "densities", "compressions", "budgets"}
 
 
 def profile_path() -> Path:

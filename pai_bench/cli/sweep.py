@@ -65,6 +65,10 @@ def sweep(
     compressions: Annotated[
         str | None, typer.Option(envvar="PAI_BENCH_COMPRESSIONS", help="1/density, instead of --sparsities.")
     ] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option(envvar="PAI_BENCH_BUDGETS", help="Weights kept, instead of --sparsities; for example 30,45."),
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", "--seed", envvar="PAI_BENCH_SEEDS", help="For example 0-4 or 0,3,7.")
     ] = None,
@@ -153,7 +157,10 @@ def sweep(
         models=models,
         recipes=recipes,
         settings=recipe_settings(context),
-        **nearest_sparsities(context, {"sparsities": sparsities, "densities": densities, "compressions": compressions}),
+        **nearest_sparsities(
+            context,
+            {"sparsities": sparsities, "densities": densities, "compressions": compressions, "budgets": budgets},
+        ),
         seeds=seeds,
         filter=filter_,
         retry=retry,

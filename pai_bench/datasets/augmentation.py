@@ -14,7 +14,7 @@ from pai_bench.core.randomness import derive_seed
 from pai_bench.recipes import Data
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs float32 [B, C, H, W] and targets int64 [B]."""
+"""Inputs float32, [B, C, H, W] or [B, features], and targets int64 [B]."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +118,21 @@ def generator(seed: int, purpose: str, *more: int) -> torch.Generator:
 def normalise(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
     """Normalise uint8 images to float32 [B, C, H, W], bit for bit like torchvision's ToTensor and Normalize.
 
-    `mean` and `std` are by channel; tensors on the images' device avoid a copy.
+    `mean` and `std` are by channel; tensors on the images' device avoid a copy. Vectors, float32 [B, features], are
+    normalised by feature and not divided by 255.
     """
+    if x.is_floating_point():
+        return torch.sub(x, by_channel(mean, x)).div_(by_channel(std, x))
     # With a Python number as divisor, a GPU multiplies by the rounded reciprocal; a tensor forces a true division.
     white = torch.full((), 255.0, dtype=torch.float32, device=x.device)
     return torch.div(x, white).sub_(by_channel(mean, x)).div_(by_channel(std, x))
 
 
 def by_channel(values: Sequence[float] | Tensor, x: Tensor) -> Tensor:
-    """Return constants by channel as float32 [C, 1, 1] on the device of the images `x`."""
-    column = torch.as_tensor(values, dtype=torch.float32, device=x.device).reshape(-1, 1, 1)
+    """Return constants by channel as float32 on the device of `x`: [C, 1, 1] for images, [features] for vectors."""
+    column = torch.as_tensor(values, dtype=torch.float32, device=x.device).reshape(-1, *[1] * (x.ndim - 2))
     if len(column) != x.shape[1]:
-        raise ValueError(f"{len(column)} normalisation constants for images with {x.shape[1]} channels")
+        raise ValueError(f"{len(column)} normalisation constants for inputs with {x.shape[1]} channels")
     return column
 
 

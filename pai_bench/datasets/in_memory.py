@@ -23,11 +23,11 @@ from pai_bench.datasets.augmentation import (
 
 @dataclass(frozen=True, eq=False)
 class InMemoryDataset:
-    """A data set in the memory of one device, as unprocessed bytes."""
+    """A data set in the memory of one device: unprocessed images, or vectors."""
 
     name: str
     train_x: Tensor
-    """uint8 [N, C, H, W]"""
+    """uint8 [N, C, H, W] or float32 [N, features]"""
     train_y: Tensor
     """int64 [N]"""
     test_x: Tensor
@@ -81,7 +81,7 @@ class InMemoryLoader:
     """
 
     def __init__(self, x: Tensor, y: Tensor, batch_size: int, augment: Augment, seed: int, last: str = "keep") -> None:
-        """Take images uint8 [N, C, H, W] and labels [N], both on the device.
+        """Take inputs, uint8 [N, C, H, W] or float32 [N, features], and labels [N], both on the device.
 
         `last` is the treatment of a short last batch: "keep", "drop", or "merge" into the batch before it.
         """
@@ -91,7 +91,7 @@ class InMemoryLoader:
         self.augment = augment
         self.seed = seed
         self.last = last
-        height, width = x.shape[2:]
+        height, width = x.shape[2:] if x.ndim == 4 else (1, 1)  # vectors have no crops
         self._mean = by_channel(augment.mean, x)
         self._std = by_channel(augment.std, x)
         self._padded_width = width + 2 * augment.padding
@@ -154,7 +154,10 @@ class InMemoryLoader:
 def evaluation_batches(
     x: Tensor, y: Tensor, batch_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Iterator[Batch]:
-    """Yield all images (uint8 [N, C, H, W]) in order, normalised but not augmented; the last batch may be short."""
+    """Yield all inputs in order, normalised but not augmented: uint8 [N, C, H, W] or float32 [N, features].
+
+    The last batch may be short.
+    """
     mean_column, std_column = by_channel(mean, x), by_channel(std, x)
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)

@@ -236,7 +236,7 @@ class CellRunner:
         earlier = saved["attempts"] if saved is not None else []
         callback.phase("measuring")
         info = loading.info(run.cell.dataset)
-        shape = (info.channels, info.size, info.size)
+        shape = info.shape
         with self._clock.unshared():
             effective = effective_masks(network, masks, shape)
             arithmetic = flops(network, masks, shape)

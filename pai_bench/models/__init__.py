@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Each of these modules registers its networks.
-from pai_bench.models import mobilenet, recurrent, resnet, small, vgg, wide_resnet
+from pai_bench.models import mlp, mobilenet, recurrent, resnet, small, vgg, wide_resnet
 from pai_bench.models.initialisation import initialise, schemes
 from pai_bench.models.registry import Builder, build, describe, is_builtin, module, names, register_model
 
@@ -13,6 +13,7 @@ __all__ = [
     "describe",
     "initialise",
     "is_builtin",
+    "mlp",
     "mobilenet",
     "module",
     "names",

@@ -18,6 +18,7 @@ CUDA_GRAPHS = ("auto", True, False)
 SPLITS = ("test", "validation")
 CROPS = ("pad", "random-resized")
 LAST_BATCHES = ("merge", "drop")
+KINDS = ("images", "vectors")
 LOSSES = ("cross-entropy", "binary-cross-entropy")
 
 
@@ -89,6 +90,8 @@ class Data:
     """Size of the validation part, as a fraction of each class."""
     split_seed: int = 0
     """Seed of the split; the same for all cells, so that they can be compared."""
+    kind: str = "images"
+    """Kind of the inputs, which the data set must have: "images", or "vectors" of numbers, which are not augmented."""
     train_fraction: float = 1.0
     """Fraction of the training set to use; the validation part is taken from the unused images first."""
 
@@ -219,13 +222,20 @@ def check(recipe: Recipe, where: str) -> None:
         ("train.cuda_graph", train.cuda_graph, train.cuda_graph in CUDA_GRAPHS, '"auto", true or false'),
         ("train.last_batch", train.last_batch, train.last_batch in LAST_BATCHES, " or ".join(LAST_BATCHES)),
         ("train.loss", train.loss, train.loss in LOSSES, " or ".join(LOSSES)),
+        ("data.kind", data.kind, data.kind in KINDS, " or ".join(KINDS)),
         (
             "data.padding",
             data.padding,
-            data.padding >= 0 if data.crop == "pad" else data.padding == 0,
-            '0 or more, and 0 with crop = "random-resized"',
+            data.padding >= 0 if data.crop == "pad" and data.kind == "images" else data.padding == 0,
+            '0 or more, and 0 with crop = "random-resized" and with kind = "vectors"',
         ),
-        ("data.crop", data.crop, data.crop in CROPS, " or ".join(CROPS)),
+        ("data.flip", data.flip, not data.flip or data.kind == "images", 'false with kind = "vectors"'),
+        (
+            "data.crop",
+            data.crop,
+            data.crop in (CROPS if data.kind == "images" else CROPS[:1]),
+            f'{" or ".join(CROPS)}, and {CROPS[0]} with kind = "vectors"',
+        ),
         ("data.scale", data.scale, len(data.scale) == 2 and 0 < data.scale[0] <= data.scale[1] <= 1, "in (0, 1]"),
         (
             "data.ratio",

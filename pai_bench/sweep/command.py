@@ -44,6 +44,7 @@ class Options:
     sparsities: str | None
     densities: str | None
     compressions: str | None
+    budgets: str | None
     seeds: str | None
     filter: str | None
     retry: str | None
@@ -76,6 +77,7 @@ def request(options: Options) -> planning.Request:
         "--compressions": (options.compressions, cells.parse_compressions),
     }
     used = [name for name, (text, _) in given.items() if text is not None]
+    used += ["--budgets"] if options.budgets is not None else []
     if len(used) > 1:
         raise PaiBenchError(f"{' and '.join(used)} exclude each other", "give one of them")
     sparsities: tuple[float, ...] = ()
@@ -92,6 +94,7 @@ def request(options: Options) -> planning.Request:
         recipes=() if options.recipes is None else cells.parse_names("--recipes", options.recipes),
         settings=recipes.parse_settings(options.settings),
         sparsities=sparsities,
+        budgets=() if options.budgets is None else cells.parse_budgets(options.budgets),
         seeds=() if options.seeds is None else cells.parse_seeds(options.seeds),
         filter=None if options.filter is None else Filter.parse(options.filter),
     )
@@ -135,7 +138,7 @@ def _run(
     )
     for cause in plan.damaged:
         messages.print(cause, highlight=False, markup=False)
-    for line in (*plan_text.grid(runs), *planning.choices(asked).notes, *planning.short_batches(runs)):
+    for line in (*plan_text.grid(runs), *_notes(asked, runs)):
         messages.print(line, highlight=False, markup=False)
     work = jobs(plan)
     places = worker_process.places(options.workers, len(plan.todo))
@@ -184,6 +187,10 @@ def _run(
     return n_failed
 
 
+def _notes(asked: planning.Request, runs: Sequence[Run]) -> tuple[str, ...]:
+    return *planning.choices(asked).notes, *planning.budget_notes(asked), *planning.short_batches(runs)
+
+
 def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[PlannedRun, cost.Estimate]]:
     """Return the device of the workers and an estimate for each run to do."""
     if not plan.todo:
@@ -224,5 +231,5 @@ def _for_slurm(
         pack=pack,
         dry_run=options.dry_run,
         as_json=options.as_json,
-        lines=(*plan_text.grid(runs), *planning.choices(asked).notes, *planning.short_batches(runs)),
+        lines=(*plan_text.grid(runs), *_notes(asked, runs)),
     )

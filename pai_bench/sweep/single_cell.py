@@ -93,7 +93,7 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
     arrays = to_arrays(masks)
     mask_files.save(out, arrays)
     info = datasets.info(run.cell.dataset)
-    effective = measures.effective_masks(network, masks, (info.channels, info.size, info.size))
+    effective = measures.effective_masks(network, masks, info.shape)
     scoring = run.recipe.scoring
     counted = prunable(network, only=scoring.only, exclude=scoring.exclude)
     summary = {

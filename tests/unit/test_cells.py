@@ -123,6 +123,13 @@ def test_sparsities_densities_and_compressions_are_equivalent() -> None:
     assert cells.parse_compressions("3") == (2 / 3,)
 
 
+def test_a_budget_keeps_exactly_its_number_of_weights() -> None:
+    assert cells.parse_budgets("30,45, 30") == (45, 30)
+    for size in (27, 560, 268_336, 14_715_584):
+        for budget in (1, 15, 26, size - 1):
+            assert cells.kept_count(cells.budget_sparsity(budget, size), size) == budget
+
+
 @pytest.mark.parametrize(
     ("parse", "text", "hint"),
     [
@@ -134,6 +141,8 @@ def test_sparsities_densities_and_compressions_are_equivalent() -> None:
         (cells.parse_densities, "0", "(0, 1]"),
         (cells.parse_densities, "10", "did you mean 0.1?"),
         (cells.parse_densities, "1e-300", "fraction of weights"),
+        (cells.parse_budgets, "0", "as in 30,45"),
+        (cells.parse_budgets, "30.5", "as in 30,45"),
         (cells.parse_compressions, "0.5", "1 or more"),
         (cells.parse_compressions, "inf", "1 or more"),
         (cells.parse_sparsities, "nan", "0.9,0.98"),

@@ -17,6 +17,7 @@ from pai_bench import models
 from pai_bench.errors import PaiBenchError
 from pai_bench.models import registry
 from pai_bench.models.initialisation import TRUNCATED_STD
+from pai_bench.models.mlp import WIDTHS
 from pai_bench.models.wide_resnet import PreActivationBlock
 from pai_bench.scoring.problem import prunable
 
@@ -24,6 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
 SIZES = {
     "conv8": (1, 8),
     "vgg16-bn-tinyimagenet": (3, 64),
+    **{f"mlp-{width}x3": (2, 1) for width in WIDTHS},
     **dict.fromkeys(["conv28", "lenet-300-100", "lenet-5-caffe", "lstm-s", "lstm-b", "gru-s", "gru-b"], (1, 28)),
 }
 SMALL = ("conv8", "conv28", "lenet-300-100", "gru-s", "resnet20", "resnet20-conv", "mobilenetv2")
@@ -95,6 +97,8 @@ COUNTS: dict[tuple[str, int], Counts] = {
     ("gru-b", 10): (404_746, 402_944, 4, 1_802, 0),
     ("conv8", 10): (14_458, 14_288, 4, 10, 160),
     ("conv28", 10): (24_058, 23_824, 4, 10, 224),
+    # Two inputs, one logit, and three hidden layers of w units: 2w + 2w² + w weights and 3w + 1 biases.
+    **{(f"mlp-{w}x3", 1): (2 * w * w + 6 * w + 1, 2 * w * w + 3 * w, 4, 3 * w + 1, 0) for w in WIDTHS},
 }
 
 

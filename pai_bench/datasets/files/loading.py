@@ -119,19 +119,24 @@ def _built(name: str, root: Path | None) -> Arrays:
         line = str(error).partition("\n")[0] or "no message"
         raise PaiBenchError(
             f"data set {name} cannot be built: {type(error).__name__}: {line}",
-            "its function must return train images, train labels, test images, test labels (-v shows the traceback)",
+            "its function must return train inputs, train labels, test inputs, test labels (-v shows the traceback)",
         ) from error
     return arrays
 
 
 def _check_arrays(name: str, part: str, images: Images, count: int, facts: Info, where: Path) -> None:
     x, y = images
-    shape = (count, facts.channels, facts.size, facts.size)
+    shape = (count, *facts.shape)
     place = where if source(name).build is None else Path(name)
     if x.shape != shape or y.shape != (count,):
-        raise damaged(place, f"its {part} part has images {x.shape} and labels {y.shape}, not {shape} and ({count},)")
-    if x.dtype != np.uint8 or y.dtype != np.int64:
-        raise damaged(place, f"its {part} part has images {x.dtype} and labels {y.dtype}, not uint8 and int64")
+        raise damaged(
+            place, f"its {part} part has {facts.kind} {x.shape} and labels {y.shape}, not {shape} and ({count},)"
+        )
+    if x.dtype != facts.dtype or y.dtype != np.int64:
+        wanted = np.dtype(facts.dtype)
+        raise damaged(place, f"its {part} part has {facts.kind} {x.dtype} and labels {y.dtype}, not {wanted} and int64")
+    if facts.kind == "vectors" and not np.isfinite(x).all():
+        raise damaged(place, f"its {part} part has values that are not finite numbers")
     if y.size and not 0 <= int(y.min()) <= int(y.max()) < facts.classes:
         raise damaged(place, f"its {part} labels run from {y.min()} to {y.max()}, not 0 to {facts.classes - 1}")
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from pai_bench.core.registry import Registry
-from pai_bench.datasets.files import formats, image_folders
+from pai_bench.datasets.files import formats, image_folders, spiral
 from pai_bench.datasets.files.types import Archive, Arrays, File, Info, Source
 
 Builder = Callable[[Path], Arrays]
@@ -24,8 +24,9 @@ def register_source(name: str, source: Source) -> None:
 def register_dataset(name: str, info: Info) -> Callable[[Builder], Builder]:
     """Register the decorated function as the data set `name`.
 
-    The function takes the data root (a Path; store files of the data set below it) and returns train images, train
-    labels, test images, test labels: uint8 [N, C, H, W] and int64 [N]. Every call must return the same arrays.
+    The function takes the data root (a Path; store files of the data set below it) and returns train inputs, train
+    labels, test inputs, test labels. Inputs are images, uint8 [N, C, H, W], or with `info.kind == "vectors"` float32
+    [N, features]; labels are int64 [N]. Every call must return the same arrays.
     """
 
     def decorate(build: Builder) -> Builder:
@@ -99,6 +100,7 @@ def _cifar_source(
 # Checksums as in torchvision; the MD5 sums of the uncompressed IDX files are published with many copies.
 _OURS: dict[str, Source] = {
     "digits": Source(Info(1, 8, 10, 1437, 360), read=formats.digits),
+    "cubist-spiral": Source(Info(2, 1, 2, 49982, 49982, kind="vectors"), read=spiral.cubist_spiral),
     "mnist": _idx_source(
         "MNIST/raw",
         {

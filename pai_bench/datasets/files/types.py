@@ -9,26 +9,60 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_bench.errors import PaiBenchError
+from pai_bench.errors import PaiBenchError, unknown
 
-Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images [N, C, H, W] and labels [N]."""
+Inputs = NDArray[np.uint8] | NDArray[np.float32]
+"""Images, uint8 [N, C, H, W], or vectors, float32 [N, features]."""
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
-"""Train images [N, C, H, W], train labels [N], test images, test labels."""
+Images = tuple[Inputs, NDArray[np.int64]]
+"""Inputs and labels [N]."""
+
+Arrays = tuple[Inputs, NDArray[np.int64], Inputs, NDArray[np.int64]]
+"""Train inputs, train labels, test inputs, test labels."""
+
+KINDS = ("images", "vectors")
 
 PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Info:
-    """Properties of a data set known in advance: image channels and size, classes, numbers of images."""
+    """Properties of a data set known in advance: image channels and size, classes, numbers of images.
+
+    Raises: PaiBenchError for an unknown kind, and for vectors with a size other than 1.
+    """
 
     channels: int
+    """For vectors: the number of features."""
     size: int
+    """For vectors: 1."""
     classes: int
     train: int
     test: int
+    kind: str = "images"
+    """One of KINDS: "images", uint8 [C, H, W], or "vectors", float32 [features]."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("kind of data", self.kind, KINDS)
+        if self.kind == "vectors" and self.size != 1:
+            raise PaiBenchError(
+                f"a data set of vectors has size = {self.size}", "write size = 1, and channels = number of features"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return (self.channels,) if self.kind == "vectors" else (self.channels, self.size, self.size)
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Type of the inputs as stored."""
+        return np.float32 if self.kind == "vectors" else np.uint8
+
+    def __str__(self) -> str:
+        """Return the shape in words, such as "3 x 32 x 32"."""
+        return " x ".join(map(str, self.shape))
 
 
 @dataclass(frozen=True)

@@ -86,11 +86,17 @@ def _check_recipes(runs: Sequence[Run]) -> None:
         info, given = datasets.info(run.cell.dataset), len(run.recipe.data.mean)
         channels = info.channels
         n_outputs(run.recipe.train.loss, info.classes, run.cell.dataset)
-        if given != channels:
+        if run.recipe.data.kind != info.kind:
             raise PaiBenchError(
-                f"recipe {run.recipe.name} has {given} values of data.mean, for the {channels} channels of"
+                f"recipe {run.recipe.name} is for {run.recipe.data.kind}, and {run.cell.dataset} has {info.kind}",
+                f'set data.kind = "{info.kind}" in the recipe, or choose a recipe for {info.kind}',
+            )
+        if given != channels:
+            part = "feature" if info.kind == "vectors" else "channel"
+            raise PaiBenchError(
+                f"recipe {run.recipe.name} has {given} values of data.mean, for the {channels} {part}s of"
                 f" {run.cell.dataset}",
-                "give one value a channel, of data.mean and data.std",
+                f"give one value a {part}, of data.mean and data.std",
             )
     for scheme in {run.recipe.init.scheme for run in runs}:
         if scheme not in models.schemes():

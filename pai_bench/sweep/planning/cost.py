@@ -252,7 +252,7 @@ def _counted(dataset: str, model: str, loss: str) -> int | str:
     """Return the operations of one forward pass, or the reason why they cannot be counted; both are cached."""
     info = loading.info(dataset)
     try:
-        counted = flops.flops(_network(dataset, model, loss), {}, (info.channels, info.size, info.size))[0]
+        counted = flops.flops(_network(dataset, model, loss), {}, info.shape)[0]
     except Exception as error:
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return counted or "no operation of a conv or linear layer was counted"
@@ -278,7 +278,7 @@ def calibrate(run: Run, seconds: float = 0.5) -> float:
     info, flops = loading.info(dataset), _dense_flops_of(run)
     # A batch of the usual size, unless a single step would take too long.
     size = int(max(2, min(128, 2e9 / flops)))
-    images, targets = torch.rand(size, info.channels, info.size, info.size), torch.arange(size) % info.classes
+    images, targets = torch.rand(size, *info.shape), torch.arange(size) % info.classes
     network = laid_out(deepcopy(_network(dataset, model, train.loss)), train.channels_last)
 
     def step(n_images: int) -> float:

@@ -55,7 +55,7 @@ def score(run: Run) -> None:
         scorer = run.scorer()
         needed = getattr(scorer, "batches_needed", None)
         batches = [
-            (torch.rand(len(targets), info.channels, info.size, info.size, generator=generator), targets)
+            (torch.rand(len(targets), *info.shape, generator=generator), targets)
             for _ in range(needed() if needed else 1)
         ]
         only, exclude = run.recipe.scoring.only, run.recipe.scoring.exclude
@@ -74,7 +74,7 @@ def score(run: Run) -> None:
 def _call(built: nn.Module, dataset: str, model: str, outputs: int) -> None:
     """Check that the network returns logits [B, outputs] in train mode, or [B] for one output."""
     info = loading.info(dataset)
-    images = torch.rand(2, info.channels, info.size, info.size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, *info.shape, generator=torch.Generator().manual_seed(0))
     try:
         found = logits(built.train()(images))
     except PaiBenchError as error:
@@ -82,12 +82,12 @@ def _call(built: nn.Module, dataset: str, model: str, outputs: int) -> None:
     except (Exception, SystemExit) as error:
         raise PaiBenchError(
             f"model {model} cannot be trained on {dataset}: {_line(error)}",
-            f"its forward must take float32 images [B, {info.channels}, {info.size}, {info.size}] in train mode;"
+            f"its forward must take float32 {info.kind} [B, {', '.join(map(str, info.shape))}] in train mode;"
             " -v shows the traceback",
         ) from error
     if found.shape != (2, outputs) and not (outputs == 1 and found.shape == (2,)):
         raise PaiBenchError(
-            f"model {model} returns logits {list(found.shape)} for 2 images of {dataset}",
+            f"model {model} returns logits {list(found.shape)} for 2 {info.kind} of {dataset}",
             f"return [2, {outputs}]: one logit for each of the classes that its builder is given",
         )
 

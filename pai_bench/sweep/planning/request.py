@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from pai_bench import models, recipes, results
-from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, grid
+from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, budget_sparsity, grid
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
@@ -15,6 +16,8 @@ from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Settings
 from pai_bench.results import mask_files
 from pai_bench.scoring import registry
+from pai_bench.scoring.problem import prunable
+from pai_bench.sweep.planning import rehearsal
 from pai_bench.sweep.planning.filters import Filter
 
 ALL = "all"
@@ -33,6 +36,8 @@ class Request:
     recipes: tuple[str, ...] = ()
     settings: Settings = ()
     sparsities: tuple[float, ...] = ()
+    budgets: tuple[int, ...] = ()
+    """Numbers of kept weights, instead of sparsities."""
     seeds: tuple[int, ...] = ()
     filter: Filter | None = None
 
@@ -54,8 +59,8 @@ def expand(request: Request) -> list[Run]:
     runs: list[Run] = []
     planned: list[Cell] = []
     for choice in choices(request).choices:
-        sparsities, seeds = request.sparsities, request.seeds
-        if not (sparsities and seeds):
+        sparsities, seeds = request.sparsities or _sparsities_of(request.budgets, choice), request.seeds
+        if not (seeds and (sparsities or request.budgets)):
             defaults = recipes.defaults(choice.dataset)
             sparsities, seeds = sparsities or defaults.sparsities, seeds or defaults.seeds
         cells = grid(methods, [(choice.dataset, choice.model)], sparsities, seeds)
@@ -69,6 +74,36 @@ def expand(request: Request) -> list[Run]:
         )
     _check_names(runs)
     return runs
+
+
+@cache
+def _n_prunable(dataset: str, model: str, loss: str, only: tuple[str, ...], exclude: tuple[str, ...]) -> int:
+    network = rehearsal.network(dataset, model, loss)
+    return sum(weight.numel() for weight in prunable(network, only=only, exclude=exclude).values())
+
+
+def _size(choice: recipes.Choice) -> int:
+    """Return the number of prunable weights of a choice's model."""
+    train, scoring = choice.recipe.train, choice.recipe.scoring
+    return _n_prunable(choice.dataset, choice.model, train.loss, scoring.only, scoring.exclude)
+
+
+def _sparsities_of(budgets: Sequence[int], choice: recipes.Choice) -> tuple[float, ...]:
+    """Return the sparsities that keep `budgets` weights of the model; budgets that prune nothing are left out."""
+    return tuple(budget_sparsity(budget, _size(choice)) for budget in budgets if budget < _size(choice))
+
+
+def budget_notes(request: Request) -> list[str]:
+    """Return a line for each model that has no more prunable weights than some of the budgets."""
+    lines = {}
+    for choice in choices(request).choices if request.budgets else ():
+        size = _size(choice)
+        if large := [budget for budget in request.budgets if budget >= size]:
+            lines[choice.dataset, choice.model] = (
+                f"{choice.model} on {choice.dataset} has {size} prunable weights: budgets"
+                f" {', '.join(map(str, sorted(large)))} prune nothing and are not run there"
+            )
+    return list(lines.values())
 
 
 def _check_names(runs: Sequence[Run]) -> None:
