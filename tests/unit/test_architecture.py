@@ -30,6 +30,7 @@ ALLOWED = {
     "recipes": {"cells", "core", "errors"},
     "results": BASE,
     "analysis": {*BASE, "datasets.files", "recipes", "results"},
+    "reproductions": {*BASE, "analysis", "recipes", "results"},
     "datasets.files": {"core", "errors"},
     "datasets": {"core", "datasets.files", "errors", "recipes"},
     "models": {"core", "errors"},
@@ -56,7 +57,7 @@ ALLOWED = {
     },
     "doctor": {*BASE, "datasets.files", "experiment", "results", "sweep.execution", "sweep.slurm"},
     "cli": {
-        *(*BASE, "__version__", "analysis", "datasets.files", "doctor", "recipes", "results", "sweep"),
+        *(*BASE, "__version__", "analysis", "datasets.files", "doctor", "recipes", "reproductions", "results", "sweep"),
         *("sweep.monitoring", "sweep.planning", "sweep.slurm"),
     },
     "registry": {"scoring"},
@@ -118,7 +119,9 @@ def test_only_these_modules_stand_outside_a_package() -> None:
 def test_rooms_without_torch_do_not_import_it(room: str, path: Path) -> None:
     if room != "methods" and path.relative_to(PACKAGE.parent).as_posix() in TORCH_WHEN_NEEDED:
         return
-    torch_free = room in {"cells", "errors", "recipes", "results", "analysis", "cli", "datasets.files"}
+    torch_free = room in {
+        *("cells", "errors", "recipes", "reproductions", "results", "analysis", "cli", "datasets.files"),
+    }
     if torch_free or path in {PACKAGE / "datasets" / "__init__.py", PACKAGE / "core" / "method_index.py"}:
         assert not {name for name in imported(path) if name.split(".")[0] in ("torch", "torchvision")}
 

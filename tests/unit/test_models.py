@@ -302,7 +302,7 @@ def test_schemes_have_the_spread_they_are_named_for(
     ("scheme", "first", "conv", "recurrent", "bound"),
     [
         ("variance-scaling", 1 / 784, 1 / 500, 1 / 256, 2),
-        ("glorot-truncated", 2 / 1084, 2 / 1750, 2 / 768, 2),
+        ("glorot-truncated", 2 / 1084, 2 / 1750, 2 / 640, 2),
         ("he-truncated", 2 / 784, 2 / 500, 2 / 256, 2),
         ("truncated-normal", 0.01 * TRUNCATED_STD**2, 0.01 * TRUNCATED_STD**2, 0.01 * TRUNCATED_STD**2, 2),
         ("normal", 0.01, 0.01, 0.01, math.inf),

@@ -1,0 +1,105 @@
+"""Verdict on each published value: our mean, its interval, and one rule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from pai_bench.reproductions.schema import Entry, Reproduction, Target
+
+REPRODUCED, NOT_REPRODUCED, NOT_RUN = VERDICTS = ("reproduced", "not reproduced", "not run")
+
+RULE = (
+    "Reproduced: the published value is inside our 95 % interval (Student t over seeds), widened on both sides by the"
+    " published standard deviation, or by half a unit of the last printed digit if none was printed. Not reproduced:"
+    " it is outside. Not run: fewer than two of our runs are finished, so that there is no interval."
+)
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A published value, our value in the same unit (per cent), and the verdict."""
+
+    entry: Entry
+    n: int
+    mean: float
+    """NaN without a run."""
+    low: float
+    high: float
+    """95 % Student t interval; NaN with fewer than two runs."""
+    verdict: str
+
+    @property
+    def difference(self) -> float:
+        """Our mean minus the published value."""
+        return self.mean - self.entry.published
+
+
+def judge(reproduction: Reproduction, rows: pd.DataFrame) -> list[Judged]:
+    """Judge all entries of a reproduction by results (`rows` as in `load_results`)."""
+    return [judge_entry(entry, _values(entry, rows)) for entry in reproduction.entries]
+
+
+def judge_entry(entry: Entry, values: list[float]) -> Judged:
+    """Judge an entry by the values of our runs, in per cent."""
+    n = len(values)
+    mean = sum(values) / n if n else math.nan
+    if n < 2:
+        return Judged(entry, n, mean, math.nan, math.nan, NOT_RUN)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * deviation / math.sqrt(n)
+    # One hundred-thousandth of a point allows for the rounding of sums of decimals.
+    inside = abs(mean - entry.published) <= half + entry.tolerance + 1e-5
+    return Judged(entry, n, mean, mean - half, mean + half, REPRODUCED if inside else NOT_REPRODUCED)
+
+
+def _values(entry: Entry, rows: pd.DataFrame) -> list[float]:
+    """Return the measure of each run of an entry's point, in per cent."""
+    if not len(rows):
+        return []
+    place = rows["sparsity"].sub(entry.sparsity).abs() < 1e-12
+    for column in ("dataset", "model", "method", "recipe"):
+        place &= rows[column] == getattr(entry, column)
+    accuracies = rows.loc[place, "accuracy"].dropna()
+    return [100 * (1 - value if entry.measure == "error" else value) for value in accuracies]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Smallest budgets at which a method reaches a target on a model."""
+
+    model: str
+    method: str
+    target: Target
+    n: int
+    """Smallest number of runs over the budgets."""
+    tried: tuple[int, ...]
+    by_mean: int | None
+    """Smallest budget whose mean over seeds reaches the target; None if none does."""
+    by_best: int | None
+    """Smallest budget at which one of the runs reaches it."""
+
+
+def budgets(reproduction: Reproduction, rows: pd.DataFrame) -> list[Reached]:
+    """Return the smallest budgets for each model, method and target of a reproduction.
+
+    The dense network counts as a budget of all its weights.
+    """
+    found = []
+    names = {(str(s["datasets"]), str(s["recipes"]), str(s["models"])) for s in reproduction.sweeps}
+    wanted = pd.Series(False, index=rows.index)
+    for dataset, recipe, models in sorted(names):
+        stem = rows["recipe"].str.partition("+")[0] == recipe
+        wanted |= (rows["dataset"] == dataset) & stem & rows["model"].isin(models.split(","))
+    for (model, method), group in rows[wanted].groupby(["model", "method"], sort=False):
+        accuracy = group.groupby(group["n_kept"].astype(int))["accuracy"]
+        mean, best, count = accuracy.mean(), accuracy.max(), accuracy.count()
+        for target in reproduction.targets:
+            reached = [series.index[series >= target.accuracy] for series in (mean, best)]
+            first = [int(index.min()) if len(index) else None for index in reached]
+            found.append(Reached(str(model), str(method), target, int(count.min()), tuple(sorted(mean.index)), *first))
+    return found

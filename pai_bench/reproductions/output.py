@@ -1,0 +1,192 @@
+"""Verdicts as Markdown, CSV, LaTeX and a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pai_bench.analysis.latex_text import escape, row_start
+from pai_bench.reproductions import figure
+from pai_bench.reproductions.judge import RULE, Judged, Reached, budgets, judge
+from pai_bench.reproductions.schema import Reproduction
+
+DASH = "–"
+PLACE = ("dataset", "model", "method", "sparsity", "recipe")
+
+
+def write(reproduction: Reproduction, rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write table.md, table.csv, table.tex, figure.pdf and figure.png to `folder` and return their paths.
+
+    `rows` are results as in `load_results`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    judged, reached = judge(reproduction, rows), budgets(reproduction, rows) if reproduction.targets else []
+    numbers = csv_rows(judged) if judged else budget_rows(reached)
+    texts = {
+        "table.md": markdown(reproduction, rows),
+        "table.csv": numbers.to_csv(index=False),
+        "table.tex": latex(reproduction, judged, reached),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    drawn = figure.save(reproduction, judged, rows, folder / "figure")
+    return [*(folder / name for name in texts), *drawn]
+
+
+def markdown(reproduction: Reproduction, rows: pd.DataFrame) -> str:
+    """Format the verdicts of a reproduction, with its differences from the published protocol."""
+    judged = judge(reproduction, rows)
+    parts = [f"{reproduction.summary}\n\n*{reproduction.paper}*"]
+    if judged:
+        parts.append(table(*_verdict_cells(judged)))
+        parts.append(f"Per cent; mean and 95 % interval over n runs. {RULE}")
+    if reproduction.targets:
+        parts.append(_budget_text(budgets(reproduction, rows)))
+    if reproduction.differs:
+        parts.append("Differences from the published protocol:\n\n" + "\n".join(f"- {d}" for d in reproduction.differs))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_rows(judged: Sequence[Judged]) -> pd.DataFrame:
+    """Return one row per entry with all numbers, in per cent."""
+    return pd.DataFrame(
+        [
+            {
+                **{key: getattr(item.entry, key) for key in ("label", *PLACE)},
+                "measure": item.entry.measure,
+                "n": item.n,
+                "planned": item.entry.planned,
+                "ours": item.mean,
+                "low": item.low,
+                "high": item.high,
+                "published": item.entry.published,
+                "spread": item.entry.spread,
+                "published_n": item.entry.n,
+                "difference": item.difference,
+                "verdict": item.verdict,
+                "source": item.entry.source,
+                "others": "; ".join(f"{other.value} ({other.source})" for other in item.entry.others),
+            }
+            for item in judged
+        ]
+    )  # fmt: skip
+
+
+def _verdict_cells(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]]]:
+    others = any(item.entry.others for item in judged)
+    head = ["entry", "measure (%)", "ours [95 %]", "n", "published", "difference", "verdict"]
+    head += ["others"] if others else []
+    body = []
+    for item in judged:
+        entry = item.entry
+        spread = "" if entry.spread is None else f" ± {entry.spread:g}"
+        runs = "" if entry.n is None else f" (n = {entry.n})"
+        line = [
+            entry.label,
+            entry.measure,
+            ours(item),
+            str(item.n) if item.n == entry.planned else f"{item.n} of {entry.planned}",
+            f"{entry.value}{spread}{runs}",
+            DASH if not item.n else f"{item.difference:+.2f}",
+            item.verdict,
+        ]
+        line += ["; ".join(f"{other.value} ({other.source})" for other in entry.others)] if others else []
+        body.append(line)
+    return head, body
+
+
+def ours(item: Judged) -> str:
+    """Format our mean and its interval."""
+    if not item.n:
+        return DASH
+    interval = "" if math.isnan(item.low) else f" [{item.low:.2f}, {item.high:.2f}]"
+    return f"{item.mean:.2f}{interval}"
+
+
+def budget_rows(reached: Sequence[Reached]) -> pd.DataFrame:
+    """Return one row per model, method and target."""
+    return pd.DataFrame(
+        [
+            {
+                "model": item.model,
+                "method": item.method,
+                "target": item.target.accuracy,
+                "known_weights": item.target.weights,
+                "n": item.n,
+                "budgets": " ".join(map(str, item.tried)),
+                "smallest_by_mean": item.by_mean,
+                "smallest_by_best": item.by_best,
+            }
+            for item in reached
+        ],
+        columns=["model", "method", "target", "known_weights", "n", "budgets", "smallest_by_mean", "smallest_by_best"],
+    )
+
+
+def _budget_cells(reached: Sequence[Reached]) -> tuple[list[str], list[list[str]]]:
+    """Return one row per model and method, with two columns for each target."""
+    targets = list(dict.fromkeys(item.target for item in reached))
+    head = ["model", "method", "n", "budgets run"]
+    for target in targets:
+        head += [f"{100 * target.accuracy:g} %: mean", "best"]
+    lines: dict[tuple[str, str], list[str]] = {}
+    for item in reached:
+        tried = f"{item.tried[0]} to {item.tried[-1]}" if len(item.tried) > 1 else str(item.tried[0])
+        line = lines.setdefault((item.model, item.method), [item.model, item.method, str(item.n), tried])
+        line += [DASH if first is None else str(first) for first in (item.by_mean, item.by_best)]
+    known = ["optimum, at most", "", "", ""]
+    for target in targets:
+        known += [str(target.weights), ""]
+    return head, [known, *lines.values()]
+
+
+def _budget_text(reached: Sequence[Reached]) -> str:
+    if not reached:
+        return "No run is finished."
+    note = (
+        "Smallest number of kept weights at which the mean over the n runs, and at which the best of them, reaches the"
+        f" accuracy; {DASH}: none of the budgets that were run. `dense`: the network without pruning."
+    )
+    sources = "\n".join(
+        f"- {item.accuracy * 100:g} %: {item.weights} weights, {item.source}"
+        for item in dict.fromkeys(one.target for one in reached)
+    )
+    return "\n\n".join([table(*_budget_cells(reached)), note, f"Bounds of the optimum:\n\n{sources}"])
+
+
+def table(head: list[str], body: list[list[str]]) -> str:
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, *body)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+             for row in rows]  # fmt: skip
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def latex(reproduction: Reproduction, judged: Sequence[Judged], reached: Sequence[Reached]) -> str:
+    """Format the verdicts, or the smallest budgets, as a booktabs table for \\input."""
+    head, body = _verdict_cells(judged) if judged else _budget_cells(reached)
+    caption = f"{reproduction.summary} {RULE if judged else ''}".strip()
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering\footnotesize",
+        rf"\caption{{{escape(caption)}}}",
+        rf"\begin{{tabular}}{{{'l' * len(head)}}}",
+        r"\toprule",
+        _latex_row(head),
+        r"\midrule",
+        *map(_latex_row, body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Sequence[Any]) -> str:
+    first, *others = (escape(str(cell)) for cell in cells)
+    return " & ".join([row_start(first), *others]) + r" \\"
