@@ -6,11 +6,16 @@ BIN := $(VENV)/bin
 JOBS ?= auto
 WORKERS := -n $(JOBS) --maxprocesses 16 --dist worksteal
 
-.PHONY: demo quick test test-cluster lint docs bench gpu chaos wheel clean
+.PHONY: demo reproduction quick test test-cluster lint docs bench gpu chaos wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
 	$(BIN)/pai-bench report
+	@echo "next: $(BIN)/pai-bench report --reference; $(BIN)/pai-bench sweep --controls shuffle,reinit; $(BIN)/pai-bench reproduce list"
+
+# docs/reproduction.md and its figures, from results/reference.
+reproduction: $(VENV)/.installed
+	$(BIN)/pai-bench reproduce page --out docs --results build/none
 
 # For every commit, in less than a minute: lint, types and the tests that need no training run and no other process.
 quick: lint

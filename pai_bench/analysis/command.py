@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.analysis import figures, published, tables
+from pai_bench.analysis import figures, published, reference, tables
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.columns import POINT
 from pai_bench.analysis.figures import Figures, Material, Options
@@ -30,13 +30,17 @@ def run(
     messages: Console,
     options: Options | None = None,
     selection: Selection | None = None,
+    with_reference: bool = False,
 ) -> bool:
     """Write figures and tables, print their paths to stdout, and return True if every planned cell has a result.
+
+    `with_reference` adds the released results of the settings (data set, model and recipe) of the other results.
 
     Raises: PaiBenchError when there are no results, or the report cannot be written.
     """
     resolved = results.resolve_root(root)
-    collection = (selection or Selection()).apply(collect(resolved, extra))
+    collected = collect(resolved, [*extra, *(reference.tables() if with_reference else ())])
+    collection = (selection or Selection()).apply(reference.beside(collected) if with_reference else collected)
     options = options or Options()
     check_methods(options.highlight, collection.rows["method"])
     summary = summarise(collection)

@@ -44,6 +44,9 @@ def report(
     suspect: Annotated[
         bool, typer.Option("--suspect", help="Also draw published numbers that are suspected to be wrong.")
     ] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Show the released results of the same settings beside your own.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a planned cell has no result.")] = False,
     config: Config = None,
     as_json: AsJson = False,
@@ -71,7 +74,7 @@ def report(
         parse_names("--datasets", datasets) if datasets else (),
         _condition(filter_),
     )
-    if not run(results, out, tuple(tables or ()), as_json, messages, options, selection) and strict:
+    if not run(results, out, tuple(tables or ()), as_json, messages, options, selection, reference) and strict:
         raise typer.Exit(INCOMPLETE)
 
 

@@ -36,7 +36,8 @@ def _sources() -> dict[str, Path]:
     for prefix, root in (("", PACKAGE), ("methods/", methods)):
         for path in root.rglob("*"):
             name = prefix + path.relative_to(root).as_posix()
-            if name.startswith("profiles/"):  # SLURM settings; not inside the package in a checkout
+            # SLURM settings and released results; not inside the package in a checkout
+            if name.startswith(("profiles/", "reference/")):
                 continue
             # An editor's lock file is a dangling symbolic link, named for example ".#snip.py".
             if path.suffix in (".py", ".toml") and not path.name.startswith(".") and path.is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from pai_bench import results
+from pai_bench.analysis import reference
 from pai_bench.analysis.collect import CELL, collect, read_table
 from pai_bench.errors import PaiBenchError
 from pai_bench.reproductions import output, page, schema
@@ -34,8 +35,11 @@ def report(
 
 
 def write_page(folder: Path, root: Path | None, tables: Sequence[Path]) -> Path:
-    """Write reproduction.md and its figures to `folder` from results and tables; return the path of the page."""
-    return page.write(folder, _rows(results.resolve_root(root), tables))
+    """Write reproduction.md and its figures to `folder`; return the path of the page.
+
+    The page is made from the released results, the results of a folder, and tables.
+    """
+    return page.write(folder, _rows(results.resolve_root(root), [*reference.tables(), *tables]))
 
 
 def _rows(root: Path, tables: Sequence[Path]) -> pd.DataFrame:

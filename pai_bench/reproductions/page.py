@@ -12,7 +12,7 @@ from pai_bench.reproductions.judge import NOT_RUN, RULE, VERDICTS, judge
 
 HEAD = """# Reproductions of published tables
 
-This page was written by `pai-bench reproduce page` from the files in `pai_bench/reproductions` and the results in
+This page was written by `make reproduction` from the files in `pai_bench/reproductions` and the results in
 [results/reference](../results/reference/README.md). No value was tuned: each sweep runs the published protocol once, as
 far as it is known, and the differences are listed.
 """
@@ -20,12 +20,10 @@ far as it is known, and the differences are listed.
 USAGE = """## Run one yourself
 
     pai-bench reproduce list
-    pai-bench reproduce snip-lenet-300-100 --dry-run
     pai-bench reproduce snip-lenet-300-100
-    pai-bench reproduce synflow-vgg16-bn-cifar100 --quick
 
 A reproduction is an ordinary sweep. It resumes when the command is repeated, takes the options of `sweep` (for instance
-`--where slurm` or `--workers 1`), and writes `table.md`, `table.csv`, `table.tex` and `figure.pdf` to
+`--dry-run`, `--where slurm` or `--workers 1`), and writes `table.md`, `table.csv`, `table.tex` and `figure.pdf` to
 `reproductions/NAME` in the results folder. `--judge` runs nothing and judges the results that are there. `--quick` is a
 smoke test with a few training steps.
 """

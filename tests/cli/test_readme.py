@@ -99,6 +99,8 @@ def test_commands_in_the_documents_are_valid(folder: Path, command: str) -> None
         arguments += ["--data-dir", "data"] if arguments[1] == "list" else ["--help"]
     if arguments[0] == "train":
         arguments += ["--set", "train.epochs=1", "--set", "train.warmup_epochs=0", "--results", "trained"]
+    if arguments[0] == "reproduce" and arguments[1] != "list":
+        arguments += ["--dry-run", "--data-dir", "data"]
     if arguments[0] == "report" and "--from" not in arguments:
         arguments += ["--from", "table.csv"]
     on_slurm = {"PAI_BENCH_WHERE": "slurm", "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
