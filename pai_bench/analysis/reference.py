@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pai_bench.analysis.collect import CONTRACT, Collection
+from pai_bench.analysis.collect import Collection
+from pai_bench.analysis.table_files import CONTRACT
 from pai_bench.errors import PaiBenchError
 
 PACKAGE = "pai_bench.reference"

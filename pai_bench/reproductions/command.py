@@ -9,7 +9,8 @@ import pandas as pd
 
 from pai_bench import results
 from pai_bench.analysis import reference
-from pai_bench.analysis.collect import CELL, collect, read_table
+from pai_bench.analysis.collect import collect, read_table
+from pai_bench.analysis.columns import CELL
 from pai_bench.errors import PaiBenchError
 from pai_bench.reproductions import output, page, schema
 from pai_bench.reproductions.schema import Reproduction, load, sweep_arguments

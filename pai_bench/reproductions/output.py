@@ -37,13 +37,13 @@ def write(reproduction: Reproduction, rows: pd.DataFrame, folder: Path) -> list[
     return [*(folder / name for name in texts), *drawn]
 
 
-def markdown(reproduction: Reproduction, rows: pd.DataFrame) -> str:
-    """Format the verdicts of a reproduction, with its differences from the published protocol."""
+def markdown(reproduction: Reproduction, rows: pd.DataFrame, rule: str = RULE) -> str:
+    """Format the verdicts of a reproduction, with the rule and the differences from the published protocol."""
     judged = judge(reproduction, rows)
     parts = [f"{reproduction.summary}\n\n*{reproduction.paper}*"]
     if judged:
         parts.append(table(*_verdict_cells(judged)))
-        parts.append(f"Per cent; mean and 95 % interval over n runs. {RULE}")
+        parts.append(f"Per cent; mean and 95 % interval over n runs. {rule}".rstrip())
     if reproduction.targets:
         parts.append(_budget_text(budgets(reproduction, rows)))
     if reproduction.differs:

@@ -38,7 +38,7 @@ def write(folder: Path, rows: pd.DataFrame) -> Path:
         reproduction = schema.load(name)
         drawn = figure.save(reproduction, judge(reproduction, rows), rows, figures / f"reproduction-{name}")
         picture = f"![{reproduction.summary}](figures/reproduction-{name}.png)\n\n" if drawn else ""
-        parts.append(f"## {name}\n\n{picture}{output.markdown(reproduction, rows)}")
+        parts.append(f"## {name}\n\n{picture}{output.markdown(reproduction, rows, rule='')}")
     path = folder / "reproduction.md"
     path.write_text("\n".join(part.rstrip() + "\n" for part in parts), encoding="utf-8")
     return path
