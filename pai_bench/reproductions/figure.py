@@ -45,7 +45,7 @@ def _intervals(judged: Sequence[Judged]) -> Figure | None:
     """Draw our mean and interval, and the published value and its tolerance, one row per entry."""
     if not judged:
         return None
-    figure = Figure(figsize=(_WIDTH, 0.9 + _ROW * len(judged)))
+    figure = Figure(figsize=(_WIDTH, 0.9 + _ROW * len(judged)), layout="constrained")
     axes = figure.subplots()
     for row, item in enumerate(judged):
         entry = item.entry
@@ -71,18 +71,23 @@ def _bar(axes: Axes, y: float, x: float, low: float, high: float, color: str, ma
 
 
 def _budgets(reproduction: Reproduction, rows: pd.DataFrame) -> Figure | None:
-    """Draw mean accuracy against the number of kept weights, one panel per model, with the targets."""
+    """Draw mean accuracy against the number of kept weights, one panel per pruned model, with the targets.
+
+    Models that run without pruning only are dense networks of few weights; each is a point in all panels.
+    """
     models = [model for sweep in reproduction.sweeps for model in str(sweep["models"]).split(",")]
     chosen = rows[rows["model"].isin(models) & rows["dataset"].isin([str(s["datasets"]) for s in reproduction.sweeps])]
-    present = [model for model in dict.fromkeys(models) if (chosen["model"] == model).any()]
+    pruned = chosen[chosen["method"] != DENSE]
+    present = [model for model in dict.fromkeys(models) if (pruned["model"] == model).any()]
     if not present:
         return None
-    looks = styles(set(chosen["method"]) - {DENSE})
-    figure = Figure(figsize=(2.4 * len(present) + 0.6, 3.2))
+    small = chosen[~chosen["model"].isin(present)]
+    looks = styles(set(pruned["method"]))
+    figure = Figure(figsize=(2.4 * len(present) + 0.6, 3.2), layout="constrained")
     for column, axes in enumerate(figure.subplots(1, len(present), sharey=True, squeeze=False)[0]):
         panel = chosen[chosen["model"] == present[column]]
         for method, group in panel.groupby("method"):
-            mean = 100 * group.groupby(group["n_kept"].astype(int))["accuracy"].mean()
+            mean = _by_budget(group)
             if method == DENSE:
                 axes.axhline(mean.iloc[0], color="#555555", linestyle=(0, (6, 2)), linewidth=0.9, label=DENSE)
                 continue
@@ -91,9 +96,13 @@ def _budgets(reproduction: Reproduction, rows: pd.DataFrame) -> Figure | None:
                 mean.index, mean, color=look.color, marker=look.marker, linestyle=look.line, markersize=4,
                 linewidth=1.1, label=str(method),
             )  # fmt: skip
+        for model, group in small.groupby("model"):
+            mean = _by_budget(group)
+            marker = "s" if model == small["model"].iloc[0] else "D"
+            axes.plot(mean.index, mean, "k", marker=marker, fillstyle="none", linestyle="", label=f"{model}, {DENSE}")
         for target in reproduction.targets:
-            axes.axhline(100 * target.accuracy, color="#CC79A7", linewidth=0.7)
-            axes.plot(target.weights, 100 * target.accuracy, "k+", markersize=7)
+            axes.axhline(100 * target.accuracy, color="#CC79A7", linewidth=0.7, label="target")
+            axes.plot(target.weights, 100 * target.accuracy, "k+", markersize=7, label="optimum, at most")
         axes.set_title(present[column])
         axes.set_xlabel("kept weights")
         axes.spines[["top", "right"]].set_visible(False)
@@ -106,3 +115,8 @@ def _budgets(reproduction: Reproduction, rows: pd.DataFrame) -> Figure | None:
         series |= dict(zip(labels, handles, strict=True))
     figure.legend(series.values(), series.keys(), loc="outside lower center", ncols=5, frameon=False)
     return figure
+
+
+def _by_budget(runs: pd.DataFrame) -> pd.Series[float]:
+    """Return the mean accuracy in per cent by number of kept weights."""
+    return 100 * runs.groupby(runs["n_kept"].astype(int))["accuracy"].mean()
