@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from scipy.special import stdtrit
@@ -66,6 +66,36 @@ def _values(entry: Entry, rows: pd.DataFrame) -> list[float]:
         place &= rows[column] == getattr(entry, column)
     accuracies = rows.loc[place, "accuracy"].dropna()
     return [100 * (1 - value if entry.measure == "error" else value) for value in accuracies]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Results of another method or control at the points of a reproduction's entries."""
+
+    model: str
+    sparsity: float
+    method: str
+    n: int
+    mean: float
+    """In the measure of the entries, in per cent."""
+    std: float
+    """Sample standard deviation; NaN with one run."""
+
+
+def beside(reproduction: Reproduction, rows: pd.DataFrame) -> list[Beside]:
+    """Return the results of methods that no entry names, at the same model, recipe and sparsity as an entry."""
+    found = []
+    judged = {(entry.model, entry.recipe, entry.sparsity, entry.method) for entry in reproduction.entries}
+    for entry in {(e.model, e.recipe, e.sparsity): e for e in reproduction.entries}.values():
+        here = rows[(rows["dataset"] == entry.dataset) & (rows["model"] == entry.model)]
+        for method in sorted(set(here["method"])):
+            values = _values(replace(entry, method=method), rows)
+            if values and (entry.model, entry.recipe, entry.sparsity, method) not in judged:
+                series = pd.Series(values)
+                found.append(
+                    Beside(entry.model, entry.sparsity, method, len(values), float(series.mean()), float(series.std()))
+                )
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pai_bench.analysis.latex_text import escape, row_start
 from pai_bench.reproductions import figure
-from pai_bench.reproductions.judge import RULE, Judged, Reached, budgets, judge
+from pai_bench.reproductions.judge import RULE, Beside, Judged, Reached, beside, budgets, judge
 from pai_bench.reproductions.schema import Reproduction
 
 DASH = "–"
@@ -44,6 +44,8 @@ def markdown(reproduction: Reproduction, rows: pd.DataFrame, rule: str = RULE) -
     if judged:
         parts.append(table(*_verdict_cells(judged)))
         parts.append(f"Per cent; mean and 95 % interval over n runs. {rule}".rstrip())
+    if others := beside(reproduction, rows):
+        parts.append(f"Other methods and controls at the same points, not published there:\n\n{_beside(others)}")
     if reproduction.targets:
         parts.append(_budget_text(budgets(reproduction, rows)))
     if reproduction.differs:
@@ -105,6 +107,20 @@ def ours(item: Judged) -> str:
         return DASH
     interval = "" if math.isnan(item.low) else f" [{item.low:.2f}, {item.high:.2f}]"
     return f"{item.mean:.2f}{interval}"
+
+
+def _beside(others: Sequence[Beside]) -> str:
+    body = [
+        [
+            item.model,
+            f"{100 * item.sparsity:g}",
+            item.method,
+            f"{item.mean:.2f}" + ("" if math.isnan(item.std) else f" ± {item.std:.2f}"),
+            str(item.n),
+        ]
+        for item in others
+    ]
+    return table(["model", "sparsity (%)", "method", "ours (%)", "n"], body)
 
 
 def budget_rows(reached: Sequence[Reached]) -> pd.DataFrame:

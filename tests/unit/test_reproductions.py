@@ -13,7 +13,7 @@ from pai_bench.cli.program import app
 from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import parse_settings
 from pai_bench.reproductions import command, output, page, schema
-from pai_bench.reproductions.judge import Judged, budgets, judge, judge_entry
+from pai_bench.reproductions.judge import Judged, beside, budgets, judge, judge_entry
 from pai_bench.reproductions.schema import Entry
 from pai_bench.sweep.planning import request
 
@@ -61,6 +61,18 @@ def test_only_the_runs_of_an_entrys_point_count() -> None:
     assert (judged.n, judged.mean) == (2, pytest.approx(1.75))
     (judged,) = judge(schema.Reproduction("x", "", "", (), (), {}, (entry(measure="accuracy"),)), rows)
     assert judged.mean == pytest.approx(98.25)
+
+
+def test_other_methods_at_the_points_of_an_entry_are_shown_beside_it() -> None:
+    point = {"dataset": "mnist", "model": "lenet-300-100", "recipe": "snip", "sparsity": 0.95}
+    wide = {**point, "sparsity": 0.98, "method": "random", "accuracy": 0.5}
+    rows = pd.DataFrame(
+        [{**point, "method": m, "accuracy": a} for m, a in (("snip", 0.98), ("random", 0.97), ("random", 0.96))]
+        + [wide]
+    )
+    (found,) = beside(schema.Reproduction("x", "", "", (), (), {}, (entry(),)), rows)
+    assert (found.method, found.n) == ("random", 2)
+    assert (found.mean, found.std) == (pytest.approx(3.5), pytest.approx(0.5**0.5))
 
 
 @pytest.mark.parametrize("quick", [False, True], ids=["full", "quick"])

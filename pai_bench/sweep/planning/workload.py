@@ -36,7 +36,7 @@ def trained_images(values: Mapping[str, Mapping[str, Any]], n_train: int) -> flo
 def trained_steps(values: Mapping[str, Mapping[str, Any]], n_train: int) -> float:
     """Return the number of training steps, where a short last batch of an epoch counts as a part of a step."""
     train = values["train"]
-    return train.get("steps", 0) or trained_images(values, n_train) / train["batch_size"] * train["epochs"]
+    return float(train.get("steps", 0) or trained_images(values, n_train) / train["batch_size"] * train["epochs"])
 
 
 def forward_passes(values: Mapping[str, Mapping[str, Any]], n_train: int, n_test: int) -> float:
