@@ -35,7 +35,7 @@ def export(root: Path, stem: Path, commands: list[str]) -> list[Path]:
     for column in ("mask_hash", "init_hash", "data_hash", "fingerprint"):
         rows[column] = rows[column].str[:KEPT]
     for column in ("score_seconds", "train_seconds"):
-        rows[column] = rows[column].round(3)
+        rows[column] = rows[column].astype(float).round(3)
     rows = rows[COLUMNS].sort_values(["dataset", "model", "recipe", "method", "sparsity", "seed"])
     stem.parent.mkdir(parents=True, exist_ok=True)
     table, facts = stem.with_suffix(".csv"), stem.with_suffix(".json")
