@@ -352,7 +352,7 @@ def test_a_last_batch_of_one_image_is_merged_where_batch_norm_cannot_take_it(
     monkeypatch.setattr(
         Step,
         "__call__",
-        lambda self, x, y, lr: (seen.append(len(y)), step(self, x, y, lr))[1],
+        lambda self, x, y, *others: (seen.append(len(y)), step(self, x, y, *others))[1],
     )
     found = run("snip", 0.5, model=model, **{"epochs": 1, "batch_size": 718, **settings}).result
     assert seen == sizes and found.curve[0].loss is not None
