@@ -35,16 +35,21 @@ def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int)
         return candidates.clone()
     if count == 0:
         return torch.zeros_like(candidates)
-    if scores.is_cpu:
-        # Linear whatever the order of the scores; on a CPU kthvalue's time is quadratic for falling ones.
-        threshold = torch.from_numpy(np.partition(pool.numpy(), dropped))[dropped]
-    else:
-        threshold = torch.kthvalue(pool, dropped + 1).values
+    threshold = score_at(pool, dropped)
     kept = (scores >= threshold).logical_and_(candidates)
     if surplus := int((pool >= threshold).count_nonzero()) - count:
         tied = (scores == threshold).logical_and_(candidates).nonzero().squeeze(1)
         kept[tied[-surplus:]] = False
     return kept
+
+
+def score_at(scores: Tensor, place: int) -> Tensor:
+    """Return the score at a place (from 0) in ascending order of scores [N]."""
+    if scores.is_cpu:
+        # Linear whatever the order of the scores; on a CPU kthvalue's time is quadratic for falling ones.
+        return torch.from_numpy(np.partition(scores.numpy(), place))[place]
+    # On a GPU kthvalue runs in a single block of threads, and a sort in all of them.
+    return scores.sort().values[place]
 
 
 def keep_lowest(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:

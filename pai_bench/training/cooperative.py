@@ -186,6 +186,18 @@ class RoundRobin(Generic[K, T]):
             self._restore = None
         return ended
 
+    def close(self) -> None:
+        """End all tasks where they are, and restore the random generators."""
+        for work, stream in self._members.values():
+            with torch.cuda.stream(stream) if stream is not None else nullcontext():
+                work.close()
+            if stream is not None:
+                stream.synchronize()
+        self._members.clear()
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
+
     def drain(self) -> dict[K, T | Exception]:
         """Run all tasks to completion and return their results or exceptions by key."""
         ended: dict[K, T | Exception] = {}

@@ -197,7 +197,8 @@ def training(
             launch.run()
             at.seen += launch.images
             at.step += launch.steps
-            callback.tick()
+            for _ in range(launch.steps):
+                callback.tick()
         yield from pause()
         mean_loss = (yield from read(one_step.total, pause)) / at.seen
         finite = math.isfinite(mean_loss)

@@ -19,7 +19,7 @@ from pai_bench.core.randomness import seed_draws
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import CellRunner, Outcome, Run
-from pai_bench.sweep.execution import attempt, packing
+from pai_bench.sweep.execution import attempt, trial
 from pai_bench.sweep.execution.attempt import AttemptOutcome, executing
 from pai_bench.sweep.execution.cell_log import CellLog
 from pai_bench.sweep.execution.owner import Owner
@@ -85,7 +85,9 @@ def test_every_draw_follows_from_seed_epoch_and_step(tmp_path: Path) -> None:
     assert before == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
 
 
-def test_errors_during_the_measurement_are_left_to_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_during_the_measurement_are_shown_and_left_to_the_cell(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def damaged(self: Sizes, run: Run) -> int:
         raise PaiBenchError("data_batch_1 is not what it should be", "fetch it again")
 
@@ -93,6 +95,7 @@ def test_errors_during_the_measurement_are_left_to_the_cell(monkeypatch: pytest.
     with monkeypatch.context() as patched:
         patched.setattr(Sizes, "_measure", damaged)
         assert sizes.of(run) == 1
+    assert "conv8 on digits could not be measured (PaiBenchError: data_batch_1" in capfd.readouterr().err
     monkeypatch.setattr(Sizes, "_measure", lambda self, run: 3)
     assert sizes.of(run) == 3
 
@@ -190,16 +193,39 @@ def test_the_size_is_the_fastest_that_fits() -> None:
         parse_size("many")
 
 
-def test_measuring_a_size_trains_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "SETTLING_TURNS", 1)
-    monkeypatch.setattr(packing, "MEASURED_TURNS", 2)
+def test_measuring_sizes_trains_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SIZES", (1, 2, 4)), ("SETTLING_TURNS", 1), ("WARM_UP_SECONDS", 0), ("ROUND_SECONDS", 0)):
+        monkeypatch.setattr(trial, name, value)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
 
-    def training_of(seed: int) -> Task[Trained]:
-        return (yield from training(killing.network(), {}, DATA, killing.recipe(), seed))
+    def short(seed: int, callback: Callback) -> Task[Trained]:
+        """A training of fewer steps than the measurement takes."""
+        if seed == 3:
+            raise torch.OutOfMemoryError
+        data = killing.small_data(64)
+        return (yield from training(killing.network(), {}, data, killing.recipe(epochs=1), seed, callback))
 
-    assert packing.speed(CPU, training_of, 2) > 0  # type: ignore[operator]
-    assert packing.speed(CPU, lambda _: raising(torch.OutOfMemoryError()), 2) is None
+    found = trial.speeds(CPU, lambda seed, callback: short(0, callback))
+    assert found.keys() == {1, 2, 4} and min(found.values()) > 0
+    assert trial.speeds(CPU, lambda seed, callback: short(3 if seed == 2 else 0, callback)).keys() == {1, 2}
+    assert torch.equal(torch.get_rng_state(), before)
     assert Sizes(CellRunner(device="cpu"), None).of(run("snip")) == 1, "on a CPU processes do better"
+
+
+def test_sizes_take_turns_and_their_medians_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of an idle GPU is low at first, and a burst of load affects one round."""
+    order: list[int] = []
+    seconds = iter([1, 1, 1, 1, 9, 1, 1, 1, 1, 1])
+
+    def run(self: trial._Trial, size: int, seconds_of_a_round: float) -> float:
+        order.append(size)
+        return 100 * size / next(seconds)
+
+    monkeypatch.setattr(trial._Trial, "fitting", lambda self: [1, 2, 4])
+    monkeypatch.setattr(trial._Trial, "run", run)
+    assert trial.speeds(CPU, lambda seed, callback: raising(ValueError())) == {1: 100, 2: 200, 4: 400}
+    assert order == [4, 1, 2, 4, 1, 2, 4, 1, 2, 4]
 
 
 def raising(error: Exception) -> Task[Trained]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from pai_bench.results import DamagedResult, Epoch
 from pai_bench.sweep.execution import dataset_copy
 from pai_bench.sweep.execution.cell_log import CellLog
 from pai_bench.sweep.execution.claims import Address, Claim, Owner, take
+from pai_bench.sweep.execution.device_fault import DeviceFault, ends_process
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Task, release, run_to_completion
@@ -84,7 +86,11 @@ class _Unwritten(Exception):
 
 def execute(run: Run, root: Path, runner: CellRunner, owner: Owner, **options: Unpack[Options]) -> AttemptOutcome:
     """Run `executing` to completion."""
-    return run_to_completion(executing(run, root, runner, owner, **options), runner.device)
+    try:
+        return run_to_completion(executing(run, root, runner, owner, **options), runner.device)
+    except DeviceFault as fault:
+        print(f"pai-bench: {fault}", file=sys.stderr, flush=True)
+        raise
 
 
 def shared_scores(root: Path, redo: bool) -> ScoreCache:
@@ -233,6 +239,11 @@ class _Attempt:
         if isinstance(error, PaiBenchError):
             line = f"{error.cause}; {error.remedy}"
         kind = "error"
+        if ends_process(error):
+            log.say(traceback.format_exc().rstrip())
+            # Kernels run asynchronously: any cell of the process may have caused the error. No cell is recorded as
+            # failed here; each of them resumes alone, which shows the one that fails again.
+            raise DeviceFault(line)
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
             isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
         ):

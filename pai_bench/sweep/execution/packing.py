@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from collections import deque
 from collections.abc import Callable
-
-import torch
 
 from pai_bench.datasets.loading import StreamingDataset
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.execution.attempt import AttemptOutcome
-from pai_bench.training.cooperative import RoundRobin, Task, release
+from pai_bench.sweep.execution.trial import SIZES, speeds
+from pai_bench.training.callbacks import Callback
+from pai_bench.training.cooperative import RoundRobin, Task
 from pai_bench.training.loop import Trained, training
 
-SIZES = (1, 2, 4, 8)
 GAIN = 1.05
 """Minimum speed-up in steps per second that justifies a larger pack."""
-MEMORY = 0.8
-"""Fraction of the free memory that a pack may use."""
-SETTLING_TURNS = 8
-"""Steps before the measurement begins; during them the step is captured as a CUDA graph."""
-MEASURED_TURNS = 40
 
 
 def parse_size(text: str) -> int | None:
@@ -69,8 +63,16 @@ class Sizes:
                 return size
         try:
             size = self._wanted or self._measure(run)
-        except Exception:
-            return 1  # the cell itself raises the same error, and reports it
+        except Exception as error:
+            # If the cell is the reason, it raises the same error when it runs, and reports it.
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            print(
+                f"pai-bench: the pack size of {run.cell.model} on {run.cell.dataset} could not be measured ({reason});"
+                " cells run one at a time: give --pack a number",
+                file=sys.stderr,
+                flush=True,
+            )
+            return 1
         self._found.append((run, size))
         return size
 
@@ -84,54 +86,11 @@ class Sizes:
         if device.type != "cuda" or isinstance(runner.dataset(run), StreamingDataset):
             return 1
         dataset = runner.dataset(run)
-        most = 1.0
 
-        def member(seed: int) -> Task[Trained]:
-            return training(runner.model(run), {}, dataset, run.recipe, seed)
+        def member(seed: int, callback: Callback) -> Task[Trained]:
+            return training(runner.model(run), {}, dataset, run.recipe, seed, callback)
 
-        def measured(size: int) -> float | None:
-            nonlocal most
-            if size > most and size > 1:
-                return None
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
-            found = speed(device, member, size)
-            if size == 1:
-                one = torch.cuda.max_memory_allocated(device) - before
-                release()
-                most = MEMORY * torch.cuda.mem_get_info(device)[0] / max(1, one)
-            return found
-
-        return best_size(measured)
-
-
-def speed(device: torch.device, member: Callable[[int], Task[Trained]], size: int) -> float | None:
-    """Return the steps per second of `size` cells together, made by `member` from seeds; None if they do not fit."""
-    pack: RoundRobin[int, Trained] = RoundRobin(device)
-    try:
-        for seed in range(size):
-            pack.add(seed, member(seed))
-        seconds = 0.0
-        for turns in (SETTLING_TURNS, MEASURED_TURNS):
-            _wait(device)
-            began = time.perf_counter()
-            for _ in range(turns):
-                if any(isinstance(error, Exception) for _, error in pack.turn()):
-                    return None
-            _wait(device)
-            seconds = time.perf_counter() - began
-        return size * MEASURED_TURNS / seconds
-    except torch.OutOfMemoryError:
-        return None
-    finally:
-        _wait(device)
-        del pack
-        release()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        return best_size(speeds(device, member).get)
 
 
 class PackedRunner:

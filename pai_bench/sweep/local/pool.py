@@ -13,6 +13,7 @@ from pai_bench import results
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
 from pai_bench.results import Failure
+from pai_bench.sweep.execution import device_fault
 from pai_bench.sweep.execution.claims import survey
 from pai_bench.sweep.execution.packing import alike
 from pai_bench.sweep.execution.settings import Settings
@@ -235,6 +236,8 @@ class Pool:
         """Record that a worker has died on a run; return True if the run may be tried again."""
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         cause = f"the worker died ({how})"
+        if code == device_fault.EXIT_CODE:
+            cause = "the GPU reported an error that ended the worker; see the log of the cell"
         if worker.hung:
             cause = f"the worker hung: no sign of progress for {self._settings.hang_after:g} s"
         epoch = worker.epochs[run]

@@ -31,6 +31,7 @@ from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
 from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores
 from pai_bench.sweep.execution.claims import Owner
+from pai_bench.sweep.execution.device_fault import EXIT_CODE, DeviceFault
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.cooperative import Task
@@ -144,7 +145,12 @@ def main() -> None:
                 numbers[run] = message["id"]
                 packed.add(run)
                 channel.tell("room", room=sizes.of(run))
-        for run, ended in packed.turn():
+        try:
+            finished = packed.turn()
+        except DeviceFault as fault:
+            print(f"pai-bench: {fault}", file=sys.stderr, flush=True)
+            os._exit(EXIT_CODE)  # an orderly exit would use the GPU
+        for run, ended in finished:
             channel.tell("room", room=sizes.of(run))
             channel.tell("ended", id=numbers.pop(run), **asdict(ended))
 

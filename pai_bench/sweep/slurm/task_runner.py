@@ -26,6 +26,7 @@ from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import mask_files
 from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores
+from pai_bench.sweep.execution.device_fault import DeviceFault
 from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
 from pai_bench.sweep.slurm import stops, trust
@@ -101,6 +102,9 @@ class Work:
             self._run()
         except WorkFailed as error:
             self._error = error
+        except DeviceFault as fault:
+            self._say(str(fault))
+            self._error = fault
         except Exception as error:
             # The error did not come from a cell: a failed cell writes its own note and does not raise.
             self._note("environment", f"{type(error).__name__}: {error}".partition("\n")[0])

@@ -1,0 +1,33 @@
+"""Errors of a GPU after which a process cannot use it again, such as an illegal memory access."""
+
+from __future__ import annotations
+
+import torch
+
+EXIT_CODE = 71
+"""Exit code of a worker whose GPU has failed (EX_OSERR of sysexits.h)."""
+
+
+class DeviceFault(SystemExit):
+    """End of the process because of its GPU. Its cells are no worse for it: they resume in another process."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(EXIT_CODE)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"the GPU cannot be used again in this process ({self.cause}); its cells resume in another process"
+
+
+def ends_process(error: Exception) -> bool:
+    """Return True if an error of the GPU will be repeated by every later call in this process.
+
+    Other errors of the same type, such as a failed capture, leave the GPU usable.
+    """
+    if not isinstance(error, torch.AcceleratorError):
+        return False
+    try:
+        torch.cuda.synchronize()
+    except torch.AcceleratorError:
+        return True
+    return False
