@@ -1,7 +1,8 @@
 """Host time and launches per training step on the stub: python -m tests.cuda_stub.measure [--steps N].
 
-One line of JSON per pack size, of ResNet-20 at batch 128 on made-up images of CIFAR-10's size, loading included. Kernels
-take no time here, so that the host is all that is measured. The script also runs on earlier versions of pai_bench.
+One line of JSON per pack size, of ResNet-20 at batch 128 on made-up images of CIFAR-10's size, loading included.
+Kernels take no time here, so that the host is all that is measured. The script also runs on earlier versions of
+pai_bench.
 """
 
 from __future__ import annotations
@@ -53,16 +54,12 @@ def measure(steps: int) -> None:
         for seed in range(size):
             model = models.build("resnet20", 3, 32, 10).to(cuda)
             pack.add(seed, training(model, {}, data, recipe, seed, seen))
-
-        def run(count: int) -> None:
-            seen.count = 0
+        # The first steps are captured.
+        for count in (200 * size, steps * size):
+            before, began, seen.count = Counts.now(), time.thread_time(), 0
             while seen.count < count:
                 pack.turn()
-
-        run(200 * size)  # captures, and the first epoch
-        before, began = Counts.now(), time.thread_time()
-        run(steps * size)
-        seconds, found = time.thread_time() - began, Counts.now().since(before)
+            seconds, found = time.thread_time() - began, Counts.now().since(before)
         fields = {
             "pack": size,
             "host_us": round(1e6 * seconds / seen.count, 1),
