@@ -23,8 +23,9 @@ quick: lint
 
 # All tests on all cores; then those that need the machine for themselves, one after the other.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) --ignore tests/cluster --ignore tests/benchmarks
-	$(BIN)/python -m pytest tests/cluster tests/benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) --ignore tests/cluster --ignore tests/benchmarks \
+		--ignore tests/browser
+	$(BIN)/python -m pytest tests/cluster tests/benchmarks tests/browser
 
 test-cluster: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/cluster -m ""

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.analysis import figures, published, reference, tables
+from pai_bench.analysis import check, figures, html, published, records, reference, tables
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.columns import POINT
 from pai_bench.analysis.figures import Figures, Material, Options
@@ -47,7 +47,7 @@ def run(
     folder = out or resolved / "report"
     check_writable(folder, "--out")
     complete = len(collection.missing) == 0
-    files = write(collection, summary, folder, options)
+    files = write(collection, summary, folder, options, resolved)
     for line in status_lines(collection):
         messages.print(line, highlight=False, markup=False)
     if as_json:
@@ -66,6 +66,14 @@ def run(
         for path in files:
             print(path)
     return complete
+
+
+def check_results(root: Path | None, extra: Sequence[Path], selection: Selection, as_json: bool) -> bool:
+    """Print the objections that a careful reviewer would raise; return True if there is none.
+
+    Raises: PaiBenchError when there are no results.
+    """
+    return check.run(selection.apply(collect(results.resolve_root(root), extra)), as_json)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -111,8 +119,17 @@ def status_lines(collection: Collection) -> list[str]:
     return lines
 
 
-def write(collection: Collection, summary: pd.DataFrame, folder: Path, options: Options | None = None) -> list[Path]:
-    """Write all files of the report to `folder` and return their paths, report.md first."""
+def write(
+    collection: Collection,
+    summary: pd.DataFrame,
+    folder: Path,
+    options: Options | None = None,
+    root: Path | None = None,
+) -> list[Path]:
+    """Write all files of the report to `folder` and return their paths, report.md first.
+
+    root: the results folder, for the causes of failures; by default the parent of `folder`.
+    """
     options = options or Options()
     comparison = compare_controls(collection)
     _remove_old(folder)
@@ -120,6 +137,7 @@ def write(collection: Collection, summary: pd.DataFrame, folder: Path, options: 
     figure = figures.save_all(drawn, options, folder)
     texts = {
         "report.md": _page(collection, summary, comparison, drawn),
+        "report.html": _html(root or folder.parent, collection, summary, comparison, drawn),
         "table.md": tables.markdown(summary),
         "table.tex": tables.latex(summary),
         "table.csv": tables.csv(summary).to_csv(index=False),
@@ -132,6 +150,14 @@ def write(collection: Collection, summary: pd.DataFrame, folder: Path, options: 
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / "report.md", *figure, *(folder / name for name in texts if name != "report.md")]
+
+
+def _html(root: Path, collection: Collection, summary: pd.DataFrame, comparison: pd.DataFrame, drawn: Figures) -> str:
+    known = records.read(collection.rows)
+    objections = check.find(collection, summary, comparison, known.dirty())
+    return html.render(
+        html.Content(root, collection, summary, comparison, drawn, known, objections, status_lines(collection))
+    )
 
 
 def _remove_old(folder: Path) -> None:

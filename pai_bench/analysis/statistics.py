@@ -118,7 +118,7 @@ def split_control(method: str) -> tuple[str, str | None]:
 
 def without_controls(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of methods without a control."""
-    return table[table["method"].map(lambda method: split_control(method)[1] is None)]
+    return table.loc[[split_control(method)[1] is None for method in table["method"]]]
 
 
 def compare_controls(collection: Collection) -> pd.DataFrame:

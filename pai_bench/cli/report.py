@@ -47,13 +47,20 @@ def report(
     reference: Annotated[
         bool, typer.Option("--reference", help="Show the released results of the same settings beside your own.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Write nothing; list what a reviewer would object to, with remedies. Exit with 3 if anything.",
+        ),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a planned cell has no result.")] = False,
     config: Config = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Make the figures, with captions, and the tables of a paper from the available results."""
-    from pai_bench.analysis.command import run
+    from pai_bench.analysis.command import check_results, run
     from pai_bench.analysis.figures import Options, chosen
     from pai_bench.analysis.selection import Selection
 
@@ -74,6 +81,10 @@ def report(
         parse_names("--datasets", datasets) if datasets else (),
         _condition(filter_),
     )
+    if check:
+        if not check_results(results, tuple(tables or ()), selection, as_json):
+            raise typer.Exit(INCOMPLETE)
+        return
     if not run(results, out, tuple(tables or ()), as_json, messages, options, selection, reference) and strict:
         raise typer.Exit(INCOMPLETE)
 

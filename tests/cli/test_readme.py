@@ -105,7 +105,7 @@ def test_commands_in_the_documents_are_valid(folder: Path, command: str) -> None
         arguments += ["--from", "table.csv"]
     on_slurm = {"PAI_BENCH_WHERE": "slurm", "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     done = pai_bench(folder, *arguments, env=on_slurm if {"--profile", "--slurm", "--canary"} & {*arguments} else None)
-    assert done.returncode == (3 if "--fail-on-missing" in arguments else 0), done.stderr
+    assert done.returncode == (3 if {"--fail-on-missing", "--check"} & {*arguments} else 0), done.stderr
 
 
 def test_the_documents_show_the_main_commands() -> None:

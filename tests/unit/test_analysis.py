@@ -260,7 +260,8 @@ def test_all_files_are_written_and_named(root: Path, capsys: pytest.CaptureFixtu
     assert not run(root, None, [], False, QUIET)
     named = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert {path.name for path in named} == {
-        *("report.md", "table.md", "table.tex", "table.csv", "results.csv", "captions.md", "captions.tex"),
+        *("report.md", "report.html", "table.md", "table.tex", "table.csv", "results.csv"),
+        *("captions.md", "captions.tex"),
         *(f"{name}{end}" for name in ("accuracy", "difference-to-dense") for end in (".pdf", ".png", "-points.csv")),
     }
     assert all(path.parent == root / "report" and path.stat().st_size for path in named)

@@ -1,0 +1,149 @@
+"""Objections to the origin of results: code, epochs, masks, initial weights and the precision of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from pai_bench.analysis.check.objection import Objection, counted, panel_name, sweep
+from pai_bench.analysis.columns import EPOCHS, OURS, PANEL
+from pai_bench.analysis.statistics import split_control
+from pai_bench.analysis.tables import panel_title, per_cent
+
+REINIT = "reinit"
+"""Control that trains other initial weights by design."""
+
+
+def stale(paths: Sequence[str], damaged: Sequence[str]) -> Iterator[Objection]:
+    """Object to results of other settings or versions, and to damaged files, in the results folder."""
+    if paths:
+        yield Objection(
+            "stale-results",
+            f"{counted(len(paths), 'result')} made with other settings or by another version than the newest plan",
+            "run pai-bench sweep again, which computes them with the current settings",
+            tuple(paths),
+        )
+    if damaged:
+        yield Objection(
+            "damaged-files",
+            f"{counted(len(damaged), 'damaged or unreadable file')}, not counted",
+            "restore them from a copy, or run pai-bench sweep again, which computes the results again",
+            tuple(damaged),
+        )
+
+
+def uncommitted_code(rows: pd.DataFrame, dirty: Mapping[str, str]) -> Iterator[Objection]:
+    """Object to results of code with uncommitted changes; `dirty` maps result paths to hashes of the changes."""
+    if not dirty:
+        return
+    changed = rows[rows["path"].isin(dirty)] if "path" in rows else rows.iloc[:0]
+    where = []
+    for key, panel in changed.groupby(PANEL, sort=False):
+        hashes = ", ".join(sorted({dirty[path][:8] for path in panel["path"]}))
+        where.append(f"{panel_title(*key)}: {counted(len(panel), 'result')} ({hashes})")
+    if where:
+        yield Objection(
+            "uncommitted-code",
+            f"{counted(len(changed), 'result')} of code with uncommitted changes, which nobody can restore",
+            f"commit the changes and compute the results again: {sweep(changed)} --redo",
+            tuple(where),
+        )
+
+
+def epochs(rows: pd.DataFrame) -> Iterator[Objection]:
+    """Object to accuracies of the best test epoch, and to tables that do not state the epoch."""
+    for epoch, code, remedy in (
+        ("best-test", "best-test-epoch", "report the last epoch, or the epoch that a validation set selects"),
+        ("", "epoch-not-stated", "add a column epoch with last, best-val or best-test to the table"),
+    ):
+        found = rows[rows["epoch"] == epoch]
+        if len(found):
+            counts = found.groupby("source", sort=False).size()
+            yield Objection(
+                code,
+                f"{EPOCHS[epoch]}: {'selected with the test set, so too high' if epoch else 'it may be the best one'}",
+                remedy,
+                tuple(
+                    f"{source or 'the results folder'}: {counted(count, 'result')}" for source, count in counts.items()
+                ),
+            )
+    several = [panel for _, panel in rows.groupby(PANEL, sort=False) if panel["epoch"].nunique() > 1]
+    if several:
+        yield Objection(
+            "mixed-epochs",
+            "accuracies of different epochs in one panel",
+            "compare accuracies of the same epoch only; leave the table out, or use its last epoch",
+            tuple(
+                f"{panel_title(*panel.iloc[0][PANEL])}: {', '.join(EPOCHS[epoch] for epoch in panel['epoch'].unique())}"
+                for panel in several
+            ),
+        )
+
+
+def unequal_masks(rows: pd.DataFrame) -> Iterator[Objection]:
+    """Object to methods that keep different numbers of weights at one density and seed."""
+    where = []
+    for group in _unequal(rows, [*PANEL, "sparsity", "seed"], "n_kept"):
+        first = group.iloc[0]
+        at = f"{panel_name(first)} at {per_cent(first['sparsity'])} %, seed {int(first['seed'])}"
+        counts = group.groupby("n_kept")["method"].agg(_names)
+        where.append(f"{at}: {'; '.join(f'{int(kept):,} weights: {names}' for kept, names in counts.items())}")
+    if where:
+        yield Objection(
+            "unequal-kept-counts",
+            "methods keep different numbers of weights at the same density, so that the comparison is not fair",
+            "compute masks with exactly round(density x N) kept weights, or compare at equal counts",
+            tuple(where),
+        )
+
+
+def unequal_weights(rows: pd.DataFrame) -> Iterator[Objection]:
+    """Object to methods that start from different weights at one seed. The control reinit does so by design."""
+    where = []
+    paired = rows.loc[[split_control(method)[1] != REINIT for method in rows["method"]]]
+    for group in _unequal(paired, [*PANEL, "seed"], "init_hash"):
+        counts = group.groupby("init_hash")["method"].agg(_names)
+        shown = "; ".join(f"{init[:8]}: {names}" for init, names in counts.items())
+        where.append(f"{panel_name(group.iloc[0])}, seed {int(group['seed'].iloc[0])}: {shown}")
+    if where:
+        yield Objection(
+            "unequal-initial-weights",
+            "methods start from different initial weights at the same seed, so that differences are not paired",
+            f"compute the results again with one version of the code: {sweep(paired)} --redo",
+            tuple(where),
+        )
+
+
+def _unequal(rows: pd.DataFrame, keys: list[str], column: str) -> Iterator[pd.DataFrame]:
+    """Yield the groups of runs with equal `keys` of which not all have the same value of `column`, where known."""
+    if column not in rows:
+        return
+    known = rows[rows[column].notna()]
+    odd = known[known.groupby(keys)[column].transform("nunique") > 1]
+    for _, group in odd.groupby(keys, sort=False):
+        yield group
+
+
+def _names(methods: pd.Series) -> str:
+    return ", ".join(sorted(set(methods)))
+
+
+def float32_scores(rows: pd.DataFrame) -> Iterator[Objection]:
+    """Object to masks of float32 scores, unless they were measured to equal the masks of float64 scores."""
+    if "scoring_dtype" not in rows:
+        return
+    single = rows[(rows["scoring_dtype"] == "float32") & (rows["source"] == OURS) & (rows["sparsity"] > 0)]
+    single = single[~(single["float64_overlap"] == 1)]
+    where = []
+    for (method, *key), group in single.groupby(["method", *PANEL], sort=False):
+        overlap = group["float64_overlap"].min()
+        known = f", overlap with float64 at least {100 * overlap:.1f} %" if overlap == overlap else ""
+        where.append(f"{panel_title(*key)}: {method} ({counted(len(group), 'result')}{known})")
+    if where:
+        yield Objection(
+            "float32-scores",
+            "scores were computed in float32, whose rounding errors change the masks of some methods",
+            "compute the scores in float64: --set scoring.dtype=float64, or state the overlap",
+            tuple(where),
+        )

@@ -1,0 +1,125 @@
+"""Objections to the number of runs: few or unequal seeds, missing runs, failed runs, undecided controls."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from pai_bench.analysis.check.objection import Objection, counted, panel_name, places, seed_list, sweep
+from pai_bench.analysis.columns import PANEL, POINT
+from pai_bench.analysis.inference import LEVEL, MARGIN, equivalence_seeds
+from pai_bench.analysis.tables import per_cent
+
+MIN_SEEDS = 3
+"""Smallest number of seeds that is accepted without objection."""
+WANTED_SEEDS = "0-4"
+"""Seeds in remedies; five, because three cannot show the usual differences of half a point."""
+
+
+def few_seeds(points: pd.DataFrame) -> Iterator[Objection]:
+    """Object to points with fewer than MIN_SEEDS runs."""
+    few = points[(points["n"] > 0) & (points["n"] < MIN_SEEDS)]
+    if len(few):
+        yield Objection(
+            "few-seeds",
+            f"{counted(len(few), 'point')} with fewer than {MIN_SEEDS} seeds",
+            f"run more seeds: {sweep(few, seeds=WANTED_SEEDS)}",
+            places(few, [f"n = {n}" for n in few["n"]]),
+        )
+
+
+def unequal_seeds(points: pd.DataFrame) -> Iterator[Objection]:
+    """Object to panels whose points have different sets of seeds."""
+    odd, panels = [], []
+    for _, panel in points[points["n"] > 0].groupby([*PANEL, "source"], sort=False):
+        (usual, _), *others = Counter(panel["seeds"]).most_common()
+        if others:
+            odd.append(panel[panel["seeds"] != usual])
+            panels.append(panel)
+    if odd:
+        found = pd.concat(odd)
+        yield Objection(
+            "unequal-seeds",
+            f"{counted(len(found), 'point')} with other seeds than most points of the panel, so that means differ in"
+            " their seeds as well",
+            f"run the seeds that are missing: {sweep(pd.concat(panels))}",
+            places(found, [f"seeds {seed_list(seeds)}" for seeds in found["seeds"]]),
+        )
+
+
+def missing_runs(missing: pd.DataFrame) -> Iterator[Objection]:
+    """Object to planned runs without a result."""
+    if len(missing):
+        states = Counter(missing["state"])
+        yield Objection(
+            "missing-runs",
+            f"{counted(len(missing), 'planned run')} without a result"
+            f" ({', '.join(f'{count} {state}' for state, count in states.items())})",
+            "run the sweep again, with --retry failed for failed runs, or report the failures",
+            _missing_places(missing),
+        )
+
+
+def _missing_places(missing: pd.DataFrame) -> tuple[str, ...]:
+    seeds = missing.groupby([*POINT, "state"], sort=False)["seed"].agg(list).reset_index()
+    return places(seeds, [f"{row['state']}: seeds {seed_list(row['seed'])}" for _, row in seeds.iterrows()])
+
+
+def failed_runs_in_means(points: pd.DataFrame) -> Iterator[Objection]:
+    """Object to means over failed runs and others. Points of which all runs failed have one population."""
+    failed = points["collapsed"] + points["diverged"] + points["at_chance"]
+    mixed = points[(failed > 0) & (failed < points["runs"])]
+    if len(mixed):
+        yield Objection(
+            "failed-runs-in-mean",
+            f"{counted(len(mixed), 'mean')} over runs that trained and runs that collapsed, diverged or stayed at"
+            " chance",
+            "state the number of failed runs and show the single runs; a mean of two populations describes neither",
+            places(mixed, [f"{_failures(row)} of {row['runs']}" for _, row in mixed.iterrows()]),
+        )
+
+
+def undecided_controls(comparison: pd.DataFrame) -> Iterator[Objection]:
+    """Object to controls for which neither a difference nor equivalence is shown at this number of seeds."""
+    if comparison.empty:
+        return
+    undecided = comparison[~comparison["equivalent"] & ~((comparison["low"] > 0) | (comparison["high"] < 0))]
+    where, most = [], 0
+    for (source, method, control, *key), rows in undecided.groupby(["source", "method", "control", *PANEL], sort=False):
+        needed = max(map(_seeds_needed, rows.to_dict("records")))
+        most = max(most, needed)
+        title = panel_name(pd.Series({**dict(zip(PANEL, key, strict=True)), "source": source}))
+        at = ", ".join(map(per_cent, rows["sparsity"]))
+        where.append(f"{title}: {method}, {control} at {at} % (n = {_range(rows['n'])}; about {needed} needed)")
+    if where:
+        yield Objection(
+            "undecided-controls",
+            f"{counted(len(where), 'control')} for which neither a difference nor equality within"
+            f" {100 * MARGIN:g} points is shown",
+            f"run about {most} seeds, or claim neither" if most else "run more seeds, or claim neither",
+            tuple(where),
+        )
+
+
+def _seeds_needed(row: dict[str, float]) -> int:
+    """Seeds that would show equivalence at the deviation of the paired differences; 0 where it is unknown."""
+    n = int(row["n"])
+    if n < 2 or not row["high"] > row["low"]:
+        return 0
+    half = (row["high"] - row["low"]) / 2
+    deviation = half / float(stdtrit(n - 1, 1 - LEVEL / 2)) * math.sqrt(n)
+    return max(n + 1, equivalence_seeds(deviation))
+
+
+def _failures(row: pd.Series) -> str:
+    counts = ((row["collapsed"], "collapsed"), (row["diverged"], "diverged"), (row["at_chance"], "at chance"))
+    return ", ".join(f"{count} {name}" for count, name in counts if count)
+
+
+def _range(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return str(low) if low == high else f"{low} to {high}"
