@@ -1,9 +1,10 @@
 """Every method on public networks: `python tests/zoo.py [--models WORD,…] [--methods NAME,…] [--dtype float32]`.
 
-A table with a line per network and a column per method: "ok", "ties" (ok, with the warning that the kept weights are
-decided by their position), "refused" (a PaiBenchError) or "CRASH" (any other exception); messages follow the table.
-The exit status is 1 after a crash. Networks come from torchvision and, where it is installed, from timm; none is
-downloaded, all are drawn at random. The smallest variant of each family is taken, with small inputs.
+A table with a line per network and a column per method: "ok", "ties" (ok, with the warning that many kept weights
+are tied with pruned ones), "refused" (a PaiBenchError) or "CRASH" (any other exception); messages follow the table. The
+last column is the effective sparsity of the dense network, which must be 0. The exit status is 1 after a crash or
+another effective sparsity. Networks come from torchvision and, where they are installed, from timm and transformers;
+none is downloaded, all are drawn at random. The smallest variant of each family is taken, with small inputs.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torchvision.models
 from torch import nn
 
 import pai_bench
+from pai_bench.pruning.effective import effective_masks
+from pai_bench.scoring.weights import prunable_weights
 
 TORCHVISION = {
     **dict.fromkeys(["alexnet", "squeezenet1_1", "googlenet"], 64),
     **dict.fromkeys(["resnet18", "resnext50_32x4d", "vgg11", "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5"], 32),
     **dict.fromkeys(["densenet121", "shufflenet_v2_x0_5", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny"], 32),
-    **dict.fromkeys(["efficientnet_b0", "efficientnet_v2_s", "swin_t", "swin_v2_t", "vit_b_32"], 32),
+    **dict.fromkeys(["efficientnet_b0", "efficientnet_v2_s", "swin_t", "vit_b_32"], 32),
+    **dict.fromkeys(["swin_v2_t", "wide_resnet50_2"], 64),
     "maxvit_t": 224,
-    "inception_v3": 139,
+    "inception_v3": 299,
 }
 """Function of torchvision.models, and the side of its images."""
 
@@ -41,6 +46,9 @@ TIMM = {
     "levit_128s": 224,
 }
 """Model of timm, and the side of its images."""
+
+TRANSFORMERS = {"bert": 12, "distilbert": 12, "gpt2": 12, "vit": 32}
+"""Architecture of Hugging Face's transformers, and the number of its tokens or the side of its images."""
 
 CHEAP = {
     "force": {"rounds": 1},
@@ -75,13 +83,63 @@ def builders(words: Sequence[str] = ()) -> dict[str, tuple[Callable[[], nn.Modul
                 return network
 
             found[f"timm/{name}"] = from_timm, side
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        pass
+    else:
+        found |= {f"transformers/{name}": (_hugging_face(transformers, name), n) for name, n in TRANSFORMERS.items()}
     return {name: entry for name, entry in found.items() if not words or any(word in name for word in words)}
+
+
+def _hugging_face(library: Any, name: str) -> Callable[[], nn.Module]:
+    """The constructor of a classifier with two blocks of width 32, from its configuration."""
+    sizes = {
+        "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
+        "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0},
+        "vit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
+    }[name]
+    sizes |= {"image_size": 32, "patch_size": 8} if name == "vit" else {"vocab_size": 99}
+    kind = "AutoModelForImageClassification" if name == "vit" else "AutoModelForSequenceClassification"
+
+    def build() -> nn.Module:
+        network: nn.Module = getattr(library, kind).from_config(
+            library.AutoConfig.for_model(name, num_labels=10, **sizes)
+        )
+        return network
+
+    return build
+
+
+def inputs(model: nn.Module, side: int, generator: torch.Generator) -> torch.Tensor:
+    """Two random images of this side, or for a model of tokens, two sequences of this length."""
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
+    if vocabulary is None:
+        return torch.randn(2, 3, side, side, generator=generator)
+    return torch.randint(1, vocabulary, (2, side), generator=generator)
+
+
+def effective(model: nn.Module, side: int) -> tuple[str, str]:
+    """The effective sparsity of the dense network, and the message of a refusal."""
+    masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable_weights(model).items()}
+    sample = inputs(model, side, torch.Generator().manual_seed(0))
+    if not sample.is_floating_point():
+        return "tokens", ""
+    try:
+        found = effective_masks(model, masks, tuple(sample.shape[1:]))
+    except pai_bench.PaiBenchError as error:
+        return "refused", str(error).replace("\n", "; ")
+    except Exception as error:
+        return "CRASH", f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+    kept = sum(int(mask.sum()) for mask in found.values())
+    return f"{1 - kept / sum(mask.numel() for mask in masks.values()):.4g}", ""
 
 
 def verdict(model: nn.Module, side: int, method: str, dtype: str) -> tuple[str, str]:
     """The entry of the table, and the message behind it (empty for "ok")."""
     generator = torch.Generator().manual_seed(0)
-    batches = [(torch.randn(2, 3, side, side, generator=generator), torch.tensor([n, n + 1])) for n in range(2)]
+    batches = [(inputs(model, side, generator), torch.tensor([n, n + 1])) for n in range(2)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -102,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dtype", default="float64", help="float64 or float32")
     options = parser.parse_args(arguments)
     methods, words = options.methods.split(","), [word for word in options.models.split(",") if word]
-    print(f"{'':36}" + "".join(f"{method[:9]:10}" for method in methods))
+    print(f"{'':36}" + "".join(f"{method[:9]:10}" for method in methods) + f"{'effective':10}")
     crashed, messages = False, []
     for name, (build, side) in builders(words).items():
         with torch.random.fork_rng():
@@ -114,6 +172,10 @@ def main(arguments: Sequence[str]) -> int:
             crashed |= entry == "CRASH"
             messages += [f"{name} {method}: {message}"] * bool(message)
             line += f"{entry:10}"
+        entry, message = effective(model, side)
+        crashed |= entry not in ("0", "refused", "tokens")
+        messages += [f"{name} effective sparsity: {message}"] * bool(message)
+        line += f"{entry:10}"
         print(f"{line}{time.monotonic() - began:.0f} s", flush=True)
     print("\n".join(["", *messages]))
     return int(crashed)

@@ -13,6 +13,7 @@ def main() -> None:
     try:
         from pai_bench.cli import program
     except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
         sys.exit(130)
     program.main()
 

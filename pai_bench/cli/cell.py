@@ -9,7 +9,7 @@ import typer
 
 from pai_bench.cli import hints
 from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
-from pai_bench.cli.settings import Config, recipe_settings
+from pai_bench.cli.settings import Config, recipe_settings, refuse_lists
 
 Dataset = Annotated[str, typer.Option("--dataset", "--datasets")]
 Model = Annotated[str | None, typer.Option("--model", "--models", help="[default: the data set's own]")]
@@ -51,6 +51,7 @@ def prune(
     verbose: Verbose = False,
 ) -> None:
     """Make the masks of one cell, identical to the masks in a sweep, and show the weights that they keep."""
+    refuse_lists(context)
     hints.check_names(method, dataset, plugin)
     from pai_bench.sweep import single_cell
 
@@ -81,6 +82,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train one network under your own masks, with the same initial weights and data as all methods."""
+    refuse_lists(context)
     hints.check_names(None, dataset, plugin)
     from pai_bench.sweep import single_cell
 

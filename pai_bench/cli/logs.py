@@ -17,6 +17,9 @@ def logs(
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="One failed cell for each cause.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="With --failed: every failed cell.")] = False,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", help="With --failed: only these cells, for example 'method=snip'.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep printing as the log grows, until the cell ends.")
     ] = False,
@@ -29,4 +32,4 @@ def logs(
     from pai_bench.sweep.monitoring import logs
 
     del config, verbose
-    logs.run(results, cell, failed=failed, every=all_, follow=follow, tail=tail, say=say)
+    logs.run(results, cell, filter_, failed=failed, every=all_, follow=follow, tail=tail, say=say)

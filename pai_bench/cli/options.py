@@ -38,6 +38,9 @@ Split = Annotated[
     typer.Option(envvar="PAI_BENCH_SPLIT", help="Measure on 'test' or 'validation'; short for --set data.split=…."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
+Filter = Annotated[
+    str | None, typer.Option("--filter", help="Only these cells, for example 'method=snip,sparsity>=0.95'.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout.")]
 
 

@@ -81,6 +81,10 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(PLAIN, _plain)
 
 
+_KEPT = {**dict.fromkeys(("sweep", "train", "merge"), "finished cells"), "data fetch": "downloaded parts of files"}
+"""Files that an interrupted command keeps, by command."""
+
+
 def _explain(error: OSError) -> tuple[str, str]:
     """Return cause and remedy of an error of the operating system."""
     what = error.filename or error
@@ -139,7 +143,7 @@ def main() -> None:
         say(f"  {remedy}")
         code = USAGE
     if code == INTERRUPTED:
-        command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-        goes_on = command in ("sweep", "train", "merge")
-        say("interrupted" + (": finished cells are kept; the same command resumes from here" if goes_on else ""))
+        words = [argument for argument in sys.argv[1:] if not argument.startswith("-")][:2]
+        kept = _KEPT.get(words[0] if words else "") or _KEPT.get(" ".join(words))
+        say("interrupted" + (f": {kept} are kept; the same command resumes from here" if kept else ""))
     sys.exit(code or 0)

@@ -93,6 +93,6 @@ def _condition(text: str | None) -> Callable[[Cell], bool] | None:
     """Return the condition of --filter on a cell."""
     if text is None:
         return None
-    from pai_bench.sweep.planning.filters import Filter
+    from pai_bench.core.filters import Filter, canonical_spec
 
-    return Filter.parse(text).matches
+    return Filter.parse(text).canonical(canonical_spec).matches

@@ -38,7 +38,7 @@ def _settings_keys(context: typer.Context) -> dict[str, Any]:
     If two commands share a key, the option of this command counts.
     """
     keys: dict[str, Any] = {}
-    for command in (*_commands(context.find_root().command), context.command):
+    for command in (*(command for _, command in _commands(context.find_root().command)), context.command):
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 names = [name.lstrip("-") for name in parameter.opts if name.startswith("--")]
@@ -48,10 +48,12 @@ def _settings_keys(context: typer.Context) -> dict[str, Any]:
     return keys
 
 
-def _commands(group: Any) -> Iterator[Any]:
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all commands below a group, with the words that call each, for example "data add"."""
     for command in getattr(group, "commands", {}).values():
-        yield command
-        yield from _commands(command)
+        words = f"{prefix}{command.name}"
+        yield words, command
+        yield from _commands(command, f"{words} ")
 
 
 def _refuse_foreign(path: Path, table: dict[str, Any], keys: dict[str, Any], context: typer.Context) -> None:
@@ -65,16 +67,39 @@ def _refuse_foreign(path: Path, table: dict[str, Any], keys: dict[str, Any], con
         twins = [name for name, parameter in own.items() if f"--{key.replace('_', '-')}" in parameter.opts]
         if given.intersection(twins):
             continue
-        others = [
-            str(command.name)
-            for command in _commands(context.find_root().command)
-            if any(f"--{key.replace('_', '-')}" in parameter.opts for parameter in command.params)
+        owners = [
+            words
+            for words, command in _commands(context.find_root().command)
+            if command is not context.command
+            and any(f"--{key.replace('_', '-')}" in parameter.opts for parameter in command.params)
         ]
-        owners = [name for name in others if name != context.command.name]
+        *others, last = dict.fromkeys(owners)
         raise PaiBenchError(
-            f"{path}: {key} is an option of {' and '.join(dict.fromkeys(owners))}, not a key of a sweep file",
+            f"{path}: {key} is an option of {', '.join(others)}{' and ' * bool(others)}{last}, not a key of a sweep file",
             f"write {twins[0]} instead" if twins else "remove that line; the user's profile may hold it",
         )
+
+
+def refuse_lists(context: typer.Context) -> None:
+    """Refuse a file of --config that gives only a sweep's list where this command takes one value.
+
+    Otherwise the command would use its default. The user's profile may hold such lists, which belong to sweeps.
+
+    Raises: PaiBenchError for such a key, unless the command line, the environment or a file gives the one value.
+    """
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name))
+        lists = {name.lstrip("-") for name in parameter.opts}.intersection(
+            _ONE_CELL & (context.default_map or {}).keys()
+        )
+        if given is None or given.name != "DEFAULT" or not lists:
+            continue
+        key, option = lists.pop(), parameter.opts[0]
+        if (path := context.meta[ORIGINS].get(key)) is not None and path != profile_path():
+            raise PaiBenchError(
+                f"{path}: {key} is a list for sweep, and {context.command.name} takes one value",
+                f"write {option.lstrip('-')} = …, or give {option} on the command line",
+            )
 
 
 def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None = None) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from pai_bench.cli.options import INCOMPLETE, AsJson, Results, Verbose
+from pai_bench.cli.options import INCOMPLETE, AsJson, Filter, Results, Verbose
 from pai_bench.cli.settings import Config
 
 
 def status(
     results: Results = None,
+    filter_: Filter = None,
     watch: Annotated[
         float | None,
         typer.Option(
@@ -29,5 +30,5 @@ def status(
     from pai_bench.sweep.monitoring import command
 
     del config, verbose
-    if not command.run(results, watch, as_json) and fail_on_missing:
+    if not command.run(results, watch, as_json, filter_) and fail_on_missing:
         raise typer.Exit(INCOMPLETE)

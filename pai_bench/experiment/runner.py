@@ -154,7 +154,7 @@ class CellRunner:
             )
             with measured(self.device) as cost:
                 tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select)
-            return Scored(tensors, cost, pruner.tied_at_cut)
+            return Scored(tensors, cost, pruner.tied_at_cut, pruner.noise)
 
         # The key lists everything that determines the scores. It excludes the training settings of the recipe, and
         # includes the sparsity for iterative methods only.
@@ -170,7 +170,7 @@ class CellRunner:
         if shared:
             masks = masks_at(scored.tensors, cell.sparsity, select)
             before = {name: torch.ones_like(mask) for name, mask in masks.items()}
-            tied = ties.at_cut(scored.tensors, before, masks, layers=False)
+            tied = ties.at_cut(scored.tensors, before, masks, layers=False, noise=scored.noise)
         return replace(scored, tensors=controls.applied(spec, masks, cell.seed), tied=tied)
 
     def float64_overlap(

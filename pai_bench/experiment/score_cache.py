@@ -26,6 +26,8 @@ class Scored:
     cost: Cost
     tied: int = 0
     """Number of kept weights that are tied at the cut (see `ties`); 0 for scores, which have no cut yet."""
+    noise: float = 0.0
+    """Magnitude up to which scores are rounding errors."""
 
     def to(self, device: torch.device) -> Scored:
         """The same with the tensors on another device."""
@@ -41,7 +43,7 @@ SHELF_LIMIT = 2**32
 WORTH_SECONDS = 1.0
 """Scores that are computed faster than this are not written to disk."""
 
-MAGIC = b"pai-bench scores 2"
+MAGIC = b"pai-bench scores 3"
 ENDING = ".scores"
 
 
@@ -63,7 +65,7 @@ class DiskCache:
             state = load_checksummed(place, MAGIC)
             with suppress(OSError):
                 os.utime(place)
-            return Scored(state["tensors"], Cost(**state["cost"]), state["tied"])
+            return Scored(state["tensors"], Cost(**state["cost"]), state["tied"], state["noise"])
         return None
 
     def put(self, key: str, scored: Scored) -> None:

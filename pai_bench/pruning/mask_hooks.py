@@ -39,6 +39,7 @@ class LayerMask:
         self.attribute = attribute
         self.whole = bool(mask.all())
         self.removed = ~mask
+        self.dtype = weight.dtype
         self.factor = _factor(self.removed, weight)
         self.shared = shared
         watch_optimizers()
@@ -79,8 +80,9 @@ class LayerMask:
                 " vmap or grad, weight_norm, torch.nn.utils.prune)",
                 "call pai_bench.remove_masks on a copy of the model, and pass weights times masks",
             )
-        if weight.device != self.factor.device or weight.dtype.itemsize != self.factor.dtype.itemsize:
+        if weight.device != self.factor.device or weight.dtype != self.dtype:
             self.removed = self.removed.to(weight.device)
+            self.dtype = weight.dtype
             self.factor = _factor(self.removed, weight)
         if weight.requires_grad and self.mask_gradient not in (weight._backward_hooks or {}).values():
             weight.register_hook(self.mask_gradient)  # type: ignore[no-untyped-call]
@@ -94,20 +96,38 @@ class LayerMask:
 
 
 def _factor(removed: Tensor, weight: Tensor) -> Tensor:
-    """Ones for kept and zeros for pruned entries: integers as wide as the weight's elements, in its order of memory."""
-    integer = _INTEGERS.get(weight.dtype.itemsize, weight.dtype)  # complex128 has none
-    return torch.ones_like(weight, requires_grad=False, dtype=integer).masked_fill_(removed, 0)
+    """Ones for kept and zeros for pruned entries: integers like `_integers(weight)`, in its order of memory."""
+    factor = torch.ones_like(_integers(weight.data), requires_grad=False)
+    return factor.masked_fill_(removed.unsqueeze(-1) if factor.dim() > weight.dim() else removed, 0)
+
+
+def _integers(values: Tensor) -> Tensor:
+    """The bits of a tensor as integers, without a copy; complex128 gets a last dimension of its two parts."""
+    if values.dtype == torch.complex128:
+        values = torch.view_as_real(values)
+    return values.view(_INTEGERS[values.dtype.itemsize])
 
 
 def zero(masked: Sequence[tuple[LayerMask, nn.Parameter]]) -> None:
     """Set all pruned entries of these weights to zero in one fused operation, without waiting for the device.
 
-    The values change without a new version of the parameter, so that graphs which hold it remain valid.
+    The values change without a new version of the parameter, so that graphs which hold it remain valid. Compiled code
+    would write the values with a new version: there, the parameter gets other storage, and the graph of an earlier
+    forward pass keeps the one that it has saved.
     """
-    if masked:
-        factors = [mask.factor for mask, _ in masked]
-        values = [weight.data.view(mask.factor.dtype) for mask, weight in masked]
+    if not masked:
+        return
+    factors = [mask.factor for mask, _ in masked]
+    values = [_integers(weight.data) for _, weight in masked]
+    if not torch.compiler.is_compiling():
         torch._foreach_mul_(values, factors)
+        return
+    for (_, weight), zeroed in zip(masked, torch._foreach_mul(values, factors), strict=True):
+        weight.data = (
+            torch.view_as_complex(zeroed.view(torch.float64))
+            if weight.dtype == torch.complex128
+            else zeroed.view(weight.dtype)
+        )
 
 
 @functools.cache

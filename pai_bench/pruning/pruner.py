@@ -16,7 +16,8 @@ from pai_bench.core.randomness import derive_seed
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.masking import masks_of, unwrapped
 from pai_bench.pruning.model_copies import copy_to_score, reinitialiser
-from pai_bench.pruning.score_checks import checked_scores
+from pai_bench.pruning.rounding import noise_floor, perturb
+from pai_bench.pruning.score_checks import checked_dtype, checked_scores
 from pai_bench.pruning.selection import Select, keep_exactly, to_masks
 from pai_bench.results import ties
 from pai_bench.scoring import diagnosis, registry
@@ -26,8 +27,6 @@ from pai_bench.scoring.losses import Loss, to_score
 from pai_bench.scoring.paths.tracing import Graph, trace
 from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, prunable, round_densities
 from pai_bench.scoring.weights import Patterns, warn_of_left_out
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 class Pruner:
@@ -49,16 +48,12 @@ class Pruner:
         exclude: Patterns = (),
     ) -> None:
         """Take what `prune` takes, the method's `initialise`, and what to call at every sign of progress."""
-        dtype = str(dtype).removeprefix("torch.")
-        if dtype not in DTYPES:
-            raise PaiBenchError(
-                f"scoring dtype {dtype!r} is not supported", f"known: {', '.join(DTYPES)}; half precision changes masks"
-            )
+        precision = checked_dtype(dtype)
         self.name = name
         self._scorer = scorer
         self._seed = seed
         names, before = list(prunable(model, only=only, exclude=exclude)), masks_of(model)
-        self._model = copy_to_score(model).to(DTYPES[dtype])
+        self._model = copy_to_score(model).to(precision)
         self._recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
         for parameter in self._model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
@@ -75,7 +70,7 @@ class Pruner:
         first = next(iter(self._weights.values()))
         self._loss = to_score(loss, first)
         self._other_loss = None if loss == "cross-entropy" else self._loss
-        self._stream = Batches(batches, first.device, DTYPES[dtype], tick)
+        self._stream = Batches(batches, first.device, precision, tick)
         self._generator = torch.Generator().manual_seed(seed)
         self._initialise = initialise or reinitialiser(seed)
         self._graphs: dict[tuple[object, ...], Graph] = {}
@@ -85,6 +80,8 @@ class Pruner:
         )
         self.tied_at_cut = 0
         """Number of weights that the last `masks` keeps although pruned ones have the same score."""
+        self.noise = 0.0
+        """Magnitude up to which the last scores are rounding errors."""
         self.warns_of_ties = not getattr(scorer, "may_tie", False)
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
@@ -164,7 +161,23 @@ class Pruner:
         density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
         kept = kept_count(sparsity, self.size) if rounds == 1 else round(density * self.size)
         with undisturbed(self._seed):
-            return self._scores(self._problem(full, density, kept, next(self._streams(rounds))))
+            drawn = self._generator.get_state()
+            problem = self._problem(full, density, kept, next(self._streams(rounds)))
+            scores = self._scores(problem)
+        self.noise = self._noise(scores, problem, drawn)
+        return scores
+
+    def _noise(self, scores: Mapping[str, Tensor], problem: Problem, drawn: Tensor) -> float:
+        """Return the noise floor of scores; `drawn` is the state of the generator before they were computed."""
+
+        def again(step: float) -> dict[str, Tensor]:
+            self._generator.set_state(drawn)
+            with undisturbed(self._seed):
+                repeated = self._problem(problem.masks, problem.density, problem.kept, problem.stream)
+                perturb(repeated.weights, step)
+                return self._scores(repeated)
+
+        return noise_floor(scores, again) if self.warns_of_ties else 0.0
 
     def _rounds(self) -> tuple[int, str]:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
@@ -194,13 +207,15 @@ class Pruner:
         with undisturbed(self._seed):
             for position, density in enumerate(densities, start=1):
                 kept = target if position == rounds else max(target, min(round(density * self.size), self._living))
+                drawn = self._generator.get_state()
                 problem = self._problem(masks, density, kept, next(streams))
                 scores = self._scores(problem)
                 quotas = self._scorer.quotas(problem) if hasattr(self._scorer, "quotas") else None
                 revives = bool(getattr(self._scorer, "revives", False))
                 before = self._start if revives else masks
                 masks = to_masks(scores, before, density, kept, quotas=quotas, select=select)
-        self.tied_at_cut = ties.at_cut(scores, before, masks, layers=quotas is not None)
+        self.noise = self._noise(scores, problem, drawn)
+        self.tied_at_cut = ties.at_cut(scores, before, masks, layers=quotas is not None, noise=self.noise)
         return masks
 
 
@@ -252,7 +267,7 @@ def prune(
 
     Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`. Masks that the model has are
     where pruning starts: what they prune stays pruned, and the sparsity counts it. Warns (TiedScoresWarning) where more
-    than a few kept weights have exactly the score of pruned ones.
+    than a few kept weights have the score of pruned ones, exactly or up to rounding errors.
     """
     pruner = _pruner(model, batches, method, seed, dtype, loss, hyperparameters, only, exclude)
     masks = pruner.masks(sparsity)

@@ -10,6 +10,21 @@ from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
 
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+def checked_dtype(dtype: object) -> torch.dtype:
+    """The type to score in, by its name.
+
+    Raises: PaiBenchError for another type.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise PaiBenchError(
+            f"scoring dtype {name!r} is not supported", f"known: {', '.join(DTYPES)}; half precision changes masks"
+        )
+    return DTYPES[name]
+
 
 def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The scores in the order of the weights, detached.

@@ -18,7 +18,7 @@ NAMED = 3
 
 
 class TiedScoresWarning(UserWarning):
-    """Many kept weights have exactly the score of pruned ones, so that their position decided."""
+    """Many kept weights have the score of pruned ones, exactly or up to rounding errors, so that position decided."""
 
 
 def are_many(tied: int, kept: int) -> bool:
@@ -26,17 +26,23 @@ def are_many(tied: int, kept: int) -> bool:
     return tied > max(FEW, SHARE * kept)
 
 
-def at_cut(scores: Mapping[str, Tensor], before: Mapping[str, Tensor], kept: Mapping[str, Tensor], layers: bool) -> int:
+def at_cut(
+    scores: Mapping[str, Tensor],
+    before: Mapping[str, Tensor],
+    kept: Mapping[str, Tensor],
+    layers: bool,
+    noise: float = 0.0,
+) -> int:
     """Count the kept weights whose score equals the highest score of the pruned ones (the lowest if inverted).
 
     Takes scores and bool masks by parameter name: `before` (the candidates) and `kept` (after the cut). With `layers`,
-    each layer has its own cut.
+    each layer has its own cut. Scores up to the magnitude `noise` are rounding errors and count as equal.
     """
     groups = [[name] for name in kept] if layers else [list(kept)]
-    return sum(_in_group([(scores[name], before[name], kept[name]) for name in group]) for group in groups)
+    return sum(_in_group([(scores[name], before[name], kept[name]) for name in group], noise) for group in groups)
 
 
-def _in_group(parts: list[tuple[Tensor, Tensor, Tensor]]) -> int:
+def _in_group(parts: list[tuple[Tensor, Tensor, Tensor]], noise: float) -> int:
     stay = [score[mask] for score, _, mask in parts]
     gone = [score[candidates & ~mask] for score, candidates, mask in parts]
     stay, gone = [part for part in stay if part.numel()], [part for part in gone if part.numel()]
@@ -45,6 +51,8 @@ def _in_group(parts: list[tuple[Tensor, Tensor, Tensor]]) -> int:
     least_stay, least_gone = (min(float(part.min()) for part in side) for side in (stay, gone))
     most_stay, most_gone = (max(float(part.max()) for part in side) for side in (stay, gone))
     for cut, other in ((least_stay, most_gone), (most_stay, least_gone)):
+        if max(abs(cut), abs(other)) <= noise:
+            return sum(int((part.abs() <= noise).sum()) for part in stay)
         if cut == other:
             return sum(int((part == cut).sum()) for part in stay)
     return 0
@@ -53,9 +61,10 @@ def _in_group(parts: list[tuple[Tensor, Tensor, Tensor]]) -> int:
 def warning(method: str, tied: int, kept: int) -> str:
     """Return the message of a `TiedScoresWarning`."""
     return (
-        f"{method}: {tied} of the {kept} kept weights have exactly the same score as pruned weights, so their position"
-        " decides which of them stay (the first layers). Likely cause: parameters that are zero at initialisation"
-        " (classifier, norm gains, residual branches) or units that are dead. Initialise them with other values before"
+        f"{method}: {tied} of the {kept} kept weights have the same score as pruned weights, exactly or up to rounding"
+        " errors, so that their position or chance decides which of them stay (often the first layers). Likely cause:"
+        " parameters that are zero at initialisation (classifier, norm gains, residual branches), units that are dead,"
+        " or gradients that cancel (instance norm before a global average). Initialise them with other values before"
         " pruning, or choose a method that does not depend on them"
     )
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pai_bench import cells, recipes, results
 from pai_bench.core.atomic import check_writable
+from pai_bench.core.filters import Filter
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import runner
 from pai_bench.experiment.runner import Run
@@ -26,7 +27,6 @@ from pai_bench.sweep.local import debug, worker_process
 from pai_bench.sweep.local import run as local
 from pai_bench.sweep.planning import checks, cost, cost_text, plan_text
 from pai_bench.sweep.planning import request as planning
-from pai_bench.sweep.planning.filters import Filter
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import command as slurm_command
 

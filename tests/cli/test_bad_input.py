@@ -144,7 +144,15 @@ CASES = [
     ("sweep --config typo.toml", "typo.toml: unknown key 'sedes'", "did you mean seeds"),
     ("sweep --config seed.toml", "seed.toml: seed is an option of prune and train, not a key of a sweep file", "seeds"),
     ("sweep --config sparsity.toml", "sparsity is an option of prune, not a key", "write sparsities instead"),
-    ("config show -c out.toml", "out.toml: out is an option of report and prune", "remove that line"),
+    ("config show -c out.toml", "out.toml: out is an option of report, merge and prune", "remove that line"),
+    ("config show -c from.toml", "from.toml: from is an option of report and data add", "remove that line"),
+    (
+        "prune -c lists.toml --out a.npz",
+        "lists.toml: sparsities is a list for sweep, and prune takes one value",
+        "sparsity",
+    ),
+    ("train -c lists.toml --masks a.npz", "lists.toml: seeds is a list for sweep, and train takes one", "--seed"),
+    ("prune -c lists.toml --seed 1 --out a.npz", "sparsities is a list for sweep, and prune", "sparsity = …"),
     ("sweep --datasets cifar10 --data-dir .", "data set cifar10 is not on disk", "--data-dir"),
     ("sweep --results a-file/results", "cannot be written to: Not a directory", "--results"),
     ("sweep --plugin none.py", "none.py is not a file", ""),
@@ -182,6 +190,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "seed.toml": "seed = 7",
         "sparsity.toml": "sparsity = 0.5",
         "out.toml": "out = 'figures'",
+        "from.toml": "from = 'figures'",
+        "lists.toml": "seeds = '0-4'\nsparsities = [0.8, 0.9]\n",
         "typo-recipe.toml": fast.replace("epochs = ", "epoch = ", 1),
         f"{'r' * 190}.toml": fast,
         "scheme.toml": fast.replace('"torch"', '"xavier"'),
@@ -225,7 +235,9 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "locked").iterdir()) == []
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.ENAMETOOLONG, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG, errno.EACCES], ids=errno.errorcode.get
+)
 @pytest.mark.parametrize("verbose", [False, True], ids=["", "-v"])
 def test_an_error_of_the_operating_system_is_printed_in_two_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, verbose: bool
@@ -244,6 +256,9 @@ def test_an_error_of_the_operating_system_is_printed_in_two_lines(
     cause, remedy = said.splitlines()[-2:]
     assert cause.startswith("error: ") and "/disk/file" in cause and remedy.startswith("  ")
     assert os.strerror(code) in cause or "permission denied" in cause
+    full = code in (errno.ENOSPC, errno.EDQUOT)
+    assert ("free space or raise the quota (or name another folder: --results, --data-dir, --out)" in remedy) == full
+    assert ("finished results are safe" in remedy) == (code != errno.EACCES)
 
 
 def test_a_typo_in_the_users_profile_names_the_profile(tmp_path: Path) -> None:

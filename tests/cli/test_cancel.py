@@ -14,7 +14,9 @@ import pytest
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.execution import owner
 from pai_bench.sweep.monitoring import cancel
-from tests.cli.test_status import CELLS, claim, plan
+from pai_bench.sweep.slurm import in_flight
+from pai_bench.sweep.slurm.in_flight import InFlight
+from tests.cli.test_status import CELLS, claim, plan, task
 
 SWEEP = """
 import subprocess, sys, time
@@ -52,6 +54,25 @@ def test_cancel_stops_the_sweep_of_a_worker_and_skips_dead_processes(
         finally:
             sweep.kill()
             subprocess.run(["kill", str(worker)], check=True)
+
+
+def test_a_filter_cancels_tasks_whose_cells_it_all_selects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan(tmp_path)
+    snip, erk = CELLS[1:5], CELLS[5:]
+    tasks = [task("7_0", "RUNNING", "None", *snip[:2]), task("7_1", "PENDING", "Priority", snip[2], erk[0])]
+    tasks += [task("7_2", "PENDING", "Priority", erk[1]), task("8", "COMPLETING", "None", snip[3])]
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(in_flight, "survey", lambda *_, **__: InFlight(tuple(tasks), jobs={}))
+    monkeypatch.setattr(cancel.Controller, "ask", lambda _, *command: asked.append(command) or "")
+    worked, said = run(tmp_path, "method=snip")
+    assert worked and asked == [("scancel", "7_[0]")]
+    assert "1 tasks also have other cells and continue, for example 7_1" in said
+    assert "job 7: cancelled 1 tasks of 2 cells" in said
+    asked.clear()
+    assert "no running or pending work" in run(tmp_path, "method=snip,seed=3")[1] and not asked
+    with pytest.raises(PaiBenchError, match="leaves no cell of the results folder"):
+        run(tmp_path, "method=grasp")
+    assert run(tmp_path)[0] and asked == [("scancel", "7")]
 
 
 def test_cancel_signals_a_worker_whose_sweep_was_killed(tmp_path: Path) -> None:

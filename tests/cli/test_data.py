@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
 from pai_bench.cli import main
+from pai_bench.core.plugins import load_plugin
+from pai_bench.datasets import loading
 from pai_bench.datasets.files import sources
+from pai_bench.errors import PaiBenchError
 from tests.cli import program
 
 PLUGIN = '''
@@ -99,6 +103,20 @@ def test_copies_are_added_listed_and_checked(
     assert code == 0 and any(line.split()[:2] == ["blobs", "plug-in"] for line in out.splitlines())
 
 
+def test_the_remedy_for_a_linked_copy_links_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "other").rename(folder / "my copy")
+    code, _, err = data(capsys, monkeypatch, "add", "bins", "--from", "my copy", "--link")
+    words = shlex.split(err.splitlines()[1].partition("pai-bench data ")[2])
+    assert code == 2 and words == [
+        *("add", "bins", "--from", str(folder / "my copy"), "--accept-checksum", "--link", "--data-dir", "data")
+    ]
+    assert not (folder / "data/bins").exists()
+    assert data(capsys, monkeypatch, *words[:-2])[0] == 0
+    assert (folder / "data/bins/train.bin").readlink() == folder / "my copy/train.bin"
+
+
 def test_a_failed_fetch_is_reported_in_two_lines(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +130,25 @@ def test_a_failed_fetch_is_reported_in_two_lines(
     mirror = f"file://{folder / 'origin'}"
     assert data(capsys, monkeypatch, "fetch", "bins", "--mirror", mirror)[0] == 0
     assert sorted(path.name for path in (folder / "data/bins").iterdir()) == ["test.bin", "train.bin"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("size=8", "size=9"), "images (60, 1, 8, 8) and labels (60,), not (60, 1, 9, 9)"),
+        (("train=60", "train=61"), "images (60, 1, 8, 8) and labels (60,), not (61, 1, 8, 8)"),
+        (("np.uint8", "float"), "images float64 and labels int64, not uint8"),
+        (("classes=3", "classes=2"), "labels run from 0 to 2, not 0 to 1"),
+    ],
+)
+def test_a_plugin_data_set_that_differs_from_its_info_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: str
+) -> None:
+    (folder / "mine.py").write_text((folder / "mine.py").read_text().replace(*change, 1))
+    load_plugin(folder / "mine.py")
+    with pytest.raises(PaiBenchError, match="data set blobs differs from its Info: its training ") as refused:
+        loading.load("blobs", folder)
+    assert words in refused.value.cause and "correct Info(…) in register_dataset('blobs', …)" in refused.value.remedy
 
 
 def test_results_of_a_plugin_data_set_record_its_copy(folder: Path) -> None:

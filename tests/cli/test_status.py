@@ -96,6 +96,34 @@ def test_every_cell_has_one_state(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.as_dict()))["counts"]["failed"] == 2
 
 
+def test_a_filter_selects_cells_of_status_and_failed_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(tmp_path)
+    put(tmp_path, CELLS[1], n_kept=1000, tied_at_cut=900)
+    for cell in (CELLS[2], CELLS[5]):
+        fail(tmp_path, cell, f"RuntimeError in {cell.method}")
+    waiting = [task("7_1", "PENDING", "Priority", CELLS[3]), task("7_2", "PENDING", "JobHeldUser", CELLS[6])]
+    flight = InFlight(tuple(waiting), jobs={})
+    found = collect(tmp_path, flight, "method=snip,seed<3")
+    assert states(found) == {CELLS[1]: "done", CELLS[2]: "failed", CELLS[3]: "queued"}
+    assert [failure.cause for failure in found.failures] == ["RuntimeError in snip"]
+    assert [each.job for each in found.waiting] == ["7_1"] and any("tied" in note for note in found.notes)
+    other = collect(tmp_path, flight, "method=erk")
+    assert len(other.cells) == 4 and not any("tied" in note for note in other.notes)
+    with pytest.raises(PaiBenchError, match="leaves no cell of the results folder") as refused:
+        collect(tmp_path, flight, "method=snap")
+    assert "did you mean snip" in refused.value.remedy
+
+    said: list[str] = []
+    options = {"every": False, "follow": False, "tail": None, "say": said.append}
+    logs.run(tmp_path, None, "method=erk", failed=True, **options)  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert "RuntimeError in erk" in out and "RuntimeError in snip" not in out
+    logs.run(tmp_path, None, "seed=3", failed=True, **options)  # type: ignore[arg-type]
+    assert said[-1] == f"no cell in {tmp_path} has failed" and not capsys.readouterr().out
+    with pytest.raises(PaiBenchError, match="--filter requires --failed"):
+        logs.run(tmp_path, "snip", "method=erk", failed=False, **options)  # type: ignore[arg-type]
+
+
 def test_status_counts_the_newest_plan_of_a_variant_and_unplanned_results(tmp_path: Path) -> None:
     put(tmp_path, CELLS[1])
     assert states(collect(tmp_path)) == {CELLS[1]: "done"}

@@ -117,6 +117,31 @@ def test_masks_survive_what_is_done_to_a_model(how: str) -> None:
     (model(x) + model(x)).float().sum().backward()
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_compiled_code_allows_several_forward_passes_before_the_backward_pass(before: bool) -> None:
+    model, plain = tiny(), masked()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    if before:
+        compiled(X)
+        model.load_state_dict(tiny().state_dict())  # running statistics of BatchNorm
+    pai_bench.apply_masks(compiled, MASKS)
+    for each in (model, plain):
+        noise(each)
+    for step in (1, 2):  # the weights change in between
+        losses = []
+        for each in (compiled, plain):
+            optimiser = torch.optim.SGD(each.parameters(), 0.1, momentum=0.9)
+            optimiser.zero_grad()
+            loss = F.cross_entropy(each(X), Y) + F.cross_entropy(each(X * step), Y)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss)
+        assert torch.allclose(*losses, rtol=1e-4), step
+        assert alive(model) == 0
+    for name, parameter in plain.named_parameters():
+        assert torch.allclose(model.get_parameter(name), parameter, atol=1e-5), name
+
+
 def test_masks_are_in_code_that_was_compiled_before_them() -> None:
     model = tiny()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -323,7 +348,7 @@ def test_optimisers_without_masked_parameters_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -1.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.complex64, torch.complex128])
 def test_pruned_weights_that_are_not_finite_become_zero(value: float, dtype: torch.dtype) -> None:
     model = nn.Sequential(nn.Linear(4, 3, bias=False, dtype=dtype), nn.Linear(3, 2, bias=False, dtype=dtype))
     masks = {name: torch.arange(p.numel()).view_as(p) % 2 == 0 for name, p in model.named_parameters()}

@@ -8,8 +8,8 @@ import pytest
 
 from pai_bench import cells
 from pai_bench.cells import Cell, MethodSpec
+from pai_bench.core.filters import Filter
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep.planning.filters import Filter
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.3, 0.9, 0.98, 0.999, 1 / 3])

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from pai_bench.cells import Cell
 from pai_bench.experiment.runner import CellRunner, Run
+from pai_bench.models import registry as building
 from pai_bench.training import loop
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import MAGIC, Checkpoints, Interrupted
@@ -211,6 +213,31 @@ def test_a_stopped_cell_is_neither_scored_nor_trained_twice(tmp_path: Path, meth
     assert found is not None
     assert outcome.result.costs["train_seconds"] > found["seconds"] > 0  # type: ignore[operator]
     assert outcome.result.costs["score_seconds"] == found["scoring_cost"]["seconds"]
+
+
+@pytest.mark.parametrize(("method", "ties"), [("snip", 296), ("force:rounds=2", 296), ("magnitude", None)])
+def test_the_number_of_ties_is_the_same_after_resuming(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str, ties: int | None
+) -> None:
+    """A classifier that begins at zero ties all scores; a resumed cell has no scores to count."""
+
+    class ZeroHead(nn.Linear):
+        def reset_parameters(self) -> None:
+            nn.init.zeros_(self.weight)
+
+    def zero_head(channels: int, size: int, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 8), nn.ReLU(), ZeroHead(8, classes))
+
+    monkeypatch.setitem(building._builders._things, "zero-head", zero_head)
+    recipe = killing.recipe(epochs=1, batch_size=512)
+    recipe = dataclasses.replace(recipe, init=dataclasses.replace(recipe.init, scheme="torch"))
+    run = Run(Cell(method, "digits", "zero-head", 0.5, 0), recipe)
+    with pytest.raises(Interrupted):
+        checkpoints = Checkpoints(tmp_path, "1")
+        CellRunner(device="cpu").run(run, StopInTraining(checkpoints, 1), checkpoints)
+    callback = Ticks()
+    outcome = CellRunner(device="cpu").run(run, callback, Checkpoints(tmp_path, "2"))
+    assert "scoring" not in callback.phases and outcome.result.tied_at_cut == ties
 
 
 class StopInTraining(Ticks):

@@ -188,6 +188,21 @@ def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: 
     assert tensors_hash(shuffled) == tensors_hash(masks_of(runner, "snip:control=shuffle"))
 
 
+def test_a_mask_file_is_shuffled_that_is_typed_with_its_control(tmp_path: Path) -> None:
+    runner = CellRunner(device="cpu")
+    plain = masks_of(runner, "snip")
+    place = tmp_path / "run:1" / "masks.npz"
+    mask_files.save(place, {name: mask.numpy() for name, mask in plain.items()})
+    request = planning.Request(methods=(f"file:{place}:control=shuffle",), seeds=(0,))
+    _, run = planning.expand(planning.with_masks(request))
+    assert run.cell.spec.control == "shuffle" and run.cell.method.startswith("file:masks-")
+    shuffled = masks_of(runner, run.cell.method, run.cell.sparsity)
+    assert tensors_hash(shuffled) == tensors_hash(masks_of(runner, "snip:control=shuffle")) != tensors_hash(plain)
+    wrong = planning.Request(methods=(f"file:{place}:control=shufle",), seeds=(0,))
+    with pytest.raises(PaiBenchError, match="shufle"):
+        planning.expand(planning.with_masks(wrong))
+
+
 def test_control_is_reserved_as_a_hyper_parameter_name() -> None:
     @dataclasses.dataclass(frozen=True)
     class Own:

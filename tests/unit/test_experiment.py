@@ -22,6 +22,7 @@ from pai_bench.models import registry as building
 from pai_bench.recipes import Recipe, Scoring, Train
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import prunable
+from pai_bench.sweep.planning import checks
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.loop import epoch_steps, evaluate, learning_rate, train
@@ -365,6 +366,23 @@ def test_batches_of_one_image_are_refused_where_batch_norm_cannot_take_them() ->
     with pytest.raises(PaiBenchError, match="scoring batch 1 has 1 image"):
         batches_of_one = dataclasses.replace(recipe(epochs=1), scoring=Scoring(1, 1, "float64"))
         CellRunner(device="cpu").run(Run(Cell("snip", "digits", "normed", 0.5, 0), batches_of_one))
+
+
+@pytest.mark.usefixtures("networks")
+def test_plans_refuse_batches_of_one_image_where_batch_norm_cannot_take_them() -> None:
+    def planned(method: str, model: str, **sizes: int) -> Run:
+        made = recipe(epochs=1)
+        scoring = dataclasses.replace(made.scoring, batch_size=sizes.get("scoring", made.scoring.batch_size))
+        training = dataclasses.replace(made.train, batch_size=sizes.get("train", made.train.batch_size))
+        return Run(Cell(method, "digits", model, 0.5, 0), dataclasses.replace(made, scoring=scoring, train=training))
+
+    with pytest.raises(PaiBenchError, match=r"snip cannot score normed with scoring\.batch_size = 1") as refused:
+        checks.check([planned("random", "normed", scoring=1), planned("snip", "normed", scoring=1)], None)
+    assert "scoring.batch_size to 2" in refused.value.remedy
+    with pytest.raises(PaiBenchError, match="batch norm in normed cannot be trained on batches of one image"):
+        checks.check([planned("random", "normed", train=1)], None)
+    fine = [planned("snip", "plain", scoring=1, train=1), planned("random", "normed", scoring=1)]
+    assert checks.check([*fine, planned("snip", "normed")], None).runs == (*fine, planned("snip", "normed"))
 
 
 @pytest.mark.parametrize("last", ["keep", "merge", "drop"])

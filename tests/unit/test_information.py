@@ -31,7 +31,7 @@ DATA = [(torch.randn(10, 3, 4, 4, generator=torch.Generator().manual_seed(0)), t
 
 def test_a_mask_of_positions_is_told_with_its_number() -> None:
     """Without gradients behind a head of zeros, and with weights of zero in it, all scores are zero."""
-    with pytest.warns(pai_bench.TiedScoresWarning, match="371 of the 371 kept weights have exactly the same"):
+    with pytest.warns(pai_bench.TiedScoresWarning, match="371 of the 371 kept weights have the same score"):
         pai_bench.prune(zero_head(), DATA, "snip", sparsity=0.8)
 
 
@@ -59,6 +59,68 @@ def test_kept_weights_are_counted_that_are_tied_with_pruned_ones() -> None:
     assert ties.at_cut(scores, kept, kept, layers=False) == 0  # nothing is pruned now
     lowest = {"a": torch.tensor([False] * 3), "b": torch.tensor([[True, False], [True, True]])}
     assert ties.at_cut(scores, everything, lowest, layers=False) == 1
+
+
+def cancelling(seed: int = 0, mean: bool = True) -> nn.Module:
+    """Behind instance norm, the mean over all places is 0: exact gradients are 0, and computed ones rounding errors."""
+    layers = [nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.InstanceNorm2d(8)]
+    layers += [nn.AdaptiveAvgPool2d(1 if mean else 2), nn.Flatten(), nn.Linear(8 if mean else 32, 10)]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(*layers).apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("method", "settings"), [("snip", {}), ("force", {"rounds": 2}), ("iterative-snip", {"rounds": 2}), ("grasp", {})]
+)
+def test_scores_that_are_rounding_errors_count_as_ties(method: str, settings: dict[str, int], dtype: str) -> None:
+    task = Pruner(cancelling(), batches(1), registry.get(method, settings), name=method, dtype=dtype)
+    masks = task.masks(0.8)
+    kept = int(flat(masks).sum())
+    assert task.noise > 0 and task.tied_at_cut > 0.9 * kept
+    if not settings:
+        scores = task.score(0.8)
+        assert 0 < float(flat(scores).abs().max()) < (1e-12 if dtype == "float64" else 1e-4)
+        assert 0 < task.noise <= float(flat(scores).abs().max())
+    with pytest.warns(pai_bench.TiedScoresWarning, match="up to rounding errors"):
+        pai_bench.prune(cancelling(), batches(1), method, sparsity=0.8, dtype=dtype, **settings)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0])
+@pytest.mark.parametrize("method", ["snip", "grasp", "ntk-sap", "random"])
+def test_small_scores_that_are_exact_are_no_rounding_errors(method: str, scale: float) -> None:
+    """A loss of another unit scales the scores, and weights that change by 1e-12 change them by as much."""
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return scale * F.cross_entropy(outputs, targets)
+
+    settings = {"rounds": 1, "repeats": 1} if method == "ntk-sap" else {}
+    given = {} if method in ("ntk-sap", "random") else {"loss": loss}
+    scorer = registry.get(method, settings)
+    task = Pruner(cancelling(mean=False), batches(1), scorer, name=method, **given)  # type: ignore[arg-type]
+    masks = task.masks(0.8)
+    assert task.noise == 0 and task.tied_at_cut == 0
+    assert int(flat(masks).sum()) == round(0.2 * flat(masks).numel())
+
+
+def test_the_second_scoring_changes_neither_masks_nor_scores() -> None:
+    plain = Pruner(cancelling(), batches(1), registry.get("snip"), name="snip")
+    plain.warns_of_ties = False
+    other = Pruner(cancelling(), batches(1), registry.get("snip"), name="snip")
+    assert torch.equal(flat(plain.score(0.8)), flat(other.score(0.8))) and other.noise > plain.noise == 0
+    assert torch.equal(flat(plain.masks(0.8)), flat(other.masks(0.8)))
+
+
+def test_rounding_errors_at_the_cut_are_ties_and_elsewhere_they_are_not() -> None:
+    scores = {"a": torch.tensor([3.0, 1e-17, -2e-17, 5e-18]), "b": torch.tensor([2.0, 3e-17, 1.0, -4.0])}
+    everything = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
+    cut = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([True, True, True, False])}
+    assert ties.at_cut(scores, everything, cut, layers=False) == 0
+    assert ties.at_cut(scores, everything, cut, layers=False, noise=3e-17) == 2
+    # The pruned weight is far below all rounding errors.
+    above = {"a": torch.tensor([True] * 4), "b": torch.tensor([True, True, True, False])}
+    assert ties.at_cut(scores, everything, above, layers=False, noise=3e-17) == 0
 
 
 def test_ties_of_the_last_round_count(monkeypatch: pytest.MonkeyPatch) -> None:

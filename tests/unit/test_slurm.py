@@ -477,6 +477,18 @@ def test_a_partly_refused_sweep_exits_with_1(home: Path) -> None:
     assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
 
 
+def test_a_sweep_whose_only_open_cells_have_failed_exits_with_1(home: Path) -> None:
+    at = address("random")
+    results.write_failure(home, at.cell, at.recipe, at.fingerprint, cause="boom", traceback="")
+    code, said = sweep(home, "random")
+    assert code == 1 and "1 failed" in said and not (home / "queue").exists()
+    assert sweep(home, "random", wait=True)[0] == 1
+    # With other work to submit, the exit code is that of the submission.
+    assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 1
+    # While that work is queued, the sweep has not ended.
+    assert sweep(home, "random", "magnitude")[0] == 0
+
+
 def test_without_job_arrays_each_task_is_a_job(home: Path) -> None:
     assert sweep(home, "random", "magnitude", config="MaxArraySize = 0")[0] == 0 and n_queued(home) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tarfile
 import uuid
@@ -185,7 +186,7 @@ def _add_files(
         file, path = strange[0]
         raise PaiBenchError(
             f"{path} is not the original file of {name}: MD5 {digests(path).md5}, expected {official_md5(file, path)}",
-            f"accept it anyway: pai-bench data add {name} --from {path.parent} --accept-checksum"
+            f"accept it anyway: pai-bench data add {name} --from {shlex.quote(str(path.parent))} --accept-checksum"
             f"{' --link' if link else ''}{option(root)}",
         )
     with _staging(data_root(root)) as folder:
@@ -239,7 +240,7 @@ def _add_tree(name: str, found: Source, tree: Path, root: Path | None, accept_ch
             shutil.rmtree(place)
         raise PaiBenchError(
             added.problem.cause.replace(str(place), str(tree)),
-            f"accept it anyway: pai-bench data add {name} --from {tree} --accept-checksum"
+            f"accept it anyway: pai-bench data add {name} --from {shlex.quote(str(tree))} --accept-checksum"
             f"{' --link' if link else ''}{option(root)}",
         )
     return accept(name, root) if added.problem is not None else added

@@ -127,18 +127,24 @@ def _built(name: str, root: Path | None) -> Arrays:
 def _check_arrays(name: str, part: str, images: Images, count: int, facts: Info, where: Path) -> None:
     x, y = images
     shape = (count, *facts.shape)
-    place = where if source(name).build is None else Path(name)
+    why = None
     if x.shape != shape or y.shape != (count,):
-        raise damaged(
-            place, f"its {part} part has {facts.kind} {x.shape} and labels {y.shape}, not {shape} and ({count},)"
-        )
-    if x.dtype != facts.dtype or y.dtype != np.int64:
+        why = f"its {part} part has {facts.kind} {x.shape} and labels {y.shape}, not {shape} and ({count},)"
+    elif x.dtype != facts.dtype or y.dtype != np.int64:
         wanted = np.dtype(facts.dtype)
-        raise damaged(place, f"its {part} part has {facts.kind} {x.dtype} and labels {y.dtype}, not {wanted} and int64")
-    if facts.kind == "vectors" and not np.isfinite(x).all():
-        raise damaged(place, f"its {part} part has values that are not finite numbers")
-    if y.size and not 0 <= int(y.min()) <= int(y.max()) < facts.classes:
-        raise damaged(place, f"its {part} labels run from {y.min()} to {y.max()}, not 0 to {facts.classes - 1}")
+        why = f"its {part} part has {facts.kind} {x.dtype} and labels {y.dtype}, not {wanted} and int64"
+    elif facts.kind == "vectors" and not np.isfinite(x).all():
+        why = f"its {part} part has values that are not finite numbers"
+    elif y.size and not 0 <= int(y.min()) <= int(y.max()) < facts.classes:
+        why = f"its {part} labels run from {y.min()} to {y.max()}, not 0 to {facts.classes - 1}"
+    if why is None:
+        return
+    if source(name).build is None:
+        raise damaged(where, why)
+    raise PaiBenchError(
+        f"data set {name} differs from its Info: {why}",
+        f"correct Info(…) in register_dataset({name!r}, …), or the arrays that its function returns",
+    )
 
 
 def content_hash(arrays: Sequence[np.ndarray]) -> str:

@@ -12,11 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from pai_bench import results
+from pai_bench.core.filters import Filter, select
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.execution import claims
-from pai_bench.sweep.monitoring.selection import select
 from pai_bench.sweep.planning.expected_cells import ExpectedCell, wanted
-from pai_bench.sweep.planning.filters import Filter
 from pai_bench.sweep.slurm import in_flight
 from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, tag
 from pai_bench.sweep.slurm.in_flight import Task

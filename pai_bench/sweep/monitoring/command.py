@@ -21,16 +21,16 @@ PATIENCE = 20.0
 """Timeout of squeue in seconds; short, because a user waits for the status."""
 
 
-def run(folder: Path | None, every: float | None, as_json: bool) -> bool:
+def run(folder: Path | None, every: float | None, as_json: bool, filter_text: str | None = None) -> bool:
     """Print the status of a results folder; with `every`, repeat at this interval in seconds until all cells ended.
 
-    Returns True if every cell has a result.
+    A filter selects the cells. Returns True if every selected cell has a result.
 
-    Raises: PaiBenchError when the folder contains no cell.
+    Raises: PaiBenchError when the folder contains no cell, or none that the filter selects.
     """
     root = results.resolve_root(folder)
     looks = Looks(root, Controller(PATIENCE))
-    found = _look(root, looks)
+    found = _look(root, looks, filter_text)
     if not found.cells:
         raise PaiBenchError(
             f"there is no plan and no result in {root}", "run pai-bench sweep first, or name the folder with --results"
@@ -41,12 +41,12 @@ def run(folder: Path | None, every: float | None, as_json: bool) -> bool:
         _print(found)
     else:
         with suppress(KeyboardInterrupt):
-            found = _watch(root, looks, found, every)
+            found = _watch(root, looks, found, filter_text, every)
     return found.counts()["done"] == len(found.cells)
 
 
-def _look(root: Path, looks: Looks) -> status.Status:
-    return status.collect(root, looks.look())
+def _look(root: Path, looks: Looks, filter_text: str | None) -> status.Status:
+    return status.collect(root, looks.look(), filter_text)
 
 
 def _print(found: status.Status) -> None:
@@ -57,7 +57,7 @@ def _print(found: status.Status) -> None:
         print(status_text.as_text(found), end="")
 
 
-def _watch(root: Path, looks: Looks, found: status.Status, every: float) -> status.Status:
+def _watch(root: Path, looks: Looks, found: status.Status, filter_text: str | None, every: float) -> status.Status:
     """Print the status repeatedly: redraw it on a terminal, or append a line to a log."""
     screen = Console(highlight=False)
     with Live(console=screen, auto_refresh=False) if screen.is_terminal else nullcontext() as live:
@@ -70,4 +70,4 @@ def _watch(root: Path, looks: Looks, found: status.Status, every: float) -> stat
             if found.ended():
                 return found
             time.sleep(every)
-            found = _look(root, looks)
+            found = _look(root, looks, filter_text)

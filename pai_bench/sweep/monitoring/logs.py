@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pai_bench import results
+from pai_bench.core.filters import select
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.monitoring.find_cell import find
 from pai_bench.sweep.monitoring.status import cause_key
@@ -25,9 +26,19 @@ Say = Callable[[str], None]
 
 
 def run(
-    folder: Path | None, text: str | None, *, failed: bool, every: bool, follow: bool, tail: int | None, say: Say
+    folder: Path | None,
+    text: str | None,
+    filter_text: str | None = None,
+    *,
+    failed: bool,
+    every: bool,
+    follow: bool,
+    tail: int | None,
+    say: Say,
 ) -> None:
     """Print the log of the cell that `text` matches, or logs of failed cells: one for each cause, or all.
+
+    A filter selects among failed cells.
 
     Raises: PaiBenchError when no cell or more than one cell matches, or the cell has no log.
     """
@@ -36,6 +47,8 @@ def run(
         raise PaiBenchError("logs needs one cell, or --failed", "for example pai-bench logs snip/digits/conv8/0.9/0")
     if every and not failed:
         raise PaiBenchError("--all requires --failed", "use logs --failed --all")
+    if filter_text is not None and not failed:
+        raise PaiBenchError("--filter requires --failed", "use logs --failed --filter 'method=snip'")
     if follow and failed:
         raise PaiBenchError("--follow requires one cell", "name the cell instead of --failed")
     if not root.is_dir():
@@ -46,6 +59,9 @@ def run(
     cells = wanted(plans.found, results.names(root / "runs", ".json"))
     logs = _Logs(root, tail, say)
     if text is None:
+        if filter_text is not None:
+            chosen = select(filter_text, [item.cell for item in cells])
+            cells = [item for item in cells if chosen.matches(item.cell)]
         logs.print_failed(cells, every)
         return
     cell = find(text, cells, root)

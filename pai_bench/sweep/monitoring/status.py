@@ -13,6 +13,7 @@ from typing import Any
 
 from pai_bench import results
 from pai_bench.cells import Cell
+from pai_bench.core.filters import select
 from pai_bench.results import index, shapes, ties
 from pai_bench.sweep.execution import claims, eta
 from pai_bench.sweep.planning.expected_cells import ExpectedCell, wanted
@@ -106,8 +107,11 @@ class Status:
         return {"results": str(self.root), "total": len(self.cells), "counts": self.counts(), **plain}
 
 
-def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
-    """Collect the status of a folder; `flight` describes its SLURM jobs."""
+def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str | None = None) -> Status:
+    """Collect the status of a folder or of the cells that a filter selects; `flight` describes its SLURM jobs.
+
+    Raises: PaiBenchError for an invalid filter, and for one that selects no cell of the folder.
+    """
     # Read the claims first: a cell that finishes meanwhile is then found by its result.
     damaged: list[str] = []
     surveyed = [(_name(claim), claim) for claim in claims.survey(root, flight.jobs, damaged.append)]
@@ -120,6 +124,9 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
     files = {results.name_of(Path(place)) for place in found.unreadable if place.endswith(".json")}
     plans = results.read_plans(root)
     all_wanted = wanted(plans.found, {*present, *files})
+    if filter_text is not None:
+        chosen = select(filter_text, [item.cell for item in all_wanted])
+        all_wanted = [item for item in all_wanted if chosen.matches(item.cell)]
 
     def state(name: str) -> str:
         if name in present:
@@ -135,6 +142,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
         return "stale" if name[:-8] in other_settings else "missing"
 
     states = {cell.name: state(cell.name) for cell in all_wanted}
+    tasks = [task for task in flight.tasks if filter_text is None or not states.keys().isdisjoint(task.names)]
     cells = tuple(
         CellState(cell.cell, cell.recipe, states[cell.name], _flag(present.get(cell.name))) for cell in all_wanted
     )
@@ -145,7 +153,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED) -> Status:
         cells=cells,
         running=running,
         failures=_failures(root, [cell for cell in all_wanted if states[cell.name] == "failed"]),
-        waiting=_waiting(flight.tasks, states),
+        waiting=_waiting(tasks, states),
         notes=(
             *_notes(root, flight, gone, found),
             *filter(None, [ties.line(present[cell.name] for cell in all_wanted if cell.name in present)]),

@@ -112,6 +112,7 @@ def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[Pa
             losses = dict.fromkeys(run.recipe.train.loss for run in own)
             built = {loss: rehearsal.network(dataset, model, loss) for loss in losses}
             shapes = {key: _shapes(built[key[0]], *key[1]) for key in dict.fromkeys(map(_loss_and_patterns, own))}
+            _check_single_images(own, next(iter(built.values())))
         except PaiBenchError as error:
             if models.is_builtin(model):
                 raise
@@ -122,6 +123,30 @@ def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[Pa
             if (file := fixed_masks.mask_file(MethodSpec.parse(method).name)) is not None:
                 file.check(shapes[key], model)
     return refused, errors
+
+
+def _check_single_images(runs: Sequence[Run], network: nn.Module) -> None:
+    """Refuse batches of one image where batch norm cannot compute statistics of them, in training and in scoring.
+
+    Raises: PaiBenchError for the first run that would fail.
+    """
+    single = [run for run in runs if 1 in (run.recipe.train.batch_size, run.recipe.scoring.batch_size)]
+    if not single or not rehearsal.fails_on_one_image(network, single[0].cell.dataset):
+        return
+    for run in single:
+        if run.recipe.train.batch_size == 1:
+            raise PaiBenchError(
+                f"batch norm in {run.cell.model} cannot be trained on batches of one image (train.batch_size = 1)",
+                "raise train.batch_size, or choose a network without batch norm over single values",
+            )
+    for run in {run.cell.spec.uncontrolled: run for run in single}.values():
+        try:
+            rehearsal.score(run, samples=1)
+        except PaiBenchError as error:
+            raise PaiBenchError(
+                f"{run.cell.method} cannot score {run.cell.model} with scoring.batch_size = 1: {error.cause}",
+                "raise scoring.batch_size to 2 or more",
+            ) from error
 
 
 def _loss_and_patterns(run: Run) -> tuple[str, tuple[tuple[str, ...], tuple[str, ...]]]:

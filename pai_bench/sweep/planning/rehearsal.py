@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -41,8 +43,19 @@ def network(dataset: str, model: str, loss: str = "cross-entropy") -> nn.Module:
     return built
 
 
-def score(run: Run) -> None:
-    """Score a network of the run with the method of a plug-in, on two random samples a class.
+def fails_on_one_image(built: nn.Module, dataset: str) -> bool:
+    """Return True if batch norm in train mode refuses a batch of one image, because it needs two values a channel."""
+    info = loading.info(dataset)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(built).train()(torch.zeros(1, info.channels, info.size, info.size))
+    except ValueError as error:
+        return "more than 1 value per channel" in str(error)
+    return False
+
+
+def score(run: Run, samples: int | None = None) -> None:
+    """Score a network of the run with its method, on `samples` random samples a batch; by default on two a class.
 
     Raises: PaiBenchError when the method raises or returns scores that cannot be used.
     """
@@ -50,7 +63,7 @@ def score(run: Run) -> None:
     loss = run.recipe.train.loss
     network = models.build(run.cell.model, info.channels, info.size, n_outputs(loss, info.classes, run.cell.dataset))
     generator = torch.Generator().manual_seed(0)
-    targets = torch.arange(2 * info.classes) % info.classes
+    targets = torch.arange(2 * info.classes if samples is None else samples) % info.classes
     try:
         scorer = run.scorer()
         needed = getattr(scorer, "batches_needed", None)

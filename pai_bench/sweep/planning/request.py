@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pai_bench import models, recipes, results
 from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, budget_sparsity, grid
+from pai_bench.core.filters import Filter
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
@@ -18,7 +19,6 @@ from pai_bench.results import mask_files
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import prunable
 from pai_bench.sweep.planning import rehearsal
-from pai_bench.sweep.planning.filters import Filter
 
 ALL = "all"
 """Value of `--methods` that selects every method, costly ones included."""

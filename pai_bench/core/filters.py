@@ -1,4 +1,4 @@
-"""Selection of the cells of a plan (`--filter`)."""
+"""Selection of the cells of a plan or of a results folder (`--filter`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from pai_bench.cells import Cell, MethodSpec, parse_items
+from pai_bench.core.method_index import builtin
 from pai_bench.errors import PaiBenchError, unknown
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -75,7 +76,7 @@ class Filter:
         cells = list(cells)
         for field, _, value in self.clauses:
             if field in ("method", "dataset", "model"):
-                names = {cell.spec.name if field == "method" else str(getattr(cell, field)) for cell in cells}
+                names = {str(getattr(cell, field)).partition(":")[0] for cell in cells}
                 near = get_close_matches(value, names, n=3, cutoff=0.5)
                 if near and value not in names and ":" not in value:
                     found.append(f"{field} {value!r} is not in the plan, did you mean {' or '.join(near)}? ")
@@ -97,8 +98,44 @@ def _holds(cell: Cell, field: str, comparison: str, value: str) -> bool:
     actual = getattr(cell, field)
     if field in ("sparsity", "seed"):
         return _OPERATORS[comparison](float(actual), float(value))
-    if field == "method":
-        equal = cell.spec.name == value if ":" not in value else cell.spec == MethodSpec.parse(value)
-    else:
-        equal = actual == value
+    equal = _is_method(cell.method, value) if field == "method" else actual == value
     return equal == (comparison == "=")
+
+
+def _is_method(method: str, value: str) -> bool:
+    """Compare a method with a name or a spec; rows of a table may have names that are no spec."""
+    if ":" not in value:
+        return method.partition(":")[0] == value or method == value
+    try:
+        return MethodSpec.parse(method) == MethodSpec.parse(value)
+    except PaiBenchError:
+        return method == value
+
+
+def select(text: str, cells: Iterable[Cell]) -> Filter:
+    """Return the filter of a results folder that `text` describes, with canonical method specs.
+
+    Raises: PaiBenchError for a filter that cannot be read, and for one that leaves none of the cells.
+    """
+    cells = list(cells)
+    chosen = Filter.parse(text).canonical(canonical_spec)
+    if cells and not any(map(chosen.matches, cells)):
+        raise PaiBenchError(
+            f"--filter {text!r} leaves no cell of the results folder",
+            f"{chosen.hints(cells)}widen --filter; pai-bench status --json lists all cells",
+        )
+    return chosen
+
+
+def canonical_spec(text: str) -> str:
+    """Return the spec without default values of a built-in method, with numbers of the type of the default."""
+    spec = MethodSpec.parse(text)
+    entry = builtin().get(spec.name)
+    if entry is None:
+        return str(spec)
+    defaults = dict(entry.hyperparameters)
+    typed = (
+        (k, float(v) if isinstance(defaults.get(k), float) and type(v) is int else v) for k, v in spec.hyperparameters
+    )
+    given = tuple((k, v) for k, v in typed if k not in defaults or v != defaults[k])
+    return str(MethodSpec(spec.name, given, spec.control))
