@@ -74,8 +74,9 @@ def _refuse_foreign(path: Path, table: dict[str, Any], keys: dict[str, Any], con
             and any(f"--{key.replace('_', '-')}" in parameter.opts for parameter in command.params)
         ]
         *others, last = dict.fromkeys(owners)
+        listed = f"{', '.join(others)} and {last}" if others else last
         raise PaiBenchError(
-            f"{path}: {key} is an option of {', '.join(others)}{' and ' * bool(others)}{last}, not a key of a sweep file",
+            f"{path}: {key} is an option of {listed}, not a key of a sweep file",
             f"write {twins[0]} instead" if twins else "remove that line; the user's profile may hold it",
         )
 
