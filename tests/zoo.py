@@ -78,7 +78,9 @@ def builders(words: Sequence[str] = ()) -> dict[str, tuple[Callable[[], nn.Modul
         for name, side in TIMM.items():
 
             def from_timm(name: str = name, side: int = side) -> nn.Module:
-                sized = {"img_size": side} if name.startswith(("vit", "deit", "mixer", "resmlp", "gmlp")) else {}
+                sized = (
+                    {"img_size": side} if name.startswith(("vit", "deit", "mixer", "resmlp", "gmlp", "coat")) else {}
+                )
                 network: nn.Module = timm.create_model(name, pretrained=False, num_classes=10, **sized)
                 return network
 

@@ -4,7 +4,8 @@ PyTorch composes those of BatchNorm of some thirty operations with as many tenso
 a convolution's weight gradient by convolving with kernels of the size of the image, and adds a tensor of zeros for each
 ReLU. Here BatchNorm's are two linear combinations of what is there anyway, with coefficients by channel, a
 convolution's are four calls of the kernels that training uses, and a ReLU's is its mask. PyTorch has no second
-derivative of hardsigmoid at all (MobileNetV3): it is zero on both sides of the kinks.
+derivative of hardsigmoid at all (MobileNetV3): it is zero on both sides of the kinks; and that of `normalize` is NaN at
+vectors of zeros, where the function is linear (padded tokens of Swin v2).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ aten = torch.ops.aten
 class LeanDoubleBackward(FunctionOverrides):
     """Inside, convolutions, BatchNorm in train mode and ReLU can be differentiated twice, and no more, at low cost.
 
-    Hardsigmoid can be differentiated twice too.
+    Hardsigmoid can be differentiated twice too, and `normalize` also at vectors of zeros.
     """
 
     def __init__(self) -> None:
@@ -82,12 +83,23 @@ def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     return x.copy_(result) if inplace else result
 
 
+def _normalize(
+    input: Tensor, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps: float = 1e-12, out: Tensor | None = None
+) -> Tensor:
+    if out is not None or not input.is_floating_point():
+        return F.normalize(input, p, dim, eps, out)
+    zeros = (input == 0).all(dim, keepdim=True)
+    # Near 0 the norm is below eps, which divides instead.
+    return torch.where(zeros, input / eps, F.normalize(torch.where(zeros, 1, input), p, dim, eps))
+
+
 _LEAN: dict[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
     F.conv1d: _convolution(F.conv1d),
     F.conv2d: _convolution(F.conv2d),
     F.conv3d: _convolution(F.conv3d),
     F.hardsigmoid: _hardsigmoid,
+    F.normalize: _normalize,
     F.relu: _relu,
     torch.relu: _relu,
     Tensor.relu: _relu,

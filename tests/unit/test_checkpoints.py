@@ -224,6 +224,7 @@ def test_the_number_of_ties_is_the_same_after_resuming(
     class ZeroHead(nn.Linear):
         def reset_parameters(self) -> None:
             nn.init.zeros_(self.weight)
+            nn.init.zeros_(self.bias)
 
     def zero_head(channels: int, size: int, classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 8), nn.ReLU(), ZeroHead(8, classes))

@@ -48,6 +48,47 @@ def test_derivatives_are_pytorchs(shape: tuple[int, ...], affine: bool, training
         assert (one - other).norm() <= 1e-12 * max(1.0, other.detach().norm())
 
 
+@pytest.mark.parametrize("p", [2.0, 1.0])
+@pytest.mark.parametrize("dim", [-1, 1, (1, 2)])
+def test_second_derivatives_of_normalised_vectors_are_finite_at_zeros(p: float, dim: int | tuple[int, ...]) -> None:
+    x = torch.randn(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[1] = 0
+    whole = [0, 2, 3]
+
+    def derivatives(lean: bool, x: Tensor) -> list[Tensor]:
+        x = x.clone().requires_grad_()
+        with LeanDoubleBackward() if lean else nullcontext():
+            y = F.normalize(x, p=p, dim=dim)
+        (first,) = torch.autograd.grad(torch.tanh(y).square().sum(), x, create_graph=True)
+        return [y, first, *torch.autograd.grad(first.square().sum(), x)]
+
+    ours, theirs = derivatives(True, x), derivatives(False, x[whole])
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one[whole], other) and torch.isfinite(one).all()
+    assert not ours[0][1].any()
+
+
+def test_attention_with_padded_tokens_has_finite_scores() -> None:
+    """As in Swin v2: queries and keys are normalised, and windows are filled with zeros."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qk, self.head = nn.Linear(6, 8, bias=False), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.pad(x, (0, 0, 0, 2))
+            q, k = self.qk(x).chunk(2, dim=-1)
+            weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(1, 2)).softmax(-1)
+            return self.head((weights @ x).mean(1))
+
+    torch.manual_seed(0)
+    batch = torch.randn(3, 4, 6), torch.arange(3)
+    for method in ("grasp", "prospr"):
+        scores = pai_bench.score(Attention(), [batch] * 4, method)
+        assert all(torch.isfinite(score).all() and score.any() for score in scores.values())
+
+
 CONVOLUTIONS = [
     (F.conv2d, (2, 4, 7, 6), (6, 4, 3, 3), {}),
     (F.conv2d, (2, 4, 7, 6), (6, 4, 3, 3), {"stride": 2, "padding": 1}),
