@@ -151,6 +151,15 @@ def test_a_plugin_data_set_that_differs_from_its_info_is_refused(
     assert words in refused.value.cause and "correct Info(…) in register_dataset('blobs', …)" in refused.value.remedy
 
 
+def test_a_plugin_reader_that_differs_from_its_info_is_refused(folder: Path) -> None:
+    text = (folder / "mine.py").read_text().replace("np.arange(4) % 2", "np.arange(4)")
+    (folder / "mine.py").write_text(text)
+    load_plugin(folder / "mine.py")
+    (folder / "origin").rename(folder / "bins")
+    with pytest.raises(PaiBenchError, match="data set bins differs from its Info: its training labels run from 0 to 3"):
+        loading.load("bins", folder)
+
+
 def test_results_of_a_plugin_data_set_record_its_copy(folder: Path) -> None:
     recipe = folder / "mine.toml"
     recipe.write_text(program.FAST.replace("EPOCHS", "1").replace("datasets.digits", "datasets.blobs"))

@@ -12,7 +12,7 @@ import numpy as np
 from pai_bench.datasets.files.checksums import Check, check
 from pai_bench.datasets.files.formats import find
 from pai_bench.datasets.files.paths import data_root
-from pai_bench.datasets.files.sources import source
+from pai_bench.datasets.files.sources import is_builtin, source
 from pai_bench.datasets.files.types import Arrays, Images, Info, Listing, damaged
 from pai_bench.errors import PaiBenchError
 
@@ -139,12 +139,13 @@ def _check_arrays(name: str, part: str, images: Images, count: int, facts: Info,
         why = f"its {part} labels run from {y.min()} to {y.max()}, not 0 to {facts.classes - 1}"
     if why is None:
         return
-    if source(name).build is None:
+    if is_builtin(name):
         raise damaged(where, why)
-    raise PaiBenchError(
-        f"data set {name} differs from its Info: {why}",
-        f"correct Info(…) in register_dataset({name!r}, …), or the arrays that its function returns",
-    )
+    if source(name).build is not None:
+        remedy = f"correct Info(…) in register_dataset({name!r}, …), or the arrays that its function returns"
+    else:
+        remedy = f"correct Info(…) or read in register_source({name!r}, …), or fetch the original files again"
+    raise PaiBenchError(f"data set {name} differs from its Info: {why}", remedy)
 
 
 def content_hash(arrays: Sequence[np.ndarray]) -> str:
