@@ -83,9 +83,7 @@ def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     return x.copy_(result) if inplace else result
 
 
-def _normalize(
-    input: Tensor, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps: float = 1e-12, out: Tensor | None = None
-) -> Tensor:
+def _normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     if out is not None or not input.is_floating_point():
         return F.normalize(input, p, dim, eps, out)
     zeros = (input == 0).all(dim, keepdim=True)

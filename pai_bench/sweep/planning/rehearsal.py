@@ -48,7 +48,7 @@ def fails_on_one_image(built: nn.Module, dataset: str) -> bool:
     info = loading.info(dataset)
     try:
         with torch.no_grad():
-            copy.deepcopy(built).train()(torch.zeros(1, info.channels, info.size, info.size))
+            copy.deepcopy(built).train()(torch.zeros(1, *info.shape))
     except ValueError as error:
         return "more than 1 value per channel" in str(error)
     return False
