@@ -144,8 +144,8 @@ CASES = [
     ("sweep --config typo.toml", "typo.toml: unknown key 'sedes'", "did you mean seeds"),
     ("sweep --config seed.toml", "seed.toml: seed is an option of prune and train, not a key of a sweep file", "seeds"),
     ("sweep --config sparsity.toml", "sparsity is an option of prune, not a key", "write sparsities instead"),
-    ("config show -c out.toml", "out.toml: out is an option of report, merge and prune", "remove that line"),
-    ("config show -c from.toml", "from.toml: from is an option of report and data add", "remove that line"),
+    ("config show -c out.toml", " and prune, not a key of a sweep file", "remove that line"),
+    ("config show -c from.toml", " and data add, not a key of a sweep file", "remove that line"),
     (
         "prune -c lists.toml --out a.npz",
         "lists.toml: sparsities is a list for sweep, and prune takes one value",
