@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pai_bench.pruning.mask_io import load_masks, save_masks
     from pai_bench.pruning.masking import apply_masks, masks_of, remove_masks, sparsity
     from pai_bench.pruning.pruner import prune, score
+    from pai_bench.pruning.shrinking import shrink
     from pai_bench.results.ties import TiedScoresWarning
     from pai_bench.scoring.problem import Problem
     from pai_bench.scoring.registry import register
@@ -42,6 +43,7 @@ __all__ = [
     "remove_masks",
     "save_masks",
     "score",
+    "shrink",
     "sparsity",
 ]
 
@@ -61,6 +63,7 @@ _HOMES = {
     "remove_masks": "pai_bench.pruning.masking",
     "save_masks": "pai_bench.pruning.mask_io",
     "score": "pai_bench.pruning.pruner",
+    "shrink": "pai_bench.pruning.shrinking",
     "sparsity": "pai_bench.pruning.masking",
 }
 """Module of each function that is imported on first use."""

@@ -1,0 +1,77 @@
+"""Trace of a network as a torch.fx graph with shapes, and readers of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from pai_bench.errors import PaiBenchError
+from pai_bench.models.resnet import ZeroPadShortcut
+
+
+class _Tracer(fx.Tracer):
+    """A tracer for which the zero-padding shortcut is one operation, because its sizes are attributes."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, ZeroPadShortcut) or super().is_leaf_module(module, name)
+
+
+def traced(model: nn.Module, example: Tensor) -> fx.Graph:
+    """Return the graph of a model in eval mode; the nodes have the shapes of a forward pass of `example`.
+
+    Raises: PaiBenchError when torch.fx cannot trace the model.
+    """
+    try:
+        graph = _Tracer().trace(model)
+        with torch.no_grad():
+            ShapeProp(fx.GraphModule(model, graph)).propagate(example)
+    except Exception as error:
+        line = str(error).strip().partition("\n")[0]
+        raise PaiBenchError(
+            f"{type(model).__name__} cannot be traced by torch.fx: {line}",
+            "shrink needs a forward pass without control flow that depends on tensors",
+        ) from error
+    return graph
+
+
+def uses(graph: fx.Graph) -> dict[str, int]:
+    """Count the calls by module name; a module that is called twice is shared."""
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            found[str(node.target)] = found.get(str(node.target), 0) + 1
+    return found
+
+
+def shape_of(node: object) -> tuple[int, ...] | None:
+    """Return the shape of the tensor that a node yields; None when it yields something else."""
+    meta = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
+    return None if meta is None or not hasattr(meta, "shape") else tuple(meta.shape)
+
+
+def option(node: fx.Node, position: int, name: str, default: object) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def has_nodes(*values: object) -> bool:
+    found: list[fx.Node] = []
+    fx.node.map_arg(values, found.append)  # type: ignore[type-var]
+    return bool(found)
+
+
+def pair(value: Any) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (0 if value == "valid" else value,)
+
+
+def applied(function: Callable[[Tensor], Tensor], constant: Tensor) -> Tensor:
+    """Apply an elementwise function to constants; channels that vary stay NaN."""
+    return torch.where(constant.isnan(), torch.nan, function(constant.clone()))
+
+
+def zeros_only(constant: Tensor) -> Tensor:
+    """Return constants of which only zeros stay constant, because zero padding lets others vary with the position."""
+    return torch.where(constant == 0, 0.0, torch.nan)
