@@ -16,8 +16,11 @@ from pai_bench.analysis import check, figures, html, published, records, referen
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.columns import POINT
 from pai_bench.analysis.figures import Figures, Material, Options
+from pai_bench.analysis.inference import MARGIN
+from pai_bench.analysis.latex import Page
+from pai_bench.analysis.report_tables import OPTIONAL, Choices, ReportTables, report_tables
 from pai_bench.analysis.selection import Selection, check_methods
-from pai_bench.analysis.statistics import compare_controls, summarise
+from pai_bench.analysis.statistics import summarise
 from pai_bench.core.atomic import check_writable
 from pai_bench.results import float64, ties
 
@@ -31,6 +34,7 @@ def run(
     options: Options | None = None,
     selection: Selection | None = None,
     with_reference: bool = False,
+    margin: float = MARGIN,
 ) -> bool:
     """Write figures and tables, print their paths to stdout, and return True if every planned cell has a result.
 
@@ -47,8 +51,9 @@ def run(
     folder = out or resolved / "report"
     check_writable(folder, "--out")
     complete = len(collection.missing) == 0
-    files = write(collection, summary, folder, options, resolved)
-    for line in status_lines(collection):
+    texts = report_tables(collection, summary, _choices(options, margin))
+    files = write(collection, summary, folder, texts, options, resolved)
+    for line in [*status_lines(collection), *(f"  {remark}" for remark in texts.remarks)]:
         messages.print(line, highlight=False, markup=False)
     if as_json:
         points, missing = _records(tables.csv(summary)), _records(collection.missing)
@@ -119,10 +124,18 @@ def status_lines(collection: Collection) -> list[str]:
     return lines
 
 
+def _choices(options: Options, margin: float) -> Choices:
+    r"""Return the choices for tables. In a two-column venue, tables of full width span both columns (table*)."""
+    two_columns = options.page.column * 2 < options.page.full and options.page.full > 6
+    page = Page(options.inches * 72.27, star=two_columns and options.width == "full")
+    return Choices(options.baseline, margin, page)
+
+
 def write(
     collection: Collection,
     summary: pd.DataFrame,
     folder: Path,
+    texts: ReportTables,
     options: Options | None = None,
     root: Path | None = None,
 ) -> list[Path]:
@@ -131,25 +144,18 @@ def write(
     root: the results folder, for the causes of failures; by default the parent of `folder`.
     """
     options = options or Options()
-    comparison = compare_controls(collection)
     _remove_old(folder)
     drawn = figures.draw(Material(collection.rows, summary, options, _published(options)))
     figure = figures.save_all(drawn, options, folder)
-    texts = {
-        "report.md": _page(collection, summary, comparison, drawn),
-        "report.html": _html(root or folder.parent, collection, summary, comparison, drawn),
-        "table.md": tables.markdown(summary),
-        "table.tex": tables.latex(summary),
-        "table.csv": tables.csv(summary).to_csv(index=False),
+    files = {
+        "report.md": _page(collection, texts, drawn),
+        "report.html": _html(root or folder.parent, collection, summary, texts.controls, drawn),
+        **texts.files,
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }
-    if len(comparison):
-        texts["controls.md"] = tables.controls_markdown(comparison)
-        texts["controls.tex"] = tables.controls_latex(comparison)
-        texts["controls.csv"] = comparison.to_csv(index=False)
-    for name, text in texts.items():
+    for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / "report.md", *figure, *(folder / name for name in texts if name != "report.md")]
+    return [folder / "report.md", *figure, *(folder / name for name in files if name != "report.md")]
 
 
 def _html(root: Path, collection: Collection, summary: pd.DataFrame, comparison: pd.DataFrame, drawn: Figures) -> str:
@@ -161,15 +167,16 @@ def _html(root: Path, collection: Collection, summary: pd.DataFrame, comparison:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove the figures and the table of controls of an earlier report, which this one may not draw."""
+    """Remove the figures and tables of an earlier report that this one may not have."""
     if not (folder / "report.md").exists():  # without an earlier report, such files belong to the user
         return
     for name in (*figures.DEFAULT, *figures.ON_REQUEST):
         for ending in (".pdf", ".png", "-points.csv", "-[0-9]*.pdf", "-[0-9]*.png"):
             for old in folder.glob(f"{name}{ending}"):
                 old.unlink(missing_ok=True)
-    for ending in ("md", "tex"):
-        (folder / f"controls.{ending}").unlink(missing_ok=True)
+    for stem in OPTIONAL:
+        for ending in ("md", "tex", "csv"):
+            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
 
 
 def _published(options: Options) -> pd.DataFrame:
@@ -180,7 +187,7 @@ def _published(options: Options) -> pd.DataFrame:
     return published.load(levels, suspect=options.suspect)
 
 
-def _page(collection: Collection, summary: pd.DataFrame, comparison: pd.DataFrame, drawn: Figures) -> str:
+def _page(collection: Collection, texts: ReportTables, drawn: Figures) -> str:
     parts = ["# Report"]
     for drawing in drawn.drawings:
         images = [f"![{drawing.title}]({stem}.png)" for stem in drawing.stems()]
@@ -188,10 +195,9 @@ def _page(collection: Collection, summary: pd.DataFrame, comparison: pd.DataFram
     if drawn.absent:
         lines = [f"- {name}: {reason}" for name, reason in drawn.absent]
         parts += ["## Figures that are not drawn", "\n".join(lines)]
-    parts += ["## Table", tables.markdown(summary)]
-    if len(comparison):
-        parts += ["## Controls", tables.controls_markdown(comparison)]
-    parts.append("## Status\n\n" + "\n".join(f"- {line.strip()}" for line in status_lines(collection)))
+    parts += [f"## {heading}\n\n{text}" for heading, text in texts.parts.items()]
+    lines = [*status_lines(collection), *texts.remarks]
+    parts.append("## Status\n\n" + "\n".join(f"- {line.strip()}" for line in lines))
     if len(collection.missing):
         counted = collection.missing.groupby([*POINT[1:], "state"], sort=False)["seed"].apply(list)
         rows = [

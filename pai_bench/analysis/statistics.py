@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
 
+from pai_bench.analysis import inference
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import PANEL, POINT
+from pai_bench.analysis.inference import LEVEL, MARGIN
 from pai_bench.analysis.style import by_value
 from pai_bench.cells import CONTROLS, DENSE, MethodSpec
 from pai_bench.errors import PaiBenchError
@@ -27,11 +28,6 @@ __all__ = [
     "summarise",
     "without_controls",
 ]
-
-MARGIN = 0.005
-"""Equivalence margin: half a percentage point, about the spread between seeds."""
-
-LEVEL = 0.05
 
 
 def summarise(collection: Collection) -> pd.DataFrame:
@@ -54,9 +50,7 @@ def summarise(collection: Collection) -> pd.DataFrame:
     for text in ("note", "suspect"):
         said = rows.loc[rows[text] != "", text].groupby(number).agg(lambda texts: "; ".join(dict.fromkeys(texts)))
         table[text] = said.reindex(table.index, fill_value="")
-    counted = rows[rows["counted"].notna()].sort_values("seed")
-    seeds = counted["seed"].groupby(number[counted.index]).agg(tuple)
-    table["seeds"] = [value if isinstance(value, tuple) else () for value in seeds.reindex(table.index)]
+    table["seeds"] = _seeds(rows, number, len(table))
     failed = table["collapsed"] + table["diverged"] > 0
     numbers = ["mean", "std", "low", "high"]
     # A failed run without a number would be left out of the mean.
@@ -65,6 +59,15 @@ def summarise(collection: Collection) -> pd.DataFrame:
     table.loc[unknown, "n"] = 0
     table.loc[failed, "std"] = math.nan
     return _sorted(_with_missing(table, collection.missing))
+
+
+def _seeds(rows: pd.DataFrame, number: pd.Series, count: int) -> list[tuple[int, ...]]:
+    """Return the seeds of the counted runs of each of `count` points, in order; `number` is the point of each row."""
+    found: list[list[int]] = [[] for _ in range(count)]
+    counted = rows["counted"].notna()
+    for point, seed in zip(number[counted].tolist(), rows.loc[counted, "seed"].tolist(), strict=True):
+        found[point].append(seed)
+    return [tuple(sorted(seeds)) for seeds in found]
 
 
 def _tied(rows: pd.DataFrame) -> pd.Series:
@@ -121,13 +124,17 @@ def without_controls(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[[split_control(method)[1] is None for method in table["method"]]]
 
 
-def compare_controls(collection: Collection) -> pd.DataFrame:
+def compare_controls(collection: Collection, margin: float = MARGIN) -> pd.DataFrame:
     """Compare controls with their methods: one row per point and control, with POINT (of the method), control, and
 
     n, difference (mean difference in accuracy, control minus method, paired by seed; a fraction), low, high (its 95 %
-    Student t interval; NaN when n < 2), p (two one-sided tests against MARGIN, Schuirmann 1987; NaN when n < 2, when
-    all differences are equal, and when a run of the method collapsed or diverged, because two networks at chance level
-    are no evidence of equivalence), equivalent (p < 0.05), collapsed, diverged (numbers of the control's runs).
+    Student t interval; NaN when n < 2), low90, high90 (the 90 % interval that decides equivalence), p (two one-sided
+    tests against the margin, Schuirmann 1987), equivalent (p < 0.05), seeds_needed (number of seeds at which equal
+    accuracies with this spread are shown to be equivalent with power 0.8), margin, collapsed, diverged (numbers of the
+    control's runs).
+
+    p and low90, high90, seeds_needed are NaN when n < 2, when all differences are equal, and when a run of the method
+    collapsed or diverged, because two networks at chance level are no evidence of equivalence.
     """
     rows = collection.rows
     spec = rows["method"].map(split_control)
@@ -141,32 +148,33 @@ def compare_controls(collection: Collection) -> pd.DataFrame:
     found = [
         {
             **dict(zip([*POINT, "control"], key, strict=True)),
-            **_paired(group["difference"].to_numpy(), sound=bool((group["status_of_method"] == "ok").all())),
+            **_paired(group["difference"].to_list(), margin, sound=bool((group["status_of_method"] == "ok").all())),
             **{status: int((group["status"] == status).sum()) for status in ("collapsed", "diverged")},
         }
         for key, group in pairs.groupby([*POINT, "control"])
     ]
-    numbers = ["n", "difference", "low", "high", "p", "equivalent", "collapsed", "diverged"]
-    table = pd.DataFrame(found, columns=[*POINT, "control", *numbers])
+    numbers = ["n", "difference", "low", "high", "low90", "high90", "p", "equivalent", "seeds_needed", "margin"]
+    table = pd.DataFrame(found, columns=[*POINT, "control", *numbers, "collapsed", "diverged"])
     table["order"] = table["control"].map(CONTROLS.index)
+    table = table.astype({"seeds_needed": float})
     by = [*PANEL, "source", "method", "order", "sparsity"]
     return table.sort_values(by, ignore_index=True).drop(columns="order")
 
 
-def _paired(differences: np.ndarray, sound: bool) -> dict[str, float | bool]:
+def _paired(differences: list[float], margin: float, sound: bool) -> dict[str, Any]:
     """Compute the statistics of paired differences [n]; without `sound` the equivalence test is skipped."""
-    n, mean = len(differences), float(differences.mean())
-    if n < 2:
-        return {"n": n, "difference": mean, "low": math.nan, "high": math.nan, "p": math.nan, "equivalent": False}
-    error = float(differences.std(ddof=1)) / math.sqrt(n)
-    half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * error
-    room = MARGIN - abs(mean)  # distance to the nearer bound, whose one-sided test has the larger p value
-    p = float(stdtr(n - 1, -room / error)) if sound and error > 1e-12 else math.nan
+    interval = inference.t_interval(differences)
+    line = {"n": interval.n, "difference": interval.mean, "low": interval.low, "high": interval.high}
+    test = inference.equivalence(differences, margin)
+    if not sound or math.isnan(test.p):
+        skipped = dict.fromkeys(("low90", "high90", "p", "seeds_needed"), math.nan)
+        return {**line, **skipped, "equivalent": False, "margin": margin}
     return {
-        "n": n,
-        "difference": mean,
-        "low": mean - half,
-        "high": mean + half,
-        "p": p,
-        "equivalent": p < LEVEL,
+        **line,
+        "low90": test.low90,
+        "high90": test.high90,
+        "p": test.p,
+        "equivalent": test.equivalent,
+        "seeds_needed": test.seeds_needed,
+        "margin": margin,
     }

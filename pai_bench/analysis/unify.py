@@ -12,13 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pai_bench.analysis.columns import AT_CHANCE, EPOCHS, OURS, PANEL, SAME_POINT
+from pai_bench.analysis.columns import AT_CHANCE, CELL, EPOCHS, OURS, PANEL, SAME_POINT
 from pai_bench.cells import DENSE
 from pai_bench.core import method_index
 from pai_bench.datasets import files
 
 _NAMED = 5
 """Number of names that a remark lists."""
+
+
+_TEXT = (*CELL[:5], "status", "epoch", "note", "suspect", "method_reported")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,10 @@ def unify(rows: pd.DataFrame) -> Unified:
     rows["counted"] = rows["accuracy"].where(rows["accuracy"].notna() | ~failed, rows["chance"])
     rows["at_chance"] = ~failed & (rows["accuracy"] <= AT_CHANCE * rows["chance"])
     points = _unify_sparsities(rows)
-    return Unified(_one_epoch_a_source(rows), (*remarks, *dense, *points))
+    rows = _one_epoch_a_source(rows)
+    # Python strings: iterating over Arrow strings takes ten times as long.
+    text = [column for column in _TEXT if column in rows]
+    return Unified(rows.astype(dict.fromkeys(text, object)), (*remarks, *dense, *points))
 
 
 def dense_names(rows: pd.DataFrame) -> pd.DataFrame:
@@ -125,6 +131,8 @@ def _known_chance(names: Iterable[str]) -> dict[str, float]:
 
 def _unify_sparsities(rows: pd.DataFrame) -> list[str]:
     """Merge sparsities of tables in place that are one operating point (see `operating_points`)."""
+    if not operating_points(rows["sparsity"]):
+        return []
     spread = 0.0
     for _, panel in rows.groupby(["dataset", "model"], sort=False):
         tables = panel[panel["source"] != OURS]

@@ -11,6 +11,7 @@ import typer
 from pai_bench.cells import Cell, parse_names, split_specs
 from pai_bench.cli.options import INCOMPLETE, AsJson, Results, Verbose, messages
 from pai_bench.cli.settings import Config
+from pai_bench.errors import PaiBenchError
 
 
 def report(
@@ -35,6 +36,9 @@ def report(
         str | None, typer.Option(help="Methods in colour, for example prospr,my-method; all others are grey.")
     ] = None,
     baseline: Annotated[str, typer.Option(help="Method that the others are compared with, paired by seed.")] = "erk",
+    margin: Annotated[
+        float, typer.Option(help="Largest difference, in percentage points, at which a control counts as equivalent.")
+    ] = 0.5,
     venue: Annotated[str, typer.Option(help="Widths and fonts of neurips, iclr, icml, ieee or iccv.")] = "neurips",
     width: Annotated[str, typer.Option(help="'full' for the width of the text, or 'column'.")] = "full",
     x: Annotated[str, typer.Option("--x", help="Sparsity axis: density, sparsity or compression.")] = "density",
@@ -81,11 +85,14 @@ def report(
         parse_names("--datasets", datasets) if datasets else (),
         _condition(filter_),
     )
+    if not 0 < margin < 100:
+        raise PaiBenchError(f"--margin {margin:g} is not between 0 and 100", "give percentage points, for example 0.5")
+    extra = tuple(tables or ())
     if check:
-        if not check_results(results, tuple(tables or ()), selection, as_json):
+        if not check_results(results, extra, selection, as_json):
             raise typer.Exit(INCOMPLETE)
         return
-    if not run(results, out, tuple(tables or ()), as_json, messages, options, selection, reference) and strict:
+    if not run(results, out, extra, as_json, messages, options, selection, reference, margin / 100) and strict:
         raise typer.Exit(INCOMPLETE)
 
 

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from pai_bench.analysis import inference
+from tests import coverage
 
 CASES = Path(__file__).parent / "statistics"
 
@@ -197,3 +198,14 @@ def test_empty_samples_are_refused() -> None:
     for procedure in (inference.t_interval, inference.sign_flip, inference.equivalence):
         with pytest.raises(ValueError, match="at least one value"):
             procedure([])
+
+
+def test_intervals_cover_and_tests_hold_their_level() -> None:
+    """A short run of `python -m tests.coverage`, whose full numbers are in docs/statistics.md."""
+    page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    for name, size, nominal, rate in coverage.simulate(draws=400):
+        if nominal < 0.5:
+            assert rate <= nominal + 0.04, (name, size, rate)
+        elif "bootstrap" not in name:
+            assert rate >= nominal - 0.05, (name, size, rate)
+        assert f"| {name} | {size} | {100 * nominal:.0f} % |" in page

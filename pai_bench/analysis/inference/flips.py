@@ -9,7 +9,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pai_bench.analysis.inference.intervals import LEVEL, Interval, t_interval, vector
+from pai_bench.analysis.inference.intervals import LEVEL, Array, Interval, t_interval, vector
 
 EXACT_FLIPS = 14
 """Largest number of differences whose sign flips are enumerated (2^14 = 16,384)."""
@@ -61,15 +61,22 @@ def sign_flip(differences: ArrayLike, seed: int = 0) -> SignFlip:
     smallest = min(1.0, 2.0 ** (zeros + 1 - n))
     observed = abs(float(sample.sum())) - 1e-9 * scale * n
     if n <= EXACT_FLIPS:
-        flips = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        flips = 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         extreme = int((np.abs(flips @ sample) >= observed).sum())
         return SignFlip(n, extreme, 2**n, extreme / 2**n, smallest)
-    generator = np.random.default_rng(seed)
-    extreme = 1
-    for part in np.array_split(np.arange(DRAWS), 1 + DRAWS * n // 2**22):  # bounds the memory
-        flips = 2 * generator.integers(0, 2, (len(part), n)) - 1
-        extreme += int((np.abs(flips @ sample) >= observed).sum())
+    extreme = 1 + int((np.abs(_random_flips(sample, seed)) >= observed).sum())
     return SignFlip(n, extreme, DRAWS + 1, extreme / (DRAWS + 1), max(smallest, 1 / (DRAWS + 1)))
+
+
+def _random_flips(sample: Array, seed: int) -> Array:
+    """Return DRAWS sums of the sample with random signs. A random byte selects the signs of eight differences."""
+    generator = np.random.default_rng(seed)
+    signs = 1.0 - 2 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)
+    sums = np.zeros(DRAWS)
+    for start in range(0, len(sample), 8):
+        part = sample[start : start + 8]
+        sums += (signs[:, : len(part)] @ part)[generator.integers(0, 256, DRAWS, dtype=np.uint8)]
+    return sums
 
 
 def seeds_needed(comparisons: int, level: float = LEVEL) -> int:

@@ -1,0 +1,62 @@
+"""Bibliography of a report: the papers of the methods, data sets, networks, recipes and statistics that it uses."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib import resources
+
+import pandas as pd
+
+from pai_bench.analysis.statistics import split_control
+
+__all__ = ["STATISTICS", "entries", "keys", "keys_of", "references_bib"]
+
+_COLUMNS = {"methods": "method", "datasets": "dataset", "models": "model", "recipes": "recipe"}
+
+STATISTICS = ("holm1979", "schuirmann1987")
+"""Keys that the methods paragraph may cite."""
+
+
+@cache
+def keys() -> dict[str, dict[str, list[str]]]:
+    """Return the BibTeX keys by kind (methods, controls, datasets, models, recipes) and name."""
+    return tomllib.loads(_read("references.toml"))
+
+
+@cache
+def entries() -> dict[str, str]:
+    """Return the BibTeX entries by key."""
+    parts = re.split(r"\n(?=@)", _read("references.bib").strip())
+    return {part[part.index("{") + 1 : part.index(",")]: part.strip() for part in parts}
+
+
+def keys_of(kind: str, name: str) -> list[str] | None:
+    """Return the keys of a method, control, data set, model or recipe (a plural in `kind`); None if it has no entry."""
+    known = keys()[kind]
+    pattern = name if name in known else next((each for each in known if fnmatchcase(name, each)), None)
+    return None if pattern is None else known[pattern]
+
+
+def references_bib(rows: pd.DataFrame, cited: Iterable[str] = ()) -> str:
+    """Return the entries for all names in the rows of a report and for the keys `cited`.
+
+    Names without a known reference are listed in a comment.
+    """
+    wanted, without = set(cited), []
+    names = [(kind, name) for kind, column in _COLUMNS.items() for name in sorted(set(rows[column]) - {""})]
+    for kind, name in names:
+        spec, control = split_control(name) if kind == "methods" else (name, None)
+        found = keys_of(kind, spec.partition(":")[0] if kind == "methods" else spec.partition("+")[0])
+        if found is None:
+            without.append(f"{_COLUMNS[kind]} {name}")
+        wanted.update(found or (), keys_of("controls", control or "") or ())
+    lines = [f"% no reference known: {' '.join(name.split())}" for name in without]
+    return "\n\n".join(["\n".join(lines)] * bool(lines) + [entries()[key] for key in sorted(wanted)]) + "\n"
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

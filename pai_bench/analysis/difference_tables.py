@@ -1,0 +1,172 @@
+"""Tables of paired differences: methods to their baseline, and controls to their method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from pai_bench.analysis import inference
+from pai_bench.analysis.columns import PANEL
+from pai_bench.analysis.comparison import is_testable
+from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Row
+from pai_bench.analysis.labels import Names, measure, measured_at, panel_title, per_cent, series_label
+
+_COMPARED = tuple(Column((), head) for head in ("Difference", "95 % interval", "n", "p", "smallest p", "Holm p"))
+_POOLED = tuple(
+    Column((), head)
+    for head in ("Difference", "95 % interval", "N", "p", "Holm p", "p, new", "smallest p, new", "Holm p, new")
+)
+
+
+def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
+    """Return the table of `comparison.compare`: one row per method, under a heading per panel."""
+    several = table["source"].nunique() > 1
+    rows = []
+    panels: dict[str, list[dict[str, Any]]] = {}
+    for line in table.to_dict("records"):
+        panels.setdefault(panel_title(*names.panel(*(line[column] for column in PANEL))), []).append(line)
+    for title, lines in panels.items():
+        rows.append(Row(title, ()))
+        for line in lines:
+            label = series_label(names.methods[line["method"]], line["source"], several)
+            failed = f"{line['failed']} failed" if line["failed"] else ""
+            n = Cell(str(line["n"]), extra=failed)
+            rows.append(Row(label, (Cell(_signed(line["difference"])), _interval(line), n, *_p_values(line))))
+    baseline = names.methods[table["baseline"].iloc[0]]
+    parts = [
+        f"{measured_at(table['recipe'], table['epoch'])}, minus that of {baseline}, in points,"
+        " averaged over the common sparsities and paired by seed: mean, Student t interval, number of seeds (n).",
+        "p: two-sided sign-flip test; smallest p: the smallest that these differences could reach; Holm p: adjusted for"
+        f" the methods of the panel. {_limits(table)}",
+    ]
+    if table["failed"].any():
+        parts.append("(k failed): k of these runs collapsed or diverged; then there is no interval.")
+    if (table["dropped"] != "").any():
+        parts.append("Seeds without a complete pair are left out (comparison.csv names them).")
+    return Grid(f"Difference to {baseline}", " ".join(parts), "", _COMPARED, tuple(rows))
+
+
+def pooled_grid(table: pd.DataFrame, names: Names) -> Grid:
+    """Return the table of `comparison.pool`: one row per method, under a heading per recipe."""
+    several = table["source"].nunique() > 1
+    rows = []
+    for recipe, members in table.groupby("recipe", sort=False):
+        rows += [Row(recipe, ())] if recipe else []
+        for line in members.to_dict("records"):
+            label = series_label(names.methods[line["method"]], line["source"], several)
+            numbers = (Cell(_signed(line["difference"])), _interval(line), Cell(str(line["settings"])))
+            p, _, adjusted = _p_values(line)
+            rows.append(Row(label, (*numbers, p, adjusted, *_p_of_new_settings(line))))
+    baseline = names.methods[table["baseline"].iloc[0]]
+    few = table.loc[table["settings"] < inference.MIN_BLOCKS, "settings"]
+    parts = [
+        f"Mean difference to {baseline} over N settings (data set, network), in points; every setting and seed counts"
+        " once, by its mean over the common sparsities. p: sign-flip test over settings and seeds, for these settings.",
+        "For new data sets and networks: Student t interval and sign-flip test (p, new) over the means of the settings,"
+        f" with the smallest p that could be reached. {_limits(table)}".rstrip(),
+    ]
+    if len(few):
+        parts.append(f"Nothing is said of new settings from {few.max()} settings: this needs {inference.MIN_BLOCKS}.")
+    return Grid(f"Difference to {baseline}, pooled", " ".join(parts), "", _POOLED, tuple(rows))
+
+
+def limits(table: pd.DataFrame) -> list[str]:
+    """Return one sentence for each number of seeds and comparisons at which no adjusted p can be below 0.05."""
+    small = table[[not is_testable(line) for line in table.to_dict("records")]]
+    if "seeds_needed" not in table:
+        return [f"{len(small)} of the pooled comparisons cannot be tested with these runs"] if len(small) else []
+    kinds = small[["n", "comparisons", "seeds_needed"]].drop_duplicates()
+    return [
+        f"{comparisons} {'comparisons' if comparisons > 1 else 'comparison'} cannot be tested with {n}"
+        f" {'seeds' if n > 1 else 'seed'}; {needed} would"
+        if n < needed
+        else f"differences of exactly 0 among {n} seeds leave no test of {comparisons} comparisons"
+        for n, comparisons, needed in kinds.itertuples(index=False, name=None)
+    ]
+
+
+def _limits(table: pd.DataFrame) -> str:
+    said = limits(table)
+    return f"{NONE}: {'; '.join(said)}." if said else ""
+
+
+def _p_values(line: dict[str, Any]) -> tuple[Cell, Cell, Cell]:
+    """Return p, the smallest p and the adjusted p; no p where it could not have been below 0.05."""
+    testable = is_testable(line)
+    return (
+        Cell(p_text(line["p"])) if testable else EMPTY,
+        Cell(p_text(line["p_smallest"])),
+        Cell(p_text(line["p_holm"])) if testable else EMPTY,
+    )
+
+
+def _p_of_new_settings(line: dict[str, Any]) -> tuple[Cell, Cell, Cell]:
+    smallest = line["p_settings_smallest"]
+    if smallest != smallest:
+        return EMPTY, EMPTY, EMPTY
+    if line["comparisons"] * smallest >= inference.LEVEL:
+        return EMPTY, Cell(p_text(smallest)), EMPTY
+    return Cell(p_text(line["p_settings"])), Cell(p_text(smallest)), Cell(p_text(line["p_settings_holm"]))
+
+
+def p_text(p: float) -> str:
+    """Format a p value with two significant digits, as "0.031" or "0.00098"."""
+    return f"{p:.2g}" if p >= 1e-4 else f"{p:.0e}".replace("e-0", "e-")
+
+
+def controls_grids(comparison: pd.DataFrame, margin: float) -> Iterator[Grid]:
+    """Yield the differences between controls and methods, one table per panel with one row per control."""
+    names = Names.of(comparison)
+    for key, panel in comparison.groupby(PANEL, sort=False):
+        several = panel["source"].nunique() > 1
+        columns = {sparsity: place for place, sparsity in enumerate(sorted(panel["sparsity"].unique()))}
+        rows = []
+        for (source, method, control), points in panel.groupby(["source", "method", "control"], sort=False):
+            cells = [EMPTY] * len(columns)
+            for point in points.itertuples():
+                cells[columns[point.sparsity]] = _control_cell(point)
+            rows.append(Row(series_label(f"{names.methods[method]}, {control}", source, several), tuple(cells)))
+        heads = tuple(Column((), per_cent(sparsity)) for sparsity in columns)
+        yield Grid(panel_title(*names.panel(*key)), _controls_note(panel, margin), "Sparsity (%)", heads, tuple(rows))
+
+
+def _control_cell(point: Any) -> Cell:
+    counts = [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
+    extra = f"{', '.join(counts)} of {point.n}" if counts else str(point.n)
+    different = point.low90 > point.margin or point.high90 < -point.margin
+    if not point.equivalent and not different and point.seeds_needed > point.n:
+        extra += f"; {int(point.seeds_needed)} needed"
+    spread = f"[{_points(point.low90):.2f}, {_points(point.high90):.2f}]" if point.low90 == point.low90 else ""
+    return Cell(_signed(point.difference), spread, extra, "≈" if point.equivalent else "")
+
+
+def _controls_note(panel: pd.DataFrame, margin: float) -> str:
+    parts = [
+        f"{measure(panel['recipe'].unique())} of the control minus that of the method, in points, paired by seed: mean"
+        " [90 % t interval] (n).",
+        f"≈: the same to within {100 * margin:g} points: the interval is within ±{100 * margin:g} (two one-sided tests,"
+        f" p < {inference.LEVEL:g}, not corrected for the number of tests).",
+    ]
+    if panel["seeds_needed"].notna().any():
+        parts.append("(k needed): with this spread, about k seeds would show that equal accuracies are the same.")
+    if panel["collapsed"].any() or panel["diverged"].any():
+        parts.append("c, d: number of runs of the control with a collapsed layer, diverged.")
+    parts.append("Without ≈ they need not differ: few seeds show little.")
+    return " ".join(parts)
+
+
+def _interval(line: dict[str, Any]) -> Cell:
+    if line["low"] != line["low"]:
+        return EMPTY
+    return Cell(f"[{_points(line['low']):.2f}, {_points(line['high']):.2f}]")
+
+
+def _signed(fraction: float) -> str:
+    return f"{_points(fraction):+.2f}"
+
+
+def _points(fraction: float) -> float:
+    """Convert a fraction to rounded percentage points without a negative zero."""
+    return round(100 * fraction, 2) + 0.0

@@ -1,0 +1,160 @@
+"""The paragraph of a paper on its statistics: exactly the procedures that a report used, with their numbers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pai_bench.analysis import inference
+from pai_bench.analysis.columns import AT_CHANCE, PANEL
+from pai_bench.analysis.comparison import is_testable
+from pai_bench.analysis.difference_tables import limits
+from pai_bench.analysis.display_names import method_name
+from pai_bench.analysis.labels import measured_at
+from pai_bench.analysis.latex_text import escape
+from pai_bench.analysis.statistics import split_control
+from pai_bench.cells import DENSE
+
+_CITED = {"holm1979": "Holm 1979", "schuirmann1987": "Schuirmann 1987"}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The tables of a report that its methods paragraph describes."""
+
+    rows: pd.DataFrame
+    summary: pd.DataFrame
+    compared: pd.DataFrame
+    pooled: pd.DataFrame
+    controls: pd.DataFrame
+    margin: float
+    emphasised: bool
+
+
+def methods_text(numbers: Numbers) -> str:
+    """Return the paragraph as plain text; citations are keys of references.bib in double brackets."""
+    sentences = [*_means(numbers), *_comparisons(numbers), *_pooling(numbers), *_bold(numbers), *_controls(numbers)]
+    return " ".join(sentences)
+
+
+def cited(text: str) -> list[str]:
+    """Return the keys that the paragraph cites."""
+    return [key for key in _CITED if f"[[{key}]]" in text]
+
+
+def methods_markdown(text: str) -> str:
+    """Return the paragraph as Markdown, with author and year in place of keys."""
+    for key, name in _CITED.items():
+        text = text.replace(f"[[{key}]]", f"({name})")
+    return f"{text}\n"
+
+
+def methods_latex(text: str) -> str:
+    r"""Return the paragraph as LaTeX, with \cite for the entries of references.bib."""
+    parts = re.split(r"\[\[(\w+)\]\]", text)
+    written = [rf"\cite{{{part}}}" if place % 2 else escape(part) for place, part in enumerate(parts)]
+    return "% cites references.bib\n" + "".join(written).replace(r" \cite", r"~\cite") + "\n"
+
+
+def _means(numbers: Numbers) -> list[str]:
+    summary = numbers.summary
+    measured = summary[summary["n"] > 0]
+    methods = measured[measured["method"] != DENSE]
+    counts = _range((methods if len(methods) else measured)["n"])
+    what = measured_at(summary["recipe"], summary["epoch"])
+    what = what.replace(" (%)", "").replace("(%; ", "(")
+    what = what[0].lower() + what[1:]
+    parts = [f"We report the mean {what} over {counts}"]
+    parts[0] += (
+        " with the sample standard deviation (n - 1 in the denominator)." if measured["std"].notna().any() else "."
+    )
+    if counts == "1 seed":
+        parts[0] = f"We report the {what} of one seed, without any measure of its spread."
+    failed = int((numbers.rows["status"] != "ok").sum())
+    if failed:
+        parts.append(
+            f"{failed} of {len(numbers.rows)} runs collapsed or diverged; they count at their accuracy, or at chance"
+            " (1 / number of classes) where none was recorded, and no deviation or interval is given for their means."
+        )
+    chance = int(numbers.rows["at_chance"].sum())
+    if chance:
+        parts.append(f"{chance} further runs are at chance, with an accuracy of at most {AT_CHANCE:g} / classes.")
+    lacking = int((summary["planned"] - summary["runs"]).sum())
+    if lacking:
+        parts.append(f"{lacking} planned runs are missing.")
+    return parts
+
+
+def _comparisons(numbers: Numbers) -> list[str]:
+    table = numbers.compared
+    if not len(table):
+        return []
+    hashed = "init_hash" in numbers.rows and numbers.rows["init_hash"].notna().any()
+    same = "seed and initial weights" if hashed else "seed"
+    family = _range(table.drop_duplicates([*PANEL, "epoch"])["comparisons"], "comparison")
+    parts = [
+        f"Methods are compared with {method_name(table['baseline'].iloc[0])} by paired differences between runs"
+        f" with the same data set, network, recipe, sparsity, {same}. For each data set and network, the differences"
+        f" of a seed are averaged over the common sparsities ({_range(table['sparsities'], 'sparsity')}), so that every"
+        f" seed counts once ({_range(table['n'])}). We give their mean with a 95 % Student t interval.",
+    ]
+    if any(map(is_testable, table.to_dict("records"))):
+        exact = table["n"].max() <= inference.EXACT_FLIPS
+        kind = "an exact" if exact else f"a (beyond {inference.EXACT_FLIPS} seeds, {inference.DRAWS:,} random flips)"
+        parts.append(
+            f"The p values are from {kind} two-sided sign-flip test, adjusted within each data set and network"
+            f" ({family}) by Holm's procedure [[holm1979]]; beside them we give the smallest p that could be reached."
+        )
+    parts += [f"{sentence[0].upper()}{sentence[1:]}; for these we give intervals only." for sentence in limits(table)]
+    return parts
+
+
+def _pooling(numbers: Numbers) -> list[str]:
+    table = numbers.pooled
+    if not len(table):
+        return []
+    settings = _range(table["settings"], "setting")
+    parts = [
+        f"Pooled over {settings} (data set and network), every setting and seed counts once; the sign-flip test over"
+        " settings and seeds speaks of these settings."
+    ]
+    if (table["settings"] >= inference.MIN_BLOCKS).any():
+        parts.append(
+            "For new data sets and networks, the 95 % Student t interval and the sign-flip test are over the means of"
+            " the settings."
+        )
+    else:
+        parts.append(f"No statement about new settings is made, which needs {inference.MIN_BLOCKS} settings.")
+    return parts
+
+
+def _bold(numbers: Numbers) -> list[str]:
+    if not numbers.emphasised:
+        return []
+    return [
+        "In tables, the highest mean among methods with all seeds is bold, and each method whose Holm-adjusted 95 % t"
+        " interval of the paired difference to it contains 0."
+    ]
+
+
+def _controls(numbers: Numbers) -> list[str]:
+    table = numbers.controls
+    if not len(table):
+        return []
+    names = ", ".join(dict.fromkeys(table["control"]))
+    methods = len({split_control(method)[0] for method in table["method"]})
+    return [
+        f"Controls ({names}) of {methods} {'methods' if methods > 1 else 'method'} are called equivalent to their"
+        f" method if the 90 % t interval of the paired difference is within ±{100 * numbers.margin:g} points (two"
+        f" one-sided tests [[schuirmann1987]], p < {inference.LEVEL:g}, not corrected for the {len(table)} tests)."
+    ]
+
+
+def _range(counts: pd.Series, noun: str = "seed") -> str:
+    """Return "3 seeds", "1 seed" or "2 to 5 seeds"."""
+    low, high = int(counts.min()), int(counts.max())
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    number = f"{low}" if low == high else f"{low} to {high}"
+    return f"{number} {noun if high == 1 else plural}"

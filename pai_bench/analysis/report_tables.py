@@ -1,0 +1,107 @@
+"""All tables and texts of a report, by file name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from pai_bench.analysis import tables
+from pai_bench.analysis.bibliography import references_bib
+from pai_bench.analysis.collect import Collection
+from pai_bench.analysis.columns import PANEL
+from pai_bench.analysis.comparison import BASELINE, compare, pairs, pool
+from pai_bench.analysis.emphasis import emphasise
+from pai_bench.analysis.inference import MARGIN
+from pai_bench.analysis.labels import Names
+from pai_bench.analysis.latex import Page
+from pai_bench.analysis.methods_text import Numbers, cited, methods_latex, methods_markdown, methods_text
+from pai_bench.analysis.numbers import numbers_tex
+from pai_bench.analysis.series import by_series, sources_with_epoch
+from pai_bench.analysis.statistics import compare_controls, split_control
+from pai_bench.cells import DENSE
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may choose for the tables of a report."""
+
+    baseline: str = BASELINE
+    margin: float = MARGIN
+    """Margin of equivalence, as a fraction."""
+    page: Page = field(default_factory=Page)
+
+
+@dataclass(frozen=True)
+class ReportTables:
+    """Tables and texts of a report."""
+
+    files: dict[str, str]
+    """Contents by file name."""
+    parts: dict[str, str]
+    """Markdown of the sections of report.md by heading."""
+    compared: pd.DataFrame
+    controls: pd.DataFrame
+    remarks: tuple[str, ...]
+
+
+OPTIONAL = ("controls", "comparison", "pooled", "table_across")
+"""Stems of files that only some reports have."""
+
+
+def report_tables(collection: Collection, summary: pd.DataFrame, choices: Choices | None = None) -> ReportTables:
+    """Write all tables and texts of a report."""
+    choices = choices or Choices()
+    runs = by_series(collection.rows)
+    found = pairs(runs, sources_with_epoch(collection.rows), choices.baseline)
+    compared, pooled, controls = compare(found), pool(found), compare_controls(collection, choices.margin)
+    emphasis = emphasise(summary, runs)
+    markdown, latex = tables.accuracy(summary, emphasis, choices.page)
+    emphasised = bool(emphasis.bold)
+    text = methods_text(Numbers(collection.rows, summary, compared, pooled, controls, choices.margin, emphasised))
+    files = {
+        "table.md": markdown,
+        "table.tex": latex,
+        "table.csv": tables.csv(summary).to_csv(index=False),
+    }
+    parts = {"Accuracy": markdown}
+    methods = summary[summary["method"] != DENSE]
+    if len(methods[PANEL].drop_duplicates()) > 1:
+        files["table_across.md"], files["table_across.tex"] = tables.across(summary, emphasis, choices.page)
+    if len(compared):
+        files["comparison.md"], files["comparison.tex"] = tables.comparison(
+            compared, pooled, Names.of(summary), choices.page
+        )
+        files["comparison.csv"] = compared.to_csv(index=False)
+        parts["Comparison"] = files["comparison.md"]
+    if len(pooled):
+        files["pooled.csv"] = pooled.to_csv(index=False)
+    if len(controls):
+        files["controls.md"], files["controls.tex"] = tables.controls(controls, choices.margin, choices.page)
+        parts["Controls"] = files["controls.md"]
+        files["controls.csv"] = controls.to_csv(index=False)
+    files["numbers.tex"] = numbers_tex(summary, compared, pooled)
+    files["references.bib"] = references_bib(collection.rows, cited(text))
+    files["methods.md"], files["methods.tex"] = methods_markdown(text), methods_latex(text)
+    parts["Statistical methods"] = files["methods.md"]
+    return ReportTables(files, parts, compared, controls, _remarks(collection, summary, compared, choices))
+
+
+def _remarks(
+    collection: Collection, summary: pd.DataFrame, compared: pd.DataFrame, choices: Choices
+) -> tuple[str, ...]:
+    """Return sentences on what a reader should know before citing the tables."""
+    said = []
+    methods = summary[(summary["method"] != DENSE) & (summary["n"] > 0)]
+    if len(methods) and methods["n"].nunique() > 1:
+        said.append(f"numbers of seeds differ between points: {methods['n'].min()} to {methods['n'].max()}")
+    flagged = int(collection.rows["at_chance"].sum())
+    if flagged:
+        said.append(f"{flagged} runs without a status are at chance: marked in tables")
+    noted = int(((collection.rows["note"] != "") | (collection.rows["suspect"] != "")).sum())
+    if noted:
+        said.append(f"{noted} runs have a note: marked in tables, text below them")
+    others = {name for name in methods["method"] if split_control(name)[1] is None} - {choices.baseline}
+    if others and not len(compared):
+        said.append(f"no comparison: {choices.baseline} has no run to pair with; choose a method with --baseline")
+    return tuple(said)

@@ -1,0 +1,302 @@
+"""Tests of the tables of a report: entries, emphasis, comparison with a baseline, numbers.tex, references, methods."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pai_bench import recipes
+from pai_bench.analysis import bibliography, tables
+from pai_bench.analysis.collect import Collection, collect
+from pai_bench.analysis.comparison import compare, pairs, pool
+from pai_bench.analysis.difference_tables import limits
+from pai_bench.analysis.emphasis import emphasise
+from pai_bench.analysis.inference import holm, sign_flip
+from pai_bench.analysis.labels import Names, decimals
+from pai_bench.analysis.numbers import key_part
+from pai_bench.analysis.report_tables import Choices, ReportTables, report_tables
+from pai_bench.analysis.series import by_series, sources_with_epoch
+from pai_bench.analysis.statistics import summarise
+from pai_bench.core import method_index
+from pai_bench.datasets import files
+from pai_bench.models import names as model_names
+
+HEAD = "method,dataset,model,sparsity,seed,accuracy,status,recipe"
+WORKED = [0.0030, 0.0050, -0.0010, 0.0040, 0.0040]
+"""Differences with mean 0.0030 and 95 % interval [0.000088, 0.005912]; 4 of 32 sign flips are as extreme."""
+
+
+def lines(method: str, accuracies: list[float], sparsity: float = 0.9, model: str = "conv8", **more: str) -> list[str]:
+    """Return a line per seed."""
+    status, recipe, dataset = more.get("status", "ok"), more.get("recipe", "quick"), more.get("dataset", "mnist")
+    return [
+        f"{method},{dataset},{model},{sparsity},{seed},{accuracy:.6f},{status},{recipe}"
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+def gathered(folder: Path, rows: list[str], name: str = "lab.csv", head: str = HEAD) -> Collection:
+    (folder / name).write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return collect(folder / "none", [folder / name])
+
+
+def written(collection: Collection, baseline: str = "erk") -> ReportTables:
+    return report_tables(collection, summarise(collection), Choices(baseline))
+
+
+def compared(collection: Collection, baseline: str = "erk") -> pd.DataFrame:
+    return compare(pairs(by_series(collection.rows), sources_with_epoch(collection.rows), baseline))
+
+
+BASE = [0.925, 0.921, 0.928, 0.93, 0.924]
+ABOVE = [value + difference for value, difference in zip(BASE, WORKED, strict=True)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_comparison_has_the_worked_numbers(tmp_path: Path, order: int) -> None:
+    rows = [*lines("erk", BASE), *lines("snip", ABOVE), "snip,mnist,conv8,0.9,7,0.5,ok,quick"]
+    (line,) = compared(gathered(tmp_path, rows[::order])).to_dict("records")
+    assert [line["difference"], line["low"], line["high"]] == pytest.approx([0.003, 0.000088, 0.005912], abs=1e-6)
+    assert (line["n"], line["p"], line["p_smallest"], line["p_holm"]) == (5, 0.125, 0.0625, 0.125)
+    assert (line["comparisons"], line["seeds_needed"], line["dropped"]) == (1, 6, "7")
+
+
+def test_p_values_are_printed_only_where_they_can_be_small(tmp_path: Path) -> None:
+    files_ = written(gathered(tmp_path, [*lines("erk", BASE), *lines("snip", ABOVE)])).files
+    assert "1 comparison cannot be tested with 5 seeds; 6 would" in files_["comparison.md"]
+    row = next(line for line in files_["comparison.md"].splitlines() if line.startswith("| SNIP"))
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["SNIP", "+0.30", "[0.01, 0.59]", "5", "–", "0.062", "–"]
+    assert "cannot be tested with 5 seeds; 6 would" in files_["methods.md"].replace("1 comparison ", "")
+    more = written(gathered(tmp_path, [*lines("erk", BASE * 2), *lines("snip", [b + 0.01 for b in BASE * 2])]))
+    row = next(line for line in more.files["comparison.md"].splitlines() if line.startswith("| SNIP"))
+    assert row.split("|")[5:8] == [" 0.002 ", " 0.002      ", " 0.002  "]
+    assert "cannot" not in more.files["comparison.md"]
+
+
+def test_p_values_of_a_panel_are_adjusted_together(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    base = generator.normal(0.9, 0.005, 9)
+    methods = {f"m{i}": base + generator.normal(0.004, 0.005, 9) for i in range(3)}
+    rows = lines("erk", list(base)) + [line for name, values in methods.items() for line in lines(name, list(values))]
+    table = compared(gathered(tmp_path, rows))
+    p = [sign_flip(np.round(methods[name], 6) - np.round(base, 6)).p for name in table["method"]]
+    assert table["p"].tolist() == p
+    assert table["p_holm"].tolist() == pytest.approx(list(holm(p)))
+
+
+def test_a_seed_counts_once_by_its_mean_over_the_common_sparsities(tmp_path: Path) -> None:
+    rows = [*lines("erk", [0.9, 0.9]), *lines("erk", [0.8, 0.8], 0.98), *lines("snip", [0.91, 0.92])]
+    rows += [*lines("snip", [0.83, 0.84], 0.98), *lines("snip", [0.1, 0.1], 0.99)]
+    (line,) = compared(gathered(tmp_path, rows)).to_dict("records")
+    assert (line["n"], line["sparsities"]) == (2, 2) and line["difference"] == pytest.approx((0.02 + 0.03) / 2)
+
+
+def test_failed_runs_leave_a_difference_without_interval(tmp_path: Path) -> None:
+    rows = [*lines("erk", BASE), *lines("snip", ABOVE)]
+    rows[-1] = "snip,mnist,conv8,0.9,4,,diverged,quick"
+    collection = gathered(tmp_path, rows)
+    (line,) = compared(collection).to_dict("records")
+    assert line["failed"] == 1 and np.isnan([line["low"], line["std"]]).all()
+    assert line["difference"] == pytest.approx((sum(WORKED[:4]) + 0.1 - BASE[4]) / 5)
+    assert "(1 failed)" in written(collection).files["comparison.md"]
+
+
+def test_runs_with_other_initial_weights_are_not_paired() -> None:
+    rows = pd.DataFrame(
+        {
+            **{"source": "", "dataset": "mnist", "model": "conv8", "recipe": "", "sparsity": 0.9, "epoch": "last"},
+            **{"method": ["erk", "erk", "snip", "snip"], "seed": [0, 1, 0, 1], "status": "ok"},
+            **{"counted": [0.8, 0.8, 0.9, 0.9], "init_hash": ["a", "b", "a", "c"]},
+        }
+    )
+    (pair,) = pairs(by_series(rows), sources_with_epoch(rows))
+    assert (pair.seeds, pair.dropped) == ((0,), (1,))
+
+
+def test_a_network_with_two_names_is_one_setting(tmp_path: Path) -> None:
+    rows = []
+    for model, gain in (("resnet18", 0.01), ("wide_resnet18", 0.05), ("vgg11", 0.03)):
+        rows += [*lines("erk", [0.8, 0.81], model=model), *lines("snip", [0.8 + gain, 0.81 + gain], model=model)]
+    collection = gathered(tmp_path, rows)
+    (line,) = pool(pairs(by_series(collection.rows), sources_with_epoch(collection.rows))).to_dict("records")
+    assert (line["settings"], line["units"]) == (2, 4) and line["difference"] == pytest.approx(0.02)
+    assert np.isnan(line["low"]), "two settings say nothing of new ones"
+    assert "Nothing is said of new settings" in written(collection).files["comparison.md"]
+
+
+def test_pooling_speaks_of_new_settings_from_six_on(tmp_path: Path) -> None:
+    rows = []
+    for place in range(6):
+        rows += [*lines("erk", [0.8], model=f"n{place}"), *lines("snip", [0.81 + place / 1000], model=f"n{place}")]
+    collection = gathered(tmp_path, rows)
+    (line,) = pool(pairs(by_series(collection.rows), sources_with_epoch(collection.rows))).to_dict("records")
+    assert (line["p_settings"], line["p_settings_smallest"]) == (2 / 64, 2 / 64)
+    assert line["difference"] == pytest.approx(0.0125) and line["low"] < 0.0125 < line["high"]
+
+
+def emphasised(collection: Collection) -> tuple[set[str], set[str]]:
+    summary = summarise(collection)
+    chosen = emphasise(summary, by_series(collection.rows))
+    return tuple({summary.at[index, "method"] for index in points} for points in (chosen.bold, chosen.second))
+
+
+def test_bold_are_the_best_and_all_that_cannot_be_told_from_it(tmp_path: Path) -> None:
+    rows = [*lines("best", [0.92, 0.93, 0.94, 0.95]), *lines("like", [0.93, 0.92, 0.95, 0.935])]
+    rows += [*lines("worse", [0.82, 0.831, 0.839, 0.85]), *lines("dense", [0.99] * 4, 0.0)]
+    assert emphasised(gathered(tmp_path, rows)) == ({"best", "like"}, {"like"})
+    # A method that lacks a seed does not compete, whatever its mean.
+    few = [*rows, *lines("few", [0.99, 0.98, 0.97])]
+    assert emphasised(gathered(tmp_path, few)) == ({"best", "like"}, {"like"})
+    # A failed run leaves no interval, so only the best mean may be bold.
+    rows[5] = rows[5].replace("ok", "collapsed")
+    assert emphasised(gathered(tmp_path, rows)) == ({"best"}, {"like"})
+
+
+def test_one_seed_distinguishes_nothing_and_one_method_is_not_best(tmp_path: Path) -> None:
+    rows = [*lines("a", [0.9]), *lines("b", [0.5]), *lines("c", [0.4])]
+    assert emphasised(gathered(tmp_path, rows)) == ({"a", "b", "c"}, {"b"})
+    assert emphasised(gathered(tmp_path, lines("a", [0.9, 0.8]))) == (set(), set())
+
+
+def test_controls_and_other_epochs_do_not_compete(tmp_path: Path) -> None:
+    rows = [f"{line},last" for line in [*lines("a", [0.9, 0.9]), *lines("b", [0.5, 0.51])]]
+    rows += [f"{line},last" for line in lines("snip:control=shuffle", [0.95, 0.95])]
+    rows += [f"{line},best-test" for line in lines("c", [0.99, 0.99])]
+    collection = gathered(tmp_path, rows, head=f"{HEAD},epoch")
+    assert emphasised(collection) == ({"a"}, set())
+    markdown = written(collection).files["table.md"]
+    assert "| c [lab, best test epoch]" in markdown and "| a [lab, last epoch]" in markdown
+    assert "after the last epoch unless stated in brackets" in markdown
+
+
+@pytest.mark.parametrize(
+    ("std", "digits"), [(0.0004, 2), (0.0099, 2), (0.00999, 1), (0.011, 1), (0.0994, 1), (0.12, 0), (np.nan, 2)]
+)
+def test_entries_show_the_digits_of_their_deviation(std: float, digits: int) -> None:
+    assert decimals(std) == digits
+
+
+def test_an_entry_says_what_is_not_whole(tmp_path: Path) -> None:
+    rows = [*lines("a", [0.90, 0.91, 0.92]), *lines("b", [0.5, 0.6, 0.7]), *lines("dense", [0.95, 0.96, 0.97], 0.0)]
+    same = written(gathered(tmp_path, rows)).files["table.md"]
+    assert "**91.0** ± 1.0 " in same and "60 ± 10 " in same and "over n = 3 seeds" in same
+    assert "Dense network: 96.0 ± 1.0." in same
+    rows += [*lines("c", [0.7, 0.8]), *lines("d", [0.1, 0.11, 0.12])]
+    rows[1] = rows[1].replace("ok", "collapsed")
+    other = written(gathered(tmp_path, rows)).files["table.md"]
+    assert "**91.00** (1c of 3)" in other and "75.0 ± 7.1 (2)" in other and "11.0<sup>a</sup> ± 1.0 (3)" in other
+    assert "number in parentheses" in other and "c collapsed" in other and "Superscript a: all runs at chance" in other
+
+
+def test_notes_are_marked_and_written_below(tmp_path: Path) -> None:
+    rows = [f"{line},odd" for line in lines("a", [0.9, 0.8])] + [f"{line}," for line in lines("b", [0.9, 0.8])]
+    rows += [f"{line},{note}" for line, note in zip(lines("b", [0.7, 0.6], 0.98), ("rerun", ""), strict=True)]
+    files_ = written(gathered(tmp_path, rows, head=f"{HEAD},note")).files
+    assert "| a† " in files_["table.md"] and "65.0 ± 7.1 ‡ |" in files_["table.md"]
+    assert "\n† odd\n\n‡ rerun" in files_["table.md"]
+    assert r"a\dag{} &" in files_["table.tex"] and r"\dag{} odd\\ \ddag{} rerun" in files_["table.tex"]
+
+
+def test_several_panels_have_a_table_of_all(tmp_path: Path) -> None:
+    rows = []
+    for model in ("resnet20", "vgg16-bn"):
+        for method, level in (("dense", 0.95), ("snip", 0.9), ("erk", 0.8)):
+            for sparsity in (0.0,) if method == "dense" else (0.9, 0.98):
+                rows += lines(method, [level, level + 0.001, level - 0.001], sparsity, model, dataset="cifar10")
+    files_ = written(gathered(tmp_path, rows)).files
+    across = files_["table_across.md"]
+    head = [cell.strip() for cell in across.splitlines()[2].split("|")[1:-1]]
+    assert head[1:] == [f"CIFAR-10 {model} {s}" for model in ("ResNet-20", "VGG-16-BN") for s in (90, 98)]
+    assert re.search(r"\| Dense +\| 95\.00 +\| 95\.00", across) and re.search(r"\| SNIP +\| \*\*90\.00\*\*", across)
+    assert r"\multicolumn{2}{c}{VGG-16-BN}" in files_["table_across.tex"]
+    one = written(gathered(tmp_path, [line for line in rows if "resnet20" in line]))
+    assert "table_across.md" not in one.files
+
+
+def test_thirty_methods_fit_into_floats(tmp_path: Path) -> None:
+    rows = [line for i in range(30) for s in range(50, 99, 4) for line in lines(f"method-{i}", [0.9, 0.8], s / 100)]
+    text = written(gathered(tmp_path, rows)).files["table.tex"]
+    floats = text.split(r"\begin{table}")[1:]
+    assert len(floats) > 1 and all(part.count(r"\\") <= 48 for part in floats)
+    assert sum(part.count("method-29") for part in floats) == text.count(r"\begin{tabular}")
+
+
+def test_numbers_have_a_key_for_every_point_and_comparison(tmp_path: Path) -> None:
+    rows = [*lines("erk", BASE), *lines("snip", ABOVE), *lines("snip", BASE, 0.0)]
+    text = written(gathered(tmp_path, rows)).files["numbers.tex"]
+    values = dict(re.findall(r"\\paibench@set\{(.*?)\}\{(.*)\}\n", text))
+    assert values["/snip/mnist/conv8/0.9/mean"] == "92.86" and values["/snip/mnist/conv8/0.9/n"] == "5"
+    assert values["/snip/mnist/conv8/0.9/pm"] == r"92.86 \ensuremath{\pm} 0.31"
+    assert values["quick/snip/mnist/conv8/all/difference"] == "0.30" and "/dense/mnist/conv8/0/mean" in values
+    assert "/snip/mnist/conv8/all/p" not in values, "five seeds cannot be tested"
+    assert values["/snip/mnist/conv8/all/p-smallest"] == "0.062"
+
+
+def test_a_number_in_two_recipes_needs_the_recipe(tmp_path: Path) -> None:
+    text = written(gathered(tmp_path, [*lines("snip", BASE), *lines("snip", ABOVE, recipe="frankle")])).files[
+        "numbers.tex"
+    ]
+    assert "{/snip/" not in text and "{quick/snip/mnist/conv8/0.9/mean}{92.56}" in text
+    assert key_part(r"a_b%c#d\e{f}☃ é") == "a_b-c-d-e-f-- e"
+
+
+def test_every_name_of_ours_has_its_references() -> None:
+    keys, entries = bibliography.keys(), bibliography.entries()
+    for kind, names in (
+        ("methods", [*method_index.builtin(), "dense"]),
+        ("datasets", files.names()),
+        ("models", model_names()),
+        ("recipes", recipes.names()),
+    ):
+        lacking = [name for name in names if bibliography.keys_of(kind, name) is None]
+        assert not lacking, f"add the new {kind} to bibliography/references.toml"
+    used = {key for names in keys.values() for found in names.values() for key in found}
+    assert used | set(bibliography.STATISTICS) == set(entries)
+    assert all(re.match(r"@\w+\{[a-z]+\d{4},\n", entry) and entry.endswith("\n}") for entry in entries.values())
+    assert all(entry.count("{") == entry.count("}") for entry in entries.values())
+
+
+def test_references_name_what_the_report_uses(tmp_path: Path) -> None:
+    rows = [*lines("erk", BASE * 2, dataset="cifar10"), *lines("mine", [b + 0.01 for b in BASE * 2], dataset="cifar10")]
+    text = written(gathered(tmp_path, rows)).files["references.bib"]
+    assert set(re.findall(r"@\w+\{(\w+)", text)) == {"evci2020", "mocanu2018", "krizhevsky2009", "holm1979"}
+    assert "% no reference known: method mine" in text
+
+
+def test_the_methods_paragraph_states_what_was_done(tmp_path: Path) -> None:
+    rows = [*lines("erk", BASE * 2), *lines("snip", [b + 0.01 for b in BASE * 2])]
+    rows += lines("snip:control=shuffle", [b + 0.01 + d / 1000 for d, b in enumerate(BASE * 2)])
+    rows[3] = rows[3].replace("ok", "collapsed")
+    files_ = written(gathered(tmp_path, rows)).files
+    text = files_["methods.md"]
+    for words in (
+        "mean test accuracy (epoch not stated) over 10 seeds",
+        "1 of 30 runs collapsed or diverged",
+        "compared with ERK by paired differences",
+        "an exact two-sided sign-flip test",
+        "(1 comparison) by Holm's procedure (Holm 1979)",
+        "Controls (shuffle) of 1 method",
+        "within ±0.5 points (two one-sided tests (Schuirmann 1987), p < 0.05",
+    ):
+        assert words in text
+    assert r"~\cite{holm1979}" in files_["methods.tex"] and r"$\pm$0.5" in files_["methods.tex"]
+    assert limits(compared(gathered(tmp_path, rows))) == []
+
+
+def test_display_names_that_coincide_stay_as_they_are() -> None:
+    table = pd.DataFrame({"method": ["snip", "dense"], "dataset": "cifar10", "model": ["resnet18", "tiny_resnet18"]})
+    names = Names.of(table)
+    assert names.methods == {"snip": "SNIP", "dense": "Dense"} and names.models["tiny_resnet18"] == "tiny_resnet18"
+
+
+def test_tables_are_no_wider_than_the_page(tmp_path: Path) -> None:
+    rows = [line for s in range(10, 99, 8) for line in lines("snip", [0.9, 0.8], s / 100)]
+    summary = summarise(gathered(tmp_path, rows))
+    counts = [
+        tables.accuracy(summary, page=tables.Page(width))[1].count(r"\begin{tabular}") for width in (235, 397, 900)
+    ]
+    assert counts[0] > counts[1] > counts[2] == 1
