@@ -15,8 +15,17 @@ from pai_bench import results
 from pai_bench.analysis.collect import collect
 
 COLUMNS = [
-    *("method", "dataset", "model", "recipe", "sparsity", "seed", "accuracy", "status", "actual_sparsity"),
-    *("effective_sparsity", "n_kept", "tied_at_cut", "score_seconds", "train_seconds", "fingerprint", "mask_hash"),
+    *("method", "dataset", "model", "recipe", "sparsity", "seed", "epoch", "accuracy", "status", "chance"),
+    *(
+        "actual_sparsity",
+        "effective_sparsity",
+        "n_kept",
+        "tied_at_cut",
+        "score_seconds",
+        "train_seconds",
+        "fingerprint",
+        "mask_hash",
+    ),
     *("init_hash", "data_hash", "commit", "finished_at"),
 ]
 KEPT = 16
