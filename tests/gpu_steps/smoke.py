@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 
 import torch
 
 from pai_bench.experiment import provenance
-from tests.gpu_steps.common import DEVICE, REAL, record, seconds
+from tests.gpu_steps.common import DEVICE, REAL, STUB, record, seconds
+
+
+def _output(command: Sequence[str]) -> str | None:
+    """Return the output of a command; None where it is not installed."""
+    if shutil.which(command[0]) is None:
+        return None
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main() -> None:
@@ -24,7 +33,7 @@ def main() -> None:
             "multiprocessors": gpu.multi_processor_count,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
-            "driver": subprocess.run(driver, capture_output=True, text=True, check=False).stdout.strip(),
+            "driver": _output(driver),
             "free_bytes": torch.cuda.mem_get_info(DEVICE)[0],
         }
     record("machine", python=platform.python_version(), **about, **provenance.collect())
@@ -36,7 +45,7 @@ def main() -> None:
             out += 1
         graph.replay()
         graph.replay()
-        assert out.tolist() == [2.0] * 4, out
+        assert STUB or out.tolist() == [2.0] * 4, out
         record("graph", replays=2)
 
 
