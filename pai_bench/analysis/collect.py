@@ -109,7 +109,7 @@ def _with_reported(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 _EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]
-_COSTS = ["score_seconds", "train_seconds"]
+_COSTS = ["score_seconds", "train_seconds", "score_peak_bytes", "flops_dense", "flops_sparse"]
 _EXTRA += [
     *_COSTS,
     "device",

@@ -18,6 +18,7 @@ from pai_bench.analysis.columns import POINT
 from pai_bench.analysis.figures import Figures, Material, Options
 from pai_bench.analysis.inference import MARGIN
 from pai_bench.analysis.latex import Page
+from pai_bench.analysis.published.tables import read as read_published
 from pai_bench.analysis.report_tables import OPTIONAL, Choices, ReportTables, report_tables
 from pai_bench.analysis.selection import Selection, check_methods
 from pai_bench.analysis.statistics import summarise
@@ -183,6 +184,8 @@ def _published(options: Options) -> pd.DataFrame:
     """Return the published numbers that the options allow."""
     if options.published == "none":
         return pd.DataFrame()
+    if options.published not in published.LEVELS:
+        return read_published(Path(options.published))
     levels = published.LEVELS[: published.LEVELS.index(options.published) + 1]
     return published.load(levels, suspect=options.suspect)
 

@@ -22,11 +22,14 @@ def report(
     tables: Annotated[
         list[Path] | None, typer.Option("--from", help="Tidy .csv or .parquet table to read as well; may be repeated.")
     ] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Only these methods, with their variants and controls.  [default: all]")
+    shown_methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Only these methods, with their variants and controls.  [default: all]"),
     ] = None,
-    datasets: Annotated[str | None, typer.Option(help="Only these data sets.  [default: all]")] = None,
-    filter_: Annotated[
+    shown_datasets: Annotated[
+        str | None, typer.Option("--datasets", help="Only these data sets.  [default: all]")
+    ] = None,
+    shown_cells: Annotated[
         str | None, typer.Option("--filter", help="Only these cells, for example 'model=resnet20,sparsity>=0.95'.")
     ] = None,
     figures: Annotated[
@@ -81,9 +84,9 @@ def report(
     )
     chosen(options.figures)
     selection = Selection(
-        tuple(split_specs(methods)) if methods else (),
-        parse_names("--datasets", datasets) if datasets else (),
-        _condition(filter_),
+        tuple(split_specs(shown_methods)) if shown_methods else (),
+        parse_names("--datasets", shown_datasets) if shown_datasets else (),
+        _condition(shown_cells),
     )
     if not 0 < margin < 100:
         raise PaiBenchError(f"--margin {margin:g} is not between 0 and 100", "give percentage points, for example 0.5")

@@ -21,7 +21,12 @@ TYPED = "command line"
 
 _PRIVATE = {"config", "verbose", "help", "json", "dry-run", "version"}
 _ONE_CELL = frozenset(("methods", "datasets", "models", "recipes", "sparsities", "seeds"))
-_TYPED_ONLY = {"sweep": frozenset(("sparsity", "seed")), "prune": _ONE_CELL, "train": _ONE_CELL}
+_TYPED_ONLY = {
+    "sweep": frozenset(("sparsity", "seed")),
+    "prune": _ONE_CELL,
+    "train": _ONE_CELL,
+    "report": frozenset(("methods", "datasets", "filter")),  # a report shows all results unless it is told otherwise
+}
 """Alternative option names that are not keys of a config file, where they belong to another command."""
 _SPARSITY = {"sparsities", "densities", "compressions", "budgets"}
 

@@ -265,7 +265,11 @@ def test_all_files_are_written_and_named(root: Path, capsys: pytest.CaptureFixtu
     assert {path.name for path in named} == {
         *("report.md", "report.html", "table.md", "table.tex", "table.csv", "results.csv"),
         *("captions.md", "captions.tex", "numbers.tex", "references.bib", "methods.md", "methods.tex"),
-        *(f"{name}{end}" for name in ("accuracy", "difference-to-dense") for end in (".pdf", ".png", "-points.csv")),
+        *(
+            f"{name}{end}"
+            for name in ("accuracy", "difference-to-dense", "layers", "cost")
+            for end in (".pdf", ".png", "-points.csv")
+        ),
     }
     assert all(path.parent == root / "report" and path.stat().st_size for path in named)
     assert "erk at 90 %, seeds 0 (missing)" in (root / "report" / "report.md").read_text()

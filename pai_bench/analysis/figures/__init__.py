@@ -8,10 +8,17 @@ from pathlib import Path
 
 from pai_bench.analysis.figures import captions
 from pai_bench.analysis.figures.accuracy import accuracy, difference_to_dense
+from pai_bench.analysis.figures.baseline import baseline
 from pai_bench.analysis.figures.controls import controls
+from pai_bench.analysis.figures.cost import cost, flops
 from pai_bench.analysis.figures.drawing import Drawing, save
+from pai_bench.analysis.figures.failures import failures
+from pai_bench.analysis.figures.layers import layers
+from pai_bench.analysis.figures.masks import mask_overlap
 from pai_bench.analysis.figures.material import Material
 from pai_bench.analysis.figures.options import Options
+from pai_bench.analysis.figures.summary import summary
+from pai_bench.analysis.figures.training import effective, training
 from pai_bench.errors import unknown
 
 __all__ = ["DEFAULT", "ON_REQUEST", "Drawing", "Figures", "Material", "Options", "chosen", "draw", "save_all"]
@@ -23,10 +30,20 @@ DEFAULT: dict[str, Make] = {
     "accuracy": accuracy,
     "difference-to-dense": difference_to_dense,
     "controls": controls,
+    "layers": layers,
+    "failures": failures,
+    "cost": cost,
+    "baseline": baseline,
+    "summary": summary,
 }
 """Figures of every report, by name."""
 
-ON_REQUEST: dict[str, Make] = {}
+ON_REQUEST: dict[str, Make] = {
+    "mask-overlap": mask_overlap,
+    "effective-sparsity": effective,
+    "flops": flops,
+    "training": training,
+}
 """Figures that are drawn only by name or with "all"."""
 
 

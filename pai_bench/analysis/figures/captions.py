@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pai_bench.analysis.display_names import dataset_name, model_name
 from pai_bench.analysis.figures.arrange import Arrangement
@@ -86,7 +86,11 @@ def epochs(material: Material) -> str:
 
 def notes(material: Material, panels: Sequence[Panel]) -> list[str]:
     """Return the notes about the series of these panels, each with its mark."""
-    shown = {(curve.source, curve.method) for panel in panels for curve in panel.curves}
+    return notes_of(material, {(curve.source, curve.method) for panel in panels for curve in panel.curves})
+
+
+def notes_of(material: Material, shown: Collection[tuple[str, str]]) -> list[str]:
+    """Return the notes about these (source, method), each with its mark."""
     texts = dict.fromkeys(text for key, text in material.notes.items() if key in shown)
     return [f"{material.mark_of[text]} {text}" for text in texts]
 

@@ -77,6 +77,9 @@ class PublishedCurve:
     look: Style
     epoch: str
     match: str
+    paper: str
+    differs: str
+    """Differences in words, "" for none."""
     points: tuple[PublishedPoint, ...]
 
 

@@ -22,10 +22,10 @@ from pai_bench.analysis.figures.material import MUTED
 from pai_bench.analysis.figures.venues import FAMILIES, INK
 from pai_bench.analysis.style import DENSE_LOOK, Style
 
-ALL_FAILED = "all runs at chance"
-SOME_FAILED = "some runs at chance"
-MISSING = "results missing"
-OTHERS = "other methods"
+ALL_FAILED = "All runs at chance"
+SOME_FAILED = "Some runs at chance"
+MISSING = "Results missing"
+OTHERS = "Other methods"
 _AT_EDGE = "at-edge"
 _SIZES = {"*": 1.45, "p": 1.2, "P": 1.15, "X": 1.1, "D": 0.9, "d": 1.15}
 """Size of a marker relative to a circle, so that all look alike in size."""
@@ -70,11 +70,12 @@ def marker_size(marker: str, size: float) -> float:
 
 def handle(look: Style, dense: bool = False, size: float = 3.8) -> Line2D:
     """Return the legend's line of a series."""
-    line: dict[str, Any] = {"linestyle": look.line} | ({} if dense else _marker(look, size))
+    line: dict[str, Any] = {"linestyle": look.line} | ({} if dense else marker_of(look, size))
     return Line2D([], [], color=look.color, linewidth=1.0, **line)
 
 
-def _marker(look: Style, size: float) -> dict[str, Any]:
+def marker_of(look: Style, size: float) -> dict[str, Any]:
+    """Return the properties of a series' markers of a size in points."""
     return {
         "marker": look.marker,
         "markersize": marker_size(look.marker, size),
@@ -152,7 +153,7 @@ def _draw_curve(ax: Axes, curve: Curve, legend: Legend, sizes: tuple[float, floa
         return
     _draw_spread(ax, np.array(x), np.array(y), spread, color)
     line: dict[str, Any] = {"color": color, "linestyle": curve.look.line, "linewidth": 1.0}
-    ax.plot(x, y, zorder=3, **line, **_marker(curve.look, size))
+    ax.plot(x, y, zorder=3, **line, **marker_of(curve.look, size))
     for point in known:
         if _all_failed(point):
             if point.mean >= low:
@@ -161,7 +162,7 @@ def _draw_curve(ax: Axes, curve: Curve, legend: Legend, sizes: tuple[float, floa
         elif point.mean >= low:
             _mark(ax, point.density, point, color, legend)
         if point.mean < low and edges:
-            _mark_edge(ax, point.density, {**_marker(curve.look, 3.2), "color": color})
+            _mark_edge(ax, point.density, {**marker_of(curve.look, 3.2), "color": color})
     for point in curve.points:
         if not math.isfinite(point.mean):
             if point.failed:

@@ -109,7 +109,7 @@ def draw(
         own = any(line.own_range for line in grid.lines)
         wide = panel_inches(inches, columns, own)
         high = min(max(0.62 * wide, 0.86), 2.3) if columns > 1 else min(0.62 * wide, 2.4)
-        strip = [0.62 * high if _published(row) else 0.0 for row in grid.rows]
+        strip = [(0.6 if columns > 2 else 0.45) * high if _published(row) else 0.0 for row in grid.rows]
         heights = [high + below + 0.35 for below in strip]
         room = material.options.page.height - _CAPTION_ROOM - _LEGEND_ROOM
         return [
@@ -189,7 +189,7 @@ def _strip(
         return None
     ax = new_axes(figure)
     set_density_axis(ax, panel.densities, material.options.x, sizes[0])
-    overlay.draw_differences(ax, panel, [p for p in group if p is not None], sizes[1])
+    overlay.draw_differences(ax, panel, [p for p in group if p is not None], sizes)
     return ax
 
 

@@ -35,6 +35,10 @@ class Entry:
     handle: Handle
 
 
+OWN_AXIS = "own-axis"
+"""Group of panels whose horizontal tick labels differ from those of the panels below."""
+
+
 @dataclass
 class Row:
     """A row of panels on a page; an empty slot is None."""
@@ -49,6 +53,12 @@ class Row:
     strip_height: float = 0.0
     own_ticks: bool = False
     """True where every panel has its own vertical range and tick labels."""
+
+    @property
+    def own_labels(self) -> bool:
+        """True where the panels have their own horizontal axis, with a label or with texts of several lines."""
+        axes = [ax for ax in (*self.axes, *self.strips) if ax is not None]
+        return any(ax.get_xlabel() or ax.get_gid() == OWN_AXIS for ax in axes)
 
 
 @contextmanager
@@ -109,15 +119,15 @@ def place(
         if any(column < len(row.axes) and row.axes[column] is not None for row in rows)
     }
     below = [any(low == r for low in lowest.values()) and r < len(rows) - 1 for r in range(len(rows))]
-    tick_height = height("0", SMALL) + 2 * _PAD
+    bottoms = [_bottom(row) for row in rows]
     total = _EDGE + legend_height
     tops = []
-    for row, texts, under in zip(rows, titles, below, strict=True):
+    for row, texts, under, bottom in zip(rows, titles, below, bottoms, strict=True):
         total += max((height(text, TITLE) for text in texts), default=0.0) + _PAD
         tops.append(total)
         total += row.height + (row.strip_height + _GAP if row.strip_height else 0)
-        total += tick_height if under else _GAP
-    total += tick_height - _GAP + (height(xlabel, NORMAL) + _PAD if xlabel else 0) + _EDGE
+        total += bottom if under or row is rows[-1] or row.own_labels else _GAP
+    total += (height(xlabel, NORMAL) + _PAD if xlabel else 0) + _EDGE
     figure.set_figheight(total)
 
     def position(x: float, top: float, w: float, h: float) -> tuple[float, float, float, float]:
@@ -129,11 +139,13 @@ def place(
             strip = row.strips[column] if column < len(row.strips) else None
             if ax is not None:
                 ax.set_position(position(x, top, wide, row.height))
-                quiet = strip is not None or lowest[column] != r
+                quiet = strip is not None or (lowest[column] != r and not row.own_labels)
                 ax.tick_params(labelbottom=not quiet, labelleft=row.own_ticks or column == 0)
             if strip is not None:
                 strip.set_position(position(x, top + row.height + _GAP, wide, row.strip_height))
-                strip.tick_params(labelbottom=lowest[column] == r, labelleft=row.own_ticks or column == 0)
+                strip.tick_params(
+                    labelbottom=lowest[column] == r or row.own_labels, labelleft=row.own_ticks or column == 0
+                )
         if row_titles[r]:
             middle = 1 - (top + row.height / 2) / total
             x = (left - _PAD - side / 2) / inches
@@ -172,6 +184,17 @@ def _tick_width(row: Row, column: int) -> float:
         axes += [ax for ax in row.axes if ax is not None][:1]
     texts = [text for ax in axes if ax is not None for text in ax.yaxis.get_major_formatter().seq]  # type: ignore[attr-defined]
     return widest(texts, SMALL) + 0.05
+
+
+def _bottom(row: Row) -> float:
+    """Return the space below a row for its horizontal tick labels and axis labels in inches."""
+    axes = [ax for ax in (*row.axes, *row.strips) if ax is not None]
+    texts = [str(text) for ax in axes for text in getattr(ax.xaxis.get_major_formatter(), "seq", [])]
+    ticks = max((height(text, SMALL) + 0.04 * text.count("\n") for text in texts), default=0.0)
+    labels = max((height(ax.get_xlabel(), NORMAL) + _PAD if ax.get_xlabel() else 0.0 for ax in axes), default=0.0)
+    for ax in axes:
+        ax.xaxis.labelpad = 1.5
+    return ticks + 2 * _PAD + labels
 
 
 def _overhang(row: Row) -> float:

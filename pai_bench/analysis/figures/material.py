@@ -153,6 +153,15 @@ class Material:
     def _runs_by_setting(self) -> dict[Setting, pd.DataFrame]:
         return {Setting(*key): rows for key, rows in self.runs.groupby(PANEL, sort=False)}
 
+    def failed_points(self, setting: Setting) -> dict[tuple[str, str], set[float]]:
+        """Return the sparsities at which a run failed, by (source, method)."""
+        found: dict[tuple[str, str], set[float]] = {}
+        points = self.all_of(setting)
+        bad = points[points["failed"] > 0]
+        for source, method, sparsity in bad[["source", "method", "sparsity"]].itertuples(index=False, name=None):
+            found.setdefault((source, method), set()).add(sparsity)
+        return found
+
     def chance(self, setting: Setting) -> float:
         """Return the accuracy of guessing; NaN where it is not known."""
         runs = self.runs_of(setting)

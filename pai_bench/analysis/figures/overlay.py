@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 BAND = 0.5
 """Half width of the band around zero, in points."""
 PUBLISHED, PUBLISHED_DENSE = "Published", "Dense, published"
-_BESIDE = 0.022
-"""Horizontal shift of published points, as a part of the axis."""
+_BESIDE = 0.035
+"""Horizontal shift of published points in inches."""
 SAME = 0.01
 """Densities that differ by less are the same operating point."""
 
@@ -40,8 +40,8 @@ def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...
     if not len(rows):
         return ()
     same = (rows["dataset"] == setting.dataset) & (rows["model"] == setting.model)
-    # Points of the column `recipe`; a table of the user need not have it.
-    same &= (rows["recipe"] == setting.recipe) | (rows["recipe"] == "") & (rows["match"] == "context")
+    # Points of other protocols and of tables without a column `recipe` have no recipe.
+    same &= (rows["recipe"] == setting.recipe) | (rows["recipe"] == "")
     rows = rows[same & rows["accuracy"].notna()]
     methods = [DENSE, *dict.fromkeys(material.of(setting)["method"])]
     found = []
@@ -56,8 +56,17 @@ def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...
             PublishedPoint(density_of(row.sparsity), 100 * row.accuracy, 100 * _number(row.std), _number(row.n))
             for row in own.sort_values("sparsity").itertuples()
         )
+        first = own.iloc[0]
         found.append(
-            PublishedCurve(method, material.look(method), str(own["epoch"].iloc[0]), str(own["match"].iloc[0]), points)
+            PublishedCurve(
+                method,
+                material.look(method),
+                epoch=str(first["epoch"]),
+                match=str(first["match"]),
+                paper=str(first["paper"]),
+                differs="; ".join(dict.fromkeys(text for text in own["differs"] if text)),
+                points=points,
+            )
         )
     return tuple(found) if any(curve.method != DENSE for curve in found) else ()
 
@@ -69,7 +78,7 @@ def _number(value: object) -> float:
 def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
     """Draw published points: hollow, in the colour and with the marker of the method, beside its points."""
     left, right = ax.get_xlim()
-    shift = (right / left) ** _BESIDE
+    shift = (right / left) ** (_BESIDE / inches)
     size = 3.6 if inches < 2 else 4.6
     for curve in panel.published:
         if curve.method == DENSE:
@@ -86,7 +95,8 @@ def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
                 point.mean,
                 point.std if math.isfinite(point.std) else None,
                 color=curve.look.color,
-                linewidth=0.7,
+                linestyle="",
+                elinewidth=0.7,
                 markeredgewidth=0.8,
                 zorder=2.6,
                 **look,
@@ -104,7 +114,8 @@ DOTS = (0, (1, 1.3))
 def differences(panel: Panel) -> pd.DataFrame:
     """Return ours minus published with a 95 % interval (Welch) where both have a deviation and n > 1, in points.
 
-    Columns: method, density, ours, n, published, n_published, difference, half (half width of the interval).
+    Columns: method, density, ours, n, published, n_published, difference, half (half width of the interval), paper,
+    epoch, match, differs.
     """
     rows = []
     ours = {curve.method: curve for curve in panel.curves if curve.source == ""} or {
@@ -130,11 +141,15 @@ def differences(panel: Panel) -> pd.DataFrame:
                         "published": theirs.mean,
                         "n_published": theirs.n,
                         "difference": near[0].mean - theirs.mean,
+                        "paper": curve.paper,
+                        "epoch": curve.epoch,
+                        "match": curve.match,
+                        "differs": curve.differs,
                         "half": _half(near[0].spread, near[0].n, theirs.std, theirs.n),
                     }
                 )
     names = ["method", "density", "ours", "n", "published", "n_published", "difference", "half"]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=[*names, "paper", "epoch", "match", "differs"])
 
 
 def _half(std: float, n: float, std_published: float, n_published: float) -> float:
@@ -150,7 +165,7 @@ def _half(std: float, n: float, std_published: float, n_published: float) -> flo
     return float(stdtrit(freedom, 1 - LEVEL / 2)) * math.sqrt(one + two)
 
 
-def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], inches: float) -> None:
+def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], sizes: tuple[float, float]) -> None:
     """Draw ours minus published for each method, with a band of half a point around zero."""
     ax.axhspan(-BAND, BAND, color="#EBEBEB", linewidth=0, zorder=0.5)
     ax.axhline(0, color="#222222", linewidth=0.7, zorder=1)
@@ -162,7 +177,7 @@ def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], inches: flo
     left, right = ax.get_xlim()
     looks = {curve.method: curve.look for curve in panel.published}
     for index, method in enumerate(methods):
-        shift = (right / left) ** (0.016 * (index - (len(methods) - 1) / 2))
+        shift = (right / left) ** (0.045 / sizes[0] * (index - (len(methods) - 1) / 2))
         rows = table[table["method"] == method]
         ax.errorbar(
             rows["density"] * shift,
@@ -171,12 +186,12 @@ def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], inches: flo
             color=looks[method].color,
             linestyle="",
             marker=looks[method].marker,
-            markersize=2.8,
+            markersize=2.6 if sizes[0] < 2 else 3.6,
             markeredgewidth=0,
             linewidth=0.7,
             zorder=3,
         )
-    set_value_axis(ax, low, high, inches)
+    set_value_axis(ax, low, high, sizes[1])
 
 
 def _range(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from pai_bench.analysis.figures.text import width
@@ -65,15 +66,15 @@ def density_ticks(densities: Sequence[float], x: str, inches: float) -> list[tup
     return max(candidates, key=len)
 
 
-def label(density: float, x: str) -> str:
-    """Return the text of a measured density as it appears on the axis `x`."""
+def label(density: float, x: str, digits: int = 3) -> str:
+    """Return the text of a measured density as it appears on the axis `x`, with that many significant digits."""
     value = {"density": 100 * density, "sparsity": 100 * (1 - density), "compression": 1 / density}[x]
     if x == "sparsity":
         # Keep two digits of the density, so that 99.99 does not become 100.
-        digits = max(0, 1 - math.floor(math.log10(100 * density)))
-        text = f"{value:.{digits}f}"
+        places = max(0, 1 - math.floor(math.log10(100 * density)))
+        text = f"{value:.{places}f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{value:.3g}"
+    return f"{float(f'{value:.{digits}g}'):g}"
 
 
 def set_density_axis(ax: Axes, densities: Sequence[float], x: str, inches: float) -> None:
@@ -81,9 +82,7 @@ def set_density_axis(ax: Axes, densities: Sequence[float], x: str, inches: float
     values = sorted(set(densities)) or [1.0]
     ax.set_xscale("log")
     ticks = density_ticks(values, x, inches)
-    ax.xaxis.set_major_locator(FixedLocator([density for density, _ in ticks]))
-    ax.xaxis.set_major_formatter(FixedFormatter([text for _, text in ticks]))
-    ax.xaxis.set_minor_locator(NullLocator())
+    set_ticks(ax.xaxis, [density for density, _ in ticks], [text for _, text in ticks])
     span = math.log(values[-1] / values[0]) or 1.0
     ax.set_xlim(values[-1] * math.exp(_MARGIN * span), values[0] * math.exp(-_MARGIN * span))
 
@@ -102,6 +101,13 @@ def numbers(values: Sequence[float]) -> list[str]:
     return [f"{value + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in values]
 
 
+def set_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str]) -> None:
+    """Set the ticks of an axis and their labels."""
+    axis.set_major_locator(FixedLocator(list(places)))
+    axis.set_major_formatter(FixedFormatter(list(texts)))
+    axis.set_minor_locator(NullLocator())
+
+
 def set_value_axis(
     ax: Axes, low: float, high: float, inches: float, ticks: Callable[[float], bool] = lambda _: True
 ) -> list[str]:
@@ -109,6 +115,5 @@ def set_value_axis(
     ax.set_ylim(low, high)
     places = [tick for tick in value_ticks(low, high, inches) if ticks(tick)]
     texts = numbers(places)
-    ax.yaxis.set_major_locator(FixedLocator(places))
-    ax.yaxis.set_major_formatter(FixedFormatter(texts))
+    set_ticks(ax.yaxis, places, texts)
     return texts

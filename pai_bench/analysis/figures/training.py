@@ -1,0 +1,200 @@
+"""Figures of the course of training, and of effective against requested sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pai_bench import results
+from pai_bench.analysis.columns import OURS
+from pai_bench.analysis.figures import captions, operating
+from pai_bench.analysis.figures.curves import density_of
+from pai_bench.analysis.figures.draw import handle, marker_of
+from pai_bench.analysis.figures.drawing import Drawing
+from pai_bench.analysis.figures.layout import Entry, Row, new_axes, new_figure, panel_inches, place, style
+from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.scale import set_density_axis, set_ticks, set_value_axis
+from pai_bench.analysis.tables import measure, per_cent
+from pai_bench.cells import DENSE
+from pai_bench.errors import PaiBenchError
+
+SEEDS = 3
+"""Largest number of runs per method whose curves are read."""
+_DENSITIES = 3
+_ROWS = 6
+
+
+@dataclass(frozen=True)
+class Course:
+    """Mean accuracy by epoch of a method, in per cent."""
+
+    method: str
+    epochs: np.ndarray
+    mean: np.ndarray
+    n: int
+
+
+def training(material: Material) -> Drawing | str:
+    """Draw accuracy by epoch at three sparsities, one row per setting."""
+    found: dict[Setting, dict[float, list[Course]]] = {}
+    for setting in material.settings:
+        rows = material.runs_of(setting)
+        rows = rows[(rows["source"] == OURS) & rows["method"].isin([DENSE, *material.methods])]
+        sparsities = sorted(set(rows.loc[rows["method"] != DENSE, "sparsity"]))
+        chosen = sorted({sparsities[i] for i in np.linspace(0, len(sparsities) - 1, _DENSITIES).round().astype(int)}
+                        ) if sparsities else []  # fmt: skip
+        by_sparsity = {
+            s: courses
+            for s in chosen
+            if (courses := _courses(material, rows[(rows["sparsity"] == s) | (rows["method"] == DENSE)]))
+        }
+        if by_sparsity:
+            found[setting] = by_sparsity
+    if not found:
+        return "the results folder has no results with accuracies by epoch"
+    settings = list(found)
+    label = measure(material.summary["recipe"])
+    with style():
+        pages = tuple(
+            _training_page(material, {s: found[s] for s in settings[start : start + _ROWS]}, label)
+            for start in range(0, len(settings), _ROWS)
+        )
+    table = pd.DataFrame(
+        [
+            {**setting.columns, "sparsity": s, "method": c.method, "epoch": int(e), "accuracy": value, "n": c.n}
+            for setting, by in found.items() for s, cs in by.items() for c in cs
+            for e, value in zip(c.epochs, c.mean, strict=True)
+        ]
+    )  # fmt: skip
+    caption = captions.sentences(
+        f"{label.removesuffix(' (%)')} by epoch: mean over up to {SEEDS} seeds ({captions.count(table['n'])})",
+        captions.recipes(material),
+    )
+    return Drawing("training", "Course of training", pages, caption, table)
+
+
+def _courses(material: Material, rows: pd.DataFrame) -> list[Course]:
+    found = []
+    for method in [DENSE, *material.methods]:
+        curves: list[dict[int, float]] = []
+        for path in rows.loc[rows["method"] == method, "path"].dropna().head(SEEDS):
+            with suppress(PaiBenchError, OSError):
+                plain = results.read_plain(Path(path))["curve"]
+                curves.append({e["epoch"]: e["accuracy"] for e in plain if e["accuracy"] is not None})
+        curves = [curve for curve in curves if curve]
+        if curves:
+            epochs = sorted(set.intersection(*map(set, curves)))
+            mean = 100 * np.array([[curve[epoch] for epoch in epochs] for curve in curves]).mean(axis=0)
+            found.append(Course(method, np.array(epochs), mean, len(curves)))
+    return found
+
+
+def _training_page(material: Material, found: dict[Setting, dict[float, list[Course]]], label: str) -> Figure:
+    inches = material.options.inches
+    figure = new_figure(inches)
+    columns = min(_DENSITIES if inches > 5 else 2, max(len(by) for by in found.values()))
+    wide = panel_inches(inches, columns)
+    rows = []
+    for setting, by in found.items():
+        row = Row([], max(0.9, 0.62 * wide), "" if len(found) == 1 else
+                  operating.title(material, setting).replace(", ", "\n"))  # fmt: skip
+        shown = list(by.items())[-columns:]
+        values = np.concatenate([course.mean for _, courses in shown for course in courses])
+        low, high = float(values.min()), float(values.max())
+        margin = 0.05 * (high - low) or 1.0
+        for sparsity, courses in shown:
+            ax = new_axes(figure)
+            for course in courses:
+                look = material.look(course.method)
+                ax.plot(course.epochs, course.mean, color=look.color, linestyle=look.line, linewidth=0.9)
+            last = int(max(course.epochs.max() for course in courses))
+            ax.set_xlim(0, last)
+            step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if last / s * 0.3 < wide)
+            ticks = list(range(0, last + 1, step))
+            set_ticks(ax.xaxis, ticks, [str(tick) for tick in ticks])
+            set_value_axis(ax, low - margin, high + margin, row.height)
+            ax.set_title(f"{per_cent(sparsity)} % sparsity")
+            row.axes.append(ax)
+        row.axes += [None] * (columns - len(shown))
+        rows.append(row)
+    used = {course.method for by in found.values() for courses in by.values() for course in courses}
+    entries = [
+        Entry(material.label(m), handle(material.look(m), dense=True)) for m in (DENSE, *material.methods) if m in used
+    ]
+    place(figure, rows, entries, "Epoch", label)
+    return figure
+
+
+def effective(material: Material) -> Drawing | str:
+    """Draw effective against requested density, one panel per setting."""
+    runs = material.runs
+    if "effective_sparsity" not in runs or not runs["effective_sparsity"].notna().any():
+        return "no result has an effective sparsity"
+    rows = runs[runs["effective_sparsity"].notna() & runs["method"].isin(material.methods)]
+    rows = rows.assign(effective=1 - rows["effective_sparsity"].astype(float))
+    keys = ["source", "method", "dataset", "model", "recipe", "sparsity"]
+    table = rows.groupby(keys, sort=False)["effective"].agg(["mean", "min", "max", "count"]).reset_index()
+    settings = [s for s in material.settings if len(_of(table, s))]
+    with style():
+        pages = tuple(
+            _effective_page(material, table, settings[start : start + 24]) for start in range(0, len(settings), 24)
+        )
+    caption = captions.sentences(
+        "Effective density (weights on a path from input to output) against requested density: mean over seeds "
+        f"({captions.count(table['count'])}); bars: smallest and largest",
+        "Black line: no weight is lost; 0 is at the lower edge",
+        captions.recipes(material),
+    )
+    return Drawing("effective-sparsity", "Effective against requested density", pages, caption, table)
+
+
+def _of(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    return table[
+        (table["dataset"] == setting.dataset) & (table["model"] == setting.model) & (table["recipe"] == setting.recipe)
+    ]
+
+
+def _effective_page(material: Material, table: pd.DataFrame, settings: Sequence[Setting]) -> Figure:
+    inches = material.options.inches
+    figure = new_figure(inches)
+    columns = min(4 if inches > 5 else 2, len(settings))
+    wide = panel_inches(inches, columns)
+    low = float(table.loc[table["mean"] > 0, "mean"].min()) / 2
+    rows = []
+    for start in range(0, len(settings), columns):
+        row = Row([], min(wide, 2.2))
+        part = settings[start : start + columns]
+        for setting in part:
+            ax = new_axes(figure)
+            own = _of(table, setting)
+            densities = [density_of(s) for s in own["sparsity"].unique()]
+            set_density_axis(ax, densities, material.options.x, wide)
+            ax.set_yscale("log")
+            ax.set_ylim(low, 1.2)
+            ends = [max(densities), min(densities)]
+            ax.plot(ends, ends, color="#222222", linewidth=0.8, zorder=1)
+            for (source, method), points in own.groupby(["source", "method"], sort=False):
+                look = material.look(method, source)
+                x = np.array([density_of(s) for s in points["sparsity"]])
+                mean = np.maximum(points["mean"].to_numpy(), low)
+                ends_ = np.array([mean - np.maximum(points["min"], low), points["max"] - mean]).clip(0)
+                ax.errorbar(x, mean, ends_, color=look.color, linestyle="", linewidth=0.6, zorder=2)
+                ax.plot(x, mean, color=look.color, linestyle=look.line, zorder=3, **marker_of(look, 3.2))
+            ticks = [t for t in (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001) if t >= low]
+            while len(ticks) * 0.16 > row.height:
+                ticks = ticks[::2]
+            set_ticks(ax.yaxis, ticks, [f"{100 * t:g}" for t in ticks])
+            ax.set_title(operating.title(material, setting).replace(", ", "\n"))
+            row.axes.append(ax)
+        row.axes += [None] * (columns - len(part))
+        rows.append(row)
+    used = set(table[["source", "method"]].itertuples(index=False, name=None))
+    entries = [Entry(material.label(m, s), handle(material.look(m, s))) for s, m in material.series if (s, m) in used]
+    place(figure, rows, entries, "Requested: weights remaining (%)", "Effective: weights remaining (%)")
+    return figure

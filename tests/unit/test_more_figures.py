@@ -1,0 +1,299 @@
+"""Tests of the figures beside accuracy: layers, failures, cost, baseline, summary, masks, training, published."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from rich.console import Console
+
+from pai_bench import results
+from pai_bench.analysis import figures, published
+from pai_bench.analysis.collect import collect
+from pai_bench.analysis.command import run
+from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks, overlay
+from pai_bench.analysis.figures.cost import Spot, front
+from pai_bench.analysis.figures.failures import critical_compression, failed_runs
+from pai_bench.analysis.figures.layout import style as style_of_figures
+from pai_bench.analysis.selection import Selection
+from pai_bench.analysis.statistics import summarise
+from pai_bench.errors import PaiBenchError
+from pai_bench.results import Epoch, Layer
+from tests.unit.test_figures import dense, drawn, labels, legible, material, page, runs_of, series
+from tests.unit.test_results import result
+
+QUIET = Console(file=io.StringIO())
+
+
+@pytest.fixture(autouse=True)
+def _final_style() -> Iterator[None]:
+    with style_of_figures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of three methods with layers, masks, costs and curves."""
+    root = tmp_path_factory.mktemp("results")
+    generator = np.random.default_rng(0)
+    for place, method in enumerate(("dense", "erk", "snip", "random")):
+        for sparsity in (0.0,) if method == "dense" else (0.5, 0.95):
+            for seed in range(2):
+                bits = {
+                    name: generator.random(size) >= sparsity for name, size in (("a.weight", 40), ("b.weight", 400))
+                }
+                sizes = {name: int(mask.sum()) for name, mask in bits.items()}
+                costs = {**result().costs, "score_seconds": 0.1 * 4**place, "score_peak_bytes": 2.0**20 * (4 - place)}
+                costs["flops_sparse"] = 1000.0 * (place + 1)
+                accuracy = 0.9 - sparsity / 10 + 0.01 * place
+                one = result(
+                    method=method, sparsity=sparsity, seed=seed, accuracy=accuracy, costs=costs,
+                    layers=tuple(Layer(name, bits[name].size, kept) for name, kept in sizes.items()),
+                    curve=tuple(Epoch(e, 1.0, 0.2 * e) for e in (1, 2, 3)), effective_sparsity=sparsity + 0.01,
+                )  # fmt: skip
+                results.write(root, one, bits, redo=True)
+    return root
+
+
+def from_folder(folder: Path, name: str, **options: Any) -> Drawing:
+    collection = collect(folder)
+    made = figures.chosen([name])[name](Material(collection.rows, summarise(collection), Options(**options)))
+    assert isinstance(made, Drawing), made
+    made.pages[0].draw_without_rendering()
+    return made
+
+
+def test_layers_show_the_kept_fraction_of_each_layer(folder: Path) -> None:
+    made = from_folder(folder, "layers")
+    legible(made.pages[0])
+    table = made.table
+    assert set(table["layer"]) == {"a.weight", "b.weight"} and set(table["n"]) == {2}
+    own = table[(table["method"] == "snip") & (table["layer"] == "b.weight")].iloc[0]
+    paths = collect(folder).rows.query("method == 'snip' and sparsity == 0.95")["path"]
+    kept = [results.read_plain(Path(path))["layers"][1]["kept"] / 400 for path in paths]
+    assert own["kept"] == pytest.approx(np.mean(kept)) and own["size"] == 400
+    assert "95 % sparsity" in made.caption
+    assert {"a\n40", "b\n400"} <= {text.get_text() for text in made.pages[0].findobj(Text)}
+    assert "no numbers by layer" in str(figures.chosen(["layers"])["layers"](material(series("snip", source="lab"))))
+
+
+def test_cost_shows_time_and_memory_with_the_front(folder: Path) -> None:
+    made = from_folder(folder, "cost")
+    legible(made.pages[0])
+    seconds, memory = made.pages[0].axes
+    assert (seconds.get_xlabel(), memory.get_xlabel()) == ("Scoring time (s)", "Peak memory of scoring (MiB)")
+    assert made.table["score_peak_bytes"].dropna().tolist() == [3.0, 1.0, 2.0]
+    assert labels(made.pages[0]) == ["ERK", "Random", "SNIP"]
+    assert "FLOPs of a forward pass" in from_folder(folder, "flops").pages[0].axes[0].get_xlabel()
+    assert "no two methods" in str(figures.chosen(["cost"])["cost"](material(series("snip"))))
+
+
+def test_the_front_has_the_most_accurate_of_all_cheaper_methods() -> None:
+    spots = [Spot(*spot, math.nan, 1) for spot in (("a", 1, 50), ("b", 2, 40), ("c", 3, 60), ("d", 3, 55))]
+    assert [spot.method for spot in front(spots)] == ["a", "c"]
+
+
+def test_masks_overlap_by_jaccard_and_beyond_the_quotas_of_layers() -> None:
+    one = {"w": np.array([1, 1, 0, 0], bool), "v": np.array([1, 0], bool)}
+    other = {"w": np.array([1, 0, 1, 0], bool), "v": np.array([1, 0], bool)}
+    # 2 of 4 are common; random masks share 2·2/4 + 1·1/2 = 1.5 on average.
+    assert masks.overlap(one, other) == masks.Overlap(0.5, pytest.approx(0.5 - 1.5 / 4.5))
+    assert masks.overlap(one, one).jaccard == 1
+    assert math.isnan(masks.overlap({"w": one["w"] & False}, {"w": one["w"] & False}).jaccard)
+
+
+def test_figures_on_request_are_drawn_from_the_results_folder(folder: Path) -> None:
+    made = from_folder(folder, "mask-overlap")
+    legible(made.pages[0])
+    assert made.table["n"].tolist() == [2, 2, 2]
+    made = from_folder(folder, "training")
+    legible(made.pages[0])
+    own = made.table.query("method == 'snip' and sparsity == 0.95")
+    assert own["accuracy"].tolist() == pytest.approx([20, 40, 60])
+    made = from_folder(folder, "effective-sparsity")
+    legible(made.pages[0])
+    assert made.table.query("method == 'snip' and sparsity == 0.95")["mean"].iloc[0] == pytest.approx(0.04)
+
+
+def failing() -> list[Any]:
+    lost = [run for s in (0.95, 0.98) for run in runs_of("erk", s, [0.1, 0.1, 0.8])]
+    return [*series("snip"), *runs_of("erk", 0.9), *lost]
+
+
+def test_failures_show_the_share_of_runs_and_the_critical_compression() -> None:
+    made = drawn("failures", failing())
+    made.pages[0].draw_without_rendering()
+    legible(made.pages[0])
+    share = made.table.set_index(["method", "sparsity"])["share"]
+    assert share["erk", 0.9] == 0 and share["erk", 0.98] == pytest.approx(2 / 3) and share["snip", 0.98] == 0
+    assert "67" in {text.get_text() for text in made.pages[0].axes[0].texts}
+    critical = critical_compression(failed_runs(material(failing()))).set_index("method")
+    assert critical["compression"].to_dict() == pytest.approx({"snip": 50, "erk": 10})
+    assert critical["open"].to_dict() == {"snip": True, "erk": False}
+    assert figures.chosen(["failures"])["failures"](material(series("snip"))) == "no run is at chance"
+
+
+def test_the_difference_to_the_baseline_is_paired_with_a_t_interval_and_ticks() -> None:
+    rows = [*runs_of("erk", 0.9, [0.90, 0.91, 0.92]), *runs_of("snip", 0.9, [0.93, 0.92, 0.95]),
+            *runs_of("grasp", 0.9, [0.1, 0.1, 0.2])]  # fmt: skip
+    made = drawn("baseline", rows)
+    made.pages[0].draw_without_rendering()
+    legible(made.pages[0])
+    snip = made.table.set_index("method").loc["snip"]
+    # 3, 1 and 3 points: mean 7/3, deviation 1.1547, t(2) = 4.3027.
+    assert snip["difference"] == pytest.approx(7 / 3)
+    assert snip["low"] == pytest.approx(7 / 3 - 4.302653 * 1.154701 / math.sqrt(3), abs=1e-5)
+    ticks = next(
+        line for line in made.pages[0].axes[0].get_lines() if line.get_marker() == "|" and max(line.get_xdata()) > 0
+    )
+    assert sorted(ticks.get_xdata()) == pytest.approx([1, 3, 3])
+    # Failed runs have no interval, and do not set the axis.
+    assert math.isnan(made.table.set_index("method").loc["grasp", "low"])
+    assert made.pages[0].axes[0].get_xlim()[0] > -20
+    assert "p that a two-sided sign flip of one comparison can reach is 0.25." in made.caption
+    assert "--baseline" in str(figures.chosen(["baseline"])["baseline"](material(series("snip"))))
+    made = drawn("baseline", rows, baseline="snip")
+    assert set(made.table["method"]) == {"erk", "grasp"}
+
+
+def settings(count: int, *methods: str, step: float = 0.01) -> list[Any]:
+    return [
+        run
+        for i in range(count)
+        for place, method in enumerate(methods)
+        for run in (*series(method, model=f"net{i}"), *dense(model=f"net{i}"))
+        if method == methods[0] or run["method"] != "dense"
+        for run in [{**run, "counted": run["counted"] - step * place * (run["method"] != "dense")}]
+    ]
+
+
+def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
+    made = drawn("summary", settings(6, "synflow", "snip", "random"))
+    made.pages[0].draw_without_rendering()
+    legible(made.pages[0])
+    assert [ax.get_title() for ax in made.pages[0].axes][:3] == [
+        "IQM, normalised", "P(SynFlow > …)", "Performance profile"
+    ]  # fmt: skip
+    assert made.pages[0].axes[3].get_title().startswith("Mean rank, CD")
+    table = made.table.set_index("method")
+    assert table["mean_rank"].to_dict() == {"synflow": 1, "snip": 2, "random": 3}
+    assert (table["low"] <= table["iqm"]).all() and table["strata"].unique().tolist() == [18]
+    made = drawn("summary", settings(4, "synflow", "snip", "random"))
+    assert len(made.pages[0].axes) == 3 and "Not drawn: mean ranks: 4 settings and 3 methods, 6 and 3" in made.caption
+    none = figures.chosen(["summary"])["summary"](material(settings(2, "synflow", "snip", "random")))
+    assert "6 pairs of setting and sparsity" in str(none) and "10 are needed" in str(none)
+    made = drawn("summary", settings(6, "synflow", "snip"), highlight=("snip",))
+    assert "P(SNIP > …)" in {ax.get_title() for ax in made.pages[0].axes}
+
+
+def test_a_network_with_two_names_and_other_recipes_count_once() -> None:
+    twice = [{**run, "model": name} for run in settings(1, "synflow", "snip") for name in ("resnet18", "wide_resnet18")]
+    rows = [*settings(5, "synflow", "snip"), *twice]
+    made = drawn("summary", [*rows, *({**run, "recipe": "other"} for run in rows[:20])])
+    assert made.table["settings"].unique().tolist() == [6]
+    assert "second name: wide_resnet18" in made.caption
+
+
+def overlaid(**options: Any) -> Material:
+    """Return results with the network, recipe and names of published ones."""
+    rows = [
+        *runs_of("dense", 0.0, [0.72, 0.73, 0.74], dataset="cifar100", model="vgg16-bn", recipe="synflow"),
+        *runs_of("synflow", 0.99, [0.62, 0.63, 0.64], dataset="cifar100", model="vgg16-bn", recipe="synflow"),
+        *runs_of("synflow", 0.99, [0.62, 0.63, 0.64], dataset="cifar100", model="vgg16-bn", recipe="quick"),
+    ]
+    base = material(rows, **options)
+    return Material(base.runs, base.summary, base.options, published.load())
+
+
+def test_published_numbers_are_hollow_in_the_panel_of_their_recipe() -> None:
+    subject = overlaid()
+    made = figures.chosen(["accuracy"])["accuracy"](subject)
+    assert isinstance(made, Drawing)
+    (figure,) = made.pages
+    figure.draw_without_rendering()
+    legible(figure)
+    assert {"Published", "Dense, published"} <= set(labels(figure))
+    hollow = [line for ax in figure.axes for line in ax.get_lines() if line.get_markerfacecolor() == "white"
+              and line.get_marker() == "p"]  # fmt: skip
+    assert hollow and all(line.get_linestyle() == "None" for line in hollow)
+    (panel,) = [p for s in subject.settings if (p := curves.accuracy_panel(subject, s)).published]
+    assert panel.setting.recipe == "synflow" and {c.match for c in panel.published} == {"exact"}
+    # They are in no mean: the numbers of ours are those without them.
+    ours = made.table[(made.table["source"] == "") & (made.table["method"] == "synflow")]
+    assert ours["mean"].tolist() == pytest.approx([63, 63]) and set(ours["n"]) == {3}
+    assert "ours minus published" in made.caption
+
+
+def test_the_difference_to_published_has_a_welch_interval() -> None:
+    subject = overlaid()
+    panel = next(p for s in subject.settings if (p := curves.accuracy_panel(subject, s)).published)
+    table = overlay.differences(panel).set_index("method")
+    row = table.loc["synflow"]
+    theirs = next(c for c in panel.published if c.method == "synflow").points
+    point = next(p for p in theirs if abs(p.density - 0.01) < 1e-4)
+    assert row["difference"] == pytest.approx(63 - point.mean)
+    one, two = 1.0 / 3, point.std**2 / 3
+    freedom = (one + two) ** 2 / (one**2 / 2 + two**2 / 2)
+    from scipy import stats
+
+    assert row["half"] == pytest.approx(stats.t.ppf(0.975, freedom) * math.sqrt(one + two))
+    assert row["match"] == "exact" and row["epoch"] == "last" and "dense" in table.index
+
+
+def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -> None:
+    table = tmp_path / "paper.csv"
+    table.write_text("method,dataset,model,sparsity,seed,accuracy\n" + "".join(
+        f"snip,digits,conv8,0.95,{seed},{0.5 + seed / 100}\n" for seed in range(3)))  # fmt: skip
+    run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",)))
+    points = pd.read_csv(tmp_path / "out" / "accuracy-points.csv")
+    own = points[points["source"] == "published"].iloc[0]
+    assert (own["mean"], own["n"]) == (pytest.approx(51), 3) and own["std"] == pytest.approx(1)
+    assert "(paper; epoch not stated; n = 3)" in (tmp_path / "out" / "captions.md").read_text()
+    with pytest.raises(PaiBenchError, match="does not exist"):
+        run(folder, tmp_path / "out", [], False, QUIET, Options(published="none.csv"))
+
+
+def test_a_selection_keeps_the_dense_reference(folder: Path) -> None:
+    collection = collect(folder)
+    chosen = Selection(methods=("snip",)).apply(collection)
+    assert set(chosen.rows["method"]) == {"snip", "dense"}
+    chosen = Selection(matches=lambda cell: cell.sparsity > 0.9 and cell.seed == 0).apply(collection)
+    assert set(chosen.rows["seed"]) == {0} and set(chosen.rows["sparsity"]) == {0.0, 0.95}
+    for wrong in (Selection(methods=("snipp",)), Selection(datasets=("mnist",)), Selection(matches=lambda _: False)):
+        with pytest.raises(PaiBenchError):
+            wrong.apply(collection)
+
+
+def test_all_figures_of_a_folder_are_written_with_their_captions(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(folder, out, [], False, QUIET, Options(figures=("layers", "cost", "baseline"), width="column"))
+    assert {path.name for path in out.glob("*.pdf")} == {"layers.pdf", "cost.pdf", "baseline.pdf"}
+    text = (out / "captions.tex").read_text()
+    assert text.count(r"\begin{figure}") == 3 and r"\includegraphics[width=2.70in]{layers}" in text
+    run(folder, out, [], False, QUIET, Options(figures=("summary",)))
+    assert not list(out.glob("*.pdf")), "figures of the earlier report are gone"
+    assert "- summary: interquartile mean" in (out / "report.md").read_text()
+
+
+def test_a_figure_with_many_layers_has_numbers_and_bars_of_sizes(tmp_path: Path) -> None:
+    layers = tuple(Layer(f"layer{i}.conv.weight", 10 ** (2 + i % 4), 5) for i in range(20))
+    for method in ("snip", "erk"):
+        one = result(method=method, sparsity=0.95, layers=layers, model="conv28")
+        results.write(tmp_path, one, {}, redo=True)
+    made = from_folder(tmp_path, "layers")
+    legible(made.pages[0])
+    assert len(made.pages[0].axes) == 2
+    assert [bar.get_height() for bar in made.pages[0].axes[1].patches] == [layer.size for layer in layers]
+
+
+def test_every_default_figure_is_legible_in_a_column() -> None:
+    rows = [*settings(6, "synflow", "snip", "erk"), *runs_of("random", 0.9, [0.1, 0.1], model="net0")]
+    for name in ("accuracy", "difference-to-dense", "failures", "baseline", "summary"):
+        legible(page(name, rows, width="column", venue="icml"))
