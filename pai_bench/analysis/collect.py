@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from pai_bench import results
 from pai_bench.analysis.columns import CELL, OURS
 from pai_bench.analysis.table_files import LEFT_OUT, canonical, read_table
 from pai_bench.analysis.unify import dense_names, unify
-from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
-from pai_bench.results import index
+from pai_bench.results import ResultKey, index
 
 __all__ = ["OURS", "Collection", "collect", "read_table"]
 
@@ -58,11 +57,11 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     have = {tuple(row) for row in rows[CELL].itertuples(index=False)}
     missing = [row for key, row in planned.items() if key not in have]
     for row in missing:
-        cell = Cell(*(row[field.name] for field in fields(Cell)))
-        if held.hides(results.path(root, cell, row["recipe"], current[_variant(row)])):
+        key = ResultKey.of(row)
+        if held.hides(replace(key, fingerprint=current[_variant(row)]).path(root)):
             row["state"] = "unreadable"
         else:
-            failed = results.has_failed(root, cell, row["recipe"], row["fingerprint"])
+            failed = results.has_failed(root, key)
             row["state"] = "failed" if failed else "missing"
     frames = [rows, *(read_table(table, source) for table, source in _sources(tables).items())]
     left_out = sum(frame.attrs.get(LEFT_OUT, 0) for frame in frames)

@@ -9,6 +9,7 @@ from pai_bench import models
 from pai_bench.cells import CONTROL, Cell
 from pai_bench.core import plugins
 from pai_bench.recipes import Recipe, result_fingerprint
+from pai_bench.results import ResultKey
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import Scorer
 from pai_bench.training import loop as training
@@ -29,6 +30,10 @@ class Run:
         """Return the method's hyper-parameters by name, including defaults, and the control if there is one."""
         control = self.cell.spec.control
         return registry.hyperparameters(self.scorer()) | ({} if control is None else {CONTROL: control})
+
+    def key(self) -> ResultKey:
+        """Return the key of the run's result."""
+        return ResultKey(self.cell, self.recipe.name, self.fingerprint())
 
     def fingerprint(self) -> str:
         """Return the fingerprint of everything that affects the numbers, except sparsity and seed."""

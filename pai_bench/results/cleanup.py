@@ -9,9 +9,9 @@ from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
-from pai_bench.cells import Cell
 from pai_bench.core.atomic import server_time
 from pai_bench.results import paths
+from pai_bench.results.key import ResultKey
 
 DAY = 24 * 3600.0
 """Age in seconds, by the file server's clock, from which a temporary file is orphaned: no write takes so long."""
@@ -20,15 +20,15 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _KEPT = "kept"
 
 
-def keep_checkpoints(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
+def keep_checkpoints(root: Path, key: ResultKey) -> None:
     """Mark the checkpoints of a cell to be kept after it is finished."""
     with suppress(OSError):
-        (paths.checkpoints_folder(root, cell, recipe, fingerprint) / _KEPT).touch()
+        (key.checkpoints_folder(root) / _KEPT).touch()
 
 
-def drop_checkpoints(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
+def drop_checkpoints(root: Path, key: ResultKey) -> None:
     """Remove all checkpoints of a cell, including kept ones, so that it restarts from the beginning."""
-    shutil.rmtree(paths.checkpoints_folder(root, cell, recipe, fingerprint), ignore_errors=True)
+    shutil.rmtree(key.checkpoints_folder(root), ignore_errors=True)
 
 
 def tidy(root: Path, spared: Container[str] = ()) -> None:

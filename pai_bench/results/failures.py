@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pai_bench.cells import Cell
 from pai_bench.core.atomic import GONE, read_bytes, reason, write_json
-from pai_bench.results import paths, shapes
+from pai_bench.results import shapes
+from pai_bench.results.key import ResultKey
 
 UNREAD = "unread"
 
@@ -26,22 +26,19 @@ class Failure:
     """"error", "oom", "hang" or "died"; UNREAD when the record exists but cannot be read."""
 
 
-def write_failure(
-    root: Path, cell: Cell, recipe: str, fingerprint: str, *, cause: str, traceback: str, kind: str = "error"
-) -> Failure:
+def write_failure(root: Path, key: ResultKey, *, cause: str, traceback: str, kind: str = "error") -> Failure:
     """Record the failure of a cell and its cause, and count the consecutive failures of this kind."""
-    before = read_failure(root, cell, recipe, fingerprint)
+    before = read_failure(root, key)
     attempts = before.attempts + 1 if before is not None and before.kind == kind else 1
     failure = Failure(cause, traceback, attempts, kind)
-    note = {**asdict(cell), "recipe": recipe, "fingerprint": fingerprint, **asdict(failure)}
-    write_json(paths.failure_path(root, cell, recipe, fingerprint), note)
+    write_json(key.failure_path(root), {**key.as_dict(), **asdict(failure)})
     return failure
 
 
-def read_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Failure | None:
+def read_failure(root: Path, key: ResultKey) -> Failure | None:
     """Read the failure record of a cell, or return None; unreadable parts of the record are left empty."""
     try:
-        text = read_bytes(paths.failure_path(root, cell, recipe, fingerprint))
+        text = read_bytes(key.failure_path(root))
     except GONE:
         return None
     except OSError as error:
@@ -52,7 +49,7 @@ def read_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Failu
     try:
         note = shapes.table(text)
     except ValueError as error:
-        place = shapes.below(root, paths.failure_path(root, cell, recipe, fingerprint))
+        place = shapes.below(root, key.failure_path(root))
         note = {"cause": f"the failure record {place} is damaged ({error})"}
     attempts = note.get("attempts")
     return Failure(
@@ -63,11 +60,11 @@ def read_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> Failu
     )
 
 
-def has_failed(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
+def has_failed(root: Path, key: ResultKey) -> bool:
     """Return True if the cell has a failure record."""
-    return paths.failure_path(root, cell, recipe, fingerprint).is_file()
+    return key.failure_path(root).is_file()
 
 
-def clear_failure(root: Path, cell: Cell, recipe: str, fingerprint: str) -> None:
+def clear_failure(root: Path, key: ResultKey) -> None:
     """Delete the failure record of a cell."""
-    paths.failure_path(root, cell, recipe, fingerprint).unlink(missing_ok=True)
+    key.failure_path(root).unlink(missing_ok=True)

@@ -11,14 +11,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pai_bench import results
-from pai_bench.cells import Cell
 from pai_bench.core.atomic import GONE, reason, replacing
 from pai_bench.errors import PaiBenchError
+from pai_bench.results.key import ResultKey
 
 COLUMNS = (
     *("method", "dataset", "model", "recipe", "sparsity", "seed", "accuracy", "status", "actual_sparsity"),
@@ -97,15 +97,10 @@ def read(root: Path) -> Index:
     return Index(tuple(rows), tuple(damaged), unreadable)
 
 
-def finished(root: Path) -> set[tuple[Cell, str, str]]:
-    """Return cell, recipe and fingerprint of every readable result at its correct path."""
-    found = set()
-    for row in read(root).rows:
-        cell = Cell(*(row[field.name] for field in fields(Cell)))
-        address = cell, row["recipe"], row["fingerprint"]
-        if row["path"] == str(results.path(root, *address)):
-            found.add(address)
-    return found
+def finished(root: Path) -> set[ResultKey]:
+    """Return the key of every readable result at its correct path."""
+    keyed = ((ResultKey.of(row), row["path"]) for row in read(root).rows)
+    return {key for key, path in keyed if path == str(key.path(root))}
 
 
 _KEYS = (*COLUMNS, "device", "scoring_dtype")

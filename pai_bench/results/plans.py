@@ -94,5 +94,5 @@ def parse_plan(content: bytes) -> dict[str, Any]:
         raise ValueError("it has no list of cells")
     methods: dict[str, bool] = {}
     for line in plan["cells"]:
-        shapes.check_address(line, methods)
+        shapes.check_key(line, methods)
     return plan

@@ -14,6 +14,7 @@ from pai_bench.cells import Cell
 from pai_bench.core.atomic import parse_json, read_bytes
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import mask_files
+from pai_bench.results.key import ResultKey
 from pai_bench.results.paths import masks_path
 
 SCHEMA = 1
@@ -89,6 +90,11 @@ class Result:
     def cell(self) -> Cell:
         """Cell of the result."""
         return Cell(self.method, self.dataset, self.model, self.sparsity, self.seed)
+
+    @property
+    def key(self) -> ResultKey:
+        """Key of the result."""
+        return ResultKey(self.cell, self.recipe, self.fingerprint)
 
 
 _FIELDS = [field.name for field in fields(Result)]

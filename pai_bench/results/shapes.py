@@ -16,7 +16,7 @@ from pai_bench.errors import PaiBenchError
 Kinds = Mapping[str, tuple[type, ...]]
 
 CELL: Kinds = {"method": (str,), "dataset": (str,), "model": (str,), "sparsity": (float, int), "seed": (int,)}
-ADDRESS: Kinds = {**CELL, "recipe": (str,), "fingerprint": (str,)}
+KEY: Kinds = {**CELL, "recipe": (str,), "fingerprint": (str,)}
 LARGEST = 2**53
 """Largest valid count: floats represent integers exactly up to this value."""
 
@@ -47,14 +47,14 @@ def check(plain: Mapping[str, Any], kinds: Kinds) -> None:
             raise ValueError(f"{name} holds a null character")
 
 
-def check_address(plain: Any, methods: dict[str, bool]) -> None:
+def check_key(plain: Any, methods: dict[str, bool]) -> None:
     """Check that a line names a cell, a recipe and a fingerprint as results do; `methods` remembers method specs.
 
     Raises: ValueError.
     """
     if type(plain) is not dict:
         raise ValueError(f"a line is a {type(plain).__name__}, not an object")
-    check(plain, ADDRESS)
+    check(plain, KEY)
     method = plain["method"]
     if method not in methods:
         try:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_bench.cells import Cell
 from pai_bench.core.atomic import as_json, draft, move_away, write_json
 from pai_bench.results import paths
 from pai_bench.results.failures import has_failed
+from pai_bench.results.key import ResultKey, name_prefix
 from pai_bench.results.mask_files import pack
 from pai_bench.results.record import DamagedResult, Result, read_plain
 
@@ -49,7 +49,7 @@ def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed",
     With `redo`, an existing result is replaced. An existing damaged file is renamed. The masks are written first, so
     that every result has its masks. NaN and infinity are written as null.
     """
-    place = paths.path(root, result.cell, result.recipe, result.fingerprint)
+    place = result.key.path(root)
     content = as_json(asdict(result))
     if not redo:
         earlier = _present_or_set_aside(place, result)
@@ -81,16 +81,14 @@ def _note_duplicate(
 ) -> Delivery:
     differs = tuple(name for name in COMPARED if ours[name] != theirs[name])
     note = {
-        **asdict(result.cell),
-        "recipe": result.recipe,
-        "fingerprint": result.fingerprint,
+        **result.key.as_dict(),
         "owner": owner,
         "equal": not differs,
         "differs": {name: {"counted": theirs[name], "duplicate": ours[name]} for name in differs},
         "finished_at": result.finished_at,
         "provenance": result.provenance,
     }
-    write_json(paths.duplicate_path(root, result.cell, result.recipe, result.fingerprint, owner), note)
+    write_json(result.key.duplicate_path(root, owner), note)
     return Delivery(place, duplicate=True, differs=differs)
 
 
@@ -100,7 +98,7 @@ def _present_or_set_aside(place: Path, result: Result) -> dict[str, Any] | None:
         try:
             seen = place.stat()
             plain = read_plain(place)
-            _check_address(place, plain, result.cell, result.recipe, result.fingerprint)
+            _check_key(place, plain, result.key)
         except FileNotFoundError:
             return None
         except DamagedResult:
@@ -109,12 +107,12 @@ def _present_or_set_aside(place: Path, result: Result) -> dict[str, Any] | None:
             return plain
 
 
-def set_damaged_aside(root: Path, cell: Cell, recipe: str, fingerprint: str) -> tuple[str, Path | None]:
+def set_damaged_aside(root: Path, key: ResultKey) -> tuple[str, Path | None]:
     """Rename a cell's result file if it is damaged; return the cause and the new path (None if it is not damaged)."""
-    place = paths.path(root, cell, recipe, fingerprint)
+    place = key.path(root)
     try:
         seen = place.stat()
-        present(root, cell, recipe, fingerprint)
+        present(root, key)
     except FileNotFoundError:
         return "", None
     except DamagedResult as error:
@@ -131,42 +129,42 @@ def set_aside(place: Path, seen: os.stat_result | None = None) -> Path | None:
     return aside if move_away(place, aside, seen) else None
 
 
-def _check_address(place: Path, plain: Mapping[str, Any], cell: Cell, recipe: str, fingerprint: str) -> None:
-    found = Cell(*(plain[name] for name in ("method", "dataset", "model", "sparsity", "seed")))
-    if (found, plain["recipe"], plain["fingerprint"]) != (cell, recipe, fingerprint):
+def _check_key(place: Path, plain: Mapping[str, Any], key: ResultKey) -> None:
+    found = ResultKey.of(plain)
+    if found != key:
         raise DamagedResult(
-            f"result {place} is damaged: it is of {found}, recipe {plain['recipe']}, fingerprint"
-            f" {plain['fingerprint'][:8]}",
+            f"result {place} is damaged: it is of {found.cell}, recipe {found.recipe}, fingerprint"
+            f" {found.fingerprint[:8]}",
             "it is not counted",
         )
 
 
-def present(root: Path, cell: Cell, recipe: str, fingerprint: str) -> bool:
+def present(root: Path, key: ResultKey) -> bool:
     """Return True if the cell has a valid result.
 
     Raises: DamagedResult when the file is not a valid result of the cell, OSError when it cannot be read at present.
     """
-    place = paths.path(root, cell, recipe, fingerprint)
+    place = key.path(root)
     try:
         plain = read_plain(place)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    _check_address(place, plain, cell, recipe, fingerprint)
+    _check_key(place, plain, key)
     return True
 
 
-def state(root: Path, cell: Cell, recipe: str, fingerprint: str) -> str:
+def state(root: Path, key: ResultKey) -> str:
     """Return the state of a cell on disk: "done", "failed", "stale" (results of other settings only) or "missing".
 
     Raises: DamagedResult when the file is not a valid result of the cell, OSError when it cannot be read at present.
     """
-    if present(root, cell, recipe, fingerprint):
+    if present(root, key):
         return "done"
-    if has_failed(root, cell, recipe, fingerprint):
+    if has_failed(root, key):
         return "failed"
     with suppress(FileNotFoundError, NotADirectoryError):
-        prefix = paths.name_prefix(cell, recipe)
-        for name in os.listdir(paths.path(root, cell, recipe, fingerprint).parent):  # noqa: PTH208 - only names are needed, from folders with thousands of entries
+        prefix = name_prefix(key.cell, key.recipe)
+        for name in os.listdir(key.path(root).parent):  # noqa: PTH208 - only names are needed, from folders with thousands of entries
             if name.startswith(prefix) and re.fullmatch(r"[0-9a-f]{8}\.json", name[len(prefix) :]):
                 return "stale"
     return "missing"

@@ -145,7 +145,7 @@ def _run(
     device, costs = _costs(plan, root, places)
     if options.as_json:
         states = [
-            {**planned.as_dict(), "state": planned.state}
+            {**planned.key.as_dict(), "state": planned.state}
             | ({"estimate": asdict(costs[planned])} if planned in costs else {})
             for planned in plan.runs
         ]
@@ -166,7 +166,7 @@ def _run(
     plugins = (*options.plugins, *planning.keep_masks(runs, root))
     if options.redo:
         for planned in plan.todo:
-            results.drop_checkpoints(root, planned.run.cell, planned.run.recipe.name, planned.fingerprint)
+            results.drop_checkpoints(root, planned.key)
     settings = Settings(
         root,
         options.data_dir,
@@ -206,7 +206,7 @@ def _scored(plan: Plan, root: Path) -> Iterator[dict[str, Any]]:
     for planned in plan.todo:
         with suppress(OSError, PaiBenchError):
             run = planned.run
-            plain = results.read_plain(results.path(root, run.cell, run.recipe.name, planned.fingerprint))
+            plain = results.read_plain(planned.key.path(root))
             costs = {key: plain["costs"].get(key) for key in ("score_seconds", "train_seconds")}
             yield {**costs, "device": plain["provenance"].get("device"), "scoring_dtype": run.recipe.scoring.dtype}
 

@@ -166,7 +166,7 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     planning.keep_masks([run], root)
     make_plan([run], root, redo=redo).write(root)
     if redo:
-        results.drop_checkpoints(root, run.cell, run.recipe.name, run.fingerprint())
+        results.drop_checkpoints(root, run.key())
     runner = _runner(options)
     ended = execute(run, root, runner, Owner.current(), callback=_Epochs(messages), redo=redo)
     if ended.kind == "failed":
@@ -178,7 +178,7 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
         )
     if ended.kind == "present":
         messages.print("its result was there; --redo trains again", highlight=False)
-    place = results.path(root, run.cell, run.recipe.name, run.fingerprint())
+    place = run.key().path(root)
     result = results.read(place)
     if options.as_json:
         print(json.dumps({"path": str(place), **results.read_plain(place)}))

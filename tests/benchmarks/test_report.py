@@ -34,7 +34,7 @@ def folder(tmp_path: Path, measuring: bool) -> Callable[[int], Path]:
             sparsity = (0.9, 0.95, 0.98, 0.99)[number % 4]
             method = ("snip", "grasp", "synflow", "prospr", "random")[number // 4 % 5]
             whole = result(method=method, sparsity=sparsity, seed=number // 20, curve=curve, layers=layers)
-            place = results.path(tmp_path, whole.cell, whole.recipe, whole.fingerprint)
+            place = whole.key.path(tmp_path)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps({**vars(whole), "curve": [vars(e) for e in curve],
                                          "layers": [vars(x) for x in layers]}))  # fmt: skip

@@ -16,11 +16,12 @@ import pytest
 from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import ResultKey
 from pai_bench.sweep.execution import claims, eta
 from pai_bench.sweep.monitoring import logs, status, status_text
 from pai_bench.sweep.monitoring.find_cell import find
 from pai_bench.sweep.monitoring.status import collect
-from pai_bench.sweep.planning.expected_cells import slug, wanted
+from pai_bench.sweep.planning.expected_cells import expected, slug
 from pai_bench.sweep.slurm.in_flight import InFlight, Task
 from pai_bench.sweep.slurm.pending_reasons import explain
 from tests.cli.program import pai_bench
@@ -43,16 +44,17 @@ def put(root: Path, cell: Cell, **changes: object) -> None:
 
 
 def fail(root: Path, cell: Cell, cause: str) -> None:
-    results.write_failure(root, cell, "quick", FINGERPRINT, cause=cause, traceback=f"Traceback of {cell.seed}\n{cause}")
+    results.write_failure(
+        root, ResultKey(cell, "quick", FINGERPRINT), cause=cause, traceback=f"Traceback of {cell.seed}\n{cause}"
+    )
 
 
 def name(cell: Cell, fingerprint: str = FINGERPRINT) -> str:
-    return results.name(cell, "quick", fingerprint)
+    return ResultKey(cell, "quick", fingerprint).name
 
 
 def claim(root: Path, cell: Cell, **changes: object) -> claims.Claim:
-    address = claims.Address(cell, "quick", FINGERPRINT)
-    taken = claims.take(root, address, replace(claims.Owner.current(), **changes))  # type: ignore[arg-type]
+    taken = claims.take(root, ResultKey(cell, "quick", FINGERPRINT), replace(claims.Owner.current(), **changes))  # type: ignore[arg-type]
     assert taken is not None
     return taken
 
@@ -168,7 +170,7 @@ def test_the_time_left_is_the_remaining_work_divided_by_the_running_cells() -> N
 def test_a_damaged_result_does_not_count(tmp_path: Path) -> None:
     plan(tmp_path)
     put(tmp_path, DENSE)
-    place = results.path(tmp_path, DENSE, "quick", FINGERPRINT)
+    place = ResultKey(DENSE, "quick", FINGERPRINT).path(tmp_path)
     place.write_text(place.read_text()[:100])
     found = collect(tmp_path)
     assert states(found)[DENSE] == "missing" and "1 result files are corrupt" in found.notes[0]
@@ -238,10 +240,10 @@ def test_pending_reasons_are_described(reason: str, words: str, stuck: bool) -> 
 def test_a_cell_is_found_by_fields_path_or_fragment(tmp_path: Path) -> None:
     plan(tmp_path)
     put(tmp_path, CELLS[1])
-    cells = wanted(results.plans(tmp_path), results.names(tmp_path / "runs", ".json"))
+    cells = expected(results.plans(tmp_path), results.names(tmp_path / "runs", ".json"))
     (target,) = (cell for cell in cells if cell.cell == CELLS[1])
-    place = results.path(tmp_path, CELLS[1], "quick", FINGERPRINT)
-    log = results.cell_log_path(tmp_path, CELLS[1], "quick", FINGERPRINT)
+    place = ResultKey(CELLS[1], "quick", FINGERPRINT).path(tmp_path)
+    log = ResultKey(CELLS[1], "quick", FINGERPRINT).log_path(tmp_path)
     texts = [slug(CELLS[1]), str(CELLS[1]), str(place), str(log), "snip/0.9/seed0", target.name, "snip/s0.9-seed0"]
     assert {find(text, cells, tmp_path) for text in texts} == {target}
     assert find("dense", cells, tmp_path).cell == DENSE
@@ -256,7 +258,7 @@ def test_ten_thousand_cells_take_a_second_or_two(tmp_path: Path) -> None:
     plan(tmp_path, cells=cells)
     plain = asdict(result())
     for cell in cells[:8000]:
-        place = results.path(tmp_path, cell, "quick", FINGERPRINT)
+        place = ResultKey(cell, "quick", FINGERPRINT).path(tmp_path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(plain | vars(cell)))
     tasks = tuple(task(f"7_{i}", "PENDING", "Priority", cell) for i, cell in enumerate(cells[9000:]))
@@ -298,7 +300,7 @@ def test_logs_show_the_log_and_the_cause(tmp_path: Path, capsys: pytest.CaptureF
     fail(root, CELLS[2], "OutOfMemoryError: 9 GiB")
     fail(root, CELLS[3], "ValueError: no")
     for cell in CELLS[1:5]:
-        log = results.cell_log_path(root, cell, "quick", FINGERPRINT)
+        log = ResultKey(cell, "quick", FINGERPRINT).log_path(root)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"first of {cell.seed}\nsecond of {cell.seed}\n")
     shown = pai_bench(tmp_path, "logs", "snip/digits/conv8/0.9/0", "--tail", "1")

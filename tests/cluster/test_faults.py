@@ -28,7 +28,7 @@ Reference = dict[str, dict[str, Any]]
 
 def owners(sweep: Sweep) -> dict[str, claims.Owner]:
     """Return the owners of live claims, by method."""
-    return {held.cell.method: held.owner for held in claims.survey(sweep.root) if held.verdict == "alive"}
+    return {held.key.cell.method: held.owner for held in claims.survey(sweep.root) if held.verdict == "alive"}
 
 
 def resumed(sweep: Sweep) -> list[str]:

@@ -28,6 +28,7 @@ from pai_bench.analysis.statistics import MARGIN, compare_controls, summarise
 from pai_bench.analysis.style import CONTROL_LABELS, KNOWN, styles
 from pai_bench.cells import Cell, parse_compressions
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import ResultKey
 from tests.disk import Disk
 from tests.unit.test_results import result
 
@@ -94,7 +95,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
 
 def test_missing_cells_are_those_of_the_plans(root: Path) -> None:
     plan(root, "1", [cell(seed=seed) for seed in range(4)] + [cell("erk")])
-    results.write_failure(root, cell("erk"), "quick", result().fingerprint, cause="boom", traceback="")
+    results.write_failure(root, ResultKey(cell("erk"), "quick", result().fingerprint), cause="boom", traceback="")
     collection = collect(root)
     assert collection.missing[["method", "seed", "state"]].values.tolist() == [
         ["snip", 3, "missing"],

@@ -14,11 +14,12 @@ import pytest
 
 from pai_bench import results
 from pai_bench.cells import Cell
+from pai_bench.results import ResultKey
 from pai_bench.sweep.execution import claims
-from pai_bench.sweep.execution.claims import Address, Owner, survey, take
+from pai_bench.sweep.execution.claims import Owner, survey, take
 from tests.disk import Disk
 
-ADDRESS = Address(Cell("snip", "digits", "conv8", 0.9, 3), "quick", "0123456789abcdef")
+KEY = ResultKey(Cell("snip", "digits", "conv8", 0.9, 3), "quick", "0123456789abcdef")
 DEAD_PID = {"pid": 2**22 + 1}
 
 
@@ -31,9 +32,9 @@ def owner(**changes: Any) -> Owner:
     return replace(Owner.current(), **{"job": None, "restart": 0, **changes})
 
 
-def hold(root: Path, address: Address = ADDRESS, aged: float = 0.0, **changes: Any) -> Path:
+def hold(root: Path, key: ResultKey = KEY, aged: float = 0.0, **changes: Any) -> Path:
     """A claim and a heartbeat of somebody else, so many seconds old; returns the claim's path."""
-    claim = take(root, address, owner(id="other", **changes))
+    claim = take(root, key, owner(id="other", **changes))
     assert claim is not None
     claim._write()
     for path in (claim.path, results.beat_path(claim.path, "other")):
@@ -44,13 +45,13 @@ def hold(root: Path, address: Address = ADDRESS, aged: float = 0.0, **changes: A
 
 def test_a_claim_is_taken_listed_and_released(tmp_path: Path) -> None:
     mine = owner()
-    claim = take(tmp_path, ADDRESS, mine)
+    claim = take(tmp_path, KEY, mine)
     assert claim is not None
     with claim:
         claim.beat(phase="training", epoch=3, epochs=10)
-        assert take(tmp_path, ADDRESS, owner()) is None
+        assert take(tmp_path, KEY, owner()) is None
         (held,) = survey(tmp_path)
-        assert (held.cell, held.recipe, held.fingerprint) == (ADDRESS.cell, "quick", ADDRESS.fingerprint)
+        assert held.key == KEY
         assert (held.owner, held.verdict, held.phase) == (mine, "alive", None)
         claim._write()
         assert (survey(tmp_path)[0].phase, survey(tmp_path)[0].epoch) == ("training", 3)
@@ -88,14 +89,14 @@ def test_liveness_verdicts_on_owners(
     hold(tmp_path, aged=aged, **what)
     (held,) = survey(tmp_path, jobs)
     assert held.verdict == verdict
-    assert (take(tmp_path, ADDRESS, owner(), jobs) is None) == (verdict == "alive")
+    assert (take(tmp_path, KEY, owner(), jobs) is None) == (verdict == "alive")
 
 
 def test_a_requeued_job_takes_its_claims_back_at_once(tmp_path: Path) -> None:
     hold(tmp_path, **SLURM)
     again = owner()
-    assert take(tmp_path, ADDRESS, replace(again, job="7_2", restart=1)) is None
-    assert take(tmp_path, ADDRESS, replace(again, job="7_1", restart=1)) is not None
+    assert take(tmp_path, KEY, replace(again, job="7_2", restart=1)) is None
+    assert take(tmp_path, KEY, replace(again, job="7_1", restart=1)) is not None
 
 
 def test_a_heartbeat_that_changes_while_watched_keeps_its_claim(
@@ -104,26 +105,26 @@ def test_a_heartbeat_that_changes_while_watched_keeps_its_claim(
     place = hold(tmp_path, aged=7200, **FAR)
     monkeypatch.setattr(claims.time, "sleep", lambda _: os.utime(results.beat_path(place, "other")))
     assert survey(tmp_path)[0].verdict == "dead"
-    assert take(tmp_path, ADDRESS, owner()) is None
+    assert take(tmp_path, KEY, owner()) is None
 
 
 def test_the_loser_of_a_claim_detects_it_and_leaves_the_claim(tmp_path: Path) -> None:
-    zombie = take(tmp_path, ADDRESS, owner(**DEAD_PID))
+    zombie = take(tmp_path, KEY, owner(**DEAD_PID))
     assert zombie is not None
     with zombie:
-        winner = take(tmp_path, ADDRESS, owner())
+        winner = take(tmp_path, KEY, owner())
         assert winner is not None and not winner.lost()
         assert zombie.lost()
-    assert winner.path.exists() and take(tmp_path, ADDRESS, owner()) is None
+    assert winner.path.exists() and take(tmp_path, KEY, owner()) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"method": '])
 def test_an_unreadable_claim_is_not_taken_over_at_once(tmp_path: Path, text: bytes) -> None:
     place = hold(tmp_path)
     place.write_bytes(text)
-    assert survey(tmp_path) == [] and take(tmp_path, ADDRESS, owner()) is None
+    assert survey(tmp_path) == [] and take(tmp_path, KEY, owner()) is None
     os.utime(place, (place.stat().st_mtime - 130,) * 2)
-    assert take(tmp_path, ADDRESS, owner()) is not None
+    assert take(tmp_path, KEY, owner()) is not None
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOENT], ids=errno.errorcode.get)
@@ -131,17 +132,17 @@ def test_a_claim_with_a_read_error_is_gone_or_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     place, disk = hold(tmp_path), Disk(monkeypatch, "open")
-    other = hold(tmp_path, replace(ADDRESS, cell=replace(ADDRESS.cell, seed=4)))
+    other = hold(tmp_path, replace(KEY, cell=replace(KEY.cell, seed=4)))
     disk.refuse(f"*/{place.name}", code, times=1)
     assert [held.verdict for held in survey(tmp_path)] == ["alive", "alive"]
     disk.refuse(f"*/{place.name}", code)
-    found = {results.name(held.cell, held.recipe, held.fingerprint): held for held in survey(tmp_path)}
+    found = {held.key.name: held for held in survey(tmp_path)}
     assert found.pop(results.name_of(other.with_suffix(".json"))).verdict == "alive"
     if code in (errno.ESTALE, errno.ENOENT):
         assert not found
     else:
         (held,) = found.values()
-        assert (held.cell, held.recipe, held.verdict) == (ADDRESS.cell, ADDRESS.recipe, "unknown")
+        assert (held.key.cell, held.key.recipe, held.verdict) == (KEY.cell, KEY.recipe, "unknown")
         assert not held.owner.runs_here() and os.strerror(code) in held.owner.host
 
 
@@ -152,15 +153,15 @@ def test_watching_a_claim_sends_ticks(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(claims, "WATCHED_SECONDS", 25.0)
     monkeypatch.setattr(claims.time, "sleep", naps.append)
     monkeypatch.setattr(claims.time, "monotonic", lambda: float(len(naps)))
-    assert take(tmp_path, ADDRESS, owner(), tick=lambda: signs.append(1)) is not None
+    assert take(tmp_path, KEY, owner(), tick=lambda: signs.append(1)) is not None
     assert len(signs) == len(naps) >= 25 and max(naps) <= 1
 
 
 def _race(root: str, start: Any, wins: Any, rounds: int) -> None:
     for number in range(rounds):
         start.wait()
-        address = replace(ADDRESS, cell=replace(ADDRESS.cell, seed=number))
-        claim = take(Path(root), address, Owner.current())
+        key = replace(KEY, cell=replace(KEY.cell, seed=number))
+        claim = take(Path(root), key, Owner.current())
         start.wait()
         if claim is not None and not claim.lost():
             with wins.get_lock():
@@ -174,7 +175,7 @@ def test_one_of_many_processes_racing_for_a_claim_wins(tmp_path: Path, dead: boo
     context = multiprocessing.get_context("spawn")
     start, wins = context.Barrier(n), context.Array("i", rounds)
     for number in range(rounds if dead else 0):
-        hold(tmp_path, replace(ADDRESS, cell=replace(ADDRESS.cell, seed=number)), **DEAD_PID)
+        hold(tmp_path, replace(KEY, cell=replace(KEY.cell, seed=number)), **DEAD_PID)
     racers = [context.Process(target=_race, args=(str(tmp_path), start, wins, rounds)) for _ in range(n)]
     for racer in racers:
         racer.start()

@@ -19,7 +19,7 @@ from pai_bench.cli import main
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
 from pai_bench.sweep.execution import claims
-from pai_bench.sweep.execution.claims import Address, Owner
+from pai_bench.sweep.execution.claims import Owner
 from pai_bench.sweep.monitoring import cancel, logs
 from pai_bench.sweep.planning import cost
 from pai_bench.sweep.slurm import in_flight, ledger, stops
@@ -39,13 +39,9 @@ VALUES = 2
 """Values of a file to replace, one at a time."""
 
 
-def at(run: Run) -> tuple[Cell, str, str]:
-    return run.cell, RECIPE.name, run.fingerprint()
-
-
 def claimed(root: Path, run: Run) -> claims.Claim:
     """Write a claim of this process with one heartbeat and no thread."""
-    claim = claims.take(root, Address(*at(run)), replace(Owner.current(), job="5_1"))
+    claim = claims.take(root, run.key(), replace(Owner.current(), job="5_1"))
     assert claim is not None
     claim._write()
     return claim
@@ -60,12 +56,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         whole = result(**values, recipe_values=RECIPE.as_dict(), provenance={"device": "cpu"})
         results.write(root, whole, MASKS)
         results.write(root, whole, MASKS, owner="second")
-    results.write_failure(root, *at(RUNS[2]), cause="boom", traceback="Traceback: boom")
+    results.write_failure(root, RUNS[2].key(), cause="boom", traceback="Traceback: boom")
     claimed(root, RUNS[3])
-    log = results.cell_log_path(root, *at(RUNS[0]))
+    log = RUNS[0].key().log_path(root)
     log.parent.mkdir(parents=True)
     log.write_text("a line\n")
-    lines = [{**asdict(run.cell), "recipe": RECIPE.name, "fingerprint": run.fingerprint()} for run in RUNS]
+    lines = [run.key().as_dict() for run in RUNS]
     results.write_plan(root, "20260101T000000-aaaaaa.json", {"created": "now", "command": "x", "cells": lines})
     made = spec(root)
     made.write()

@@ -22,7 +22,7 @@ from pai_bench.results import Epoch
 from pai_bench.sweep.execution import attempt as execution
 from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, execute
-from pai_bench.sweep.execution.claims import Address, Owner, survey, take
+from pai_bench.sweep.execution.claims import Owner, survey, take
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Task
@@ -67,10 +67,6 @@ def vars_of(run: Run) -> dict[str, Any]:
     }
 
 
-def address(root: Path) -> tuple[Path, Cell, str, str]:
-    return root, RUN.cell, RUN.recipe.name, RUN.fingerprint()
-
-
 def attempt(root: Path, runner: CellRunner, **options: Any) -> AttemptOutcome:
     return execute(RUN, root, runner, Owner.current(), **options)
 
@@ -83,7 +79,7 @@ def raising(error: Exception) -> Act:
 
 
 def log(root: Path) -> str:
-    return results.cell_log_path(*address(root)).read_text()
+    return RUN.key().log_path(root).read_text()
 
 
 def leftovers(root: Path) -> list[str]:
@@ -95,16 +91,16 @@ def test_a_cell_is_done_once_and_leaves_its_result_and_its_log(tmp_path: Path) -
     lab = Lab(lambda *_: os.write(1, b"a method may print\n"))
     assert attempt(tmp_path, lab) == AttemptOutcome("done", None, 0.75, "ok")
     assert attempt(tmp_path, lab) == AttemptOutcome("present") and lab.runs == 1
-    assert results.state(*address(tmp_path)) == "done"
+    assert results.state(tmp_path, RUN.key()) == "done"
     assert "begins: random" in log(tmp_path) and "epoch 1/2" in log(tmp_path) and "a method may print" in log(tmp_path)
-    assert not leftovers(tmp_path) and not results.checkpoints_folder(*address(tmp_path)).exists()
+    assert not leftovers(tmp_path) and not RUN.key().checkpoints_folder(tmp_path).exists()
     assert attempt(tmp_path, Lab(accuracy=0.5), redo=True).kind == "done"
-    assert results.read(results.path(*address(tmp_path))).accuracy == 0.5
+    assert results.read(RUN.key().path(tmp_path)).accuracy == 0.5
 
 
 def test_a_claimed_cell_is_not_run(tmp_path: Path) -> None:
     lab = Lab()
-    claim = take(tmp_path, Address(*address(tmp_path)[1:]), Owner.current())
+    claim = take(tmp_path, RUN.key(), Owner.current())
     assert claim is not None
     with claim:
         assert attempt(tmp_path, lab) == AttemptOutcome("claimed") and lab.runs == 0
@@ -115,7 +111,7 @@ def test_the_second_result_of_a_cell_is_a_duplicate(tmp_path: Path) -> None:
     first = result(**vars_of(RUN))
     lab = Lab(lambda *_: results.write(tmp_path, first, MASKS), accuracy=0.5)
     assert attempt(tmp_path, lab).kind == "duplicate"
-    assert results.read(results.path(*address(tmp_path))) == first
+    assert results.read(RUN.key().path(tmp_path)) == first
     assert "a different accuracy" in log(tmp_path)
 
 
@@ -133,12 +129,12 @@ def test_failures_are_recorded_counted_and_distinguished(tmp_path: Path, error: 
     for attempts in (1, 2):
         ended = attempt(tmp_path, lab)
         assert ended.kind == "failed" and ended.cause is not None
-        failure = results.read_failure(*address(tmp_path))
+        failure = results.read_failure(tmp_path, RUN.key())
         assert failure is not None and (failure.kind, failure.attempts) == (kind, attempts)
         assert failure.cause == ended.cause and "Traceback" in failure.traceback and "Traceback" in log(tmp_path)
     assert lab.forgot == (kind == "oom") == ended.cause.startswith("out of memory")
     assert not leftovers(tmp_path)
-    assert attempt(tmp_path, Lab()).kind == "done" and results.read_failure(*address(tmp_path)) is None
+    assert attempt(tmp_path, Lab()).kind == "done" and results.read_failure(tmp_path, RUN.key()) is None
 
 
 def test_a_stopped_cell_keeps_its_checkpoint(tmp_path: Path) -> None:
@@ -150,11 +146,11 @@ def test_a_stopped_cell_keeps_its_checkpoint(tmp_path: Path) -> None:
         raise Interrupted
 
     assert attempt(tmp_path, Lab(act), stop=stop).kind == "interrupted"
-    assert results.state(*address(tmp_path)) == "missing" and not leftovers(tmp_path)
-    assert len(list(results.checkpoints_folder(*address(tmp_path)).iterdir())) == 1
+    assert results.state(tmp_path, RUN.key()) == "missing" and not leftovers(tmp_path)
+    assert len(list(RUN.key().checkpoints_folder(tmp_path).iterdir())) == 1
     assert attempt(tmp_path, Lab(), keep_checkpoints=True).kind == "done"
     results.tidy(tmp_path)
-    assert len(list(results.checkpoints_folder(*address(tmp_path)).glob("*.checkpoint"))) == 2
+    assert len(list(RUN.key().checkpoints_folder(tmp_path).glob("*.checkpoint"))) == 2
 
 
 def test_scoring_stops_at_once(tmp_path: Path) -> None:
@@ -184,7 +180,7 @@ def test_a_full_disk_leaves_the_cell_to_do(tmp_path: Path) -> None:
     with small_files(4096):
         ended = attempt(tmp_path, Lab(), patience=0.0)
     assert ended == AttemptOutcome("unwritten", "the results folder cannot be written to: File too large")
-    assert results.state(*address(tmp_path)) == "missing"
+    assert results.state(tmp_path, RUN.key()) == "missing"
     assert not leftovers(tmp_path) and not list(results.result_paths(tmp_path))
     assert attempt(tmp_path, Lab()).kind == "done"
 
@@ -241,13 +237,13 @@ def test_an_unreadable_result_is_retried_and_never_recomputed(
         ended == AttemptOutcome("unwritten", "the results folder cannot be read: Input/output error") and lab.runs == 1
     )
     disk.heal()
-    assert results.state(*address(tmp_path)) == "done" and not leftovers(tmp_path)
+    assert results.state(tmp_path, RUN.key()) == "done" and not leftovers(tmp_path)
 
 
 def test_waiting_for_a_stale_claim_sends_ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "WATCHED_SECONDS", 0.01)
     far = replace(Owner.current(), id="other", machine="elsewhere", job=None)
-    claim = take(tmp_path, Address(*address(tmp_path)[1:]), far)
+    claim = take(tmp_path, RUN.key(), far)
     assert claim is not None
     then = claim.path.stat().st_mtime - 7200
     os.utime(claim.path, (then, then))
@@ -271,7 +267,7 @@ def test_files_of_dead_owners_are_removed(tmp_path: Path) -> None:
     then = new.stat().st_mtime - 25 * 3600
     os.utime(old, (then, then))
     left, other = (
-        results.checkpoints_folder(tmp_path, cell, *address(tmp_path)[2:]) / "e1-s1-x.checkpoint"
+        replace(RUN.key(), cell=cell).checkpoints_folder(tmp_path) / "e1-s1-x.checkpoint"
         for cell in (RUN.cell, replace(RUN.cell, seed=1))
     )
     for path in (left, other):
@@ -279,4 +275,4 @@ def test_files_of_dead_owners_are_removed(tmp_path: Path) -> None:
         path.write_text("")
     results.tidy(tmp_path)
     assert (old.exists(), new.exists(), left.exists(), other.exists()) == (False, True, False, True)
-    assert results.state(*address(tmp_path)) == "done" and survey(tmp_path) == []
+    assert results.state(tmp_path, RUN.key()) == "done" and survey(tmp_path) == []

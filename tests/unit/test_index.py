@@ -155,7 +155,7 @@ def test_a_cell_is_finished_only_with_a_result_at_its_own_path(root: Path) -> No
     whole = result(seed=1, method="prospr:lr=0.1")
     assert len(index.finished(root)) == COUNT
     assert (whole.cell, whole.recipe, whole.fingerprint) in index.finished(root)
-    place = results.path(root, whole.cell, whole.recipe, whole.fingerprint)
+    place = whole.key.path(root)
     other = results.path(root, result(seed=999).cell, whole.recipe, whole.fingerprint)
     place.rename(other)
     assert len(index.finished(root)) == COUNT - 1

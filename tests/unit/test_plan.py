@@ -16,14 +16,14 @@ from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
 from pai_bench.results import store
-from pai_bench.sweep.execution.claims import Address, Owner, take
+from pai_bench.sweep.execution.claims import Owner, take
 from pai_bench.sweep.execution.settings import Settings
 from pai_bench.sweep.local.pool import Pool
 from pai_bench.sweep.local.progress import Progress
 from pai_bench.sweep.planning import plan, request
 from pai_bench.sweep.planning.plan import Plan, make_plan
 from tests.disk import AWAY, Disk
-from tests.unit.test_execution import RUN, address, vars_of
+from tests.unit.test_execution import RUN, vars_of
 from tests.unit.test_results import MASKS, result
 
 OTHER = replace(RUN, cell=replace(RUN.cell, seed=1))
@@ -90,7 +90,7 @@ def test_a_damaged_result_replaced_by_another_process_is_kept(
 def test_a_cell_whose_claim_cannot_be_read_is_left_to_its_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = take(tmp_path, Address(*address(tmp_path)[1:]), Owner.current())
+    claim = take(tmp_path, RUN.key(), Owner.current())
     assert claim is not None
     with claim:
         refusing = Disk(monkeypatch, "open")
@@ -102,7 +102,7 @@ def test_a_cell_whose_claim_cannot_be_read_is_left_to_its_owner(
 
 
 def test_an_unreadable_failure_note_does_not_fail_its_cell(tmp_path: Path, disk: Disk) -> None:
-    results.write_failure(*address(tmp_path), cause="boom", traceback="")
+    results.write_failure(tmp_path, RUN.key(), cause="boom", traceback="")
     progress = Progress(1, Console(quiet=True))
     pool = Pool([], Settings(tmp_path), progress, [RUN])
     pool._assign_work = lambda: None  # type: ignore[method-assign]
@@ -112,7 +112,7 @@ def test_an_unreadable_failure_note_does_not_fail_its_cell(tmp_path: Path, disk:
 
 
 def test_a_plan_is_newer_than_one_of_a_host_whose_clock_is_ahead(tmp_path: Path) -> None:
-    stale = {**make_plan([RUN], tmp_path).runs[0].as_dict(), "fingerprint": "f" * 64}
+    stale = {**make_plan([RUN], tmp_path).runs[0].key.as_dict(), "fingerprint": "f" * 64}
     results.write_plan(tmp_path, "20990101T000000-ffffff.json", {"cells": [stale]})
     make_plan([RUN], tmp_path).write(tmp_path)
     assert results.plans(tmp_path)[-1]["cells"][0]["fingerprint"] == RUN.fingerprint()

@@ -21,8 +21,8 @@ from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.core.atomic import Draft, check_writable, replacing
 from pai_bench.errors import PaiBenchError
-from pai_bench.results import DamagedResult, Epoch, Layer, Result, record
-from pai_bench.results.paths import NAME_BYTES, failure_path
+from pai_bench.results import DamagedResult, Epoch, Layer, Result, ResultKey, record
+from pai_bench.results.key import NAME_BYTES
 from tests.disk import AWAY, Disk
 
 MASKS = {"a.weight": np.array([[True, False, True], [False, False, True]]), "b.weight": np.zeros((3, 5), bool)}
@@ -83,9 +83,11 @@ def test_a_name_is_parsed_into_the_cell(tmp_path: Path) -> None:
         whole = result(**changes)
         place = results.write(tmp_path / "-".join(changes), whole, {})
         (name,) = results.names(tmp_path / "-".join(changes) / "runs", ".json")
-        assert name == results.name(whole.cell, whole.recipe, whole.fingerprint) == results.name_of(place)
-        assert results.parse_name(name) == (whole.cell, whole.recipe, whole.fingerprint[:8])
-    assert results.parse_name("digits/conv8/snip/notes") is None
+        assert name == whole.key.name == results.name_of(place)
+        assert ResultKey.parse(name) == replace(whole.key, fingerprint=whole.fingerprint[:8])
+    assert ResultKey.parse("digits/conv8/snip/notes") is None
+    assert ResultKey.parse("digits/conv8/snip/s0.90-seed0-quick-01234567") is None  # a renamed file
+    assert ResultKey.of(whole.key.as_dict()) == whole.key
 
 
 def test_the_first_result_counts_and_a_second_one_is_compared_and_recorded(tmp_path: Path) -> None:
@@ -173,12 +175,12 @@ def test_damaged_files_are_reported_renamed_and_never_deleted(tmp_path: Path, ho
     harmed = place.read_bytes()
     with pytest.raises(DamagedResult, match=r"s0\.9-seed3"):
         results.read(place)
-    address = (tmp_path, result().cell, "quick", result().fingerprint)
+    key = result().key
     with pytest.raises(DamagedResult):
-        results.state(*address)
+        results.state(tmp_path, key)
     aside = results.set_aside(place)
     assert aside.read_bytes() == harmed
-    assert results.state(*address) == "missing"
+    assert results.state(tmp_path, key) == "missing"
     assert list(results.result_paths(tmp_path)) == []
     # A second one does not overwrite the first.
     results.write(tmp_path, result(), MASKS)
@@ -188,9 +190,9 @@ def test_damaged_files_are_reported_renamed_and_never_deleted(tmp_path: Path, ho
 
 def test_a_file_of_another_cell_is_not_this_cells_result(tmp_path: Path) -> None:
     place = results.write(tmp_path, result(seed=4), MASKS)
-    place.rename(results.path(tmp_path, result().cell, "quick", result().fingerprint))
+    place.rename(result().key.path(tmp_path))
     with pytest.raises(DamagedResult, match="seed 4"):
-        results.state(tmp_path, result().cell, "quick", result().fingerprint)
+        results.state(tmp_path, result().key)
 
 
 def test_a_newer_schema_is_not_taken_for_damage(tmp_path: Path) -> None:
@@ -211,18 +213,18 @@ def test_damaged_masks_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", AWAY, ids=errno.errorcode.get)
 def test_a_result_that_cannot_be_read_is_not_damaged(tmp_path: Path, disk: Disk, code: int) -> None:
     place = results.write(tmp_path, result(), MASKS)
-    address = (tmp_path, result().cell, "quick", result().fingerprint)
+    key = result().key
     disk.refuse(f"*/{place.name}", code)
     for look in (
         lambda: results.read(place),
-        lambda: results.state(*address),
+        lambda: results.state(tmp_path, key),
         lambda: results.deliver(tmp_path, result(), MASKS),
     ):
         with pytest.raises(OSError) as caught:
             look()
         assert caught.value.errno == code
     disk.heal()
-    assert results.state(*address) == "done" and not list(place.parent.glob("*.damaged-*"))
+    assert results.state(tmp_path, key) == "done" and not list(place.parent.glob("*.damaged-*"))
     disk.refuse("*.masks.npz", code)
     with pytest.raises(OSError):
         results.read_masks(place)
@@ -235,13 +237,13 @@ def test_a_result_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path
 
 
 def test_an_unreadable_failure_record_still_counts_as_a_failure(tmp_path: Path, disk: Disk) -> None:
-    address = (tmp_path, result().cell, "quick", result().fingerprint)
-    results.write_failure(*address, cause="boom", traceback="")
+    key = result().key
+    results.write_failure(tmp_path, key, cause="boom", traceback="")
     disk.refuse("*/failed/*/*/*/*.json", errno.EIO)
-    noted = results.read_failure(*address)
+    noted = results.read_failure(tmp_path, key)
     assert noted is not None and noted.kind == results.UNREAD and "Input/output error" in noted.cause
     disk.refuse("*/failed/*/*/*/*.json", errno.ESTALE)
-    assert results.read_failure(*address) is None  # given back while we read
+    assert results.read_failure(tmp_path, key) is None  # given back while we read
 
 
 def test_the_plan_written_last_is_the_newest_for_any_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,11 +271,11 @@ def test_no_file_name_of_a_cell_exceeds_the_computed_length(tmp_path: Path, reci
         recipe += recipe[0]
     owner = "f" * 16
     whole = result(**{**vars(cell), "recipe": recipe})
-    address = (tmp_path, cell, recipe, whole.fingerprint)
+    key = whole.key
     place = results.write(tmp_path, whole, MASKS)
-    claim = results.claim_path(*address)
-    files = [place, results.masks_path(place), claim, results.beat_path(claim, owner), results.cell_log_path(*address)]
-    files += [results.duplicate_path(*address, owner), failure_path(*address)]
+    claim = key.claim_path(tmp_path)
+    files = [place, results.masks_path(place), claim, results.beat_path(claim, owner), key.log_path(tmp_path)]
+    files += [key.duplicate_path(tmp_path, owner), key.failure_path(tmp_path)]
     lengths = [len(os.fsencode(Draft(file).temporary.name)) for file in files]
     assert max(lengths) <= NAME_BYTES < max(lengths) + len(os.fsencode(recipe[0]))
     assert results.deliver(tmp_path, whole, MASKS, owner=owner).duplicate
@@ -281,17 +283,17 @@ def test_no_file_name_of_a_cell_exceeds_the_computed_length(tmp_path: Path, reci
 
 
 def test_states_follow_what_is_on_disk(tmp_path: Path) -> None:
-    cell, current = result().cell, result().fingerprint
-    assert results.state(tmp_path, cell, "quick", current) == "missing"
+    key = result().key
+    assert results.state(tmp_path, key) == "missing"
     results.write(tmp_path, result(fingerprint="f" * 16), MASKS)
-    assert results.state(tmp_path, cell, "quick", current) == "stale"
-    assert results.state(tmp_path, cell, "qui", current) == "missing"  # another recipe's files do not count
-    assert results.state(tmp_path, replace_seed(cell, 33), "quick", current) == "missing"
-    results.write_failure(tmp_path, cell, "quick", current, cause="boom", traceback="")
-    assert results.state(tmp_path, cell, "quick", current) == "failed"
-    results.clear_failure(tmp_path, cell, "quick", current)
+    assert results.state(tmp_path, key) == "stale"
+    assert results.state(tmp_path, replace(key, recipe="qui")) == "missing"  # another recipe's files do not count
+    assert results.state(tmp_path, replace(key, cell=replace_seed(key.cell, 33))) == "missing"
+    results.write_failure(tmp_path, key, cause="boom", traceback="")
+    assert results.state(tmp_path, key) == "failed"
+    results.clear_failure(tmp_path, key)
     results.write(tmp_path, result(), MASKS)
-    assert results.state(tmp_path, cell, "quick", current) == "done"
+    assert results.state(tmp_path, key) == "done"
 
 
 def replace_seed(cell: Cell, seed: int) -> Cell:
@@ -312,7 +314,7 @@ def _write_forever(root: str, redo: bool) -> None:
 @pytest.mark.parametrize("redo", [True, False], ids=["replacing", "first wins"])
 def test_a_killed_writer_leaves_no_partial_file(tmp_path: Path, redo: bool) -> None:
     context = multiprocessing.get_context("spawn")
-    place = results.path(tmp_path, result().cell, "quick", result().fingerprint)
+    place = result().key.path(tmp_path)
     for pause in (0.0, 0.003, 0.011):
         writer = context.Process(target=_write_forever, args=(str(tmp_path), redo))
         writer.start()

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pai_bench import recipes, results
+from pai_bench import recipes
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
+from pai_bench.results import ResultKey
 from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.monitoring import command as watching
@@ -445,14 +446,12 @@ def n_queued(home: Path) -> int:
     return len((home / "queue").read_text().splitlines())
 
 
-def address(method: str) -> claims.Address:
-    run = Run(Cell(method, "digits", "conv8", 0.9, 0), RECIPE)
-    return claims.Address(run.cell, RECIPE.name, run.fingerprint())
+def key(method: str) -> ResultKey:
+    return Run(Cell(method, "digits", "conv8", 0.9, 0), RECIPE).key()
 
 
 def checkpoint(home: Path, method: str) -> Path:
-    at = address(method)
-    place = results.checkpoints_folder(home, at.cell, at.recipe, at.fingerprint) / "e00001-s0000000.checkpoint"
+    place = key(method).checkpoints_folder(home) / "e00001-s0000000.checkpoint"
     place.parent.mkdir(parents=True)
     place.touch()
     return place
@@ -496,7 +495,7 @@ def test_without_job_arrays_each_task_is_a_job(home: Path) -> None:
 def test_a_job_running_only_in_accounting_does_not_block_its_cell(home: Path) -> None:
     command(home, "sacct", "echo '77|RUNNING'")
     owner = replace(Owner.current(), job="77", machine="another")
-    claim = claims.take(home, address("random"), owner)
+    claim = claims.take(home, key("random"), owner)
     assert claim is not None
     os.utime(claim.path, (1e9, 1e9))
     sweep(home, "random")

@@ -219,7 +219,7 @@ def test_an_old_task_has_ended_when_two_queries_do_not_show_it(home: Path, monke
 
 def claimed(home: Path, job: str, seconds_ago: float) -> None:
     owner = replace(Owner.current(), job=job, machine="another")
-    claim = claims.take(home, test_slurm.address("random"), owner)
+    claim = claims.take(home, test_slurm.key("random"), owner)
     assert claim is not None
     os.utime(claim.path, (time.time() - seconds_ago,) * 2)
 

@@ -29,7 +29,7 @@ from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.pending_reasons import explain
 from tests.unit import test_slurm
 from tests.unit.test_results import MASKS, result
-from tests.unit.test_slurm import RECIPE, address, checkpoint, command, n_queued, sweep
+from tests.unit.test_slurm import RECIPE, checkpoint, command, key, n_queued, sweep
 
 home = test_slurm.home
 
@@ -84,8 +84,8 @@ def test_a_result_that_becomes_visible_late_is_not_lost(
     monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     sweep(home, "random")
     (home / "queue").write_text("")
-    at = address("random")
-    place = results.path(home, at.cell, at.recipe, at.fingerprint)
+    at = key("random")
+    place = at.path(home)
     place.parent.mkdir(parents=True)
     late = threading.Timer(0.5, place.touch)
     late.start()
@@ -165,7 +165,7 @@ def test_doctor_queries_rarely_while_its_job_is_pending_and_accepts_a_late_answe
 
 def finished(home: Path, method: str, job: str) -> tuple[Path, Path]:
     """Create a finished cell whose worker died before it removed the claim and the checkpoint; returns their paths."""
-    at = address(method)
+    at = key(method)
     recipe = {"recipe": at.recipe, "fingerprint": at.fingerprint}
     results.write(home, result(method=method, seed=0, **recipe), MASKS)
     claim = claims.take(home, at, replace(Owner.current(), job=job, machine="another"))

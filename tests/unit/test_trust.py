@@ -146,7 +146,7 @@ def test_a_plugin_that_has_changed_is_refused_before_it_runs(tmp_path: Path, mon
     plugin.chmod(0o666)
     with pytest.raises(PaiBenchError, match="can be written by everybody"):
         Work(str(made.place))._run()
-    (note,) = {results.read_failure(tmp_path, e.cell, "quick", e.fingerprint) for e in made.tasks[0]}
+    (note,) = {results.read_failure(tmp_path, e.key) for e in made.tasks[0]}
     assert note is not None and note.kind == "code", "the next sweep retries it without --retry"
 
 
@@ -222,6 +222,6 @@ def test_a_task_warned_while_torch_loads_is_requeued_twice_and_then_fails_with_a
         assert "asked to stop before the work began" in said and "Traceback" not in said
     assert codes == [task.ENDED_EARLY, task.ENDED_EARLY, 1]
     assert (tmp_path / "asked").read_text() == "requeue 7_1\n" * 2
-    notes = [results.read_failure(tmp_path, e.cell, "quick", e.fingerprint) for e in made.tasks[1]]
+    notes = [results.read_failure(tmp_path, e.key) for e in made.tasks[1]]
     assert all(note and note.kind == "environment" and "stopped 3 times" in note.cause for note in notes)
     assert results.read_failure(tmp_path, made.tasks[0][0].cell, "quick", "0123456789") is None

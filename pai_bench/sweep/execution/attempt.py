@@ -16,14 +16,13 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import torch
 
 from pai_bench import results
-from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.experiment.score_cache import DiskCache, ScoreCache
 from pai_bench.results import DamagedResult, Epoch
 from pai_bench.sweep.execution import dataset_copy
 from pai_bench.sweep.execution.cell_log import CellLog
-from pai_bench.sweep.execution.claims import Address, Claim, Owner, take
+from pai_bench.sweep.execution.claims import Claim, Owner, take
 from pai_bench.sweep.execution.device_fault import DeviceFault, ends_process
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
@@ -140,10 +139,10 @@ def executing(
     try:
         if not redo and attempt.present():
             return AttemptOutcome("present")
-        claim = attempt.patiently(lambda: take(root, attempt.address, owner, jobs, callback.tick))
+        claim = attempt.patiently(lambda: take(root, attempt.key, owner, jobs, callback.tick))
         if claim is None:
             return AttemptOutcome("claimed")
-        with claim, CellLog(results.cell_log_path(*attempt.place), owner.attempt) as log:
+        with claim, CellLog(attempt.key.log_path(root), owner.attempt) as log:
             if not redo and attempt.present():
                 return AttemptOutcome("present")  # its owner delivered the result just before we took the claim
             log.say(f"begins: {run.cell} · {run.recipe.name}")
@@ -187,8 +186,7 @@ class _Attempt:
         self._stop = stop
         self._patience = patience
         self._alone = alone
-        self.address = Address(run.cell, run.recipe.name, run.fingerprint())
-        self.place: tuple[Path, Cell, str, str] = (root, run.cell, run.recipe.name, self.address.fingerprint)
+        self.key = run.key()
 
     def present(self) -> bool:
         """Return True if the cell has a result. A damaged result does not count; delivery sets it aside.
@@ -196,7 +194,7 @@ class _Attempt:
         Raises: _Unwritten when the file cannot be read within `disk_patience`.
         """
         try:
-            return self.patiently(lambda: results.present(*self.place), cannot="be read")
+            return self.patiently(lambda: results.present(self._root, self.key), cannot="be read")
         except DamagedResult:
             return False
 
@@ -204,7 +202,7 @@ class _Attempt:
         self, runner: CellRunner, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool
     ) -> Task[AttemptOutcome]:
         """Run the claimed cell and deliver the result."""
-        checkpoints = _Noted(results.checkpoints_folder(*self.place), self._owner.attempt, every, note=log.say)
+        checkpoints = _Noted(self.key.checkpoints_folder(self._root), self._owner.attempt, every, note=log.say)
         callback = _Watch(claim, log, self._stop, self._watch)
         try:
             callback.phase("loading")
@@ -224,9 +222,9 @@ class _Attempt:
             return self._failed(error, log)
         # The result is on disk; the next sweep repeats the clean-up if it fails here.
         with suppress(OSError):
-            results.clear_failure(*self.place)
+            results.clear_failure(self._root, self.key)
         if keep:
-            results.keep_checkpoints(*self.place)
+            results.keep_checkpoints(self._root, self.key)
         else:
             checkpoints.clear()
         result = outcome.result
@@ -255,7 +253,7 @@ class _Attempt:
         trace = traceback.format_exc()
         log.say(trace.rstrip())
         with suppress(OSError):
-            results.write_failure(*self.place, cause=line, traceback=trace, kind=kind)
+            results.write_failure(self._root, self.key, cause=line, traceback=trace, kind=kind)
         return AttemptOutcome("oom" if kind == "oom" else "failed", line)
 
     def patiently(

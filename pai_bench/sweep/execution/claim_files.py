@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pai_bench.results import shapes
-from pai_bench.results.key import Address
+from pai_bench.results.key import ResultKey
 from pai_bench.sweep.execution.owner import Owner
 
 _OWNER: shapes.Kinds = {
@@ -21,13 +21,13 @@ _BEAT: shapes.Kinds = {
 }
 
 
-def parse(content: bytes) -> tuple[Address, Owner] | None:
+def parse(content: bytes) -> tuple[ResultKey, Owner] | None:
     """Return the cell and the owner recorded in a claim; None if the content is not a valid claim."""
     try:
         plain = shapes.table(content)
-        shapes.check_address(plain, {})
+        shapes.check_key(plain, {})
         shapes.check(plain["owner"], _OWNER)
-        return Address(shapes.cell(plain), plain["recipe"], plain["fingerprint"]), Owner(**plain["owner"])
+        return ResultKey.of(plain), Owner(**plain["owner"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

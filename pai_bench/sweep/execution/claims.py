@@ -22,13 +22,12 @@ from types import TracebackType
 from typing import Any
 
 from pai_bench import results
-from pai_bench.cells import Cell
 from pai_bench.core.atomic import GONE, as_json, draft, move_away, reason, server_time, write_json
-from pai_bench.results.key import Address
+from pai_bench.results import ResultKey
 from pai_bench.sweep.execution.claim_files import parse, parse_beat
 from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner, liveness, superseded
 
-__all__ = ["Address", "Claim", "ClaimStatus", "Owner", "clear", "survey", "take"]
+__all__ = ["Claim", "ClaimStatus", "Owner", "clear", "survey", "take"]
 
 BEAT_SECONDS = 10.0
 WATCHED_SECONDS = 25.0
@@ -41,10 +40,8 @@ _TOLD = ("phase", "epoch", "epochs", "seconds_per_epoch", "seconds", "progress")
 class ClaimStatus:
     """A claim read from disk, with the verdict on its owner."""
 
-    cell: Cell
-    recipe: str
-    fingerprint: str
-    """The fingerprint; only its first eight digits if the claim cannot be read."""
+    key: ResultKey
+    """The key of the cell's result; its fingerprint has only eight digits if the claim cannot be read."""
     owner: Owner
     age: float
     """Seconds since the last heartbeat."""
@@ -140,7 +137,7 @@ class Claim:
 
 def take(
     root: Path,
-    address: Address,
+    key: ResultKey,
     owner: Owner,
     jobs: Mapping[str, str] | None = None,
     tick: Callable[[], None] = lambda: None,
@@ -150,10 +147,9 @@ def take(
     A claim whose owner is known to be dead is taken over at once. If a stale heartbeat is the only evidence, the
     claim is watched first, and `tick` is called meanwhile.
     """
-    place = results.claim_path(root, address.cell, address.recipe, address.fingerprint)
+    place = key.claim_path(root)
     claimed_at = datetime.now(UTC).isoformat(timespec="seconds")
-    plain = {"owner": asdict(owner), "claimed_at": claimed_at, **asdict(address.cell)}
-    content = as_json({**plain, "recipe": address.recipe, "fingerprint": address.fingerprint})
+    content = as_json({"owner": asdict(owner), "claimed_at": claimed_at, **key.as_dict()})
     while True:
         with draft(place) as new:
             with new.writing() as file:
@@ -219,8 +215,7 @@ def _take_away(place: Path, seen: os.stat_result) -> bool:
 def clear(root: Path, held: Iterable[ClaimStatus]) -> None:
     """Remove the claims of dead owners whose cells have their results."""
     for claim in held:
-        place = results.claim_path(root, claim.cell, claim.recipe, claim.fingerprint)
-        result = results.path(root, claim.cell, claim.recipe, claim.fingerprint)
+        place, result = claim.key.claim_path(root), claim.key.path(root)
         with suppress(OSError):
             seen = place.stat()
             parsed = parse(place.read_bytes())
@@ -267,12 +262,12 @@ def _patiently_look(
             return held
         except OSError as error:
             cause = error
-    parsed = results.parse_name(name)
-    if parsed is None or isinstance(cause, GONE) or cause.errno == errno.ESTALE:
+    key = ResultKey.parse(name)
+    if key is None or isinstance(cause, GONE) or cause.errno == errno.ESTALE:
         return None
     unreadable = Owner("", f"an unknown host: its claim cannot be read ({reason(cause)})", "", 0, None, None, 0, None)
     told: dict[str, Any] = dict.fromkeys(_TOLD)
-    return ClaimStatus(*parsed, unreadable, 0.0, "unknown", False, **told)
+    return ClaimStatus(key, unreadable, 0.0, "unknown", False, **told)
 
 
 def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> ClaimStatus | None:
@@ -285,7 +280,7 @@ def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> ClaimStatu
         parsed = parse(file.read())
     if parsed is None:
         return None
-    address, owner = parsed
+    key, owner = parsed
     beat: dict[str, Any] | None = {}
     beats = results.beat_path(place, owner.id)
     # Opening the file makes an NFS client ask the server; attributes from a plain stat may be a minute old.
@@ -296,6 +291,4 @@ def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> ClaimStatu
     verdict, sure = liveness(owner, age, jobs)
     told = {name: (beat or {}).get(name) for name in _TOLD}
     damaged = beats if beat is None else None
-    return ClaimStatus(
-        address.cell, address.recipe, address.fingerprint, owner, age, verdict, sure, **told, damaged=damaged
-    )
+    return ClaimStatus(key, owner, age, verdict, sure, **told, damaged=damaged)

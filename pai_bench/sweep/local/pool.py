@@ -193,21 +193,19 @@ class Pool:
 
     def _leave(self, run: Run) -> None:
         """Leave a run to the process that has claimed it, and check on it later."""
-        self._elsewhere[run] = results.read_failure(*self._address(run))
+        self._elsewhere[run] = results.read_failure(self._settings.results, run.key())
         self._observer.elsewhere(run)
-
-    def _address(self, run: Run) -> tuple[Any, Any, str, str]:
-        return self._settings.results, run.cell, run.recipe.name, run.fingerprint()
 
     def _check_elsewhere(self) -> None:
         """Check the cells claimed by other processes, and take back cells whose owners are dead."""
-        held = {(h.cell, h.recipe, h.fingerprint) for h in survey(self._settings.results) if h.verdict == "alive"}
+        root = self._settings.results
+        held = {claim.key for claim in survey(root) if claim.verdict == "alive"}
         for run, failure in list(self._elsewhere.items()):
-            address = self._address(run)
-            if address[1:] in held:
+            key = run.key()
+            if key in held:
                 continue
             del self._elsewhere[run]
-            noted = results.read_failure(*address)
+            noted = results.read_failure(root, key)
             if noted is not None and noted.kind != results.UNREAD and noted != failure:
                 self._observer.failed(run, noted.cause)
             else:
@@ -250,6 +248,6 @@ class Pool:
         cause = f"{cause}, {MAX_DEATHS} times"
         kind = "hang" if worker.hung else "died"
         with suppress(OSError):
-            results.write_failure(*self._address(run), cause=cause, traceback="", kind=kind)
+            results.write_failure(self._settings.results, run.key(), cause=cause, traceback="", kind=kind)
         self._observer.failed(run, cause)
         return False

@@ -42,7 +42,7 @@ def _repeated_failures(plan: Plan, root: Path) -> list[str]:
     found: Counter[str] = Counter()
     for planned in plan.todo:
         if planned.state == "failed":
-            failure = results.read_failure(root, planned.run.cell, planned.run.recipe.name, planned.fingerprint)
+            failure = results.read_failure(root, planned.key)
             if failure is not None and failure.attempts >= MAX_DEATHS:
                 found[failure.cause] += 1
     return [f"{n} x failed {MAX_DEATHS} times or more, tried again: {cause}" for cause, n in found.most_common()]

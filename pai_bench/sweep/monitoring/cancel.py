@@ -14,8 +14,9 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.core.filters import Filter, select
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import ResultKey
 from pai_bench.sweep.execution import claims
-from pai_bench.sweep.planning.expected_cells import ExpectedCell, wanted
+from pai_bench.sweep.planning.expected_cells import expected
 from pai_bench.sweep.slurm import in_flight
 from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, tag
 from pai_bench.sweep.slurm.in_flight import Task
@@ -74,14 +75,14 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
     return cancelled and flight.silent is None
 
 
-def _cells(root: Path) -> list[ExpectedCell]:
+def _cells(root: Path) -> list[ResultKey]:
     """All cells of the folder's plans and results."""
-    return wanted(results.read_plans(root).found, results.names(root / "runs", ".json"))
+    return expected(results.read_plans(root).found, results.names(root / "runs", ".json"))
 
 
 def _matches(chosen: Filter, name: str) -> bool:
-    parsed = results.parse_name(name)
-    return parsed is not None and chosen.matches(parsed[0])
+    key = ResultKey.parse(name)
+    return key is not None and chosen.matches(key.cell)
 
 
 def _cancel(going: Iterable[Task], tasks: Iterable[Task], controller: Controller, say: Say) -> bool:

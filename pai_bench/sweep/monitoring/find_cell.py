@@ -9,12 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep.planning.expected_cells import ExpectedCell, slug
+from pai_bench.results import ResultKey
+from pai_bench.sweep.planning.expected_cells import slug
 
 LISTED = 10
 
 
-def find(text: str, cells: Sequence[ExpectedCell], root: Path) -> ExpectedCell:
+def find(text: str, cells: Sequence[ResultKey], root: Path) -> ResultKey:
     """Return the only cell that `text` matches: method/dataset/model/sparsity/seed[/recipe] or some of these fields,
     the path of one of the cell's files, or a part of that path.
 
@@ -38,7 +39,7 @@ def find(text: str, cells: Sequence[ExpectedCell], root: Path) -> ExpectedCell:
     )
 
 
-def _unique(cell: ExpectedCell, others: Sequence[ExpectedCell]) -> str:
+def _unique(cell: ResultKey, others: Sequence[ResultKey]) -> str:
     """Return the shortest unique name among `others`: the cell, the cell with its recipe, or the result's name."""
     same = [other for other in others if other.cell == cell.cell]
     if len(same) == 1:
@@ -47,7 +48,7 @@ def _unique(cell: ExpectedCell, others: Sequence[ExpectedCell]) -> str:
     return f"{slug(cell.cell)}/{cell.recipe}" if len(alike) == 1 else cell.name
 
 
-def _by_path(text: str, cells: Sequence[ExpectedCell], root: Path) -> list[ExpectedCell]:
+def _by_path(text: str, cells: Sequence[ResultKey], root: Path) -> list[ResultKey]:
     """Return the cells that own the file: a result, masks, a log, a failure note or a claim."""
     place = Path(text).expanduser().absolute()
     with suppress(ValueError):
@@ -56,7 +57,7 @@ def _by_path(text: str, cells: Sequence[ExpectedCell], root: Path) -> list[Expec
     return []
 
 
-def _by_fields(text: str, cells: Sequence[ExpectedCell]) -> list[ExpectedCell]:
+def _by_fields(text: str, cells: Sequence[ResultKey]) -> list[ResultKey]:
     words = [word for word in re.split(r"[/·\s]+", text) if word not in ("", "sparsity", "seed")]
     exact = [cell for cell in cells if words[:5] in (_words(cell, "g"), _words(cell, ""))]
     if len(words) > 5:
@@ -64,12 +65,12 @@ def _by_fields(text: str, cells: Sequence[ExpectedCell]) -> list[ExpectedCell]:
     return exact or [cell for cell in cells if words and all(_says(word, cell) for word in words)]
 
 
-def _words(cell: ExpectedCell, style: str) -> list[str]:
+def _words(cell: ResultKey, style: str) -> list[str]:
     point = cell.cell
     return [point.method, point.dataset, point.model, format(point.sparsity, style), str(point.seed)]
 
 
-def _says(word: str, cell: ExpectedCell) -> bool:
+def _says(word: str, cell: ResultKey) -> bool:
     point = cell.cell
     numbers = {
         f"{point.sparsity:g}",

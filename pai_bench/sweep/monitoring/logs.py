@@ -12,9 +12,10 @@ from pathlib import Path
 from pai_bench import results
 from pai_bench.core.filters import select
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import ResultKey
 from pai_bench.sweep.monitoring.find_cell import find
 from pai_bench.sweep.monitoring.status import cause_key
-from pai_bench.sweep.planning.expected_cells import ExpectedCell, slug, wanted
+from pai_bench.sweep.planning.expected_cells import expected, slug
 from pai_bench.sweep.slurm.ledger import sweep_chunks
 
 JOB_LINES = 50
@@ -56,7 +57,7 @@ def run(
     plans = results.read_plans(root)
     for line in plans.damaged:
         say(line)
-    cells = wanted(plans.found, results.names(root / "runs", ".json"))
+    cells = expected(plans.found, results.names(root / "runs", ".json"))
     logs = _Logs(root, tail, say)
     if text is None:
         if filter_text is not None:
@@ -81,9 +82,9 @@ class _Logs:
         self._say = say
         self._printed = _printed(root)
 
-    def print(self, cell: ExpectedCell) -> bool:
+    def print(self, cell: ResultKey) -> bool:
         """Print all logs of the cell; return True if there are any."""
-        found = self._print_file(self._log(cell), self._tail)
+        found = self._print_file(cell.log_path(self._root), self._tail)
         for place in self._printed.get(cell.name, ()):
             found = self._print_file(place, self._tail or JOB_LINES) or found
         failure = self._failure(cell)
@@ -92,12 +93,12 @@ class _Logs:
             print(failure.traceback.rstrip() or failure.cause)
         return found or failure is not None
 
-    def print_failed(self, cells: Iterable[ExpectedCell], every: bool) -> None:
+    def print_failed(self, cells: Iterable[ResultKey], every: bool) -> None:
         """Print the log of one failed cell for each cause, or of every failed cell."""
         noted = results.names(results.failures_folder(self._root), ".json") - results.names(
             self._root / "runs", ".json"
         )
-        causes: dict[ExpectedCell, str] = {}
+        causes: dict[ResultKey, str] = {}
         for cell in cells:
             if cell.name in noted and (failure := self._failure(cell)) is not None:
                 causes[cell] = cause_key(failure.cause)
@@ -112,11 +113,10 @@ class _Logs:
                 self.print(cell)
             shown.add(cause)
 
-    def follow(self, cell: ExpectedCell) -> None:
+    def follow(self, cell: ResultKey) -> None:
         """Print the cell's log as it grows, until no process has claimed the cell; wait for the log to appear first."""
-        place = self._log(cell)
-        address = (self._root, cell.cell, cell.recipe, cell.fingerprint)
-        claim, result = results.claim_path(*address), results.path(*address)
+        place = cell.log_path(self._root)
+        claim, result = cell.claim_path(self._root), cell.path(self._root)
         if not place.exists():
             self._say(f"waiting for {place}")
         while not place.exists() and not result.exists() and self._failure(cell) is None:
@@ -128,11 +128,8 @@ class _Logs:
         if (failure := self._failure(cell)) is not None:
             self._say(f"--- failed: {failure.cause}")
 
-    def _log(self, cell: ExpectedCell) -> Path:
-        return results.cell_log_path(self._root, cell.cell, cell.recipe, cell.fingerprint)
-
-    def _failure(self, cell: ExpectedCell) -> results.Failure | None:
-        return results.read_failure(self._root, cell.cell, cell.recipe, cell.fingerprint)
+    def _failure(self, cell: ResultKey) -> results.Failure | None:
+        return results.read_failure(self._root, cell)
 
     def _print_file(self, place: Path, tail: int | None) -> bool:
         try:

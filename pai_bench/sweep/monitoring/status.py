@@ -14,9 +14,9 @@ from typing import Any
 from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.core.filters import select
-from pai_bench.results import index, shapes, ties
+from pai_bench.results import ResultKey, index, shapes, ties
 from pai_bench.sweep.execution import claims, eta
-from pai_bench.sweep.planning.expected_cells import ExpectedCell, wanted
+from pai_bench.sweep.planning.expected_cells import expected
 from pai_bench.sweep.slurm import stops
 from pai_bench.sweep.slurm.in_flight import InFlight, Task
 from pai_bench.sweep.slurm.ledger import complaints
@@ -114,7 +114,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
     """
     # Read the claims first: a cell that finishes meanwhile is then found by its result.
     damaged: list[str] = []
-    surveyed = [(_name(claim), claim) for claim in claims.survey(root, flight.jobs, damaged.append)]
+    surveyed = [(claim.key.name, claim) for claim in claims.survey(root, flight.jobs, damaged.append)]
     held = {name: claim for name, claim in surveyed if claim.verdict != "dead"}
     queued = {name for task in flight.tasks if task.state != "COMPLETING" for name in task.names}
     failed = results.names(results.failures_folder(root), ".json")
@@ -123,10 +123,10 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
     other_settings = {name[:-8] for name in present}
     files = {results.name_of(Path(place)) for place in found.unreadable if place.endswith(".json")}
     plans = results.read_plans(root)
-    all_wanted = wanted(plans.found, {*present, *files})
+    keys = expected(plans.found, {*present, *files})
     if filter_text is not None:
-        chosen = select(filter_text, [item.cell for item in all_wanted])
-        all_wanted = [item for item in all_wanted if chosen.matches(item.cell)]
+        chosen = select(filter_text, [item.cell for item in keys])
+        keys = [item for item in keys if chosen.matches(item.cell)]
 
     def state(name: str) -> str:
         if name in present:
@@ -141,22 +141,20 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
             return "failed"
         return "stale" if name[:-8] in other_settings else "missing"
 
-    states = {cell.name: state(cell.name) for cell in all_wanted}
+    states = {cell.name: state(cell.name) for cell in keys}
     tasks = [task for task in flight.tasks if filter_text is None or not states.keys().isdisjoint(task.names)]
-    cells = tuple(
-        CellState(cell.cell, cell.recipe, states[cell.name], _flag(present.get(cell.name))) for cell in all_wanted
-    )
+    cells = tuple(CellState(cell.cell, cell.recipe, states[cell.name], _flag(present.get(cell.name))) for cell in keys)
     running = tuple(_running(claim) for name, claim in held.items() if states.get(name) in ("running", "unknown"))
     gone = [name for name, claim in surveyed if claim.verdict == "dead" and states.get(name) in ("stale", "missing")]
     return Status(
         root=root,
         cells=cells,
         running=running,
-        failures=_failures(root, [cell for cell in all_wanted if states[cell.name] == "failed"]),
+        failures=_failures(root, [cell for cell in keys if states[cell.name] == "failed"]),
         waiting=_waiting(tasks, states),
         notes=(
             *_notes(root, flight, gone, found),
-            *filter(None, [ties.line(present[cell.name] for cell in all_wanted if cell.name in present)]),
+            *filter(None, [ties.line(present[cell.name] for cell in keys if cell.name in present)]),
             *plans.damaged,
             *damaged,
             *complaints(root),
@@ -169,10 +167,6 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
     )
 
 
-def _name(claim: claims.ClaimStatus) -> str:
-    return results.name(claim.cell, claim.recipe, claim.fingerprint)
-
-
 def _flag(row: Mapping[str, Any] | None) -> str | None:
     return None if row is None or row["status"] == "ok" else row["status"]
 
@@ -183,14 +177,16 @@ def _kind(cell: Cell, recipe: str) -> eta.Kind:
 
 def _going(claim: claims.ClaimStatus) -> eta.Going:
     seconds = claim.seconds or 0.0
-    return eta.Going(_kind(claim.cell, claim.recipe), seconds, claim.epoch or 0, claim.epochs, claim.seconds_per_epoch)
+    return eta.Going(
+        _kind(claim.key.cell, claim.key.recipe), seconds, claim.epoch or 0, claim.epochs, claim.seconds_per_epoch
+    )
 
 
 def _running(claim: claims.ClaimStatus) -> Running:
     owner = claim.owner
     return Running(
-        cell=claim.cell,
-        recipe=claim.recipe,
+        cell=claim.key.cell,
+        recipe=claim.key.recipe,
         where=f"job {owner.job} on {owner.host}" if owner.job else owner.host,
         phase=claim.phase,
         epoch=claim.epoch,
@@ -206,11 +202,11 @@ def cause_key(cause: str) -> str:
     return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", cause)
 
 
-def _failures(root: Path, cells: Iterable[ExpectedCell]) -> tuple[Failure, ...]:
+def _failures(root: Path, cells: Iterable[ResultKey]) -> tuple[Failure, ...]:
     """Group failures by cause, most frequent first; causes that differ only in numbers count as one."""
-    groups: dict[str, list[tuple[ExpectedCell, results.Failure]]] = defaultdict(list)
+    groups: dict[str, list[tuple[ResultKey, results.Failure]]] = defaultdict(list)
     for cell in cells:
-        if note := results.read_failure(root, cell.cell, cell.recipe, cell.fingerprint):
+        if note := results.read_failure(root, cell):
             groups[cause_key(note.cause)].append((cell, note))
     failures = []
     for group in sorted(groups.values(), key=len, reverse=True):

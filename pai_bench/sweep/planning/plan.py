@@ -7,26 +7,24 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from pai_bench import results
-from pai_bench.cells import DENSE, Cell
+from pai_bench.cells import DENSE
 from pai_bench.core.atomic import reason
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import CellRunner, Run
-from pai_bench.results import index
+from pai_bench.results import ResultKey, index
 from pai_bench.sweep.execution.claims import survey
 
 PAUSES = (0.1, 0.3, 0.6)
 """Seconds to wait before each retry of a failed read."""
-
-Address = tuple[Path, Cell, str, str]
-"""Results root, cell, recipe and fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,10 @@ class PlannedRun:
     fingerprint: str
     state: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the line of a plan file: the cell, the recipe's name and the fingerprint."""
-        return {**asdict(self.run.cell), "recipe": self.run.recipe.name, "fingerprint": self.fingerprint}
+    @cached_property
+    def key(self) -> ResultKey:
+        """Return the key of the run's result."""
+        return ResultKey(self.run.cell, self.run.recipe.name, self.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Plan:
     def write(self, root: Path) -> None:
         """Write the plan to the results folder, so that a report can list missing cells."""
         created = datetime.now(UTC).isoformat()
-        cells = [planned.as_dict() for planned in self.runs]
+        cells = [planned.key.as_dict() for planned in self.runs]
         plan = {"created": created, "command": shlex.join(sys.argv), "cells": cells}
         results.write_plan(root, results.plan_name(root), plan)
 
@@ -95,7 +94,7 @@ def make_plan(
     planned: list[PlannedRun] = []
     damaged = [*results.read_plans(root).damaged]
     held = (claim for claim in survey(root, jobs, damaged.append) if claim.verdict != "dead")
-    claimed = {results.name(claim.cell, claim.recipe, claim.fingerprint) for claim in held}
+    claimed = {claim.key.name for claim in held}
     finished = index.finished(root)
     fingerprints: dict[tuple[Any, ...], str] = {}
     for run in runs:
@@ -103,12 +102,12 @@ def make_plan(
         if variant not in fingerprints:
             fingerprints[variant] = run.fingerprint()
         fingerprint = fingerprints[variant]
-        address = (root, run.cell, run.recipe.name, fingerprint)
+        key = ResultKey(run.cell, run.recipe.name, fingerprint)
         state = "done"
-        if address[1:] not in finished:
-            state, note = _state(address, set_aside)
+        if key not in finished:
+            state, note = _state(root, key, set_aside)
             damaged += [note] if note else []
-        if (redo or state != "done") and results.name(*address[1:]) in claimed:
+        if (redo or state != "done") and key.name in claimed:
             state = "running"
         planned.append(PlannedRun(run, fingerprint, state))
     wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())
@@ -116,30 +115,30 @@ def make_plan(
     return Plan(tuple(planned), todo, tuple(damaged))
 
 
-def _state(address: Address, set_aside: bool) -> tuple[str, str | None]:
+def _state(root: Path, key: ResultKey, set_aside: bool) -> tuple[str, str | None]:
     """Return the state of a cell and, if its file was damaged, a message with the cause and the new location."""
     while True:
         try:
-            return _patiently_read(address), None
+            return _patiently_read(root, key), None
         except results.DamagedResult as error:
             if not set_aside:
                 return "missing", error.cause
-        cause, aside = results.set_damaged_aside(*address)
+        cause, aside = results.set_damaged_aside(root, key)
         if aside is not None:
             return "missing", f"{cause}; set aside as {aside.name}"
         # Another process has replaced the damaged file since.
 
 
-def _patiently_read(address: Address) -> str:
+def _patiently_read(root: Path, key: ResultKey) -> str:
     """Return the state of a cell; retry for about a second while the file cannot be read.
 
     Raises: DamagedResult when the file is not a valid result of the cell, PaiBenchError when it still cannot be read.
     """
     for pause in (*PAUSES, None):
         try:
-            return results.state(*address)
+            return results.state(root, key)
         except OSError as error:
-            cause = f"{error.filename or results.path(*address)} cannot be read: {reason(error)}"
+            cause = f"{error.filename or key.path(root)} cannot be read: {reason(error)}"
         if pause is not None:
             time.sleep(pause)
     raise PaiBenchError(

@@ -141,7 +141,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
             submitter = Submitter(settings, work, controller, situation.ended_jobs)
             say(wording.announce(work, settings))
         if asked.as_json:
-            states = [{**planned.as_dict(), "state": planned.state} for planned in plan.runs]
+            states = [{**planned.key.as_dict(), "state": planned.state} for planned in plan.runs]
             print(json.dumps({"summary": plan.summary(verb="submit"), "cells": states}, indent=1))
         if asked.dry_run:
             if submitter:
@@ -199,7 +199,7 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     planned, todo = [], []
     wanted = set(plan.todo)
     for item in plan.runs:
-        cell = results.name(item.run.cell, item.run.recipe.name, item.fingerprint)
+        cell = item.key.name
         wants = item in wanted or (item.state == "failed" and _passing(asked.root, item))
         if cell in given_up:
             item, wants = replace(item, state="failed"), asked.retry_failed
@@ -221,7 +221,7 @@ def _tidy(root: Path, held: Sequence[claims.ClaimStatus], flight: in_flight.InFl
 
 def _passing(root: Path, item: PlannedRun) -> bool:
     """Return True when a cell failed for a reason outside the cell (changed code, environment)."""
-    note = results.read_failure(root, item.run.cell, item.run.recipe.name, item.fingerprint)
+    note = results.read_failure(root, item.key)
     return note is not None and note.kind in PASSING
 
 
@@ -232,11 +232,11 @@ def _forget(asked: Asked, plan: Plan) -> None:
     """
     if asked.redo:
         for item in plan.todo:
-            results.drop_checkpoints(asked.root, item.run.cell, item.run.recipe.name, item.fingerprint)
+            results.drop_checkpoints(asked.root, item.key)
     failed = [item for item in plan.todo if item.state == "failed"]
     for item in failed:
-        results.clear_failure(asked.root, item.run.cell, item.run.recipe.name, item.fingerprint)
-    crashes.forget(asked.root, [results.name(item.run.cell, item.run.recipe.name, item.fingerprint) for item in failed])
+        results.clear_failure(asked.root, item.key)
+    crashes.forget(asked.root, [item.key.name for item in failed])
 
 
 def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, float]:

@@ -27,7 +27,7 @@ def count(root: Path, planned: Iterable[PlannedRun], held: Iterable[ClaimStatus]
 
     A cell with MAX_DEATHS crashed jobs is recorded as failed with the cause. Returns the names of these cells.
     """
-    items = {results.name(item.run.cell, item.run.recipe.name, item.fingerprint): item for item in planned}
+    items = {item.key.name: item for item in planned}
     given_up = set()
     for name, deaths in _new(root, items, held, flight).items():
         known = _read(root, name)
@@ -37,11 +37,11 @@ def count(root: Path, planned: Iterable[PlannedRun], held: Iterable[ClaimStatus]
         write_json(_place(root, name), known)
         counted = {job: how for job, how in known.items() if how != FORGIVEN}
         if len(counted) >= MAX_DEATHS:
-            item = items[name]
             cause = f"{len(counted)} jobs died on it: {', '.join(f'{job} {how}' for job, how in counted.items())}"
             memory = any("memory" in how.lower() for how in counted.values())
             results.write_failure(
-                *(root, item.run.cell, item.run.recipe.name, item.fingerprint),
+                root,
+                items[name].key,
                 cause=f"{cause}; give it more with --slurm mem=…" if memory else cause,
                 traceback="",
                 kind="oom" if memory else "died",
@@ -60,7 +60,7 @@ def _new(
     for job, claim in claimed.items():
         # The end state of a job that slurmctld has purged is unknown; count it, or the crashes might never add up.
         if (flight.jobs or {}).get(job, "FAILED") in CELL_FAULT_STATES:
-            name = results.name(claim.cell, claim.recipe, claim.fingerprint)
+            name = claim.key.name
             if name in items and items[name].state in ("missing", "stale"):
                 found.setdefault(name, {})[job] = _how(root, ended.get(job))
     for job, task in ended.items():

@@ -12,6 +12,7 @@ from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.core.atomic import as_json, parse_json, reason, replacing
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import ResultKey
 from pai_bench.sweep.slurm import trust
 
 SCHEMA = 1
@@ -29,9 +30,9 @@ class Entry:
     fingerprint: str
 
     @property
-    def name(self) -> str:
-        """The path of the cell's result below runs/, without .json."""
-        return results.name(self.cell, self.recipe["name"], self.fingerprint)
+    def key(self) -> ResultKey:
+        """The key of the cell's result."""
+        return ResultKey(self.cell, self.recipe["name"], self.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Spec:
             for entry in task:
                 if entry.recipe not in recipes:
                     recipes.append(entry.recipe)
-                fields = {**asdict(entry.cell), "fingerprint": entry.fingerprint, "name": entry.name}
+                fields = {**asdict(entry.cell), "fingerprint": entry.fingerprint, "name": entry.key.name}
                 lines.append({**fields, "recipe": recipes.index(entry.recipe)})
             tasks.append(lines)
         plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}

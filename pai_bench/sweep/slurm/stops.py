@@ -104,10 +104,9 @@ def task_index() -> int:
 def note(spec: Spec, entries: Iterable[Entry], kind: str, cause: str) -> None:
     """Write a failure note for each cell without a result."""
     for entry in entries:
-        place = (spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
         with suppress(OSError, results.DamagedResult):
-            if not results.present(*place):
-                results.write_failure(*place, cause=cause, traceback="", kind=kind)
+            if not results.present(spec.root, entry.key):
+                results.write_failure(spec.root, entry.key, cause=cause, traceback="", kind=kind)
 
 
 def requeues(root: Path, tasks: Iterable[tuple[str, str, str]]) -> Mapping[str, int]:

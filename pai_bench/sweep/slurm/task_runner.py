@@ -191,9 +191,8 @@ class Work:
 
     def _is_new(self, entry: Entry) -> bool:
         """Return True when the cell has a result that is newer than this task's specification."""
-        place = results.path(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
         try:
-            return place.stat().st_mtime > self._made_at
+            return entry.key.path(self.spec.root).stat().st_mtime > self._made_at
         except OSError:
             return False
 
@@ -271,8 +270,7 @@ class Work:
         )
         for entry in list(self._current.values()):
             with suppress(OSError):
-                place_of = (self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
-                results.write_failure(*place_of, cause=cause, traceback="", kind="died")
+                results.write_failure(self.spec.root, entry.key, cause=cause, traceback="", kind="died")
             self._say(cause)
         return False
 
@@ -283,7 +281,7 @@ class Work:
         """
         marks = []
         for entry in list(self._current.values()):
-            folder = results.checkpoints_folder(self.spec.root, entry.cell, entry.recipe["name"], entry.fingerprint)
+            folder = entry.key.checkpoints_folder(self.spec.root)
             found = [""]
             with suppress(OSError):
                 found += [path.name[:17] for path in folder.glob("e*-s*.checkpoint")]

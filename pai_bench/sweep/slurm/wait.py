@@ -39,7 +39,7 @@ class Followed:
 
 def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, messages: Console) -> Followed:
     """Wait until each cell has a result or a failure note, or is no longer in flight; print the progress."""
-    names = {results.name(p.run.cell, p.run.recipe.name, p.fingerprint) for p in planned}
+    names = {p.key.name for p in planned}
     # Failure notes from earlier attempts must not count as failures of this one.
     old = results.names(results.failures_folder(root), ".json") & names
     looks, began, said, over_since = Looks(root, controller), time.monotonic(), "", None
