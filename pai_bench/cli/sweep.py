@@ -9,6 +9,7 @@ import typer
 from pai_bench.cli import hints
 from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
 from pai_bench.cli.settings import TYPED, Config, nearest_sparsities, recipe_settings, source
+from pai_bench.sweep.execution.settings import RunSettings, parse_pack
 
 if TYPE_CHECKING:
     from pai_bench.sweep.placement import Given
@@ -97,7 +98,7 @@ def sweep(
     ] = "auto",
     checkpoint_every: Annotated[
         float, typer.Option(envvar="PAI_BENCH_CHECKPOINT_EVERY", min=0, help="Seconds between checkpoints of a cell.")
-    ] = 60.0,
+    ] = RunSettings.checkpoint_every,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the checkpoints of finished cells.")
     ] = False,
@@ -110,7 +111,7 @@ def sweep(
     disk_patience: Annotated[
         float,
         typer.Option(envvar="PAI_BENCH_DISK_PATIENCE", min=0, help="Seconds to retry writing to a full disk."),
-    ] = 300.0,
+    ] = RunSettings.disk_patience,
     where: Annotated[
         str,
         typer.Option(
@@ -146,6 +147,7 @@ def sweep(
 ) -> None:
     """Run every cell of a grid without a result; run again, it continues with the missing cells."""
     hints.check_names(methods, datasets, plugin)
+    from pai_bench.results import resolve_root
     from pai_bench.sweep import command
     from pai_bench.sweep.slurm.command import Options as SlurmOptions
 
@@ -164,17 +166,19 @@ def sweep(
         seeds=seeds,
         filter=filter_,
         retry=retry,
-        redo=redo,
         dry_run=dry_run,
         workers=workers,
-        pack=pack,
-        checkpoint_every=checkpoint_every,
-        keep_checkpoints=keep_checkpoints,
         hang_after=hang_after,
-        disk_patience=disk_patience,
-        results=results,
-        data_dir=data_dir,
-        plugins=tuple(plugin or ()),
+        run=RunSettings(
+            root=resolve_root(results),
+            data_dir=data_dir,
+            plugins=tuple(plugin or ()),
+            redo=redo,
+            checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
+            disk_patience=disk_patience,
+            pack=parse_pack(pack),
+        ),
         as_json=as_json,
         verbose=verbose,
         where=where,

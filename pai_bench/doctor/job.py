@@ -17,6 +17,7 @@ from pai_bench.doctor import probe
 from pai_bench.doctor.checks import FAILED, OK, WARNING, Check, Checks
 from pai_bench.experiment import provenance
 from pai_bench.sweep.execution.owner import ENDED
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.slurm import answers, sbatch, trust
 from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable
 from pai_bench.sweep.slurm.pending_reasons import explain
@@ -42,18 +43,12 @@ def asked_for(root: Path, profile: Profile) -> tuple[Spec, sbatch.Request]:
     spec = Spec(
         sweep=f"doctor-{token}",
         token=token,
-        root=root,
+        settings=RunSettings(root),
         code={"pai-bench": provenance.source_hash()},
         any_code=False,
-        data_dir=None,
-        plugins=(),
-        redo=False,
         requeue=False,
         gpus=profile.gpus,
         patience=0.0,
-        checkpoint_every=60.0,
-        keep_checkpoints=False,
-        disk_patience=0.0,
         ended_jobs={},
         tasks=((),),
     )

@@ -21,8 +21,7 @@ from pai_bench.experiment.runner import Run
 from pai_bench.pruning import fixed_masks
 from pai_bench.results import float64
 from pai_bench.sweep import placement
-from pai_bench.sweep.execution import packing
-from pai_bench.sweep.execution.settings import Settings
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.local import debug, worker_process
 from pai_bench.sweep.local import run as local
 from pai_bench.sweep.planning import checks, cost, cost_text, plan_text
@@ -48,17 +47,10 @@ class Options:
     seeds: str | None
     filter: str | None
     retry: str | None
-    redo: bool
     dry_run: bool
     workers: int | None
-    pack: str
-    checkpoint_every: float
-    keep_checkpoints: bool
     hang_after: float
-    disk_patience: float
-    results: Path | None
-    data_dir: Path | None
-    plugins: tuple[Path, ...]
+    run: RunSettings
     as_json: bool
     verbose: bool
     where: str
@@ -109,33 +101,29 @@ def run(options: Options, messages: Console) -> int:
     for note in chosen.notes:
         messages.print(note, highlight=False, markup=False)
     options = replace(options, where=chosen.name)
-    pack = packing.parse_size(options.pack)
-    for plugin in options.plugins:
+    for plugin in options.run.plugins:
         fixed_masks.load_plugin(plugin)
-    root = results.resolve_root(options.results)
+    root, data_dir = options.run.root, options.run.data_dir
     asked = planning.with_masks(request(options))
     runs = planning.expand(asked)
-    absent = planning.absent_data(runs, options.data_dir) if options.dry_run else {}
+    absent = planning.absent_data(runs, data_dir) if options.dry_run else {}
     for error in absent.values():
         messages.print(f"note: {error.cause}\n  before the sweep: {error.remedy}", highlight=False, markup=False)
-    checked = checks.check(runs, options.data_dir, root, forget=not options.dry_run, absent=absent)
+    checked = checks.check(runs, data_dir, root, forget=not options.dry_run, absent=absent)
     for error in checked.refused:
         messages.print(f"left out: {error.cause}\n  {error.remedy}", highlight=False, markup=False)
-    failed = _run(options, checked.runs, root, asked, pack, messages)
+    failed = _run(options, checked.runs, asked, messages)
     return failed if options.dry_run else failed + len(runs) - len(checked.runs)
 
 
-def _run(
-    options: Options, runs: Sequence[Run], root: Path, asked: planning.Request, pack: int | None, messages: Console
-) -> int:
+def _run(options: Options, runs: Sequence[Run], asked: planning.Request, messages: Console) -> int:
     """Plan and run the usable runs of a request; return the number of failed cells."""
+    root, redo = options.run.root, options.run.redo
     if options.where == "slurm":
-        return slurm_command.run(_for_slurm(options, runs, root, asked, pack), options.slurm, messages)
+        return slurm_command.run(_for_slurm(options, runs, asked), options.slurm, messages)
     if not options.dry_run:
         check_writable(root, "--results")
-    plan = make_plan(
-        runs, root, retry_failed=options.retry == "failed", redo=options.redo, set_aside=not options.dry_run
-    )
+    plan = make_plan(runs, root, retry_failed=options.retry == "failed", redo=redo, set_aside=not options.dry_run)
     for cause in plan.damaged:
         messages.print(cause, highlight=False, markup=False)
     for line in (*plan_text.grid(runs), *_notes(asked, runs)):
@@ -163,25 +151,13 @@ def _run(
     plan.write(root)
     if not work and not plan.running:
         return sum(planned.state == "failed" for planned in plan.runs)
-    plugins = (*options.plugins, *planning.keep_masks(runs, root))
-    if options.redo:
+    settings = replace(options.run, plugins=(*options.run.plugins, *planning.keep_masks(runs, root)))
+    if redo:
         for planned in plan.todo:
             results.drop_checkpoints(root, planned.key)
-    settings = Settings(
-        root,
-        options.data_dir,
-        plugins,
-        options.workers,
-        options.redo,
-        options.checkpoint_every,
-        options.keep_checkpoints,
-        options.hang_after,
-        options.disk_patience,
-        pack,
-    )
     if options.where == "debug":
         return debug.run(plan, settings, messages)
-    n_failed = local.run(plan, settings, messages)
+    n_failed = local.run(plan, settings, messages, workers=options.workers, hang_after=options.hang_after)
     if device != "cpu" and (advice := float64.advice(_scored(plan, root))) is not None:
         messages.print(advice, highlight=False, markup=False)
     return n_failed
@@ -211,24 +187,11 @@ def _scored(plan: Plan, root: Path) -> Iterator[dict[str, Any]]:
             yield {**costs, "device": plain["provenance"].get("device"), "scoring_dtype": run.recipe.scoring.dtype}
 
 
-def _for_slurm(
-    options: Options,
-    runs: Sequence[Run],
-    root: Path,
-    asked: planning.Request,
-    pack: int | None,
-) -> slurm_command.Asked:
-    return slurm_command.Asked(
+def _for_slurm(options: Options, runs: Sequence[Run], asked: planning.Request) -> slurm_command.Sweep:
+    return slurm_command.Sweep(
         runs=runs,
-        root=root,
-        data_dir=options.data_dir,
-        plugins=options.plugins,
+        settings=options.run,
         retry_failed=options.retry == "failed",
-        redo=options.redo,
-        checkpoint_every=options.checkpoint_every,
-        keep_checkpoints=options.keep_checkpoints,
-        disk_patience=options.disk_patience,
-        pack=pack,
         dry_run=options.dry_run,
         as_json=options.as_json,
         lines=(*plan_text.grid(runs), *_notes(asked, runs)),

@@ -25,6 +25,7 @@ from pai_bench.results import Epoch, mask_files
 from pai_bench.scoring.weights import prunable
 from pai_bench.sweep.execution.attempt import execute
 from pai_bench.sweep.execution.claims import Owner
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.planning import checks
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.plan import make_plan
@@ -168,7 +169,8 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
     if redo:
         results.drop_checkpoints(root, run.key())
     runner = _runner(options)
-    ended = execute(run, root, runner, Owner.current(), callback=_Epochs(messages), redo=redo)
+    settings = RunSettings(root, options.data_dir, redo=redo)
+    ended = execute(run, settings, runner, Owner.current(), callback=_Epochs(messages))
     if ended.kind == "failed":
         messages.print(f"failed: {ended.cause}; the traceback is in {results.failures_folder(root)}", markup=False)
         return False

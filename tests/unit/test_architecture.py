@@ -58,7 +58,7 @@ ALLOWED = {
     "doctor": {*BASE, "datasets.files", "experiment", "results", "sweep.execution", "sweep.slurm"},
     "cli": {
         *(*BASE, "__version__", "analysis", "datasets.files", "doctor", "recipes", "reproductions", "results", "sweep"),
-        *("sweep.monitoring", "sweep.planning", "sweep.slurm"),
+        *("sweep.execution", "sweep.monitoring", "sweep.planning", "sweep.slurm"),
     },
     "registry": {"scoring"},
     "data_files": {"datasets.files"},

@@ -17,6 +17,7 @@ from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.execution import dataset_copy
 from pai_bench.sweep.execution.attempt import AttemptOutcome, execute
 from pai_bench.sweep.execution.claims import Owner
+from pai_bench.sweep.execution.settings import RunSettings
 
 
 def test_one_of_many_concurrent_copies_is_recorded(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_cell_whose_data_changed_during_a_sweep_fails_with_the_cause(
 
     def cell(seed: int) -> AttemptOutcome:
         run = Run(Cell("random", "blobs", "conv8", 0.5, seed), recipe)
-        return execute(run, tmp_path / "results", CellRunner(device="cpu"), Owner.current())
+        return execute(run, RunSettings(tmp_path / "results"), CellRunner(device="cpu"), Owner.current())
 
     assert cell(0).kind == "done"
     shift[0] = 1

@@ -23,6 +23,7 @@ from pai_bench.sweep.execution import attempt as execution
 from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, execute
 from pai_bench.sweep.execution.claims import Owner, survey, take
+from pai_bench.sweep.execution.settings import NAMES, RunSettings
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Task
@@ -68,7 +69,8 @@ def vars_of(run: Run) -> dict[str, Any]:
 
 
 def attempt(root: Path, runner: CellRunner, **options: Any) -> AttemptOutcome:
-    return execute(RUN, root, runner, Owner.current(), **options)
+    settings = {name: options.pop(name) for name in NAMES & options.keys()}
+    return execute(RUN, RunSettings(root, **settings), runner, Owner.current(), **options)
 
 
 def raising(error: Exception) -> Act:
@@ -178,7 +180,7 @@ def small_files(size: int) -> Iterator[None]:
 
 def test_a_full_disk_leaves_the_cell_to_do(tmp_path: Path) -> None:
     with small_files(4096):
-        ended = attempt(tmp_path, Lab(), patience=0.0)
+        ended = attempt(tmp_path, Lab(), disk_patience=0.0)
     assert ended == AttemptOutcome("unwritten", "the results folder cannot be written to: File too large")
     assert results.state(tmp_path, RUN.key()) == "missing"
     assert not leftovers(tmp_path) and not list(results.result_paths(tmp_path))
@@ -214,7 +216,7 @@ def test_a_result_waits_in_memory_for_a_disk_with_room(
     assert f"waiting: the results folder cannot be written to: {os.strerror(code)}" in signs and "tick" in signs
     calls.clear()
     monkeypatch.setattr(execution.results, "deliver", lambda *_, **__: (_ for _ in ()).throw(OSError(code, "no")))
-    assert attempt(tmp_path, lab, redo=True, patience=0.0).kind == "unwritten"
+    assert attempt(tmp_path, lab, redo=True, disk_patience=0.0).kind == "unwritten"
 
 
 @pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.ENOENT])
@@ -232,7 +234,7 @@ def test_an_unreadable_result_is_retried_and_never_recomputed(
     disk.refuse("*/runs/*/*/*/*.json", errno.EIO, times=2)
     assert attempt(tmp_path, lab) == AttemptOutcome("present") and lab.runs == 1
     disk.refuse("*/runs/*/*/*/*.json", errno.EIO)
-    ended = attempt(tmp_path, lab, patience=0.0)
+    ended = attempt(tmp_path, lab, disk_patience=0.0)
     assert (
         ended == AttemptOutcome("unwritten", "the results folder cannot be read: Input/output error") and lab.runs == 1
     )

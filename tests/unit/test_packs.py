@@ -23,7 +23,8 @@ from pai_bench.sweep.execution import attempt, trial
 from pai_bench.sweep.execution.attempt import AttemptOutcome, executing
 from pai_bench.sweep.execution.cell_log import CellLog
 from pai_bench.sweep.execution.owner import Owner
-from pai_bench.sweep.execution.packing import PackedRunner, Sizes, best_size, parse_size
+from pai_bench.sweep.execution.packing import PackedRunner, Sizes, best_size
+from pai_bench.sweep.execution.settings import RunSettings, parse_pack
 from pai_bench.sweep.slurm import task_runner as work
 from pai_bench.sweep.slurm.specification import Entry
 from pai_bench.training.callbacks import Callback
@@ -193,7 +194,7 @@ def test_the_size_is_the_fastest_that_fits() -> None:
     assert best_size({1: 10.0, 2: 10.1, 4: 40.0}.get) == 1
     assert best_size({}.get) == 1
     with pytest.raises(PaiBenchError, match="auto"):
-        parse_size("many")
+        parse_pack("many")
 
 
 def test_measuring_sizes_trains_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,9 +257,9 @@ def test_a_pack_that_does_not_fit_continues_with_fewer_cells(tmp_path: Path, mon
             training_now.discard(id(work))
 
     monkeypatch.setattr("pai_bench.training.loop.training", tight)
-    sizes = Sizes(runner, 5)
+    sizes, settings = Sizes(runner, 5), RunSettings(tmp_path)
     owner = Owner.current()
-    packed = PackedRunner(runner, sizes, lambda cell, alone: executing(cell, tmp_path, runner, owner, alone=alone))
+    packed = PackedRunner(runner, sizes, lambda cell, alone: executing(cell, settings, runner, owner, alone=alone))
     for cell in runs:
         assert packed.takes(cell)
         packed.add(cell)

@@ -17,7 +17,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
 from pai_bench.results import store
 from pai_bench.sweep.execution.claims import Owner, take
-from pai_bench.sweep.execution.settings import Settings
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.local.pool import Pool
 from pai_bench.sweep.local.progress import Progress
 from pai_bench.sweep.planning import plan, request
@@ -104,7 +104,7 @@ def test_a_cell_whose_claim_cannot_be_read_is_left_to_its_owner(
 def test_an_unreadable_failure_note_does_not_fail_its_cell(tmp_path: Path, disk: Disk) -> None:
     results.write_failure(tmp_path, RUN.key(), cause="boom", traceback="")
     progress = Progress(1, Console(quiet=True))
-    pool = Pool([], Settings(tmp_path), progress, [RUN])
+    pool = Pool([], RunSettings(tmp_path), progress, [RUN])
     pool._assign_work = lambda: None  # type: ignore[method-assign]
     disk.refuse("*/failed/*/*/*/*.json", errno.EIO)
     pool._check_elsewhere()

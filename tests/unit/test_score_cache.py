@@ -19,6 +19,7 @@ from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.experiment.score_cache import DiskCache, ScoreCache, Scored
 from pai_bench.results.cleanup import DAY
 from pai_bench.sweep.execution.attempt import shared_scores
+from pai_bench.sweep.execution.settings import RunSettings
 from tests.unit.test_controls import Counting
 from tests.unit.test_experiment import recipe
 
@@ -119,11 +120,11 @@ def test_cells_of_two_processes_are_scored_once_and_keep_the_same_weights(
 
     for method in ("snip", "synflow:rounds=2"):
         alone = masks(method, 0.9, None)
-        assert masks(method, 0.9, shared_scores(tmp_path, redo=False)) == alone
+        assert masks(method, 0.9, shared_scores(RunSettings(tmp_path))) == alone
         callback.ticks = 0
-        assert masks(method, 0.9, shared_scores(tmp_path, redo=False)) == alone
+        assert masks(method, 0.9, shared_scores(RunSettings(tmp_path))) == alone
         assert callback.ticks == 0
-        assert masks(method, 0.9, shared_scores(tmp_path, redo=True)) == alone
+        assert masks(method, 0.9, shared_scores(RunSettings(tmp_path, redo=True))) == alone
         assert callback.ticks > 0, "what is done again is scored again"
 
 
@@ -133,7 +134,7 @@ def test_other_code_or_another_device_does_not_share_scores(tmp_path: Path, monk
 
     def passes() -> int:
         callback = Counting()
-        runner = CellRunner(device="cpu", scores=shared_scores(tmp_path, redo=False))
+        runner = CellRunner(device="cpu", scores=shared_scores(RunSettings(tmp_path)))
         runner.masks(run, runner.model(run), callback)
         return callback.ticks
 

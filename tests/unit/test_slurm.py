@@ -21,6 +21,7 @@ from pai_bench.experiment.runner import Run
 from pai_bench.results import ResultKey
 from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.execution.settings import NAMES, RunSettings
 from pai_bench.sweep.monitoring import command as watching
 from pai_bench.sweep.slurm import answers, in_flight, ledger, profiles, sbatch, sizing
 from pai_bench.sweep.slurm import command as slurm_command
@@ -65,22 +66,17 @@ def spec(root: Path, n_tasks: int = 2, **changes: object) -> Spec:
     made = Spec(
         sweep="20260101T000000-abcdef",
         token="c001",
-        root=root,
+        settings=RunSettings(root, plugins=(Path("/a/method.py"),)),
         code={"pai-bench": "0"},
         any_code=False,
-        data_dir=None,
-        plugins=(Path("/a/method.py"),),
-        redo=False,
         requeue=True,
         gpus=1,
-        checkpoint_every=60.0,
-        keep_checkpoints=False,
-        disk_patience=300.0,
         patience=60.0,
         ended_jobs={"7": "FAILED"},
         tasks=tasks,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    run = {name: changes.pop(name) for name in NAMES & changes.keys()}
+    return replace(made, settings=replace(made.settings, **run), **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", profiles.names())
@@ -421,17 +417,10 @@ def sweep(
         {answer}
         """,
     )
-    asked = slurm_command.Asked(
+    asked = slurm_command.Sweep(
         runs=[Run(Cell(method, "digits", "conv8", 0.9, 0), RECIPE) for method in methods],
-        root=root or home,
-        data_dir=None,
-        plugins=(),
+        settings=RunSettings(root or home, redo=redo),
         retry_failed=False,
-        redo=redo,
-        checkpoint_every=60.0,
-        keep_checkpoints=False,
-        disk_patience=300.0,
-        pack=None,
         dry_run=False,
         as_json=False,
         lines=(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import sys
 import time
@@ -10,8 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,14 +22,11 @@ from pai_bench.sweep.execution import dataset_copy
 from pai_bench.sweep.execution.cell_log import CellLog
 from pai_bench.sweep.execution.claims import Claim, Owner, take
 from pai_bench.sweep.execution.device_fault import DeviceFault, ends_process
+from pai_bench.sweep.execution.retries import Unusable, retrying
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Task, release, run_to_completion
-
-_FULL_OR_FORBIDDEN = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EMFILE", "ENFILE")
-_DISK_AWAY = ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EREMOTEIO", "ENOLCK", "EHOSTDOWN")
-UNWRITABLE = {getattr(errno, name) for name in (*_FULL_OR_FORBIDDEN, *_DISK_AWAY) if hasattr(errno, name)}
-"""Error numbers of a folder that temporarily accepts no writes, also on NFS, Lustre and FUSE."""
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 
@@ -79,74 +74,62 @@ class Stop:
             self._asked.remove(checkpoints)
 
 
-class _Unwritten(Exception):
-    """The results folder stayed unusable for longer than `disk_patience`."""
-
-
-def execute(run: Run, root: Path, runner: CellRunner, owner: Owner, **options: Unpack[Options]) -> AttemptOutcome:
-    """Run `executing` to completion."""
-    try:
-        return run_to_completion(executing(run, root, runner, owner, **options), runner.device)
-    except DeviceFault as fault:
-        print(f"pai-bench: {fault}", file=sys.stderr, flush=True)
-        raise
-
-
-def shared_scores(root: Path, redo: bool) -> ScoreCache:
-    """Return the score cache of this process, shared with the other processes of a results folder.
-
-    With `redo` the cached scores are ignored.
-    """
-    return ScoreCache(cache=None if redo else DiskCache(results.scores_folder(root)))
-
-
-class Options(TypedDict, total=False):
-    """Keyword options of `executing`."""
-
-    callback: Callback
-    stop: Stop
-    redo: bool
-    checkpoint_every: float
-    keep_checkpoints: bool
-    patience: float
-    """Seconds during which writes to an unusable results folder (a full disk) are retried."""
-    jobs: Mapping[str, str]
-    """States of the SLURM jobs, as far as they are known."""
-    alone: Callable[[], bool]
-    """Returns True when no other cell is running in this process."""
-
-
-def executing(
+def execute(
     run: Run,
-    root: Path,
+    settings: RunSettings,
     runner: CellRunner,
     owner: Owner,
     *,
     callback: Callback | None = None,
     stop: Stop | None = None,
-    redo: bool = False,
-    checkpoint_every: float = 60.0,
-    keep_checkpoints: bool = False,
-    patience: float = 300.0,
+) -> AttemptOutcome:
+    """Run `executing` to completion."""
+    work = executing(run, settings, runner, owner, callback=callback, stop=stop)
+    try:
+        return run_to_completion(work, runner.device)
+    except DeviceFault as fault:
+        print(f"pai-bench: {fault}", file=sys.stderr, flush=True)
+        raise
+
+
+def shared_scores(settings: RunSettings) -> ScoreCache:
+    """Return the score cache of this process, shared with the other processes of a results folder.
+
+    With `redo` the cached scores are ignored.
+    """
+    return ScoreCache(cache=None if settings.redo else DiskCache(results.scores_folder(settings.root)))
+
+
+def executing(
+    run: Run,
+    settings: RunSettings,
+    runner: CellRunner,
+    owner: Owner,
+    *,
+    callback: Callback | None = None,
+    stop: Stop | None = None,
     jobs: Mapping[str, str] | None = None,
     alone: Callable[[], bool] = lambda: True,
 ) -> Task[AttemptOutcome]:
     """Run a cell step by step, unless it has a result or a live process has claimed it. The result or failure is on
-    disk afterwards. For the options see `Options`.
+    disk afterwards.
+
+    `jobs` holds the states of the SLURM jobs, as far as they are known. `alone` returns True when no other cell is
+    running in this process.
     """
     callback = callback or Callback()
-    attempt = _Attempt(run, root, owner, callback, stop or Stop(), patience, alone)
+    attempt = _Attempt(run, settings, owner, callback, stop or Stop(), alone)
     try:
-        if not redo and attempt.present():
+        if not settings.redo and attempt.present():
             return AttemptOutcome("present")
-        claim = attempt.patiently(lambda: take(root, attempt.key, owner, jobs, callback.tick))
+        claim = attempt.retry(lambda: take(settings.root, attempt.key, owner, jobs, callback.tick))
         if claim is None:
             return AttemptOutcome("claimed")
-        with claim, CellLog(attempt.key.log_path(root), owner.attempt) as log:
-            if not redo and attempt.present():
+        with claim, CellLog(attempt.key.log_path(settings.root), owner.attempt) as log:
+            if not settings.redo and attempt.present():
                 return AttemptOutcome("present")  # its owner delivered the result just before we took the claim
             log.say(f"begins: {run.cell} · {run.recipe.name}")
-            work = attempt.run(runner, claim, log, redo, checkpoint_every, keep_checkpoints)
+            work = attempt.run(runner, claim, log)
             ended: AttemptOutcome | None = None
             while ended is None:
                 with log.printing():
@@ -157,7 +140,7 @@ def executing(
                 if ended is None:
                     yield
             log.say(f"{ended.kind}{f': {ended.cause}' if ended.cause else ''}")
-    except _Unwritten as error:
+    except Unusable as error:
         return AttemptOutcome("unwritten", str(error))
     if ended.kind in ("oom", "crowded"):
         if alone():
@@ -172,59 +155,57 @@ class _Attempt:
     def __init__(
         self,
         run: Run,
-        root: Path,
+        settings: RunSettings,
         owner: Owner,
         callback: Callback,
         stop: Stop,
-        patience: float,
         alone: Callable[[], bool],
     ) -> None:
         self._run = run
-        self._root = root
+        self._settings = settings
         self._owner = owner
-        self._watch = callback
+        self._callback = callback
         self._stop = stop
-        self._patience = patience
         self._alone = alone
         self.key = run.key()
 
     def present(self) -> bool:
         """Return True if the cell has a result. A damaged result does not count; delivery sets it aside.
 
-        Raises: _Unwritten when the file cannot be read within `disk_patience`.
+        Raises: Unusable when the file cannot be read within `disk_patience`.
         """
         try:
-            return self.patiently(lambda: results.present(self._root, self.key), cannot="be read")
+            return self.retry(lambda: results.present(self._settings.root, self.key), cannot="be read")
         except DamagedResult:
             return False
 
-    def run(
-        self, runner: CellRunner, claim: Claim, log: CellLog, redo: bool, every: float, keep: bool
-    ) -> Task[AttemptOutcome]:
+    def run(self, runner: CellRunner, claim: Claim, log: CellLog) -> Task[AttemptOutcome]:
         """Run the claimed cell and deliver the result."""
-        checkpoints = _Noted(self.key.checkpoints_folder(self._root), self._owner.attempt, every, note=log.say)
-        callback = _Watch(claim, log, self._stop, self._watch)
+        root, settings = self._settings.root, self._settings
+        folder = self.key.checkpoints_folder(root)
+        checkpoints = _LoggedCheckpoints(folder, self._owner.attempt, settings.checkpoint_every, note=log.say)
+        callback = _AttemptCallback(claim, log, self._stop, self._callback)
         try:
             callback.phase("loading")
             origin = runner.dataset(self._run).origin
-            self.patiently(lambda: dataset_copy.settle(self._root, self._run.cell.dataset, origin), callback)
+            self.retry(lambda: dataset_copy.settle(root, self._run.cell.dataset, origin), callback)
             with self._stop.reaching(checkpoints):
                 outcome = yield from runner.running(self._run, callback, checkpoints)
-            delivery = self.patiently(
-                lambda: results.deliver(self._root, outcome.result, outcome.masks, owner=self._owner.id, redo=redo),
+            delivery = self.retry(
+                lambda: results.deliver(root, outcome.result, outcome.masks, owner=self._owner.id, redo=settings.redo),
                 callback,
             )
         except Interrupted:
             return AttemptOutcome("interrupted")
-        except _Unwritten as error:
+        except Unusable as error:
             return AttemptOutcome("unwritten", str(error))
         except Exception as error:
             return self._failed(error, log)
         # The result is on disk; the next sweep repeats the clean-up if it fails here.
         with suppress(OSError):
-            results.clear_failure(self._root, self.key)
-        if keep:
-            results.keep_checkpoints(self._root, self.key)
+            results.clear_failure(root, self.key)
+        if settings.keep_checkpoints:
+            results.keep_checkpoints(root, self.key)
         else:
             checkpoints.clear()
         result = outcome.result
@@ -253,37 +234,23 @@ class _Attempt:
         trace = traceback.format_exc()
         log.say(trace.rstrip())
         with suppress(OSError):
-            results.write_failure(self._root, self.key, cause=line, traceback=trace, kind=kind)
+            results.write_failure(self._settings.root, self.key, cause=line, traceback=trace, kind=kind)
         return AttemptOutcome("oom" if kind == "oom" else "failed", line)
 
-    def patiently(
-        self, action: Callable[[], T], callback: Callback | None = None, *, cannot: str = "be written to"
-    ) -> T:
-        """Run an action on the results folder; while the folder cannot be read or written, wait and retry.
+    def retry(self, action: Callable[[], T], callback: Callback | None = None, *, cannot: str = "be written to") -> T:
+        """Run an action on the results folder, and retry it for `disk_patience` seconds.
 
-        Raises: _Unwritten when the action still fails after `disk_patience` seconds.
+        Raises: Unusable when the action still fails then.
         """
-        callback = callback or self._watch
-        end = time.monotonic() + self._patience
-        pause = 0.5
-        while True:
-            try:
-                return action()
-            except OSError as error:
-                if error.errno not in UNWRITABLE:
-                    raise
-                cause = f"the results folder cannot {cannot}: {error.strerror}"
-            if time.monotonic() >= end or self._stop.requested:
-                raise _Unwritten(cause)
-            callback.phase(f"waiting: {cause}")
-            again = min(end, time.monotonic() + pause)
-            while time.monotonic() < again and not self._stop.requested:
-                time.sleep(0.1)
-                self._watch.tick()
-            pause = min(2 * pause, 30.0)
+        return retrying(
+            *(action, self._settings.disk_patience, lambda: self._stop.requested),
+            phases=callback or self._callback,
+            ticks=self._callback,
+            cannot=cannot,
+        )
 
 
-class _Noted(Checkpoints):
+class _LoggedCheckpoints(Checkpoints):
     """Checkpoints that record in the cell's log the step from which the cell resumes."""
 
     def load(self, **wanted: Any) -> dict[str, Any] | None:
@@ -293,14 +260,14 @@ class _Noted(Checkpoints):
         return state
 
 
-class _Watch(Callback):
+class _AttemptCallback(Callback):
     """A callback that forwards the events of a cell to its claim, its log and the caller's callback."""
 
     def __init__(self, claim: Claim, log: CellLog, stop: Stop, callback: Callback) -> None:
         self._claim = claim
         self._log = log
         self._stop = stop
-        self._watch = callback
+        self._callback = callback
         self._phase = ""
         self._began: float | None = None
 
@@ -309,7 +276,7 @@ class _Watch(Callback):
         self._began = time.monotonic()
         self._claim.beat(phase=phase)
         self._log.say(phase)
-        self._watch.phase(phase)
+        self._callback.phase(phase)
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         now = time.monotonic()
@@ -317,10 +284,10 @@ class _Watch(Callback):
         self._began = now
         self._claim.beat(epoch=epoch.epoch, epochs=epochs, seconds_per_epoch=seconds)
         self._log.say(f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss}, accuracy {epoch.accuracy}")
-        self._watch.epoch(epoch, epochs)
+        self._callback.epoch(epoch, epochs)
 
     def tick(self) -> None:
         self._claim.tick()
-        self._watch.tick()
+        self._callback.tick()
         if self._stop.requested and self._phase == "scoring":
             raise Interrupted

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 
 from pai_bench.datasets.loading import StreamingDataset
-from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.execution.attempt import AttemptOutcome
 from pai_bench.sweep.execution.trial import SIZES, speeds
@@ -17,18 +16,6 @@ from pai_bench.training.loop import Trained, training
 
 GAIN = 1.05
 """Minimum speed-up in steps per second that justifies a larger pack."""
-
-
-def parse_size(text: str) -> int | None:
-    """Parse the value of `--pack`; return None for "auto".
-
-    Raises: PaiBenchError for anything else.
-    """
-    if text == "auto":
-        return None
-    if text.isdecimal() and int(text) >= 1:
-        return int(text)
-    raise PaiBenchError(f"invalid --pack {text!r}", 'use "auto" or an integer >= 1')
 
 
 def alike(one: Run, other: Run) -> bool:

@@ -8,28 +8,18 @@ from pai_bench.experiment import process
 from pai_bench.experiment.runner import CellRunner
 from pai_bench.sweep.execution.attempt import execute, shared_scores
 from pai_bench.sweep.execution.owner import Owner
-from pai_bench.sweep.execution.settings import Settings
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.planning.plan import Plan, jobs
 
 
-def run(plan: Plan, settings: Settings, messages: Console) -> int:
+def run(plan: Plan, settings: RunSettings, messages: Console) -> int:
     """Run the cells to do; return the number of cells without a result, including cells claimed by other processes."""
     process.prepare()
-    root, redo = settings.results, settings.redo
-    runner, owner = CellRunner(settings.data_dir, scores=shared_scores(root, redo)), Owner.current()
+    runner, owner = CellRunner(settings.data_dir, scores=shared_scores(settings)), Owner.current()
     left = 0
     for job in jobs(plan):
         for run in job.runs:
-            ended = execute(
-                run,
-                root,
-                runner,
-                owner,
-                redo=redo,
-                checkpoint_every=settings.checkpoint_every,
-                keep_checkpoints=settings.keep_checkpoints,
-                patience=settings.disk_patience,
-            )
+            ended = execute(run, settings, runner, owner)
             left += ended.kind in ("failed", "unwritten", "claimed")
             messages.print(f"{run.cell}: {ended.cause or ended.kind}", highlight=False, markup=False)
     for planned in plan.running:

@@ -16,13 +16,16 @@ from pai_bench.results import Failure
 from pai_bench.sweep.execution import device_fault
 from pai_bench.sweep.execution.claims import survey
 from pai_bench.sweep.execution.packing import alike
-from pai_bench.sweep.execution.settings import Settings
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.local.worker import GRACE_SECONDS
 from pai_bench.sweep.local.worker_process import Events, Worker, places
 from pai_bench.sweep.planning.plan import Job
 
 MAX_DEATHS = 3
 """Number of worker deaths on one cell, without an epoch of progress in between, after which the cell has failed."""
+
+HANG_SECONDS = 1800.0
+"""Default of the time without progress after which a worker is killed."""
 
 LOOK_SECONDS = 2.0
 """Seconds between two checks of cells that other processes have claimed."""
@@ -47,10 +50,19 @@ class Pool:
     """Feeds runs to worker processes, replaces dead workers, and waits for cells that other processes have claimed."""
 
     def __init__(
-        self, jobs: Sequence[Job], settings: Settings, observer: Observer, elsewhere: Sequence[Run] = ()
+        self,
+        jobs: Sequence[Job],
+        settings: RunSettings,
+        observer: Observer,
+        elsewhere: Sequence[Run] = (),
+        *,
+        workers: int | None = None,
+        hang_after: float = HANG_SECONDS,
     ) -> None:
+        """Prepare up to `workers` workers (None: as many as fit), killed after `hang_after` s without progress."""
         self._jobs = deque(job.runs for job in jobs)
         self._settings = settings
+        self._hang_after = hang_after
         self._observer = observer
         self._events: Events = queue.SimpleQueue()
         self._workers: dict[int, Worker] = {}
@@ -58,7 +70,7 @@ class Pool:
         self._reached: dict[Run, int] = {}
         self._elsewhere: dict[Run, Failure | None] = {}
         """Runs claimed by other processes, with the failure note that existed at that time."""
-        self._places = deque(places(settings.workers, sum(map(len, self._jobs)) + len(elsewhere)))
+        self._places = deque(places(workers, sum(map(len, self._jobs)) + len(elsewhere)))
         """Devices without a worker."""
         self._started = 0
         self._failed_starts = 0
@@ -108,7 +120,7 @@ class Pool:
             else:
                 self._handle(self._workers[number], event)
         for worker in self._workers.values():
-            worker.check(self._settings.hang_after)
+            worker.check(self._hang_after)
         if self._elsewhere and time.monotonic() - self._checked >= LOOK_SECONDS:
             self._check_elsewhere()
 
@@ -193,12 +205,12 @@ class Pool:
 
     def _leave(self, run: Run) -> None:
         """Leave a run to the process that has claimed it, and check on it later."""
-        self._elsewhere[run] = results.read_failure(self._settings.results, run.key())
+        self._elsewhere[run] = results.read_failure(self._settings.root, run.key())
         self._observer.elsewhere(run)
 
     def _check_elsewhere(self) -> None:
         """Check the cells claimed by other processes, and take back cells whose owners are dead."""
-        root = self._settings.results
+        root = self._settings.root
         held = {claim.key for claim in survey(root) if claim.verdict == "alive"}
         for run, failure in list(self._elsewhere.items()):
             key = run.key()
@@ -237,7 +249,7 @@ class Pool:
         if code == device_fault.EXIT_CODE:
             cause = "the GPU reported an error that ended the worker; see the log of the cell"
         if worker.hung:
-            cause = f"the worker hung: no sign of progress for {self._settings.hang_after:g} s"
+            cause = f"the worker hung: no sign of progress for {self._hang_after:g} s"
         epoch = worker.epochs[run]
         deaths = 0 if epoch > self._reached.get(run, 0) else self._deaths.get(run, 0)
         self._reached[run] = max(epoch, self._reached.get(run, 0))
@@ -248,6 +260,6 @@ class Pool:
         cause = f"{cause}, {MAX_DEATHS} times"
         kind = "hang" if worker.hung else "died"
         with suppress(OSError):
-            results.write_failure(self._settings.results, run.key(), cause=cause, traceback="", kind=kind)
+            results.write_failure(self._settings.root, run.key(), cause=cause, traceback="", kind=kind)
         self._observer.failed(run, cause)
         return False

@@ -12,20 +12,27 @@ from rich.console import Console
 
 from pai_bench import results
 from pai_bench.sweep.execution import claims
-from pai_bench.sweep.execution.settings import Settings
-from pai_bench.sweep.local.pool import MAX_DEATHS, Pool
+from pai_bench.sweep.execution.settings import RunSettings
+from pai_bench.sweep.local.pool import HANG_SECONDS, MAX_DEATHS, Pool
 from pai_bench.sweep.local.progress import Progress
 from pai_bench.sweep.planning.plan import Plan, jobs
 
 
-def run(plan: Plan, settings: Settings, messages: Console) -> int:
+def run(
+    plan: Plan,
+    settings: RunSettings,
+    messages: Console,
+    *,
+    workers: int | None = None,
+    hang_after: float = HANG_SECONDS,
+) -> int:
     """Run the cells to do and wait for cells of other processes; return the number of cells without a result.
 
     These are cells that failed or whose results cannot be written.
 
     Raises: KeyboardInterrupt when interrupted.
     """
-    root = settings.results
+    root = settings.root
     claims.clear(root, claims.survey(root))
     results.tidy(root)
     for line in _repeated_failures(plan, root):
@@ -33,7 +40,7 @@ def run(plan: Plan, settings: Settings, messages: Console) -> int:
     elsewhere = [planned.run for planned in plan.running]
     total, todo = len(plan.todo) + len(elsewhere), [planned.run for planned in plan.todo]
     with Progress(total, messages, todo) as progress, _signals_as_interrupts():
-        Pool(jobs(plan), settings, progress, elsewhere).run()
+        Pool(jobs(plan), settings, progress, elsewhere, workers=workers, hang_after=hang_after).run()
     return _summarise(progress, root, messages)
 
 

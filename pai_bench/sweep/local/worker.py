@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pai_bench.cells import Cell
@@ -33,6 +32,7 @@ from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, s
 from pai_bench.sweep.execution.claims import Owner
 from pai_bench.sweep.execution.device_fault import EXIT_CODE, DeviceFault
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.cooperative import Task
 
@@ -50,7 +50,7 @@ class Channel:
         os.dup2(2, 1)
         self._ticked = 0.0
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def send(self, event: str, **fields: Any) -> None:
         """Send an event; errors are ignored, because a cell must not fail when the sweep has died."""
         with suppress(OSError):
             os.write(self._file, f"{json.dumps({'event': event, **fields})}\n".encode())
@@ -60,10 +60,10 @@ class Channel:
         now = time.monotonic()
         if now - self._ticked >= TICK_SECONDS:
             self._ticked = now
-            self.tell("tick")
+            self.send("tick")
 
 
-class Teller(Callback):
+class EventSender(Callback):
     """A callback that sends the events of one run to the sweep."""
 
     def __init__(self, channel: Channel, number: int) -> None:
@@ -71,10 +71,10 @@ class Teller(Callback):
         self._number = number
 
     def phase(self, phase: str) -> None:
-        self._channel.tell("phase", id=self._number, phase=phase)
+        self._channel.send("phase", id=self._number, phase=phase)
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
-        self._channel.tell("epoch", id=self._number, epoch=epoch.epoch, epochs=epochs)
+        self._channel.send("epoch", id=self._number, epoch=epoch.epoch, epochs=epochs)
 
     def tick(self) -> None:
         self._channel.tick()
@@ -92,16 +92,10 @@ def _read(runs: queue.SimpleQueue[dict[str, Any] | None], stop: Stop) -> None:
 def main() -> None:
     """Execute runs until stdin closes."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--device")
-    parser.add_argument("--plugin", type=Path, action="append", default=[])
-    parser.add_argument("--redo", action="store_true")
-    parser.add_argument("--checkpoint-every", type=float, required=True)
-    parser.add_argument("--keep-checkpoints", action="store_true")
-    parser.add_argument("--disk-patience", type=float, required=True)
-    parser.add_argument("--pack", type=int)
+    parser.add_argument("--settings", type=RunSettings.from_json, required=True)
     options = parser.parse_args()
+    settings: RunSettings = options.settings
     channel = Channel()
     # Before the sweep kills a hanging worker, it requests a traceback with this signal.
     faulthandler.enable()
@@ -111,30 +105,19 @@ def main() -> None:
     threading.Thread(target=_read, args=(runs, stop), daemon=True).start()
 
     process.prepare()
-    for plugin in options.plugin:
+    for plugin in settings.plugins:
         fixed_masks.load_plugin(plugin)
-    runner = CellRunner(options.data_dir, options.device, shared_scores(options.results, options.redo))
+    runner = CellRunner(settings.data_dir, options.device, shared_scores(settings))
     owner = Owner.current()
-    sizes = Sizes(runner, options.pack)
+    sizes = Sizes(runner, settings.pack)
     numbers: dict[Run, int] = {}
 
     def start(run: Run, alone: Callable[[], bool]) -> Task[AttemptOutcome]:
-        return executing(
-            run,
-            options.results,
-            runner,
-            owner,
-            callback=Teller(channel, numbers[run]),
-            stop=stop,
-            redo=options.redo,
-            checkpoint_every=options.checkpoint_every,
-            keep_checkpoints=options.keep_checkpoints,
-            patience=options.disk_patience,
-            alone=alone,
-        )
+        callback = EventSender(channel, numbers[run])
+        return executing(run, settings, runner, owner, callback=callback, stop=stop, alone=alone)
 
     packed = PackedRunner(runner, sizes, start)
-    channel.tell("ready")
+    channel.send("ready")
     going = True
     while going or packed.busy:
         with suppress(queue.Empty):
@@ -144,15 +127,15 @@ def main() -> None:
                 run = Run(Cell(**message["cell"]), Recipe.from_dict(message["recipe"]))
                 numbers[run] = message["id"]
                 packed.add(run)
-                channel.tell("room", room=sizes.of(run))
+                channel.send("room", room=sizes.of(run))
         try:
             finished = packed.turn()
         except DeviceFault as fault:
             print(f"pai-bench: {fault}", file=sys.stderr, flush=True)
             os._exit(EXIT_CODE)  # an orderly exit would use the GPU
         for run, ended in finished:
-            channel.tell("room", room=sizes.of(run))
-            channel.tell("ended", id=numbers.pop(run), **asdict(ended))
+            channel.send("room", room=sizes.of(run))
+            channel.send("ended", id=numbers.pop(run), **asdict(ended))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from pai_bench import results
 from pai_bench.experiment.runner import Run
-from pai_bench.sweep.execution.settings import Settings
+from pai_bench.sweep.execution.settings import RunSettings
 
 _COMMAND = (sys.executable, "-m", "pai_bench.sweep.local.worker")
 
@@ -54,6 +54,11 @@ def usable_cores() -> int:
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
+def command(place: str, settings: RunSettings) -> list[str]:
+    """Return the command line of a worker on the device `place`."""
+    return [*_COMMAND, "--device", place.partition(":")[0], "--settings", settings.to_json()]
+
+
 Events = queue.SimpleQueue[tuple[int, dict[str, Any] | None]]
 """Queue of (number of the worker, event); None instead of an event marks the worker's end."""
 
@@ -61,10 +66,10 @@ Events = queue.SimpleQueue[tuple[int, dict[str, Any] | None]]
 class Worker:
     """One worker process with its assigned runs and its active runs."""
 
-    def __init__(self, number: int, place: str, settings: Settings, events: Events) -> None:
+    def __init__(self, number: int, place: str, settings: RunSettings, events: Events) -> None:
         self.number = number
         self.place = place
-        self.log = results.log_path(settings.results, f"worker-{os.getpid()}-{number}")
+        self.log = results.log_path(settings.root, f"worker-{os.getpid()}-{number}")
         self.pending: deque[Run] = deque()
         self.current: dict[int, Run] = {}
         """Active runs, by the id used in messages to the worker."""
@@ -81,7 +86,7 @@ class Worker:
         self._kill_at: float | None = None
         with _opened(self.log) as stderr:
             self.process = subprocess.Popen(
-                [*_COMMAND, "--device", place.partition(":")[0], *settings.arguments()],
+                command(place, settings),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -123,8 +128,8 @@ class Worker:
         assert self.process.stdin is not None
         # If the worker has died, the event of its end is in the queue and requeues the run.
         with suppress(BrokenPipeError):
-            told = {"id": self._given, "cell": asdict(run.cell), "recipe": run.recipe.as_dict()}
-            self.process.stdin.write(json.dumps(told) + "\n")
+            message = {"id": self._given, "cell": asdict(run.cell), "recipe": run.recipe.as_dict()}
+            self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
     def take_back(self, number: int) -> Run:

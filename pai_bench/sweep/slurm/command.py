@@ -18,13 +18,14 @@ from pai_bench.experiment.runner import Run
 from pai_bench.results import mask_files
 from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.owner import Owner
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.planning import cost, request
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import crashes, in_flight, profiles, sbatch, sizing, trust, wording
 from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, installed
 from pai_bench.sweep.slurm.ledger import PASSING, complaints
 from pai_bench.sweep.slurm.lock import submitting
-from pai_bench.sweep.slurm.submitter import Settings, Submitter, pack
+from pai_bench.sweep.slurm.submitter import SubmissionSettings, Submitter, pack
 from pai_bench.sweep.slurm.wait import follow
 
 
@@ -41,19 +42,12 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Validated options of a sweep that apply wherever it runs."""
+class Sweep:
+    """A checked request for a sweep: its runs, their settings, and the options of the plan."""
 
     runs: Sequence[Run]
-    root: Path
-    data_dir: Path | None
-    plugins: tuple[Path, ...]
+    settings: RunSettings
     retry_failed: bool
-    redo: bool
-    checkpoint_every: float
-    keep_checkpoints: bool
-    disk_patience: float
-    pack: int | None
     dry_run: bool
     as_json: bool
     lines: Sequence[str]
@@ -86,7 +80,7 @@ def reachable() -> bool:
     return True
 
 
-def run(asked: Asked, options: Options, messages: Console) -> int:
+def run(sweep: Sweep, options: Options, messages: Console) -> int:
     """Submit the missing cells.
 
     Returns the number of cells that failed while the command waited (0 without --wait), or 1 when SLURM did not accept
@@ -99,26 +93,17 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
             "the SLURM commands sbatch and squeue were not found on PATH",
             "run the command on a login node, or use --where local",
         )
-    sbatch.check_folder(asked.root)
-    if not asked.dry_run:
-        check_writable(asked.root, "--results")
+    sbatch.check_folder(sweep.settings.root)
+    if not sweep.dry_run:
+        check_writable(sweep.settings.root, "--results")
     profile = profiles.load(options.profile or profiles.DEFAULT, options.settings)
-    for plugin in asked.plugins:
+    for plugin in sweep.settings.plugins:
         if plugin.suffix not in mask_files.SUFFIXES:
             trust.check(plugin)
-    settings = Settings(
-        root=asked.root,
-        profile=profile,
-        data_dir=asked.data_dir,
-        plugins=asked.plugins if asked.dry_run else (*asked.plugins, *request.keep_masks(asked.runs, asked.root)),
-        cells_per_job=options.cells_per_job,
-        redo=asked.redo,
-        checkpoint_every=asked.checkpoint_every,
-        keep_checkpoints=asked.keep_checkpoints,
-        disk_patience=asked.disk_patience,
-        pack=asked.pack,
-        any_code=options.any_code,
-    )
+    settings = sweep.settings
+    if not sweep.dry_run:
+        settings = replace(settings, plugins=(*settings.plugins, *request.keep_masks(sweep.runs, settings.root)))
+    submission_settings = SubmissionSettings(settings, profile, options.cells_per_job, options.any_code)
     controller = Controller()
     try:
         controller.limits()
@@ -129,28 +114,28 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
     def say(text: str) -> None:
         messages.print(text, highlight=False, markup=False)
 
-    with nullcontext() if asked.dry_run else submitting(asked.root, owner, say):
-        situation = _look(asked, controller)
+    with nullcontext() if sweep.dry_run else submitting(sweep.settings.root, owner, say):
+        situation = _look(sweep, controller)
         plan = situation.plan
-        for line in (*plan.damaged, *complaints(asked.root), *asked.lines, *wording.notes(situation.flight)):
+        for line in (*plan.damaged, *complaints(sweep.settings.root), *sweep.lines, *wording.notes(situation.flight)):
             say(line)
         submitter = None
         say(plan.summary(verb="submit"))
         if plan.todo:
-            work = pack(plan, _durations(plan, asked.root, profile), settings, options.canary)
-            submitter = Submitter(settings, work, controller, situation.ended_jobs)
-            say(wording.announce(work, settings))
-        if asked.as_json:
+            work = pack(plan, _durations(plan, sweep.settings.root, profile), submission_settings, options.canary)
+            submitter = Submitter(submission_settings, work, controller, situation.ended_jobs)
+            say(wording.announce(work, submission_settings))
+        if sweep.as_json:
             states = [{**planned.key.as_dict(), "state": planned.state} for planned in plan.runs]
             print(json.dumps({"summary": plan.summary(verb="submit"), "cells": states}, indent=1))
-        if asked.dry_run:
+        if sweep.dry_run:
             if submitter:
-                wording.show(submitter, asked.as_json)
+                wording.show(submitter, sweep.as_json)
             return 0
-        plan.write(asked.root)
+        plan.write(sweep.settings.root)
         refused = 0
         if submitter:
-            _forget(asked, plan)
+            _forget(sweep, plan)
             submission = submitter.submit(owner, say)
             wording.report(submission, sum(controller.calls.values()), say)
             refused = int(submission.cause is not None)
@@ -160,7 +145,7 @@ def run(asked: Asked, options: Options, messages: Console) -> int:
         if plan.todo or situation.flight.tasks:
             say("follow it with: pai-bench status --watch 30; end it with: pai-bench cancel")
         return refused or _failed_before(plan)
-    return _wait(asked, plan, controller, messages) or refused or _failed_before(plan)
+    return _wait(sweep, plan, controller, messages) or refused or _failed_before(plan)
 
 
 def _failed_before(plan: Plan) -> int:
@@ -170,28 +155,28 @@ def _failed_before(plan: Plan) -> int:
     return sum(item.state == "failed" for item in plan.runs)
 
 
-def _look(asked: Asked, controller: Controller) -> _Situation:
+def _look(sweep: Sweep, controller: Controller) -> _Situation:
     """Make the plan, and exclude the cells that submitted jobs will run."""
-    flight = in_flight.survey(asked.root, controller, heal=not asked.dry_run)
-    held = claims.survey(asked.root, flight.jobs)
+    flight = in_flight.survey(sweep.settings.root, controller, heal=not sweep.dry_run)
+    held = claims.survey(sweep.settings.root, flight.jobs)
     gone = {claim.owner.job for claim in held if claim.verdict == "dead" and claim.owner.job is not None}
     if flight.jobs is not None:
         forgotten = controller.forgotten(gone - flight.jobs.keys())
         flight = replace(flight, jobs={**forgotten, **flight.jobs})
     # Read the results after the queue: a cell that ends between the two reads is then counted as done.
     plan = make_plan(
-        asked.runs,
-        asked.root,
-        retry_failed=asked.retry_failed,
-        redo=asked.redo,
-        set_aside=not asked.dry_run,
+        sweep.runs,
+        sweep.settings.root,
+        retry_failed=sweep.retry_failed,
+        redo=sweep.settings.redo,
+        set_aside=not sweep.dry_run,
         jobs=flight.jobs,
     )
     given_up: set[str] = set()
-    if not asked.dry_run and flight.jobs is not None:
-        given_up = crashes.count(asked.root, plan.runs, held, flight)
-    if not asked.dry_run:
-        _tidy(asked.root, held, flight)
+    if not sweep.dry_run and flight.jobs is not None:
+        given_up = crashes.count(sweep.settings.root, plan.runs, held, flight)
+    if not sweep.dry_run:
+        _tidy(sweep.settings.root, held, flight)
     busy = dict.fromkeys(flight.unknown, "unknown")
     for task in flight.tasks:
         busy |= dict.fromkeys(task.names, "queued" if task.waits else "running")
@@ -200,10 +185,10 @@ def _look(asked: Asked, controller: Controller) -> _Situation:
     wanted = set(plan.todo)
     for item in plan.runs:
         cell = item.key.name
-        wants = item in wanted or (item.state == "failed" and _passing(asked.root, item))
+        wants = item in wanted or (item.state == "failed" and _passing(sweep.settings.root, item))
         if cell in given_up:
-            item, wants = replace(item, state="failed"), asked.retry_failed
-        if cell in busy and (item.state != "done" or asked.redo) and (wants or item.state != "failed"):
+            item, wants = replace(item, state="failed"), sweep.retry_failed
+        if cell in busy and (item.state != "done" or sweep.settings.redo) and (wants or item.state != "failed"):
             # A live claim is stronger evidence than a missing row in squeue: the cell stays "running".
             if (item.state, busy[cell]) != ("running", "unknown"):
                 item = replace(item, state=busy[cell])
@@ -225,18 +210,18 @@ def _passing(root: Path, item: PlannedRun) -> bool:
     return note is not None and note.kind in PASSING
 
 
-def _forget(asked: Asked, plan: Plan) -> None:
+def _forget(sweep: Sweep, plan: Plan) -> None:
     """Reset the failed cells that are retried, and with --redo all planned cells, so that they start from scratch.
 
     The checkpoints are removed here and not in the task, because a requeued task must resume from its checkpoints.
     """
-    if asked.redo:
+    if sweep.settings.redo:
         for item in plan.todo:
-            results.drop_checkpoints(asked.root, item.key)
+            results.drop_checkpoints(sweep.settings.root, item.key)
     failed = [item for item in plan.todo if item.state == "failed"]
     for item in failed:
-        results.clear_failure(asked.root, item.key)
-    crashes.forget(asked.root, [item.key.name for item in failed])
+        results.clear_failure(sweep.settings.root, item.key)
+    crashes.forget(sweep.settings.root, [item.key.name for item in failed])
 
 
 def _durations(plan: Plan, root: Path, profile: profiles.Profile) -> dict[Run, float]:
@@ -265,11 +250,11 @@ def _device(runs: Sequence[Run], root: Path, profile: profiles.Profile) -> str:
     return wanted.upper() or "GPU"
 
 
-def _wait(asked: Asked, plan: Plan, controller: Controller, messages: Console) -> int:
+def _wait(sweep: Sweep, plan: Plan, controller: Controller, messages: Console) -> int:
     """Wait for the cells in flight, and print their outcome; returns the number of cells without a result."""
     ours = [item for item in plan.runs if item in set(plan.todo) or item.state in ("queued", "running", "unknown")]
-    ended = follow(asked.root, ours, controller, messages)
-    _tidy(asked.root, claims.survey(asked.root, ended.flight.jobs), ended.flight)
+    ended = follow(sweep.settings.root, ours, controller, messages)
+    _tidy(sweep.settings.root, claims.survey(sweep.settings.root, ended.flight.jobs), ended.flight)
     if ended.n_failed:
         messages.print(f"{ended.n_failed} cells failed: see pai-bench logs --failed", highlight=False)
     for note in wording.notes(ended.flight):

@@ -109,7 +109,7 @@ class Ledger:
     def submitting(self, spec: Spec, cluster: str, owner: Mapping[str, Any]) -> None:
         """Record that sbatch is about to be called."""
         sizes = {"n_tasks": len(spec.tasks), "n_cells": sum(len(task) for task in spec.tasks)}
-        more = {"cluster": cluster, "owner": dict(owner), "redo": spec.redo}
+        more = {"cluster": cluster, "owner": dict(owner), "redo": spec.settings.redo}
         self._append("submitting", token=spec.token, user=user(), **more, **sizes)
 
     def submitted(self, token: str, job: str) -> None:

@@ -13,6 +13,7 @@ from pai_bench.cells import Cell
 from pai_bench.core.atomic import as_json, parse_json, reason, replacing
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import ResultKey
+from pai_bench.sweep.execution.settings import NAMES, RunSettings
 from pai_bench.sweep.slurm import trust
 
 SCHEMA = 1
@@ -41,25 +42,22 @@ class Spec:
 
     sweep: str
     token: str
-    root: Path
+    settings: RunSettings
     code: Mapping[str, str]
     """Source hashes of pai-bench and of each plug-in at the time of planning."""
     any_code: bool
-    data_dir: Path | None
-    plugins: tuple[Path, ...]
-    redo: bool
     requeue: bool
     gpus: int
-    checkpoint_every: float
-    keep_checkpoints: bool
-    disk_patience: float
     patience: float
     """Seconds that a task may spend on saving its cells after the warning signal, before SLURM kills it."""
     ended_jobs: Mapping[str, str]
     """End states of jobs that hold claims on cells of this chunk."""
     tasks: tuple[tuple[Entry, ...], ...]
-    pack: int | None = None
-    """Number of cells that a task trains at once; None: the number that is fastest on the device."""
+
+    @property
+    def root(self) -> Path:
+        """The results root."""
+        return self.settings.root
 
     @property
     def folder(self) -> Path:
@@ -83,9 +81,8 @@ class Spec:
                 fields = {**asdict(entry.cell), "fingerprint": entry.fingerprint, "name": entry.key.name}
                 lines.append({**fields, "recipe": recipes.index(entry.recipe)})
             tasks.append(lines)
-        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        plain |= {"schema": SCHEMA, "root": str(self.root), "plugins": [str(path) for path in self.plugins]}
-        plain |= {"data_dir": self.data_dir and str(self.data_dir), "recipes": recipes, "tasks": tasks}
+        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "settings"}
+        plain |= {**self.settings.as_dict(), "schema": SCHEMA, "recipes": recipes, "tasks": tasks}
         trust.make_folder(self.place.parent)
         with replacing(self.place) as file:
             file.write(as_json(plain))
@@ -135,8 +132,8 @@ class Spec:
                 )
                 for task in plain["tasks"]
             )
-            plain |= {"root": Path(plain["root"]), "plugins": tuple(Path(path) for path in plain["plugins"])}
-            return cls(**{**plain, "data_dir": plain["data_dir"] and Path(plain["data_dir"])})
+            settings = RunSettings.from_dict({name: plain.pop(name) for name in NAMES & plain.keys()})
+            return cls(settings=settings, **plain)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise PaiBenchError(f"{place} cannot be read: {type(error).__name__}: {error}", "sweep again") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pai_bench.core import plugins
@@ -13,6 +13,7 @@ from pai_bench.experiment import provenance
 from pai_bench.experiment.runner import Run
 from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.execution.packing import alike
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.planning.plan import Plan, jobs
 from pai_bench.sweep.slurm import answers, sbatch, sizing
 from pai_bench.sweep.slurm.controller import Controller
@@ -24,19 +25,12 @@ Runs = tuple[Run, ...]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings shared by all jobs of a sweep."""
+class SubmissionSettings:
+    """Settings shared by all jobs of a sweep: those of its runs, the cluster's profile, and the options of SLURM."""
 
-    root: Path
+    run: RunSettings
     profile: Profile
-    data_dir: Path | None = None
-    plugins: tuple[Path, ...] = ()
     cells_per_job: int | None = None
-    redo: bool = False
-    checkpoint_every: float = 60.0
-    keep_checkpoints: bool = False
-    disk_patience: float = 300.0
-    pack: int | None = None
     any_code: bool = False
 
 
@@ -85,7 +79,7 @@ class SubmissionReport:
     """Number of tasks that SLURM may have accepted: the reply was lost."""
 
 
-def pack(plan: Plan, seconds: Mapping[Run, float], settings: Settings, canary: bool) -> Work:
+def pack(plan: Plan, seconds: Mapping[Run, float], settings: SubmissionSettings, canary: bool) -> Work:
     """Pack the planned cells into tasks.
 
     With `canary`, the first cell of each data set and model runs in a task of its own, before all others.
@@ -117,7 +111,11 @@ class Submitter:
     """Submitter of the chunks of one sweep."""
 
     def __init__(
-        self, settings: Settings, work: Work, controller: Controller, ended_jobs: Mapping[str, str] | None = None
+        self,
+        settings: SubmissionSettings,
+        work: Work,
+        controller: Controller,
+        ended_jobs: Mapping[str, str] | None = None,
     ) -> None:
         self.settings = settings
         self.work = work
@@ -141,7 +139,7 @@ class Submitter:
 
         Raises: PaiBenchError when SLURM refuses the first chunk for a permanent reason.
         """
-        ledger = Ledger(self.settings.root, self.sweep)
+        ledger = Ledger(self.settings.run.root, self.sweep)
         accepted: list[Accepted] = []
         canary: str | None = None
         left = deque(self._parts())
@@ -193,30 +191,25 @@ class Submitter:
             yield follows, tasks[start : start + self._size]
 
     def _chunk(self, tasks: tuple[Runs, ...], after: str | None) -> tuple[Spec, sbatch.Request]:
-        settings, profile = self.settings, self.settings.profile
+        run, profile = self.settings.run, self.settings.profile
         minutes = self.work.minutes(tasks, profile)
         n_chunks = -(-len(self.work.tasks) // self._size) or 1
         self._number += 1
-        recipes = {recipe: recipe.as_dict() for recipe in {run.recipe for task in tasks for run in task}}
+        recipes = {recipe: recipe.as_dict() for recipe in {item.recipe for task in tasks for item in task}}
         spec = Spec(
             sweep=self.sweep,
             token=f"c{self._number:03d}",
-            root=settings.root,
+            settings=replace(
+                run, data_dir=run.data_dir and run.data_dir.absolute(), plugins=tuple(map(Path.absolute, run.plugins))
+            ),
             code={"pai-bench": provenance.source_hash(), **plugins.plugins()},
-            any_code=settings.any_code,
-            data_dir=settings.data_dir and settings.data_dir.absolute(),
-            plugins=tuple(path.absolute() for path in settings.plugins),
-            redo=settings.redo,
+            any_code=self.settings.any_code,
             requeue=profile.requeue,
             gpus=profile.gpus,
-            checkpoint_every=settings.checkpoint_every,
-            keep_checkpoints=settings.keep_checkpoints,
-            disk_patience=settings.disk_patience,
-            pack=settings.pack,
             patience=0.7 * sbatch.signal_seconds(profile, minutes),
             ended_jobs=self._ended_jobs,
             tasks=tuple(
-                tuple(Entry(run.cell, recipes[run.recipe], self.work.fingerprints[run]) for run in task)
+                tuple(Entry(item.cell, recipes[item.recipe], self.work.fingerprints[item]) for item in task)
                 for task in tasks
             ),
         )

@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -113,12 +114,12 @@ class Work:
     def _run(self) -> None:
         process.prepare()
         self._say(f"task {self.index} of chunk {self.spec.token}, attempt {self.owner.attempt}")
-        for plugin in self.spec.plugins:
+        settings = self.spec.settings
+        for plugin in settings.plugins:
             self._load(plugin)
         self._check()
-        scores = shared_scores(self.spec.root, self.spec.redo)
-        runner = CellRunner(self.spec.data_dir, "cuda" if self.spec.gpus else "cpu", scores)
-        sizes = Sizes(runner, self.spec.pack)
+        runner = CellRunner(settings.data_dir, "cuda" if self.spec.gpus else "cpu", shared_scores(settings))
+        sizes = Sizes(runner, settings.pack)
         packed = PackedRunner(runner, sizes, partial(self._start, runner))
         left = deque(self.entries)
         deadline: float | None = None
@@ -175,19 +176,9 @@ class Work:
             self._stop.request()
 
     def _start(self, runner: CellRunner, run: Run, alone: Callable[[], bool]) -> Task[AttemptOutcome]:
-        return executing(
-            run,
-            self.spec.root,
-            runner,
-            self.owner,
-            stop=self._stop,
-            redo=self.spec.redo and not self._is_new(self._current[run]),
-            checkpoint_every=self.spec.checkpoint_every,
-            keep_checkpoints=self.spec.keep_checkpoints,
-            patience=self.spec.disk_patience,
-            jobs=self.spec.ended_jobs,
-            alone=alone,
-        )
+        settings, stop = self.spec.settings, self._stop
+        settings = replace(settings, redo=settings.redo and not self._is_new(self._current[run]))
+        return executing(run, settings, runner, self.owner, stop=stop, jobs=self.spec.ended_jobs, alone=alone)
 
     def _is_new(self, entry: Entry) -> bool:
         """Return True when the cell has a result that is newer than this task's specification."""

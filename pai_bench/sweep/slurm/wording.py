@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from pai_bench.sweep.execution.eta import duration
 from pai_bench.sweep.slurm import in_flight
-from pai_bench.sweep.slurm.submitter import Settings, SubmissionReport, Submitter, Work
+from pai_bench.sweep.slurm.submitter import SubmissionReport, SubmissionSettings, Submitter, Work
 
 
-def announce(work: Work, settings: Settings) -> str:
+def announce(work: Work, settings: SubmissionSettings) -> str:
     """Return one line with the number of cells and tasks, the resources, the time limit and the cost."""
     profile = settings.profile
     n_cells = sum(len(task) for task in (*work.canaries, *work.tasks))
