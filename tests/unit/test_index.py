@@ -154,8 +154,8 @@ def test_an_empty_folder_has_no_rows_and_gets_no_index(tmp_path: Path) -> None:
 def test_a_cell_is_finished_only_with_a_result_at_its_own_path(root: Path) -> None:
     whole = result(seed=1, method="prospr:lr=0.1")
     assert len(index.finished(root)) == COUNT
-    assert (whole.cell, whole.recipe, whole.fingerprint) in index.finished(root)
+    assert whole.key in index.finished(root)
     place = whole.key.path(root)
-    other = results.path(root, result(seed=999).cell, whole.recipe, whole.fingerprint)
+    other = result(seed=999, fingerprint=whole.fingerprint, recipe=whole.recipe).key.path(root)
     place.rename(other)
     assert len(index.finished(root)) == COUNT - 1

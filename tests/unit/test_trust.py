@@ -224,4 +224,4 @@ def test_a_task_warned_while_torch_loads_is_requeued_twice_and_then_fails_with_a
     assert (tmp_path / "asked").read_text() == "requeue 7_1\n" * 2
     notes = [results.read_failure(tmp_path, e.key) for e in made.tasks[1]]
     assert all(note and note.kind == "environment" and "stopped 3 times" in note.cause for note in notes)
-    assert results.read_failure(tmp_path, made.tasks[0][0].cell, "quick", "0123456789") is None
+    assert results.read_failure(tmp_path, made.tasks[0][0].key) is None
