@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pai_bench.cells import Cell
 from pai_bench.core.atomic import GONE, draft, read_bytes, reason, replacing
 from pai_bench.results import paths, shapes
+from pai_bench.results.key import ResultKey
 from pai_bench.results.plans import parse_plan, read_plans
 from pai_bench.results.record import DamagedResult, read_plain
 from pai_bench.results.store import COMPARED, set_aside
@@ -136,9 +136,9 @@ class Merge:
         try:
             seen = place.stat()
             plain = read_plain(place)
-            cell = Cell(*(plain[key] for key in shapes.CELL))
-            if paths.name(cell, plain["recipe"], plain["fingerprint"]) != name:
-                raise DamagedResult(f"result {place} is damaged: it is the result of {cell}", "")
+            key = ResultKey.of(plain)
+            if key.name != name:
+                raise DamagedResult(f"result {place} is damaged: it is the result of {key.cell}", "")
         except GONE:
             return None
         except DamagedResult as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import paths
+from pai_bench.results.key import ResultKey
 from pai_bench.results.merge_files import Conflict, Merge
 from pai_bench.results.plans import read_plans
 
@@ -97,8 +98,7 @@ def _check(roots: Sequence[Path], out: Path) -> None:
 def _of_several_settings(names: Iterable[str]) -> tuple[str, ...]:
     fingerprints: dict[str, set[str]] = {}
     for name in names:
-        if parsed := paths.parse_name(name):
-            cell, recipe, fingerprint = parsed
-            variant = f"{cell.dataset}/{cell.model}/{cell.method} ({recipe})"
-            fingerprints.setdefault(variant, set()).add(fingerprint)
+        if key := ResultKey.parse(name):
+            variant = f"{key.cell.dataset}/{key.cell.model}/{key.cell.method} ({key.recipe})"
+            fingerprints.setdefault(variant, set()).add(key.fingerprint)
     return tuple(sorted(variant for variant, found in fingerprints.items() if len(found) > 1))

@@ -15,6 +15,7 @@ from pai_bench import results
 from pai_bench.analysis.collect import collect
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
+from pai_bench.results import ResultKey
 from pai_bench.results.merging import merge
 from tests.cli.program import pai_bench
 from tests.unit.test_results import MASKS, result
@@ -34,7 +35,7 @@ def plan(root: Path, name: str, *seeds: int) -> None:
 
 
 def fail(root: Path, seed: int, cause: str) -> None:
-    results.write_failure(root, CELLS[seed], "quick", FINGERPRINT, cause=cause, traceback="")
+    results.write_failure(root, ResultKey(CELLS[seed], "quick", FINGERPRINT), cause=cause, traceback="")
 
 
 def record_copy(root: Path, origin: str) -> None:
@@ -72,8 +73,8 @@ def test_the_union_has_equal_results_once(folders: tuple[Path, Path, Path]) -> N
     merged = merge([a, b], c)
     assert merged.complete and (merged.copied, merged.present, merged.repeated) == (3, 0, 1)
     assert (merged.plans, merged.failures, merged.without_masks) == (2, 1, 0)
-    first = results.path(c, CELLS[1], "quick", FINGERPRINT)
-    assert first.read_bytes() == results.path(a, CELLS[1], "quick", FINGERPRINT).read_bytes()
+    first = ResultKey(CELLS[1], "quick", FINGERPRINT).path(c)
+    assert first.read_bytes() == ResultKey(CELLS[1], "quick", FINGERPRINT).path(a).read_bytes()
     for place in results.result_paths(c):
         assert all(np.array_equal(mask, MASKS[name]) for name, mask in results.read_masks(place).items())
     found = collect(c)
@@ -184,19 +185,19 @@ def test_damaged_files_are_named_and_not_copied(folders: tuple[Path, Path, Path]
     broken.write_text("{")
     misplaced.rename(misplaced.with_name(misplaced.name.replace("seed4", "seed5")))
     (a / "plans" / "20260103T000000-cccccc.json").write_text("[]")
-    masks = results.masks_path(results.path(a, CELLS[1], "quick", FINGERPRINT))
+    masks = results.masks_path(ResultKey(CELLS[1], "quick", FINGERPRINT).path(a))
     masks.write_bytes(masks.read_bytes()[:-30])
     merged = merge([a, b], c)
     assert not merged.complete and len(merged.damaged) == 4 and merged.copied == 3
     # The masks of the equal result of the other folder are valid.
-    assert results.read_masks(results.path(c, CELLS[1], "quick", FINGERPRINT)).keys() == MASKS.keys()
+    assert results.read_masks(ResultKey(CELLS[1], "quick", FINGERPRINT).path(c)).keys() == MASKS.keys()
     damaged = "\n".join(merged.damaged)
     assert all(name in damaged for name in ("seed3", "seed5", "cccccc", masks.name))
 
 
 def test_results_without_masks_are_copied_and_counted(folders: tuple[Path, Path, Path]) -> None:
     a, b, c = folders
-    masks = results.masks_path(results.path(a, CELLS[0], "quick", FINGERPRINT))
+    masks = results.masks_path(ResultKey(CELLS[0], "quick", FINGERPRINT).path(a))
     content = masks.read_bytes()
     masks.unlink()
     merged = merge([a, b], c)
