@@ -91,7 +91,9 @@ def test_a_second_merge_changes_nothing(folders: tuple[Path, Path, Path]) -> Non
     assert tree(c) == before and (merged.copied, merged.present, merged.failures) == (0, 3, 0)
     put(a, 3)
     assert merge([a, b], c).copied == 1
-    assert not results.has_failed(c, CELLS[3], "quick", FINGERPRINT)  # its record was copied before it succeeded
+    assert not results.has_failed(
+        c, ResultKey(CELLS[3], "quick", FINGERPRINT)
+    )  # its record was copied before it succeeded
 
 
 KILLED = """
