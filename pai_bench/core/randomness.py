@@ -1,4 +1,7 @@
-"""One seed for each purpose, all derived from the cell's."""
+"""Seeds for each purpose, derived from the cell's seed, and the state of the global random generators.
+
+This module is the only place that saves, restores or compares the state of global generators.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +9,76 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
 
 def derive_seed(seed: int, purpose: str, *more: int) -> int:
-    """The seed in [0, 2^64) of the draws for `purpose` ("init", "order", …) and `more` (the epoch, the round).
+    """Derive the seed in [0, 2^64) of the draws for `purpose` ("init", "order", …) and `more` (the epoch, the round).
 
-    A pure function that spreads over all 64 bits: neighbouring seeds and other purposes share no stream.
+    The seeds spread over all 64 bits: draws for neighbouring seeds or for different purposes share no stream.
     """
     text = "/".join([str(int(seed)), purpose.replace("/", "//"), *(str(int(number)) for number in more)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-@contextmanager
-def own_randomness(device: torch.device) -> Iterator[None]:
-    """The global generators, Python's and NumPy's too, are afterwards as they were before."""
-    python, legacy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
+def random_state(*devices: torch.device) -> Callable[[], None]:
+    """Save the state of the global generators of Python, NumPy, torch and `devices`; return a function to restore it.
 
-
-def seed_draws(device: torch.device, seed: int) -> None:
-    """Seed the generators that a forward pass on `device` may draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed)
-
-
-def random_state(device: torch.device) -> Callable[[], None]:
-    """Note where the global random streams stand, which a forward pass may draw from; a call of the result puts them
-    back there."""
+    A forward pass may draw from any of these generators. Devices other than CUDA devices have no generator of their
+    own.
+    """
     host, python, legacy = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    accelerator = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    accelerators = [(torch.cuda.get_rng_state(device), device) for device in devices if device.type == "cuda"]
 
     def restore() -> None:
         torch.set_rng_state(host)
         random.setstate(python)
         np.random.set_state(legacy)
-        if accelerator is not None:
-            torch.cuda.set_rng_state(accelerator, device)
+        for state, device in accelerators:
+            torch.cuda.set_rng_state(state, device)
 
     return restore
+
+
+@contextmanager
+def own_randomness(*devices: torch.device) -> Iterator[None]:
+    """Restore the state of the global generators, including those of `devices`, when the context ends."""
+    restore = random_state(*devices)
+    try:
+        yield
+    finally:
+        restore()
+
+
+@contextmanager
+def torch_seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generator of the host inside the context, and restore its state when the context ends."""
+    before = torch.get_rng_state()
+    try:
+        # torch.manual_seed would also seed the generators of the accelerators, which are not restored here.
+        torch.default_generator.manual_seed(seed)
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def seed_draws(seed: int, *devices: torch.device) -> None:
+    """Seed the generators that a forward pass on `devices` may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # torch.manual_seed would also register the seed with every kind of device that is not in use, which takes most of
+    # a millisecond.
+    torch.default_generator.manual_seed(seed)
+    for device in devices:
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            torch.cuda.default_generators[index].manual_seed(seed)
+
+
+def host_random_state() -> tuple[Any, ...]:
+    """Return the state of the global generators on the host, comparable with ==."""
+    legacy = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), legacy["pos"], legacy["key"].tobytes(), torch.get_rng_state().numpy().tobytes()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pai_bench import models
 from pai_bench.core import plugins
-from pai_bench.core.randomness import derive_seed
+from pai_bench.core.randomness import derive_seed, torch_seeded
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.experiment import provenance
@@ -102,9 +102,8 @@ class CellRunner:
         A different `purpose` gives different weights; the control "reinit" trains weights that were not scored.
         """
         info = loading.info(run.cell.dataset)
-        with torch.random.fork_rng(devices=[]):
-            # A user's network may have parameters that are drawn in its constructor only.
-            torch.default_generator.manual_seed(derive_seed(run.cell.seed, f"build for {purpose}"))
+        # A user's network may have parameters that are drawn in its constructor only.
+        with torch_seeded(derive_seed(run.cell.seed, f"build for {purpose}")):
             outputs = n_outputs(run.recipe.train.loss, info.classes, run.cell.dataset)
             network = models.build(run.cell.model, info.channels, info.size, outputs)
         models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, purpose))

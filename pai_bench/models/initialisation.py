@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pai_bench.core.randomness import torch_seeded
 from pai_bench.errors import unknown
 from pai_bench.models.resnet import ResNet
 from pai_bench.models.vgg import VGG
@@ -163,9 +164,7 @@ def initialise(model: nn.Module, scheme: str, generator_seed: int) -> None:
     if scheme not in _SCHEMES:
         raise unknown("initialisation scheme", scheme, _SCHEMES)
     twin = copy.deepcopy(model).cpu().float()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        # torch.manual_seed would also seed the accelerators' generators, which are not forked here.
-        torch.default_generator.manual_seed(generator_seed)
+    with torch_seeded(generator_seed), torch.no_grad():
         reset_parameters(twin)
         _SCHEMES[scheme](twin)
     model.load_state_dict(twin.state_dict())

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pai_bench.core.randomness import own_randomness
 from pai_bench.pruning.masking import remove_masks
 from pai_bench.scoring.paths.functions import Reach
 from pai_bench.scoring.paths.network import replay
@@ -37,7 +38,7 @@ def record_forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype)
     network = copy.deepcopy(model)
     remove_masks(network)  # their hooks write to weights, which is no operation of the network
     network = network.cpu().to(dtype).eval()
-    with torch.random.fork_rng(devices=[]):
+    with own_randomness():
         return trace(network, torch.ones(1, *shape, dtype=dtype)), network
 
 

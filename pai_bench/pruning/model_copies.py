@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pai_bench.core.randomness import derive_seed
+from pai_bench.core.randomness import derive_seed, torch_seeded
 from pai_bench.errors import PaiBenchError
 from pai_bench.models.initialisation import reset_parameters
 from pai_bench.pruning.masking import remove_masks
@@ -44,9 +44,8 @@ def reinitialiser(seed: int) -> Callable[[nn.Module], None]:
         # Tensors on the meta device have no values to copy.
         on_meta = any(parameter.is_meta for parameter in twin.parameters())
         twin = (twin.to_empty(device="cpu") if on_meta else twin.cpu()).double()
-        with torch.random.fork_rng(devices=[]):
-            # Seeds of its own: the method's draws must not be made of the same random numbers.
-            torch.default_generator.manual_seed(derive_seed(seed, "redraw", next(draws)))
+        # A separate seed: the method's own draws must not use the same random numbers.
+        with torch_seeded(derive_seed(seed, "redraw", next(draws))):
             reset_parameters(twin)
         with torch.no_grad():
             for ours, theirs in zip((model.parameters, model.buffers), (twin.parameters, twin.buffers), strict=True):

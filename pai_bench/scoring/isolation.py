@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils import checkpoint
 
 from pai_bench.core.precision import float32_products
+from pai_bench.core.randomness import own_randomness, seed_draws
 
 
 @contextmanager
 def undisturbed(seed: int) -> Iterator[None]:
-    """Leave every global random state as it was; inside (dropout, a loader that shuffles) it follows from the seed.
+    """Seed all global generators inside the context (dropout and shuffling loaders use them); restore them after it.
 
-    Arithmetic is that of the dtype there, whatever the caller has set: no autocast, no products that GPUs round, no
-    compiled modules, whose second derivatives are wrong or missing, no checkpointing; and gradients are on.
+    Inside, arithmetic has the precision of the dtype for any setting of the caller: no autocast, no reduced-precision
+    products on GPUs, no compiled modules (their second derivatives are wrong or missing), no activation
+    checkpointing. Gradients are enabled.
     """
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
+    devices = [torch.device("cuda", index) for index in range(count)]
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(own_randomness(*devices))
         stack.enter_context(float32_products("ieee"))
         stack.enter_context(kept_activations())
         stack.enter_context(torch.enable_grad())
@@ -33,16 +33,8 @@ def undisturbed(seed: int) -> Iterator[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and it takes seconds to load
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # torch.manual_seed would note for each kind of device that is not in use who asked, which takes most of a ms.
-        for generator in (torch.default_generator, *(torch.cuda.default_generators[device] for device in devices)):
-            generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
+        seed_draws(seed, *devices)
+        yield
 
 
 @contextmanager

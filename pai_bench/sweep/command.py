@@ -24,7 +24,7 @@ from pai_bench.sweep import placement
 from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.local import debug, worker_process
 from pai_bench.sweep.local import run as local
-from pai_bench.sweep.planning import checks, cost, cost_text, plan_text
+from pai_bench.sweep.planning import checks, cost, cost_text, operations, plan_text
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import command as slurm_command
@@ -172,7 +172,7 @@ def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[Pla
     if not plan.todo:
         return "cpu", {}
     device = runner.device_name(torch.device(places[0]))
-    measure = cost.calibrate if device == "cpu" else None
+    measure = operations.calibrate if device == "cpu" else None
     found = cost.estimate([planned.run for planned in plan.todo], root, device, measure)
     return device, dict(zip(plan.todo, found, strict=True))
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pai_bench.core.precision import float32_products
+from pai_bench.core.randomness import host_random_state
 from pai_bench.recipes import Train
 from pai_bench.training.eager_step import Step, no_seed
 from pai_bench.training.foreach import FewerKernels
@@ -144,11 +142,11 @@ class GraphStep(Step):
     def _capture_and_check(self, program: _Program, work: Callable[[], None], steps: int) -> None:
         """Run the steps eagerly, then capture them and check that a replay from the same state does the same."""
         generator = torch.cuda.default_generators[self._stream.device_index]
-        draws, host = generator.get_state(), _host_draws()
+        draws, host = generator.get_state(), host_random_state()
         before = self._copies()
         self._on_stream(lambda: self._by_definition(work))
         by_hand = self._copies()
-        if _host_draws() != host:
+        if host_random_state() != host:
             self._refuse("it draws random numbers on the host, which a replay would not draw again", by_hand)
             return
         program.draws = not torch.equal(generator.get_state(), draws)
@@ -255,12 +253,6 @@ class GraphStep(Step):
             if math.isfinite(change) and not error <= TOLERANCE * steps * change:
                 return False
         return True
-
-
-def _host_draws() -> tuple[Any, ...]:
-    """Return the states of the global random generators on the host."""
-    legacy = np.random.get_state(legacy=False)["state"]
-    return random.getstate(), legacy["pos"], legacy["key"].tobytes(), torch.get_rng_state().numpy().tobytes()
 
 
 def _distance(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:

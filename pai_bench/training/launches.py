@@ -64,7 +64,7 @@ class Schedule:
 
     def seeding(self, device: torch.device, epoch: int, step: int) -> Callable[[], None]:
         """Return a function that seeds the random draws of a forward pass."""
-        return lambda: seed_draws(device, derive_seed(self.seed, "forward", epoch, step))
+        return lambda: seed_draws(derive_seed(self.seed, "forward", epoch, step), device)
 
 
 class LoaderLaunches:

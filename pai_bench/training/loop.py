@@ -273,7 +273,7 @@ def evaluation(
     channels_last = in_channels_last(settings.precision, settings.channels_last, device)
     for batch, (x, y) in enumerate(loading.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std)):
         yield from pause()
-        seed_draws(device, derive_seed(seed, "evaluation", epoch, batch))
+        seed_draws(derive_seed(seed, "evaluation", epoch, batch), device)
         with torch.no_grad(), float32_products(products(settings.precision)):
             logits = forward(model, x, settings.precision == "bfloat16", channels_last)
         correct += (predictions(settings.loss, logits) == y).sum()

@@ -140,6 +140,17 @@ def test_a_method_imports_from_the_face_of_scoring_only(path: Path) -> None:
     assert {m for m in modules if m.startswith("pai_bench")} <= {"pai_bench.scoring", "pai_bench.errors"}
 
 
+def test_only_one_module_saves_and_restores_global_random_states() -> None:
+    states = re.compile(r"fork_rng|[gs]et_rng_state|random\.[gs]et_?state")
+    found = {path.relative_to(PACKAGE).as_posix() for _, path in sources() if states.search(path.read_text("utf-8"))}
+    assert found == {"core/randomness.py"}
+
+
+@pytest.mark.parametrize("path", [path for _, path in sources()], ids=str)
+def test_a_module_has_at_most_300_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
 @pytest.mark.parametrize(
     "module",
     [

@@ -14,7 +14,7 @@ from pai_bench.cells import Cell
 from pai_bench.experiment.runner import Run
 from pai_bench.recipes import parse_settings
 from pai_bench.sweep.execution.eta import duration
-from pai_bench.sweep.planning import cost, cost_text
+from pai_bench.sweep.planning import cost, cost_text, operations
 from pai_bench.sweep.planning.cost import estimate
 from tests.unit.test_results import result
 
@@ -86,17 +86,17 @@ def test_unmeasured_costs_are_estimated_from_flops(tmp_path: Path) -> None:
 
 def test_a_core_can_be_measured() -> None:
     for setting in ("train.precision=float32", "train.precision=bfloat16", "train.channels_last=true"):
-        assert 1e6 < cost.calibrate(run(settings=(setting,)), seconds=0.01) < 1e13
+        assert 1e6 < operations.calibrate(run(settings=(setting,)), seconds=0.01) < 1e13
 
 
 def test_the_rate_of_a_core_is_independent_of_other_load(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = itertools.count()
-    monkeypatch.setattr(cost.time, "process_time", lambda: 0.25 * next(clock))
-    monkeypatch.setattr(cost.time, "monotonic", lambda: 1e6 * next(clock))  # the machine is busy with others
-    flops, size = cost._dense_flops("digits", "conv8"), 128
-    assert cost.calibrate(run()) == pytest.approx(3 * flops * size / 0.25)
+    monkeypatch.setattr(operations.time, "process_time", lambda: 0.25 * next(clock))
+    monkeypatch.setattr(operations.time, "monotonic", lambda: 1e6 * next(clock))  # the machine is busy with others
+    flops, size = operations.dense_flops(run()), 128
+    assert operations.calibrate(run()) == pytest.approx(3 * flops * size / 0.25)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_cost_counts_the_images_of_training_and_evaluation(
     one = run("dense", 0.0, settings=settings)
     (found,) = estimate([one], tmp_path, "cpu", lambda _: 1e9)
     epochs = one.recipe.train.epochs
-    flops = cost._dense_flops("digits", "conv8")
+    flops = operations.dense_flops(one)
     assert found.seconds == pytest.approx((3 * trained + evaluated) * epochs * flops / 1e9)
     # A pilot on a part of the images tells the time of the whole, and the other way round.
     put(tmp_path, one, 10.0, 0.0)

@@ -323,7 +323,7 @@ def test_draws_of_members_do_not_mix() -> None:
         found = []
         for step in range(4):
             yield
-            seed_draws(CPU, 10 * seed + step)
+            seed_draws(10 * seed + step, CPU)
             found.append(float(torch.rand(())))
         return found
 

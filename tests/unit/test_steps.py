@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pai_bench import models, recipes
 from pai_bench.core import precision as arithmetic
+from pai_bench.core.randomness import host_random_state
 from pai_bench.recipes import Train
 from pai_bench.training import graph_step as steps
 from pai_bench.training import launches, loop
@@ -213,7 +214,7 @@ class Device:
         monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
         monkeypatch.setattr(torch.cuda, "default_generators", [torch.default_generator])
         # The generator of the host, which is the device's here, stands still for the host.
-        monkeypatch.setattr(steps, "_host_draws", lambda: ())
+        monkeypatch.setattr(steps, "host_random_state", lambda: ())
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(self))
         monkeypatch.setattr(torch.cuda, "graph", self.graph)
         monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
@@ -351,15 +352,15 @@ def test_a_graph_with_random_draws_is_not_used_in_a_pack(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1)])
 def test_random_draws_on_the_host_are_detected(draw: Callable[[], object]) -> None:
-    before = steps._host_draws()
-    assert steps._host_draws() == before
+    before = host_random_state()
+    assert host_random_state() == before
     draw()
-    assert steps._host_draws() != before
+    assert host_random_state() != before
 
 
 def test_a_network_that_draws_on_the_host_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     device, draws = Device(monkeypatch), iter(range(10))
-    monkeypatch.setattr(steps, "_host_draws", lambda: next(draws))
+    monkeypatch.setattr(steps, "host_random_state", lambda: next(draws))
     with pytest.warns(RuntimeWarning, match="no CUDA graph: it draws random numbers on the host"):
         step, same = both(device)
     assert same and step.mechanism == "eager" and not device.replays

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-from torch import nn
-
-from pai_bench import models, results
+from pai_bench import results
 from pai_bench.cells import MethodSpec
-from pai_bench.core.precision import forward, laid_out
 from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
-from pai_bench.pruning import flops
 from pai_bench.recipes.schema import tuples
 from pai_bench.results.float64 import float64_slowdown
-from pai_bench.scoring.losses import by_name, n_outputs
 from pai_bench.sweep.planning import workload
+from pai_bench.sweep.planning.operations import UnknownCost, dense_flops
 from pai_bench.sweep.planning.plan import score_key
 
 SAMPLE = 6
@@ -49,10 +41,6 @@ class Estimate:
     seconds: float | None
     peak_bytes: int | None
     source: str
-
-
-class UnknownCost(Exception):
-    """The operations of a model could not be counted; a sweep runs without an estimate then."""
 
 
 def estimate(
@@ -224,7 +212,7 @@ class _Arithmetic:
         """Return the seconds of training: forward and backward passes over all epochs, and the evaluations."""
         info, values = loading.info(run.cell.dataset), run.recipe.values()
         passes = workload.forward_passes(values, info.train, info.test)
-        return self._seconds(run, passes * _dense_flops_of(run), workload.trained_steps(values, info.train))
+        return self._seconds(run, passes * dense_flops(run), workload.trained_steps(values, info.train))
 
     def scoring(self, run: Run) -> float:
         """Return the seconds of scoring: forward and backward passes on every sample in every round.
@@ -237,65 +225,5 @@ class _Arithmetic:
         needed = getattr(scorer, "batches_needed", None)
         passes = max(1, int(getattr(scorer, "rounds", 1))) * (needed() if needed else settings.batches)
         slower = float64_slowdown(self._device) if settings.dtype == "float64" else 1
-        flops = workload.BACKWARD * passes * settings.batch_size * _dense_flops_of(run)
+        flops = workload.BACKWARD * passes * settings.batch_size * dense_flops(run)
         return self._seconds(run, flops * slower, passes)
-
-
-@cache
-def _network(dataset: str, model: str, loss: str) -> nn.Module:
-    info = loading.info(dataset)
-    return models.build(model, info.channels, info.size, n_outputs(loss, info.classes, dataset))
-
-
-@cache
-def _counted(dataset: str, model: str, loss: str) -> int | str:
-    """Return the operations of one forward pass, or the reason why they cannot be counted; both are cached."""
-    info = loading.info(dataset)
-    try:
-        counted = flops.flops(_network(dataset, model, loss), {}, info.shape)[0]
-    except Exception as error:
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return counted or "no operation of a conv or linear layer was counted"
-
-
-def _dense_flops(dataset: str, model: str, loss: str = "cross-entropy") -> int:
-    counted = _counted(dataset, model, loss)
-    if isinstance(counted, str):
-        raise UnknownCost(counted)
-    return counted
-
-
-def _dense_flops_of(run: Run) -> int:
-    return _dense_flops(run.cell.dataset, run.cell.model, run.recipe.train.loss)
-
-
-def calibrate(run: Run, seconds: float = 0.5) -> float:
-    """Measure the operations per second of one CPU core that trains this network in the precision of the run's recipe.
-
-    The measurement takes about `seconds` of processor time, which is independent of the load of other processes.
-    """
-    dataset, model, train = run.cell.dataset, run.cell.model, run.recipe.train
-    info, flops = loading.info(dataset), _dense_flops_of(run)
-    # A batch of the usual size, unless a single step would take too long.
-    size = int(max(2, min(128, 2e9 / flops)))
-    images, targets = torch.rand(size, *info.shape), torch.arange(size) % info.classes
-    network = laid_out(deepcopy(_network(dataset, model, train.loss)), train.channels_last)
-
-    def step(n_images: int) -> float:
-        """Return the processor seconds of one forward and backward pass."""
-        began = time.process_time()
-        logits = forward(network, images[:n_images], train.precision == "bfloat16", train.channels_last)
-        torch.autograd.backward(by_name(train.loss)(logits, targets[:n_images]))
-        return time.process_time() - began
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        step(2)  # the first pass chooses kernels and allocates
-        taken = [step(size)]
-        end = time.monotonic() + 4 * seconds
-        while sum(taken) < seconds and time.monotonic() < end:
-            taken.append(step(size))
-    finally:
-        torch.set_num_threads(threads)
-    return workload.BACKWARD * flops * size / max(median(taken), 1e-6)

@@ -181,7 +181,7 @@ def test_the_host_does_not_run_far_ahead_and_sleeps_while_it_waits() -> None:
 
 def test_draws_of_a_captured_dropout_are_seeded_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
-    monkeypatch.setattr(launches, "seed_draws", lambda device, seed: seeds.append(seed))
+    monkeypatch.setattr(launches, "seed_draws", lambda seed, device: seeds.append(seed))
     train(nn.Sequential(nn.Dropout(0.1), network()), {}, data(), recipe(epochs=20, evaluate_every=20), seed=0)
     assert len(set(seeds)) == 20 * 64 // BATCH
     seeds.clear()
