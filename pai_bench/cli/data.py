@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from pai_bench.cli.commands import Command
 from pai_bench.cli.options import FAILED, USAGE, AsJson, DataDir, Plugins, Verbose, messages, say
 from pai_bench.datasets import files
-from pai_bench.datasets.files import Check
 from pai_bench.errors import PaiBenchError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,6 +68,8 @@ def _observer() -> Iterator[files.Observer]:
     if not messages.is_terminal:
         yield _Lines()
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=messages) as bar:
         yield _Bar(bar)
@@ -86,7 +89,7 @@ def _where(name: str, root: Path | None) -> Path:
     return files.data_root(root) / source.folder / ("" if source.files else source.tree)
 
 
-def _told(name: str, check: Check, root: Path | None) -> dict[str, Any]:
+def _told(name: str, check: files.Check, root: Path | None) -> dict[str, Any]:
     source = files.source(name)
     no_files = not source.files and not source.tree
     return {

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from pai_bench import recipes
 from pai_bench.cli.options import AsJson, Plugins, Verbose
-from pai_bench.core import method_index
+from pai_bench.core import method_index, model_index
 from pai_bench.datasets import files
 from pai_bench.errors import unknown
 
@@ -63,6 +63,8 @@ def _brief(what: str, line: dict[str, Any]) -> dict[str, Any]:
 def _names(what: str, plugins: Sequence[Path]) -> list[str]:
     if what == "methods" and method_index.is_complete(plugins):
         return list(method_index.builtin())
+    if what == "models" and model_index.is_complete(plugins):
+        return list(model_index.builtin())
     homes = {"methods": "scoring.registry", "models": "models", "datasets": "datasets.files", "recipes": "recipes"}
     homes["published"] = "analysis.published"
     return list(import_module(f"pai_bench.{homes[what]}").names())

@@ -54,14 +54,14 @@ class WideResNet(nn.Module):
         return logits
 
 
-def _register(depth: int, width: int) -> None:
-    @register_model(f"wrn-{depth}-{width}")
+def _register(name: str, depth: int, width: int) -> None:
+    @register_model(name)
     def build(channels: int, _size: int, classes: int) -> nn.Module:
         return WideResNet(channels, classes, depth, width)
 
 
-_register(28, 2)
+_register("wrn-28-2", 28, 2)
 # SNIP's paper names these three.
-_register(16, 8)
-_register(16, 10)
-_register(22, 8)
+_register("wrn-16-8", 16, 8)
+_register("wrn-16-10", 16, 10)
+_register("wrn-22-8", 22, 8)

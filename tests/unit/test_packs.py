@@ -280,7 +280,7 @@ def test_a_cluster_task_saves_its_pack_and_resumes_it(tmp_path: Path, monkeypatc
     entries = tuple(Entry(cell.cell, cell.recipe.as_dict(), cell.fingerprint()) for cell in runs)
     place = spec(tmp_path, code={}, plugins=(), gpus=0, checkpoint_every=1e6, tasks=(entries,), pack=2).write()
     ticks = [0]
-    real = attempt._Watch.tick
+    real = attempt._AttemptCallback.tick
 
     def tick(callback: Any) -> None:
         real(callback)
@@ -291,7 +291,7 @@ def test_a_cluster_task_saves_its_pack_and_resumes_it(tmp_path: Path, monkeypatc
             task._ending.set()
             task.pause()
 
-    monkeypatch.setattr(attempt._Watch, "tick", tick)
+    monkeypatch.setattr(attempt._AttemptCallback, "tick", tick)
     task = work.Work(str(place))
     task.run()
     assert not list(tmp_path.glob("runs/**/*.json")) and len(list(tmp_path.rglob("*.checkpoint"))) >= 2

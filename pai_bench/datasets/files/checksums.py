@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pai_bench.core.atomic import write_json
-from pai_bench.datasets.files.formats import find
-from pai_bench.datasets.files.paths import data_root, option, user_cache
+from pai_bench.datasets.files.paths import data_root, find, option, user_cache
 from pai_bench.datasets.files.sources import source
 from pai_bench.datasets.files.types import File, Source
 from pai_bench.errors import PaiBenchError

@@ -15,19 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pai_bench.datasets.files.paths import find
 from pai_bench.datasets.files.types import Images, damaged
-
-
-def find(path: Path, gzipped: bool) -> Path | None:
-    """Find a file, or NAME.gz if `gzipped` is set; return None if neither exists or is accessible."""
-    candidates = (path, path.with_name(path.name + ".gz")) if gzipped else (path,)
-    for candidate in candidates:
-        try:
-            if candidate.is_file():
-                return candidate
-        except PermissionError:  # no permission to enter the folder
-            continue
-    return None
 
 
 def _bytes(path: Path) -> bytes:

@@ -12,9 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pai_bench.datasets.files.checksums import Check, accept, check, digests, hash_file, official, official_md5
-from pai_bench.datasets.files.formats import find
 from pai_bench.datasets.files.http import FetchFailed, Observer, Patience, obtain, only_one
-from pai_bench.datasets.files.paths import data_root, option
+from pai_bench.datasets.files.paths import data_root, find, option
 from pai_bench.datasets.files.sources import source
 from pai_bench.datasets.files.types import Archive, File, Source, damaged
 from pai_bench.errors import PaiBenchError

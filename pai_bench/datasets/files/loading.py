@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pai_bench.datasets.files.checksums import Check, check
-from pai_bench.datasets.files.formats import find
-from pai_bench.datasets.files.paths import data_root
+from pai_bench.datasets.files.paths import data_root, find
 from pai_bench.datasets.files.sources import is_builtin, source
 from pai_bench.datasets.files.types import Arrays, Images, Info, Listing, damaged
 from pai_bench.errors import PaiBenchError

@@ -23,3 +23,15 @@ def data_root(root: Path | None = None) -> Path:
 def option(root: Path | None) -> str:
     """Return the option for the data root in recommended commands; empty when the user did not set one."""
     return "" if root is None else f" --data-dir {root}"
+
+
+def find(path: Path, gzipped: bool) -> Path | None:
+    """Find a file, or NAME.gz if `gzipped` is set; return None if neither exists or is accessible."""
+    candidates = (path, path.with_name(path.name + ".gz")) if gzipped else (path,)
+    for candidate in candidates:
+        try:
+            if candidate.is_file():
+                return candidate
+        except PermissionError:  # no permission to enter the folder
+            continue
+    return None

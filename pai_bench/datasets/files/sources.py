@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pai_bench.core.registry import Registry
-from pai_bench.datasets.files import formats, image_folders, spiral
-from pai_bench.datasets.files.types import Archive, Arrays, File, Info, Source
+from pai_bench.datasets.files.types import Archive, File, Info, Source
 
-Builder = Callable[[Path], Arrays]
+if TYPE_CHECKING:
+    from pai_bench.datasets.files.types import Arrays
+
+Builder: TypeAlias = "Callable[[Path], Arrays]"
 
 
 def register_source(name: str, source: Source) -> None:
@@ -62,12 +66,21 @@ def info(name: str) -> Info:
     return source(name).info
 
 
+def _when_called(module: str, function: str) -> Callable[..., Any]:
+    """Return a function that imports `function` when it is called, because its module loads NumPy."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        return getattr(import_module(f"pai_bench.datasets.files.{module}"), function)(*arguments, **options)
+
+    return call
+
+
 def _idx_source(folder: str, checksums: dict[str, tuple[str, str]], mirrors: tuple[str, ...]) -> Source:
     return Source(
         Info(1, 28, 10, 60000, 10000),
         folder,
         tuple(File(name, plain, packed) for name, (plain, packed) in checksums.items()),
-        formats.idx,
+        _when_called("formats", "idx"),
         tuple(
             Archive(f"{name}.gz", packed, tuple(f"{mirror}{name}.gz" for mirror in mirrors))
             for name, (_, packed) in checksums.items()
@@ -85,7 +98,7 @@ def _cifar_source(
         Info(3, 32, classes, 50000, 10000),
         folder,
         tuple(File(name, md5) for name, md5 in files.items()),
-        partial(formats.cifar, files=tuple(files), label_key=label_key),
+        partial(_when_called("formats", "cifar"), files=tuple(files), label_key=label_key),
         (
             Archive(
                 archive,
@@ -99,8 +112,8 @@ def _cifar_source(
 
 # Checksums as in torchvision; the MD5 sums of the uncompressed IDX files are published with many copies.
 _OURS: dict[str, Source] = {
-    "digits": Source(Info(1, 8, 10, 1437, 360), read=formats.digits),
-    "cubist-spiral": Source(Info(2, 1, 2, 49982, 49982, kind="vectors"), read=spiral.cubist_spiral),
+    "digits": Source(Info(1, 8, 10, 1437, 360), read=_when_called("formats", "digits")),
+    "cubist-spiral": Source(Info(2, 1, 2, 49982, 49982, kind="vectors"), read=_when_called("spiral", "cubist_spiral")),
     "mnist": _idx_source(
         "MNIST/raw",
         {
@@ -155,7 +168,7 @@ _OURS: dict[str, Source] = {
             File("train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
             File("test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
         ),
-        read=formats.svhn,
+        read=_when_called("formats", "svhn"),
         archives=tuple(
             Archive(
                 name, md5, tuple(f"{scheme}://ufldl.stanford.edu/housenumbers/{name}" for scheme in ("https", "http"))
@@ -169,7 +182,7 @@ _OURS: dict[str, Source] = {
     "tiny-imagenet": Source(
         Info(3, 64, 200, 100000, 10000),
         files=(File("tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"),),
-        read=image_folders.tiny,
+        read=_when_called("image_folders", "tiny"),
         archives=(
             Archive(
                 "tiny-imagenet-200.zip",
@@ -178,12 +191,12 @@ _OURS: dict[str, Source] = {
             ),
         ),
         tree="tiny-imagenet-200",
-        list_tree=image_folders.list_tiny,
+        list_tree=_when_called("image_folders", "list_tiny"),
     ),
     "imagenet": Source(
         Info(3, 224, 1000, 1281167, 50000),
         tree="imagenet",
-        list_tree=image_folders.list_imagenet,
+        list_tree=_when_called("image_folders", "list_imagenet"),
         by_hand="ask for ILSVRC2012 at image-net.org, unpack it into train/<wnid>/ and val/<wnid>/ on the cluster,"
         " then: pai-bench data add imagenet --from THAT_FOLDER --link",
     ),

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from pai_bench.errors import PaiBenchError, unknown
 
-Inputs = NDArray[np.uint8] | NDArray[np.float32]
+if TYPE_CHECKING:  # the command line lists data sets without loading NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
+Inputs: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
 """Images, uint8 [N, C, H, W], or vectors, float32 [N, features]."""
 
-Images = tuple[Inputs, NDArray[np.int64]]
+Images: TypeAlias = "tuple[Inputs, NDArray[np.int64]]"
 """Inputs and labels [N]."""
 
-Arrays = tuple[Inputs, NDArray[np.int64], Inputs, NDArray[np.int64]]
+Arrays: TypeAlias = "tuple[Inputs, NDArray[np.int64], Inputs, NDArray[np.int64]]"
 """Train inputs, train labels, test inputs, test labels."""
 
 KINDS = ("images", "vectors")
