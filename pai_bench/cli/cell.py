@@ -90,5 +90,5 @@ def train(
     options = single_cell.Options(
         dataset, model, recipe, _settings(context, only, exclude), seed, data_dir, tuple(plugin or ()), as_json
     )
-    if not single_cell.train(options, masks, results, redo, messages):
+    if not single_cell.train(options, masks, results, redo, messages()):
         raise typer.Exit(FAILED)

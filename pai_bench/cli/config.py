@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pai_bench import recipes
-from pai_bench.cells import parse_names
 from pai_bench.cli.options import say
 from pai_bench.cli.settings import nearest_sparsities, profile_path, recipe_settings, setting_source, source
-from pai_bench.recipes import Choice
+
+if TYPE_CHECKING:
+    from pai_bench.recipes import Choice
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +37,9 @@ def show(context: typer.Context) -> None:
 
     Accepts the options of sweep, including --json: pai-bench config show -c paper.toml --datasets cifar10.
     """
+    from pai_bench import recipes
+    from pai_bench.cells import parse_names
+
     root = context.find_root()
     command = root.command.commands["sweep"]  # type: ignore[attr-defined]
     sweep = command.make_context("sweep", list(context.args), parent=root)
@@ -91,6 +94,8 @@ def _taken(sweep: typer.Context) -> set[str]:
 
 def _choice(sweep: typer.Context, choice: Choice, taken: set[str]) -> dict[str, Any]:
     """Return the values and sources of a recipe, and of the options with defaults of the data set."""
+    from pai_bench import recipes
+
     values = {}
     for name in sorted({"sparsities", "seeds"} - taken):
         own = getattr(recipes.defaults(choice.dataset), name)

@@ -65,13 +65,13 @@ class _Bar:
 
 @contextmanager
 def _observer() -> Iterator[files.Observer]:
-    if not messages.is_terminal:
+    if not messages().is_terminal:
         yield _Lines()
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=messages) as bar:
+    with Progress(*columns, console=messages()) as bar:
         yield _Bar(bar)
 
 

@@ -7,12 +7,6 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from pai_bench.cells import parse_names, split_specs
-from pai_bench.core import method_index
-from pai_bench.datasets import files
-from pai_bench.errors import unknown
-from pai_bench.recipes import TABLES
-
 _SYNONYMS = {
     **{"learning_rate": "lr", "epoch": "epochs", "bs": "batch_size", "batch": "batch_size", "wd": "weight_decay"},
     **{"num_epochs": "epochs", "n_epochs": "epochs", "batchsize": "batch_size", "dtype": "dtype"},
@@ -26,6 +20,11 @@ def check_names(methods: str | None, datasets: str | None, plugins: Sequence[Pat
 
     Raises: PaiBenchError for an unknown method, hyper-parameter or data set.
     """
+    from pai_bench.cells import parse_names, split_specs
+    from pai_bench.core import method_index
+    from pai_bench.datasets import files
+    from pai_bench.errors import unknown
+
     if methods is not None and method_index.is_complete(plugins or ()):
         specs = split_specs(methods)
         method_index.check([] if specs == [_ALL] else specs)
@@ -39,6 +38,9 @@ def option(name: str, command: str) -> str | None:
     """Return the remedy for an unknown option of a command; None if no better remedy than its help is known."""
     if command not in ("sweep", "prune", "train"):
         return None
+    from pai_bench.core import method_index
+    from pai_bench.recipes import TABLES
+
     key = name.lstrip("-").replace("-", "_")
     if key in _DEVICES:
         return (

@@ -11,14 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from pai_bench import recipes
 from pai_bench.cli.options import AsJson, Plugins, Verbose
-from pai_bench.core import method_index, model_index
-from pai_bench.datasets import files
 from pai_bench.errors import unknown
 
 LISTS = ("methods", "models", "datasets", "recipes", "published")
@@ -61,6 +55,8 @@ def _brief(what: str, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names(what: str, plugins: Sequence[Path]) -> list[str]:
+    from pai_bench.core import method_index, model_index
+
     if what == "methods" and method_index.is_complete(plugins):
         return list(method_index.builtin())
     if what == "models" and model_index.is_complete(plugins):
@@ -78,7 +74,7 @@ def _describe(what: str, name: str) -> dict[str, Any]:
         text, count = import_module("pai_bench.models").describe(name)
         return {"parameters": count, "description": text}
     if what == "datasets":
-        info = files.info(name)
+        info = import_module("pai_bench.datasets.files").info(name)
         return {
             "images": str(info),
             "classes": info.classes,
@@ -88,11 +84,13 @@ def _describe(what: str, name: str) -> dict[str, Any]:
     if what == "published":
         summary: dict[str, Any] = import_module("pai_bench.analysis.published").describe(name)
         return summary
-    return {"description": recipes.summary(name)}
+    return {"description": import_module("pai_bench.recipes").summary(name)}
 
 
 def _method(name: str) -> dict[str, Any]:
     """Return the description of a method; for a plug-in's method, taken from its class."""
+    from pai_bench.core import method_index
+
     entry = method_index.builtin().get(name)
     if entry is not None:
         values, text = dict(entry.hyperparameters), entry.sentence
@@ -107,6 +105,10 @@ def _method(name: str) -> dict[str, Any]:
 
 def _show(lines: Sequence[dict[str, Any]]) -> None:
     """Print a table whose last column is wrapped to the width of the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = list(lines[0]) if lines else []
     for column in columns:

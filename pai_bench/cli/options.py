@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-messages = Console(stderr=True, soft_wrap=True)
-"""Console for messages on stderr; stdout is reserved for data."""
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OK, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -44,6 +44,14 @@ Filter = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Data as JSON on stdout.")]
 
 
+@cache
+def messages() -> Console:
+    """Return the console for messages on stderr; stdout is reserved for data."""
+    from rich.console import Console  # most of the start-up time of a command that prints no message
+
+    return Console(stderr=True, soft_wrap=True)
+
+
 def say(text: str) -> None:
     """Print a message verbatim, without markup."""
-    messages.print(text, highlight=False, markup=False)
+    messages().print(text, highlight=False, markup=False)

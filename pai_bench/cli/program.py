@@ -25,7 +25,6 @@ from pai_bench.cli.report import report
 from pai_bench.cli.reproduce import reproduce
 from pai_bench.cli.status import status
 from pai_bench.cli.sweep import sweep
-from pai_bench.core.atomic import reason
 from pai_bench.errors import PaiBenchError
 
 app = typer.Typer(
@@ -87,6 +86,8 @@ _KEPT = {**dict.fromkeys(("sweep", "train", "merge"), "finished cells"), "data f
 
 def _explain(error: OSError) -> tuple[str, str]:
     """Return cause and remedy of an error of the operating system."""
+    from pai_bench.core.atomic import reason
+
     what = error.filename or error
     if isinstance(error, PermissionError):
         return f"permission denied for {what}", "choose another folder (--results, --out) or change its permissions"
@@ -124,7 +125,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except PaiBenchError as error:
         if verbose:
-            messages.print_exception()
+            messages().print_exception()
         say(f"error: {error.cause}")
         say(f"  {error.remedy}")
         code = USAGE
@@ -137,7 +138,7 @@ def main() -> None:
             code = _misused(error)
     except OSError as error:
         if verbose:
-            messages.print_exception()
+            messages().print_exception()
         cause, remedy = _explain(error)
         say(f"error: {cause}")
         say(f"  {remedy}")

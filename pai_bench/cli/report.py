@@ -95,7 +95,7 @@ def report(
         if not check_results(results, extra, selection, as_json):
             raise typer.Exit(INCOMPLETE)
         return
-    if not run(results, out, extra, as_json, messages, options, selection, reference, margin / 100) and strict:
+    if not run(results, out, extra, as_json, messages(), options, selection, reference, margin / 100) and strict:
         raise typer.Exit(INCOMPLETE)
 
 

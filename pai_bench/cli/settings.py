@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -113,6 +112,8 @@ def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None
 
     Paths in the file are relative to its folder. `sweep` is the context of the sweep if the file belongs to one.
     """
+    import tomllib
+
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -185,7 +185,7 @@ def sweep(
         slurm=SlurmOptions(profile, tuple(slurm or ()), cells_per_job, canary, wait, any_code),
         given=_given(context),
     )
-    failed = command.run(options, messages)
+    failed = command.run(options, messages())
     if failed:
         raise typer.Exit(FAILED)
 

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from pai_bench.cells import GIVEN, MethodSpec
+from pai_bench.core.registry import installed
 from pai_bench.errors import PaiBenchError, unknown
 
 GROUP = "pai_bench.methods"
@@ -38,7 +38,7 @@ def builtin() -> dict[str, Entry]:
 
 def is_complete(plugins: Sequence[Path] = ()) -> bool:
     """Return True if all methods are built in: no plug-ins, and no installed packages with methods."""
-    return not plugins and not entry_points(group=GROUP)
+    return not plugins and not installed(GROUP)
 
 
 def check(specs: Sequence[str]) -> None:

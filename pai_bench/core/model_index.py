@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
+
+from pai_bench.core.registry import installed
 
 GROUP = "pai_bench.models"
 """Entry points of installed packages with models of their own."""
@@ -24,7 +25,7 @@ def builtin() -> tuple[str, ...]:
 
 def is_complete(plugins: Sequence[Path] = ()) -> bool:
     """Return True if all models are built in: no plug-ins, and no installed packages with models."""
-    return not plugins and not entry_points(group=GROUP)
+    return not plugins and not installed(GROUP)
 
 
 def _names(path: Path) -> Iterator[str]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pai_bench.errors import PaiBenchError, unknown
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
 Thing = TypeVar("Thing")
+
+
+def installed(group: str) -> EntryPoints:
+    """Return the entry points of a group that installed packages announce."""
+    from importlib.metadata import entry_points  # its import takes as long as the rest of this package's core
+
+    return entry_points(group=group)
 
 
 class Registry(Generic[Thing]):
@@ -52,7 +61,7 @@ class Registry(Generic[Thing]):
     def _load(self) -> None:
         if self._ours is not None:
             self._ours()
-        for entry in entry_points(group=self._group):
+        for entry in installed(self._group):
             try:
                 entry.load()
             except Exception as error:

@@ -246,7 +246,7 @@ def test_an_error_of_the_operating_system_is_printed_in_two_lines(
         raise OSError(code, os.strerror(code), "/disk/file")
 
     monkeypatch.setattr(program, "app", refused)
-    monkeypatch.setattr(program, "messages", Console(stderr=True))
+    monkeypatch.setattr(program, "messages", lambda: Console(stderr=True))
     monkeypatch.setattr(program, "say", lambda text: print(text, file=sys.stderr))
     monkeypatch.setattr(sys, "argv", ["pai-bench", *["-v"] * verbose])
     with pytest.raises(SystemExit) as ended:

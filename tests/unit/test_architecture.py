@@ -175,6 +175,21 @@ def test_loading_it_does_not_load_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
+def test_help_and_lists_load_neither_numpy_nor_torch() -> None:
+    check = """
+import sys
+from pai_bench.cli.program import main
+for arguments in ("--help", "sweep --help", "list methods", "list models", "list datasets", "list recipes"):
+    sys.argv = ["pai-bench", *arguments.split()]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, arguments
+    assert not {"numpy", "torch", "pandas"} & sys.modules.keys(), arguments
+"""
+    subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
+
+
 def documented() -> tuple[str, str]:
     """The page with the table of the rules, and the drawing of them."""
     names = {"__init__": "pai_bench", "__main__": "python -m pai_bench"}

@@ -63,5 +63,5 @@ def test_a_typo_is_answered_without_torch() -> None:
 def test_other_methods_are_left_to_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     assert method_index.is_complete()
     assert not method_index.is_complete([method_index._FOLDER / "snip.py"])
-    monkeypatch.setattr(method_index, "entry_points", lambda group: [group])
+    monkeypatch.setattr(method_index, "installed", lambda group: [group])
     assert not method_index.is_complete()

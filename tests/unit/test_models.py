@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import pai_bench
 from pai_bench import models
+from pai_bench.core import model_index
 from pai_bench.errors import PaiBenchError
 from pai_bench.models import registry
 from pai_bench.models.initialisation import TRUNCATED_STD
@@ -369,3 +370,8 @@ def test_a_stranger_may_add_a_model_but_not_take_a_name(monkeypatch: pytest.Monk
     assert models.build("line", 1, 2, 3)(torch.zeros(5, 1, 2, 2)).shape == (5, 3)
     with pytest.raises(ValueError, match="registered twice"):
         models.register_model("line")(line)
+
+
+def test_the_index_names_all_built_in_models() -> None:
+    assert list(model_index.builtin()) == [name for name in models.names() if models.is_builtin(name)]
+    assert model_index.is_complete() and not model_index.is_complete([Path("mine.py")])
