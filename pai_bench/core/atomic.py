@@ -35,7 +35,7 @@ class Draft:
 
     @contextmanager
     def writing(self) -> Iterator[IO[bytes]]:
-        """The file to write to, once; synced at the end."""
+        """Return the file to write to, once; synced at the end."""
         with self.temporary.open("xb") as file:
             yield file
             file.flush()
@@ -97,7 +97,7 @@ def draft(place: Path) -> Iterator[Draft]:
 
 @contextmanager
 def replacing(place: Path) -> Iterator[IO[bytes]]:
-    """A new file to write to, synced and moved to `place` at the end, removed after an error. Makes the folder."""
+    """Open a new file that is synced and moved to `place` at the end, or removed after an error; create its folder."""
     with draft(place) as new:
         with new.writing() as file:
             yield file
@@ -144,7 +144,7 @@ def read_bytes(place: Path) -> bytes:
 
 
 def server_time(folder: Path) -> float:
-    """Now, by the clock of the server that the folder is on; by this machine's where nothing can be written there."""
+    """Return the time of the server that the folder is on, or of this machine if the folder is not writable."""
     try:
         with draft(folder / "clock") as new:
             with new.writing() as file:
@@ -166,7 +166,7 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def as_json(plain: Mapping[str, Any]) -> bytes:
-    """Plain data as text; numbers that are not finite become null."""
+    """Return plain data as JSON; numbers that are not finite become null."""
     return json.dumps(_finite(plain), allow_nan=False, separators=(",", ":")).encode()
 
 

@@ -31,7 +31,7 @@ class Entry:
 
 @cache
 def builtin() -> dict[str, Entry]:
-    """The built-in methods by name, in alphabetical order."""
+    """Return the built-in methods by name, in alphabetical order."""
     found = [entry for path in _FOLDER.glob("*.py") for entry in _entries(path)]
     return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
 
@@ -64,7 +64,7 @@ def check(specs: Sequence[str]) -> None:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a docstring, on one line."""
+    """Return the first sentence of a docstring, on one line."""
     paragraph = " ".join(text.strip().split("\n\n")[0].split())
     for end in range(len(paragraph)):
         # "et al. 2022" and "arXiv 2202.08132" do not end a sentence.
@@ -91,7 +91,7 @@ def _entries(path: Path) -> Iterator[Entry]:
 
 
 def _registered(decorator: ast.expr) -> str:
-    """The name in @register("name"); empty for any other decorator."""
+    """Return the name in @register("name"), or an empty text for any other decorator."""
     if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "register":
         return str(ast.literal_eval(decorator.args[0]))
     return ""

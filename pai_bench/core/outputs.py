@@ -11,7 +11,7 @@ from pai_bench.errors import PaiBenchError
 
 
 def logits(outputs: Any) -> Tensor:
-    """The logits [B, classes, …] among the outputs of a model.
+    """Return the logits [B, classes, …] among the outputs of a model.
 
     The first of these that is there: the outputs themselves, if they are a tensor; their attribute `logits` (Hugging
     Face's outputs; GoogLeNet and Inception with auxiliary classifiers, whose logits are left out); their item

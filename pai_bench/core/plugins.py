@@ -18,7 +18,7 @@ _plugins: dict[str, tuple[str, str]] = {}
 def load_plugin(path: Path, content: bytes | None = None) -> None:
     """Run a user's Python file, whose decorators register methods, models, and data sets.
 
-    `content` is what the file held when a caller checked it: that runs then, whatever the file holds now.
+    `content` is the content that a caller has checked; it is executed instead of the present content of the file.
 
     Raises: PaiBenchError when the file is missing or raises.
     """
@@ -40,13 +40,14 @@ def load_plugin(path: Path, content: bytes | None = None) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise PaiBenchError(
-            f"plugin {path} cannot be loaded: {type(error).__name__}: {error}", "mend the file; -v shows where it fails"
+            f"plugin {path} cannot be loaded: {type(error).__name__}: {error}",
+            "correct the file; -v shows the traceback",
         ) from error
     _plugins[module_name] = (path.name, hashlib.sha256(content).hexdigest())
 
 
 def plugins() -> dict[str, str]:
-    """SHA-256 (hex) of each plug-in file that was loaded, by the file's name; of several of one name with commas."""
+    """Return the SHA-256 (hex) of each loaded plug-in file by file name; files of one name are joined by commas."""
     found: dict[str, list[str]] = {}
     for name, digest in sorted(_plugins.values()):
         found.setdefault(name, []).append(digest)
@@ -54,9 +55,9 @@ def plugins() -> dict[str, str]:
 
 
 def source_hash(module: str) -> str | None:
-    """SHA-256 (hex) of the file of a module that is not ours: what it makes is not known by a version alone.
+    """Return the SHA-256 (hex) of the file of a module that is not part of pai-bench, because it has no version.
 
-    None for modules of ours, which a test holds to their versions.
+    Returns None for modules of pai-bench, whose results tests compare with their versions.
     """
     if module.startswith("pai_bench."):
         return None

@@ -62,12 +62,12 @@ def _set(old: Sequence[Any], switches: Sequence[bool | None], new: Sequence[Any]
 
 
 def laid_out(model: nn.Module, channels_last: bool) -> nn.Module:
-    """The model itself, its convolutions' weights in the order that `forward` works with; no value changes."""
+    """Convert the weights of convolutions to the memory format that `forward` uses, and return the model."""
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
 def forward(model: nn.Module, x: Tensor, bfloat16: bool = False, channels_last: bool = False) -> Tensor:
-    """The logits (see `outputs.logits`); with `bfloat16` what autocast makes of the model, in float32 at the end."""
+    """Return the logits in float32 (see `outputs.logits`); with `bfloat16`, the forward pass runs under autocast."""
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     if not bfloat16:

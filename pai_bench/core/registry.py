@@ -21,10 +21,10 @@ def installed(group: str) -> EntryPoints:
 
 
 class Registry(Generic[Thing]):
-    """Objects of one kind by name: built-in ones, and those of plug-in files and of installed packages.
+    """Registry of objects of one kind by name: built-in ones, and objects of plug-in files and installed packages.
 
     `kind` is the word for one of them in messages; `group` is the group of entry points in which a package announces
-    a module (or an object of it) whose import adds its own; `ours` imports those of ours that add themselves.
+    a module (or an object of it) whose import registers its objects; `ours` imports the built-in ones.
     """
 
     def __init__(self, kind: str, group: str, ours: Callable[[], None] | None = None) -> None:
@@ -45,7 +45,7 @@ class Registry(Generic[Thing]):
         self._things[name] = thing
 
     def discover(self) -> None:
-        """Load all built-in objects and those of installed packages, once.
+        """Load all built-in objects and all objects of installed packages, once.
 
         Raises: PaiBenchError when a package's cannot be loaded.
         """
@@ -69,7 +69,7 @@ class Registry(Generic[Thing]):
                 raise PaiBenchError(
                     f"{self._kind} {entry.name} of the installed package {package} cannot be loaded: "
                     f"{type(error).__name__}: {error}",
-                    "mend or uninstall that package",
+                    "correct or uninstall that package",
                 ) from error
 
     def names(self) -> list[str]:

@@ -52,7 +52,7 @@ def load_checksummed(place: Path, magic: bytes) -> dict[str, Any]:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of names, shapes, types and bytes."""
+    """Return SHA-256 (hex) of names, shapes, types and bytes."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())

@@ -30,7 +30,7 @@ class Scored:
     """Magnitude up to which scores are rounding errors."""
 
     def to(self, device: torch.device) -> Scored:
-        """The same with the tensors on another device."""
+        """Return the same with the tensors on another device."""
         return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 

@@ -31,23 +31,23 @@ def _zero_biases(model: nn.Module, kinds: Kinds) -> None:
 
 
 def _kaiming_fan_in(model: nn.Module) -> None:
-    """Synaptic-Flow and FORCE."""
+    """Initialise as Synaptic-Flow and FORCE do."""
     _kaiming(model, (nn.Conv2d, nn.Linear), "fan_in")
     _zero_biases(model, (nn.Conv2d, nn.Linear))
 
 
 def _kaiming_fan_out(model: nn.Module) -> None:
-    """Synaptic-Flow's ResNet for Tiny-ImageNet: convolutions only, linear layers keep PyTorch's default."""
+    """Initialise as Synaptic-Flow's ResNet for Tiny-ImageNet: only convolutions; linear layers keep the default."""
     _kaiming(model, (nn.Conv2d,), "fan_out")
 
 
 def _ntk_sap(model: nn.Module) -> None:
-    """NTK-SAP and PX: biases keep PyTorch's default."""
+    """Initialise as NTK-SAP and PX do: biases keep PyTorch's default."""
     _kaiming(model, (nn.Conv2d, nn.Linear), "fan_in")
 
 
 def _openlth(model: nn.Module) -> None:
-    """OpenLTH, and so Frankle et al.: as NTK-SAP, and the norms' weights are uniform in [0, 1)."""
+    """Initialise as OpenLTH, and so Frankle et al.: as NTK-SAP, with weights of norms uniform in [0, 1)."""
     _ntk_sap(model)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -64,9 +64,9 @@ def _grasp(model: nn.Module) -> None:
 
 
 def _prospr(model: nn.Module) -> None:
-    """ProsPr's release draws each architecture in its own way; ResNet-18 and what it has not keep PyTorch's defaults.
+    """Initialise each architecture as ProsPr's release does; ResNet-18 and other networks keep PyTorch's defaults.
 
-    VGG is torchvision's with the head replaced after its weights were drawn; ResNet-20 keeps the default bias.
+    Its VGG is torchvision's, with a head replaced after the weights were drawn; ResNet-20 keeps the default bias.
     """
     if isinstance(model, VGG):
         _kaiming(model, (nn.Conv2d,), "fan_out")
@@ -149,7 +149,7 @@ _SCHEMES: dict[str, Callable[[nn.Module], None]] = {
 
 
 def schemes() -> list[str]:
-    """All known initialisation schemes in alphabetical order."""
+    """Return all known initialisation schemes in alphabetical order."""
     return sorted(_SCHEMES)
 
 

@@ -22,5 +22,5 @@ def require_size(name: str, size: int, halvings: int) -> None:
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the size of the image at stride 1."""
+    """Return a convolution without bias that keeps the size of the image at stride 1."""
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)

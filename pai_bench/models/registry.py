@@ -17,7 +17,7 @@ _builders: Registry[Builder] = Registry("model", "pai_bench.models")
 
 
 def register_model(name: str) -> Callable[[Builder], Builder]:
-    """Decorator that makes a builder known as the model `name`; also for plugin files and installed packages.
+    """Register the decorated builder as the model `name`; also for plug-in files and installed packages.
 
     Raises: ValueError when the name is taken.
     """
@@ -35,7 +35,7 @@ def names() -> list[str]:
 
 
 def build(name: str, channels: int, size: int, classes: int) -> nn.Module:
-    """A new network `name` for images [B, channels, size, size]; call `initialise` for weights that a seed decides.
+    """Build the network `name` for images [B, channels, size, size]; `initialise` draws its weights from a seed.
 
     Raises: PaiBenchError for an unknown name, images that are too small for it, or a builder that returns no network.
     """
@@ -81,7 +81,7 @@ def _first_paragraph(text: str | None) -> str:
 
 
 def module(name: str) -> str:
-    """The name of the Python module that registered the model `name`."""
+    """Return the name of the Python module that registered the model `name`."""
     return str(_builders.get(name).__module__)
 
 

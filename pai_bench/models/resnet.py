@@ -30,7 +30,7 @@ Shortcut = Callable[[int, int, int], nn.Module]
 
 
 def conv_shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """Option B: a 1x1 convolution with BatchNorm."""
+    """Return the shortcut of option B: a 1x1 convolution with BatchNorm."""
     return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 

@@ -14,7 +14,7 @@ Groups = Sequence[Sequence[int]]
 
 
 def _groups(first: int, deep: int) -> Groups:
-    """`first` convolutions in each of the first two groups, `deep` in the other three."""
+    """Return groups with `first` convolutions in each of the first two and `deep` in the other three."""
     return [64] * first, [128] * first, [256] * deep, [512] * deep, [512] * deep
 
 

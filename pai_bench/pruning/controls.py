@@ -25,7 +25,7 @@ def selection(spec: MethodSpec) -> Select:
 
 
 def weights_purpose(spec: MethodSpec) -> str:
-    """The purpose (see `derive_seed`) of the draws of the weights that train."""
+    """Return the purpose (see `derive_seed`) of the draws of the weights that train."""
     return "reinit" if spec.control == "reinit" else "init"
 
 

@@ -16,7 +16,7 @@ from pai_bench.scoring.paths.tracing import Graph, trace
 
 
 def effective_masks(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """The kept weights that lie on a path of kept weights from the input to the output, bool by name.
+    """Return the masks (bool by name) of kept weights on a path of kept weights from the input to the output.
 
     Vysogorets and Kempe 2023 (arXiv 2107.02306), on the path network of the model (see pai_bench.path_network) for one
     input of `shape` (without the batch dimension), in zeros and ones on the CPU. Weights that lie on no path of the
@@ -34,9 +34,9 @@ def effective_masks(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[
 
 
 def record_forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Graph, nn.Module]:
-    """The operations of a forward pass of one sample in eval mode, and the copy of the model on the CPU."""
+    """Return the operations of a forward pass of one sample in eval mode, and the copy of the model on the CPU."""
     network = copy.deepcopy(model)
-    remove_masks(network)  # their hooks write to weights, which is no operation of the network
+    remove_masks(network)  # their hooks write to weights, which the trace must not record
     network = network.cpu().to(dtype).eval()
     with own_randomness():
         return trace(network, torch.ones(1, *shape, dtype=dtype)), network
@@ -45,7 +45,7 @@ def record_forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype)
 def _reached(
     graph: Graph, parameters: Mapping[str, Tensor], names: Sequence[str], shape: tuple[int, ...]
 ) -> dict[str, Tensor]:
-    """The weights that a path through the network of these parameters (zeros and ones) uses, or would if kept."""
+    """Return the weights that are on a path through the network of these parameters (zeros and ones), or would be."""
     leaves = {name: value.clone().requires_grad_(name in names) for name, value in parameters.items()}
     with torch.enable_grad():
         total = replay(graph, Reach(), leaves, torch.ones(1, *shape, dtype=torch.float64)).sum()

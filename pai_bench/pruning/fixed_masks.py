@@ -50,5 +50,5 @@ def register_masks(file: MaskFile) -> None:
 
 
 def mask_file(name: str) -> MaskFile | None:
-    """The file behind a method of masks, None for every other method."""
+    """Return the file behind a method of masks, None for every other method."""
     return _mask_files.get(name)

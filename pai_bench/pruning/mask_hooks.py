@@ -96,13 +96,13 @@ class LayerMask:
 
 
 def _factor(removed: Tensor, weight: Tensor) -> Tensor:
-    """Ones for kept and zeros for pruned entries: integers like `_integers(weight)`, in its order of memory."""
+    """Return ones for kept and zeros for pruned entries: integers like `_integers(weight)`, in its memory format."""
     factor = torch.ones_like(_integers(weight.data), requires_grad=False)
     return factor.masked_fill_(removed.unsqueeze(-1) if factor.dim() > weight.dim() else removed, 0)
 
 
 def _integers(values: Tensor) -> Tensor:
-    """The bits of a tensor as integers, without a copy; complex128 gets a last dimension of its two parts."""
+    """Return the bits of a tensor as integers, without a copy; complex128 gets a last dimension of its two parts."""
     if values.dtype == torch.complex128:
         values = torch.view_as_real(values)
     return values.view(_INTEGERS[values.dtype.itemsize])

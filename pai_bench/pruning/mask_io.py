@@ -17,7 +17,7 @@ from pai_bench.scoring.weights import prunable_weights
 
 
 def load_masks(path: str | os.PathLike[str], model: nn.Module | None = None) -> dict[str, Tensor]:
-    """Masks from a file, bool by parameter name (True = kept), for `apply_masks`.
+    """Return masks from a file, bool by parameter name (True = kept), for `apply_masks`.
 
     Reads what `save_masks`, `pai-bench prune` and sweeps write, and what other codes save: .npz, .pt or .pth with 0/1
     arrays by name or as a list in the model's order, nested under `mask`, `masks`, `state_dict` or `model`, under keys

@@ -16,7 +16,7 @@ from pai_bench.scoring.weights import prunable_weights
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DataParallel, DistributedDataParallel and torch.compile; the model itself without them."""
+    """Return the model inside DataParallel, DistributedDataParallel and torch.compile, or the model itself."""
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
@@ -27,9 +27,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _located(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The masks under the names that `model` (unwrapped) itself uses.
+    """Return the masks under the names that `model` (unwrapped) itself uses.
 
-    Raises: PaiBenchError for a name that is no parameter of it, another shape, or masks that are not bool.
+    Raises: PaiBenchError for a name that is not a parameter of it, another shape, or masks that are not bool.
     """
     # A weight that two layers share goes by either name.
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -67,7 +67,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     keys of state_dict do not change, hence a checkpoint contains zeros but no masks: save them with `save_masks`.
     Names may have the prefixes `module.` and `_orig_mod.` or lack them. Masks given a second time replace the first.
 
-    Raises: PaiBenchError for a name that is no parameter, another shape, or masks that are not bool; then nothing
+    Raises: PaiBenchError for a name that is not a parameter, another shape, or masks that are not bool; then nothing
     of the model has changed. A forward pass raises it where a masked weight is not a parameter (torch.func).
     """
     model = unwrapped(model)
@@ -113,7 +113,7 @@ def remove_masks(model: nn.Module) -> None:
 
 
 def masks_of(model: nn.Module) -> dict[str, Tensor]:
-    """The masks on a model, bool by parameter name (True = kept), as copies; empty where there are none.
+    """Return the masks on a model, bool by parameter name (True = kept), as copies; empty where there are none.
 
     Names are those of the model inside DataParallel, DistributedDataParallel and torch.compile. Masks that
     torch.nn.utils.prune has put on it are listed too.
@@ -133,7 +133,7 @@ def masks_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def sparsity(model: nn.Module) -> float:
-    """Fraction of the prunable weights of a model that its masks prune, between 0 and 1; 0.0 without masks.
+    """Return the fraction of the prunable weights of a model that its masks prune, between 0 and 1; 0.0 without masks.
 
     Counts the masks of `apply_masks`, not zeros. The prunable weights are those that `prune` counts without `only` and
     `exclude`; a masked weight that is frozen now (requires_grad=False) counts too. The model inside DataParallel,
@@ -175,7 +175,7 @@ def _drop_model_hooks(module: nn.Module) -> None:
 
 
 def _registries(module: nn.Module) -> tuple[dict[int, Any], ...]:
-    """The dicts of a module that hold its hooks."""
+    """Return the dicts of a module that hold its hooks."""
     return (
         module._forward_pre_hooks,
         module._forward_hooks,
@@ -185,12 +185,12 @@ def _registries(module: nn.Module) -> tuple[dict[int, Any], ...]:
 
 
 def _owner(hook: object) -> object:
-    """The hook itself, or the object whose method it is."""
+    """Return the hook itself, or the object whose method it is."""
     return getattr(hook, "__self__", hook)
 
 
 def _forget_compiled() -> None:
-    """Code that torch.compile has made before does not call hooks that are registered later."""
+    """Discard compiled code, because code compiled before does not call hooks that are registered later."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
 

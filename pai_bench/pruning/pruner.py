@@ -85,7 +85,7 @@ class Pruner:
         self.warns_of_ties = not getattr(scorer, "may_tie", False)
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
-        """The model's parameters and buffers by name, themselves."""
+        """Return the model's parameters and buffers by name, themselves."""
         state = self._model.state_dict(keep_vars=True)
         return [(key, value) for key, value in state.items() if isinstance(value, Tensor)]
 
@@ -118,7 +118,7 @@ class Pruner:
         )
 
     def _trace(self, x: Tensor) -> Graph:
-        """The operations of the model on inputs of that shape, recorded at the first call."""
+        """Return the operations of the model on inputs of that shape, recorded at the first call."""
         key = tuple(x.shape), x.dtype, self._model.training
         if key not in self._graphs:
             self._graphs[key] = trace(self._model, x)
@@ -135,7 +135,7 @@ class Pruner:
         return checked_scores(self.name, scores, problem.weights)
 
     def _explained(self, error: Exception, problem: Problem) -> Exception:
-        """The error to raise instead of what torch, the model or the method has raised."""
+        """Return the error to raise instead of what torch, the model or the method has raised."""
         if diagnosis.is_out_of_memory(error):
             return error
         try:
@@ -155,7 +155,7 @@ class Pruner:
         )
 
     def score(self, sparsity: float) -> dict[str, Tensor]:
-        """The scores of the dense network (first round)."""
+        """Return the scores of the dense network (first round)."""
         full = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
         rounds, schedule = self._rounds()
         density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
@@ -183,11 +183,11 @@ class Pruner:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
 
     def _streams(self, rounds: int) -> Iterator[Batches]:
-        """The batches of each round: the same ones in all, or new ones where the method wants them fresh."""
+        """Return the batches of each round: the same ones in all, or new ones where the method wants them fresh."""
         return self._stream.dealt(rounds) if getattr(self._scorer, "fresh", False) else itertools.repeat(self._stream)
 
     def masks(self, sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
-        """Bool masks by name after all rounds; exactly round(density x N) weights are kept (all by `dense`).
+        """Return bool masks by name after all rounds; exactly round(density x N) weights are kept (all by `dense`).
 
         `select` is another rule for what a round keeps.
         """
@@ -233,7 +233,7 @@ def score(
     exclude: Patterns = (),
     **hyperparameters: Any,
 ) -> dict[str, Tensor]:
-    """The scores that `method` gives to the dense network, by parameter name; a higher score is kept.
+    """Return the scores that `method` gives to the dense network, by parameter name; a higher score is kept.
 
     `batches` is any re-iterable of (x, y). `loss` is "cross-entropy" (logits [B, classes, …] and class indices [B, …]),
     "binary-cross-entropy" (one logit [B] or [B, 1]), or a function (outputs, targets) -> scalar that returns the mean
@@ -263,7 +263,7 @@ def prune(
     exclude: Patterns = (),
     **hyperparameters: Any,
 ) -> dict[str, Tensor]:
-    """Bool masks by parameter name, True = kept; exactly round((1 - sparsity) x N) weights are (all by `dense`).
+    """Return bool masks by parameter name, True = kept; exactly round((1 - sparsity) x N) weights are (all by `dense`).
 
     Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`. Masks that the model has are
     where pruning starts: what they prune stays pruned, and the sparsity counts it. Warns (TiedScoresWarning) where more

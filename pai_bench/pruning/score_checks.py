@@ -27,7 +27,7 @@ def checked_dtype(dtype: object) -> torch.dtype:
 
 
 def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The scores in the order of the weights, detached.
+    """Return the scores in the order of the weights, detached.
 
     Raises: PaiBenchError when a weight has no score, or one of another shape, or not finite.
     """

@@ -53,12 +53,12 @@ def score_at(scores: Tensor, place: int) -> Tensor:
 
 
 def keep_lowest(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
-    """`keep_exactly`, but the lowest scores."""
+    """Keep the lowest scores instead of the highest; otherwise as `keep_exactly`."""
     return keep_exactly(-scores.double(), candidates, density, count)
 
 
 def masks_at(scores: Mapping[str, Tensor], sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
-    """The masks of a single-shot method at any sparsity from its one score vector."""
+    """Return the masks of a single-shot method at any sparsity from its one score vector."""
     full = {key: torch.ones_like(score, dtype=torch.bool) for key, score in scores.items()}
     size = sum(score.numel() for score in scores.values())
     return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, size), select=select)
@@ -74,7 +74,7 @@ def to_masks(
     revives: bool = False,
     select: Select = keep_exactly,
 ) -> dict[str, Tensor]:
-    """The masks of one round: the best `kept` of the network, or the best quota of each layer.
+    """Return the masks of one round: the best `kept` of the network, or the best quota of each layer.
 
     A weight that is pruned stays so unless the method `revives`.
     """

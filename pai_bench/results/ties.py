@@ -81,7 +81,7 @@ def decide(row: Mapping[str, Any]) -> bool:
 
 
 def line(rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """One line on results whose masks are decided by ties, None when there are none.
+    """Return one line on results whose masks are decided by ties, None when there are none.
 
     A row has method, dataset, model, sparsity, seed, n_kept and tied_at_cut (None or NaN where it is unknown).
     """

@@ -29,7 +29,7 @@ class ChunkedConvolutions(FunctionOverrides):
 
 
 def _in_parts(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The convolution `plain`, a few images at a time."""
+    """Return the convolution `plain`, a few images at a time."""
 
     def convolution(
         input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, *options: Any, **more: Any
@@ -52,7 +52,7 @@ convolve = _in_parts(torch.convolution)
 
 
 def along(value: int | Sequence[int], dimensions: int) -> list[int]:
-    """An option of a convolution for each dimension; one number stands for all."""
+    """Return an option of a convolution for each dimension; a single number applies to all."""
     values = [value] if isinstance(value, int) else list(value)
     return values * dimensions if len(values) == 1 else values
 
@@ -73,7 +73,7 @@ def convolve_backward(
     options: Sequence[Any],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of a convolution by its input, weight and bias, those that are wanted, from that by its output."""
+    """Return the requested gradients of a convolution (input, weight, bias) from the gradient of its output."""
     number = at_a_time(x, weight, options[0])
     pairs = zip(torch.split(grad, number), torch.split(x, number), strict=True) if number < len(x) else [(grad, x)]
     by_x, total = [], None

@@ -42,7 +42,7 @@ def check_spelling(method: str, cls: type) -> None:
 
 
 def _attributes(cls: type) -> dict[str, bool]:
-    """Names that a class and its bases define, with True for functions."""
+    """Return names that a class and its bases define, with True for functions."""
     found: dict[str, bool] = {}
     for base in reversed(cls.__mro__[:-1]):
         found |= dict.fromkeys(vars(base).get("__annotations__", {}), False)

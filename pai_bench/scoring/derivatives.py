@@ -19,7 +19,7 @@ from pai_bench.scoring.double_backward import LeanDoubleBackward
 
 
 def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: bool = False) -> list[Tensor]:
-    """The derivative of what `loss` computes by leaf; with `graph` one that can be differentiated again, cheaply."""
+    """Return the gradient of `loss` by leaf; with `graph` it can be differentiated again, with little memory."""
     if graph:
         # Of the kernels of attention the plain one alone can be differentiated twice.
         with LeanDoubleBackward(), sdpa_kernel(SDPBackend.MATH):
@@ -35,7 +35,7 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
 
 
 def hessian_product(slope: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """The Hessian of the loss whose gradient, made with a graph, is `slope`, times `vector`; frees the graph."""
+    """Return the Hessian of the loss whose gradient, made with a graph, is `slope`, times `vector`; frees the graph."""
     # A loss that is linear in a leaf has a gradient without a graph there, which counts as a zero Hessian.
     pairs = [(g, v) for g, v in zip(slope, vector, strict=True) if g.requires_grad]
     if not pairs:
@@ -57,7 +57,7 @@ class Graphs:
     def gradient(
         self, make: Callable[[bool], list[Tensor]], device: torch.device
     ) -> tuple[list[Tensor], Callable[[], list[Tensor]]]:
-        """The gradient that `make(graph)` gives, without a graph, and a function that gives it with one, once.
+        """Return the gradient that `make(graph)` gives, without a graph, and a function that gives it with one, once.
 
         `make` may draw random numbers (dropout, Python's, NumPy's): the same ones both times.
         """
@@ -91,10 +91,10 @@ def saved_bytes() -> Iterator[Callable[[], int]]:
 
 
 def in_one_block(tensors: Sequence[Tensor], count: int) -> Iterator[list[Tensor]]:
-    """`count` lists of new tensors of these shapes and of the first one's type, all in one block of memory.
+    """Yield `count` lists of new tensors of these shapes and the type of the first one, all in one block of memory.
 
-    What is kept between large tensors that come and go lies in the places that those leave, which then are too small
-    for the next ones: the heap grows with what is kept, many times over.
+    Small tensors that outlive large temporary ones would fragment the heap: the freed gaps become too small for the
+    next large tensors, and the heap grows by many times the size of the small ones.
     """
     sizes = [tensor.numel() for tensor in tensors]
     for row in tensors[0].new_empty(max(0, count), sum(sizes)):
@@ -107,7 +107,7 @@ _ONCE_ONLY = "marked with @once_differentiable"
 
 
 def no_second_derivative(method: str, error: RuntimeError, model: nn.Module, x: Tensor) -> PaiBenchError | None:
-    """The refusal of an operation that torch cannot differentiate twice, with its layer; None for another error.
+    """Return the error for an operation that torch cannot differentiate twice, with its layer; None for other errors.
 
     `x` is an input of the model, which computes it once more to find the layer.
     """
@@ -123,7 +123,7 @@ def no_second_derivative(method: str, error: RuntimeError, model: nn.Module, x: 
 
 
 def _layer_that_calls(operation: str | None, model: nn.Module, x: Tensor) -> str:
-    """The innermost layer whose outputs follow from its inputs by an operation (None: a custom autograd function)."""
+    """Return the innermost layer that uses an operation (None: a custom autograd function)."""
     found: list[str] = []
     handles = []
 

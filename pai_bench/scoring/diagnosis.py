@@ -72,7 +72,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def cause(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> PaiBenchError | None:
-    """The reason why a model cannot be scored on these batches; None where a forward pass and the targets are right.
+    """Return the reason why a model cannot be scored on these batches, or None if forward pass and targets are valid.
 
     Targets are checked by calling `loss`; without one, as class indices or probabilities of cross entropy.
 
@@ -94,7 +94,7 @@ def cause(
 
 
 def line(error: BaseException) -> str:
-    """The type of an error and the first line of its text."""
+    """Return the type of an error and the first line of its text."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0] or 'no message'}"
 
 
@@ -112,7 +112,7 @@ def _of_inputs(error: Exception, number: int, x: Tensor) -> PaiBenchError:
 
 
 def _of_loss(loss: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, y: Tensor) -> PaiBenchError | None:
-    """The error of a loss other than cross entropy for these outputs and targets; None where it can be computed."""
+    """Return the error of a loss other than cross entropy for these outputs and targets, or None if there is none."""
     try:
         with torch.no_grad():
             loss(outputs, y)
@@ -156,7 +156,7 @@ def _of_targets(outputs: Tensor, y: Tensor) -> PaiBenchError | None:
 
 
 def labels_error(least: int, most: int, classes: int | None) -> PaiBenchError:
-    """The error for class indices outside 0 to classes - 1."""
+    """Return the error for class indices outside 0 to classes - 1."""
     among = "" if classes is None else f" for {classes} logits"
     last = "classes - 1" if classes is None else classes - 1
     return PaiBenchError(

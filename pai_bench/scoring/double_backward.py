@@ -36,7 +36,7 @@ class LeanDoubleBackward(FunctionOverrides):
 
 
 def _convolution(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The convolution `plain` of torch.nn.functional."""
+    """Return the convolution `plain` of torch.nn.functional."""
 
     def convolution(
         input: Tensor,
@@ -130,7 +130,7 @@ class _ConvolutionBackward(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, u: Tensor | None, p: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The derivative of the products of the first ones with u, p and q by gradient, input and weight."""
+        """Return the derivative of the products of the first ones with u, p and q by gradient, input and weight."""
         grad, x, weight = ctx.saved_tensors
         by_grad = by_x = by_weight = None
         if u is not None:
@@ -214,10 +214,10 @@ class _BatchNormBackward(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, u: Tensor, p: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
-        """With z = (x - mean) scale, means <.> over all but the channels, and g the gradient that came in:
+        """Return the derivatives by g, x and weight of the products of the first derivatives with u, p and q.
 
-        the first derivatives are weight scale (g - <g> - z <gz>), n <gz> and n <g>; what follows is the derivative of
-        their products with u, p and q by g, x and weight.
+        With z = (x - mean) scale, means <.> over all dimensions but the channels, and g the incoming gradient, the
+        first derivatives are weight scale (g - <g> - z <gz>), n <gz> and n <g>.
         """
         g, x, weight, mean, scale = ctx.saved_tensors
         n = x.numel() // x.shape[1]
@@ -243,7 +243,7 @@ class _BatchNormBackward(Function):
 
 
 def _means(a: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """<a (x - mean) scale> and <a> by channel, without a product of their size: they are BatchNorm's own gradients."""
+    """Return <a (x - mean) scale> and <a> by channel through BatchNorm's gradient, which needs no large product."""
     n = x.numel() // x.shape[1]
     # These do not depend on the weight, but on a GPU PyTorch takes their dtype from it.
     _, products, sums = _native(a, x, scale, mean, scale, [False, True, True])

@@ -154,7 +154,7 @@ class Relus(FunctionOverrides):
 
 
 def noting(gates: list[Tensor]) -> Gate:
-    """The ReLU itself, which adds to `gates` the places where its derivative is one."""
+    """Return the ReLU itself, which adds to `gates` the places where its derivative is one."""
 
     def relu(u: Tensor, cap: float) -> Tensor:
         gates.append(u > 0)

@@ -39,8 +39,10 @@ def undisturbed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def without_cudnn() -> Iterator[None]:
-    """Inside, recurrent layers are composed of operations that can be differentiated twice, and in eval mode; those of
-    cuDNN cannot."""
+    """Disable cuDNN inside the context.
+
+    Recurrent layers then consist of operations that can be differentiated twice and in eval mode; cuDNN's cannot.
+    """
     before = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False
     try:
@@ -50,7 +52,7 @@ def without_cudnn() -> Iterator[None]:
 
 
 class _Kept:
-    """In the place of torch's autograd function that recomputes."""
+    """Replacement of torch's autograd function that recomputes activations."""
 
     @staticmethod
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *inputs: Any) -> Any:
@@ -59,17 +61,17 @@ class _Kept:
 
 
 def _kept(*_: Any, **__: Any) -> Iterator[None]:
-    """In the place of torch's hooks that recompute, which go around the call."""
+    """Replace torch's hooks that recompute activations around a call."""
     yield
 
 
 @contextmanager
 def kept_activations() -> Iterator[None]:
-    """Inside, torch.utils.checkpoint keeps activations instead of computing them again on the way back.
+    """Let torch.utils.checkpoint keep activations inside the context instead of recomputing them in the backward pass.
 
-    It would compute them with the parameters that the model has then, which need not be those that are scored, and
-    without the functions that stand in for torch's. Models hold torch's function under names of their own, hence what
-    it calls is replaced; both ways of it (`use_reentrant`) are.
+    A recomputation would use the parameters that the model has at that time, which may differ from the scored ones, and
+    would bypass the functions that replace torch's. Models may refer to torch's function by names of their own;
+    therefore the functions that it calls are replaced, for both values of `use_reentrant`.
     """
     # Newer versions of torch have a second generator, which `checkpoint` calls.
     generators = [name for name in vars(checkpoint) if name.startswith("_checkpoint_without_reentrant_generator")]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 
 def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers next to `shares` that sum to `total`: largest remainders, ties by position.
+    """Return whole numbers next to `shares` that sum to `total`: largest remainders, ties by position.
 
     Raises: ValueError when the shares do not sum to `total` within one weight a layer.
     """
@@ -22,7 +22,7 @@ def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
 
 
 def proportional(raw: Mapping[str, float], rooms: Mapping[str, int], total: int) -> dict[str, float]:
-    """Shares of `total` in proportion to `raw`, at most `rooms` each; other layers share the excess of a full one.
+    """Divide `total` in proportion to `raw`, at most `rooms` each; the excess of a full layer goes to the others.
 
     Raises: ValueError when the rooms are too small together.
     """
@@ -40,7 +40,7 @@ def proportional(raw: Mapping[str, float], rooms: Mapping[str, int], total: int)
 
 
 def uniform(sizes: Mapping[str, int], rooms: Mapping[str, int], total: int) -> dict[str, float]:
-    """The same density in every layer; layers whose `rooms` are too small for it are full, and the rest is denser."""
+    """Divide `total` at the same density in every layer; layers with too small `rooms` are full, the others denser."""
     size = sum(sizes.values())
     shares = {name: own * total / size for name, own in sizes.items()}
     return shares if all(share <= rooms[name] for name, share in shares.items()) else proportional(sizes, rooms, total)
@@ -49,7 +49,7 @@ def uniform(sizes: Mapping[str, int], rooms: Mapping[str, int], total: int) -> d
 def erdos_renyi_kernel(
     shapes: Mapping[str, Sequence[int]], total: int, rooms: Mapping[str, int] | None = None
 ) -> dict[str, float]:
-    """The (fractional) number of weights that each layer keeps under ERK, at most its size; they sum to `total`.
+    """Return the (fractional) number of weights that each layer keeps under ERK, at most its size; they sum to `total`.
 
     `shapes` are those of the weights: [out, in, …kernel]. A layer's raw density is sum(shape) / prod(shape), so its
     share is in proportion to sum(shape). `rooms`: how many weights of each layer may be kept, where masks are on the

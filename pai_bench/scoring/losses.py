@@ -27,7 +27,7 @@ _REMEDY = (
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy of logits [B, classes, …] and class indices [B, …] or probabilities [B, classes, …].
+    """Compute the mean cross entropy of logits [B, classes, …] and class indices [B, …] or class probabilities.
 
     Logits [B·T, classes] may have class indices [B, T].
 
@@ -44,7 +44,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross entropy of one logit a sample, [B] or [B, 1], and targets [B] or [B, 1] in [0, 1].
+    """Return the mean binary cross entropy of one logit a sample, [B] or [B, 1], and targets [B] or [B, 1] in [0, 1].
 
     Raises: PaiBenchError for other shapes.
     """
@@ -62,7 +62,7 @@ _LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy, "binary-cross-entrop
 
 
 def by_name(name: str) -> Loss:
-    """The loss of a recipe's train.loss.
+    """Return the loss of a recipe's train.loss.
 
     Raises: PaiBenchError for an unknown name.
     """
@@ -72,7 +72,7 @@ def by_name(name: str) -> Loss:
 
 
 def n_outputs(name: str, classes: int, dataset: str) -> int:
-    """Number of logits a sample that the loss `name` needs for a data set of so many classes.
+    """Return the number of logits a sample that the loss `name` needs for a data set of so many classes.
 
     Raises: PaiBenchError where the loss does not apply to them.
     """
@@ -87,14 +87,14 @@ def n_outputs(name: str, classes: int, dataset: str) -> int:
 
 
 def predictions(name: str, logits: Tensor) -> Tensor:
-    """Class indices [B] from the logits that belong to the loss `name`."""
+    """Return class indices [B] from the logits that belong to the loss `name`."""
     return (logits.flatten() > 0).long() if name == "binary-cross-entropy" else logits.argmax(1)
 
 
 def to_score(loss: Loss | str, like: Tensor) -> Loss:
-    """The loss that a caller names or gives, a module as a copy of the dtype and device of `like`, with checks.
+    """Return the loss that a caller names or gives, a module as a copy of the dtype and device of `like`, with checks.
 
-    What it returns raises PaiBenchError for a loss that is not a mean over samples, or that tells nothing.
+    What it returns raises PaiBenchError for a loss that is not a mean over samples, or that is constant.
     """
     if isinstance(loss, str):
         return _checked_by_name(loss)
@@ -143,7 +143,8 @@ def _checked_by_name(name: str) -> Loss:
                 raise PaiBenchError("targets of binary cross entropy are not in [0, 1]", "pass labels of 0 and 1")
         elif not targets.is_floating_point() and bool((targets == IGNORED).all()):
             raise PaiBenchError(
-                f"all labels of a scoring batch are ignored ({IGNORED})", "leave that batch out; its loss is no number"
+                f"all labels of a scoring batch are ignored ({IGNORED})",
+                "leave that batch out; its loss is not a number",
             )
         return value
 

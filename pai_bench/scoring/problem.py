@@ -39,7 +39,7 @@ class Scorer(Protocol):
     """
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
-        """One score per prunable weight, by parameter name and in its shape; a higher score is kept."""
+        """Return one score per prunable weight, by parameter name and in its shape; a higher score is kept."""
         ...
 
 
@@ -62,7 +62,7 @@ def more_than(option: str, value: float, bound: float) -> None:
 
 
 def round_densities(density: float, rounds: int, schedule: str, start: float = 1.0) -> list[float]:
-    """The density after each of the outer rounds, from just below `start` down to `density`.
+    """Return the density after each of the outer rounds, from just below `start` down to `density`.
 
     "exponential": start (density/start)^(t/T); "linear": start - t (start - density)/T.
 
@@ -115,7 +115,7 @@ class Batches:
         return x, y if y.is_floating_point() else y.long()
 
     def __call__(self) -> Iterator[Batch]:
-        """The batches from the first one on."""
+        """Return the batches from the first one on."""
         position = 0
         while True:
             if position == len(self._drawn):
@@ -129,7 +129,7 @@ class Batches:
             raise _empty()
 
     def drawn(self) -> Iterator[Batch]:
-        """The batches that have been read so far, or the first one."""
+        """Return the batches that have been read so far, or the first one."""
         return map(self._cast, self._drawn or itertools.islice(self(), 1))
 
     def fresh(self) -> Iterator[Batch]:
@@ -146,7 +146,7 @@ class Batches:
             yield self._cast(batch)
 
     def dealt(self, rounds: int) -> Iterator[Batches]:
-        """The batches of each round, without end: all of them are dealt out, and when too few they take turns."""
+        """Yield the batches of each round, without end: rounds share the batches, and reuse them if too few."""
         try:
             size = max(1, len(self._source) // rounds)  # type: ignore[arg-type]
         except TypeError:  # not all that have a method for it have a length
@@ -157,7 +157,7 @@ class Batches:
 
 
 def _checked(batch: Any) -> Batch:
-    """A batch as the caller's data give it.
+    """Return a batch as the caller's data give it.
 
     Raises: PaiBenchError for what is not a pair of tensors, and for types that networks and losses do not take.
     """
@@ -181,7 +181,7 @@ def _empty() -> PaiBenchError:
 
 
 def real_inputs(method: str, problem: Problem) -> Iterator[Tensor]:
-    """The inputs of the scoring batches, for a method that scores with others of their shape.
+    """Return the inputs of the scoring batches, for a method that scores with others of their shape.
 
     Raises: PaiBenchError for inputs that are not real numbers.
     """
@@ -226,16 +226,19 @@ class Problem:
         return self.stream.fresh()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss over the samples of a batch; by default the cross entropy of logits [B, classes, …] and targets
-        [B, …] (class indices), or probabilities [B, classes, …].
+        """Return the mean loss over the samples of a batch.
+
+        The default is the cross entropy of logits [B, classes, …] and targets [B, …] (class indices) or probabilities
+        [B, classes, …].
 
         Raises: PaiBenchError for outputs and targets of which the loss is constant or has no meaning.
         """
         return self.criterion(outputs, targets)
 
     def forward(self, inputs: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The model's logits (see `outputs.logits`), with `params` in the place of its parameters of those names;
-        differentiable in both.
+        """Return the model's logits (see `outputs.logits`), with `params` in place of its parameters of these names.
+
+        They are differentiable in both.
 
         Raises: PaiBenchError for outputs without logits.
         """
@@ -249,7 +252,7 @@ class Problem:
         self.model.train(bn == "train")
 
     def first_batches(self, count: int) -> list[Batch]:
-        """The first `count` scoring batches.
+        """Return the first `count` scoring batches.
 
         Raises: PaiBenchError when there are fewer.
         """
@@ -262,7 +265,7 @@ class Problem:
         return batches
 
     def gradient(self) -> dict[str, Tensor]:
-        """dL/dw of the prunable weights, L the mean loss over all samples of all scoring batches."""
+        """Return dL/dw of the prunable weights, L the mean loss over all samples of all scoring batches."""
         weights = {name: w.detach().requires_grad_() for name, w in self.weights.items()}
         total: list[Tensor] = []
         samples = 0
@@ -275,9 +278,9 @@ class Problem:
         return {name: g / samples for name, g in zip(weights, total, strict=True)}
 
     def living(self) -> dict[str, int]:
-        """Number of weights that are still kept, by parameter name: the most that a layer may keep in this round."""
+        """Return the number of kept weights by parameter name: the most that a layer may keep in this round."""
         return {name: int(mask.sum()) for name, mask in self.masks.items()}
 
     def parameters(self) -> dict[str, Tensor]:
-        """All parameters (biases and norms too) as fresh leaves that require gradients."""
+        """Return all parameters (biases and norms too) as fresh leaves that require gradients."""
         return {name: p.detach().clone().requires_grad_() for name, p in self.model.named_parameters()}

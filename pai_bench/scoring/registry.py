@@ -25,7 +25,7 @@ _given: dict[str, type] = {}
 
 
 def register(name: str) -> Callable[[Method], Method]:
-    """Class decorator that makes a frozen dataclass known as the method `name`.
+    """Register the decorated frozen dataclass as the method `name`.
 
     The class may carry `version: ClassVar[int]`, raised whenever its scores would change (1 when absent).
 
@@ -76,7 +76,7 @@ def names() -> list[str]:
 
 
 def default_names() -> list[str]:
-    """The methods of a sweep that names none: all but those whose class says `costly: ClassVar[bool] = True`."""
+    """Return the methods of a sweep that names none: all but those whose class says `costly: ClassVar[bool] = True`."""
     return [name for name in names() if not getattr(method_class(name), "costly", False)]
 
 
@@ -90,7 +90,7 @@ def has_controls(name: str) -> bool:
 
 
 def module(name: str) -> str:
-    """The name of the Python module that registered the method `name`."""
+    """Return the name of the Python module that registered the method `name`."""
     return method_class(name).__module__
 
 
@@ -105,7 +105,7 @@ def is_builtin_class(cls: type) -> bool:
 
 
 def method_class(name: str) -> type:
-    """The class registered under `name`.
+    """Return the class registered under `name`.
 
     Raises: PaiBenchError with the nearest names when there is none.
     """
@@ -113,7 +113,7 @@ def method_class(name: str) -> type:
 
 
 def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:
-    """The method `name` with its hyper-parameters, defaults where not given.
+    """Return the method `name` with its hyper-parameters, defaults where not given.
 
     Raises: PaiBenchError for an unknown name or hyper-parameter, or a value of the wrong type.
     """
@@ -156,17 +156,17 @@ def _checked(method: str, key: str, value: Any, default: Any) -> Any:
 
 
 def version(scorer: Scorer) -> int:
-    """The version that a method's class carries; results of another version are stale."""
+    """Return the version that a method's class carries; results of another version are stale."""
     return int(getattr(scorer, "version", 1))
 
 
 def hyperparameters(scorer: Scorer) -> dict[str, Any]:
-    """A method's hyper-parameters by name, defaults included."""
+    """Return a method's hyper-parameters by name, defaults included."""
     return dataclasses.asdict(scorer)  # type: ignore[call-overload,no-any-return]
 
 
 def model_source(scorer: Scorer, module: str) -> str | None:
-    """The content of the plug-in file that defines a model, with the method's `plugin_version`; None for ours.
+    """Return the content of the plug-in file that defines a model, with the method's `plugin_version`; None for ours.
 
     A method carries `plugin_version: ClassVar[int]` (1 when absent) where its masks change on models of plug-ins while
     those of all built-in models stay as they are.

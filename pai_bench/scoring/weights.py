@@ -30,7 +30,7 @@ Patterns = str | Sequence[str]
 
 
 def _attributes(module: nn.Module) -> list[str]:
-    """The names of a module's prunable weights.
+    """Return the names of a module's prunable weights.
 
     Conv and linear layers, the projections of nn.MultiheadAttention, the input, hidden and projection matrices of
     nn.RNN, nn.LSTM, nn.GRU and their cells, and Conv1D of Hugging Face transformers (a linear layer [in, out]).
@@ -130,7 +130,7 @@ def warn_of_left_out(model: nn.Module) -> None:
 
 
 def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns = ()) -> dict[str, nn.Parameter]:
-    """The prunable parameters by name, in the model's order (see docs/methods.md for the list of layers).
+    """Return the prunable parameters by name, in the model's order (see docs/methods.md for the list of layers).
 
     Biases and norms are not prunable. A weight shared by two layers is listed once. `only` and `exclude` are patterns
     (fnmatch) of parameters or layers, such as ``fc``, ``layer4.*`` or ``*.in_proj_weight``. A weight with

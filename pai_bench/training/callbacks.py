@@ -9,10 +9,10 @@ class Callback:
     """Progress callbacks of one cell. The methods of this base class do nothing; subclasses override some of them."""
 
     def phase(self, phase: str) -> None:
-        """Called at the start of a phase: "loading", "scoring", "training" or "measuring"."""
+        """Receive the start of a phase: "loading", "scoring", "training" or "measuring"."""
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
-        """Called after each epoch; `epochs` is the total number of epochs."""
+        """Receive a finished epoch; `epochs` is the total number of epochs."""
 
     def tick(self) -> None:
-        """Called after each training step and each batch of scoring or evaluation; must return within microseconds."""
+        """Receive the end of a training step or of a batch of scoring or evaluation; return within microseconds."""

@@ -27,7 +27,7 @@ TOLERANCE = 0.01
 
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream for captures, one per process: some versions of PyTorch keep 35 MB of workspace for each stream."""
+    """Return the stream for captures, one per process: PyTorch may keep 35 MB of workspace for each stream."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 

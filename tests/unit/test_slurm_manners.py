@@ -66,8 +66,8 @@ def test_a_wait_ends_at_held_jobs_with_a_remedy(home: Path, row: str) -> None:
     queue = home / "queue"
     queue.write_text(queue.read_text().replace("PENDING|Resources", row))
     code, said = sweep(home, "random", wait=True)
-    assert code == 1 and "scontrol release 100" in said and "1 cells wait until somebody acts" in said
-    assert "nobody works on them" not in said and n_queued(home) == 1
+    assert code == 1 and "scontrol release 100" in said and "1 cells wait for an action of the user" in said
+    assert "no job or process runs them" not in said and n_queued(home) == 1
 
 
 def followed(home: Path) -> follow.Followed:

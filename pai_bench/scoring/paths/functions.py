@@ -63,40 +63,40 @@ class Flow:
         self._signed = False
 
     def constant(self, value: Tensor) -> Tensor:
-        """Its absolute value."""
+        """Return the absolute value."""
         return value.abs() if value.is_floating_point() else value
 
     def bias(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The sum."""
+        """Return the sum."""
         self.added.append(bias.expand_as(x))
         return x + self.added[-1]
 
     def deviation(self, variance: Tensor, eps: float) -> Tensor:
-        """The root of the absolute variance."""
+        """Return the root of the absolute variance."""
         return (variance.abs() + eps).sqrt()
 
     def centre(self, mean: Tensor, scale: Tensor) -> Tensor | None:
-        """Minus the absolute mean, as in the authors' code; None where it is 0, as before any training."""
+        """Return minus the absolute mean, as in the authors' code; None where it is 0, as before any training."""
         if not mean.is_meta and not mean.any():
             return None
         self._signed = True
         return -mean.abs() * scale
 
     def activation(self, x: Tensor) -> Tensor:
-        """The signal itself, or a ReLU where signals may be negative."""
+        """Return the signal itself, or a ReLU where signals may be negative."""
         return x.relu() if self._signed else x
 
     def factor(self, x: Tensor) -> Tensor:
-        """The signal itself, or a ReLU where signals may be negative, which would make scores negative."""
+        """Return the signal itself, or a ReLU where signals may be negative, which would make scores negative."""
         return x.relu() if self._signed else x
 
     def joined(self, value: Tensor) -> Tensor:
-        """Its absolute value."""
+        """Return the absolute value."""
         self.added.append(value.abs())
         return self.added[-1]
 
     def maximum(self, node: Node, arguments: Mapping[str, Any], signals: Sequence[Tensor]) -> Any:
-        """The maximum or minimum of signals, which has degree one; one with a constant leaves the signal."""
+        """Return the maximum or minimum of signals, which has degree one; one with a constant leaves the signal."""
         if node.name in ("maximum", "minimum", "fmax", "fmin"):
             return signals[0] if len(signals) == 1 else getattr(torch, node.name)(*signals)
         if "other" in arguments:
@@ -105,20 +105,20 @@ class Flow:
         return node.function(arguments["self"], **rest)
 
     def pooled(self, node: Node, arguments: Mapping[str, Any]) -> Any:
-        """The max-pool itself."""
+        """Return the max-pool itself."""
         return node.function(*arguments.values())
 
     def product(self, function: Callable[..., Any], a: Tensor, b: Tensor) -> Any:
-        """The product of the roots: half of the flow goes to each."""
+        """Return the product of the roots: half of the flow goes to each."""
         return function(Rooted.apply(a), Rooted.apply(b))
 
     def done(self, value: Tensor) -> Tensor:
-        """The value."""
+        """Return the value."""
         return value
 
 
 class _Reached(Function):
-    """One where there is a path, both on the way to the output and back."""
+    """Function that is one where there is a path, in the forward and in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -133,36 +133,36 @@ class Reach:
     """Zeros and ones: one where a path of kept weights leads from the input."""
 
     def constant(self, value: Tensor) -> Tensor:
-        """One where it is not zero."""
+        """Return one where the value is not zero."""
         return (value != 0).to(value.dtype) if value.is_floating_point() else value
 
     def bias(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The signal alone: a bias begins no path."""
+        """Return the signal alone, because a bias does not begin a path."""
         del bias
         return x
 
     def deviation(self, variance: Tensor, eps: float) -> Tensor:
-        """One."""
+        """Return one."""
         return torch.ones_like(variance)
 
     def centre(self, mean: Tensor, scale: Tensor) -> Tensor | None:
-        """None: a mean begins no path."""
+        """Return None, because a mean does not begin a path."""
         return None
 
     def activation(self, x: Tensor) -> Tensor:
-        """The signal itself."""
+        """Return the signal itself."""
         return x
 
     def factor(self, x: Tensor) -> Tensor:
-        """The signal itself."""
+        """Return the signal itself."""
         return x
 
     def joined(self, value: Tensor) -> Tensor:
-        """Zeros: no path begins there."""
+        """Return zeros, because a path does not begin there."""
         return torch.zeros_like(value)
 
     def maximum(self, node: Node, arguments: Mapping[str, Any], signals: Sequence[Tensor]) -> Any:
-        """The sum, since any of the values may be the chosen one."""
+        """Return the sum, since any of the values may be the chosen one."""
         if "other" in arguments or node.name in ("maximum", "minimum", "fmax", "fmin"):
             return signals[0] if len(signals) == 1 else signals[0] + signals[1]
         dim = arguments.get("dim")
@@ -170,7 +170,7 @@ class Reach:
         return [total] * len(node.shapes)
 
     def pooled(self, node: Node, arguments: Mapping[str, Any]) -> Any:
-        """The sum over each window."""
+        """Return the sum over each window."""
         x, shape = arguments["self"], node.shapes[0]
         if "adaptive" in node.name:
             average = F.adaptive_avg_pool2d if "2d" in node.name else F.adaptive_avg_pool3d
@@ -191,11 +191,11 @@ class Reach:
         return [convolve(flat, window, None, steps, 0, sizes["dilation"]).reshape(shape), None]
 
     def product(self, function: Callable[..., Any], a: Tensor, b: Tensor) -> Any:
-        """The product: there is a path where both are reached."""
+        """Return the product: there is a path where both are reached."""
         return function(a, b)
 
     def done(self, value: Tensor) -> Tensor:
-        """Zeros and ones again, so that deep networks neither overflow nor underflow."""
+        """Return zeros and ones again, so that deep networks neither overflow nor underflow."""
         reached: Tensor = _Reached.apply(value)
         return reached
 

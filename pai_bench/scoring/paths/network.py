@@ -34,12 +34,12 @@ from pai_bench.scoring.paths.tracing import Graph, Kind, Node, Slot
 
 
 def replay(graph: Graph, semantics: Semantics, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """The logits of the path network, zeros if they do not depend on x; differentiable in x and the parameters."""
+    """Return the logits of the path network (zeros if independent of x), differentiable in x and the parameters."""
     return Replay(graph, semantics, parameters, x).output()
 
 
 class Replay:
-    """One pass through the path network."""
+    """Forward pass through the path network."""
 
     def __init__(self, graph: Graph, semantics: Semantics, parameters: Mapping[str, Tensor], x: Tensor | None) -> None:
         self._graph = graph
@@ -78,11 +78,11 @@ class Replay:
         return self._graph.kinds[argument.index] if isinstance(argument, Slot) else None
 
     def is_signal(self, argument: Any) -> bool:
-        """True for an argument that depends on the input."""
+        """Return True for an argument that depends on the input."""
         return self.kind(argument) in (Kind.SIGNAL, Kind.GATE)
 
     def value(self, argument: Any) -> Any:
-        """The value of an argument, slots replaced also in lists."""
+        """Return the value of an argument, slots replaced also in lists."""
         if isinstance(argument, Slot):
             return self.values[argument.index]
         if isinstance(argument, (list, tuple)):
@@ -137,7 +137,7 @@ class Replay:
         return next(part.index for part in node.arguments.values() if isinstance(part, Slot))
 
     def _plain(self, node: Node) -> Any:
-        """An operation that is linear and positive as it is."""
+        """Return an operation that is linear and positive as it is."""
         arguments = {key: self.value(argument) for key, argument in node.arguments.items()}
         if node.name in JOINS and any(
             self.is_signal(part)
@@ -160,7 +160,7 @@ class Replay:
         return self._semantics.joined(value)
 
     def _sum(self, node: Node) -> Any:
-        """Sums, differences and choices: signals add up, parameters are biases, constants are left out."""
+        """Return sums, differences and choices: signals add up, parameters are biases, constants are left out."""
         name, arguments = node.name, node.arguments
         if name == "where" and not isinstance(arguments["condition"], Slot):
             parts = [self.value(arguments[key]) if isinstance(arguments[key], Slot) else 0 for key in ("self", "other")]
@@ -245,7 +245,7 @@ class Replay:
         return abs(value)
 
     def _split(self, function: Callable[..., Any], a: Any, b: Any) -> Any:
-        """The product of two signals; a gate is a constant that passes on its half of the flow."""
+        """Return the product of two signals; a gate is a constant that passes on its half of the flow."""
         first, second = self.value(a), self.value(b)
         gates = self.kind(a) is Kind.GATE, self.kind(b) is Kind.GATE
         if gates[0] == gates[1]:
@@ -255,7 +255,7 @@ class Replay:
         return function(Halved.apply(first), Unit.apply(second))
 
     def _norm(self, node: Node) -> Any:
-        """The identity, times the scale (over the running deviation, where there is one), plus the bias."""
+        """Return the identity, times the scale (over the running deviation, where there is one), plus the bias."""
         arguments = node.arguments
         x = self.value(arguments.get("input", arguments.get("self")))
         weight, bias = arguments.get("weight"), arguments.get("bias")

@@ -43,7 +43,7 @@ LINEAR = {
 
 
 def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """The operation with arguments by the names of its schema, of which the first may not be given by name."""
+    """Return the operation with arguments by the names of its schema, of which the first may not be given by name."""
     schema = getattr(function, "_schema", None)
     if schema is None:
         return function(**arguments)

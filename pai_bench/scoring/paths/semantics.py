@@ -14,45 +14,45 @@ class Semantics(Protocol):
     """The values of a path network."""
 
     def constant(self, value: Tensor) -> Tensor:
-        """The factor in the place of a constant or, without paths of its own, of a parameter."""
+        """Return the factor in the place of a constant or, without paths of its own, of a parameter."""
         ...
 
     def bias(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The signal x with parameters added."""
+        """Return the signal x with parameters added."""
         ...
 
     def deviation(self, variance: Tensor, eps: float) -> Tensor:
-        """The running deviation of a norm."""
+        """Return the running deviation of a norm."""
         ...
 
     def centre(self, mean: Tensor, scale: Tensor) -> Tensor | None:
-        """The shift by the running mean of a norm; None for none."""
+        """Return the shift by the running mean of a norm; None for none."""
         ...
 
     def activation(self, x: Tensor) -> Tensor:
-        """The result of a function of one signal."""
+        """Return the result of a function of one signal."""
         ...
 
     def factor(self, x: Tensor) -> Tensor:
-        """A signal that weights multiply."""
+        """Return a signal that weights multiply."""
         ...
 
     def joined(self, value: Tensor) -> Tensor:
-        """The values of parameters or constants that stand beside a signal (a class token)."""
+        """Return the values of parameters or constants that stand beside a signal (a class token)."""
         ...
 
     def maximum(self, node: Node, arguments: Mapping[str, Any], signals: Sequence[Tensor]) -> Any:
-        """The result of a choice among values."""
+        """Return the result of a choice among values."""
         ...
 
     def pooled(self, node: Node, arguments: Mapping[str, Any]) -> Any:
-        """The result of a max-pool."""
+        """Return the result of a max-pool."""
         ...
 
     def product(self, function: Callable[..., Any], a: Tensor, b: Tensor) -> Any:
-        """The product of two signals, neither of which is a gate."""
+        """Return the product of two signals, neither of which is a gate."""
         ...
 
     def done(self, value: Tensor) -> Tensor:
-        """The result of an operation that sums."""
+        """Return the result of an operation that sums."""
         ...

@@ -165,7 +165,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 handle.remove()
 
     def graph(self, output: Tensor) -> Graph:
-        """All that was recorded."""
+        """Return all that was recorded."""
         slot = self._slot(output)
         signal = slot is not None and self._kinds[slot] in (Kind.SIGNAL, Kind.GATE)
         return Graph(self._nodes, self._kinds, self._shapes, self._input, self._parameters, slot if signal else None)
@@ -276,7 +276,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def overlay(base: Tensor, src: Tensor, layouts: tuple[_Key, _Key, int]) -> Tensor:
-    """The tensor `base` after `src` was written to a view of the same storage; both with their layouts."""
+    """Return the tensor `base` after `src` was written to a view of the same storage; both with their layouts."""
     own, others, size = layouts
     places = torch.arange(size, device=src.device)
     mine, theirs = (places.as_strided(*layout).reshape(-1) for layout in (own, others))
@@ -291,6 +291,6 @@ def _negative(value: Any) -> bool:
 
 
 def _functional(func: Any, name: str) -> Any:
-    """The operation that returns what `func` writes in place."""
+    """Return the operation that returns what `func` writes in place."""
     packet = getattr(torch.ops.aten, name, None)
     return getattr(packet, func._overloadname, None) or func

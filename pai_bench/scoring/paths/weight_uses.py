@@ -24,7 +24,7 @@ class Use:
 
 
 def weight_uses(graph: Graph, parameters: Mapping[str, Tensor]) -> list[Use]:
-    """The convolutions and matrix products of a signal and a weight; parameters are zeros and ones, by name."""
+    """Return the convolutions and matrix products of a signal and a weight; parameters are zeros and ones, by name."""
     replayed = Replay(graph, Reach(), parameters, None)
     found: list[Use] = []
     for node in graph.nodes:

@@ -86,7 +86,7 @@ class PackedRunner:
     def __init__(
         self, runner: CellRunner, sizes: Sizes, start: Callable[[Run, Callable[[], bool]], Task[AttemptOutcome]]
     ) -> None:
-        """`start` begins a run; its second argument returns True when no other run is active."""
+        """Take the function that starts a run; its second argument returns True when no other run is active."""
         self._sizes = sizes
         self._start = start
         self._pack: RoundRobin[Run, AttemptOutcome] = RoundRobin(runner.device)

@@ -59,7 +59,7 @@ class Progress:
     """Counter and display of a sweep's progress; a context manager and the Observer of a Pool."""
 
     def __init__(self, total: int, console: Console, todo: Iterable[Run] = ()) -> None:
-        """`total` is the number of cells of the sweep; `todo` are the runs that this process is to do."""
+        """Take the number of cells of the sweep, and the runs that this process does."""
         self.total = total
         self.console = console
         self.n_done = 0

@@ -76,7 +76,7 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
 
 
 def _cells(root: Path) -> list[ResultKey]:
-    """All cells of the folder's plans and results."""
+    """Return all cells of the folder's plans and results."""
     return expected(results.read_plans(root).found, results.names(root / "runs", ".json"))
 
 

@@ -81,7 +81,7 @@ def check(
 
 
 def _check_recipes(runs: Sequence[Run]) -> None:
-    """Compare what the recipes say with the channels of the data sets and the known initialisation schemes."""
+    """Compare the recipes with the channels of the data sets and the known initialisation schemes."""
     for run in {(run.cell.dataset, run.recipe.name): run for run in runs}.values():
         info, given = datasets.info(run.cell.dataset), len(run.recipe.data.mean)
         channels = info.channels
@@ -104,7 +104,7 @@ def _check_recipes(runs: Sequence[Run]) -> None:
 
 
 def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[PaiBenchError]]:
-    """The plug-ins' models that cannot be used, by (data set, model), and why; masks of files must fit the others."""
+    """Return the unusable models of plug-ins by (data set, model), and the errors; check mask files on the others."""
     refused, errors = set(), []
     for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
         own = [run for run in runs if (run.cell.dataset, run.cell.model) == (dataset, model)]

@@ -149,7 +149,7 @@ def run(sweep: Sweep, options: Options, messages: Console) -> int:
 
 
 def _failed_before(plan: Plan) -> int:
-    """The number of failed cells of a plan without cells to run, queued or running; 0 for any other plan."""
+    """Return the number of failed cells of a plan without cells to run, queued or running; 0 for any other plan."""
     if plan.todo or any(item.state in ("queued", "running", "unknown") for item in plan.runs):
         return 0
     return sum(item.state == "failed" for item in plan.runs)
@@ -261,9 +261,9 @@ def _wait(sweep: Sweep, plan: Plan, controller: Controller, messages: Console) -
         messages.print(note, highlight=False, markup=False)
     if ended.lost:
         messages.print(
-            f"{len(ended.lost)} cells have no result and nobody works on them: the same command resumes them",
+            f"{len(ended.lost)} cells have no result, and no job or process runs them: the same command resumes them",
             highlight=False,
         )
     if ended.stuck:
-        messages.print(f"{len(ended.stuck)} cells wait until somebody acts", highlight=False)
+        messages.print(f"{len(ended.stuck)} cells wait for an action of the user", highlight=False)
     return ended.n_failed + len(ended.lost) + len(ended.stuck)

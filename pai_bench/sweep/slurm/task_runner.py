@@ -256,7 +256,7 @@ class Work:
         if len(stopped) < stops.MAX_STOPS:
             return True
         cause = (
-            f"stopped {len(stopped)} times without headway, after {', '.join(map(str, stopped))} minutes: give it more"
+            f"stopped {len(stopped)} times without progress, after {', '.join(map(str, stopped))} minutes: give it more"
             " time with --slurm time=…"
         )
         for entry in list(self._current.values()):

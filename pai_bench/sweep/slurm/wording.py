@@ -36,13 +36,13 @@ def notes(flight: in_flight.InFlight) -> list[str]:
     if flight.unlisted:
         names = ", ".join(chunk.job or f"of chunk {chunk.sweep}/{chunk.token}" for chunk in flight.unlisted)
         notes.append(
-            f"squeue does not show the jobs {names}, submitted a short time ago or at work: their cells are not"
-            " submitted again now"
+            f"squeue does not show the jobs {names}, which were submitted a short time ago or are running: their cells"
+            " are not submitted again now"
         )
     if flight.elsewhere:
         notes.append(
-            f"jobs of {', '.join(sorted(flight.elsewhere))} cannot be seen from here (another cluster's, or another"
-            " user's); if they are over, remove those folders of state/sweeps"
+            f"jobs of {', '.join(sorted(flight.elsewhere))} are not visible here (they belong to another cluster"
+            " or another user); if they have ended, remove their folders from state/sweeps"
         )
     for meaning in dict.fromkeys(task.meaning for task in flight.tasks if task.waits):
         if meaning.remedy is not None:
