@@ -28,13 +28,18 @@ class MLP(nn.Module):
         return logits
 
 
-def _register(width: int) -> None:
-    @register_model(f"mlp-{width}x3")
+def _register(name: str, width: int) -> None:
+    @register_model(name)
     def build(channels: int, size: int, classes: int) -> nn.Module:
         return MLP(channels * size * size, width, classes)
 
     build.__doc__ = f"Three hidden layers of {width} units (Zhang and Papyan 2024)."
 
 
-for _width in WIDTHS:
-    _register(_width)
+_register("mlp-3x3", 3)
+_register("mlp-4x3", 4)
+_register("mlp-8x3", 8)
+_register("mlp-16x3", 16)
+_register("mlp-32x3", 32)
+_register("mlp-64x3", 64)
+_register("mlp-256x3", 256)
