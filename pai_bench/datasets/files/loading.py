@@ -130,8 +130,7 @@ def _check_arrays(name: str, part: str, images: Images, count: int, facts: Info,
     if x.shape != shape or y.shape != (count,):
         why = f"its {part} part has {facts.kind} {x.shape} and labels {y.shape}, not {shape} and ({count},)"
     elif x.dtype != facts.dtype or y.dtype != np.int64:
-        wanted = np.dtype(facts.dtype)
-        why = f"its {part} part has {facts.kind} {x.dtype} and labels {y.dtype}, not {wanted} and int64"
+        why = f"its {part} part has {facts.kind} {x.dtype} and labels {y.dtype}, not {facts.dtype} and int64"
     elif facts.kind == "vectors" and not np.isfinite(x).all():
         why = f"its {part} part has values that are not finite numbers"
     elif y.size and not 0 <= int(y.min()) <= int(y.max()) < facts.classes:

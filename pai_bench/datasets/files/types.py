@@ -58,9 +58,9 @@ class Info:
         return (self.channels,) if self.kind == "vectors" else (self.channels, self.size, self.size)
 
     @property
-    def dtype(self) -> type[np.generic]:
-        """Type of the inputs as stored."""
-        return np.float32 if self.kind == "vectors" else np.uint8
+    def dtype(self) -> str:
+        """Name of the NumPy type of the inputs as stored."""
+        return "float32" if self.kind == "vectors" else "uint8"
 
     def __str__(self) -> str:
         """Return the shape in words, such as "3 x 32 x 32"."""
