@@ -113,7 +113,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 put(root, method, sparsity, seed, provenance=PROVENANCE, accuracy=0.9 - sparsity / 7 - seed / 113)
     put(root, "erk", 0.98, 1, provenance=PROVENANCE, status="collapsed", accuracy=None)
     plan(root, "1", [cell("snip", seed=seed) for seed in range(3)] + [cell("force"), cell("force", seed=1)])
-    results.write_failure(root, cell("force"), "quick", "0123456789abcdef", cause=f"out of memory {EVIL}", traceback="")
+    key = results.ResultKey(cell("force"), "quick", "0123456789abcdef")
+    results.write_failure(root, key, cause=f"out of memory {EVIL}", traceback="")
     table = root / "mine.csv"
     lines = [f'"{EVIL.replace(chr(34), chr(34) * 2)}",digits,conv8,0.9,{seed},0.5,quick' for seed in range(3)]
     table.write_text("\n".join(["method,dataset,model,sparsity,seed,accuracy,recipe", *lines]))

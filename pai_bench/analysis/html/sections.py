@@ -148,14 +148,13 @@ _ENDED = {
 
 def _causes(root: Path) -> Mapping[tuple[Any, ...], str]:
     """Return the causes in the failure records, by method, data set, model, recipe, sparsity and seed."""
-    found = {}
+    found: dict[tuple[Any, ...], str] = {}
     for name in results.names(results.failures_folder(root), ".json"):
-        if parsed := results.parse_name(name):
-            cell, recipe, fingerprint = parsed
-            failure = results.read_failure(root, cell, recipe, fingerprint)
-            if failure is not None:
-                key = (cell.method, cell.dataset, cell.model, recipe, cell.sparsity, cell.seed)
-                found[key] = failure.cause
+        key = results.ResultKey.parse(name)
+        failure = None if key is None else results.read_failure(root, key)
+        if key is not None and failure is not None:
+            cell = key.cell
+            found[cell.method, cell.dataset, cell.model, key.recipe, cell.sparsity, cell.seed] = failure.cause
     return found
 
 
