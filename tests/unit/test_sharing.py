@@ -17,11 +17,11 @@ import pytest
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.execution import claims
-from pai_bench.sweep.execution.claims import Address, Owner
+from pai_bench.sweep.execution.claims import Owner
 from pai_bench.sweep.planning.plan import make_plan
 from pai_bench.sweep.slurm import trust
 from pai_bench.training.checkpoints import Checkpoints
-from tests.unit.test_execution import RUN, address, vars_of
+from tests.unit.test_execution import RUN, vars_of
 from tests.unit.test_results import MASKS, result
 from tests.unit.test_slurm import spec
 
@@ -63,16 +63,16 @@ def as_user(user: int, work: Callable[[], object]) -> None:
 
 
 def test_two_users_continue_with_each_others_files(shared: Path) -> None:
-    root, name = shared / "results", results.name(RUN.cell, RUN.recipe.name, RUN.fingerprint())
+    root, name = shared / "results", RUN.key().name
     other = replace(RUN, cell=replace(RUN.cell, seed=1))
-    folder = results.checkpoints_folder(*address(root))
+    folder = RUN.key().checkpoints_folder(root)
 
     def ann() -> None:
         make_plan([RUN, other], root).write(root)
         results.write(root, result(**vars_of(RUN)), MASKS)
-        results.write_failure(root, other.cell, other.recipe.name, other.fingerprint(), cause="boom", traceback="")
+        results.write_failure(root, other.key(), cause="boom", traceback="")
         Checkpoints(folder, "ann").save({"epoch": 0, "step": 1})
-        claim = claims.take(root, Address(*address(root)[1:]), replace(Owner.current(), ticks=1))  # dead at once
+        claim = claims.take(root, RUN.key(), replace(Owner.current(), ticks=1))  # dead at once
         assert claim is not None
         claim._write()
 
@@ -82,9 +82,9 @@ def test_two_users_continue_with_each_others_files(shared: Path) -> None:
         make_plan([other], root).write(root)
         assert len(results.plans(root)) == 2
         results.write(root, result(**vars_of(RUN), accuracy=0.5), MASKS, redo=True)
-        results.clear_failure(root, other.cell, other.recipe.name, other.fingerprint())
+        results.clear_failure(root, other.key())
         results.write(root, result(**{**vars_of(RUN), "seed": 1}), MASKS)
-        claim = claims.take(root, Address(*address(root)[1:]), Owner.current())
+        claim = claims.take(root, RUN.key(), Owner.current())
         assert claim is not None, "the claim of a dead process can be taken over"
         mine = Checkpoints(folder, "bob")
         assert mine.load() is not None

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pai_bench import recipes
+from pai_bench import recipes, results
 from pai_bench.cells import Cell
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
@@ -466,8 +466,7 @@ def test_a_partly_refused_sweep_exits_with_1(home: Path) -> None:
 
 
 def test_a_sweep_whose_only_open_cells_have_failed_exits_with_1(home: Path) -> None:
-    at = address("random")
-    results.write_failure(home, at.cell, at.recipe, at.fingerprint, cause="boom", traceback="")
+    results.write_failure(home, key("random"), cause="boom", traceback="")
     code, said = sweep(home, "random")
     assert code == 1 and "1 failed" in said and not (home / "queue").exists()
     assert sweep(home, "random", wait=True)[0] == 1
