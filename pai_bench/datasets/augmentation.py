@@ -116,12 +116,12 @@ def generator(seed: int, purpose: str, *more: int) -> torch.Generator:
 
 
 def normalise(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
-    """Normalise uint8 images to float32 [B, C, H, W], bit for bit like torchvision's ToTensor and Normalize.
+    """Normalise images to float32 [B, C, H, W], bit for bit like torchvision's ToTensor and Normalize.
 
-    `mean` and `std` are by channel; tensors on the images' device avoid a copy. Vectors, float32 [B, features], are
+    The images are bytes, or floats between 0 and 255 after resizing. `mean` and `std` are by channel; tensors on the images' device avoid a copy. Vectors, float32 [B, features], are
     normalised by feature and not divided by 255.
     """
-    if x.is_floating_point():
+    if x.ndim == 2:  # not by dtype: resized images are floats in the units of bytes
         return torch.sub(x, by_channel(mean, x)).div_(by_channel(std, x))
     # With a Python number as divisor, a GPU multiplies by the rounded reciprocal; a tensor forces a true division.
     white = torch.full((), 255.0, dtype=torch.float32, device=x.device)
