@@ -118,8 +118,8 @@ def generator(seed: int, purpose: str, *more: int) -> torch.Generator:
 def normalise(x: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
     """Normalise images to float32 [B, C, H, W], bit for bit like torchvision's ToTensor and Normalize.
 
-    The images are bytes, or floats between 0 and 255 after resizing. `mean` and `std` are by channel; tensors on the images' device avoid a copy. Vectors, float32 [B, features], are
-    normalised by feature and not divided by 255.
+    The images are bytes, or floats between 0 and 255 after resizing. `mean` and `std` are by channel; tensors on the
+    images' device avoid a copy. Vectors, float32 [B, features], are normalised by feature and not divided by 255.
     """
     if x.ndim == 2:  # not by dtype: resized images are floats in the units of bytes
         return torch.sub(x, by_channel(mean, x)).div_(by_channel(std, x))
