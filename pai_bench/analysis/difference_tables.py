@@ -112,8 +112,8 @@ def _p_of_new_settings(line: dict[str, Any]) -> tuple[Cell, Cell, Cell]:
 
 
 def p_text(p: float) -> str:
-    """Format a p value with two significant digits, as "0.031" or "0.00098"."""
-    return f"{p:.2g}" if p >= 1e-4 else f"{p:.0e}".replace("e-0", "e-")
+    """Format a p value with three significant digits, as "0.0625" or "0.000977"."""
+    return f"{p:.3g}" if p >= 1e-4 else f"{p:.0e}".replace("e-0", "e-")
 
 
 def controls_grids(comparison: pd.DataFrame, margin: float) -> Iterator[Grid]:
@@ -135,11 +135,16 @@ def controls_grids(comparison: pd.DataFrame, margin: float) -> Iterator[Grid]:
 def _control_cell(point: Any) -> Cell:
     counts = [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
     extra = f"{', '.join(counts)} of {point.n}" if counts else str(point.n)
-    different = point.low90 > point.margin or point.high90 < -point.margin
-    if not point.equivalent and not different and point.seeds_needed > point.n:
+    if _needs_seeds(point):
         extra += f"; {int(point.seeds_needed)} needed"
     spread = f"[{_points(point.low90):.2f}, {_points(point.high90):.2f}]" if point.low90 == point.low90 else ""
     return Cell(_signed(point.difference), spread, extra, "≈" if point.equivalent else "")
+
+
+def _needs_seeds(point: Any) -> bool:
+    """Return True if more seeds might show equivalence: the interval is neither within nor outside the margin."""
+    different = point.low90 > point.margin or point.high90 < -point.margin
+    return bool(not point.equivalent and not different and point.seeds_needed > point.n)
 
 
 def _controls_note(panel: pd.DataFrame, margin: float) -> str:
@@ -149,7 +154,7 @@ def _controls_note(panel: pd.DataFrame, margin: float) -> str:
         f"≈: the same to within {100 * margin:g} points: the interval is within ±{100 * margin:g} (two one-sided tests,"
         f" p < {inference.LEVEL:g}, not corrected for the number of tests).",
     ]
-    if panel["seeds_needed"].notna().any():
+    if any(_needs_seeds(point) for point in panel.itertuples()):
         parts.append("(k needed): with this spread, about k seeds would show that equal accuracies are the same.")
     if panel["collapsed"].any() or panel["diverged"].any():
         parts.append("c, d: number of runs of the control with a collapsed layer, diverged.")

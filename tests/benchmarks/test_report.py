@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -17,6 +19,8 @@ from rich.console import Console
 from pai_bench import results
 from pai_bench.analysis.collect import Collection, collect
 from pai_bench.analysis.command import run
+from pai_bench.analysis.report_tables import ReportTables, report_tables
+from pai_bench.analysis.statistics import summarise
 from pai_bench.results import Epoch, Layer, index
 from tests.benchmarks.conftest import Compare
 from tests.unit.test_results import result
@@ -77,3 +81,27 @@ def test_reading_ten_thousand_results_from_the_index(compare: Compare, folder: C
 def test_report_on_a_thousand_results(benchmark: BenchmarkFixture, folder: Callable[[int], Path]) -> None:
     root = folder(1_000)
     assert benchmark(lambda: run(root, None, [], False, Console(file=io.StringIO())))
+
+
+def test_tables_of_fifty_thousand_rows(benchmark: BenchmarkFixture, tmp_path: Path, measuring: bool) -> None:
+    """All tables and texts of 10,000 points with five seeds each; without measuring, of 100 points."""
+    panels, generator = (100, np.random.default_rng(0)) if measuring else (1, np.random.default_rng(0))
+    names = ("erk", "snip", "grasp", "synflow", "prospr", "random", "uniform", "magnitude", "force", "px")
+    rows = [
+        f"{method},data{panel // 10},net{panel % 10},{0.5 + 0.045 * step:.3f},{seed},{generator.uniform(0.5, 0.6):.4f}"
+        for method in names
+        for panel in range(panels)
+        for step in range(10)
+        for seed in range(5)
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("method,dataset,model,sparsity,seed,accuracy\n" + "\n".join(rows) + "\n", encoding="utf-8")
+
+    def make() -> ReportTables:
+        collection = collect(tmp_path / "none", [table])
+        return report_tables(collection, summarise(collection))
+
+    started = time.process_time()
+    made = benchmark.pedantic(make, rounds=3 if measuring else 1)
+    assert len(made.compared) == 9 * panels
+    assert not measuring or (time.process_time() - started) / 3 < 3, "more than three processor seconds"

@@ -58,6 +58,7 @@ def digits(folder: Path) -> Path:
     """Write results with controls, a collapsed and a missing run."""
     for seed in range(4):
         put(folder, "dense", 0.0, seed, accuracy=0.97)
+        put(folder, "snip", 0.9, seed)
         for sparsity in (0.9, 0.95, 0.98, 0.99):
             put(folder, "erk", sparsity, seed, accuracy=0.8 + seed / 100)
             put(folder, "prospr:lr=0.5,momentum=0.9,steps=10", sparsity, seed, accuracy=0.81 + seed / 90)

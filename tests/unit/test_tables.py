@@ -69,11 +69,11 @@ def test_p_values_are_printed_only_where_they_can_be_small(tmp_path: Path) -> No
     files_ = written(gathered(tmp_path, [*lines("erk", BASE), *lines("snip", ABOVE)])).files
     assert "1 comparison cannot be tested with 5 seeds; 6 would" in files_["comparison.md"]
     row = next(line for line in files_["comparison.md"].splitlines() if line.startswith("| SNIP"))
-    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["SNIP", "+0.30", "[0.01, 0.59]", "5", "–", "0.062", "–"]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["SNIP", "+0.30", "[0.01, 0.59]", "5", "–", "0.0625", "–"]
     assert "cannot be tested with 5 seeds; 6 would" in files_["methods.md"].replace("1 comparison ", "")
     more = written(gathered(tmp_path, [*lines("erk", BASE * 2), *lines("snip", [b + 0.01 for b in BASE * 2])]))
     row = next(line for line in more.files["comparison.md"].splitlines() if line.startswith("| SNIP"))
-    assert row.split("|")[5:8] == [" 0.002 ", " 0.002      ", " 0.002  "]
+    assert row.split("|")[5:8] == [" 0.00195 ", " 0.00195    ", " 0.00195 "]
     assert "cannot" not in more.files["comparison.md"]
 
 
@@ -233,7 +233,7 @@ def test_numbers_have_a_key_for_every_point_and_comparison(tmp_path: Path) -> No
     assert values["/snip/mnist/conv8/0.9/pm"] == r"92.86 \ensuremath{\pm} 0.31"
     assert values["quick/snip/mnist/conv8/all/difference"] == "0.30" and "/dense/mnist/conv8/0/mean" in values
     assert "/snip/mnist/conv8/all/p" not in values, "five seeds cannot be tested"
-    assert values["/snip/mnist/conv8/all/p-smallest"] == "0.062"
+    assert values["/snip/mnist/conv8/all/p-smallest"] == "0.0625"
 
 
 def test_a_number_in_two_recipes_needs_the_recipe(tmp_path: Path) -> None:
@@ -300,3 +300,18 @@ def test_tables_are_no_wider_than_the_page(tmp_path: Path) -> None:
         tables.accuracy(summary, page=tables.Page(width))[1].count(r"\begin{tabular}") for width in (235, 397, 900)
     ]
     assert counts[0] > counts[1] > counts[2] == 1
+
+
+def test_a_control_that_may_be_equivalent_states_the_seeds_that_would_show_it(tmp_path: Path) -> None:
+    rows = lines("snip", [0.80, 0.80, 0.80])
+    rows += lines("snip:control=shuffle", [0.804, 0.797, 0.802]) + lines("snip:control=invert", [0.5, 0.51, 0.52])
+    text = written(gathered(tmp_path, rows)).files["controls.md"]
+    assert re.search(r"\| SNIP, shuffle \| \+0\.10 \[-0\.51, 0\.71\] \(3; 7 needed\) ", text)
+    assert re.search(r"\| SNIP, invert +\| -29\.00 \[-30\.69, -27\.31\] \(3\) ", text)
+    wide = report_tables(*both(tmp_path, rows), Choices(margin=0.01)).files["controls.md"]
+    assert "+0.10 [-0.51, 0.71] (3) ≈" in wide and "needed" not in wide and "±1 " in wide
+
+
+def both(folder: Path, rows: list[str]) -> tuple[Collection, pd.DataFrame]:
+    collection = gathered(folder, rows)
+    return collection, summarise(collection)
