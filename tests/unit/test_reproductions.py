@@ -15,7 +15,7 @@ from pai_bench.recipes import parse_settings
 from pai_bench.reproductions import command, output, page, schema
 from pai_bench.reproductions.judge import Judged, beside, budgets, judge, judge_entry
 from pai_bench.reproductions.schema import Entry
-from pai_bench.sweep.planning import cost, request
+from pai_bench.sweep.planning import operations, request
 
 
 def entry(value: str = "1.6", spread: float | None = None, **changes: object) -> Entry:
@@ -207,7 +207,7 @@ def test_a_quick_reproduction_runs_its_sweeps_and_gives_no_verdict(
     text = BUDGETS.replace("cubist-spiral", "digits").replace("mlp-8x3", "conv8").replace('"spiral"', '"quick"')
     text = text.replace("15,30", "300") + '[quick]\nseeds = "0"\n[quick.set]\n"train.epochs" = 1\n'
     text += '"train.warmup_epochs" = 0\n"data.train_fraction" = 0.1\n'
-    monkeypatch.setattr(cost, "calibrate", lambda run: 1e10)  # a measurement would take half a second
+    monkeypatch.setattr(operations, "calibrate", lambda run: 1e10)  # a measurement would take half a second
     monkeypatch.setattr(command, "load", lambda name, quick: schema.parse(name, text, quick))
     app(["reproduce", "tiny", "--quick", "--where", "debug", "--results", str(tmp_path)], standalone_mode=False)
     said = capsys.readouterr()
