@@ -8,15 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Problem, apportion, erdos_renyi_kernel, register, uniform
-
-
-def _random_scores(problem: Problem) -> dict[str, Tensor]:
-    """One uniform draw in [0, 1) per weight; drawn on the CPU so that a mask does not depend on the device."""
-    return {
-        name: torch.rand(w.shape, generator=problem.generator, dtype=torch.float64, device="cpu").to(w.device)
-        for name, w in problem.weights.items()
-    }
+from pai_bench.scoring import Problem, apportion, erdos_renyi_kernel, random_scores, register, uniform
 
 
 @register("dense")
@@ -38,7 +30,7 @@ class Random:
     controls: ClassVar[bool] = False
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
-        return _random_scores(problem)
+        return random_scores(problem)
 
 
 @register("uniform")
@@ -49,7 +41,7 @@ class Uniform:
     controls: ClassVar[bool] = False
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
-        return _random_scores(problem)
+        return random_scores(problem)
 
     def quotas(self, problem: Problem) -> dict[str, int]:
         sizes = {name: w.numel() for name, w in problem.weights.items()}
@@ -69,7 +61,7 @@ class ERK:
     controls: ClassVar[bool] = False
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
-        return _random_scores(problem)
+        return random_scores(problem)
 
     def quotas(self, problem: Problem) -> dict[str, int]:
         shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}

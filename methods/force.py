@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, register
+from pai_bench.scoring import Problem, one_of, register
 
 
 @register("force")
@@ -18,14 +18,24 @@ class FORCE:
     De Jorge et al. 2021 (arXiv 2006.09081), eq. 6 and algorithm 1, with new batches in every round; 60 rounds are the
     example of the authors' code, whose default is 10. Differs from that code in the loss (cross entropy, as in the
     paper; the code takes minus the mean target logit) and in keeping the exact count: where fewer scores than that
-    are not zero, the code silently returns the dense network. `schedule`: "exponential" or "linear".
+    are not zero, the code silently returns the dense network. `schedule`: "exponential" or "linear". `count`: "exact"
+    keeps round(density N) weights after every round, "released" floor(density N) after all but the last.
     """
 
     rounds: int = 60
     schedule: str = "exponential"
+    count: str = "exact"
+    added: ClassVar[tuple[str, ...]] = ("count",)
     fresh: ClassVar[bool] = True
     costly: ClassVar[bool] = True
     revives: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        one_of("force:count", self.count, ("exact", "released"))
+
+    def kept_after(self, density: float, size: int) -> int:
+        """The number of weights after each round but the last."""
+        return int(size * density) if self.count == "released" else round(density * size)
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         gradients = problem.gradient()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Problem, gradient, hessian_product, more_than, one_of, register
+from pai_bench.scoring import Problem, gradient, hessian_product, more_than, one_of, ranked, register
 
 
 @register("grasp")
@@ -18,11 +19,15 @@ class GraSP:
     g and H belong to the mean cross entropy of logits/`temperature` over all scoring samples (200 as released).
     Differs from the authors' code, which removes the highest of -w (Hg), in scoring the weights that are trained
     (no re-drawn classifier), in one sum over all batches (no halves split by class) and in the exact count.
-    `bn`: "train" as released, "eval" as in Synaptic-Flow.
+    `bn`: "train" as released, "eval" as in Synaptic-Flow. `absolute=True` ranks |w (Hg)|, as Frankle et al. 2021 (arXiv
+    2009.08576) and CroP (Rachwan et al. 2022, arXiv 2206.10451); `rounds` scores the pruned network again (CroPit).
     """
 
     temperature: float = 200.0
     bn: str = "train"
+    absolute: bool = False
+    rounds: int = 1
+    added: ClassVar[tuple[str, ...]] = ("absolute", "rounds")
 
     def __post_init__(self) -> None:
         one_of("grasp:bn", self.bn, ("train", "eval"))
@@ -50,4 +55,5 @@ class GraSP:
                 torch._foreach_add_(total, part(x, y, graph=False))
             for x, y in batches:
                 torch._foreach_add_(product, hessian_product(part(x, y, graph=True), total, leaves))
-        return {name: w.detach() * p for (name, w), p in zip(weights.items(), product, strict=True)}
+        scores = {name: w.detach() * p for (name, w), p in zip(weights.items(), product, strict=True)}
+        return ranked("grasp:absolute", "absolute" if self.absolute else "signed", scores)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, register
+from pai_bench.scoring import Problem, one_of, register
 
 
 @register("iterative-snip")
@@ -17,13 +17,23 @@ class IterativeSNIP:
 
     De Jorge et al. 2021 (arXiv 2006.09081), section 4; 60 rounds are the example of the authors' code, whose default
     is 10. Differs from that code, whose loss is minus the mean target logit instead of the cross entropy that the
-    paper names, in the loss and in the exact count. `schedule` of the density: "exponential" or "linear".
+    paper names, in the loss and in the exact count. `schedule` of the density: "exponential" or "linear". `count`:
+    "exact" keeps round(density N) weights after every round, "released" floor(density N) after all but the last.
     """
 
     rounds: int = 60
     schedule: str = "exponential"
+    count: str = "exact"
+    added: ClassVar[tuple[str, ...]] = ("count",)
     fresh: ClassVar[bool] = True
     costly: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        one_of("iterative-snip:count", self.count, ("exact", "released"))
+
+    def kept_after(self, density: float, size: int) -> int:
+        """The number of weights after each round but the last."""
+        return int(size * density) if self.count == "released" else round(density * size)
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         gradients = problem.gradient()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pai_bench.scoring import ChunkedConvolutions, Problem, more_than, real_inputs, register
+from pai_bench.scoring import ChunkedConvolutions, Problem, gaussian, more_than, real_inputs, register
 
 
 @register("ntk-sap")
@@ -53,11 +53,6 @@ class NTKSAP:
                 parts = torch.autograd.grad((one - other).square().sum(), masks, materialize_grads=True)
                 total = [a + b for a, b in zip(total, parts, strict=True)]
         return {name: score.abs() for name, score in zip(names, total, strict=True)}
-
-
-def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers in the shape of a tensor, drawn on the CPU so that they do not depend on the device."""
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like)
 
 
 def set_statistics(problem: Problem, z: Tensor, weights: dict[str, Tensor]) -> None:

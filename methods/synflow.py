@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import Flow, Problem, check_law, register, replay
+from pai_bench.scoring import Flow, Problem, check_law, one_of, register, replay
 
 
 @register("synflow")
@@ -20,14 +20,25 @@ class SynFlow:
     Tanaka et al. 2020 (arXiv 2006.05467), eq. 3 and algorithm 1: 100 rounds of exponentially falling density, on the
     path network of the model (see pai_bench.scoring.paths.network): every parameter and buffer is replaced by its
     absolute value, BatchNorm is in eval mode. For networks of ReLU and BatchNorm this is the authors' code; in float64,
-    where the release's float32 products over depth drift. Only the shape of the data is used.
+    where the release's float32 products over depth drift. Only the shape of the data is used. `count`: "exact" keeps
+    round(density N) weights after every round, "released" N - floor((1 - density) N) after all but the last, as the
+    release does, where the last one is exact too.
 
     Raises: PaiBenchError for a network whose layers do not obey the law of the paper (theorem 3), at the first round.
     """
 
     rounds: int = 100
+    count: str = "exact"
 
+    added: ClassVar[tuple[str, ...]] = ("count",)
     plugin_version: ClassVar[int] = 2  # the path network; masks of the built-in models are as they were
+
+    def __post_init__(self) -> None:
+        one_of("synflow:count", self.count, ("exact", "released"))
+
+    def kept_after(self, density: float, size: int) -> int:
+        """The number of weights after each round but the last."""
+        return size - int((1 - density) * size) if self.count == "released" else round(density * size)
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()

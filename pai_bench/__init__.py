@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pai_bench.analysis.loading import load_results
     from pai_bench.datasets.files.sources import register_dataset, register_source
     from pai_bench.models.registry import register_model
+    from pai_bench.pruning.functions import prune, score
     from pai_bench.pruning.mask_io import load_masks, save_masks
     from pai_bench.pruning.masking import apply_masks, masks_of, remove_masks, sparsity
-    from pai_bench.pruning.pruner import prune, score
     from pai_bench.pruning.shrinking import shrink
     from pai_bench.results.ties import TiedScoresWarning
     from pai_bench.scoring.problem import Problem
@@ -55,14 +55,14 @@ _HOMES = {
     "load_results": "pai_bench.analysis.loading",
     "masks_of": "pai_bench.pruning.masking",
     "prunable": "pai_bench.scoring.weights",
-    "prune": "pai_bench.pruning.pruner",
+    "prune": "pai_bench.pruning.functions",
     "register": "pai_bench.scoring.registry",
     "register_dataset": "pai_bench.datasets.files.sources",
     "register_model": "pai_bench.models.registry",
     "register_source": "pai_bench.datasets.files.sources",
     "remove_masks": "pai_bench.pruning.masking",
     "save_masks": "pai_bench.pruning.mask_io",
-    "score": "pai_bench.pruning.pruner",
+    "score": "pai_bench.pruning.functions",
     "shrink": "pai_bench.pruning.shrinking",
     "sparsity": "pai_bench.pruning.masking",
 }

@@ -20,7 +20,10 @@ DENSE = "dense"
 GIVEN = "file:"
 """Prefix of the name of a method whose masks are read from a file; on the command line a path follows."""
 
-CONTROLS = ("shuffle", "reinit", "invert")
+QUOTA_OF = "quota-of"
+"""Control with random masks of the method's layer counts; quota-of:snip is short for snip:control=quota-of."""
+
+CONTROLS = ("shuffle", "reinit", "invert", "sample", QUOTA_OF)
 """Controls: modifications of a method that show which property of its masks matters (see docs/controls.md)."""
 
 CONTROL = "control"
@@ -82,10 +85,15 @@ class MethodSpec:
     def parse(cls, text: str) -> MethodSpec:
         """Parse a spec such as "prospr", "prospr:steps=10,lr=0.5", "prospr:control=shuffle" or "file:masks-1f3a5b7c".
 
-        The last form, masks from a file, has no hyper-parameters.
+        The last form, masks from a file, has no hyper-parameters. "quota-of:prospr" is "prospr:control=quota-of".
 
-        Raises: PaiBenchError for a text in another form, a repeated key, or an unknown control.
+        Raises: PaiBenchError for a text in another form, a repeated key, an unknown control, or two controls.
         """
+        if text.strip().startswith(f"{QUOTA_OF}:"):
+            spec = cls.parse(text.strip().removeprefix(f"{QUOTA_OF}:"))
+            if spec.control is not None:
+                raise PaiBenchError(f"method {text!r} has two controls, {QUOTA_OF} and {spec.control}", "name one")
+            return replace(spec, control=QUOTA_OF)
         if given := _GIVEN.fullmatch(text.strip()):
             return cls(given[1], control=_checked_control(given[2]))
         name, colon, rest = text.strip().partition(":")

@@ -48,6 +48,23 @@ KNOWN = {
     "force": Style("#553300", "<", "-."),
     "ntk-sap": Style("#7766FF", "X", (0, (4, 1, 1, 1, 1, 1))),
     "px": Style("#99CC77", "d", (0, (7, 1.5))),
+    "er": Style("#220066", "o", "-."),
+    "balanced": Style("#2244AA", "s", (0, (1, 1))),
+    "igq": Style("#88DDAA", "P", (0, (7, 1.5))),
+    "uniform-plus": Style("#000022", "v", "--"),
+    "smart-ratio": Style("#6688EE", "*", "-."),
+    "iterative-grasp": Style("#0022CC", ">", (0, (1, 1))),
+    "synflow-l2": Style("#0088AA", "p", (0, (4, 1, 1, 1, 1, 1))),
+    "grad-norm": Style("#55AA44", "X", "-"),
+    "fisher": Style("#77DD44", "d", "--"),
+    "fisher-pruning": Style("#442222", "o", (0, (1, 1))),
+    "fts": Style("#6644FF", "s", (0, (4, 1, 1, 1, 1, 1))),
+    "hutchinson": Style("#55DDEE", "^", (0, (7, 1.5))),
+    "hutchinson-pruning": Style("#446644", "P", "-"),
+    "hts": Style("#884477", "D", "--"),
+    "phew": Style("#004488", "<", (0, (7, 1.5))),
+    "dpai": Style("#AA4400", "*", (0, (1, 1))),
+    "multiflow": Style("#2244CC", "v", "-."),
 }
 _COLORS = ("#660055", "#FF1177", "#0000FF", "#886633", "#FF99CC", "#991122")
 _SHADES = (0.0, 0.4, -0.4)
@@ -59,6 +76,8 @@ CONTROL_LABELS = {
     "shuffle": "masks shuffled",
     "reinit": "weights reinitialised",
     "invert": "scores inverted",
+    "sample": "masks sampled by score",
+    "quota-of": "random, same layer counts",
 }
 """Labels of a method (None) and its controls in one panel, in this order."""
 
@@ -67,6 +86,8 @@ CONTROL_STYLES = {
     CONTROL_LABELS["shuffle"]: Style("#E69F00", "s", "--"),
     CONTROL_LABELS["reinit"]: Style("#0072B2", "^", "-."),
     CONTROL_LABELS["invert"]: Style("#CC79A7", "v", (0, (1, 1))),
+    CONTROL_LABELS["sample"]: Style("#009E73", "P", (0, (4, 1, 1, 1, 1, 1))),
+    CONTROL_LABELS["quota-of"]: Style("#56B4E9", "D", (0, (7, 1.5))),
 }
 DENSE_LOOK = Style("#555555", "_", (0, (6, 2)))
 _DENSE_LINES: tuple[Dashes, ...] = (DENSE_LOOK.line, (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 3)))
@@ -125,7 +146,7 @@ def _picked(name: str, others: list[Style]) -> Style:
     # Use every colour once before any is repeated.
     candidates = [
         Style(color, *free[turn + i])
-        for turn in range(0, len(free), len(_COLORS))
+        for turn in range(0, len(free) - len(_COLORS) + 1, len(_COLORS))
         for i, color in [*enumerate(_COLORS)][start:] + [*enumerate(_COLORS)][:start]
     ]
     return next((style for style in candidates if style not in others), candidates[0])

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from pai_bench.cli import hints
-from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
+from pai_bench.cli.options import (
+    FAILED,
+    AsJson,
+    DataDir,
+    Effective,
+    Plugins,
+    Results,
+    ScoringData,
+    Set,
+    Split,
+    Verbose,
+    messages,
+)
 from pai_bench.cli.settings import Config, recipe_settings, refuse_lists
 
 Dataset = Annotated[str, typer.Option("--dataset", "--datasets")]
@@ -38,6 +50,8 @@ def prune(
     recipe: Recipe = None,
     set_: Set = None,
     split: Split = None,
+    scoring_data: ScoringData = None,
+    effective: Effective = None,
     only: Only = None,
     exclude: Exclude = None,
     sparsity: Annotated[
@@ -55,7 +69,7 @@ def prune(
     hints.check_names(method, dataset, plugin)
     from pai_bench.sweep import single_cell
 
-    del config, verbose, set_, split
+    del config, verbose, set_, split, scoring_data, effective
     options = single_cell.Options(
         dataset, model, recipe, _settings(context, only, exclude), seed, data_dir, tuple(plugin or ()), as_json
     )

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pai_bench.cli.options import say
-from pai_bench.cli.settings import nearest_sparsities, profile_path, recipe_settings, setting_source, source
+from pai_bench.cli.settings import (
+    SHORT_FORMS,
+    nearest_sparsities,
+    profile_path,
+    recipe_settings,
+    setting_source,
+    source,
+)
 
 if TYPE_CHECKING:
     from pai_bench.recipes import Choice
@@ -22,7 +29,7 @@ app = typer.Typer(
     help="Show the sources of option and recipe values.",
 )
 
-_NOT_SETTINGS = {"config", "as_json", "verbose", "dry_run", "set_", "split", "help"}
+_NOT_SETTINGS = {"config", "as_json", "verbose", "dry_run", "set_", "help", *SHORT_FORMS}
 _SPARSITY = ("sparsities", "densities", "compressions", "budgets")
 
 

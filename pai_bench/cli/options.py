@@ -37,6 +37,22 @@ Split = Annotated[
     str | None,
     typer.Option(envvar="PAI_BENCH_SPLIT", help="Measure on 'test' or 'validation'; short for --set data.split=…."),
 ]
+ScoringData = Annotated[
+    str | None,
+    typer.Option(
+        "--scoring-data",
+        envvar="PAI_BENCH_SCORING_DATA",
+        help="Score with train, noise, shuffled-pixels, random-labels or one-class; short for --set scoring.data=….",
+    ),
+]
+Effective = Annotated[
+    bool | None,
+    typer.Option(
+        "--effective",
+        envvar="PAI_BENCH_EFFECTIVE",
+        help="Sparsities count the weights on a path from input to output; short for --set scoring.effective=true.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
 Filter = Annotated[
     str | None, typer.Option("--filter", help="Only these cells, for example 'method=snip,sparsity>=0.95'.")

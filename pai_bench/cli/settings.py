@@ -28,6 +28,8 @@ _TYPED_ONLY = {
 }
 """Alternative option names that are not keys of a config file, where they belong to another command."""
 _SPARSITY = {"sparsities", "densities", "compressions", "budgets"}
+SHORT_FORMS = {"split": "data.split", "scoring_data": "scoring.data", "effective": "scoring.effective"}
+"""Options that are short for one recipe value, by parameter name."""
 
 
 def profile_path() -> Path:
@@ -232,12 +234,13 @@ def nearest_sparsities(context: typer.Context, values: dict[str, str | None]) ->
 
 
 def recipe_settings(context: typer.Context) -> tuple[str, ...]:
-    """Return all assignments of --set and --split; for each key, command line and environment override files."""
+    """Return all assignments of --set and SHORT_FORMS; for each key, command line and environment override files."""
     layers: dict[bool, list[str]] = {True: list((context.default_map or {}).get("set_", ())), False: []}
     if not _from_file(context, "set_"):
         layers[False] += context.params.get("set_") or ()
-    if (split := context.params.get("split")) is not None:
-        layers[_from_file(context, "split")].append(f"data.split={split}")
+    for name, key in SHORT_FORMS.items():
+        if (value := context.params.get(name)) is not None:
+            layers[_from_file(context, name)].append(f"{key}={_text(value)}")
     return tuple(_nearest(layers[False], layers[True]))
 
 
@@ -253,11 +256,13 @@ def source(context: typer.Context, parameter: Any) -> str:
 
 def setting_source(context: typer.Context, key: str) -> str:
     """Describe the source of a recipe value."""
-    for name, keys in (("set_", map(_key, context.params.get("set_") or ())), ("split", ("data.split",))):
+    short = [name for name, own in SHORT_FORMS.items() if own == key]
+    given = [("set_", [_key(text) for text in context.params.get("set_") or ()]), *((name, [key]) for name in short)]
+    for name, keys in given:
         if context.params.get(name) is not None and key in keys and not _from_file(context, name):
             parameter = next(p for p in context.command.params if p.name == name)
             return f"{parameter.opts[0]}, {source(context, parameter)}"
-    return f"[set] of {_file(context, f'set_ {key}', 'split')}"
+    return f"[set] of {_file(context, f'set_ {key}', *short)}"
 
 
 def _file(context: typer.Context, *names: str) -> str:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pai_bench.cli import hints
-from pai_bench.cli.options import FAILED, AsJson, DataDir, Plugins, Results, Set, Split, Verbose, messages
+from pai_bench.cli.options import (
+    FAILED,
+    AsJson,
+    DataDir,
+    Effective,
+    Plugins,
+    Results,
+    ScoringData,
+    Set,
+    Split,
+    Verbose,
+    messages,
+)
 from pai_bench.cli.settings import TYPED, Config, nearest_sparsities, recipe_settings, source
 from pai_bench.sweep.execution.settings import RunSettings, parse_pack
 
@@ -31,8 +43,8 @@ def sweep(
         typer.Option(
             "--controls",
             envvar="PAI_BENCH_CONTROLS",
-            help="Also each method with shuffled masks, re-initialised weights or inverted scores:"
-            " shuffle,reinit,invert.",
+            help="Also each method with shuffled masks, re-initialised weights, inverted scores, masks sampled by"
+            " score, or random masks of its layer counts: shuffle,reinit,invert,sample,quota-of.",
         ),
     ] = None,
     datasets: Annotated[
@@ -51,6 +63,8 @@ def sweep(
     ] = None,
     set_: Set = None,
     split: Split = None,
+    scoring_data: ScoringData = None,
+    effective: Effective = None,
     sparsities: Annotated[
         str | None,
         typer.Option(
@@ -151,7 +165,7 @@ def sweep(
     from pai_bench.sweep import command
     from pai_bench.sweep.slurm.command import Options as SlurmOptions
 
-    del config, set_, split
+    del config, set_, split, scoring_data, effective
     options = command.Options(
         methods=methods,
         controls=controls,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pai_bench.cells import GIVEN, MethodSpec
+from pai_bench.cells import GIVEN, QUOTA_OF, MethodSpec
 from pai_bench.core.registry import installed
 from pai_bench.errors import PaiBenchError, unknown
 
@@ -48,7 +48,7 @@ def check(specs: Sequence[str]) -> None:
     """
     known = builtin()
     for spec in specs:
-        if spec.startswith(GIVEN):
+        if spec.removeprefix(f"{QUOTA_OF}:").startswith(GIVEN):
             continue
         method = MethodSpec.parse(spec)
         if method.name not in known:
@@ -74,20 +74,26 @@ def first_sentence(text: str) -> str:
 
 
 def _entries(path: Path) -> Iterator[Entry]:
+    classes: dict[str, tuple[dict[str, object], dict[str, object]]] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        names = [_registered(decorator) for decorator in getattr(node, "decorator_list", ())]
-        if isinstance(node, ast.ClassDef) and any(names):
-            fields, variables = [], {}
-            for statement in node.body:
-                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                    value = None if statement.value is None else ast.literal_eval(statement.value)
-                    if ast.unparse(statement.annotation).startswith("ClassVar"):
-                        variables[statement.target.id] = value
-                    else:
-                        fields.append((statement.target.id, value))
+        if not isinstance(node, ast.ClassDef):
+            continue
+        fields: dict[str, object] = {}
+        variables: dict[str, object] = {}
+        for base in reversed(node.bases):  # those of the same file
+            inherited = classes.get(ast.unparse(base), ({}, {}))
+            fields |= inherited[0]
+            variables |= inherited[1]
+        for statement in node.body:
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                value = None if statement.value is None else ast.literal_eval(statement.value)
+                found = variables if ast.unparse(statement.annotation).startswith("ClassVar") else fields
+                found[statement.target.id] = value
+        classes[node.name] = fields, variables
+        names = filter(None, map(_registered, node.decorator_list))
+        if (name := next(names, None)) is not None:
             sentence = first_sentence(ast.get_docstring(node) or "")
-            name = next(filter(None, names))
-            yield Entry(name, sentence, tuple(fields), bool(variables.get("costly", False)))
+            yield Entry(name, sentence, tuple(fields.items()), bool(variables.get("costly", False)))
 
 
 def _registered(decorator: ast.expr) -> str:

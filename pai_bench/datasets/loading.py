@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from pai_bench.datasets.augmentation import (
     epoch_flips,
     epoch_order,
     epoch_shifts,
-    generator,
     normalise,
     resize_crops,
     resized_boxes,
 )
 from pai_bench.datasets.files import Info, data_root, info, is_builtin, names, present, require
 from pai_bench.datasets.in_memory import InMemoryDataset, InMemoryLoader, evaluation_batches
+from pai_bench.datasets.scoring_data import ScoringBatches, scoring_batches
 from pai_bench.datasets.splits import split
 from pai_bench.datasets.streaming import StreamingDataset
 from pai_bench.recipes import Data
@@ -36,6 +36,7 @@ __all__ = [
     "InMemoryDataset",
     "InMemoryLoader",
     "Info",
+    "ScoringBatches",
     "StreamingDataset",
     "TrainingBatches",
     "data_root",
@@ -114,56 +115,3 @@ def test_batches(
     if isinstance(dataset, StreamingDataset):
         return dataset.test_batches(batch_size, mean, std)
     return evaluation_batches(dataset.test_x, dataset.test_y, batch_size, mean, std)
-
-
-class ScoringBatches:
-    """Batches of training images, created lazily during iteration."""
-
-    def __init__(
-        self,
-        dataset: InMemoryDataset | StreamingDataset,
-        chosen: Sequence[Tensor],
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
-        self._dataset = dataset
-        self._chosen = chosen
-        self._mean = mean
-        self._std = std
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return (self._dataset.batch(chosen, self._mean, self._std) for chosen in self._chosen)
-
-
-def scoring_batches(
-    dataset: InMemoryDataset | StreamingDataset,
-    batch_size: int,
-    count: int,
-    seed: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> ScoringBatches:
-    """Draw `count` batches of training images for scoring: class-balanced, shuffled, not augmented, fixed by the seed.
-
-    In every batch, and over all batches, the numbers of images of two classes differ by at most one. No image is
-    repeated before all images of its class have been used.
-    """
-    draws = generator(seed, "scoring")
-    labels = dataset.train_y.cpu()
-    members = [torch.nonzero(labels == label).flatten() for label in range(dataset.classes)]
-    members = [images for images in members if len(images)]
-    # Repeat one random order of the classes: every window of this cycle is as balanced as possible.
-    turn = torch.randperm(len(members), generator=draws).repeat(-(-batch_size * count // len(members)))
-    turn = turn[: batch_size * count]
-    index = torch.empty_like(turn)
-    for position, images in enumerate(members):
-        places = torch.nonzero(turn == position).flatten()
-        rounds = -(-len(places) // len(images))
-        drawn = [images[torch.randperm(len(images), generator=draws)] for _ in range(rounds)]
-        if drawn:
-            index[places] = torch.cat(drawn)[: len(places)]
-    shuffled = [chosen[torch.randperm(batch_size, generator=draws)] for chosen in index.view(count, batch_size)]
-    return ScoringBatches(dataset, shuffled, mean, std)

@@ -28,8 +28,11 @@ class Run:
 
     def hyperparameters(self) -> dict[str, Any]:
         """Return the method's hyper-parameters by name, including defaults, and the control if there is one."""
+        return registry.hyperparameters(self.scorer()) | self._control()
+
+    def _control(self) -> dict[str, Any]:
         control = self.cell.spec.control
-        return registry.hyperparameters(self.scorer()) | ({} if control is None else {CONTROL: control})
+        return {} if control is None else {CONTROL: control}
 
     def key(self) -> ResultKey:
         """Return the key of the run's result."""
@@ -41,7 +44,7 @@ class Run:
         return result_fingerprint(
             method_name=self.cell.spec.name,
             method_version=registry.version(scorer),
-            hyperparameters=self.hyperparameters(),
+            hyperparameters=registry.identity(scorer) | self._control(),
             dataset=self.cell.dataset,
             model=self.cell.model,
             recipe=self.recipe,

@@ -23,7 +23,8 @@ from pai_bench.experiment.result import RunMeasurements, make_result
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored
 from pai_bench.pruning import controls
-from pai_bench.pruning.effective import effective_masks
+from pai_bench.pruning.effective import EffectivePaths, effective_masks
+from pai_bench.pruning.effective_target import effective_masks_at
 from pai_bench.pruning.flops import flops
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.pruning.pruner import Pruner
@@ -79,10 +80,9 @@ class CellRunner:
 
     @staticmethod
     def shares_scores(scorer: Scorer) -> bool:
-        """Return True if the method's scores do not depend on the sparsity: one round, and no layer quotas."""
-        return (
-            int(getattr(scorer, "rounds", 1)) == 1 and not hasattr(scorer, "quotas") and getattr(scorer, "prunes", True)
-        )
+        """Return True if the method's scores do not depend on the sparsity: one round, no quotas, no `per_sparsity`."""
+        of_one = hasattr(scorer, "quotas") or getattr(scorer, "per_sparsity", False)
+        return int(getattr(scorer, "rounds", 1)) == 1 and not of_one and getattr(scorer, "prunes", True)
 
     def dataset(self, run: Run) -> loading.InMemoryDataset | loading.StreamingDataset:
         """Load the data set to the device, split as in the recipe; the most recent one stays loaded."""
@@ -122,6 +122,7 @@ class CellRunner:
             derive_seed(run.cell.seed, "scoring"),
             run.recipe.data.mean,
             run.recipe.data.std,
+            settings.data,
         )
         # Fresh batches are read only once, so they need not be in memory all at the same time.
         return batches if fresh else list(batches)
@@ -129,8 +130,8 @@ class CellRunner:
     def masks(self, run: Run, network: nn.Module, callback: Callback) -> Scored:
         """Compute the masks of a run, their ties, and the cost of scoring (the full cost even if scores are shared)."""
         cell, spec = run.cell, run.cell.spec
-        scorer, select = run.scorer(), controls.selection(spec)
-        shared = self.shares_scores(scorer)
+        scorer, select = run.scorer(), controls.selection(spec, cell.seed)
+        shared, effective = self.shares_scores(scorer), run.recipe.scoring.effective
 
         draws = itertools.count()
 
@@ -150,9 +151,13 @@ class CellRunner:
                 loss=run.recipe.train.loss,
                 only=run.recipe.scoring.only,
                 exclude=run.recipe.scoring.exclude,
+                warmup=run.recipe.scoring.warmup,
             )
             with measured(self.device) as cost:
-                tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select)
+                if shared:
+                    tensors = pruner.score(cell.sparsity)
+                else:
+                    tensors = pruner.masks(cell.sparsity, select, effective=effective)
             return Scored(tensors, cost, pruner.tied_at_cut, pruner.noise)
 
         # The key lists everything that determines the scores. It excludes the training settings of the recipe, and
@@ -162,12 +167,16 @@ class CellRunner:
             (spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
             (cell.model, tensors_hash(dict(network.state_dict())), run.recipe.init.scheme),
             (cell.dataset, self.dataset(run).content_hash, asdict(run.recipe.data), asdict(run.recipe.scoring)),
-            (run.recipe.train.loss, None if shared else (cell.sparsity, select.__name__)),
+            (run.recipe.train.loss, None if shared else (cell.sparsity, controls.own_rounds(spec))),
         )
         scored = self._scores.get(repr(follows), compute, self.device)
         masks, tied = scored.tensors, scored.tied
         if shared:
-            masks = masks_at(scored.tensors, cell.sparsity, select)
+            if effective:
+                paths = EffectivePaths(network, list(scored.tensors), loading.info(run.cell.dataset).shape)
+                masks = effective_masks_at(scored.tensors, cell.sparsity, paths, select)
+            else:
+                masks = masks_at(scored.tensors, cell.sparsity, select)
             before = {name: torch.ones_like(mask) for name, mask in masks.items()}
             tied = ties.at_cut(scored.tensors, before, masks, layers=False, noise=scored.noise)
         return replace(scored, tensors=controls.applied(spec, masks, cell.seed), tied=tied)
@@ -234,11 +243,9 @@ class CellRunner:
             scoring_cost = Cost(**saved["scoring_cost"])
         earlier = saved["attempts"] if saved is not None else []
         callback.phase("measuring")
-        info = loading.info(run.cell.dataset)
-        shape = info.shape
         with self._clock.unshared():
-            effective = effective_masks(network, masks, shape)
-            arithmetic = flops(network, masks, shape)
+            effective = effective_masks(network, masks, loading.info(run.cell.dataset).shape)
+            arithmetic = flops(network, masks, loading.info(run.cell.dataset).shape)
         MaskedGradients(network, masks)
         callback.phase("training")
         record = {

@@ -5,6 +5,12 @@ The ablations of Frankle et al. 2021 (arXiv 2009.08576) and Su et al. 2020 (arXi
 shuffle  Every layer's mask is permuted at random: the share of each layer stays, which weights it is does not.
 reinit   The masks stay as they are, and the weights that train are drawn anew.
 invert   In every round the lowest scores are kept.
+
+and two more:
+
+sample    In every round the scores are weights of sampling without replacement. (A mask as a sketching matrix keeps
+          weights with probabilities: Bar and Giryes 2023, arXiv 2305.17559.)
+quota-of  Random masks with the layer counts of the method: another draw of what shuffle draws.
 """
 
 from __future__ import annotations
@@ -14,14 +20,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pai_bench.cells import MethodSpec
+from pai_bench.cells import QUOTA_OF, MethodSpec
 from pai_bench.core.randomness import derive_seed
-from pai_bench.pruning.selection import Select, keep_exactly, keep_lowest
+from pai_bench.pruning.selection import Sampling, Select, keep_exactly, keep_lowest
 
 
-def selection(spec: MethodSpec) -> Select:
-    """Return the selection rule of a pruning round."""
+def selection(spec: MethodSpec, seed: int) -> Select:
+    """Return the selection rule of the pruning rounds; that of `sample` draws by the seed, and is for one use."""
+    if spec.control == "sample":
+        return Sampling(derive_seed(seed, "sample"))
     return keep_lowest if spec.control == "invert" else keep_exactly
+
+
+def own_rounds(spec: MethodSpec) -> str:
+    """Return the control if it changes what the rounds of an iterative method keep; empty for all others."""
+    return spec.control if spec.control in ("invert", "sample") else ""
 
 
 def weights_purpose(spec: MethodSpec) -> str:
@@ -35,9 +48,9 @@ def applied(spec: MethodSpec, masks: Mapping[str, Tensor], seed: int) -> dict[st
     Both are bool by parameter name. A permutation of a layer depends on the seed and on its place in the network, so
     that all methods are shuffled alike.
     """
-    if spec.control != "shuffle":
+    if spec.control not in ("shuffle", QUOTA_OF):
         return dict(masks)
-    return {name: _permuted(mask, derive_seed(seed, "shuffle", n)) for n, (name, mask) in enumerate(masks.items())}
+    return {name: _permuted(mask, derive_seed(seed, spec.control, n)) for n, (name, mask) in enumerate(masks.items())}
 
 
 def _permuted(mask: Tensor, seed: int) -> Tensor:

@@ -23,14 +23,36 @@ def effective_masks(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[
     dense network either (of a head that is used in training alone, or that see nothing but padding) count as
     effective, so that the dense network has an effective sparsity of 0.
     """
-    graph, network = record_forward(model, shape, torch.float64)
-    ones = {name: torch.ones_like(p) for name, p in network.named_parameters()}
-    kept = {name: mask.detach().cpu() for name, mask in masks.items()}
-    reached = _reached(graph, {**ones, **{name: mask.double() for name, mask in kept.items()}}, list(masks), shape)
-    if any(bool((kept[name] & ~reached[name]).any()) for name in masks):
-        dense = _reached(graph, ones, list(masks), shape)
-        reached = {name: reached[name] | ~dense[name] for name in masks}
-    return {name: mask & reached[name].to(mask.device) for name, mask in masks.items()}
+    return EffectivePaths(model, list(masks), shape).masks(masks)
+
+
+class EffectivePaths:
+    """The paths of one model, recorded once for many masks of its parameters `names`."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str], shape: tuple[int, ...]) -> None:
+        """Take the model, the names of its masked parameters, and the shape of an input without batch dimension."""
+        self._graph, network = record_forward(model, shape, torch.float64)
+        self._ones = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+        self._names = list(names)
+        self._shape = shape
+        self._dense: dict[str, Tensor] | None = None
+
+    def masks(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The kept weights that are effective (see `effective_masks`), bool by name."""
+        kept = {name: mask.detach().cpu() for name, mask in masks.items()}
+        reached = self.reached(kept)
+        if any(bool((kept[name] & ~reached[name]).any()) for name in masks):
+            if self._dense is None:
+                self._dense = self._reached(self._ones)
+            reached = {name: reached[name] | ~self._dense[name] for name in masks}
+        return {name: mask & reached[name].to(mask.device) for name, mask in masks.items()}
+
+    def reached(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights that a path of kept weights uses, or would if they were kept; bool by name, on the CPU."""
+        return self._reached({**self._ones, **{name: mask.detach().cpu().double() for name, mask in masks.items()}})
+
+    def _reached(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return _reached(self._graph, parameters, self._names, self._shape)
 
 
 def record_forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Graph, nn.Module]:

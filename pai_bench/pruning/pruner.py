@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pai_bench.cells import exact_sparsity, kept_count
-from pai_bench.core.randomness import derive_seed
 from pai_bench.errors import PaiBenchError
-from pai_bench.pruning.masking import masks_of, unwrapped
+from pai_bench.pruning.effective import EffectivePaths
+from pai_bench.pruning.effective_target import Pruned, meet
+from pai_bench.pruning.masking import masks_of
 from pai_bench.pruning.model_copies import copy_to_score, reinitialiser
 from pai_bench.pruning.rounding import noise_floor, perturb
 from pai_bench.pruning.score_checks import checked_dtype, checked_scores
-from pai_bench.pruning.selection import Select, keep_exactly, to_masks
+from pai_bench.pruning.selection import Select, keep_exactly, restarted, to_masks
 from pai_bench.results import ties
 from pai_bench.scoring import diagnosis, registry
 from pai_bench.scoring.derivatives import no_second_derivative
@@ -26,7 +25,7 @@ from pai_bench.scoring.isolation import undisturbed, without_cudnn
 from pai_bench.scoring.losses import Loss, to_score
 from pai_bench.scoring.paths.tracing import Graph, trace
 from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, prunable, round_densities
-from pai_bench.scoring.weights import Patterns, warn_of_left_out
+from pai_bench.scoring.weights import Patterns
 
 
 class Pruner:
@@ -46,8 +45,12 @@ class Pruner:
         loss: Loss | str = "cross-entropy",
         only: Patterns = (),
         exclude: Patterns = (),
+        warmup: int = 0,
     ) -> None:
         """Take what `prune` takes, the method's `initialise`, and what to call at every sign of progress."""
+        if warmup < 0:
+            raise PaiBenchError(f"warmup must be 0 or more, not {warmup}", "give a number of forward passes")
+        self._warmup = warmup
         precision = checked_dtype(dtype)
         self.name = name
         self._scorer = scorer
@@ -117,6 +120,16 @@ class Pruner:
             criterion=self._loss,
         )
 
+    def _warm_up(self) -> None:
+        """Let forward passes in train mode settle the running statistics with which scoring starts, once."""
+        passes, self._warmup = self._warmup, 0
+        if passes:
+            problem = self._problem(self._start, self._living / self.size, self._living, self._stream)
+            with torch.no_grad():
+                for x, _ in itertools.islice(itertools.cycle(problem.batches()), passes):
+                    problem.forward(x)
+            self._state |= {key: value.detach().clone() for key, value in self._model.named_buffers()}
+
     def _trace(self, x: Tensor) -> Graph:
         """Return the operations of the model on inputs of that shape, recorded at the first call."""
         key = tuple(x.shape), x.dtype, self._model.training
@@ -159,8 +172,9 @@ class Pruner:
         full = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
         rounds, schedule = self._rounds()
         density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
-        kept = kept_count(sparsity, self.size) if rounds == 1 else round(density * self.size)
+        kept = kept_count(sparsity, self.size) if rounds == 1 else self._kept_after(density)
         with undisturbed(self._seed):
+            self._warm_up()
             drawn = self._generator.get_state()
             problem = self._problem(full, density, kept, next(self._streams(rounds)))
             scores = self._scores(problem)
@@ -182,31 +196,49 @@ class Pruner:
     def _rounds(self) -> tuple[int, str]:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
 
+    def _kept_after(self, density: float) -> int:
+        """The number of weights to keep in a round that is not the last."""
+        rule = getattr(self._scorer, "kept_after", None)
+        return int(rule(density, self.size)) if rule is not None else round(density * self.size)
+
     def _streams(self, rounds: int) -> Iterator[Batches]:
         """Return the batches of each round: the same ones in all, or new ones where the method wants them fresh."""
         return self._stream.dealt(rounds) if getattr(self._scorer, "fresh", False) else itertools.repeat(self._stream)
 
-    def masks(self, sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
+    def masks(self, sparsity: float, select: Select = keep_exactly, *, effective: bool = False) -> dict[str, Tensor]:
         """Return bool masks by name after all rounds; exactly round(density x N) weights are kept (all by `dense`).
 
-        `select` is another rule for what a round keeps.
+        `select` is another rule for what a round keeps. With `effective` that many weights lie on a path from the input
+        to the output, and the masks keep more than these (see `effective_target`).
         """
-        masks = dict(self._start)
         if not getattr(self._scorer, "prunes", True):
-            return masks
-        rounds, schedule = self._rounds()
-        densities = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule, self._living / self.size)
-        target = kept_count(sparsity, self.size)
+            return dict(self._start)
+        density, target = float(1 - exact_sparsity(sparsity)), kept_count(sparsity, self.size)
         if target > self._living:
             raise PaiBenchError(
                 f"the masks on the model keep {self._living} of {self.size} prunable weights, fewer than the {target}"
                 f" of sparsity {sparsity:g}",
                 "ask for a higher sparsity, or call pai_bench.remove_masks first and restore the weights",
             )
+        if not effective:
+            return dict(self._pruned(density, target, select).masks)
+        x, _ = next(self._stream())
+        paths = EffectivePaths(self._model, list(self._weights), tuple(x.shape[1:]))
+        near = 0.0 if self._rounds()[0] == 1 else 0.01
+        return meet(lambda n: self._pruned(n / self.size, n, select), paths, target, self._living, near)
+
+    def _pruned(self, final: float, target: int, select: Select) -> Pruned:
+        """The masks with `target` weights, density `final`, after all rounds, and the scores of the last one."""
+        select = restarted(select)
+        masks = dict(self._start)
+        rounds, schedule = self._rounds()
+        densities = round_densities(final, rounds, schedule, self._living / self.size)
         streams = self._streams(rounds)
+        self._generator.manual_seed(self._seed)
         with undisturbed(self._seed):
+            self._warm_up()
             for position, density in enumerate(densities, start=1):
-                kept = target if position == rounds else max(target, min(round(density * self.size), self._living))
+                kept = target if position == rounds else max(target, min(self._kept_after(density), self._living))
                 drawn = self._generator.get_state()
                 problem = self._problem(masks, density, kept, next(streams))
                 scores = self._scores(problem)
@@ -216,83 +248,4 @@ class Pruner:
                 masks = to_masks(scores, before, density, kept, quotas=quotas, select=select)
         self.noise = self._noise(scores, problem, drawn)
         self.tied_at_cut = ties.at_cut(scores, before, masks, layers=quotas is not None, noise=self.noise)
-        return masks
-
-
-@torch.inference_mode(False)
-def score(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    method: str = "snip",
-    sparsity: float = 0.9,
-    seed: int = 0,
-    dtype: str = "float64",
-    loss: Loss | str = "cross-entropy",
-    *,
-    only: Patterns = (),
-    exclude: Patterns = (),
-    **hyperparameters: Any,
-) -> dict[str, Tensor]:
-    """Return the scores that `method` gives to the dense network, by parameter name; a higher score is kept.
-
-    `batches` is any re-iterable of (x, y). `loss` is "cross-entropy" (logits [B, classes, …] and class indices [B, …]),
-    "binary-cross-entropy" (one logit [B] or [B, 1]), or a function (outputs, targets) -> scalar that returns the mean
-    over the samples of a batch; batches are weighted by their numbers of samples, len(x). Nothing of the caller's model
-    is changed.
-
-    Weights to score are chosen by `only` and `exclude`: patterns of layers or weights, such as "fc" or "layer4.*".
-    Weights with requires_grad=False are left alone unless `only` matches them or all weights are frozen. The model
-    inside DataParallel, DistributedDataParallel or torch.compile is scored.
-
-    Raises: PaiBenchError for bad input, and when a method returns scores that cannot be used.
-    """
-    return _pruner(model, batches, method, seed, dtype, loss, hyperparameters, only, exclude).score(sparsity)
-
-
-@torch.inference_mode(False)
-def prune(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    method: str = "prospr",
-    sparsity: float = 0.98,
-    seed: int = 0,
-    dtype: str = "float64",
-    loss: Loss | str = "cross-entropy",
-    *,
-    only: Patterns = (),
-    exclude: Patterns = (),
-    **hyperparameters: Any,
-) -> dict[str, Tensor]:
-    """Return bool masks by parameter name, True = kept; exactly round((1 - sparsity) x N) weights are (all by `dense`).
-
-    Takes what `score` takes. Nothing of the caller's model is changed; see `apply_masks`. Masks that the model has are
-    where pruning starts: what they prune stays pruned, and the sparsity counts it. Warns (TiedScoresWarning) where more
-    than a few kept weights have the score of pruned ones, exactly or up to rounding errors.
-    """
-    pruner = _pruner(model, batches, method, seed, dtype, loss, hyperparameters, only, exclude)
-    masks = pruner.masks(sparsity)
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    if ties.are_many(pruner.tied_at_cut, kept) and pruner.warns_of_ties:
-        warnings.warn(ties.warning(method, pruner.tied_at_cut, kept), ties.TiedScoresWarning, stacklevel=2)
-    return masks
-
-
-def _pruner(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    method: str,
-    seed: int,
-    dtype: str,
-    loss: Loss | str,
-    hyperparameters: Mapping[str, Any],
-    only: Patterns,
-    exclude: Patterns,
-) -> Pruner:
-    diagnosis.check_arguments(model, batches, method, seed)
-    scorer = registry.get(method, hyperparameters)
-    model = unwrapped(model)
-    if not (only or exclude):
-        warn_of_left_out(model)
-    # As in a sweep: with the user's own seed, draws could be the very numbers that made the weights.
-    seeded = derive_seed(seed, "method")
-    return Pruner(model, batches, scorer, name=method, seed=seeded, dtype=dtype, loss=loss, only=only, exclude=exclude)
+        return Pruned(masks, scores)

@@ -22,6 +22,8 @@ def noise_floor(scores: Mapping[str, Tensor], again: Callable[[float], Mapping[s
     weights after relative changes of the given size. No verdict is made on scores that differ without any change.
     """
     flat = _flat(scores)
+    if flat.is_meta:  # without values
+        return 0.0
     double = flat.dtype == torch.float64
     sizes = flat.abs()
     highest = float(sizes.max())

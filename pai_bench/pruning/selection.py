@@ -57,6 +57,36 @@ def keep_lowest(scores: Tensor, candidates: Tensor, density: float, count: int) 
     return keep_exactly(-scores.double(), candidates, density, count)
 
 
+class Sampling:
+    """Selection rule that samples without replacement, with the positive scores as weights, by the Gumbel top-k trick.
+
+    The next weight to be kept is w with probability score(w) / sum of the scores of those that are left (Plackett and
+    Luce; Kool et al. 2019, arXiv 1903.06059). Scores of zero and below have no probability: they are kept, highest
+    first and equal ones in random order, where fewer scores are positive than weights are to be kept. An instance
+    draws new numbers at every call.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
+        """Keep `count` of the candidates; takes and returns what `keep_exactly` does."""
+        uniform = torch.rand(scores.shape, generator=self._generator, dtype=torch.float64, device="cpu")
+        order = torch.randperm(scores.numel(), generator=self._generator, device="cpu").to(scores.device)
+        positive = candidates & (scores > 0)
+        if (room := int(positive.sum())) >= count:
+            keys = scores.detach().double().clamp_min(0).log() - (-uniform.log()).log().to(scores.device)
+            return keep_exactly(keys, positive, density, count)
+        rest = keep_exactly(scores[order], (candidates & ~positive)[order], density, count - room)
+        return positive.index_put((order,), rest | positive[order])
+
+
+def restarted(select: Select) -> Select:
+    """Return a selection rule that draws the same numbers again, where it draws any."""
+    return Sampling(select.seed) if isinstance(select, Sampling) else select
+
+
 def masks_at(scores: Mapping[str, Tensor], sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
     """Return the masks of a single-shot method at any sparsity from its one score vector."""
     full = {key: torch.ones_like(score, dtype=torch.bool) for key, score in scores.items()}

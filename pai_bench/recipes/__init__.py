@@ -18,12 +18,24 @@ from typing import Any
 from pai_bench.recipes.loading import defaults, load, names, summary
 from pai_bench.recipes.overrides import SOURCE as SET_BY_USER
 from pai_bench.recipes.overrides import Settings, parse_settings, variants
-from pai_bench.recipes.schema import DTYPES, SCHEDULES, TABLES, Data, Defaults, Init, Recipe, Scoring, Train
+from pai_bench.recipes.schema import (
+    DTYPES,
+    SCHEDULES,
+    SCORING_DATA,
+    TABLES,
+    Data,
+    Defaults,
+    Init,
+    Recipe,
+    Scoring,
+    Train,
+)
 from pai_bench.recipes.selection import Choice, Choices, choose
 
 __all__ = [
     "DTYPES",
     "SCHEDULES",
+    "SCORING_DATA",
     "SET_BY_USER",
     "TABLES",
     "Choice",

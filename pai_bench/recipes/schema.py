@@ -20,6 +20,7 @@ CROPS = ("pad", "random-resized")
 LAST_BATCHES = ("merge", "drop")
 KINDS = ("images", "vectors")
 LOSSES = ("cross-entropy", "binary-cross-entropy")
+SCORING_DATA = ("train", "noise", "shuffled-pixels", "random-labels", "one-class")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,13 @@ class Scoring:
     """Patterns of the layers or weights to prune, such as "layer4.*"; empty for all prunable ones."""
     exclude: tuple[str, ...] = ()
     """Patterns of the layers or weights to exclude from pruning, such as "fc"."""
+    data: str = "train"
+    """Images and labels to score with: "train", or a control: "noise" (standard normal inputs), "shuffled-pixels",
+    "random-labels", "one-class"."""
+    warmup: int = 0
+    """Number of forward passes in train mode before scoring, which settle the running statistics of BatchNorm."""
+    effective: bool = False
+    """Meet the sparsity with the weights on a path from input to output; the mask keeps as many more as are not."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +266,8 @@ def check(recipe: Recipe, where: str) -> None:
         ("scoring.dtype", scoring.dtype, scoring.dtype in DTYPES, " or ".join(DTYPES)),
         ("scoring.only", scoring.only, all(scoring.only), "patterns that are not empty"),
         ("scoring.exclude", scoring.exclude, all(scoring.exclude), "patterns that are not empty"),
+        ("scoring.data", scoring.data, scoring.data in SCORING_DATA, " or ".join(SCORING_DATA)),
+        ("scoring.warmup", scoring.warmup, not_negative(scoring.warmup), "0 or more"),
     ]
     for key, value, good, allowed in rules:
         if not good:

@@ -2,13 +2,15 @@
 
 from pai_bench.scoring.convolutions import ChunkedConvolutions
 from pai_bench.scoring.derivatives import Graphs, gradient, hessian_product, in_one_block
+from pai_bench.scoring.draws import gaussian, rademacher, random_scores
 from pai_bench.scoring.function_overrides import IDENTITY_NORMS, FunctionOverrides
 from pai_bench.scoring.gates import Relus, noting
-from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, uniform
-from pai_bench.scoring.paths.functions import Flow
+from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, proportional, uniform, within
+from pai_bench.scoring.paths.functions import Flow, PathCount
 from pai_bench.scoring.paths.law import check_law
 from pai_bench.scoring.paths.network import replay
-from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, more_than, one_of, prunable, real_inputs
+from pai_bench.scoring.paths.walks import Walker
+from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, more_than, one_of, prunable, ranked, real_inputs
 from pai_bench.scoring.registry import register
 
 __all__ = [
@@ -19,21 +21,29 @@ __all__ = [
     "Flow",
     "FunctionOverrides",
     "Graphs",
+    "PathCount",
     "Problem",
     "Relus",
     "Scorer",
+    "Walker",
     "apportion",
     "check_law",
     "erdos_renyi_kernel",
+    "gaussian",
     "gradient",
     "hessian_product",
     "in_one_block",
     "more_than",
     "noting",
     "one_of",
+    "proportional",
     "prunable",
+    "rademacher",
+    "random_scores",
+    "ranked",
     "real_inputs",
     "register",
     "replay",
     "uniform",
+    "within",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from inspect import isroutine
 
-HOOKS = ("batches_needed", "quotas")
+HOOKS = ("batches_needed", "kept_after", "quotas")
 """Declarations that are methods of the class."""
 
 DECLARATIONS = (
-    *("controls", "costly", "fresh", "may_tie", "plugin_version", "prunes", "revives", "rounds", "schedule", "version"),
+    *("added", "controls", "costly", "fresh", "may_tie", "optional", "per_sparsity", "plugin_version", "prunes"),
+    *("revives", "rounds", "schedule", "version"),
     *HOOKS,
 )
 """Attributes of a method's class that change what the harness does (docs/methods.md describes each of them)."""

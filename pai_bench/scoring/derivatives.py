@@ -34,14 +34,19 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
     return found
 
 
-def hessian_product(slope: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """Return the Hessian of the loss whose gradient, made with a graph, is `slope`, times `vector`; frees the graph."""
+def hessian_product(
+    slope: Sequence[Tensor], vector: Sequence[Tensor], leaves: Sequence[Tensor], *, retain: bool = False
+) -> list[Tensor]:
+    """Return the Hessian of the loss whose gradient, made with a graph, is `slope`, times `vector`.
+
+    Frees the graph unless `retain` is True.
+    """
     # A loss that is linear in a leaf has a gradient without a graph there, which counts as a zero Hessian.
     pairs = [(g, v) for g, v in zip(slope, vector, strict=True) if g.requires_grad]
     if not pairs:
         return [torch.zeros_like(leaf) for leaf in leaves]
     outputs, weights = zip(*pairs, strict=True)
-    return list(torch.autograd.grad(outputs, leaves, weights, materialize_grads=True))
+    return list(torch.autograd.grad(outputs, leaves, weights, retain_graph=retain, materialize_grads=True))
 
 
 KEPT_GRAPHS = 64 * 2**20

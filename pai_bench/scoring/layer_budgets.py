@@ -42,8 +42,13 @@ def proportional(raw: Mapping[str, float], rooms: Mapping[str, int], total: int)
 def uniform(sizes: Mapping[str, int], rooms: Mapping[str, int], total: int) -> dict[str, float]:
     """Divide `total` at the same density in every layer; layers with too small `rooms` are full, the others denser."""
     size = sum(sizes.values())
-    shares = {name: own * total / size for name, own in sizes.items()}
-    return shares if all(share <= rooms[name] for name, share in shares.items()) else proportional(sizes, rooms, total)
+    return within({name: own * total / size for name, own in sizes.items()}, rooms, total)
+
+
+def within(shares: Mapping[str, float], rooms: Mapping[str, int], total: int) -> dict[str, float]:
+    """Shares that sum to `total`; if one exceeds its room, all are scaled and the excess is shared (`proportional`)."""
+    fits = all(share <= rooms[name] for name, share in shares.items())
+    return dict(shares) if fits else proportional(shares, rooms, total)
 
 
 def erdos_renyi_kernel(

@@ -32,10 +32,10 @@ class Scorer(Protocol):
     """A pruning method: a frozen dataclass whose fields are its hyper-parameters.
 
     A method with outer pruning rounds has an integer field `rounds`, and may have `schedule`
-    ("exponential" or "linear"); one that decides how many weights each layer keeps has a method
-    `quotas(problem) -> dict[str, int]`; one that needs a number of batches of its own has
-    `batches_needed() -> int`. Two facts may stand in the class: `fresh = True`, every round gets new batches, and
-    `revives = True`, a pruned weight may come back in a later round.
+    ("exponential" or "linear") and `kept_after(density, size) -> int`, its own count between rounds; one that decides
+    how many weights each layer keeps has a method `quotas(problem) -> dict[str, int]`; one that needs a number of
+    batches of its own has `batches_needed() -> int`. Two facts may stand in the class: `fresh = True`, every round
+    gets new batches, and `revives = True`, a pruned weight may come back in a later round.
     """
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
@@ -50,6 +50,15 @@ def one_of(option: str, value: str, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         raise PaiBenchError(f"{option} must be {' or '.join(map(repr, allowed))}, not {value!r}", "name one of them")
+
+
+def ranked(option: str, ranking: str, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Signed scores as they are ("signed"), or their absolute values ("absolute").
+
+    Raises: PaiBenchError for another ranking.
+    """
+    one_of(option, ranking, ("signed", "absolute"))
+    return {name: score if ranking == "signed" else score.abs() for name, score in scores.items()}
 
 
 def more_than(option: str, value: float, bound: float) -> None:
@@ -221,6 +230,11 @@ class Problem:
         """Yield the scoring batches; every call starts at the same first batch."""
         return self.stream()
 
+    def samples(self) -> Iterator[Batch]:
+        """Yield the samples of the scoring batches, each as a batch of one."""
+        for x, y in self.batches():
+            yield from zip(torch.split(x, 1), torch.split(y, len(y) // len(x)), strict=True)
+
     def fresh_batches(self) -> Iterator[Batch]:
         """Yield batches without end that no earlier round has drawn."""
         return self.stream.fresh()
@@ -279,7 +293,7 @@ class Problem:
 
     def living(self) -> dict[str, int]:
         """Return the number of kept weights by parameter name: the most that a layer may keep in this round."""
-        return {name: int(mask.sum()) for name, mask in self.masks.items()}
+        return {name: mask.numel() if mask.is_meta else int(mask.sum()) for name, mask in self.masks.items()}
 
     def parameters(self) -> dict[str, Tensor]:
         """Return all parameters (biases and norms too) as fresh leaves that require gradients."""

@@ -76,8 +76,9 @@ def names() -> list[str]:
 
 
 def default_names() -> list[str]:
-    """Return the methods of a sweep that names none: all but those whose class says `costly: ClassVar[bool] = True`."""
-    return [name for name in names() if not getattr(method_class(name), "costly", False)]
+    """Return the methods of a sweep that names none: all whose class declares neither `costly` nor `optional`."""
+    left_out = ("costly", "optional")
+    return [name for name in names() if not any(getattr(method_class(name), flag, False) for flag in left_out)]
 
 
 def has_controls(name: str) -> bool:
@@ -163,6 +164,17 @@ def version(scorer: Scorer) -> int:
 def hyperparameters(scorer: Scorer) -> dict[str, Any]:
     """Return a method's hyper-parameters by name, defaults included."""
     return dataclasses.asdict(scorer)  # type: ignore[call-overload,no-any-return]
+
+
+def identity(scorer: Scorer) -> dict[str, Any]:
+    """The hyper-parameters that the fingerprint of a result includes.
+
+    A hyper-parameter that the class names in `added: ClassVar[tuple[str, ...]]` is left out while it has its default,
+    so that results from before it existed stay valid. Its default must never change.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(type(scorer))}  # type: ignore[arg-type]
+    added = getattr(scorer, "added", ())
+    return {key: v for key, v in hyperparameters(scorer).items() if key not in added or v != defaults[key]}
 
 
 def model_source(scorer: Scorer, module: str) -> str | None:

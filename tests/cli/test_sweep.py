@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pai_bench.core import method_index
 from tests.cli.program import PAI_BENCH, environment, pai_bench, recipe, results
 
 
@@ -313,7 +314,8 @@ def test_costly_methods_are_swept_when_asked_for(tmp_path: Path) -> None:
 
     usual = {"dense", "erk", "grasp", "magnitude", "prospr", "random", "snip", "synflow", "uniform"}
     assert planned() == usual
-    assert planned("--methods", "all") == usual | {"force", "iterative-snip", "ntk-sap", "px"}
+    every = set(method_index.builtin())
+    assert planned("--methods", "all") == every > usual | {"force", "iterative-snip", "ntk-sap", "px", "er", "igq"}
 
 
 def test_a_plan_is_shown_before_the_data_are_on_disk(tmp_path: Path) -> None:

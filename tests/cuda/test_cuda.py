@@ -37,6 +37,7 @@ if DEVICE.type == "cuda" and not torch.cuda.is_available():
 
 of_cuda = pytest.mark.skipif(DEVICE.type != "cuda", reason="this needs a CUDA device")
 FEW: dict[str, dict[str, Any]] = {"iterative-snip": {"rounds": 5}, "force": {"rounds": 5}, "ntk-sap": {"rounds": 5}}
+FEW |= {"iterative-grasp": {"rounds": 5}, "dpai": {"steps": 20}}
 """Rounds of the methods that take minutes with all of theirs on a CPU."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,6 +93,13 @@ def build(name: str) -> nn.Module:
         return ResNet([(16, 3), (32, 3), (64, 3)])
     if name == "resnet20A":
         return ResNet20A()
+    if name == "tinyvgg":
+        names = ("conv1", "bn1", "relu1", "pool1", "conv2", "bn2", "relu2", "pool2", "flatten", "fc1", "relu3", "fc2")
+        pool = [nn.ReLU(), nn.MaxPool2d(2)]
+        first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
+        convolutions = [first, nn.BatchNorm2d(8), *pool, second, nn.BatchNorm2d(12), *pool]
+        layers = [*convolutions, nn.Flatten(), nn.Linear(192, 20), nn.ReLU(), nn.Linear(20, 10)]
+        return nn.Sequential(OrderedDict(zip(names, layers, strict=True)))
     if name == "mlp":
         layers = [nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10)]
         return nn.Sequential(*layers)

@@ -34,7 +34,15 @@ VARIANTS = (
     "prospr:detach_first_buffer=true",
     "prospr:new_batches=false",
     "synflow:rounds=3",
+    "synflow:rounds=3,count=released",
+    "grasp:absolute=true",
+    "grasp:rounds=3",
+    "smart-ratio:shape=vgg,hybrid=true",
+    "fts:per=batch",
+    "hts:ranking=signed,temperature=1.0",
 )
+SHORT = {"dpai": {"steps": 20}}
+"""Hyper-parameters of methods whose defaults take long."""
 SCORE_TOLERANCE = 1e-6
 TRAINER_TOLERANCE = 1e-3
 """Of float32 arithmetic in nine steps: about ten times what other kernels of one CPU differ by."""
@@ -68,7 +76,7 @@ def specs() -> list[str]:
 def method_numbers(text: str) -> dict[str, Any]:
     """The version of a method, its mask as hexadecimal digits, and sums of its scores by layer."""
     spec = MethodSpec.parse(text)
-    scorer = registry.get(spec.name, dict(spec.hyperparameters))
+    scorer = registry.get(spec.name, {**SHORT.get(text, {}), **dict(spec.hyperparameters)})
     batches = [(pattern((12, 3, 6, 6), 50 + i, 10007), (torch.arange(12) * (i + 3)) % 10) for i in range(4)]
     pruner = Pruner(fill(TinyNet()), batches, scorer, name=text, initialise=reset_parameters)
     bits = flat(pruner.masks(SPARSITY)).int().tolist()

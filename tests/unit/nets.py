@@ -10,6 +10,10 @@ BRIEF: dict[str, dict[str, int]] = {
     "px": {"rounds": 5},
     "force": {"rounds": 5},
     "iterative-snip": {"rounds": 5},
+    "iterative-grasp": {"rounds": 2},
+    "synflow-l2": {"rounds": 2},
+    "dpai": {"steps": 3},
+    **{name: {"probes": 1} for name in ("hutchinson", "hutchinson-pruning", "hts")},
 }
 """Hyper-parameters with which costly methods compute the same kind of score in less time; the golden tests use all."""
 

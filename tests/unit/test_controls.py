@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import pai_bench
 from pai_bench.cells import CONTROLS, Cell, MethodSpec
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.pruning import controls
+from pai_bench.pruning.selection import Sampling
 from pai_bench.results import mask_files
 from pai_bench.scoring import registry
 from pai_bench.sweep.planning import checks
@@ -134,8 +137,8 @@ def test_runs_that_share_scores_are_one_job() -> None:
         tuple(PlannedRun(run, "", "missing") for run in runs), tuple(PlannedRun(r, "", "missing") for r in runs)
     )
     found = [sorted(f"{run.cell.method} {run.cell.sparsity}" for run in job.runs) for job in jobs(plan)]
-    assert sorted(map(len, found)) == [1, 1, 3, 3, 8]
-    assert next(names for names in found if len(names) == 8)[0].startswith("snip")
+    assert sorted(map(len, found)) == [1, 1, 1, 1, 4, 4, 12]
+    assert next(names for names in found if len(names) == 12)[0].startswith("snip")
 
 
 def methods_of(*methods: str, control: tuple[str, ...] = CONTROLS) -> list[str]:
@@ -177,7 +180,8 @@ def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: 
     request = planning.Request(methods=(f"file:{tmp_path / 'masks.npz'}",), controls=CONTROLS, seeds=(0,))
     runs = planning.expand(planning.with_masks(request))
     name = runs[1].cell.method
-    assert [run.cell.method for run in runs[1:]] == [name, f"{name}:control=shuffle", f"{name}:control=reinit"]
+    others = [f"{name}:control={control}" for control in ("shuffle", "reinit", "quota-of")]
+    assert [run.cell.method for run in runs[1:]] == [name, *others]
     assert len({run.cell.sparsity for run in runs[1:]}) == 1
     assert all(MethodSpec.parse(run.cell.method).name == name for run in runs[1:])
     checks.check(runs, None)
@@ -210,3 +214,66 @@ def test_control_is_reserved_as_a_hyper_parameter_name() -> None:
 
     with pytest.raises(ValueError, match="names a control"):
         registry.register("own-control")(Own)
+
+
+def test_sampled_masks_have_the_frequencies_of_sampling_without_replacement() -> None:
+    scores = torch.tensor([5.0, 3.0, 2.0, 1.0, 0.0, -1.0])
+    everything = torch.ones(6, dtype=torch.bool)
+    expected = torch.zeros(6, dtype=torch.float64)
+    weights = [5.0, 3.0, 2.0, 1.0]
+    for one, other in permutations(range(4), 2):  # by enumeration of the ordered pairs
+        chance = weights[one] / 11 * weights[other] / (11 - weights[one])
+        expected[[one, other]] += chance
+    rule, draws = Sampling(0), 1500
+    found = sum(rule(scores, everything, 0.0, 2).double() for _ in range(draws)) / draws
+    assert torch.allclose(found, expected, atol=4 * (0.25 / draws) ** 0.5)
+    assert rule(scores, everything, 0.0, 5).tolist() == [True] * 5 + [False]
+    assert rule(scores, everything & (scores != 5), 0.0, 4).tolist() == [False, True, True, True, True, False]
+    ties = {tuple(rule(torch.zeros(6), everything, 0.0, 1).tolist()) for _ in range(60)}
+    assert len(ties) == 6
+
+
+def test_sampled_masks_are_nested_and_follow_from_the_seed() -> None:
+    runner = CellRunner(device="cpu")
+    masks = flat(masks_of(runner, "snip:control=sample"))
+    assert torch.equal(masks, flat(masks_of(runner, "snip:control=sample")))
+    sparser = flat(masks_of(runner, "snip:control=sample", 0.98))
+    assert torch.equal(sparser & masks, sparser)
+    plain = flat(masks_of(runner, "snip"))
+    by_chance = float(plain.sum()) ** 2 / plain.numel()
+    assert 2 * by_chance < float((plain & masks).sum()) < 0.9 * float(plain.sum())
+
+
+def test_quotas_of_a_method_are_its_layer_counts_with_other_draws_than_its_shuffle() -> None:
+    runner = CellRunner(device="cpu")
+    for name in ("snip", "synflow:rounds=2", "erk"):
+        twin = masks_of(runner, f"quota-of:{name}")
+        plain = masks_of(runner, name)
+        assert {n: int(m.sum()) for n, m in twin.items()} == {n: int(m.sum()) for n, m in plain.items()}
+        assert tensors_hash(twin) != tensors_hash(plain)
+    shuffled = masks_of(runner, "snip:control=shuffle")
+    assert tensors_hash(masks_of(runner, "quota-of:snip")) != tensors_hash(shuffled)
+    assert tensors_hash(masks_of(runner, "quota-of:snip", seed=1)) != tensors_hash(masks_of(runner, "quota-of:snip"))
+
+
+def test_a_method_with_the_quotas_of_another_is_a_spec() -> None:
+    spec = MethodSpec.parse("quota-of:prospr:steps=10,lr=0.5")
+    assert str(spec) == "prospr:control=quota-of,lr=0.5,steps=10" and MethodSpec.parse(str(spec)) == spec
+    with pytest.raises(PaiBenchError, match="has two controls, quota-of and shuffle"):
+        MethodSpec.parse("quota-of:snip:control=shuffle")
+    request = planning.Request(methods=("quota-of:erk", "snip"), controls=("quota-of",), seeds=(0,), sparsities=(0.9,))
+    methods = [run.cell.method for run in planning.expand(request)]
+    assert methods == ["dense", "erk:control=quota-of", "snip", "snip:control=quota-of"]
+    with pytest.raises(PaiBenchError, match="dense has no control quota-of"):
+        planning.expand(planning.Request(methods=("quota-of:dense",), seeds=(0,)))
+
+
+def test_the_library_prunes_with_controls() -> None:
+    runner = CellRunner(device="cpu")
+    run = a_run("snip")
+    network, data = runner.model(run), list(runner.scoring_batches(run, run.scorer()))
+    for control in CONTROLS:
+        ours = pai_bench.prune(network, data, f"snip:control={control}", sparsity=0.9)
+        assert tensors_hash(ours) == tensors_hash(masks_of(runner, f"snip:control={control}"))
+    with pytest.raises(PaiBenchError, match="controls change masks, not scores"):
+        pai_bench.score(network, data, "quota-of:snip")

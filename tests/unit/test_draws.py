@@ -15,7 +15,7 @@ from pai_bench.scoring import registry
 
 from .nets import batches, flat, tiny
 
-SHORT = {"rounds": 3, "repeats": 2}
+SHORT = {"rounds": 3, "repeats": 2, "probes": 2}
 """Hyper-parameters that make a method short, where it has them."""
 
 
@@ -37,6 +37,7 @@ class Drawn(TorchDispatchMode):
 def test_float32_and_float64_see_the_same_draws(method: str) -> None:
     model, data = tiny(dropout=0.3), batches(8)
     short = {key: value for key, value in SHORT.items() if key in registry.hyperparameters(registry.get(method))}
+    short |= {"steps": 3} if method == "dpai" else {}
     found = {}
     for dtype in ("float64", "float32"):
         with Drawn() as drawn:

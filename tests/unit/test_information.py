@@ -17,7 +17,7 @@ from pai_bench.pruning.pruner import Pruner
 from pai_bench.results import ties
 from pai_bench.scoring import registry
 
-from .nets import batches, flat, tiny
+from .nets import BRIEF, batches, flat, tiny
 
 
 def zero_head() -> nn.Sequential:
@@ -37,7 +37,7 @@ def test_a_mask_of_positions_is_told_with_its_number() -> None:
 
 @pytest.mark.parametrize("method", [name for name in pai_bench.list_methods() if name != "magnitude"])
 def test_no_method_warns_without_ties(method: str) -> None:
-    fewer = {"rounds": 2} if "rounds" in registry.hyperparameters(registry.get(method)) else {}
+    fewer = {"rounds": 2} if "rounds" in registry.hyperparameters(registry.get(method)) else BRIEF.get(method, {})
     with warnings.catch_warnings():
         warnings.simplefilter("error", pai_bench.TiedScoresWarning)
         pai_bench.prune(tiny(), batches(), method, sparsity=0.9, **fewer)

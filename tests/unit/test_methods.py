@@ -18,7 +18,7 @@ from pai_bench.pruning.selection import keep_exactly
 from pai_bench.scoring import registry
 from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel
 
-from .nets import batches, flat, tiny
+from .nets import BRIEF, batches, flat, tiny
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -200,7 +200,7 @@ def test_random_masks_follow_from_the_seed(method: str) -> None:
 def test_scores_are_where_the_network_is(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PyTorch's device without numbers, where a tensor of the CPU among the others is an error as on a GPU."""
     monkeypatch.setattr(pruner, "checked_scores", lambda _, scores, weights: {name: scores[name] for name in weights})
-    rounds = {"rounds": 2} if hasattr(registry.get(method), "rounds") else {}
+    rounds = {"rounds": 2} if hasattr(registry.get(method), "rounds") else BRIEF.get(method, {})
     data = [(x.to("meta"), y.to("meta")) for x, y in batches(8)]
     scores = Pruner(tiny().to("meta"), data, registry.get(method, rounds), name=method).score(0.9)
     assert {score.device.type for score in scores.values()} == {"meta"}

@@ -15,10 +15,10 @@ from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.scoring.layer_budgets import proportional
 
-from .nets import batches, flat, tiny
+from .nets import BRIEF, batches, flat, tiny
 
 PRUNING = [name for name in pai_bench.list_methods() if name != "dense"]
-ROUNDS = ("synflow", "px", "ntk-sap", "force", "iterative-snip")
+FEW = BRIEF | {name: {"rounds": 2} for name in ("synflow", "px", "ntk-sap", "force", "iterative-snip")}
 DATA = [(torch.randn(6, 3, 6, generator=torch.Generator().manual_seed(i)), torch.arange(6) % 4) for i in range(4)]
 
 
@@ -91,7 +91,7 @@ def network(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("method", PRUNING)
 def test_every_method_prunes_attention_recurrent_layers_and_conv1d(name: str, method: str) -> None:
-    options = {"rounds": 2} if method in ROUNDS else {}
+    options = FEW.get(method, {})
     model = network(name)
     masks = pai_bench.prune(model, DATA, method, sparsity=0.5, **options)
     assert list(masks) == NETWORKS[name][1] == list(pai_bench.prunable(model).weights)
@@ -202,7 +202,7 @@ def test_recipes_hold_patterns_and_their_defaults_change_no_fingerprint() -> Non
 
 @pytest.mark.parametrize("method", pai_bench.list_methods())
 def test_pruning_goes_on_from_the_masks_that_are_there(method: str) -> None:
-    options = {"rounds": 2} if method in ROUNDS else {}
+    options = FEW.get(method, {})
     model = tiny()
     first = pai_bench.prune(model, batches(), "random", sparsity=0.5)
     pai_bench.apply_masks(model, first)

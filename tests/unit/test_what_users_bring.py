@@ -26,14 +26,13 @@ from pai_bench.pruning.pruner import Pruner
 from pai_bench.scoring import derivatives, registry
 from pai_bench.scoring.problem import Problem, prunable
 
-from .nets import batches, flat, tiny
+from .nets import BRIEF, batches, flat, tiny
 
 METHODS = pytest.mark.parametrize("method", [name for name in pai_bench.list_methods() if name != "dense"])
-QUICK = {"force": {"rounds": 3}, "iterative-snip": {"rounds": 3}, "ntk-sap": {"rounds": 2, "repeats": 1}}
 
 
 def scores(model: nn.Module, method: str, data: object = None, **options: object) -> Tensor:
-    return flat(pai_bench.score(model, data or batches(), method, **QUICK.get(method, {}), **options))  # type: ignore[arg-type]
+    return flat(pai_bench.score(model, data or batches(), method, **BRIEF.get(method, {}), **options))  # type: ignore[arg-type]
 
 
 class Attention(nn.Module):
@@ -134,9 +133,9 @@ def test_neither_autocast_nor_no_grad_nor_inference_mode_changes_scores(method: 
 @METHODS
 def test_another_default_device_is_not_where_numbers_are_drawn(method: str) -> None:
     model, data = tiny(), batches()
-    plain = pai_bench.prune(model, data, method, sparsity=0.5, **QUICK.get(method, {}))
+    plain = pai_bench.prune(model, data, method, sparsity=0.5, **BRIEF.get(method, {}))
     with torch.device("meta"):
-        there = pai_bench.prune(model, data, method, sparsity=0.5, **QUICK.get(method, {}))
+        there = pai_bench.prune(model, data, method, sparsity=0.5, **BRIEF.get(method, {}))
     assert torch.equal(flat(plain), flat(there))
 
 
@@ -167,7 +166,7 @@ def test_hyperparameters_and_seeds_may_be_numpys() -> None:
 
 @METHODS
 def test_attention_and_its_position_are_scored(method: str) -> None:
-    masks = pai_bench.prune(Attention(), batches(), method, sparsity=0.5, **QUICK.get(method, {}))
+    masks = pai_bench.prune(Attention(), batches(), method, sparsity=0.5, **BRIEF.get(method, {}))
     assert list(masks) == ["embed.weight", "attend.in_proj_weight", "attend.out_proj.weight", "head.weight"]
     assert int(flat(masks).sum()) == round(0.5 * flat(masks).numel())
 
@@ -183,7 +182,7 @@ def test_tied_weights_are_one(method: str) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(F.relu(self.b(F.relu(self.a(x.flatten(1))))))
 
-    masks = pai_bench.prune(Tied(), batches(), method, sparsity=0.5, **QUICK.get(method, {}))
+    masks = pai_bench.prune(Tied(), batches(), method, sparsity=0.5, **BRIEF.get(method, {}))
     assert list(masks) == ["a.weight", "head.weight"]
 
 

@@ -57,9 +57,11 @@ class Rooted(Function):
 class Flow:
     """Positive numbers: parameters as they are given, which must not be negative."""
 
-    def __init__(self) -> None:
+    def __init__(self, absolute_means: bool = True) -> None:
+        """Take minus the absolute running means of norms as in SynFlow's code, or the running means as they are."""
         self.added: list[Tensor] = []
         """All that was added to signals: biases, class tokens."""
+        self._absolute_means = absolute_means
         self._signed = False
 
     def constant(self, value: Tensor) -> Tensor:
@@ -76,11 +78,11 @@ class Flow:
         return (variance.abs() + eps).sqrt()
 
     def centre(self, mean: Tensor, scale: Tensor) -> Tensor | None:
-        """Return minus the absolute mean, as in the authors' code; None where it is 0, as before any training."""
+        """Return minus the (absolute) mean; None where it is 0, as before any training."""
         if not mean.is_meta and not mean.any():
             return None
         self._signed = True
-        return -mean.abs() * scale
+        return -(mean.abs() if self._absolute_means else mean) * scale
 
     def activation(self, x: Tensor) -> Tensor:
         """Return the signal itself, or a ReLU where signals may be negative."""
@@ -198,6 +200,18 @@ class Reach:
         """Return zeros and ones again, so that deep networks neither overflow nor underflow."""
         reached: Tensor = _Reached.apply(value)
         return reached
+
+
+class PathCount(Reach):
+    """Numbers of paths of kept weights from the input, all weights of zero or one, in float64."""
+
+    def constant(self, value: Tensor) -> Tensor:
+        """One where it is not zero."""
+        return (value != 0).double() if value.is_floating_point() else value
+
+    def done(self, value: Tensor) -> Tensor:
+        """The number itself."""
+        return value
 
 
 _POOL = {"kernel_size": 1, "padding": 0, "dilation": 1}

@@ -20,6 +20,7 @@ from pai_bench.cells import DENSE
 from pai_bench.core.atomic import reason
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import CellRunner, Run
+from pai_bench.pruning import controls
 from pai_bench.results import ResultKey, index
 from pai_bench.sweep.execution.claims import survey
 
@@ -163,5 +164,5 @@ def jobs(plan: Plan) -> list[Job]:
 def score_key(run: Run) -> tuple[Any, ...]:
     """Return the key of the scores of a run; a single-shot method shares one key over all sparsities and controls."""
     cell, spec = run.cell, run.cell.spec
-    rounds = () if CellRunner.shares_scores(run.scorer()) else (cell.sparsity, spec.control == "invert")
+    rounds = () if CellRunner.shares_scores(run.scorer()) else (cell.sparsity, controls.own_rounds(spec))
     return cell.dataset, cell.model, run.recipe.name, cell.method != DENSE, cell.seed, str(spec.uncontrolled), rounds

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from pai_bench import models, recipes, results
-from pai_bench.cells import CONTROL, CONTROLS, GIVEN, Cell, MethodSpec, budget_sparsity, grid
+from pai_bench.cells import CONTROL, CONTROLS, DENSE, GIVEN, QUOTA_OF, Cell, MethodSpec, budget_sparsity, grid
 from pai_bench.core.filters import Filter
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
@@ -144,7 +144,8 @@ def _canonical(text: str) -> str:
     values = registry.hyperparameters(registry.get(spec.name, dict(spec.hyperparameters)))
     defaults = registry.hyperparameters(registry.get(spec.name))
     given = tuple((key, values[key]) for key, _ in spec.hyperparameters if values[key] != defaults[key])
-    if spec.control is not None and not _allows(spec.name, spec.control):
+    counted = spec.control == QUOTA_OF and spec.name != DENSE  # random masks have layer counts, too
+    if spec.control is not None and not counted and not _allows(spec.name, spec.control):
         raise PaiBenchError(
             f"{spec.name} has no control {spec.control}", "controls are of methods that score the weights"
         )
@@ -153,7 +154,8 @@ def _canonical(text: str) -> str:
 
 def _allows(name: str, control: str) -> bool:
     """Return True if a control applies to a method; for example, masks from a file have no scores to invert."""
-    return registry.has_controls(name) and not (control == "invert" and fixed_masks.mask_file(name) is not None)
+    scored = fixed_masks.mask_file(name) is None
+    return registry.has_controls(name) and (scored or control not in ("invert", "sample"))
 
 
 def _canonical_or_same(text: str) -> str:
@@ -214,6 +216,8 @@ def with_masks(request: Request) -> Request:
     """
     methods = []
     for text in request.methods:
+        if text.startswith(f"{QUOTA_OF}:{GIVEN}"):
+            text = f"{text.removeprefix(f'{QUOTA_OF}:')}:{CONTROL}={QUOTA_OF}"
         if text.startswith(GIVEN):
             path, colon, control = text.removeprefix(GIVEN).partition(f":{CONTROL}=")
             file = mask_files.read(Path(path).expanduser())

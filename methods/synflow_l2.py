@@ -1,0 +1,42 @@
+"""SynFlow-L2: synaptic flow of squared weights, without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pai_bench.errors import PaiBenchError
+from pai_bench.scoring import Flow, Problem, register, replay
+
+
+@register("synflow-l2")
+@dataclass(frozen=True)
+class SynFlowL2:
+    """|w| dR/d(w^2), R the summed output of the network of squared parameters for an all-ones input.
+
+    Gebhart et al. 2021 (arXiv 2101.10552) and Patil and Dovrolis 2021 (arXiv 2010.11354), in the form of the latter's
+    release: the gradient by w^2 times |w|, not w^2, weighs edges of the path kernel. All parameters are squared, means
+    and variances of BatchNorm are used as they are, in eval mode. Differs from the release in the exact count
+    (its percentiles keep a weight more); other layers are scored by their paths (see `synflow`).
+    """
+
+    rounds: int = 100
+
+    optional: ClassVar[bool] = True
+
+    def __call__(self, problem: Problem) -> dict[str, Tensor]:
+        problem.model.eval()
+        x, _ = next(problem.batches())
+        ones = torch.ones_like(x[:1])
+        graph = problem.trace(ones)
+        parameters = {name: p.detach().square() for name, p in problem.model.named_parameters()}
+        squares = [parameters[name].requires_grad_() for name in problem.weights]
+        total = replay(graph, Flow(absolute_means=False), parameters, ones).sum()
+        if not total.requires_grad:
+            raise PaiBenchError("the logits depend on no parameter or not on the input", "pass the model itself")
+        problem.stream.tick()
+        gradients = torch.autograd.grad(total, squares, materialize_grads=True)
+        return {name: w.abs() * g.abs() for (name, w), g in zip(problem.weights.items(), gradients, strict=True)}

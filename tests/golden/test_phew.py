@@ -1,0 +1,90 @@
+"""PHEW's walks have the authors' transition probabilities, and no holes in residual networks."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+import pai_bench
+from pai_bench.pruning.effective import effective_masks
+from pai_bench.scoring.paths.tracing import trace
+from pai_bench.scoring.paths.walks import Walker
+
+from . import nets
+from .test_golden import CASES, flat, read
+
+
+def walker(model: nn.Module, seed: int = 0) -> Walker:
+    """Walks along the conv and linear weights of a model of 3x16x16 inputs, numbered through in its order."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    names = [name for name, p in parameters.items() if p.ndim > 1]
+    graph = trace(model.eval().double(), torch.ones(1, 3, 16, 16, dtype=torch.float64))
+    return Walker(graph, parameters, names, torch.Generator().manual_seed(seed))
+
+
+def test_transitions_have_the_authors_probabilities() -> None:
+    with np.load(CASES / "phew_tinyvgg.npz", allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    layers = json.loads(str(arrays["meta"]))["prunable"]
+    model = nets.build("tinyvgg")
+    nets.load(
+        model, {k.partition("/")[2]: torch.from_numpy(v) for k, v in arrays.items() if k[:6] in ("param/", "buffer")}
+    )
+    shapes = [tuple(model.get_parameter(f"{layer}.weight").shape) for layer in layers]
+    starts = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+    walks = walker(model)
+    counts = {kind: [np.zeros(shape) for shape in shapes] for kind in ("forward", "backward")}
+    number = 250
+    for turn in range(number):
+        for kind in counts:
+            edges = walks.walk(turn, forward=kind == "forward")
+            assert len(edges) == 4  # one weight a layer
+            for edge in edges:
+                layer = int(np.searchsorted(starts, edge, side="right")) - 1
+                counts[kind][layer].ravel()[edge - starts[layer]] += 1
+    for kind, found in counts.items():
+        for layer, count in zip(layers, found, strict=True):
+            units = count.reshape(*count.shape[:2], -1).sum(2)  # [out, in]
+            units = units.T if kind == "forward" else units
+            wanted = arrays[f"{kind}_prob/{layer}"]
+            visits = units.sum(1, keepdims=True)
+            error = np.abs(units - visits * wanted) / np.sqrt(visits * wanted * (1 - wanted) + 1)
+            assert error.max() < 5.5, (kind, layer)
+    kernels = counts["backward"][1]
+    wanted = arrays["kernel_prob/conv2"].reshape(kernels.shape)
+    visits = kernels.sum((2, 3), keepdims=True)
+    assert (np.abs(kernels - visits * wanted) / np.sqrt(visits * wanted + 1)).max() < 5.5
+
+
+def test_walks_in_residual_networks_are_whole_paths() -> None:
+    model = read("snip_milad_tinyres").model
+    walks = walker(model)
+    shapes = {name: p.shape for name, p in model.named_parameters() if p.ndim > 1}
+    lengths = set()
+    for turn in range(30):
+        for forward in (True, False):
+            edges = walks.walk(turn, forward)
+            lengths.add(len(edges))
+            bits = torch.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype=torch.bool)
+            bits[edges] = True
+            parts = torch.split(bits, [math.prod(shape) for shape in shapes.values()])
+            masks = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+            assert torch.equal(flat(effective_masks(model, masks, (3, 16, 16))), bits)
+    # Stem and classifier, and of the two blocks the convolutions, the 1x1 shortcut, or nothing at the identity.
+    assert lengths == {3, 4, 5, 6}
+
+
+def test_all_kept_weights_are_on_paths_but_those_of_the_cut_walk() -> None:
+    model, data = read("snip_milad_tinyres").model, [(torch.zeros(1, 3, 16, 16), torch.zeros(1, dtype=torch.int64))]
+    masks = pai_bench.prune(model, data, "phew", sparsity=0.98)
+    kept = flat(masks)
+    assert int(kept.sum()) == 102
+    assert int(kept.sum()) - int(flat(effective_masks(model, masks, (3, 16, 16))).sum()) <= 6
+    assert torch.equal(kept, flat(pai_bench.prune(model, data, "phew", sparsity=0.98)))
+    assert not torch.equal(kept, flat(pai_bench.prune(model, data, "phew", sparsity=0.98, seed=1)))
+    more = flat(pai_bench.prune(model, data, "phew", sparsity=0.9))
+    assert torch.equal(more & kept, kept)  # the walks of a sparser mask are the first ones of a denser
