@@ -74,12 +74,14 @@ def run(
     return complete
 
 
-def check_results(root: Path | None, extra: Sequence[Path], selection: Selection, as_json: bool) -> bool:
+def check_results(
+    root: Path | None, extra: Sequence[Path], selection: Selection, as_json: bool, margin: float = MARGIN
+) -> bool:
     """Print the objections that a careful reviewer would raise; return True if there is none.
 
     Raises: PaiBenchError when there are no results.
     """
-    return check.run(selection.apply(collect(results.resolve_root(root), extra)), as_json)
+    return check.run(selection.apply(collect(results.resolve_root(root), extra)), as_json, margin)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -150,7 +152,7 @@ def write(
     figure = figures.save_all(drawn, options, folder)
     files = {
         "report.md": _page(collection, texts, drawn),
-        "report.html": _html(root or folder.parent, collection, summary, texts.controls, drawn),
+        "report.html": _html(root or folder.parent, collection, summary, texts, drawn),
         **texts.files,
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }
@@ -159,12 +161,11 @@ def write(
     return [folder / "report.md", *figure, *(folder / name for name in files if name != "report.md")]
 
 
-def _html(root: Path, collection: Collection, summary: pd.DataFrame, comparison: pd.DataFrame, drawn: Figures) -> str:
+def _html(root: Path, collection: Collection, summary: pd.DataFrame, texts: ReportTables, drawn: Figures) -> str:
     known = records.read(collection.rows)
-    objections = check.find(collection, summary, comparison, known.dirty())
-    return html.render(
-        html.Content(root, collection, summary, comparison, drawn, known, objections, status_lines(collection))
-    )
+    objections = check.find(collection, summary, texts.controls, known.dirty())
+    lines = [*status_lines(collection), *texts.remarks]
+    return html.render(html.Content(root, collection, summary, texts, drawn, known, objections, lines))
 
 
 def _remove_old(folder: Path) -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from pai_bench.analysis import tables
+from pai_bench.analysis.accuracy_tables import panel_grids
 from pai_bench.analysis.bibliography import references_bib
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import PANEL
 from pai_bench.analysis.comparison import BASELINE, compare, pairs, pool
 from pai_bench.analysis.emphasis import emphasise
+from pai_bench.analysis.grid import Grid
 from pai_bench.analysis.inference import MARGIN
 from pai_bench.analysis.labels import Names
 from pai_bench.analysis.latex import Page
@@ -40,7 +42,10 @@ class ReportTables:
     """Contents by file name."""
     parts: dict[str, str]
     """Markdown of the sections of report.md by heading."""
+    grids: tuple[Grid, ...]
+    """The tables of accuracies, one per panel."""
     compared: pd.DataFrame
+    pooled: pd.DataFrame
     controls: pd.DataFrame
     remarks: tuple[str, ...]
 
@@ -84,7 +89,9 @@ def report_tables(collection: Collection, summary: pd.DataFrame, choices: Choice
     files["references.bib"] = references_bib(collection.rows, cited(text))
     files["methods.md"], files["methods.tex"] = methods_markdown(text), methods_latex(text)
     parts["Statistical methods"] = files["methods.md"]
-    return ReportTables(files, parts, compared, controls, _remarks(collection, summary, compared, choices))
+    grids = tuple(panel_grids(summary, emphasis))
+    remarks = _remarks(collection, summary, compared, choices)
+    return ReportTables(files, parts, grids, compared, pooled, controls, remarks)
 
 
 def _remarks(

@@ -92,7 +92,7 @@ def report(
         raise PaiBenchError(f"--margin {margin:g} is not between 0 and 100", "give percentage points, for example 0.5")
     extra = tuple(tables or ())
     if check:
-        if not check_results(results, extra, selection, as_json):
+        if not check_results(results, extra, selection, as_json, margin / 100):
             raise typer.Exit(INCOMPLETE)
         return
     if not run(results, out, extra, as_json, messages(), options, selection, reference, margin / 100) and strict:

@@ -24,9 +24,10 @@ from pai_bench.analysis.command import run
 from pai_bench.analysis.figures import Drawing, Material, Options
 from pai_bench.analysis.html import svg
 from pai_bench.analysis.html.sections import runs
+from pai_bench.analysis.labels import decimals, per_cent
 from pai_bench.analysis.records import Environment, Records, Settings
+from pai_bench.analysis.report_tables import report_tables
 from pai_bench.analysis.statistics import compare_controls, summarise
-from pai_bench.analysis.tables import per_cent
 from pai_bench.analysis.unify import unify
 from tests.unit.test_analysis import cell, plan, put
 from tests.unit.test_check import SEEDS, sound
@@ -169,6 +170,40 @@ def test_points_equal_the_csv(folder: Path, page: Page) -> None:
         assert row["Collapsed"] == str(point["collapsed"])
 
 
+def test_panels_equal_the_csv(folder: Path, page: Page) -> None:
+    table = pd.read_csv(folder / "table.csv", keep_default_na=False, na_values=[""])
+    table = table[table["method"] != "dense"]
+    head, *rows = page.tables["accuracy"]
+    assert head == ["Sparsity (%)", "90", "98"] and len(rows) == table["method"].nunique() == 5
+    names = table["method"].drop_duplicates().tolist()
+    for name, (_, *cells) in zip(names, rows, strict=True):
+        for level, text in zip((0.9, 0.98), cells, strict=True):
+            point = table[(table["method"] == name) & (table["sparsity"] == level)].to_dict("records")
+            known = bool(point) and not pd.isna(point[0]["mean"])
+            number, *more = text.split(" ")
+            assert number == (f"{100 * point[0]['mean']:.{decimals(point[0]['std'])}f}" if known else "–")
+            if known and not pd.isna(point[0]["std"]):
+                assert more[:2] == ["±", f"{100 * point[0]['std']:.{decimals(point[0]['std'])}f}"]
+
+
+def test_comparisons_equal_the_csv(folder: Path, page: Page) -> None:
+    table, rows = pd.read_csv(folder / "comparison.csv", keep_default_na=False, na_values=[""]), page.rows("comparison")
+    assert len(table) == len(rows) == 1
+    for (_, one), row in zip(table.iterrows(), rows, strict=True):
+        assert (row["Method"], row["n"], row["Seeds needed"]) == (
+            one["method"],
+            str(one["n"]),
+            str(one["seeds_needed"]),
+        )
+        for name, title in (("difference", "Difference"), ("low", "Low"), ("high", "High")):
+            assert row[title] == shown(one[name], 2, 100, "+")
+        assert row["p"] == row["p (Holm)"] == "–" and float(row["Smallest p"]) == one["p_smallest"] >= 0.05
+
+
+def test_the_methods_paragraph_is_on_the_page(folder: Path, page: Page) -> None:
+    assert " ".join((folder / "methods.md").read_text(encoding="utf-8").split()) in " ".join(page.text.split())
+
+
 def test_runs_equal_the_csv(folder: Path, page: Page) -> None:
     table, rows = pd.read_csv(folder / "results.csv", keep_default_na=False, na_values=[""]), page.rows("runs")
     assert len(table) == len(rows) > 20
@@ -209,11 +244,13 @@ def test_objections_failures_and_costs_are_on_the_page(page: Page) -> None:
 
 def test_equal_figures_give_equal_markup_with_ids_of_their_own() -> None:
     figure = Figure((2, 1))
-    figure.add_subplot().plot([0, 1], [0, 1], "o")
+    ax = figure.add_subplot()
+    for y in (0, 1):  # artists may share a name
+        ax.plot([0, 1], [y, y], "o", gid="same")
     first, second = (Drawing(name, "A <title>", (figure,), "", pd.DataFrame()) for name in ("one", "two"))
     assert svg.pages(first) == svg.pages(first)
-    ids = [set(re.findall(r' id="([^"]+)"', page)) for drawing in (first, second) for page in svg.pages(drawing)]
-    assert ids[0] and not ids[0] & ids[1]
+    ids = [name for drawing in (first, second) for name in re.findall(r' id="([^"]+)"', svg.pages(drawing)[0])]
+    assert len(ids) == len(set(ids)) > 4
     (text,) = svg.pages(first)
     assert text.startswith("<svg ") and "xmlns" not in text and 'aria-label="A &lt;title&gt;"' in text
 
@@ -250,4 +287,5 @@ def render_many() -> str:
     environment = Environment("c" * 40, "", "s" * 64, (("torch", "2.14"),), "node1", "Linux", "cpu")
     records = Records((settings,), (environment,), dict.fromkeys(rows["path"].dropna(), (0, 0)))
     objections = check.find(collection, summary, comparison, {"runs/1-0": "d" * 64})
-    return html.render(html.Content(Path("nowhere"), collection, summary, comparison, drawn, records, objections, []))
+    tables = report_tables(collection, summary)
+    return html.render(html.Content(Path("nowhere"), collection, summary, tables, drawn, records, objections, []))

@@ -16,10 +16,13 @@ SHOWN = 5
 """Number of places that the text lists for an objection; JSON lists all."""
 
 
-def run(collection: Collection, as_json: bool) -> bool:
-    """Print the objections to stdout; return True if there is none."""
+def run(collection: Collection, as_json: bool, margin: float) -> bool:
+    """Print the objections to stdout; return True if there is none.
+
+    margin: difference in accuracy (fraction) up to which a control equals its method.
+    """
     dirty = records.read(collection.rows).dirty()
-    found = find(collection, summarise(collection), compare_controls(collection), dirty)
+    found = find(collection, summarise(collection), compare_controls(collection, margin), dirty)
     if as_json:
         print(json.dumps({"objections": [asdict(objection) for objection in found]}, indent=1))
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pai_bench.analysis.columns import OURS
-from pai_bench.analysis.tables import panel_title, per_cent, series_label
+from pai_bench.analysis.labels import panel_title, per_cent, series_label
 from pai_bench.cells import DENSE
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from pai_bench.analysis.check.objection import Objection, counted, panel_name, sweep
 from pai_bench.analysis.columns import EPOCHS, OURS, PANEL
+from pai_bench.analysis.labels import panel_title, per_cent
 from pai_bench.analysis.statistics import split_control
-from pai_bench.analysis.tables import panel_title, per_cent
 
 REINIT = "reinit"
 """Control that trains other initial weights by design."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from pai_bench.analysis.check.objection import Objection, counted, panel_name, places, seed_list, sweep
 from pai_bench.analysis.columns import PANEL, POINT
-from pai_bench.analysis.inference import LEVEL, MARGIN, equivalence_seeds
-from pai_bench.analysis.tables import per_cent
+from pai_bench.analysis.labels import per_cent
 
 MIN_SEEDS = 3
 """Smallest number of seeds that is accepted without objection."""
@@ -90,29 +87,20 @@ def undecided_controls(comparison: pd.DataFrame) -> Iterator[Objection]:
     undecided = comparison[~comparison["equivalent"] & ~((comparison["low"] > 0) | (comparison["high"] < 0))]
     where, most = [], 0
     for (source, method, control, *key), rows in undecided.groupby(["source", "method", "control", *PANEL], sort=False):
-        needed = max(map(_seeds_needed, rows.to_dict("records")))
+        needed = int(rows["seeds_needed"].fillna(0).max())
         most = max(most, needed)
         title = panel_name(pd.Series({**dict(zip(PANEL, key, strict=True)), "source": source}))
         at = ", ".join(map(per_cent, rows["sparsity"]))
-        where.append(f"{title}: {method}, {control} at {at} % (n = {_range(rows['n'])}; about {needed} needed)")
+        wanted = f"; about {needed} needed" if needed else ""
+        where.append(f"{title}: {method}, {control} at {at} % (n = {_range(rows['n'])}{wanted})")
     if where:
         yield Objection(
             "undecided-controls",
             f"{counted(len(where), 'control')} for which neither a difference nor equality within"
-            f" {100 * MARGIN:g} points is shown",
+            f" {100 * comparison['margin'].iloc[0]:g} points is shown",
             f"run about {most} seeds, or claim neither" if most else "run more seeds, or claim neither",
             tuple(where),
         )
-
-
-def _seeds_needed(row: dict[str, float]) -> int:
-    """Seeds that would show equivalence at the deviation of the paired differences; 0 where it is unknown."""
-    n = int(row["n"])
-    if n < 2 or not row["high"] > row["low"]:
-        return 0
-    half = (row["high"] - row["low"]) / 2
-    deviation = half / float(stdtrit(n - 1, 1 - LEVEL / 2)) * math.sqrt(n)
-    return max(n + 1, equivalence_seeds(deviation))
 
 
 def _failures(row: pd.Series) -> str:

@@ -15,8 +15,10 @@ from pai_bench.analysis.check import Objection
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.display_names import dataset_name, model_name
 from pai_bench.analysis.figures import Figures
-from pai_bench.analysis.html import sections, svg
+from pai_bench.analysis.html import comparisons, sections, svg
+from pai_bench.analysis.html.grids import Matrix
 from pai_bench.analysis.records import Records
+from pai_bench.analysis.report_tables import ReportTables
 from pai_bench.cells import DENSE
 
 SHOWN = 200
@@ -32,15 +34,12 @@ class Content:
     collection: Collection
     points: pd.DataFrame
     """One row per point, from `summarise`."""
-    controls: pd.DataFrame
-    """One row per point and control, from `compare_controls`."""
+    tables: ReportTables
     figures: Figures
     records: Records
     objections: Sequence[Objection]
     status: Sequence[str]
     """Lines about the number and state of the results."""
-    methods: str = ""
-    """Paragraph about the statistical methods, for a paper."""
 
 
 def render(content: Content) -> str:
@@ -51,9 +50,14 @@ def render(content: Content) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["inline"] = sections.inline
-    tables = [sections.points(content.points)]
-    if len(content.controls):
-        tables.append(sections.controls(content.controls))
+    texts = content.tables
+    compared = [
+        comparisons.comparison(texts.compared),
+        comparisons.pooled(texts.pooled),
+        comparisons.controls(texts.controls),
+        sections.points(content.points),
+    ]
+    tables = [one for one in compared if one.rows]
     failures = sections.failures(content.root, rows, content.collection.missing)
     costs = sections.costs(rows)
     runs = sections.runs(rows, content.records)
@@ -65,7 +69,9 @@ def render(content: Content) -> str:
         facts=_facts(content),
         content=content,
         figures=[(drawing, svg.pages(drawing)) for drawing in content.figures.drawings],
+        matrices=[Matrix(f"accuracy-{place}", grid) for place, grid in enumerate(texts.grids, 1)],
         tables=tables,
+        methods=texts.files["methods.md"],
         after=[one for one in (failures if failures.rows else None, costs, runs) if one is not None],
         numeric=[one for one in (*tables, failures, costs, runs) if one is not None],
         shown=SHOWN,

@@ -22,6 +22,7 @@ for (const section of document.querySelectorAll(".data")) {
   };
 
   const show = () => {
+    if (!input) return; // a short table has no filter
     const conditions = input.value.toLowerCase().split(/\s+/).filter(Boolean).map(condition);
     let matching = 0;
     for (const row of rows) row.hidden = !conditions.every((holds) => holds(row)) || ++matching > most;
@@ -53,9 +54,10 @@ for (const section of document.querySelectorAll(".data")) {
       sort(head, place);
     });
   });
-  input.addEventListener("input", show);
-  all.addEventListener("click", () => { most = Infinity; show(); });
+  input?.addEventListener("input", show);
+  all?.addEventListener("click", () => { most = Infinity; show(); });
   show();
+  body.parentElement.classList.remove("long"); // which hides rows while the page loads
 }
 // A link into a closed part, and printing, open it.
 const open = () => document.querySelector(`details${location.hash}`)?.setAttribute("open", "");

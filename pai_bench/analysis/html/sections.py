@@ -49,7 +49,7 @@ def points(summary: pd.DataFrame) -> Table:
         "Accuracy over seeds: mean, sample standard deviation (ddof 1; none where runs failed), and range, in per cent."
     )
     found = summary.assign(missing=summary["planned"] - summary["runs"])
-    return table("points", "Accuracy", intro, columns, found.to_dict("records"))
+    return table("points", "Points", intro, columns, found.to_dict("records"))
 
 
 _COUNTS = (
@@ -59,26 +59,6 @@ _COUNTS = (
     ("at_chance", "At chance"),
     ("tied", "Decided by ties"),
 )
-
-
-def controls(comparison: pd.DataFrame) -> Table:
-    """Return the table of differences between controls and methods; its numbers equal controls.csv."""
-    columns = (
-        METHOD,
-        word("control", "Control"),
-        *SETTING,
-        sparsity(),
-        whole("n", "n"),
-        *(decimal(name, title, 2, 100.0, "+") for name, title in
-          (("difference", "Difference"), ("low", "Low"), ("high", "High"))),
-        decimal("p", "p (TOST)", 4),
-        Column("equivalent", "Equal", lambda row: "yes" if row["equivalent"] else "not shown"),
-    )  # fmt: skip
-    intro = (
-        "Accuracy of the control minus accuracy of the method, paired by seed, in points, with 95 % t interval; p of"
-        " two one-sided tests of equality."
-    )
-    return table("controls", "Controls", intro, columns, comparison.to_dict("records"))
 
 
 def runs(rows: pd.DataFrame, records: Records) -> Table:

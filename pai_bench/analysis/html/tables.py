@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from pai_bench.analysis.tables import NONE, per_cent
+from pai_bench.analysis.grid import NONE
+from pai_bench.analysis.labels import per_cent
 
 Row = Mapping[str, Any]
 
