@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= auto
 WORKERS := -n $(JOBS) --maxprocesses 16 --dist worksteal
 
-.PHONY: demo reproduction quick test test-cluster lint docs bench gpu chaos wheel clean
+.PHONY: demo gallery reproduction quick test test-cluster lint docs bench gpu chaos wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed
 # docs/reproduction.md and its figures, from results/reference.
 reproduction: $(VENV)/.installed
 	$(BIN)/pai-bench reproduce page --out docs --results build/none
+
+# The figures of docs/gallery.md, by the commands that it lists.
+gallery: $(VENV)/.installed
+	$(BIN)/python docs/draw_gallery.py
 
 # For every commit, in less than a minute: lint, types and the tests that need no training run and no other process.
 quick: lint

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.analysis import check, figures, html, published, records, reference, tables
+from pai_bench.analysis import check, figures, html, published, published_table, records, reference, tables
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.columns import POINT
 from pai_bench.analysis.figures import Figures, Material, Options
@@ -148,7 +148,8 @@ def write(
     """
     options = options or Options()
     _remove_old(folder)
-    drawn = figures.draw(Material(collection.rows, summary, options, _published(options)))
+    material = Material(collection.rows, summary, options, _published(options))
+    drawn, beside = figures.draw(material), published_table.compare(material)
     figure = figures.save_all(drawn, options, folder)
     files = {
         "report.md": _page(collection, texts, drawn),
@@ -156,6 +157,13 @@ def write(
         **texts.files,
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }
+    if len(beside):
+        files |= {
+            "published.csv": beside.to_csv(index=False),
+            "published.md": published_table.markdown(beside),
+            "published.tex": published_table.latex(beside),
+        }
+        files["report.md"] += f"\n## Published numbers\n\n{files['published.md']}"
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / "report.md", *figure, *(folder / name for name in files if name != "report.md")]
@@ -176,7 +184,7 @@ def _remove_old(folder: Path) -> None:
         for ending in (".pdf", ".png", "-points.csv", "-[0-9]*.pdf", "-[0-9]*.png"):
             for old in folder.glob(f"{name}{ending}"):
                 old.unlink(missing_ok=True)
-    for stem in OPTIONAL:
+    for stem in ("published", *OPTIONAL):
         for ending in ("md", "tex", "csv"):
             (folder / f"{stem}.{ending}").unlink(missing_ok=True)
 

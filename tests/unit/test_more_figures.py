@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.analysis import figures, published
+from pai_bench.analysis import figures, published, published_table
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import run
 from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks, overlay
@@ -247,6 +247,18 @@ def test_the_difference_to_published_has_a_welch_interval() -> None:
     assert row["match"] == "exact" and row["epoch"] == "last" and "dense" in table.index
 
 
+def test_the_table_of_published_numbers_states_what_differs() -> None:
+    table = published_table.compare(overlaid())
+    row = table.set_index("method").loc["synflow"]
+    assert row["ours"] == pytest.approx(63) and row["difference"] == pytest.approx(63 - row["published"])
+    text = published_table.markdown(table)
+    assert "| method | remaining (%) | ours | published | difference | differs in |" in text
+    assert "| SynFlow | 1 | 63.00 (3) |" in text and "scored in float32 |" in text and "tanaka2020, last epoch" in text
+    tex = published_table.latex(table)
+    assert "SynFlow & 1 & 63.00 (3) &" in tex and tex.isascii() and "scored in float32" in tex
+    assert published_table.compare(material(series("snip"))).empty
+
+
 def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -> None:
     table = tmp_path / "paper.csv"
     table.write_text("method,dataset,model,sparsity,seed,accuracy\n" + "".join(
@@ -255,6 +267,8 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
     points = pd.read_csv(tmp_path / "out" / "accuracy-points.csv")
     own = points[points["source"] == "published"].iloc[0]
     assert (own["mean"], own["n"]) == (pytest.approx(51), 3) and own["std"] == pytest.approx(1)
+    beside = pd.read_csv(tmp_path / "out" / "published.csv")
+    assert beside["difference"].tolist() == pytest.approx([100 * (0.9 - 0.095 + 0.02) - 51])
     assert "(paper; epoch not stated; n = 3)" in (tmp_path / "out" / "captions.md").read_text()
     with pytest.raises(PaiBenchError, match="does not exist"):
         run(folder, tmp_path / "out", [], False, QUIET, Options(published="none.csv"))
