@@ -25,7 +25,7 @@ from pai_bench.scoring import (
 class DPaI:
     """|s|, s optimised from standard normal numbers so that the highest of each layer make paths, nodes and kernels.
 
-    Nguyen-Tri et al. 2025 (ICLR, DPaI). `steps` steps of Adam ascend (1 - alpha) P + alpha ((1 - beta) N + beta K),
+    Xiang et al. 2025 (ICLR, DPaI). `steps` steps of Adam ascend (1 - alpha) P + alpha ((1 - beta) N + beta K),
     straight through the choice of the highest |s| in each layer: P is the gradient of the logarithm of the number of
     paths for an input of ones, N the part of it at output units without a path, K the part at kernels without one. As
     in the release norms and activations are left out, and layers keep as many weights as under `erk`. Differs in

@@ -32,7 +32,7 @@ def moments(problem: Problem, per: str) -> tuple[dict[str, Tensor], dict[str, Te
 @register("grad-norm")
 @dataclass(frozen=True)
 class GradNorm:
-    """|mean gradient|, BatchNorm in eval mode. Gollini et al. 2026 (arXiv 2502.11450), function `grad_mean`."""
+    """|mean gradient|, BatchNorm in eval mode. Gollini et al. 2025 (arXiv 2502.11450), function `grad_mean`."""
 
     optional: ClassVar[bool] = True
 
@@ -46,7 +46,7 @@ class GradNorm:
 class Fisher:
     """Diagonal of the empirical Fisher matrix: the mean squared gradient, BatchNorm in eval mode.
 
-    Gollini et al. 2026 (arXiv 2502.11450), function `fisher_diag`. Squares the gradients of single samples, as the
+    Gollini et al. 2025 (arXiv 2502.11450), function `fisher_diag`. Squares the gradients of single samples, as the
     release does with its default batches of one; `per="batch"` squares those of the scoring batches. The release has
     another formula for more than 4,096 images, the square of the mean; here one holds for all.
     """
@@ -64,7 +64,7 @@ class Fisher:
 @register("fisher-pruning")
 @dataclass(frozen=True)
 class FisherPruning(Fisher):
-    """w^2 F / 2 with the Fisher diagonal F of `fisher`. Gollini et al. 2026 (arXiv 2502.11450), `saliency_score`."""
+    """w^2 F / 2 with the Fisher diagonal F of `fisher`. Gollini et al. 2025 (arXiv 2502.11450), `saliency_score`."""
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         diagonal = moments(problem, self.per)[1]
@@ -76,7 +76,7 @@ class FisherPruning(Fisher):
 class FTS(Fisher):
     """Fisher-Taylor sensitivity |w g + w^2 F / 2|, g the mean gradient and F the Fisher diagonal of `fisher`.
 
-    Gollini et al. 2026 (arXiv 2502.11450), function `fd_taylor`. `ranking="signed"` ranks the value itself.
+    Gollini et al. 2025 (arXiv 2502.11450), function `fd_taylor`. `ranking="signed"` ranks the value itself.
     """
 
     ranking: str = "absolute"

@@ -16,7 +16,7 @@ from pai_bench.scoring import Problem, gradient, hessian_product, more_than, rad
 class Hutchinson:
     """Diagonal h of the Hessian, estimated by z (H z), z = -1 or +1 at random for each parameter.
 
-    Gollini et al. 2026 (arXiv 2502.11450), function `hutchinson_diag`. H belongs to the mean loss of the logits divided
+    Gollini et al. 2025 (arXiv 2502.11450), function `hutchinson_diag`. H belongs to the mean loss of the logits divided
     by `temperature`, with BatchNorm in eval mode; the mean runs over the scoring batches and over `probes` draws of z
     in each of them. About half of h is negative: `ranking="signed"`, the release's order, prunes it first, "absolute"
     ranks |h|.
@@ -66,7 +66,7 @@ class Hutchinson:
 @register("hutchinson-pruning")
 @dataclass(frozen=True)
 class HutchinsonPruning(Hutchinson):
-    """w^2 h / 2 with the diagonal h of `hutchinson`. Gollini et al. 2026 (arXiv 2502.11450), `saliency_score`."""
+    """w^2 h / 2 with the diagonal h of `hutchinson`. Gollini et al. 2025 (arXiv 2502.11450), `saliency_score`."""
 
     def score(self, problem: Problem, g: dict[str, Tensor], h: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: w.square() * h[name] / 2 for name, w in problem.weights.items()}
@@ -77,7 +77,7 @@ class HutchinsonPruning(Hutchinson):
 class HTS(Hutchinson):
     """Hutchinson-Taylor sensitivity |w g + w^2 h / 2|, g and h the mean gradient and the diagonal of `hutchinson`.
 
-    Gollini et al. 2026 (arXiv 2502.11450), function `hutchinson_taylor`. Both are of the tempered loss, which scales g
+    Gollini et al. 2025 (arXiv 2502.11450), function `hutchinson_taylor`. Both are of the tempered loss, which scales g
     by 1/temperature and h by its square: the temperature weighs the two terms.
     """
 

@@ -29,8 +29,8 @@ def controls(material: Material) -> Drawing | str:
     figures = grid.draw(material, found, label, _range, edges=True)
     below = any(_range([panel])[0] > p.mean for panel in panels for curve in panel.curves for p in curve.points)
     text = captions.sentences(
-        "Methods beside their controls: masks shuffled within each layer, weights drawn again after pruning, and "
-        "scores inverted",
+        "Methods beside their controls: masks shuffled within each layer, weights drawn again after pruning, scores "
+        "inverted, masks sampled by score, and random masks with the same layer counts",
         *captions.curves(material, panels),
         "Markers on the lower edge: points below the axis" if below else "",
     )
