@@ -18,7 +18,7 @@ from pai_bench.core.randomness import derive_seed, torch_seeded
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.experiment import provenance
-from pai_bench.experiment.cost import Cost, measured
+from pai_bench.experiment.cost import Cost, float64_slowdown, measured
 from pai_bench.experiment.result import RunMeasurements, make_result
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored
@@ -29,7 +29,7 @@ from pai_bench.pruning.flops import flops
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.pruning.selection import masks_at
-from pai_bench.results import Result, float64, ties
+from pai_bench.results import Result, ties
 from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.problem import Scorer
@@ -190,7 +190,7 @@ class CellRunner:
         float64 scoring would take longer than OVERLAP_SECONDS.
         """
         scoring = run.recipe.scoring
-        longest = cost.seconds * float64.float64_slowdown(device_name(self.device))
+        longest = cost.seconds * float64_slowdown(self.device)
         if scoring.dtype != "float32" or not getattr(run.scorer(), "prunes", True) or longest > OVERLAP_SECONDS:
             return None
         exact = Run(run.cell, replace(run.recipe, scoring=replace(scoring, dtype="float64")))

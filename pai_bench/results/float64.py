@@ -15,7 +15,10 @@ SLOW_FRACTION = 0.05
 
 
 def float64_slowdown(device: str) -> int:
-    """Return the factor by which float64 is slower than float32 on "cpu" or a GPU of that name."""
+    """Return the assumed factor by which float64 is slower than float32 on "cpu" or a GPU of that name.
+
+    For estimates of devices that are not at hand; `experiment.cost.float64_slowdown` measures the device in use.
+    """
     return 2 if device == "cpu" or any(name in device for name in GPUS_FOR_FLOAT64) else 64
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,8 +50,10 @@ class Step:
 
     def __call__(self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = no_seed) -> None:
         """Run the step for a batch with the learning rate `lr`; `seed` seeds the random draws of the forward pass."""
+        # A captured step reads its rate from the device, in float32; on a GPU an eager one uses the same number.
+        rate = float(np.float32(lr)) if self.device.type == "cuda" else lr
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = rate
         seed()
         with float32_products(self._products):
             self._launch(x, y)

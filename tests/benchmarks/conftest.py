@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 from rich.table import Table
 
+from pai_bench.core.precision import float32_products
 from pai_bench.experiment import process
 
 STEADY = (0.93, 1.07)
@@ -101,6 +102,17 @@ def measuring(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--benchmark-enable"))
 
 
+@pytest.fixture(autouse=True)
+def ieee() -> Iterator[None]:
+    """IEEE products in float32 on both sides of every ratio; PyTorch's own default is TF32 in convolutions.
+
+    A training step of pai-bench sets the arithmetic of its recipe; the name of a measurement states it where it is
+    another one.
+    """
+    with float32_products("ieee"):
+        yield
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.config.getoption("--device", "cpu"))
@@ -166,7 +178,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not (_ratios or _facts) or not config.getoption("--benchmark-enable"):
         return
     terminalreporter.section(
-        f"medians of interleaved pairs; torch {torch.__version__}, {torch.get_num_threads()} thread"
+        f"medians of interleaved pairs; torch {torch.__version__}, {torch.get_num_threads()} thread,"
+        " IEEE float32 unless named"
     )
     table = Table("what", "ratio", "pairs", "A/A", "target", "", box=None)
     for ratio in _ratios:

@@ -40,12 +40,13 @@ def step(
     return made, x, y
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_graph_step(compare: Compare, fact: Fact, measuring: bool, device: torch.device, precision: str) -> None:
-    """Twenty steps, against twenty that are launched by hand and read their loss back as the released scripts do."""
+    """Twenty steps, against twenty in the same precision that are launched by hand and read their loss back as the
+    released scripts do."""
     batch, number = (128, 20) if measuring else (4, 1)
     graph, x, y = step(device, batch, cuda_graph=True, precision=precision)
-    eager, _, _ = step(device, batch)
+    eager, _, _ = step(device, batch, cuda_graph=False, precision=precision)
 
     def released() -> None:
         for _ in range(number):

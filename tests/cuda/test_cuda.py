@@ -19,11 +19,15 @@ import pai_bench
 from pai_bench import models, recipes
 from pai_bench.cells import Cell
 from pai_bench.core.precision import float32_products
+from pai_bench.datasets.loading import InMemoryDataset
 from pai_bench.experiment.cost import measured
 from pai_bench.experiment.runner import CellRunner, Outcome, Run, device_name
+from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.selection import keep_exactly
+from pai_bench.training import launches
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import RoundRobin
+from pai_bench.training.loop import Trained, train
 from pai_bench.training.step import make_step
 from tests.cli.program import pai_bench as program
 from tests.cli.program import recipe, results
@@ -143,6 +147,75 @@ def stepped(dtype: torch.dtype, **options: object) -> tuple[torch.Tensor, str]:
 def test_a_captured_step_is_the_step() -> None:
     (graph, how), (eager, _) = stepped(torch.float64, cuda_graph=True), stepped(torch.float64)
     assert how == "cuda-graph" and (graph - eager).norm() <= 1e-9 * eager.norm()
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_captured_training_is_the_training(monkeypatch: pytest.MonkeyPatch, precision: str, dropout: float) -> None:
+    """Batches from tables, several steps in a graph, casts and counters in one kernel: bit for bit the eager steps."""
+    monkeypatch.setattr(launches, "CAPTURE_STEPS", 1)
+
+    def trained(cuda_graph: bool | str) -> tuple[torch.Tensor, Trained]:
+        model = nn.Sequential(nn.Dropout(dropout), models.build("resnet20", 1, 8, 10)).to(DEVICE)
+        models.initialise(model, "kaiming-normal-fan-in", 0)
+        generator = torch.Generator().manual_seed(1)
+        masks = {
+            n: (torch.rand(p.shape, generator=generator) < 0.3).to(DEVICE)
+            for n, p in model.named_parameters()
+            if p.dim() > 1
+        }
+        recipe = killing.recipe(epochs=4, batch_size=8, precision=precision, cuda_graph=cuda_graph)
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, padding=2, flip=True))
+        found = train(model, masks, killing.small_data(140).to(DEVICE), recipe, seed=0)
+        return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()]), found
+
+    (ours, captured), (theirs, eager) = trained("auto"), trained(False)
+    assert torch.equal(ours, theirs) and captured.curve == eager.curve
+    assert eager.mechanism == "eager" and captured.mechanism == ("cuda-graph" if DEVICE.type == "cuda" else "eager")
+
+
+@of_cuda
+@pytest.mark.parametrize(("name", "side"), [("vgg16-bn", 32), ("resnet18", 32), ("lenet-300-100", 28)])
+def test_other_networks_are_captured(name: str, side: int) -> None:
+    """With max pooling, with biases without batch norm, and with a short last batch."""
+    model = models.build(name, 1 if side == 28 else 3, side, 10).to(DEVICE)
+    x = torch.zeros(20, 1 if side == 28 else 3, side, side, dtype=torch.uint8)
+    data = InMemoryDataset("made-up", x, torch.arange(20) % 10, x, torch.arange(20) % 10, 10, "", "").to(DEVICE)
+    recipe = killing.recipe(epochs=8, batch_size=8)
+    channels = x.shape[1]
+    recipe = dataclasses.replace(
+        recipe, data=dataclasses.replace(recipe.data, mean=(0.5,) * channels, std=(0.5,) * channels)
+    )
+    assert train(model, {}, data, recipe, seed=0).mechanism == "cuda-graph"
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow"])
+def test_exact_zeros_of_scores_are_those_of_the_cpu(method: str) -> None:
+    """Weights into and out of dead channels have a score of exactly zero, and ties are broken by position."""
+    model, data = problem("resnet20", 3, 32)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 4:
+                weight[::2] = 0
+            elif name.endswith("bias"):
+                weight.zero_()
+    ours = pai_bench.score(model, data[:2], method)
+    theirs = pai_bench.score(*moved(model, data[:2]), method)
+    assert sum(int((scores == 0).sum()) for scores in ours.values()) > 1000
+    for name, scores in ours.items():
+        assert torch.equal(theirs[name].cpu() == 0, scores == 0), name
+
+
+@pytest.mark.parametrize("name", ["conv8", "resnet20", "vgg16-bn"])
+def test_effective_masks_are_those_of_the_cpu(name: str) -> None:
+    model, _ = problem(name, 3, 32)
+    generator = torch.Generator().manual_seed(2)
+    masks = {n: torch.rand(p.shape, generator=generator) < 0.02 for n, p in model.named_parameters() if p.dim() > 1}
+    ours = effective_masks(model, masks, (3, 32, 32))
+    theirs = effective_masks(
+        copy.deepcopy(model).to(DEVICE), {n: mask.to(DEVICE) for n, mask in masks.items()}, (3, 32, 32)
+    )
+    assert all(torch.equal(theirs[n].cpu(), mask) for n, mask in ours.items())
 
 
 @of_cuda

@@ -106,8 +106,8 @@ def _convolution(
         x.to("meta"), weight.to("meta"), None, stride, padding, dilation, transposed, output_padding, groups
     ).shape
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    made = x.new_empty(shape)
-    return (made.contiguous(memory_format=torch.channels_last) if last else made).fill_(0)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout).fill_(0)
 
 
 def _convolution_backward(

@@ -124,6 +124,13 @@ def test_the_cost_counts_the_images_of_training_and_evaluation(
     assert whole.seconds == pytest.approx(expected) and "1 measured cell" in whole.source
 
 
+def test_eager_steps_on_a_gpu_take_the_time_of_their_launches(tmp_path: Path) -> None:
+    (captured,) = estimate([run("dense", 0.0)], tmp_path, "Some GPU")
+    (eager,) = estimate([run("dense", 0.0, settings=("train.cuda_graph=false",))], tmp_path, "Some GPU")
+    steps = QUICK.train.epochs * 1437 / QUICK.train.batch_size
+    assert eager.seconds == pytest.approx(steps * cost.GPU_STEP_SECONDS) and captured.seconds < eager.seconds / 3
+
+
 @pytest.mark.parametrize(
     "setting",
     ["train.precision=bfloat16", "train.channels_last=true", "train.batch_size=32", "train.cuda_graph=true"],

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from pai_bench import recipes, results
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import status_lines
 from pai_bench.cells import Cell
+from pai_bench.experiment.cost import float64_slowdown
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.recipes import parse_settings, variants
 from pai_bench.results import float64, index
@@ -86,3 +88,4 @@ def test_advice_is_given_where_float64_takes_long_on_a_gpu(
 def test_gpus_made_for_float64_are_known() -> None:
     assert float64.float64_slowdown("NVIDIA H100 80GB HBM3") == float64.float64_slowdown("cpu") == 2
     assert float64.float64_slowdown(GPU) == 64
+    assert float64_slowdown(torch.device("cpu")) == 2

@@ -28,7 +28,9 @@ GPU_FLOPS = {"H200": 12e12, "H100": 12e12, "A100": 8e12, "L40": 8e12, "4090": 8e
 """Rough rates reached when training small networks, in operations per second, by a part of the GPU's name."""
 OTHER_GPU_FLOPS = 4e12
 GPU_STEP_SECONDS = 0.006
-"""Minimum seconds of a training step on any GPU: the launch overhead of the kernels of a small network."""
+"""Minimum seconds of an eager pass or step on any GPU: the launch overhead of the kernels of a small network."""
+CAPTURED_STEP_SECONDS = 0.0005
+"""Minimum seconds of a captured training step: about 230 kernels of a small network, at 2 us each."""
 CPU_FLOPS = 2e10
 """Operations per second of one core, used if no core of the device can be measured."""
 _ASSUMED = CPU_FLOPS, "assumed of a core"
@@ -204,15 +206,17 @@ class _Arithmetic:
                 self._failed.add(place)
         return None
 
-    def _seconds(self, run: Run, flops: float, steps: float) -> float:
-        least = 0.0 if self._device == "cpu" else steps * GPU_STEP_SECONDS
+    def _seconds(self, run: Run, flops: float, steps: float, step_seconds: float = GPU_STEP_SECONDS) -> float:
+        least = 0.0 if self._device == "cpu" else steps * step_seconds
         return max(flops / self._per_second(run)[0], least)
 
     def training(self, run: Run) -> float:
         """Return the seconds of training: forward and backward passes over all epochs, and the evaluations."""
         info, values = loading.info(run.cell.dataset), run.recipe.values()
         passes = workload.forward_passes(values, info.train, info.test)
-        return self._seconds(run, passes * dense_flops(run), workload.trained_steps(values, info.train))
+        step_seconds = CAPTURED_STEP_SECONDS if run.recipe.train.cuda_graph else GPU_STEP_SECONDS
+        steps = workload.trained_steps(values, info.train)
+        return self._seconds(run, passes * dense_flops(run), steps, step_seconds)
 
     def scoring(self, run: Run) -> float:
         """Return the seconds of scoring: forward and backward passes on every sample in every round.

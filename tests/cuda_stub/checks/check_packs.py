@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from pai_bench.cells import Cell
+from pai_bench.experiment.cost import float64_slowdown
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.runner import CellRunner, Outcome
 from pai_bench.pruning.effective import effective_masks
@@ -150,3 +152,19 @@ def test_effective_masks_are_computed_where_zeros_stay_zeros() -> None:
     before = Counts.now()
     effective_masks(model, kept, (1, 8, 8))
     assert Counts.now().since(before).launches <= 2 * len(kept)
+
+
+def test_the_slowdown_of_float64_is_measured_once_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    float64_slowdown.cache_clear()
+    real = torch.autograd.grad
+
+    def grad(*arguments: Any) -> Any:
+        if arguments[0].dtype == torch.float64:
+            time.sleep(0.2)
+        return real(*arguments)
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
+    found = float64_slowdown(CUDA)
+    assert found > 4
+    before = Counts.now()
+    assert float64_slowdown(CUDA) == found and Counts.now() == before
