@@ -20,14 +20,11 @@ DENSE = "dense"
 GIVEN = "file:"
 """Prefix of the name of a method whose masks are read from a file; on the command line a path follows."""
 
-QUOTA_OF = "quota-of"
-"""Control with random masks of the method's layer counts; quota-of:snip is short for snip:control=quota-of."""
+CONTROL, QUOTA_OF = "control", "quota-of"
+"""Key of the control in a spec, which no hyper-parameter may have as its name, and the control that can be a prefix."""
 
 CONTROLS = ("shuffle", "reinit", "invert", "sample", QUOTA_OF)
 """Controls: modifications of a method that show which property of its masks matters (see docs/controls.md)."""
-
-CONTROL = "control"
-"""Key of the control in a spec, as in "snip:control=shuffle"; reserved, so no hyper-parameter may have this name."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _TEXT = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -87,13 +84,10 @@ class MethodSpec:
 
         The last form, masks from a file, has no hyper-parameters. "quota-of:prospr" is "prospr:control=quota-of".
 
-        Raises: PaiBenchError for a text in another form, a repeated key, an unknown control, or two controls.
+        Raises: PaiBenchError for a text in another form, a repeated key, or an unknown control.
         """
-        if text.strip().startswith(f"{QUOTA_OF}:"):
-            spec = cls.parse(text.strip().removeprefix(f"{QUOTA_OF}:"))
-            if spec.control is not None:
-                raise PaiBenchError(f"method {text!r} has two controls, {QUOTA_OF} and {spec.control}", "name one")
-            return replace(spec, control=QUOTA_OF)
+        if (rest := text.strip().removeprefix(f"{QUOTA_OF}:")) != text.strip():
+            return cls.parse(f"{rest}{',' if ':' in rest.removeprefix(GIVEN) else ':'}{CONTROL}={QUOTA_OF}")
         if given := _GIVEN.fullmatch(text.strip()):
             return cls(given[1], control=_checked_control(given[2]))
         name, colon, rest = text.strip().partition(":")
