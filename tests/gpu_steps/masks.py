@@ -11,7 +11,8 @@ import pai_bench
 from pai_bench import models
 from tests.gpu_steps.common import DEVICE, REAL, record
 
-ROUNDS = {"iterative-snip": {"rounds": 5}, "force": {"rounds": 5}, "ntk-sap": {"rounds": 5}}
+ROUNDS = {name: {"rounds": 5} for name in ("iterative-snip", "iterative-grasp", "force", "ntk-sap")}
+ROUNDS |= {"dpai": {"steps": 10}, **{name: {"probes": 1} for name in ("hutchinson", "hutchinson-pruning", "hts")}}
 """Fewer rounds for methods that take minutes on a CPU with all of their rounds."""
 CHEAP_FIRST = ("random", "magnitude", "snip", "synflow", "grasp", "prospr")
 
