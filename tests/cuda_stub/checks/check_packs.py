@@ -21,6 +21,7 @@ from pai_bench.sweep.execution.attempt import AttemptOutcome, executing
 from pai_bench.sweep.execution.device_fault import DeviceFault, ends_process
 from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
+from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.cooperative import RoundRobin, SharedClock, Task
 from pai_bench.training.loop import Trained, train, training
@@ -75,9 +76,9 @@ def test_packed_cells_are_captured_and_record_it(runner: CellRunner) -> None:
 def test_an_error_that_the_device_repeats_ends_the_process_and_blames_no_cell(
     tmp_path: Path, runner: CellRunner
 ) -> None:
-    owner = Owner.current()
+    owner, settings = Owner.current(), RunSettings(tmp_path)
     packed = PackedRunner(
-        runner, Sizes(runner, 2), lambda run, alone: executing(run, tmp_path, runner, owner, alone=alone)
+        runner, Sizes(runner, 2), lambda run, alone: executing(run, settings, runner, owner, alone=alone)
     )
     for seed in range(2):
         packed.add(cell(seed))
