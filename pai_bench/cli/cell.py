@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from pai_bench.cli.options import (
 )
 from pai_bench.cli.settings import Config, recipe_settings, refuse_lists
 
+if TYPE_CHECKING:
+    from pai_bench.sweep.single_cell import Options
+
 Dataset = Annotated[str, typer.Option("--dataset", "--datasets")]
 Model = Annotated[str | None, typer.Option("--model", "--models", help="[default: the data set's own]")]
 Recipe = Annotated[
@@ -35,10 +38,28 @@ Only = Annotated[
 Exclude = Annotated[str | None, typer.Option("--exclude", help="Layers or weights not to prune, such as fc,conv1.")]
 
 
-def _settings(context: typer.Context, only: str | None, exclude: str | None) -> tuple[str, ...]:
-    """Return the recipe settings of --set; --only and --exclude are short forms of two of them."""
-    short = {"scoring.only": only, "scoring.exclude": exclude}
-    return (*recipe_settings(context), *(f"{key}={value}" for key, value in short.items() if value is not None))
+def _options(context: typer.Context, method: str | None) -> Options:
+    """Return the options that both commands share; names are checked before torch is loaded.
+
+    --only and --exclude are short forms of two settings of --set.
+    """
+    refuse_lists(context)
+    given = context.params
+    plugins = tuple(map(Path, given["plugin"] or ()))
+    hints.check_names(method, given["dataset"], plugins)
+    from pai_bench.sweep.single_cell import Options
+
+    short = {f"scoring.{key}": given[key] for key in ("only", "exclude")}
+    return Options(
+        dataset=given["dataset"],
+        model=given["model"],
+        recipe=given["recipe"],
+        settings=(*recipe_settings(context), *(f"{key}={value}" for key, value in short.items() if value is not None)),
+        seed=given["seed"],
+        data_dir=None if given["data_dir"] is None else Path(given["data_dir"]),
+        plugins=plugins,
+        as_json=given["as_json"],
+    )
 
 
 def prune(
@@ -65,14 +86,11 @@ def prune(
     verbose: Verbose = False,
 ) -> None:
     """Make the masks of one cell, identical to the masks in a sweep, and show the weights that they keep."""
-    refuse_lists(context)
-    hints.check_names(method, dataset, plugin)
+    del dataset, model, recipe, set_, split, scoring_data, effective, only, exclude, seed, data_dir, plugin, config
+    del as_json, verbose
+    options = _options(context, method)
     from pai_bench.sweep import single_cell
 
-    del config, verbose, set_, split, scoring_data, effective
-    options = single_cell.Options(
-        dataset, model, recipe, _settings(context, only, exclude), seed, data_dir, tuple(plugin or ()), as_json
-    )
     single_cell.prune(options, method, sparsity, out)
 
 
@@ -96,13 +114,9 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train one network under your own masks, with the same initial weights and data as all methods."""
-    refuse_lists(context)
-    hints.check_names(None, dataset, plugin)
+    del dataset, model, recipe, set_, split, only, exclude, seed, data_dir, plugin, config, as_json, verbose
+    options = _options(context, None)
     from pai_bench.sweep import single_cell
 
-    del config, verbose, set_, split
-    options = single_cell.Options(
-        dataset, model, recipe, _settings(context, only, exclude), seed, data_dir, tuple(plugin or ()), as_json
-    )
     if not single_cell.train(options, masks, results, redo, messages()):
         raise typer.Exit(FAILED)

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ VERSION = 2
 """Version of the trainer, increased whenever a run would produce different numbers; makes older results stale."""
 
 EVALUATION_BATCH = 1000
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,22 +124,6 @@ class _Progress:
         self._seconds_before = state["seconds"]
 
 
-def train(
-    model: nn.Module,
-    masks: Mapping[str, Tensor],
-    dataset: InMemoryDataset | StreamingDataset,
-    recipe: Recipe,
-    seed: int,
-    callback: Callback | None = None,
-    checkpoints: Checkpoints | None = None,
-    saved: Mapping[str, Any] | None = None,
-    record: Mapping[str, Any] | None = None,
-) -> Trained:
-    """Run `training` to completion."""
-    work = training(model, masks, dataset, recipe, seed, callback, checkpoints, saved, record)
-    return run_to_completion(work, next(model.parameters()).device)
-
-
 def training(
     model: nn.Module,
     masks: Mapping[str, Tensor],
@@ -213,6 +200,19 @@ def training(
     if finite and not one_step.masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")
     return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.seconds)
+
+
+def _completed(task: Callable[Concatenate[nn.Module, P], Task[T]]) -> Callable[Concatenate[nn.Module, P], T]:
+    """Return a function that runs the task of a model to completion, with the same parameters."""
+
+    def run(model: nn.Module, /, *arguments: P.args, **options: P.kwargs) -> T:
+        return run_to_completion(task(model, *arguments, **options), next(model.parameters()).device)
+
+    return run
+
+
+train = _completed(training)
+"""Run `training` to completion."""
 
 
 def _last_batch(model: nn.Module, dataset: InMemoryDataset | StreamingDataset, recipe: Recipe) -> str:

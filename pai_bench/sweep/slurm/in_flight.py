@@ -30,15 +30,9 @@ PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Row):
     """A task in SLURM's queue, with its cells."""
 
-    job: str
-    state: str
-    reason: str
-    node: str
-    sweep: str
-    token: str
     names: tuple[str, ...]
     """The names of its cells: the paths of their results below runs/, without .json."""
 
@@ -169,7 +163,7 @@ class _Classification:
         cells = chunk.tasks()
         for row in rows:
             names = cells[row.index] if row.index < len(cells) else ()
-            task = Task(row.job, row.state, row.reason, row.node, row.sweep, row.token, names)
+            task = Task(**vars(row), names=names)
             (self.ended if row.ended else self.tasks).append(task)
         shown = {row.index for row in rows}
         absent = {index: names for index, names in enumerate(cells) if index not in shown}
