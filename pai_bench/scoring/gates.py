@@ -17,7 +17,9 @@ Gate = Callable[[Tensor, float], Tensor]
 """(input u, cap) -> output in the place of min(max(u, 0), cap)."""
 
 _OTHERS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "Abs": (torch.abs, torch.abs_, torch.absolute, Tensor.abs, Tensor.abs_, Tensor.absolute, Tensor.absolute_),
     "CELU": (F.celu, torch.celu, torch.celu_),
+    "Cosine": (torch.cos, torch.cos_, Tensor.cos, Tensor.cos_),
     "ELU": (F.elu, F.elu_),
     "GELU": (F.gelu,),
     "GLU": (F.glu,),
@@ -30,6 +32,7 @@ _OTHERS: dict[str, tuple[Callable[..., Any], ...]] = {
     "SELU": (F.selu, torch.selu, torch.selu_),
     "SiLU": (F.silu,),
     "Sigmoid": (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid),
+    "Sine": (torch.sin, torch.sin_, Tensor.sin, Tensor.sin_),
     "Softplus": (F.softplus,),
     "Softshrink": (F.softshrink,),
     "Softsign": (F.softsign,),

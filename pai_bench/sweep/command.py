@@ -149,18 +149,19 @@ def _run(options: Options, runs: Sequence[Run], asked: planning.Request, message
     if options.dry_run:
         return 0
     plan.write(root)
+    failed_before = sum(planned.state == "failed" for planned in set(plan.runs) - set(plan.todo))
     if not work and not plan.running:
-        return sum(planned.state == "failed" for planned in plan.runs)
+        return failed_before
     settings = replace(options.run, plugins=(*options.run.plugins, *planning.keep_masks(runs, root)))
     if redo:
         for planned in plan.todo:
             results.drop_checkpoints(root, planned.key)
     if options.where == "debug":
-        return debug.run(plan, settings, messages)
+        return failed_before + debug.run(plan, settings, messages)
     n_failed = local.run(plan, settings, messages, workers=options.workers, hang_after=options.hang_after)
     if device != "cpu" and (advice := float64.advice(_scored(plan, root))) is not None:
         messages.print(advice, highlight=False, markup=False)
-    return n_failed
+    return failed_before + n_failed
 
 
 def _notes(asked: planning.Request, runs: Sequence[Run]) -> tuple[str, ...]:

@@ -326,7 +326,13 @@ def test_px_finds_relus_by_what_they_compute(act: Callable[[], nn.Module]) -> No
     assert all(torch.equal(expected[name], mask) for name, mask in found.items())
 
 
-@pytest.mark.parametrize("act", [nn.GELU, nn.SiLU, nn.Tanh, lambda: nn.LeakyReLU(0.1), lambda: nn.Threshold(1.5, 0)])
+@pytest.mark.parametrize(
+    "act",
+    [
+        *(nn.GELU, nn.SiLU, nn.Tanh, lambda: nn.LeakyReLU(0.1), lambda: nn.Threshold(1.5, 0)),
+        *(lambda: Calling(torch.abs), lambda: Calling(torch.sin), lambda: Calling(torch.Tensor.cos_)),
+    ],
+)
 def test_px_refuses_other_activations_by_layer(act: Callable[[], nn.Module]) -> None:
     with pytest.raises(PaiBenchError, match="networks of ReLUs, and layer 2 computes"):
         pai_bench.prune(net(act), DATA, "px", rounds=1)

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from pai_bench import recipes, results
 from pai_bench.cells import Cell
+from pai_bench.cli.program import app
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
 from pai_bench.results import store
+from pai_bench.sweep import command
 from pai_bench.sweep.execution.claims import Owner, take
 from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.local.pool import Pool
@@ -126,3 +129,19 @@ def test_plans_announce_a_last_batch_of_one_image() -> None:
     assert "1437 images in batches of 718 leave one" in line and "merged into the batch before it" in line
     whole = recipes.load("quick", "digits", "conv8")
     assert request.short_batches([Run(Cell("snip", "digits", "conv8", 0.5, 0), whole)]) == []
+
+
+@pytest.mark.parametrize("n_failed, code", [(0, 0), (1, 1), (2, 1)], ids=["none", "one of two", "all"])
+def test_failed_cells_set_the_exit_code_of_later_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_failed: int, code: int
+) -> None:
+    monkeypatch.setattr(command, "_costs", lambda *_: ("cpu", {}))
+    started: list[int] = []
+    monkeypatch.setattr(command.debug, "run", lambda plan, *_: started.append(len(plan.todo)) or 0)
+    asked = request.Request(methods=("random",), datasets=("digits",), sparsities=(0.9,), seeds=(0,))
+    for run in request.expand(request.with_masks(asked))[:n_failed]:
+        results.write_failure(tmp_path, run.key(), cause="boom", traceback="")
+    arguments = ["--methods", "random", "--datasets", "digits", "--sparsities", "0.9", "--seeds", "0"]
+    done = CliRunner().invoke(app, ["sweep", *arguments, "--where", "debug", "--results", str(tmp_path)])
+    assert done.exit_code == code, done.output
+    assert started == ([2 - n_failed] if n_failed < 2 else [])

@@ -145,7 +145,8 @@ def run(sweep: Sweep, options: Options, messages: Console) -> int:
         if plan.todo or situation.flight.tasks:
             say("follow it with: pai-bench status --watch 30; end it with: pai-bench cancel")
         return refused or _failed_before(plan)
-    return _wait(sweep, plan, controller, messages) or refused or _failed_before(plan)
+    left = sum(item.state == "failed" for item in set(plan.runs) - set(plan.todo))
+    return _wait(sweep, plan, controller, messages) or refused or left
 
 
 def _failed_before(plan: Plan) -> int:
