@@ -21,7 +21,7 @@ from pai_bench.experiment.runner import Run
 from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.claims import Owner
 from pai_bench.sweep.monitoring import cancel, logs
-from pai_bench.sweep.planning import cost
+from pai_bench.sweep.planning import operations
 from pai_bench.sweep.slurm import in_flight, ledger, stops
 from pai_bench.sweep.slurm.controller import Controller, tag
 from pai_bench.sweep.slurm.ledger import Ledger
@@ -154,7 +154,7 @@ def type_(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(in_flight, "installed", lambda: True)
     monkeypatch.setattr(ledger, "PAUSES", (0.0,))
     monkeypatch.setattr(figures, "draw", lambda _: figures.Figures((), ()))
-    monkeypatch.setattr(cost, "calibrate", lambda *_: 1e10)
+    monkeypatch.setattr(operations, "calibrate", lambda *_: 1e10)
     monkeypatch.setenv("PAI_BENCH_WHERE", "local")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder.parent / "config"))
     monkeypatch.setenv("COLUMNS", "200")
