@@ -1,4 +1,4 @@
-"""DPaI moves its scores as the authors' code does, step by step, from the same initial ones."""
+"""DPaI moves its scores as a transcription of the authors' functions does, from the same initial scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pai_bench.scoring import registry
 from .test_golden import CASES
 
 
-def test_the_scores_after_many_steps_are_the_authors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scores_after_many_steps_are_those_of_the_transcription(monkeypatch: pytest.MonkeyPatch) -> None:
     with np.load(CASES / "dpai_chain.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays["meta"]))
