@@ -1,4 +1,4 @@
-"""The Fisher and Hutchinson families equal a transcription of the functions of Gollini et al. (same images and probes)."""
+"""The Fisher and Hutchinson families equal a transcription of the functions of Gollini et al. on the same probes."""
 
 from __future__ import annotations
 
