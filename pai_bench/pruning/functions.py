@@ -87,6 +87,11 @@ def prune(
     masks = pruner.masks(sparsity, controls.selection(spec, seed), effective=effective)
     masks = controls.applied(spec, masks, seed)
     kept = sum(int(mask.sum()) for mask in masks.values())
+    if not kept:
+        total = sum(mask.numel() for mask in masks.values())
+        raise PaiBenchError(
+            f"a sparsity of {sparsity} keeps none of the {total} prunable weights", "lower the sparsity"
+        )
     if ties.are_many(pruner.tied_at_cut, kept) and pruner.warns_of_ties:
         warnings.warn(ties.warning(method, pruner.tied_at_cut, kept), ties.TiedScoresWarning, stacklevel=2)
     return masks

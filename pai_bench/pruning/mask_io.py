@@ -45,6 +45,11 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> Non
 
     Raises: PaiBenchError for another ending, no masks at all, or masks that are not bool.
     """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(masks, Mapping):
+        raise PaiBenchError(
+            f"the arguments are of types {type(path).__name__} and {type(masks).__name__}",
+            "pass the path first: save_masks(path, masks)",
+        )
     place = Path(path)
     if place.suffix not in mask_files.SUFFIXES:
         raise PaiBenchError(f"masks {path} have an unknown ending", f"known: {', '.join(mask_files.SUFFIXES)}")

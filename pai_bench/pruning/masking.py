@@ -16,11 +16,19 @@ from pai_bench.scoring.weights import prunable_weights
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside DataParallel, DistributedDataParallel and torch.compile, or the model itself."""
+    """Return the model inside DataParallel, DistributedDataParallel and torch.compile, or the model itself.
+
+    Raises: PaiBenchError for a model with scripted modules, whose layers and hooks are not accessible.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise PaiBenchError(
+            "the model contains modules of TorchScript (torch.jit)",
+            "pass the model from before torch.jit.script or trace",
+        )
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif isinstance(inner := model._modules.get("_orig_mod"), nn.Module):
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
         else:
             return model
@@ -31,6 +39,11 @@ def _located(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]
 
     Raises: PaiBenchError for a name that is not a parameter of it, another shape, or masks that are not bool.
     """
+    if not isinstance(masks, Mapping):
+        raise PaiBenchError(
+            f"the masks are an object of type {type(masks).__name__}",
+            "pass what prune or load_masks returns: torch.bool by parameter name, True = kept",
+        )
     # A weight that two layers share goes by either name.
     parameters = dict(model.named_parameters(remove_duplicate=False))
     by_bare = {bare(name): name for name in parameters}
@@ -45,6 +58,11 @@ def _located(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]
                 )
             raise PaiBenchError(
                 f"no parameter is called {given!r}", f"the model has: {', '.join(dict(model.named_parameters()))}"
+            )
+        if parameters[name].is_meta:
+            raise PaiBenchError(
+                f"{name} is on the meta device and has no values",
+                "call model.to_empty(device=…) and load the weights, then apply the masks",
             )
         shape = parameters[name].shape
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
@@ -67,8 +85,9 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     keys of state_dict do not change, hence a checkpoint contains zeros but no masks: save them with `save_masks`.
     Names may have the prefixes `module.` and `_orig_mod.` or lack them. Masks given a second time replace the first.
 
-    Raises: PaiBenchError for a name that is not a parameter, another shape, or masks that are not bool; then nothing
-    of the model has changed. A forward pass raises it where a masked weight is not a parameter (torch.func).
+    Raises: PaiBenchError for a name that is not a parameter, another shape, masks that are not bool, or parameters on
+    the meta device; then nothing of the model has changed. A forward pass raises it where a masked weight is not a
+    parameter (torch.func).
     """
     model = unwrapped(model)
     shared = Pass()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +143,8 @@ def read(path: Path) -> MaskFile:
         raise PaiBenchError(f"masks {path} do not exist", "give the path of an .npz or .pt file") from None
     except Exception as error:  # a damaged archive raises nearly anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if type(error).__name__ == "UnpicklingError" and zipfile.is_zipfile(path):  # by torch.load, without its advice
+            reason = "it contains objects other than tensors (for example NumPy arrays or a whole model)"
         raise PaiBenchError(
             f"masks {path} cannot be read: {reason}", "give bool or 0/1 arrays by parameter name, as .npz or .pt"
         ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -190,7 +190,12 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _texts(patterns: Patterns) -> tuple[str, ...]:
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    found = (patterns,) if isinstance(patterns, str) else tuple(patterns) if isinstance(patterns, Iterable) else None
+    if found is None or not all(isinstance(pattern, str) for pattern in found):
+        raise PaiBenchError(
+            f"only or exclude is {patterns!r}", 'pass names or patterns of layers, for instance only=["fc", "layer4.*"]'
+        )
+    return found
 
 
 def _matches(name: str, pattern: str) -> bool:

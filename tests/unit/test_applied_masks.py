@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -432,3 +433,30 @@ def test_effective_masks_of_a_model_that_carries_masks() -> None:
     # The masks on the model are no part of the question.
     assert all(mask.all() for mask in effective_masks(model, dense, (3, 6, 6)).values())
     assert all(torch.equal(mask, masks[name]) for name, mask in pai_bench.masks_of(model).items())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize(
+    "call, cause",
+    [
+        (lambda masks: pai_bench.apply_masks(tiny(), list(masks.values())), "an object of type list"),  # type: ignore[arg-type]
+        (lambda masks: pai_bench.apply_masks(tiny(), None), "an object of type NoneType"),  # type: ignore[arg-type]
+        (lambda masks: pai_bench.apply_masks(tiny().to("meta"), masks), "is on the meta device"),
+        (lambda masks: pai_bench.save_masks(masks, "masks.npz"), "of types dict and str"),
+        (lambda masks: pai_bench.prune(tiny(), batches(), "magnitude", only=3), "only or exclude is 3"),  # type: ignore[arg-type]
+        (lambda masks: pai_bench.prune(tiny(), batches(), "magnitude", exclude=[3]), "only or exclude is .3."),  # type: ignore[list-item]
+        (lambda masks: pai_bench.prune(tiny(), batches(), "magnitude", sparsity=1 - 1e-9), "keeps none of the"),
+        (lambda masks: pai_bench.prune(torch.jit.script(tiny()), batches(), "snip"), "modules of TorchScript"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_refused(call: Callable[[dict[str, torch.Tensor]], object], cause: str) -> None:
+    masks = pai_bench.prune(tiny(), batches(), "magnitude", sparsity=0.5)
+    with pytest.raises(pai_bench.PaiBenchError, match=cause):
+        call(masks)
+
+
+def test_a_torch_file_of_other_objects_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "masks.pt"
+    torch.save([np.ones((2, 2))], place)
+    with pytest.raises(pai_bench.PaiBenchError, match="objects other than tensors"):
+        pai_bench.load_masks(place, tiny())
