@@ -13,8 +13,8 @@ from pai_bench.reproductions.judge import NOT_RUN, RULE, VERDICTS, judge
 HEAD = """# Reproductions of published tables
 
 This page was written by `make reproduction` from the files in `pai_bench/reproductions` and the results in
-[results/reference](../results/reference/README.md). No value was tuned: each sweep runs the published protocol once, as
-far as it is known, and the differences are listed.
+`results/reference`. No value was tuned: each sweep runs the published protocol once, as far as it is known, and the
+differences are listed.
 """
 
 USAGE = """## Run one yourself

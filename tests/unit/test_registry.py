@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pai_bench.core import registry
 from pai_bench.core.registry import Registry
 from pai_bench.errors import PaiBenchError
 
@@ -54,7 +53,7 @@ def test_a_broken_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "broken_pack.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     entries = [EntryPoint("many", "broken_pack", "frobs")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: [e for e in entries if e.group == group])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [e for e in entries if e.group == group])
     frobs: Registry[int] = Registry("frob", "frobs")
     with pytest.raises(PaiBenchError, match=r"frob many of the installed package broken_pack .* ZeroDivisionError"):
         frobs.names()
