@@ -102,7 +102,9 @@ def test_registered_networks_give_equal_outputs_with_fewer_channels(name: str) -
     models.initialise(model, "kaiming-normal-fan-in", 0)
     model = settled(model)
     smaller = check(model, channel_masks(model, 0.8), torch.randn(1, 3, side, side, dtype=torch.float64))
-    assert size(smaller) < size(model)
+    # Recurrent layers have no rule, so that the layers around them keep their channels.
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    assert (size(smaller) == size(model)) if recurrent else (size(smaller) < size(model))
 
 
 class Chain(nn.Module):
