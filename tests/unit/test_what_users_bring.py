@@ -32,7 +32,7 @@ METHODS = pytest.mark.parametrize("method", [name for name in pai_bench.list_met
 
 
 def scores(model: nn.Module, method: str, data: object = None, **options: object) -> Tensor:
-    return flat(pai_bench.score(model, data or batches(), method, **BRIEF.get(method, {}), **options))  # type: ignore[arg-type]
+    return flat(pai_bench.score(model, data or batches(), method, **{**BRIEF.get(method, {}), **options}))  # type: ignore[arg-type]
 
 
 class Attention(nn.Module):
