@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pai_bench import results
 from pai_bench.analysis import check, figures, html, published, published_table, records, reference, tables
+from pai_bench.analysis.bibliography import with_papers
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.columns import POINT
 from pai_bench.analysis.figures import Figures, Material, Options
@@ -162,6 +163,7 @@ def write(
             "published.csv": beside.to_csv(index=False),
             "published.md": published_table.markdown(beside),
             "published.tex": published_table.latex(beside),
+            "references.bib": with_papers(files["references.bib"], beside["paper"]),
         }
         files["report.md"] += f"\n## Published numbers\n\n{files['published.md']}"
     for name, text in files.items():

@@ -67,6 +67,9 @@ def _means(numbers: Numbers) -> list[str]:
     what = what.replace(" (%)", "").replace("(%; ", "(")
     what = what[0].lower() + what[1:]
     parts = [f"We report the mean {what} over {counts}"]
+    dense = measured[measured["method"] == DENSE]
+    if len(methods) and len(dense) and _range(dense["n"]) != counts:
+        parts[0] += f" (dense networks: {_range(dense['n'], 'run')})"
     parts[0] += (
         " with the sample standard deviation (n - 1 in the denominator)." if measured["std"].notna().any() else "."
     )
@@ -80,10 +83,11 @@ def _means(numbers: Numbers) -> list[str]:
         )
     chance = int(numbers.rows["at_chance"].sum())
     if chance:
-        parts.append(f"{chance} further runs are at chance, with an accuracy of at most {AT_CHANCE:g} / classes.")
+        runs = f"{chance} {'further ' if failed else ''}{'runs are' if chance > 1 else 'run is'}"
+        parts.append(f"{runs} at chance, with an accuracy of at most {AT_CHANCE:g} / classes.")
     lacking = int((summary["planned"] - summary["runs"]).sum())
     if lacking:
-        parts.append(f"{lacking} planned runs are missing.")
+        parts.append(f"{lacking} planned {'runs are' if lacking > 1 else 'run is'} missing.")
     return parts
 
 
@@ -134,8 +138,8 @@ def _bold(numbers: Numbers) -> list[str]:
     if not numbers.emphasised:
         return []
     return [
-        "In tables, the highest mean among methods with all seeds is bold, and each method whose Holm-adjusted 95 % t"
-        " interval of the paired difference to it contains 0."
+        "In tables, bold marks the highest mean among methods with all seeds and each of them whose Holm-adjusted 95 %"
+        " t interval of the paired difference to it contains 0."
     ]
 
 

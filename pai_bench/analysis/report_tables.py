@@ -104,10 +104,11 @@ def _remarks(
         said.append(f"numbers of seeds differ between points: {methods['n'].min()} to {methods['n'].max()}")
     flagged = int(collection.rows["at_chance"].sum())
     if flagged:
-        said.append(f"{flagged} runs without a status are at chance: marked in tables")
+        runs = "runs without a status are" if flagged > 1 else "run without a status is"
+        said.append(f"{flagged} {runs} at chance: marked in tables")
     noted = int(((collection.rows["note"] != "") | (collection.rows["suspect"] != "")).sum())
     if noted:
-        said.append(f"{noted} runs have a note: marked in tables, text below them")
+        said.append(f"{noted} {'runs have' if noted > 1 else 'run has'} a note: marked in tables, text below them")
     others = {name for name in methods["method"] if split_control(name)[1] is None} - {choices.baseline}
     if others and not len(compared):
         said.append(f"no comparison: {choices.baseline} has no run to pair with; choose a method with --baseline")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from pai_bench.results import Epoch, Layer
 from tests.unit.test_figures import dense, drawn, labels, legible, material, page, runs_of, series
 from tests.unit.test_results import result
 
+DOCS = Path(__file__).parents[2] / "docs"
 QUIET = Console(file=io.StringIO())
 
 
@@ -80,6 +82,7 @@ def test_layers_show_the_kept_fraction_of_each_layer(folder: Path) -> None:
     kept = [results.read_plain(Path(path))["layers"][1]["kept"] / 400 for path in paths]
     assert own["kept"] == pytest.approx(np.mean(kept)) and own["size"] == 400
     assert "95 % sparsity" in made.caption
+    assert "Second line of the labels" in made.caption and "Grey bars" not in made.caption
     assert {"a\n40", "b\n400"} <= {text.get_text() for text in made.pages[0].findobj(Text)}
     assert "no numbers by layer" in str(figures.chosen(["layers"])["layers"](material(series("snip", source="lab"))))
 
@@ -185,6 +188,11 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
     table = made.table.set_index("method")
     assert table["mean_rank"].to_dict() == {"synflow": 1, "snip": 2, "random": 3}
     assert (table["low"] <= table["iqm"]).all() and table["strata"].unique().tolist() == [18]
+    page_ = (DOCS / "statistics.md").read_text(encoding="utf-8")
+    covered = re.findall(r"IQM of 12 strata.*?\| (\d+) seeds \| 95 % \| ([\d.]+) % \|", page_)
+    words = [f"{share} % with {n}" for n, share in covered]
+    assert len(words) == 3 and f"in simulations it covers {', '.join(words[:2])} and {words[2]} seeds" in made.caption
+    assert "Accuracies: last epoch." in made.caption
     made = drawn("summary", settings(4, "synflow", "snip", "random"))
     assert len(made.pages[0].axes) == 3 and "Not drawn: mean ranks: 4 settings and 3 methods, 6 and 3" in made.caption
     none = figures.chosen(["summary"])["summary"](material(settings(2, "synflow", "snip", "random")))

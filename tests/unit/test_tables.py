@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pai_bench import recipes
-from pai_bench.analysis import bibliography, tables
+from pai_bench.analysis import bibliography, published, tables
 from pai_bench.analysis.collect import Collection, collect
 from pai_bench.analysis.comparison import compare, pairs, pool
 from pai_bench.analysis.difference_tables import limits
@@ -255,7 +255,8 @@ def test_every_name_of_ours_has_its_references() -> None:
         lacking = [name for name in names if bibliography.keys_of(kind, name) is None]
         assert not lacking, f"add the new {kind} to bibliography/references.toml"
     used = {key for names in keys.values() for found in names.values() for key in found}
-    assert used | set(bibliography.STATISTICS) == set(entries)
+    papers = set(published.load(published.LEVELS, suspect=True)["paper"])
+    assert used | set(bibliography.STATISTICS) | papers == set(entries)
     assert all(re.match(r"@\w+\{[a-z]+\d{4},\n", entry) and entry.endswith("\n}") for entry in entries.values())
     assert all(entry.count("{") == entry.count("}") for entry in entries.values())
 
@@ -265,6 +266,20 @@ def test_references_name_what_the_report_uses(tmp_path: Path) -> None:
     text = written(gathered(tmp_path, rows)).files["references.bib"]
     assert set(re.findall(r"@\w+\{(\w+)", text)) == {"evci2020", "mocanu2018", "krizhevsky2009", "holm1979"}
     assert "% no reference known: method mine" in text
+
+
+def test_papers_of_published_numbers_are_added_once() -> None:
+    text = bibliography.with_papers(bibliography.entries()["tanaka2020"] + "\n", ["tanaka2020", "arora2025", "", "x"])
+    assert re.findall(r"@\w+\{(\w+)", text) == ["tanaka2020", "arora2025"] and text.endswith("}\n")
+    assert published.bibliography().count("@inproceedings{tanaka2020,") == 1
+
+
+def test_the_methods_paragraph_counts_dense_runs_and_runs_at_chance(tmp_path: Path) -> None:
+    rows = [*lines("snip", BASE), *lines("dense", [0.97] * 3, sparsity=0.0)]
+    rows.append(rows[0].replace("snip", "grasp").replace(f"{BASE[0]:.6f}", "0.1"))
+    text = written(gathered(tmp_path, rows)).files["methods.md"]
+    assert f"over 1 to {len(BASE)} seeds (dense networks: 3 runs) with" in text
+    assert " 1 run is at chance, with" in text
 
 
 def test_the_methods_paragraph_states_what_was_done(tmp_path: Path) -> None:

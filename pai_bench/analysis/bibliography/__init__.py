@@ -13,7 +13,7 @@ import pandas as pd
 
 from pai_bench.analysis.statistics import split_control
 
-__all__ = ["STATISTICS", "entries", "keys", "keys_of", "references_bib"]
+__all__ = ["STATISTICS", "entries", "keys", "keys_of", "references_bib", "with_papers"]
 
 _COLUMNS = {"methods": "method", "datasets": "dataset", "models": "model", "recipes": "recipe"}
 
@@ -56,6 +56,12 @@ def references_bib(rows: pd.DataFrame, cited: Iterable[str] = ()) -> str:
         wanted.update(found or (), keys_of("controls", control or "") or ())
     lines = [f"% no reference known: {' '.join(name.split())}" for name in without]
     return "\n\n".join(["\n".join(lines)] * bool(lines) + [entries()[key] for key in sorted(wanted)]) + "\n"
+
+
+def with_papers(text: str, papers: Iterable[str]) -> str:
+    """Return the content of a references.bib with the entries of more papers; keys without an entry are left out."""
+    added = [entries()[key] for key in sorted(set(papers) & set(entries())) if f"{{{key}," not in text]
+    return "\n\n".join([text.rstrip("\n"), *added]) + "\n"
 
 
 def _read(name: str) -> str:

@@ -29,6 +29,8 @@ from pai_bench.errors import PaiBenchError
 SEEDS = 5
 """Largest number of runs per method that are read."""
 _PER_PAGE = 12
+_NAMED = 8
+"""Largest number of layers that are labelled with names and sizes; beyond it, sizes are drawn as bars."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,29 @@ def layers(material: Material) -> Drawing | str:
         f"Fraction of weights that each layer keeps at {' and '.join(per_cent(s) for s in sparsities)} % sparsity:"
         f" mean over seeds ({n}); bars: ± 1 sample standard deviation",
         "Black line: fraction kept in the whole network",
-        "Numbers below the names and grey bars: prunable weights of the layer",
+        *_sizes_in_words(found, _columns(material)),
         "×: the layer keeps no weight" if any((v == 0).any() for kept in found for v in kept.kept.values()) else "",
         captions.recipes(material),
     )
     return Drawing("layers", "Weights kept by layer", pages, caption, _table(found))
+
+
+def _columns(material: Material) -> int:
+    return 2 if material.options.inches > 5 else 1
+
+
+def _has_bars(row: Sequence[Kept]) -> bool:
+    """Return True if a panel of the row has too many layers for labels with sizes."""
+    return any(len(kept.names) > _NAMED for kept in row)
+
+
+def _sizes_in_words(found: Sequence[Kept], columns: int) -> list[str]:
+    """Return the sentences that explain the sizes of layers: in labels, as bars, or both in different rows."""
+    many = [_has_bars(found[start : start + columns]) for start in range(0, len(found), columns)]
+    return [
+        "Second line of the labels: number of prunable weights of the layer" if not all(many) else "",
+        "Grey bars at the bottom: number of prunable weights of the layer" if any(many) else "",
+    ]
 
 
 def read(material: Material, setting: Setting) -> Kept | None:
@@ -98,7 +118,7 @@ def _table(found: Sequence[Kept]) -> pd.DataFrame:
 
 def _page(material: Material, found: Sequence[Kept]) -> Figure:
     figure = new_figure(material.options.inches)
-    columns = min(2 if material.options.inches > 5 else 1, len(found))
+    columns = min(_columns(material), len(found))
     wide = panel_inches(material.options.inches, columns)
     high = 1.35 if columns > 1 else min(0.5 * wide, 2.0)
     low = min(kept.kept[m][kept.kept[m] > 0].min(initial=1.0) for kept in found for m in kept.kept) / 1.4
@@ -106,7 +126,7 @@ def _page(material: Material, found: Sequence[Kept]) -> Figure:
     for start in range(0, len(found), columns):
         part = found[start : start + columns]
         row = Row([], high)
-        many = any(len(kept.names) > 8 for kept in part)
+        many = _has_bars(part)
         row.strip_height = 0.28 if many else 0.0
         for kept in part:
             ax = new_axes(figure)

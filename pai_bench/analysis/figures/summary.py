@@ -89,7 +89,8 @@ def _words(
     if enough:
         words += [
             f"Interquartile mean and performance profile of (accuracy − chance)/(dense − chance) over {strata} pairs of"
-            " setting and sparsity, with a 95 % stratified bootstrap interval over the seeds of these settings",
+            " setting and sparsity, with a stratified bootstrap interval over the seeds of these settings (nominally"
+            f" 95 %; in simulations it covers {_coverage()})",
             f"P({label} > …): probability that a run of {label} is more accurate than one of another method, on raw "
             "accuracies, with ties as one half",
         ]
@@ -106,7 +107,12 @@ def _words(
         names = ", ".join(material.label(m, found.source) for m in found.left_out)
         words.append(f"Left out, because results are missing in a setting: {names}")
     words += captions.notes_of(material, [(found.source, method) for method in found.methods])
-    return [*words, f"Epoch: {captions.epochs(material)}", f"Recipe: {found.recipe}" if found.recipe else ""]
+    return [*words, f"Accuracies: {captions.epochs(material)}", f"Recipe: {found.recipe}" if found.recipe else ""]
+
+
+def _coverage() -> str:
+    *first, last = (f"{100 * share:.1f} % with {n}" for n, share in inference.IQM_COVERAGE.items())
+    return f"{', '.join(first)} and {last} seeds"
 
 
 def _figure(

@@ -104,7 +104,7 @@ def _facts(content: Content) -> list[tuple[str, str]]:
         (rows.loc[rows["method"] != DENSE, "method"].nunique(), "method", "methods"),
         (rows.loc[rows["sparsity"] > 0, "sparsity"].nunique(), "sparsity", "sparsities"),
         (rows["seed"].nunique(), "seed", "seeds"),
-        (failed, "failed run", "failed runs"),
+        (failed, "run at chance or failed", "runs at chance or failed"),
         (len(missing), "missing run", "missing runs"),
         (len(content.objections), "objection", "objections"),
     ]

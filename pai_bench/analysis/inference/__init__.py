@@ -5,6 +5,7 @@ of the data, so methods are compared by paired differences. Every random number 
 """
 
 from pai_bench.analysis.inference.aggregates import (
+    IQM_COVERAGE,
     MIN_STRATA,
     Ranks,
     area,
@@ -38,6 +39,7 @@ from pai_bench.analysis.inference.intervals import (
 __all__ = [
     "DRAWS",
     "EXACT_FLIPS",
+    "IQM_COVERAGE",
     "LEVEL",
     "MARGIN",
     "MIN_BLOCKS",

@@ -2,7 +2,7 @@
 
 Columns of the table, in this order:
 
-- id, paper (key of the entry in papers.bib), where (figure, table or file), source (URL with commit);
+- id, paper (key of the entry in `bibliography()`), where (figure, table or file), source (URL with commit);
 - dataset and model (names of pai-bench; model is "" where pai-bench has no such network), model_published,
   n_prunable (prunable weights of the published network, missing where not known);
 - method (spec of pai-bench, "" where there is none), method_published, sparsity (fraction removed), counts (the
@@ -27,6 +27,7 @@ from typing import Any
 
 import pandas as pd
 
+from pai_bench.analysis.bibliography import entries
 from pai_bench.analysis.published.matching import LEVELS, Point, judge, protocols, prunable_weights
 from pai_bench.errors import unknown
 
@@ -133,7 +134,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def bibliography() -> str:
     """Return the BibTeX entries of the papers; the column `paper` has their keys."""
-    return resources.files(__package__).joinpath("papers.bib").read_text(encoding="utf-8")
+    return "\n\n".join(entries()[key] for key in sorted(set(_table()["paper"]))) + "\n"
 
 
 @cache
