@@ -16,7 +16,7 @@ from pai_bench.analysis import check, figures, html, published, published_table,
 from pai_bench.analysis.bibliography import with_papers
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.columns import POINT
-from pai_bench.analysis.figures import Figures, Material, Options
+from pai_bench.analysis.figures import Figures, Material, Options, pooling
 from pai_bench.analysis.inference import MARGIN
 from pai_bench.analysis.latex import Page
 from pai_bench.analysis.published.tables import read as read_published
@@ -53,7 +53,7 @@ def run(
     folder = out or resolved / "report"
     check_writable(folder, "--out")
     complete = len(collection.missing) == 0
-    texts = report_tables(collection, summary, _choices(options, margin))
+    texts = report_tables(collection, summary, _choices(options, margin), _aggregates(collection, summary, options))
     files = write(collection, summary, folder, texts, options, resolved)
     for line in [*status_lines(collection), *(f"  {remark}" for remark in texts.remarks)]:
         messages.print(line, highlight=False, markup=False)
@@ -126,6 +126,12 @@ def status_lines(collection: Collection) -> list[str]:
         said = (float64.overlap_line(ours["float64_overlap"].dropna()), float64.advice(ours.to_dict("records")))
         lines += [f"  {line}" for line in said if line]
     return lines
+
+
+def _aggregates(collection: Collection, summary: pd.DataFrame, options: Options) -> list[str]:
+    if "summary" not in figures.chosen(options.figures):
+        return []
+    return pooling.described(Material(collection.rows, summary, options))
 
 
 def _choices(options: Options, margin: float) -> Choices:

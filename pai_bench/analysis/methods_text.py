@@ -31,12 +31,14 @@ class Numbers:
     controls: pd.DataFrame
     margin: float
     emphasised: bool
+    aggregates: tuple[str, ...] = ()
+    """Sentences on aggregates over settings."""
 
 
 def methods_text(numbers: Numbers) -> str:
     """Return the paragraph as plain text; citations are keys of references.bib in double brackets."""
-    sentences = [*_means(numbers), *_comparisons(numbers), *_pooling(numbers), *_bold(numbers), *_controls(numbers)]
-    return " ".join(sentences)
+    compared = [*_comparisons(numbers), *_pooling(numbers), *numbers.aggregates]
+    return " ".join([*_means(numbers), *compared, *_bold(numbers), *_controls(numbers)])
 
 
 def cited(text: str) -> list[str]:
@@ -71,7 +73,7 @@ def _means(numbers: Numbers) -> list[str]:
     if len(methods) and len(dense) and _range(dense["n"]) != counts:
         parts[0] += f" (dense networks: {_range(dense['n'], 'run')})"
     parts[0] += (
-        " with the sample standard deviation (n - 1 in the denominator)." if measured["std"].notna().any() else "."
+        " with the sample standard deviation (n − 1 in the denominator)." if measured["std"].notna().any() else "."
     )
     if counts == "1 seed":
         parts[0] = f"We report the {what} of one seed, without any measure of its spread."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -54,8 +55,10 @@ OPTIONAL = ("controls", "comparison", "pooled", "table_across")
 """Stems of files that only some reports have."""
 
 
-def report_tables(collection: Collection, summary: pd.DataFrame, choices: Choices | None = None) -> ReportTables:
-    """Write all tables and texts of a report."""
+def report_tables(
+    collection: Collection, summary: pd.DataFrame, choices: Choices | None = None, aggregates: Sequence[str] = ()
+) -> ReportTables:
+    """Write all tables and texts of a report; `aggregates` are sentences for the methods paragraph."""
     choices = choices or Choices()
     runs = by_series(collection.rows)
     found = pairs(runs, sources_with_epoch(collection.rows), choices.baseline)
@@ -63,7 +66,10 @@ def report_tables(collection: Collection, summary: pd.DataFrame, choices: Choice
     emphasis = emphasise(summary, runs)
     markdown, latex = tables.accuracy(summary, emphasis, choices.page)
     emphasised = bool(emphasis.bold)
-    text = methods_text(Numbers(collection.rows, summary, compared, pooled, controls, choices.margin, emphasised))
+    numbers = Numbers(
+        collection.rows, summary, compared, pooled, controls, choices.margin, emphasised, tuple(aggregates)
+    )
+    text = methods_text(numbers)
     files = {
         "table.md": markdown,
         "table.tex": latex,

@@ -19,7 +19,7 @@ from pai_bench import results
 from pai_bench.analysis import figures, published, published_table
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import run
-from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks, overlay
+from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks, overlay, pooling
 from pai_bench.analysis.figures.cost import Spot, front
 from pai_bench.analysis.figures.failures import critical_compression, failed_runs
 from pai_bench.analysis.figures.layout import style as style_of_figures
@@ -199,6 +199,14 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
     assert "6 pairs of setting and sparsity" in str(none) and "10 are needed" in str(none)
     made = drawn("summary", settings(6, "synflow", "snip"), highlight=("snip",))
     assert "P(SNIP > …)" in {ax.get_title() for ax in made.pages[0].axes}
+
+
+def test_the_methods_paragraph_describes_the_summary_that_is_drawn() -> None:
+    both = pooling.described(material(settings(6, "synflow", "snip", "random")))
+    assert both[0].startswith("Over 18 pairs of setting") and "covers 85.0 % with 3, 89.8 % with 5 and" in both[0]
+    assert len(both) == 2 and "(6 settings); we report the Friedman test" in both[1]
+    assert len(pooling.described(material(settings(4, "synflow", "snip", "random")))) == 1
+    assert pooling.described(material(settings(2, "synflow", "snip", "random"))) == []
 
 
 def test_a_network_with_two_names_and_other_recipes_count_once() -> None:

@@ -15,6 +15,9 @@ from pai_bench.cells import DENSE
 
 Array = np.ndarray
 
+MIN_METHODS = 3
+"""Smallest number of methods that can be ranked."""
+
 
 @dataclass(frozen=True)
 class Stratum:
@@ -109,6 +112,41 @@ def _dense(material: Material, source: str, setting: Setting) -> float:
     runs = material.runs_of(setting)
     dense = runs[(runs["method"] == DENSE) & (runs["source"] == source)]["counted"].dropna()
     return float(dense.mean()) if len(dense) else math.nan
+
+
+def has_strata(found: Pool) -> bool:
+    """Return True if there are enough strata for the interquartile mean and its interval."""
+    return len(found.normalised) >= inference.MIN_STRATA
+
+
+def can_rank(found: Pool) -> bool:
+    """Return True if there are enough settings and methods for mean ranks."""
+    return len(found.settings) >= inference.MIN_BLOCKS and len(found.methods) >= MIN_METHODS
+
+
+def coverage() -> str:
+    """Return the simulated coverage of the interval of the interquartile mean in words."""
+    *first, last = (f"{100 * share:.1f} % with {n}" for n, share in inference.IQM_COVERAGE.items())
+    return f"{', '.join(first)} and {last} seeds"
+
+
+def described(material: Material) -> list[str]:
+    """Return the sentences of the methods paragraph on the procedures of the summary figure."""
+    found = pool(material)
+    parts: list[str] = []
+    if found is not None and has_strata(found):
+        parts.append(
+            f"Over {len(found.normalised)} pairs of setting (data set and network) and sparsity, accuracies normalised"
+            " as (accuracy − chance)/(dense − chance) are summarised by their interquartile mean, with a nominal 95 %"
+            f" interval from a stratified bootstrap over seeds (in simulations it covers {coverage()}), and by"
+            " performance profiles. Probabilities of improvement are computed on raw accuracies, with ties as one half."
+        )
+    if found is not None and can_rank(found):
+        parts.append(
+            "Methods are ranked by the area under the mean accuracy over log density, with one block per setting"
+            f" ({len(found.settings)} settings); we report the Friedman test and Nemenyi's critical difference at 5 %."
+        )
+    return parts
 
 
 def iqm(found: Pool) -> dict[str, tuple[float, float, float]]:

@@ -24,8 +24,6 @@ from pai_bench.analysis.figures.venues import INK, SMALL
 
 _ROW, _TITLE, _BELOW = 0.19, 0.24, 0.34
 """Heights of a method, of a title, and of tick and axis labels, in inches."""
-_METHODS = 3
-"""Smallest number of methods that can be ranked."""
 
 Draw = Callable[[Axes, float], None]
 
@@ -36,8 +34,7 @@ def summary(material: Material) -> Drawing | str:
     if found is None:
         return "there are no two methods with a common sparsity"
     strata, blocks = len(found.normalised), len(found.settings)
-    enough = strata >= inference.MIN_STRATA
-    ranked = blocks >= inference.MIN_BLOCKS and len(found.methods) >= _METHODS
+    enough, ranked = pooling.has_strata(found), pooling.can_rank(found)
     reasons = []
     if not enough:
         reasons.append(
@@ -47,7 +44,7 @@ def summary(material: Material) -> Drawing | str:
     if not ranked:
         reasons.append(
             f"mean ranks: {blocks} setting{'s' * (blocks != 1)} and {len(found.methods)} methods,"
-            f" {inference.MIN_BLOCKS} and {_METHODS} are needed"
+            f" {inference.MIN_BLOCKS} and {pooling.MIN_METHODS} are needed"
         )
     if not (enough or ranked):
         return "; ".join(reasons)
@@ -90,7 +87,7 @@ def _words(
         words += [
             f"Interquartile mean and performance profile of (accuracy − chance)/(dense − chance) over {strata} pairs of"
             " setting and sparsity, with a stratified bootstrap interval over the seeds of these settings (nominally"
-            f" 95 %; in simulations it covers {_coverage()})",
+            f" 95 %; in simulations it covers {pooling.coverage()})",
             f"P({label} > …): probability that a run of {label} is more accurate than one of another method, on raw "
             "accuracies, with ties as one half",
         ]
@@ -108,11 +105,6 @@ def _words(
         words.append(f"Left out, because results are missing in a setting: {names}")
     words += captions.notes_of(material, [(found.source, method) for method in found.methods])
     return [*words, f"Accuracies: {captions.epochs(material)}", f"Recipe: {found.recipe}" if found.recipe else ""]
-
-
-def _coverage() -> str:
-    *first, last = (f"{100 * share:.1f} % with {n}" for n, share in inference.IQM_COVERAGE.items())
-    return f"{', '.join(first)} and {last} seeds"
 
 
 def _figure(
