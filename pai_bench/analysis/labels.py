@@ -21,7 +21,10 @@ _AT = {
 
 @dataclass(frozen=True)
 class Names:
-    """Methods, data sets and models of a report as papers print them; names displayed alike stay as they are."""
+    """Methods, data sets and models of a report as papers print them; names displayed alike stay as they are.
+
+    Models that are displayed alike but have no data set in common share the displayed name.
+    """
 
     methods: dict[str, str]
     datasets: dict[str, str]
@@ -33,12 +36,29 @@ class Names:
         return cls(
             display_names.distinct(table["method"], _method_name),
             display_names.distinct(table["dataset"], display_names.dataset_name),
-            display_names.distinct(table["model"], display_names.model_name),
+            _model_names(table),
         )
 
     def panel(self, dataset: str, model: str, recipe: str) -> tuple[str, str, str]:
         """Return the displayed names of a panel."""
         return self.datasets[dataset], self.models[model], recipe
+
+    def alias(self, model: str) -> str:
+        """Return a sentence on the model's name in the data if another model has the same displayed name, else ""."""
+        shown = self.models[model]
+        return f"{shown} is {model} in the data." if [*self.models.values()].count(shown) > 1 else ""
+
+
+def _model_names(table: pd.DataFrame) -> dict[str, str]:
+    by_dataset = [
+        display_names.distinct(rows, display_names.model_name)
+        for _, rows in table.groupby("dataset", sort=False)["model"]
+    ]
+    names = dict.fromkeys(table["model"])
+    return {
+        name: name if any(found.get(name) == name for found in by_dataset) else display_names.model_name(name)
+        for name in names
+    }
 
 
 def _method_name(method: str) -> str:

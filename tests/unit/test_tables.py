@@ -268,6 +268,16 @@ def test_references_name_what_the_report_uses(tmp_path: Path) -> None:
     assert "% no reference known: method mine" in text
 
 
+def test_models_displayed_alike_share_the_name_unless_they_share_a_data_set(tmp_path: Path) -> None:
+    rows = [*lines("snip", BASE, model="lottery_vgg11_bn"), *lines("snip", BASE, model="vgg11_bn", dataset="cifar10")]
+    text = written(gathered(tmp_path, rows)).files["table.md"]
+    assert "### MNIST · VGG-11-BN" in text and "VGG-11-BN is lottery_vgg11_bn in the data." in text
+    assert "VGG-11-BN is vgg11_bn in the data." in text
+    rows = [*rows, *lines("snip", BASE, model="vgg11_bn")]
+    text = written(gathered(tmp_path, rows)).files["table.md"]
+    assert "· vgg11_bn" in text and "· lottery_vgg11_bn" in text and "in the data" not in text
+
+
 def test_papers_of_published_numbers_are_added_once() -> None:
     text = bibliography.with_papers(bibliography.entries()["tanaka2020"] + "\n", ["tanaka2020", "arora2025", "", "x"])
     assert re.findall(r"@\w+\{(\w+)", text) == ["tanaka2020", "arora2025"] and text.endswith("}\n")
