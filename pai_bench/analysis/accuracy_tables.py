@@ -42,7 +42,7 @@ def panel_grids(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Ite
         ]
         parts = [_measured(panel, n, with_std=any(point.std == point.std for point in shown))]
         parts += [_dense(dense, labels, n, notes)] if methods and dense else []
-        parts += [*_explained(panel, emphasis), *filter(None, [names.alias(key[1])])]
+        parts += [*_explained(panel, emphasis), *names.aliases([key[1]])]
         heads = tuple(Column((), per_cent(sparsity)) for sparsity in columns)
         yield Grid(panel_title(*names.panel(*key)), " ".join(parts), "Sparsity (%)", heads, tuple(rows), notes.lines())
 
@@ -75,7 +75,7 @@ def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Gri
             cells[places[*_key(point), point.sparsity]] = entry
         rows.append(Row(labels[address] + mark, tuple(cells)))
     rows.sort(key=lambda row: not row.by_group)
-    aliases = filter(None, map(names.alias, dict.fromkeys(point.model for point in points)))
+    aliases = names.aliases(point.model for point in points)
     caption = " ".join([_measured(points, n, with_std=False), *_explained(points, emphasis), *aliases])
     return Grid("All data sets and networks", caption, "Sparsity (%)", tuple(columns), tuple(rows), notes.lines())
 

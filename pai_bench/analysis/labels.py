@@ -43,10 +43,13 @@ class Names:
         """Return the displayed names of a panel."""
         return self.datasets[dataset], self.models[model], recipe
 
-    def alias(self, model: str) -> str:
-        """Return a sentence on the model's name in the data if another model has the same displayed name, else ""."""
-        shown = self.models[model]
-        return f"{shown} is {model} in the data." if [*self.models.values()].count(shown) > 1 else ""
+    def aliases(self, models: Iterable[str]) -> list[str]:
+        """Return sentences on the names in the data of those of the models that share their displayed name."""
+        found: dict[str, list[str]] = {}
+        for model in dict.fromkeys(models):
+            if [*self.models.values()].count(self.models[model]) > 1:
+                found.setdefault(self.models[model], []).append(model)
+        return [f"{shown} is {' and '.join(names)} in the data." for shown, names in found.items()]
 
 
 def _model_names(table: pd.DataFrame) -> dict[str, str]:

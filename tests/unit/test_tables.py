@@ -272,7 +272,8 @@ def test_models_displayed_alike_share_the_name_unless_they_share_a_data_set(tmp_
     rows = [*lines("snip", BASE, model="lottery_vgg11_bn"), *lines("snip", BASE, model="vgg11_bn", dataset="cifar10")]
     text = written(gathered(tmp_path, rows)).files["table.md"]
     assert "### MNIST · VGG-11-BN" in text and "VGG-11-BN is lottery_vgg11_bn in the data." in text
-    assert "VGG-11-BN is vgg11_bn in the data." in text
+    across = written(gathered(tmp_path, rows)).files["table_across.md"]
+    assert "VGG-11-BN is vgg11_bn and lottery_vgg11_bn in the data." in across
     rows = [*rows, *lines("snip", BASE, model="vgg11_bn")]
     text = written(gathered(tmp_path, rows)).files["table.md"]
     assert "· vgg11_bn" in text and "· lottery_vgg11_bn" in text and "in the data" not in text
