@@ -84,7 +84,7 @@ def test_a_binary_loss_trains_scores_and_evaluates_one_logit(folder: Path) -> No
         column = {(row["model"], row["method"]): row["tied_at_cut"] for row in csv.DictReader(file)}
     assert float(column["zero-head", "snip"]) == 1040 and column["plain", "magnitude"] == ""
     table = (folder / "results/report/table.md").read_text()
-    assert "1t)" in table and "t: that many runs in which ties" in table
+    assert "1t" in table and "masks decided by ties of the scores" in table
     again = "\n".join(status_lines(collect(folder / "empty", [folder / "results/report/results.csv"])))
     assert "2 results have kept weights whose score is tied" in again
 
