@@ -78,14 +78,19 @@ class Cluster:
         """Wait until the queue is empty and every node is idle; resume nodes that a fault has drained."""
         wait_for(lambda: not self.ask("squeue", "-h"), "an empty queue")
 
-        def all_idle() -> bool:
-            states = dict(line.split() for line in self.ask("sinfo", "-h", "-N", "-o", "%N %t").splitlines())
-            for node, state in states.items():
-                if state.startswith(("drain", "down")):
-                    self.ask("scontrol", "update", f"nodename={node}", "state=resume", check=False)
-            return set(states.values()) == {"idle"}
+        wait_for(lambda: set(self.resume().values()) == {"idle"}, "idle nodes")
 
-        wait_for(all_idle, "idle nodes")
+    def resume(self) -> dict[str, str]:
+        """Resume the nodes that are drained or down; return the state of each node before.
+
+        On a busy machine a fault can drain a node: a job that is killed ends later than slurmd waits for it.
+        """
+        listed = self.ask("sinfo", "-h", "-N", "-o", "%N %t", check=False)
+        states = dict(line.split() for line in listed.splitlines())
+        for node, state in states.items():
+            if state.startswith(("drain", "down")):
+                self.ask("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+        return states
 
 
 class Sweep:

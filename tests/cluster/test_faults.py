@@ -84,6 +84,7 @@ def test_a_sweep_survives_a_node_going_down_and_killed_daemons(
         for job, state in cluster.tasks().items():
             if state == "PENDING":
                 cluster.ask("scontrol", "release", job, check=False)
+        cluster.resume()
         return len(sweep.results()) == len(reference)
 
     wait_for(all_done, "all cells", 900)
