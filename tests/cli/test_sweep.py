@@ -335,6 +335,10 @@ def test_alternative_option_names_are_not_config_keys(tmp_path: Path) -> None:
     run = pai_bench(tmp_path, "sweep", "-c", "both.toml", "--dry-run", "--json")
     cells = json.loads(run.stdout)["cells"]
     assert {cell["seed"] for cell in cells} == {0, 1} and {cell["sparsity"] for cell in cells} == {0.0, 0.9}
+    refused = pai_bench(tmp_path, "prune", "-c", "both.toml", "--out", "a.npz", "--json")
+    assert refused.returncode == 2 and "methods is a list for sweep, and prune takes one value" in refused.stderr
+    with (tmp_path / "both.toml").open("a") as file:
+        file.write('method = "snip"\n')
     run = pai_bench(tmp_path, "prune", "-c", "both.toml", "--out", "a.npz", "--json")
     assert run.returncode == 0 and json.loads(run.stdout)["seed"] == 7, run.stderr
 
@@ -347,7 +351,7 @@ def test_versions_help_and_lists(tmp_path: Path) -> None:
     for command in ([], ["sweep"], ["report"], ["list"]):
         shown = pai_bench(tmp_path, *command, "--help")
         assert shown.returncode == 0 and "Usage" in shown.stdout
-    assert pai_bench(tmp_path, "list", "methods").stdout.split()[0] == "dense"
+    assert pai_bench(tmp_path, "list", "methods").stdout.split()[:2] == ["balanced", "dense"]
     assert json.loads(pai_bench(tmp_path, "list", "recipes", "--json").stdout)[0] == "force"
     assert "prospr" in pai_bench(tmp_path, "list", "methods").stdout.splitlines(), "names alone in a pipe"
     methods = {row["name"]: row for row in json.loads(pai_bench(tmp_path, "list", "methods", "-l", "--json").stdout)}
