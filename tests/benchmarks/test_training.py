@@ -136,14 +136,14 @@ def test_data_path(compare: Compare) -> None:
         transforms.Normalize(MEAN, STD),
     ]
     pictures = Pictures(x.permute(0, 2, 3, 1).contiguous().numpy(), transforms.Compose(steps))
-    loader = torch.utils.data.DataLoader(pictures, batch_size=128, shuffle=True)
+    theirs = torch.utils.data.DataLoader(pictures, batch_size=128, shuffle=True)
 
     def count_images(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> int:
         return sum(len(y) for _, y in batches)
 
     total = compare(
         lambda: count_images(loader.epoch(0)),
-        lambda: count_images(loader),
+        lambda: count_images(theirs),
         "times torchvision's images a second",
         rounds=7,
         least=15,
@@ -158,12 +158,12 @@ def test_data_path_is_torchvisions_bit_for_bit(benchmark: BenchmarkFixture, fact
     loader = InMemoryLoader(x, torch.arange(64), 64, Augment(4, True, MEAN, STD), seed=0)
     ours, order = benchmark.pedantic(lambda: next(loader.epoch(0)), rounds=1)
     shifts, flips = epoch_shifts(64, 0, 0, 4).tolist(), epoch_flips(64, 0, 0).tolist()
-    run_to_completion = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     theirs = []
     for index, (row, column), mirrored in zip(order.tolist(), shifts, flips, strict=True):
         picture = Image.fromarray(x[index].permute(1, 2, 0).contiguous().numpy())
         picture = transforms.functional.crop(transforms.functional.pad(picture, [4]), row, column, 32, 32)
-        theirs.append(run_to_completion(transforms.functional.hflip(picture) if mirrored else picture))
+        theirs.append(finish(transforms.functional.hflip(picture) if mirrored else picture))
     equal = torch.equal(ours, torch.stack(theirs))
     fact("batches are torchvision's, bit for bit", str(equal))
     assert equal
