@@ -27,7 +27,7 @@ from pai_bench.cells import DENSE
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user may choose for the tables of a report."""
+    """Choices of the user for the tables of a report."""
 
     baseline: str = BASELINE
     margin: float = MARGIN

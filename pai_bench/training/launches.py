@@ -55,7 +55,7 @@ class Launches(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a launch needs besides its batch: the learning rate by (epoch, step), the steps by epoch, and the seed."""
+    """Inputs of a launch besides its batch: the learning rate by (epoch, step), the steps by epoch, and the seed."""
 
     rate: Callable[[int, int], float]
     lengths: Sequence[int]

@@ -85,7 +85,7 @@ class PublishedCurve:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel shows."""
+    """The curves of one panel, its published curves, and its reference values."""
 
     setting: Setting
     curves: tuple[Curve, ...]
