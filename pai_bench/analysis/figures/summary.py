@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,26 @@ def summary(material: Material) -> Drawing | str:
     order = _order(found, iqm, ranks)
     ours = _highlighted(material, order)
     better = pooling.improvement(found, ours) if enough else {}
+    aggregates = _Aggregates(order, iqm, better, ours, ranks)
     with style():
-        figure = _figure(material, found, order, iqm, better, ours, ranks)
+        figure = _figure(material, found, aggregates)
     caption = captions.sentences(*_words(material, found, ours, enough, ranks, reasons))
-    table = _table(found, order, iqm, better, ours, ranks)
+    table = _table(found, aggregates)
     return Drawing("summary", "Summary over settings", (figure,), caption, table)
+
+
+@dataclass(frozen=True)
+class _Aggregates:
+    """Aggregates over settings; a mapping is empty, and `ranks` None, when there is too little data."""
+
+    order: Sequence[str]
+    """Methods, the best first."""
+    iqm: Mapping[str, tuple[float, float, float]]
+    """Interquartile mean and its interval (low, high) by method."""
+    better: Mapping[str, float]
+    """Probability that a run of `ours` is more accurate than a run of the method."""
+    ours: str
+    ranks: inference.Ranks | None
 
 
 def _order(found: Pool, iqm: Mapping[str, tuple[float, float, float]], ranks: inference.Ranks | None) -> list[str]:
@@ -107,15 +123,8 @@ def _words(
     return [*words, f"Accuracies: {captions.epochs(material)}", f"Recipe: {found.recipe}" if found.recipe else ""]
 
 
-def _figure(
-    material: Material,
-    found: Pool,
-    order: Sequence[str],
-    iqm: Mapping[str, tuple[float, float, float]],
-    better: Mapping[str, float],
-    ours: str,
-    ranks: inference.Ranks | None,
-) -> Figure:
+def _figure(material: Material, found: Pool, aggregates: _Aggregates) -> Figure:
+    order, iqm, better, ranks = aggregates.order, aggregates.iqm, aggregates.better, aggregates.ranks
     names = {m: shown(material.label(m, found.source)) for m in found.methods}
     looks = {m: material.look(m, found.source) for m in found.methods}
     panels: list[tuple[str, str, float, Draw]] = []
@@ -123,7 +132,7 @@ def _figure(
         side = widest(list(names.values()), SMALL) + 0.08
         panels = [
             ("IQM, normalised", "", side, lambda ax, w: _draw_iqm(ax, w, order, iqm, looks, names)),
-            (f"P({names[ours]} > …)", "", 0.06, lambda ax, _: _draw_better(ax, order, better, looks)),
+            (f"P({names[aggregates.ours]} > …)", "", 0.06, lambda ax, _: _draw_better(ax, order, better, looks)),
             ("Performance profile", "normalised accuracy τ", 0.38,
              lambda ax, _: _draw_profile(ax, order, found, looks)),
         ]  # fmt: skip
@@ -243,22 +252,15 @@ def _groups(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
     return found
 
 
-def _table(
-    found: Pool,
-    order: Sequence[str],
-    iqm: Mapping[str, tuple[float, float, float]],
-    better: Mapping[str, float],
-    ours: str,
-    ranks: inference.Ranks | None,
-) -> pd.DataFrame:
-    rows = []
-    for method in order:
-        value, low, high = iqm.get(method, (np.nan, np.nan, np.nan))
+def _table(found: Pool, aggregates: _Aggregates) -> pd.DataFrame:
+    rows, ranks = [], aggregates.ranks
+    for method in aggregates.order:
+        value, low, high = aggregates.iqm.get(method, (np.nan, np.nan, np.nan))
         rank = np.nan if ranks is None else float(ranks.mean_ranks[found.methods.index(method)])
         cd = np.nan if ranks is None else ranks.critical_difference
         rows.append(
-            {"source": found.source, "method": method, "iqm": value, "low": low, "high": high, "better_method": ours,
-             "p_better": better.get(method, np.nan), "mean_rank": rank, "critical_difference": cd,
+            {"source": found.source, "method": method, "iqm": value, "low": low, "high": high,
+             "better_method": aggregates.ours, "p_better": aggregates.better.get(method, np.nan), "mean_rank": rank, "critical_difference": cd,
              "settings": len(found.settings), "strata": len(found.normalised)}
         )  # fmt: skip
     return pd.DataFrame(rows)
