@@ -260,7 +260,8 @@ def _table(found: Pool, aggregates: _Aggregates) -> pd.DataFrame:
         cd = np.nan if ranks is None else ranks.critical_difference
         rows.append(
             {"source": found.source, "method": method, "iqm": value, "low": low, "high": high,
-             "better_method": aggregates.ours, "p_better": aggregates.better.get(method, np.nan), "mean_rank": rank, "critical_difference": cd,
+             "better_method": aggregates.ours, "p_better": aggregates.better.get(method, np.nan),
+             "mean_rank": rank, "critical_difference": cd,
              "settings": len(found.settings), "strata": len(found.normalised)}
         )  # fmt: skip
     return pd.DataFrame(rows)
