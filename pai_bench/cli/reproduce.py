@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pai_bench.cli.options import OK, Results, Verbose, say
+from pai_bench.cli.options import INTERRUPTED, OK, Results, Verbose, say
 from pai_bench.errors import PaiBenchError
 
 LIST, PAGE = "list", "page"
@@ -52,7 +52,10 @@ def reproduce(
         sweep = context.find_root().command.commands["sweep"]  # type: ignore[attr-defined]
         for arguments in command.sweep_arguments(reproduction):
             say(f"pai-bench sweep {' '.join(_quoted(part) for part in [*arguments, *given])}")
-            code = sweep.main([*arguments, *given], prog_name="pai-bench sweep", standalone_mode=False) or code
+            ended = sweep.main([*arguments, *given], prog_name="pai-bench sweep", standalone_mode=False)
+            if ended == INTERRUPTED:  # the program also returns this code, instead of raising KeyboardInterrupt
+                raise KeyboardInterrupt
+            code = ended or code
         if "--dry-run" in given:
             raise typer.Exit(code)
     elif context.args:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pai_bench.cells import Cell, parse_sparsities, split_specs
+from pai_bench.cli.options import INTERRUPTED
 from pai_bench.cli.program import app
 from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import parse_settings
@@ -215,6 +216,26 @@ def test_a_quick_reproduction_runs_its_sweeps_and_gives_no_verdict(
     assert "--set 'train.epochs=1'" in said.err and "a smoke test" in said.err
     app(["reproduce", "tiny", "--quick", "--dry-run", "--results", str(tmp_path)], standalone_mode=False)
     assert "2 cells = 2 done" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_a_reproduction_of_several_sweeps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = BUDGETS.replace("cubist-spiral", "digits").replace("mlp-8x3", "conv8").replace('"spiral"', '"quick"')
+    sweep = text[text.index("[[sweep]]") : text.index("[[budgets.target]]")]
+    twice = schema.parse("tiny", text.replace(sweep, 2 * sweep))
+    assert len(command.sweep_arguments(twice)) == 2
+    begun = []
+
+    def interrupted(run: object) -> float:
+        begun.append(run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(operations, "calibrate", interrupted)
+    monkeypatch.setattr(command, "load", lambda name, quick: twice)
+    arguments = ["reproduce", "tiny", "--where", "local", "--results", str(tmp_path)]
+    assert app(arguments, standalone_mode=False) == INTERRUPTED
+    assert len(begun) == 1 and not capsys.readouterr().out
 
 
 def test_an_interval_is_printed_only_with_two_runs() -> None:
