@@ -80,7 +80,10 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(PLAIN, _plain)
 
 
-_KEPT = {**dict.fromkeys(("sweep", "reproduce", "train", "merge"), "finished cells"), "data fetch": "downloaded parts of files"}
+_KEPT = {
+    **dict.fromkeys(("sweep", "reproduce", "train", "merge"), "finished cells"),
+    "data fetch": "downloaded parts of files",
+}
 """Files that an interrupted command keeps, by command."""
 
 

@@ -1,4 +1,4 @@
-"""flops."""
+"""Floating point operations of a forward pass, dense and with pruned weights left out."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import pai_bench
+from pai_bench import models
 from pai_bench.core import plugins
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.effective import effective_masks
@@ -294,8 +295,8 @@ def test_flops_count_weights_that_are_used_by_function(call: Callable[[Tensor, T
 
 
 def test_flops_of_a_vision_transformer_are_those_that_pytorch_counts() -> None:
-    models = pytest.importorskip("torchvision.models")
-    model = models.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5).eval()
+    zoo = pytest.importorskip("torchvision.models")
+    model = zoo.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, 32, 32))
     counts = counter.get_flop_counts()["Global"]
@@ -303,6 +304,16 @@ def test_flops_of_a_vision_transformer_are_those_that_pytorch_counts() -> None:
     expected = sum(counts.get(op, 0) for op in (aten.convolution, aten.addmm, aten.mm))
     assert flops(model, all_kept(model), (3, 32, 32)) == (expected, expected)
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 32, 32)).values())
+
+
+@pytest.mark.parametrize("name", ["lstm-s", "gru-s"])
+def test_flops_of_recurrent_layers_are_those_of_their_matrix_products(name: str) -> None:
+    """The 28 rows of an image, each multiplied by the matrices of the embedding and the gates; then the classifier."""
+    units, gates = 128, {"lstm-s": 4, "gru-s": 3}[name]
+    expected = 2 * (28 * (28 * units + gates * units * 2 * units) + units * 10)
+    model = models.build(name, 1, 28, 10)
+    assert flops(model, all_kept(model), (1, 28, 28)) == (expected, expected)
+    assert all(mask.all() for mask in effective_masks(model, all_kept(model), (1, 28, 28)).values())
 
 
 # PX

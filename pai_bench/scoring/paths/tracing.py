@@ -94,6 +94,10 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        # oneDNN computes an LSTM in float32 by one operation whose products could not be followed or counted.
+        # (The context manager of torch.backends.mkldnn also sets TF32, and warns of it.)
+        enabled, *_ = torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
+        stack.callback(torch.backends.mkldnn.set_flags, enabled)
         stack.enter_context(recorder.layers(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder)

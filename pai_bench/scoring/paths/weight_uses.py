@@ -24,23 +24,28 @@ class Use:
 
 
 def weight_uses(graph: Graph, parameters: Mapping[str, Tensor]) -> list[Use]:
-    """Return the convolutions and matrix products of a signal and a weight; parameters are zeros and ones, by name."""
+    """Return the convolutions and matrix products of a weight with a signal or a constant.
+
+    `parameters` holds zeros and ones by name.
+    """
     replayed = Replay(graph, Reach(), parameters, None)
     found: list[Use] = []
     for node in graph.nodes:
         if all(slot is None or graph.kinds[slot] in (Kind.WEIGHT, Kind.NEUTRAL) for slot in node.outputs):
             replayed.compute(node)
-            continue
         if node.name == "mul" or node.name not in PRODUCTS:
             continue
-        keys = [key for key in ("input", "weight", *FACTORS) if isinstance(node.arguments.get(key), Slot)]
+        keys = [key for key in ("input", "weight", *FACTORS) if isinstance(node.arguments.get(key), (Slot, Tensor))]
         if node.name in ("addmm", "addmv", "baddbmm"):
             keys = [key for key in keys if key != "self"]
-        signals = [key for key in keys if replayed.is_signal(node.arguments[key])]
         weights = [key for key in keys if replayed.kind(node.arguments[key]) is Kind.WEIGHT]
+        # A constant (the first hidden state of a recurrent layer, a table of positions) is multiplied like a signal.
+        signals = [key for key in keys if key not in weights]
         if len(signals) == 1 and len(weights) == 1:
+            signal = node.arguments[signals[0]]
+            shape = graph.shapes[signal.index] if isinstance(signal, Slot) else tuple(signal.shape)
             weight = replayed.value(node.arguments[weights[0]])
-            positions = _positions(graph, node, weights[0], weight, graph.shapes[node.arguments[signals[0]].index])
+            positions = _positions(graph, node, weights[0], weight, shape)
             found.append(Use(positions, weight.numel(), int(weight.count_nonzero())))
     return found
 
