@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pai_bench.analysis.display_names import method_name, model_name
+from pai_bench.analysis.figures.layout import style
 from pai_bench.analysis.style import styles
 from pai_bench.cells import DENSE
 from pai_bench.reproductions.judge import NOT_REPRODUCED, Judged
 from pai_bench.reproductions.schema import Reproduction
 
-_RC: dict[Any, Any] = {"pdf.fonttype": 42, "font.family": "DejaVu Sans", "font.size": 7.5, "savefig.dpi": 200}
 _ROW, _WIDTH = 0.26, 5.5  # inches
 _MAX_ROWS = 40
 """Largest number of entries in a figure; a longer table is drawn for its first entries."""
@@ -26,7 +26,7 @@ _MAX_ROWS = 40
 
 def save(reproduction: Reproduction, judged: Sequence[Judged], rows: pd.DataFrame, stem: Path) -> list[Path]:
     """Draw STEM.pdf and STEM.png and return both paths; without results nothing is drawn."""
-    with mpl.rc_context(_RC):
+    with style():
         if reproduction.targets:
             figure = _budgets(reproduction, rows)
         else:
@@ -51,16 +51,16 @@ def _intervals(judged: Sequence[Judged]) -> Figure | None:
         entry = item.entry
         _bar(axes, row + 0.15, entry.published, entry.tolerance, entry.tolerance, "#0072B2", "D", "published")
         low, high = (0.0 if math.isnan(end) else abs(item.mean - end) for end in (item.low, item.high))
-        color = "#D55E00" if item.verdict == NOT_REPRODUCED else "#000000"
-        _bar(axes, row - 0.15, item.mean, low, high, color, "o", "ours")
+        color, label = ("#D55E00", "ours, not reproduced") if item.verdict == NOT_REPRODUCED else ("#000000", "ours")
+        _bar(axes, row - 0.15, item.mean, low, high, color, "o", label)
     axes.set_yticks(range(len(judged)), [f"{item.entry.label} (n = {item.n})" for item in judged])
-    axes.invert_yaxis()
-    axes.set_xlabel(f"{judged[0].entry.measure} (%)")
-    axes.grid(axis="x", color="#E3E3E3", linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(len(judged) - 0.5, -0.5)
+    axes.set_xlabel(f"Test {judged[0].entry.measure} (%)")
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
     handles, labels = axes.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -89,26 +89,34 @@ def _budgets(reproduction: Reproduction, rows: pd.DataFrame) -> Figure | None:
         for method, group in panel.groupby("method"):
             mean = _by_budget(group)
             if method == DENSE:
-                axes.axhline(mean.iloc[0], color="#555555", linestyle=(0, (6, 2)), linewidth=0.9, label=DENSE)
+                axes.axhline(
+                    mean.iloc[0], color="#555555", linestyle=(0, (6, 2)), linewidth=0.9, label=method_name(DENSE)
+                )
                 continue
             look = looks[str(method)]
             axes.plot(
                 mean.index, mean, color=look.color, marker=look.marker, linestyle=look.line, markersize=4,
-                linewidth=1.1, label=str(method),
+                linewidth=1.1, label=method_name(str(method)),
             )  # fmt: skip
         for model, group in small.groupby("model"):
             mean = _by_budget(group)
             marker = "s" if model == small["model"].iloc[0] else "D"
-            axes.plot(mean.index, mean, "k", marker=marker, fillstyle="none", linestyle="", label=f"{model}, {DENSE}")
+            axes.plot(
+                mean.index,
+                mean,
+                "k",
+                marker=marker,
+                fillstyle="none",
+                linestyle="",
+                label=f"{model_name(str(model))}, {DENSE}",
+            )
         for target in reproduction.targets:
             axes.axhline(100 * target.accuracy, color="#CC79A7", linewidth=0.7, label="target")
             axes.plot(target.weights, 100 * target.accuracy, "k+", markersize=7, label="optimum, at most")
-        axes.set_title(present[column])
-        axes.set_xlabel("kept weights")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#E3E3E3", linewidth=0.5)
+        axes.set_title(model_name(present[column]))
+        axes.set_xlabel("Weights kept")
         if column == 0:
-            axes.set_ylabel("accuracy (%)")
+            axes.set_ylabel("Test accuracy (%)")
     series: dict[str, Any] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()

@@ -10,12 +10,17 @@ from scipy.special import stdtrit
 
 from pai_bench.reproductions.schema import Entry, Reproduction, Target
 
-REPRODUCED, NOT_REPRODUCED, NOT_RUN = VERDICTS = ("reproduced", "not reproduced", "not run")
+REPRODUCED, NOT_REPRODUCED, NOT_FINISHED, NOT_RUN = VERDICTS = (
+    "reproduced",
+    "not reproduced",
+    "not finished",
+    "not run",
+)
 
 RULE = (
     "Reproduced: the published value is inside our 95 % interval (Student t over seeds), widened on both sides by the"
     " published standard deviation, or by half a unit of the last printed digit if none was printed. Not reproduced:"
-    " it is outside. Not run: fewer than two of our runs are finished, so that there is no interval."
+    " it is outside. Not finished: some of the planned runs are still to do, and no verdict is given before the last."
 )
 LEVEL = 0.95
 
@@ -49,12 +54,14 @@ def judge_entry(entry: Entry, values: list[float]) -> Judged:
     n = len(values)
     mean = sum(values) / n if n else math.nan
     if n < 2:
-        return Judged(entry, n, mean, math.nan, math.nan, NOT_RUN)
+        return Judged(entry, n, mean, math.nan, math.nan, NOT_FINISHED if n else NOT_RUN)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * deviation / math.sqrt(n)
     # One hundred-thousandth of a point allows for the rounding of sums of decimals.
     inside = abs(mean - entry.published) <= half + entry.tolerance + 1e-5
-    return Judged(entry, n, mean, mean - half, mean + half, REPRODUCED if inside else NOT_REPRODUCED)
+    # A verdict on the first seeds would depend on when somebody looked.
+    verdict = NOT_FINISHED if n < entry.planned else REPRODUCED if inside else NOT_REPRODUCED
+    return Judged(entry, n, mean, mean - half, mean + half, verdict)
 
 
 def _values(entry: Entry, rows: pd.DataFrame) -> list[float]:

@@ -56,6 +56,6 @@ def summary(rows: pd.DataFrame) -> str:
         else:
             line = [str(counted[verdict]) if counted[verdict] else "" for verdict in VERDICTS]
             if set(counted) == {NOT_RUN}:
-                line = ["", "", "all"]
+                line = [*[""] * (len(VERDICTS) - 1), "all"]
         body.append([f"[{name}](#{name})", reproduction.summary, *line])
     return f"{output.table(head, body)}\n\n{RULE}\n"

@@ -33,7 +33,7 @@ def test_the_rounding_of_a_printed_number_is_half_a_unit_of_its_last_digit(text:
 def test_a_value_is_reproduced_if_it_is_inside_the_widened_interval() -> None:
     """Three runs with mean 2 and deviation 0.1: the interval is 2 ± 4.3027 x 0.1 / √3 = 2 ± 0.24841."""
     runs = [1.9, 2.0, 2.1]
-    judged = judge_entry(entry("2.0"), runs)
+    judged = judge_entry(entry("2.0", planned=3), runs)
     assert (judged.n, judged.mean) == (3, pytest.approx(2.0))
     assert (judged.low, judged.high) == (pytest.approx(2 - 0.24841, abs=1e-5), pytest.approx(2 + 0.24841, abs=1e-5))
     for value, spread, verdict in (
@@ -44,13 +44,24 @@ def test_a_value_is_reproduced_if_it_is_inside_the_widened_interval() -> None:
         ("2.3", 0.06, "reproduced"),  # up to 2 + 0.24841 + 0.06
         ("1.69", 0.06, "not reproduced"),
     ):
-        assert judge_entry(entry(value, spread), runs).verdict == verdict
+        assert judge_entry(entry(value, spread, planned=3), runs).verdict == verdict
 
 
 @pytest.mark.parametrize("runs", [[], [1.6]])
-def test_fewer_than_two_runs_give_no_verdict(runs: list[float]) -> None:
+def test_fewer_than_two_runs_give_no_interval(runs: list[float]) -> None:
     judged = judge_entry(entry("1.6"), runs)
-    assert judged.verdict == "not run" and math.isnan(judged.low) and math.isnan(judged.mean) == (not runs)
+    assert (
+        judged.verdict == ("not finished" if runs else "not run")
+        and math.isnan(judged.low)
+        and math.isnan(judged.mean) == (not runs)
+    )
+
+
+def test_no_verdict_is_given_before_the_last_planned_run() -> None:
+    runs = [1.6, 1.7, 1.6, 1.7]
+    judged = judge_entry(entry("1.6", planned=5), runs)
+    assert judged.verdict == "not finished" and judged.low < 1.65 < judged.high
+    assert judge_entry(entry("1.6", planned=5), [*runs, 1.6]).verdict == "reproduced"
 
 
 def test_only_the_runs_of_an_entrys_point_count() -> None:
@@ -168,7 +179,7 @@ def test_a_reproduction_is_written_in_all_formats(tmp_path: Path) -> None:
     text = paths[0].read_text(encoding="utf-8")
     assert "| error       | 1.60 [1.35, 1.85] | 3 of 5 | 1.7" in text and "Reproduced: the published value" in text
     table = pd.read_csv(paths[1])
-    assert list(table["verdict"]) == ["reproduced", "not run", "not run"]
+    assert list(table["verdict"]) == ["not finished", "not run", "not run"]
     assert table["ours"][0] == pytest.approx(1.6) and table["published"].tolist() == [1.7, 1.6, 2.4]
     latex = paths[2].read_text(encoding="utf-8")
     assert r"95 \% pruned" in latex and latex.count(r"\\") == 4
@@ -181,7 +192,7 @@ def test_the_page_lists_all_verdicts_first(tmp_path: Path) -> None:
     sections = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
     assert sections == ["Run one yourself", *schema.names()]
     row = next(line for line in text.splitlines() if line.startswith("| [snip-lenet-300-100-short]"))
-    assert [cell.strip() for cell in row.split("|")[3:6]] == ["1", "", "2"]
+    assert [cell.strip() for cell in row.split("|")[3:7]] == ["", "", "1", "2"]
     assert (tmp_path / "figures" / "reproduction-snip-lenet-300-100-short.png").exists()
 
 
