@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -73,10 +74,17 @@ def best_is_bold(generator: np.random.Generator, n: int) -> bool:
     return bool(order[0] == 0 or alike[list(order[1:]).index(0)])
 
 
-def iqm_interval(generator: np.random.Generator, n: int) -> bool:
-    """Return True if the bootstrap interval of the IQM over 12 strata of n seeds contains the IQM of the population."""
-    levels = np.linspace(0.5, 1.0, 12)
-    population = generator.normal(levels[:, None], 0.02, (12, 2_000))
+def welch_interval(generator: np.random.Generator, n: int) -> bool:
+    """Return True if Welch's interval of ours minus published, both of n seeds, contains the true difference."""
+    ours, published = generator.normal(TRUTH, STD, n), generator.normal(TRUTH - 0.002, 3 * STD, n)
+    half = inference.welch_half_width(float(ours.std(ddof=1)), n, float(published.std(ddof=1)), n)
+    return abs(float(ours.mean() - published.mean()) - 0.002) <= half
+
+
+def iqm_interval(generator: np.random.Generator, n: int, strata: int = 12) -> bool:
+    """Return True if the bootstrap interval of the IQM over strata of n seeds contains the IQM of the population."""
+    levels = np.linspace(0.5, 1.0, strata)
+    population = generator.normal(levels[:, None], 0.02, (strata, 2_000))
     low, high = inference.iqm_interval([generator.choice(values, n) for values in population], draws=500)
     return low <= inference.iqm(population) <= high
 
@@ -86,7 +94,12 @@ SIMULATIONS: tuple[tuple[str, str, Callable[[np.random.Generator, int], bool], t
     ("paired difference, 95 % t interval: coverage", "seeds", paired_interval, (2, 3, 5, 10), 0.95, 1),
     ("equivalence, 90 % t interval: coverage", "seeds", equivalence_interval, (3, 5, 10), 0.90, 1),
     ("pooled over settings, 95 % t interval: coverage", "settings", settings_interval, (6, 9, 12), 0.95, 4),
+    ("ours minus published, 95 % Welch interval: coverage", "seeds", welch_interval, (3, 5, 10), 0.95, 1),
     ("IQM of 12 strata, 95 % bootstrap interval: coverage", "seeds", iqm_interval, (3, 5, 10), 0.95, 10),
+    (
+        "IQM of 36 strata, 95 % bootstrap interval: coverage",
+        *("seeds", partial(iqm_interval, strata=36), (3, 5, 10), 0.95, 20),
+    ),
     ("bold contains the best of 5 methods", "seeds", best_is_bold, (3, 5, 10), 0.95, 4),
     ("sign flip, p < 0.05 without an effect", "seeds", flip_rejects, (3, 6, 10), 0.05, 2),
     ("Holm over 4 methods, any p < 0.05 without an effect", "seeds", family_rejects, (3, 8, 10), 0.05, 8),

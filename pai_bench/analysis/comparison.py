@@ -22,11 +22,12 @@ SAME_NETWORK = {"wide_resnet18": "resnet18", "tiny_wide_resnet18": "tiny_resnet1
 """Networks that are another one under a second name: Synaptic-Flow's WideResNet-18 ignores its width."""
 
 COMPARED = ["source", "method", *PANEL, "epoch", "baseline", "baseline_source", "n", "sparsities", "dropped", "failed"]
-COMPARED += ["difference", "std", "low", "high", "p", "p_smallest", "p_holm", "comparisons", "seeds_needed"]
+COMPARED += ["runs", "difference", "std", "low", "high", "p", "p_smallest", "p_holm", "comparisons", "seeds_needed"]
 """Columns of `compare`."""
 
-POOLED = ["source", "method", "recipe", "epoch", "baseline", "settings", "units", "difference", "p", "p_smallest"]
-POOLED += ["p_holm", "low", "high", "p_settings", "p_settings_smallest", "p_settings_holm", "comparisons"]
+POOLED = ["source", "method", "recipe", "epoch", "baseline", "settings", "units", "failed", "runs", "difference"]
+POOLED += ["p", "p_smallest", "p_holm", "low", "high", "p_settings", "p_settings_smallest", "p_settings_holm"]
+POOLED += ["comparisons"]
 """Columns of `pool`."""
 
 
@@ -45,7 +46,9 @@ class Paired:
     dropped: tuple[int, ...]
     """Seeds with a run of the method or the baseline that are not in all pairs."""
     failed: int
-    """Number of used runs of the method and the baseline that collapsed or diverged."""
+    """Number of used runs of the method and the baseline that collapsed, diverged or are at chance."""
+    runs: int
+    """Number of used runs of the method and the baseline."""
 
 
 def pairs(runs: Runs, epochs: dict[str, str], baseline: str = BASELINE) -> list[Paired]:
@@ -93,18 +96,27 @@ def _pair(
     used = [[by_sparsity[sparsity][seed] for sparsity in sparsities] for seed in seeds]
     differences = np.array([[ours.counted - theirs.counted for ours, theirs in line] for line in used])
     every = {seed for side in (points, others) for runs in side.values() for seed in runs}
-    failed = sum(ours.failed + theirs.failed for line in used for ours, theirs in line)
-    dropped = tuple(sorted(every - set(seeds)))
-    return Paired(series, epoch, baseline, tuple(seeds), sparsities, differences.mean(axis=1), dropped, failed)
+    return Paired(
+        series=series,
+        epoch=epoch,
+        baseline=baseline,
+        seeds=tuple(seeds),
+        sparsities=sparsities,
+        differences=differences.mean(axis=1),
+        dropped=tuple(sorted(every - set(seeds))),
+        failed=sum(ours.failed + theirs.failed for line in used for ours, theirs in line),
+        runs=2 * differences.size,
+    )
 
 
 def compare(found: Iterable[Paired]) -> pd.DataFrame:
     """Compare methods with the baseline: one row per method and panel, with the columns COMPARED.
 
     difference, std, low, high: mean paired difference (fraction), its deviation (ddof 1) and 95 % t interval; NaN with
-    one seed, and where a run collapsed or diverged. p: two-sided sign flip; p_smallest: the smallest p that these
-    differences could reach; p_holm: adjusted over the `comparisons` methods of the panel. seeds_needed: the number of
-    seeds from which p_holm can be below 0.05. dropped: seeds without a complete pair, as text.
+    one seed, and where a run failed. `failed` of the used `runs` collapsed, diverged or are at chance; they count
+    at their accuracy, or at chance where none was recorded. p: two-sided sign flip; p_smallest: the smallest p that
+    these differences could reach; p_holm: adjusted over the `comparisons` methods of the panel. seeds_needed: the
+    number of seeds from which p_holm can be below 0.05. dropped: seeds without a complete pair, as text.
     """
     lines = []
     for pair in found:
@@ -119,6 +131,7 @@ def compare(found: Iterable[Paired]) -> pd.DataFrame:
                 "sparsities": len(pair.sparsities),
                 "dropped": " ".join(map(str, pair.dropped)),
                 "failed": pair.failed,
+                "runs": pair.runs,
                 "difference": interval.mean,
                 "std": interval.std if sound else np.nan,
                 "low": interval.low if sound else np.nan,
@@ -130,9 +143,12 @@ def compare(found: Iterable[Paired]) -> pd.DataFrame:
     return _with_holm(pd.DataFrame(lines, columns=COMPARED), [*PANEL, "epoch"], {"p_holm": "p"})
 
 
-def is_testable(row: Mapping[str, Any]) -> bool:
-    """Return True if the adjusted p of a row of `compare` or `pool` could have been below 0.05."""
-    return bool(row["comparisons"] * row["p_smallest"] < inference.LEVEL)
+def is_testable(row: Mapping[str, Any], smallest: str = "p_smallest") -> bool:
+    """Return True if the adjusted p of a row of `compare` or `pool` could have been below 0.05.
+
+    smallest: the column of the smallest p before the adjustment.
+    """
+    return bool(row["comparisons"] * row[smallest] < inference.LEVEL)
 
 
 def pool(found: Iterable[Paired]) -> pd.DataFrame:
@@ -140,7 +156,8 @@ def pool(found: Iterable[Paired]) -> pd.DataFrame:
 
     A setting is a data set and a network; a network that has two names counts once, under the first. p speaks of these
     settings (sign flips of every setting and seed). From six settings on, low and high (95 % t interval) and
-    p_settings (sign flips of the settings' means) speak of new data sets and networks; with fewer they are NaN.
+    p_settings (sign flips of the settings' means) speak of new data sets and networks; with fewer they are NaN. Failed
+    runs (`failed` of `runs`) count in the means of their settings, which are the units of the interval.
     """
     groups: dict[tuple[str, str, str, str, str], dict[tuple[str, str], Paired]] = {}
     for pair in found:
@@ -157,6 +174,8 @@ def pool(found: Iterable[Paired]) -> pd.DataFrame:
         result = inference.pooled([pair.differences for pair in settings.values()])
         line: dict[str, Any] = dict(zip(("source", "method", "recipe", "epoch", "baseline"), key, strict=True))
         line |= {"settings": len(settings), "units": result.seeds.n, "difference": result.estimate}
+        line |= {"failed": sum(pair.failed for pair in settings.values())}
+        line |= {"runs": sum(pair.runs for pair in settings.values())}
         line |= {"p": result.seeds.p, "p_smallest": result.seeds.smallest}
         if len(settings) >= inference.MIN_BLOCKS:
             line |= {"low": result.interval.low, "high": result.interval.high}
@@ -190,5 +209,5 @@ def _with_holm(table: pd.DataFrame, family: list[str], adjusted: dict[str, str])
     table = table.assign(comparisons=sizes, **corrected)
     if "seeds_needed" in table:
         table["seeds_needed"] = [inference.seeds_needed(size) for size in sizes]
-    counts = ("n", "sparsities", "failed", "comparisons", "seeds_needed", "settings", "units")
+    counts = ("n", "sparsities", "failed", "runs", "comparisons", "seeds_needed", "settings", "units")
     return table.astype({column: int for column in counts if column in table})

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pai_bench.analysis import inference
-from pai_bench.analysis.columns import PANEL
+from pai_bench.analysis.columns import AT_CHANCE, PANEL
 from pai_bench.analysis.comparison import is_testable
 from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Row
 from pai_bench.analysis.labels import Names, measure, measured_at, panel_title, per_cent, series_label
@@ -18,6 +18,16 @@ _POOLED = tuple(
     Column((), head)
     for head in ("Difference", "95 % interval", "N", "p", "Holm p", "p, new", "smallest p, new", "Holm p, new")
 )
+
+
+_FAILED = (
+    "(k of m failed): k of the m runs of the method and the baseline collapsed, diverged or are at chance (accuracy of"
+    f" at most {AT_CHANCE:g} / classes); they count at their accuracy, or at chance where none was recorded"
+)
+
+
+def _failed(line: dict[str, Any]) -> str:
+    return f"{line['failed']} of {line['runs']} failed" if line["failed"] else ""
 
 
 def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
@@ -31,18 +41,18 @@ def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
         rows.append(Row(title, ()))
         for line in lines:
             label = series_label(names.methods[line["method"]], line["source"], several)
-            failed = f"{line['failed']} failed" if line["failed"] else ""
-            n = Cell(str(line["n"]), extra=failed)
+            n = Cell(str(line["n"]), extra=_failed(line))
             rows.append(Row(label, (Cell(_signed(line["difference"])), _interval(line), n, *_p_values(line))))
     baseline = names.methods[table["baseline"].iloc[0]]
     parts = [
         f"{measured_at(table['recipe'], table['epoch'])}, minus that of {baseline}, in points,"
-        " averaged over the common sparsities and paired by seed: mean, Student t interval, number of seeds (n).",
+        " averaged over the common sparsities and paired by seed: mean, Student t interval (not adjusted), number of seeds"
+        " (n).",
         "p: two-sided sign-flip test; smallest p: the smallest that these differences could reach; Holm p: adjusted for"
         f" the methods of the panel. {_limits(table)}",
     ]
     if table["failed"].any():
-        parts.append("(k failed): k of these runs collapsed or diverged; then there is no interval.")
+        parts.append(f"{_FAILED}; then there is no interval.")
     if (table["dropped"] != "").any():
         parts.append("Seeds without a complete pair are left out (comparison.csv names them).")
     return Grid(f"Difference to {baseline}", " ".join(parts), "", _COMPARED, tuple(rows))
@@ -56,7 +66,8 @@ def pooled_grid(table: pd.DataFrame, names: Names) -> Grid:
         rows += [Row(recipe, ())] if recipe else []
         for line in members.to_dict("records"):
             label = series_label(names.methods[line["method"]], line["source"], several)
-            numbers = (Cell(_signed(line["difference"])), _interval(line), Cell(str(line["settings"])))
+            count = Cell(str(line["settings"]), extra=_failed(line))
+            numbers = (Cell(_signed(line["difference"])), _interval(line), count)
             p, _, adjusted = _p_values(line)
             rows.append(Row(label, (*numbers, p, adjusted, *_p_of_new_settings(line))))
     baseline = names.methods[table["baseline"].iloc[0]]
@@ -69,22 +80,29 @@ def pooled_grid(table: pd.DataFrame, names: Names) -> Grid:
     ]
     if len(few):
         parts.append(f"Nothing is said of new settings from {few.max()} settings: this needs {inference.MIN_BLOCKS}.")
+    if table["failed"].any():
+        parts.append(f"{_FAILED}, in the means of their settings.")
     return Grid(f"Difference to {baseline}, pooled", " ".join(parts), "", _POOLED, tuple(rows))
 
 
 def limits(table: pd.DataFrame) -> list[str]:
-    """Return one sentence for each number of seeds and comparisons at which no adjusted p can be below 0.05."""
+    """Return a sentence for each number of comparisons of which some adjusted p cannot be below 0.05."""
     small = table[[not is_testable(line) for line in table.to_dict("records")]]
     if "seeds_needed" not in table:
         return [f"{len(small)} of the pooled comparisons cannot be tested with these runs"] if len(small) else []
-    kinds = small[["n", "comparisons", "seeds_needed"]].drop_duplicates()
-    return [
-        f"{comparisons} {'comparisons' if comparisons > 1 else 'comparison'} cannot be tested with {n}"
-        f" {'seeds' if n > 1 else 'seed'}; {needed} would"
-        if n < needed
-        else f"differences of exactly 0 among {n} seeds leave no test of {comparisons} comparisons"
-        for n, comparisons, needed in kinds.itertuples(index=False, name=None)
-    ]
+    found = []
+    for (comparisons, needed), lines in small.groupby(["comparisons", "seeds_needed"], sort=False):
+        noun = "comparisons" if comparisons > 1 else "comparison"
+        counts = sorted(set(lines["n"]))
+        if few := [n for n in counts if n < needed]:
+            seeds = f"{' or '.join(map(str, few))} {'seeds' if few[-1] > 1 else 'seed'}"
+            found.append(f"{comparisons} {noun} cannot be tested with {seeds}; {needed} would")
+        found += [
+            f"differences of exactly 0 among {n} seeds leave no test of {comparisons} {noun}"
+            for n in counts
+            if n >= needed
+        ]
+    return found
 
 
 def _limits(table: pd.DataFrame) -> str:
@@ -106,7 +124,7 @@ def _p_of_new_settings(line: dict[str, Any]) -> tuple[Cell, Cell, Cell]:
     smallest = line["p_settings_smallest"]
     if smallest != smallest:
         return EMPTY, EMPTY, EMPTY
-    if line["comparisons"] * smallest >= inference.LEVEL:
+    if not is_testable(line, "p_settings_smallest"):
         return EMPTY, Cell(p_text(smallest)), EMPTY
     return Cell(p_text(line["p_settings"])), Cell(p_text(smallest)), Cell(p_text(line["p_settings_holm"]))
 
@@ -133,7 +151,8 @@ def controls_grids(comparison: pd.DataFrame, margin: float) -> Iterator[Grid]:
 
 
 def _control_cell(point: Any) -> Cell:
-    counts = [f"{count}{letter}" for count, letter in ((point.collapsed, "c"), (point.diverged, "d")) if count]
+    failed = ((point.collapsed, "c"), (point.diverged, "d"), (point.at_chance, "a"), (point.failed_of_method, "m"))
+    counts = [f"{count}{letter}" for count, letter in failed if count]
     extra = f"{', '.join(counts)} of {point.n}" if counts else str(point.n)
     if _needs_seeds(point):
         extra += f"; {int(point.seeds_needed)} needed"
@@ -156,8 +175,13 @@ def _controls_note(panel: pd.DataFrame, margin: float) -> str:
     ]
     if any(_needs_seeds(point) for point in panel.itertuples()):
         parts.append("(k needed): with this spread, about k seeds would show that equal accuracies are the same.")
-    if panel["collapsed"].any() or panel["diverged"].any():
-        parts.append("c, d: number of runs of the control with a collapsed layer, diverged.")
+    failures = ["collapsed", "diverged", "at_chance", "failed_of_method"]
+    if panel[failures].any(axis=None):
+        parts.append(
+            "In parentheses, k of n runs: c, d, a: the control collapsed (a layer without weights), diverged, is at"
+            f" chance (accuracy of at most {AT_CHANCE:g} / classes); m: the method failed in one of these ways. Then"
+            " there is neither an interval nor a test."
+        )
     parts.append("Without ≈ they need not differ: few seeds show little.")
     return " ".join(parts)
 

@@ -17,7 +17,14 @@ from pai_bench.analysis.latex_text import escape
 from pai_bench.analysis.statistics import split_control
 from pai_bench.cells import DENSE
 
-_CITED = {"holm1979": "Holm 1979", "schuirmann1987": "Schuirmann 1987"}
+_CITED = {
+    "agarwal2021": "Agarwal et al. 2021",
+    "demsar2006": "Demšar 2006",
+    "friedman1937": "Friedman 1937",
+    "holm1979": "Holm 1979",
+    "nemenyi1963": "Nemenyi 1963",
+    "schuirmann1987": "Schuirmann 1987",
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def _means(numbers: Numbers) -> list[str]:
     if failed:
         parts.append(
             f"{failed} of {len(numbers.rows)} runs collapsed or diverged; they count at their accuracy, or at chance"
-            " (1 / number of classes) where none was recorded, and no deviation or interval is given for their means."
+            " (1 / number of classes) where none was recorded, and no deviation is given for their means."
         )
     chance = int(numbers.rows["at_chance"].sum())
     if chance:
@@ -104,8 +111,15 @@ def _comparisons(numbers: Numbers) -> list[str]:
         f"Methods are compared with {method_name(table['baseline'].iloc[0])} by paired differences between runs"
         f" with the same data set, network, recipe, sparsity, {same}. For each data set and network, the differences"
         f" of a seed are averaged over the common sparsities ({_range(table['sparsities'], 'sparsity')}), so that every"
-        f" seed counts once ({_range(table['n'])}). We give their mean with a 95 % Student t interval.",
+        f" seed counts once ({_range(table['n'])}). We give their mean with a 95 % Student t interval,"
+        " which is not adjusted for the number of comparisons.",
     ]
+    failed = int((table["failed"] > 0).sum())
+    if failed:
+        parts.append(
+            f"There is no interval for the {failed} of {len(table)} differences in which a run of the method or the"
+            " baseline collapsed, diverged or is at chance."
+        )
     if any(map(is_testable, table.to_dict("records"))):
         exact = table["n"].max() <= inference.EXACT_FLIPS
         kind = "an exact" if exact else f"a (beyond {inference.EXACT_FLIPS} seeds, {inference.DRAWS:,} random flips)"
@@ -113,7 +127,7 @@ def _comparisons(numbers: Numbers) -> list[str]:
             f"The p values are from {kind} two-sided sign-flip test, adjusted within each data set and network"
             f" ({family}) by Holm's procedure [[holm1979]]; beside them we give the smallest p that could be reached."
         )
-    parts += [f"{sentence[0].upper()}{sentence[1:]}; for these we give intervals only." for sentence in limits(table)]
+    parts += [f"{sentence[0].upper()}{sentence[1:]}; for these we give no p value." for sentence in limits(table)]
     return parts
 
 

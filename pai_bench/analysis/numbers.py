@@ -18,9 +18,14 @@ from pai_bench.analysis.labels import decimals
 
 _HEAD = r"""% Numbers of a pai-bench report. \input this file, then write, for instance,
 %   \paibench{METHOD}{DATASET}{MODEL}{SPARSITY}{mean}
-% Statistics of a point: mean, std, pm (mean and std), n, low, high, collapsed, diverged, at-chance; accuracies in per
-% cent. SPARSITY is a fraction, 0 for dense. Differences to the baseline in points: with SPARSITY all (the mean over the
-% common sparsities), difference, low, high, n, p, p-smallest, p-holm; with DATASET and MODEL all, pooled over settings.
+% Statistics of a point: mean, std, pm (mean and std), n, low and high (range of the runs), collapsed, diverged,
+% at-chance (numbers of runs); accuracies in per cent. SPARSITY is a fraction, 0 for dense. There is no std and no pm
+% for one seed, where a run collapsed or diverged, and where only some runs are at chance.
+% Differences to the baseline in points: with SPARSITY all (the mean over the common sparsities), difference, low and
+% high (95 % interval), n, p, p-smallest, p-holm, failed, runs; with DATASET and MODEL all, pooled over n settings.
+% There is no low and no high without an interval: one seed; failed of the runs of the method and the baseline
+% collapsed, diverged or are at chance; fewer than six settings. There is no p and no p-holm where they could not be
+% below 0.05.
 % With several recipes or sources, give them first: \paibench[RECIPE]{...} or \paibench[RECIPE@SOURCE]{...}
 % In names, \ { } % # & ^ ~ and characters beyond ASCII are replaced by a hyphen. An unknown key is an error.
 \makeatletter
@@ -90,6 +95,7 @@ def _difference(line: dict[str, Any]) -> dict[str, str]:
     """Return the statistics of a comparison; p values only where they could have been below 0.05."""
     values = {"difference": _signed(line["difference"]), "p-smallest": p_text(line["p_smallest"])}
     values["n"] = str(line["n"] if "n" in line else line["settings"])
+    values |= {"failed": str(line["failed"]), "runs": str(line["runs"])}
     if line["low"] == line["low"]:
         values |= {"low": _signed(line["low"]), "high": _signed(line["high"])}
     if is_testable(line):

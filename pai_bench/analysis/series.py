@@ -40,7 +40,7 @@ class Run(NamedTuple):
     init_hash: str
     """"" where it is not known."""
     failed: bool
-    """True if the run collapsed or diverged."""
+    """True if the run collapsed, diverged or is at chance: such runs are another population, without an interval."""
 
 
 Runs = dict[Series, dict[float, dict[int, Run]]]
@@ -55,7 +55,8 @@ def by_series(rows: pd.DataFrame) -> Runs:
     found: Runs = {}
     number = counted.groupby(columns, sort=False).ngroup()
     names = [Series(*key) for key in counted[columns].drop_duplicates().itertuples(index=False, name=None)]
-    runs = zip(counted["counted"].tolist(), hashes.tolist(), (counted["status"] != "ok").tolist(), strict=True)
+    failed = (counted["status"] != "ok") | counted.get("at_chance", False)
+    runs = zip(counted["counted"].tolist(), hashes.tolist(), failed.tolist(), strict=True)
     addresses = zip(number.tolist(), counted["sparsity"].tolist(), counted["seed"].tolist(), strict=True)
     for (place, sparsity, seed), run in zip(addresses, map(Run._make, runs), strict=True):
         found.setdefault(names[place], {}).setdefault(sparsity, {})[seed] = run

@@ -52,12 +52,13 @@ def summarise(collection: Collection) -> pd.DataFrame:
         table[text] = said.reindex(table.index, fill_value="")
     table["seeds"] = _seeds(rows, number, len(table))
     failed = table["collapsed"] + table["diverged"] > 0
+    mixed = (table["at_chance"] > 0) & (table["at_chance"] < table["runs"])
     numbers = ["mean", "std", "low", "high"]
     # A failed run without a number would be left out of the mean.
     unknown = failed & (table["n"] < table["runs"])
     table.loc[unknown, numbers] = math.nan
     table.loc[unknown, "n"] = 0
-    table.loc[failed, "std"] = math.nan
+    table.loc[failed | mixed, "std"] = math.nan
     return _sorted(_with_missing(table, collection.missing))
 
 
@@ -128,33 +129,37 @@ def compare_controls(collection: Collection, margin: float = MARGIN) -> pd.DataF
     """Compare controls with their methods: one row per point and control, with POINT (of the method), control, and
 
     n, difference (mean difference in accuracy, control minus method, paired by seed; a fraction), low, high (its 95 %
-    Student t interval; NaN when n < 2), low90, high90 (the 90 % interval that decides equivalence), p (two one-sided
-    tests against the margin, Schuirmann 1987), equivalent (p < 0.05), seeds_needed (number of seeds at which equal
-    accuracies with this spread are shown to be equivalent with power 0.8), margin, collapsed, diverged (numbers of the
-    control's runs).
+    Student t interval), low90, high90 (the 90 % interval that decides equivalence), p (two one-sided tests against the
+    margin, Schuirmann 1987), equivalent (p < 0.05), seeds_needed (number of seeds at which equal accuracies with this
+    spread are shown to be equivalent with power 0.8), margin, collapsed, diverged, at_chance (numbers of the control's
+    runs), failed_of_method (number of the method's runs that collapsed, diverged or are at chance).
 
-    p and low90, high90, seeds_needed are NaN when n < 2, when all differences are equal, and when a run of the method
-    collapsed or diverged, because two networks at chance level are no evidence of equivalence.
+    Intervals and p are NaN when n < 2, and when a run of the control or of the method failed: such runs are another
+    population, and two networks at chance level are no evidence of equivalence. low90, high90, p and seeds_needed are
+    also NaN when all differences are equal.
     """
     rows = collection.rows
     spec = rows["method"].map(split_control)
     rows = rows.assign(method=[name for name, _ in spec], control=[control for _, control in spec])
     plain, controls = rows[rows["control"].isna()], rows[rows["control"].notna()]
-    pairs = controls.merge(
-        plain[[*POINT, "seed", "counted", "status"]], on=[*POINT, "seed"], suffixes=("", "_of_method")
-    )
+    other = plain[[*POINT, "seed", "counted", "status", "at_chance"]]
+    pairs = controls.merge(other, on=[*POINT, "seed"], suffixes=("", "_of_method"))
     pairs["difference"] = pairs["counted"] - pairs["counted_of_method"]
     pairs = pairs.dropna(subset="difference")
+    pairs["failed"] = (pairs["status"] != "ok") | pairs["at_chance"].astype(bool)
+    pairs["failed_of_method"] = (pairs["status_of_method"] != "ok") | pairs["at_chance_of_method"].astype(bool)
     found = [
         {
             **dict(zip([*POINT, "control"], key, strict=True)),
-            **_paired(group["difference"].to_list(), margin, sound=bool((group["status_of_method"] == "ok").all())),
+            **_paired(group["difference"].to_list(), margin, not group[["failed", "failed_of_method"]].any(axis=None)),
             **{status: int((group["status"] == status).sum()) for status in ("collapsed", "diverged")},
+            **{name: int(group[name].sum()) for name in ("at_chance", "failed_of_method")},
         }
         for key, group in pairs.groupby([*POINT, "control"])
     ]
     numbers = ["n", "difference", "low", "high", "low90", "high90", "p", "equivalent", "seeds_needed", "margin"]
-    table = pd.DataFrame(found, columns=[*POINT, "control", *numbers, "collapsed", "diverged"])
+    counts = ["collapsed", "diverged", "at_chance", "failed_of_method"]
+    table = pd.DataFrame(found, columns=[*POINT, "control", *numbers, *counts])
     table["order"] = table["control"].map(CONTROLS.index)
     table = table.astype({"seeds_needed": float})
     by = [*PANEL, "source", "method", "order", "sparsity"]
@@ -162,13 +167,15 @@ def compare_controls(collection: Collection, margin: float = MARGIN) -> pd.DataF
 
 
 def _paired(differences: list[float], margin: float, sound: bool) -> dict[str, Any]:
-    """Compute the statistics of paired differences [n]; without `sound` the equivalence test is skipped."""
+    """Compute the statistics of paired differences [n]; without `sound` there is neither an interval nor a test."""
     interval = inference.t_interval(differences)
-    line = {"n": interval.n, "difference": interval.mean, "low": interval.low, "high": interval.high}
+    line = {"n": interval.n, "difference": interval.mean, "margin": margin, "equivalent": False}
+    if not sound:
+        return {**line, **dict.fromkeys(("low", "high", "low90", "high90", "p", "seeds_needed"), math.nan)}
+    line |= {"low": interval.low, "high": interval.high}
     test = inference.equivalence(differences, margin)
-    if not sound or math.isnan(test.p):
-        skipped = dict.fromkeys(("low90", "high90", "p", "seeds_needed"), math.nan)
-        return {**line, **skipped, "equivalent": False, "margin": margin}
+    if math.isnan(test.p):
+        return {**line, **dict.fromkeys(("low90", "high90", "p", "seeds_needed"), math.nan)}
     return {
         **line,
         "low90": test.low90,
@@ -176,5 +183,4 @@ def _paired(differences: list[float], margin: float, sound: bool) -> dict[str, A
         "p": test.p,
         "equivalent": test.equivalent,
         "seeds_needed": test.seeds_needed,
-        "margin": margin,
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pai_bench.core.atomic import GONE, draft, read_bytes, reason, replacing
+from pai_bench.errors import PaiBenchError
 from pai_bench.results import paths, shapes
 from pai_bench.results.key import ResultKey
 from pai_bench.results.plans import parse_plan, read_plans
@@ -45,6 +46,8 @@ class Merge:
     counts: Counter[str] = field(default_factory=Counter)
     conflicts: list[Conflict] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    unusable: set[Path] = field(default_factory=set)
+    """Results that are in place but cannot be read, or were written by a newer version."""
 
     def merge_plans(self) -> None:
         """Copy all valid plans. A report uses the cells of all plans, and the newest settings of each variant."""
@@ -100,7 +103,7 @@ class Merge:
         target = _place(self.out, name)
         places = [_place(root, name) for root in (self.out, *self.roots)]
         held = {place: plain for place in places if (plain := self._read(place, name)) is not None}
-        if not held:
+        if not held or target in self.unusable:
             return
         first = next(iter(held.values()))
         differs = {
@@ -146,8 +149,12 @@ class Merge:
                 set_aside(place, seen)
             self.damaged.append(error.cause)
             return None
-        except OSError as error:
-            self.damaged.append(f"result {place} cannot be read: {reason(error)}")
+        except (PaiBenchError, OSError) as error:
+            cause = (
+                error.cause if isinstance(error, PaiBenchError) else f"result {place} cannot be read: {reason(error)}"
+            )
+            self.damaged.append(cause)
+            self.unusable.add(place)
             return None
         return plain
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pai_bench.core.atomic import check_writable
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import paths
 from pai_bench.results.key import ResultKey
@@ -53,11 +54,12 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     copied if the folders used different copies of its files.
 
     Raises: PaiBenchError when a folder is not a results folder, is given twice, or equals, contains or lies below
-        `out`.
+        `out`, and when `out` cannot be written to.
     """
     roots = [folder.expanduser().absolute() for folder in folders]
     out = out.expanduser().absolute()
     _check(roots, out)
+    check_writable(out, "--out")
     work = Merge(roots, out)
     work.merge_plans()
     work.merge_fixed_masks()

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -21,12 +22,15 @@ from pai_bench.analysis import check, figures, html
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import CELL
 from pai_bench.analysis.command import run
+from pai_bench.analysis.comparison import Paired, pool
+from pai_bench.analysis.difference_tables import p_text
 from pai_bench.analysis.figures import Drawing, Material, Options
-from pai_bench.analysis.html import svg
+from pai_bench.analysis.html import comparisons, svg
 from pai_bench.analysis.html.sections import runs
 from pai_bench.analysis.labels import decimals, per_cent
 from pai_bench.analysis.records import Environment, Records, Settings
 from pai_bench.analysis.report_tables import report_tables
+from pai_bench.analysis.series import Series
 from pai_bench.analysis.statistics import compare_controls, summarise
 from pai_bench.analysis.unify import unify
 from tests.unit.test_analysis import cell, plan, put
@@ -198,6 +202,27 @@ def test_comparisons_equal_the_csv(folder: Path, page: Page) -> None:
         for name, title in (("difference", "Difference"), ("low", "Low"), ("high", "High")):
             assert row[title] == shown(one[name], 2, 100, "+")
         assert row["p"] == row["p (Holm)"] == "–" and float(row["Smallest p"]) == one["p_smallest"] >= 0.05
+
+
+@pytest.mark.parametrize("settings", [2, 9])
+def test_pooled_comparisons_equal_the_csv(settings: int) -> None:
+    generator = np.random.default_rng(settings)
+    found = pool(
+        Paired(Series("", method, "cifar10", f"net{i}", "frankle"), "last", Series("", "erk", "cifar10", f"net{i}", ""),
+               (0, 1, 2), (0.9,), generator.normal(0.01, 0.002, 3), (), int(i == 0), 6)
+        for method in ("snip", "grasp") for i in range(settings)
+    )  # fmt: skip
+    table = comparisons.pooled(found)
+    titles = [column.title for column in table.columns]
+    for one, cells in zip(found.to_dict("records"), table.rows, strict=True):
+        row = dict(zip(titles, cells, strict=True))
+        assert (row["Method"], row["Settings"], row["Failed runs"]) == (one["method"], str(settings), "1")
+        for name, title in (("difference", "Difference"), ("low", "Low"), ("high", "High")):
+            assert row[title] == shown(one[name], 2, 100, "+")
+        # Six differences of two settings, and two settings, cannot have an adjusted p below 0.05.
+        for name, title in (("p", "p"), ("p_holm", "p (Holm)"), ("p_settings", "p, new")):
+            assert row[title] == (p_text(one[name]) if settings == 9 else "–")
+        assert row["Smallest p"] == p_text(one["p_smallest"])
 
 
 def test_the_methods_paragraph_is_on_the_page(folder: Path, page: Page) -> None:

@@ -197,6 +197,20 @@ def test_damaged_files_are_named_and_not_copied(folders: tuple[Path, Path, Path]
     assert all(name in damaged for name in ("seed3", "seed5", "cccccc", masks.name))
 
 
+def test_results_of_a_newer_version_are_named_and_not_copied(folders: tuple[Path, Path, Path]) -> None:
+    a, b, c = folders
+    newer = put(a, 3, schema=99)
+    put(b, 3)
+    merged = merge([a, b], c)
+    assert not merged.complete and merged.damaged == (f"{newer} was written by a newer pai-bench (schema 99)",)
+    assert (c / newer.relative_to(a)).exists(), "the result of the other folder is valid"
+    # One in the output folder stays there.
+    (c / newer.relative_to(a)).write_bytes(newer.read_bytes())
+    newer.unlink()
+    merged = merge([a, b], c)
+    assert len(merged.damaged) == 1 and str(c) in merged.damaged[0] and merged.present == 3
+
+
 def test_results_without_masks_are_copied_and_counted(folders: tuple[Path, Path, Path]) -> None:
     a, b, c = folders
     masks = results.masks_path(ResultKey(CELLS[0], "quick", FINGERPRINT).path(a))
@@ -220,6 +234,13 @@ def test_unusable_folders_are_refused(
     top = folders[0].parent
     with pytest.raises(PaiBenchError, match=message):
         merge([top / name for name in folders_], top / out)
+
+
+def test_a_file_in_place_of_the_output_folder_is_refused(folders: tuple[Path, Path, Path]) -> None:
+    a, b, c = folders
+    c.write_text("not a folder")
+    with pytest.raises(PaiBenchError, match="cannot be written to"):
+        merge([a, b], c)
 
 
 def test_the_command_prints_conflicts_and_exits_with_1(folders: tuple[Path, Path, Path]) -> None:

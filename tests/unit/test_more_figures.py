@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.analysis import figures, published, published_table
+from pai_bench.analysis import figures, inference, published, published_table
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import run
 from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks, overlay, pooling
@@ -190,8 +190,9 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
     assert (table["low"] <= table["iqm"]).all() and table["strata"].unique().tolist() == [18]
     page_ = (DOCS / "statistics.md").read_text(encoding="utf-8")
     covered = re.findall(r"IQM of 12 strata.*?\| (\d+) seeds \| 95 % \| ([\d.]+) % \|", page_)
-    words = [f"{share} % with {n}" for n, share in covered]
-    assert len(words) == 3 and f"in simulations it covers {', '.join(words[:2])} and {words[2]} seeds" in made.caption
+    assert {int(n): float(share) / 100 for n, share in covered} == inference.IQM_COVERAGE
+    assert f"contains the true value in {float(covered[0][1]):.0f} % of simulations with 3 seeds" in made.caption
+    assert set(table["seeds"]) == {3} and set(table["simulated_coverage"]) == {inference.IQM_COVERAGE[3]}
     assert "Accuracies: last epoch." in made.caption
     made = drawn("summary", settings(4, "synflow", "snip", "random"))
     assert len(made.pages[0].axes) == 3 and "Not drawn: mean ranks: 4 settings and 3 methods, 6 and 3" in made.caption
@@ -203,10 +204,19 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
 
 def test_the_methods_paragraph_describes_the_summary_that_is_drawn() -> None:
     both = pooling.described(material(settings(6, "synflow", "snip", "random")))
-    assert both[0].startswith("Over 18 pairs of setting") and "covers 85.0 % with 3, 89.8 % with 5 and" in both[0]
-    assert len(both) == 2 and "(6 settings); we report the Friedman test" in both[1]
+    assert both[0].startswith("Over 18 pairs of setting") and "mean [[agarwal2021]], with the percentile" in both[0]
+    assert len(both) == 2 and "(6 settings) [[demsar2006]]; we report the Friedman test [[friedman1937]]" in both[1]
     assert len(pooling.described(material(settings(4, "synflow", "snip", "random")))) == 1
     assert pooling.described(material(settings(2, "synflow", "snip", "random"))) == []
+
+
+def test_the_summary_has_no_interval_of_two_seeds_and_counts_failed_runs() -> None:
+    rows = [run for run in settings(6, "synflow", "snip", "random") if run["seed"] < 2]
+    rows[1] = {**rows[1], "counted": 0.1, "at_chance": True}
+    made = drawn("summary", rows)
+    assert made.table["iqm"].notna().all() and made.table[["low", "high", "simulated_coverage"]].isna().all(axis=None)
+    assert "without an interval, because some pairs have fewer than 3 seeds" in made.caption
+    assert "1 of 36 runs collapsed, diverged or are at chance" in made.caption
 
 
 def test_a_network_with_two_names_and_other_recipes_count_once() -> None:

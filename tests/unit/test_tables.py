@@ -102,7 +102,36 @@ def test_failed_runs_leave_a_difference_without_interval(tmp_path: Path) -> None
     (line,) = compared(collection).to_dict("records")
     assert line["failed"] == 1 and np.isnan([line["low"], line["std"]]).all()
     assert line["difference"] == pytest.approx((sum(WORKED[:4]) + 0.1 - BASE[4]) / 5)
-    assert "(1 failed)" in written(collection).files["comparison.md"]
+    assert "| 5 (1 of 10 failed) |" in written(collection).files["comparison.md"]
+
+
+def test_runs_at_chance_leave_no_interval_in_the_comparison_the_figure_and_the_numbers(tmp_path: Path) -> None:
+    rows = [*lines("erk", BASE), *lines("snip", ABOVE), *lines("grasp", ABOVE)]
+    rows[5] = "snip,mnist,conv8,0.9,0,0.12,ok,quick"  # 1.2 times chance
+    collection = gathered(tmp_path, rows)
+    table = compared(collection).set_index("method")
+    assert table["failed"].to_dict() == {"snip": 1, "grasp": 0} and set(table["runs"]) == {10}
+    assert np.isnan(table.loc["snip", ["low", "high", "std"]].astype(float)).all() and table.loc["grasp", "low"] > 0
+    assert table.loc["snip", "difference"] == pytest.approx((sum(WORKED[1:]) + 0.12 - BASE[0]) / 5)
+    files_ = written(collection).files
+    assert re.search(r"\| SNIP +\| -15\.\d+ +\| – +\| 5 \(1 of 10 failed\) \|", files_["comparison.md"])
+    assert "collapsed, diverged or are at chance (accuracy of at most 1.5 / classes)" in files_["comparison.md"]
+    assert "no interval for the 1 of 2 differences in which" in files_["methods.md"]
+    values = dict(re.findall(r"\\paibench@set\{/(.*?)\}\{(.*)\}\n", files_["numbers.tex"]))
+    assert values["snip/mnist/conv8/all/failed"] == "1" and values["snip/mnist/conv8/all/runs"] == "10"
+    assert "snip/mnist/conv8/all/low" not in values and "grasp/mnist/conv8/all/low" in values
+    # One of five runs is at chance: two populations, without a common deviation.
+    assert "snip/mnist/conv8/0.9/std" not in values and values["snip/mnist/conv8/0.9/at-chance"] == "1"
+    assert "(1a of 5)" in files_["table.md"] and "then no ± is given" in files_["table.md"]
+
+
+def test_controls_at_chance_have_neither_an_interval_nor_a_test(tmp_path: Path) -> None:
+    rows = [*lines("snip", [0.10, 0.11, 0.12]), *lines("snip:control=shuffle", [0.101, 0.11, 0.121])]
+    rows += [*lines("grasp", [0.8, 0.81, 0.82]), *lines("grasp:control=invert", [0.10, 0.11, 0.12])]
+    text = written(gathered(tmp_path, rows)).files["controls.md"]
+    assert re.search(r"\| SNIP, shuffle +\| \+0\.07 \(3a, 3m of 3\) ", text), "networks at chance are not equivalent"
+    assert re.search(r"\| GraSP, invert +\| -70\.00 \(3a of 3\) ", text)
+    assert "there is neither an interval nor a test" in text
 
 
 def test_runs_with_other_initial_weights_are_not_paired() -> None:

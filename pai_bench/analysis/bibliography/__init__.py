@@ -17,7 +17,7 @@ __all__ = ["STATISTICS", "entries", "keys", "keys_of", "references_bib", "with_p
 
 _COLUMNS = {"methods": "method", "datasets": "dataset", "models": "model", "recipes": "recipe"}
 
-STATISTICS = ("holm1979", "schuirmann1987")
+STATISTICS = ("agarwal2021", "demsar2006", "friedman1937", "holm1979", "nemenyi1963", "schuirmann1987")
 """Keys that the methods paragraph may cite."""
 
 

@@ -84,7 +84,10 @@ def undecided_controls(comparison: pd.DataFrame) -> Iterator[Objection]:
     """Object to controls for which neither a difference nor equivalence is shown at this number of seeds."""
     if comparison.empty:
         return
-    undecided = comparison[~comparison["equivalent"] & ~((comparison["low"] > 0) | (comparison["high"] < 0))]
+    failures = comparison["collapsed"] + comparison["diverged"] + comparison["at_chance"]
+    fails = (failures == comparison["n"]) & (comparison["failed_of_method"] == 0)  # although the method never fails
+    different = (comparison["low"] > 0) | (comparison["high"] < 0) | fails
+    undecided = comparison[~comparison["equivalent"] & ~different]
     where, most = [], 0
     for (source, method, control, *key), rows in undecided.groupby(["source", "method", "control", *PANEL], sort=False):
         needed = int(rows["seeds_needed"].fillna(0).max())

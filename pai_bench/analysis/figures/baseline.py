@@ -21,7 +21,7 @@ from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.analysis.figures.scale import numbers, set_ticks, value_ticks
-from pai_bench.analysis.figures.venues import INK
+from pai_bench.analysis.figures.venues import INK, SMALL
 from pai_bench.analysis.series import Runs, Series, by_series, paired_runs
 from pai_bench.analysis.tables import measure, per_cent
 
@@ -39,7 +39,12 @@ class Difference:
     values: np.ndarray
     """One per seed."""
     failed: int
-    """Number of pairs with a run that collapsed, diverged or ended at chance."""
+    """Number of these runs, and runs of the baseline, that collapsed, diverged or are at chance."""
+
+    @property
+    def runs(self) -> int:
+        """Number of runs of the method and the baseline."""
+        return 2 * len(self.values)
 
     @property
     def interval(self) -> inference.Interval:
@@ -74,13 +79,13 @@ def baseline(material: Material) -> Drawing | str:
     smallest = sorted({min(1.0, 2.0 ** (1 - len(d.values))) for one in every for d in one.differences})
     label = measure(material.summary["recipe"]).removesuffix(" (%)")
     caption = captions.sentences(
-        f"{label} minus {material.label(name)}'s at the same seed, in percentage points: mean, 95 % Student t interval,"
-        f" and each seed as a tick ({n})",
+        f"{label} minus {material.label(name)}'s at the same seed, in percentage points: mean, 95 % Student t interval"
+        f" (not adjusted for the number of methods), and each seed as a tick ({n})",
         "The smallest p that a two-sided sign flip of one comparison can reach is "
         + " or ".join(f"{p:.3g}" for p in smallest),
         "An arrow: the interval ends outside the axis",
-        "×: runs collapsed, diverged or ended at chance, so there is no interval; at the edge where the mean is outside"
-        " the axis"
+        "×, k/m: k of the m runs of the method and the baseline collapsed, diverged or are at chance (at most 1.5 times"
+        " the accuracy of guessing), so there is no interval; at the edge where the mean is outside the axis"
         if any(d.failed for one in every for d in one.differences)
         else "",
         "Sparsities: up to the highest at which the baseline does not fail",
@@ -108,7 +113,6 @@ def comparisons(material: Material, setting: Setting, name: str, most: int) -> l
             if series in others and paired:
                 values = 100 * np.array([ours.counted - theirs.counted for ours, theirs in paired.values()])
                 bad = sum(ours.failed + theirs.failed for ours, theirs in paired.values())
-                bad += sparsity in failed.get((base.source, method), set())
                 differences.append(Difference(method, values, bad))
         if differences:
             found.append(Comparison(setting, base.source, sparsity, tuple(differences)))
@@ -178,9 +182,15 @@ def _draw(ax: Axes, one: Comparison, methods: Sequence[str], material: Material,
         marker: dict[str, Any] = {"marker": "x", "markersize": 3.6} if difference.failed else marker_of(look, 4.4)
         place_ = min(max(interval.mean, low), high)
         ax.plot(place_, y, color=look.color, linestyle="", zorder=3, clip_on=False, **marker)
+        if difference.failed:
+            side = -1 if place_ > (low + high) / 2 else 1
+            ax.annotate(
+                f"{difference.failed}/{difference.runs}", (place_, y), (side * 4, 0), textcoords="offset points",
+                size=SMALL, ha="left" if side > 0 else "right", va="center_baseline", annotation_clip=False,
+            )  # fmt: skip
     ax.set_ylim(len(methods) - 0.4, -0.6)
     ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="y", length=0, pad=5)  # beside arrows at the edge
     set_ticks(ax.yaxis, list(range(len(methods))), [material.label(method, one.source) for method in methods])
     ticks = value_ticks(low, high, 0.55 * inches)
     set_ticks(ax.xaxis, ticks, numbers(ticks))
@@ -208,6 +218,7 @@ def _table(found: Sequence[Comparison], name: str) -> pd.DataFrame:
             rows.append(
                 {**one.setting.columns, "sparsity": one.sparsity, "method": difference.method, "baseline": name,
                  "difference": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n,
-                 "failed": difference.failed, "seeds": " ".join(f"{value:.6g}" for value in difference.values)}
+                 "failed": difference.failed, "runs": difference.runs,
+                 "seeds": " ".join(f"{value:.6g}" for value in difference.values)}
             )  # fmt: skip
     return pd.DataFrame(rows)

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from pai_bench.analysis import inference
 from pai_bench.analysis.figures.curves import Panel, PublishedCurve, PublishedPoint, density_of
 from pai_bench.analysis.figures.scale import set_value_axis
-from pai_bench.analysis.inference import LEVEL
 from pai_bench.analysis.published import LEVELS
 from pai_bench.analysis.style import DENSE_LOOK
 from pai_bench.cells import DENSE
@@ -145,24 +145,11 @@ def differences(panel: Panel) -> pd.DataFrame:
                         "epoch": curve.epoch,
                         "match": curve.match,
                         "differs": curve.differs,
-                        "half": _half(near[0].spread, near[0].n, theirs.std, theirs.n),
+                        "half": inference.welch_half_width(near[0].spread, near[0].n, theirs.std, theirs.n),
                     }
                 )
     names = ["method", "density", "ours", "n", "published", "n_published", "difference", "half"]
     return pd.DataFrame(rows, columns=[*names, "paper", "epoch", "match", "differs"])
-
-
-def _half(std: float, n: float, std_published: float, n_published: float) -> float:
-    """Return the half width of Welch's interval for a difference of two means; NaN without two deviations."""
-    from scipy.special import stdtrit
-
-    if not (n > 1 and n_published > 1 and math.isfinite(std) and math.isfinite(std_published)):
-        return math.nan
-    one, two = std**2 / n, std_published**2 / n_published
-    if one + two == 0:
-        return 0.0
-    freedom = (one + two) ** 2 / (one**2 / (n - 1) + two**2 / (n_published - 1))
-    return float(stdtrit(freedom, 1 - LEVEL / 2)) * math.sqrt(one + two)
 
 
 def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], sizes: tuple[float, float]) -> None:

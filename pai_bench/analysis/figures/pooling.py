@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pai_bench.analysis import inference
+from pai_bench.analysis.columns import PANEL
 from pai_bench.analysis.comparison import SAME_NETWORK
 from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.cells import DENSE
@@ -124,10 +125,40 @@ def can_rank(found: Pool) -> bool:
     return len(found.settings) >= inference.MIN_BLOCKS and len(found.methods) >= MIN_METHODS
 
 
-def coverage() -> str:
-    """Return the simulated coverage of the interval of the interquartile mean in words."""
-    *first, last = (f"{100 * share:.1f} % with {n}" for n, share in inference.IQM_COVERAGE.items())
-    return f"{', '.join(first)} and {last} seeds"
+def fewest_seeds(found: Pool) -> int:
+    """Return the smallest number of runs of a method in a stratum with normalised accuracies."""
+    return min(len(values) for stratum in found.normalised for values in stratum.normalised.values())
+
+
+def coverage(seeds: int) -> float:
+    """Return the simulated coverage of the interval of the interquartile mean; NaN where it is not printed."""
+    known = [share for n, share in inference.IQM_COVERAGE.items() if n <= seeds]
+    return known[-1] if known else math.nan
+
+
+def interval_words(found: Pool) -> str:
+    """Return the description of the interval of the interquartile mean, or the reason why there is none."""
+    seeds, fewest = fewest_seeds(found), min(inference.IQM_COVERAGE)
+    if seeds < fewest:
+        return f"without an interval, because some pairs have fewer than {fewest} seeds"
+    known = max(n for n in inference.IQM_COVERAGE if n <= seeds)
+    return (
+        "with the percentile interval of a stratified bootstrap over the seeds of these settings, nominally 95 %, which"
+        f" contains the true value in {100 * coverage(seeds):.0f} % of simulations with {known} seeds"
+    )
+
+
+def failed_words(material: Material, found: Pool) -> str:
+    """Return how many of the runs of a pool failed, "" for none."""
+    runs = material.runs
+    kept = (runs["source"] == found.source) & (runs["recipe"] == found.recipe) & runs["method"].isin(found.methods)
+    runs = runs[kept & runs["counted"].notna()]
+    shown = {(*stratum.setting, stratum.sparsity) for stratum in found.strata}
+    keys = runs[[*PANEL, "sparsity"]].itertuples(index=False, name=None)
+    runs = runs[[key in shown for key in keys]]
+    failed = int(((runs["status"] != "ok") | runs["at_chance"]).sum()) if "at_chance" in runs else 0
+    words = f"{failed} of {len(runs)} runs collapsed, diverged or are at chance; they count at their accuracy"
+    return words if failed else ""
 
 
 def described(material: Material) -> list[str]:
@@ -137,27 +168,32 @@ def described(material: Material) -> list[str]:
     if found is not None and has_strata(found):
         parts.append(
             f"Over {len(found.normalised)} pairs of setting (data set and network) and sparsity, accuracies normalised"
-            " as (accuracy − chance)/(dense − chance) are summarised by their interquartile mean, with a nominal 95 %"
-            f" interval from a stratified bootstrap over seeds (in simulations it covers {coverage()}), and by"
-            " performance profiles. Probabilities of improvement are computed on raw accuracies, with ties as one half."
+            " as (accuracy − chance)/(dense − chance) are summarised by their interquartile mean [[agarwal2021]],"
+            f" {interval_words(found)}, and by performance profiles. Probabilities of improvement are computed on raw"
+            " accuracies, with ties as one half."
         )
     if found is not None and can_rank(found):
         parts.append(
             "Methods are ranked by the area under the mean accuracy over log density, with one block per setting"
-            f" ({len(found.settings)} settings); we report the Friedman test and Nemenyi's critical difference at 5 %."
+            f" ({len(found.settings)} settings) [[demsar2006]]; we report the Friedman test [[friedman1937]] and"
+            " Nemenyi's critical difference at 5 % [[nemenyi1963]]."
         )
     return parts
 
 
 def iqm(found: Pool) -> dict[str, tuple[float, float, float]]:
-    """Return the interquartile mean of each method with its stratified bootstrap interval: (value, low, high)."""
-    strata = found.normalised
+    """Return the interquartile mean of each method with its stratified bootstrap interval: (value, low, high).
+
+    The interval is NaN where a stratum has too few seeds.
+    """
+    has_interval = math.isfinite(coverage(fewest_seeds(found)))
+    by_method = {m: [stratum.normalised[m] for stratum in found.normalised] for m in found.methods}
     return {
         m: (
-            inference.iqm(np.concatenate([stratum.normalised[m] for stratum in strata])),
-            *inference.iqm_interval([stratum.normalised[m] for stratum in strata]),
+            inference.iqm(np.concatenate(strata)),
+            *(inference.iqm_interval(strata) if has_interval else (math.nan, math.nan)),
         )
-        for m in found.methods
+        for m, strata in by_method.items()
     }
 
 

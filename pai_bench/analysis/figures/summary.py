@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,8 +103,7 @@ def _words(
     if enough:
         words += [
             f"Interquartile mean and performance profile of (accuracy − chance)/(dense − chance) over {strata} pairs of"
-            " setting and sparsity, with a stratified bootstrap interval over the seeds of these settings (nominally"
-            f" 95 %; in simulations it covers {pooling.coverage()})",
+            f" setting and sparsity; the mean is shown {pooling.interval_words(found)}",
             f"P({label} > …): probability that a run of {label} is more accurate than one of another method, on raw "
             "accuracies, with ties as one half",
         ]
@@ -113,7 +113,7 @@ def _words(
             f"{ranks.chi2:.2f}, p = {ranks.p:.2g}; a bar at the right joins methods that differ by less than Nemenyi's "
             f"critical difference at 5 %, CD = {ranks.critical_difference:.2f}"
         )
-    words += [f"Not drawn: {reason}" for reason in reasons]
+    words += [pooling.failed_words(material, found), *(f"Not drawn: {reason}" for reason in reasons)]
     if found.repeated:
         words.append(f"Not counted, because they are another network under a second name: {', '.join(found.repeated)}")
     if found.left_out:
@@ -181,7 +181,8 @@ def _draw_iqm(
     ax: Axes, inches: float, order: Sequence[str], iqm: Mapping[str, tuple[float, float, float]],
     looks: Mapping[str, Any], names: Mapping[str, str],
 ) -> None:  # fmt: skip
-    low, high = min(v[1] for v in iqm.values()), max(v[2] for v in iqm.values())
+    ends = [end for values in iqm.values() for end in values if math.isfinite(end)]
+    low, high = min(ends), max(ends)
     margin = 0.09 * (high - low) or 0.02
     ax.set_xlim(low - margin, high + margin)
     for y, method in enumerate(order):
@@ -254,6 +255,7 @@ def _groups(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
 
 def _table(found: Pool, aggregates: _Aggregates) -> pd.DataFrame:
     rows, ranks = [], aggregates.ranks
+    seeds = pooling.fewest_seeds(found) if aggregates.iqm else 0
     for method in aggregates.order:
         value, low, high = aggregates.iqm.get(method, (np.nan, np.nan, np.nan))
         rank = np.nan if ranks is None else float(ranks.mean_ranks[found.methods.index(method)])
@@ -262,6 +264,7 @@ def _table(found: Pool, aggregates: _Aggregates) -> pd.DataFrame:
             {"source": found.source, "method": method, "iqm": value, "low": low, "high": high,
              "better_method": aggregates.ours, "p_better": aggregates.better.get(method, np.nan),
              "mean_rank": rank, "critical_difference": cd,
-             "settings": len(found.settings), "strata": len(found.normalised)}
+             "settings": len(found.settings), "strata": len(found.normalised), "seeds": seeds,
+             "simulated_coverage": pooling.coverage(seeds)}
         )  # fmt: skip
     return pd.DataFrame(rows)

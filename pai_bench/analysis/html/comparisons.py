@@ -8,6 +8,7 @@ from pai_bench.analysis.comparison import is_testable
 from pai_bench.analysis.difference_tables import p_text
 from pai_bench.analysis.grid import NONE
 from pai_bench.analysis.html.tables import SETTING, Column, Row, Table, decimal, known, sparsity, table, whole, word
+from pai_bench.analysis.inference import MIN_BLOCKS
 
 _METHOD = word("method", "Method")
 
@@ -21,6 +22,7 @@ def comparison(compared: pd.DataFrame) -> Table:
         word("epoch", "Epoch", varies=True),
         whole("n", "n"),
         whole("sparsities", "Sparsities"),
+        whole("failed", "Failed runs"),
         *_interval(),
         _p("p", "p"),
         Column("p_smallest", "Smallest p", lambda row: _p_value(row, "p_smallest"), True),
@@ -31,7 +33,8 @@ def comparison(compared: pd.DataFrame) -> Table:
         "Accuracy of the method minus accuracy of the baseline, paired by seed, mean over the sparsities that both"
         " have, in points, with 95 % t interval. p of a two-sided sign flip, the smallest p that the number of seeds"
         " allows, and p adjusted by Holm over the methods of a panel; no p where it could not be below 0.05, and the"
-        " number of seeds from which it can."
+        " number of seeds from which it can. Failed runs collapsed, diverged or are at chance: they count at their"
+        " accuracy, or at chance without one, and leave no interval."
     )
     return table("comparison", "Comparison", intro, columns, compared.to_dict("records"))
 
@@ -45,14 +48,19 @@ def pooled(found: pd.DataFrame) -> Table:
         word("source", "Source", varies=True),
         word("epoch", "Epoch", varies=True),
         whole("settings", "Settings"),
+        whole("failed", "Failed runs"),
         *_interval(),
         _p("p", "p"),
         Column("p_smallest", "Smallest p", lambda row: _p_value(row, "p_smallest"), True),
         _p("p_holm", "p (Holm)"),
+        _p("p_settings", "p, new", "p_settings_smallest"),
+        Column("p_settings_smallest", "Smallest p, new", lambda row: _p_value(row, "p_settings_smallest"), True),
+        _p("p_settings_holm", "p, new (Holm)", "p_settings_smallest"),
     )
     intro = (
         "Mean difference to the baseline over settings (data set and network), in points; p for these settings. The"
-        " interval is about new settings and needs six of them."
+        f" 95 % t interval and the p marked as new are about new settings and need {MIN_BLOCKS} of them. Failed runs"
+        " collapsed, diverged or are at chance; they count in the means of their settings."
     )
     return table("pooled", "Comparison over settings", intro, columns, found.to_dict("records"))
 
@@ -66,12 +74,16 @@ def controls(compared: pd.DataFrame) -> Table:
         sparsity(),
         whole("n", "n"),
         *_interval(),
+        decimal("low90", "Low, 90 %", 2, 100.0, "+"),
+        decimal("high90", "High, 90 %", 2, 100.0, "+"),
         decimal("p", "p (TOST)", 4),
         Column("equivalent", "Equal", lambda row: "yes" if row["equivalent"] else "not shown"),
     )
+    margin = f"{100 * compared['margin'].iloc[0]:g}" if len(compared) else "the margin"
     intro = (
-        "Accuracy of the control minus accuracy of the method, paired by seed, in points, with 95 % t interval; p of"
-        " two one-sided tests of equality."
+        "Accuracy of the control minus accuracy of the method, paired by seed, in points, with 95 % t interval. Equal:"
+        f" the 90 % t interval is within ±{margin} points, which is the decision of two one-sided tests (p). There is"
+        " neither an interval nor a test where a run of the control or the method collapsed, diverged or is at chance."
     )
     return table("controls", "Controls", intro, columns, compared.to_dict("records"))
 
@@ -81,9 +93,9 @@ def _interval() -> tuple[Column, ...]:
     return tuple(decimal(name, title, 2, 100.0, "+") for name, title in titles)
 
 
-def _p(name: str, title: str) -> Column:
+def _p(name: str, title: str, smallest: str = "p_smallest") -> Column:
     """Return a column of p values, without those that could not have been below 0.05."""
-    return Column(name, title, lambda row: _p_value(row, name) if is_testable(row) else NONE, True)
+    return Column(name, title, lambda row: _p_value(row, name) if is_testable(row, smallest) else NONE, True)
 
 
 def _p_value(row: Row, name: str) -> str:

@@ -60,6 +60,7 @@ for (const section of document.querySelectorAll(".data")) {
   body.parentElement.classList.remove("long"); // which hides rows while the page loads
 }
 // A link into a closed part, and printing, open it.
-const open = () => document.querySelector(`details${location.hash}`)?.setAttribute("open", "");
+const open = () => document.getElementById(location.hash.slice(1))?.closest("details")?.setAttribute("open", "");
 addEventListener("hashchange", open);
+open();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));

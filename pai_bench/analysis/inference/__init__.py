@@ -34,6 +34,7 @@ from pai_bench.analysis.inference.intervals import (
     indistinguishable,
     pair,
     t_interval,
+    welch_half_width,
 )
 
 __all__ = [
@@ -65,4 +66,5 @@ __all__ = [
     "seeds_needed",
     "sign_flip",
     "t_interval",
+    "welch_half_width",
 ]

@@ -14,7 +14,10 @@ from pai_bench.analysis.inference.intervals import LEVEL, Array, vector
 MIN_STRATA = 10
 """Smallest number of strata for a stratified bootstrap interval."""
 IQM_COVERAGE = {3: 0.850, 5: 0.898, 10: 0.930}
-"""Simulated coverage of the nominal 95 % interval of the IQM of 12 strata, by number of seeds (docs/statistics.md)."""
+"""Simulated coverage of the nominal 95 % interval of the IQM of 12 strata, by number of seeds (docs/statistics.md).
+
+The percentile bootstrap over few seeds is too short; below the smallest of these numbers, no interval is printed.
+"""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,20 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     return Interval(n, mean, std, mean - half, mean + half)
 
 
+def welch_half_width(std: float, n: float, other_std: float, other_n: float, level: float = LEVEL) -> float:
+    """Half width of the interval of the difference of two independent means (Welch 1947); NaN without two deviations.
+
+    std, other_std: sample deviations (ddof 1) of n and other_n values.
+    """
+    if not (n > 1 and other_n > 1 and math.isfinite(std) and math.isfinite(other_std)):
+        return math.nan
+    one, two = std**2 / n, other_std**2 / other_n
+    if one + two == 0:
+        return 0.0
+    freedom = (one + two) ** 2 / (one**2 / (n - 1) + two**2 / (other_n - 1))
+    return float(stdtrit(freedom, 1 - level / 2)) * math.sqrt(one + two)
+
+
 def pair(method: Mapping[int, float], baseline: Mapping[int, float]) -> tuple[Array, list[int], list[int]]:
     """Differences method - baseline [n] in order of the seed, the seeds used, and the seeds that only one side has."""
     used = sorted(method.keys() & baseline.keys())
