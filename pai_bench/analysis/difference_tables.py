@@ -46,8 +46,8 @@ def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
     baseline = names.methods[table["baseline"].iloc[0]]
     parts = [
         f"{measured_at(table['recipe'], table['epoch'])}, minus that of {baseline}, in points,"
-        " averaged over the common sparsities and paired by seed: mean, Student t interval (not adjusted), number of seeds"
-        " (n).",
+        " averaged over the common sparsities and paired by seed: mean, Student t interval (not adjusted), number of"
+        " seeds (n).",
         "p: two-sided sign-flip test; smallest p: the smallest that these differences could reach; Holm p: adjusted for"
         f" the methods of the panel. {_limits(table)}",
     ]
