@@ -12,6 +12,7 @@ from pai_bench.analysis.inference import MARGIN
 from pai_bench.analysis.labels import Names, measure, panel_title, per_cent, series_label
 from pai_bench.analysis.latex import Page, to_latex
 from pai_bench.analysis.markdown import to_markdown
+from pai_bench.analysis.predictors import predictors_grids
 from pai_bench.cells import canonical_sparsity, exact_sparsity
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "measure",
     "panel_title",
     "per_cent",
+    "predictors",
     "series_label",
 ]
 
@@ -78,3 +80,9 @@ def controls(compared: pd.DataFrame, margin: float = MARGIN, page: Page | None =
     """Format the differences between controls and methods, one row per control, as Markdown and LaTeX."""
     grids = list(controls_grids(compared, margin))
     return to_markdown(grids), to_latex(grids, page or Page(), "controls")
+
+
+def predictors(table: pd.DataFrame, names: Names, page: Page | None = None) -> tuple[str, str]:
+    """Format the correlations of measures with the accuracy lost, one table per panel, as Markdown and LaTeX."""
+    grids = list(predictors_grids(table, names))
+    return to_markdown(grids), to_latex(grids, page or Page(), "predictors")

@@ -188,6 +188,23 @@ def test_methods_indistinguishable_from_the_best_one() -> None:
     assert inference.indistinguishable([[0.01], [0.0, 0.0], [0.01, 0.01]]) == [True, True, False]
 
 
+def test_rank_correlation_is_scipy_s_and_has_no_value_without_order() -> None:
+    x, y = [3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]
+    assert inference.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+    # Ranks 1 2 3 4 5 and 2 1 4 3 5: 1 - 6 * 4 / (5 * 24) = 0.8.
+    assert inference.spearman([1, 2, 3, 4, 5], [20, 10, 40, 30, 50]) == pytest.approx(0.8)
+    assert inference.spearman([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
+    assert math.isnan(inference.spearman([1, 1, 1], [1, 2, 3]))
+
+
+def test_welch_s_interval_is_scipy_s() -> None:
+    x, y = np.array([0.91, 0.92, 0.95]), np.array([0.90, 0.93, 0.80, 0.85])
+    half = inference.welch_half_width(x.std(ddof=1), 3, y.std(ddof=1), 4)
+    interval = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    assert (interval.high - interval.low) / 2 == pytest.approx(half)
+    assert math.isnan(inference.welch_half_width(0.1, 1, 0.1, 3)) and inference.welch_half_width(0, 3, 0, 3) == 0
+
+
 def test_area_under_accuracy_over_log_density() -> None:
     assert inference.area([1.0, 0.1, 0.01], [0.9, 0.8, 0.1]) == pytest.approx((0.85 + 0.45) / 2)
     assert inference.area([0.01, 1.0, 0.1], [0.1, 0.9, 0.8]) == pytest.approx((0.85 + 0.45) / 2)

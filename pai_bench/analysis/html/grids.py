@@ -27,7 +27,8 @@ def _cell(cell: Cell) -> Markup:
     number = Markup("<b>{}</b>").format(cell.number) if cell.bold else escape(cell.number)
     if cell.underlined:
         number = Markup("<u>{}</u>").format(number)
-    parts = [number, escape(f" {cell.spread}" if cell.spread else "")]
+    raised = Markup("<sup>{}</sup>").format(cell.superscript) if cell.superscript else Markup()
+    parts = [number, raised, escape(f" {cell.spread}" if cell.spread else "")]
     parts.append(Markup(" <small>({})</small>").format(cell.extra) if cell.extra else Markup())
     parts.append(Markup("<sup>{}</sup>").format(cell.mark) if cell.mark else Markup())
     return Markup("<td>") + Markup().join(parts)

@@ -15,6 +15,7 @@ from pai_bench.analysis.inference.aggregates import (
     performance_profile,
     probability_of_improvement,
     rank,
+    spearman,
 )
 from pai_bench.analysis.inference.equivalence import MARGIN, Equivalence, equivalence, equivalence_seeds
 from pai_bench.analysis.inference.flips import (
@@ -65,6 +66,7 @@ __all__ = [
     "rank",
     "seeds_needed",
     "sign_flip",
+    "spearman",
     "t_interval",
     "welch_half_width",
 ]
