@@ -216,7 +216,7 @@ def test_the_summary_has_no_interval_of_two_seeds_and_counts_failed_runs() -> No
     made = drawn("summary", rows)
     assert made.table["iqm"].notna().all() and made.table[["low", "high", "simulated_coverage"]].isna().all(axis=None)
     assert "without an interval, because some pairs have fewer than 3 seeds" in made.caption
-    assert "1 of 36 runs collapsed, diverged or are at chance" in made.caption
+    assert "1 of 108 runs collapsed, diverged or are at chance" in made.caption
 
 
 def test_a_network_with_two_names_and_other_recipes_count_once() -> None:
