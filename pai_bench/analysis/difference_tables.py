@@ -151,8 +151,10 @@ def controls_grids(comparison: pd.DataFrame, margin: float) -> Iterator[Grid]:
 
 
 def _control_cell(point: Any) -> Cell:
-    failed = ((point.collapsed, "c"), (point.diverged, "d"), (point.at_chance, "a"), (point.failed_of_method, "m"))
+    failed = ((point.collapsed, "c"), (point.diverged, "d"), (point.at_chance, "a"))
     counts = [f"{count}{letter}" for count, letter in failed if count]
+    if point.failed_of_method and not counts:
+        counts = [f"{point.failed_of_method}m"]
     extra = f"{', '.join(counts)} of {point.n}" if counts else str(point.n)
     if _needs_seeds(point):
         extra += f"; {int(point.seeds_needed)} needed"
@@ -179,8 +181,8 @@ def _controls_note(panel: pd.DataFrame, margin: float) -> str:
     if panel[failures].any(axis=None):
         parts.append(
             "In parentheses, k of n runs: c, d, a: the control collapsed (a layer without weights), diverged, is at"
-            f" chance (accuracy of at most {AT_CHANCE:g} / classes); m: the method failed in one of these ways. Then"
-            " there is neither an interval nor a test."
+            f" chance (accuracy of at most {AT_CHANCE:g} / classes); m: the method failed in one of these ways and the"
+            " control did not. Then there is neither an interval nor a test."
         )
     parts.append("Without ≈ they need not differ: few seeds show little.")
     return " ".join(parts)
