@@ -105,11 +105,11 @@ def _comparisons(numbers: Numbers) -> list[str]:
     if not len(table):
         return []
     hashed = "init_hash" in numbers.rows and numbers.rows["init_hash"].notna().any()
-    same = "seed and initial weights" if hashed else "seed"
+    same = "sparsity, seed and initial weights" if hashed else "sparsity and seed"
     family = _range(table.drop_duplicates([*PANEL, "epoch"])["comparisons"], "comparison")
     parts = [
         f"Methods are compared with {method_name(table['baseline'].iloc[0])} by paired differences between runs"
-        f" with the same data set, network, recipe, sparsity, {same}. For each data set and network, the differences"
+        f" with the same data set, network, recipe, {same}. For each data set and network, the differences"
         f" of a seed are averaged over the common sparsities ({_range(table['sparsities'], 'sparsity')}), so that every"
         f" seed counts once ({_range(table['n'])}). We give their mean with a 95 % Student t interval,"
         " which is not adjusted for the number of comparisons.",

@@ -77,6 +77,16 @@ def test_p_values_are_printed_only_where_they_can_be_small(tmp_path: Path) -> No
     assert "cannot" not in more.files["comparison.md"]
 
 
+def test_exact_ties_and_different_numbers_of_seeds_are_said_once(tmp_path: Path) -> None:
+    rows = [*lines("erk", BASE * 2), *lines("snip", [*(BASE * 2)[:8], 0.95, 0.96])]
+    text = written(gathered(tmp_path, rows)).files["comparison.md"]
+    assert "–: 1 of 1 comparison cannot be tested, because too many differences are exactly 0." in text
+    rows = [*lines("erk", BASE), *lines("snip", ABOVE), *lines("grasp", ABOVE[:3]), *lines("synflow", ABOVE[:1])]
+    assert limits(compared(gathered(tmp_path, rows))) == [
+        "3 comparisons cannot be tested with 1, 3 or 5 seeds; 7 would"
+    ]
+
+
 def test_p_values_of_a_panel_are_adjusted_together(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     base = generator.normal(0.9, 0.005, 9)
