@@ -1,6 +1,6 @@
 """Simulated coverage of every interval that a report prints, and error rates of its tests.
 
-`python -m tests.coverage` prints the table of docs/statistics.md (a minute); `--draws 500` is a quick check.
+`python -m tests.coverage` prints the table of docs/statistics.md (a few minutes); `--draws 500` is a quick check.
 
 Accuracies of seeds are normal with the deviation that is typical of pruned networks (0.35 points). A 95 % interval
 should contain the true value in 95 % of the draws, a test with p < 0.05 should reject a true hypothesis in at most 5 %.
@@ -98,7 +98,7 @@ SIMULATIONS: tuple[tuple[str, str, Callable[[np.random.Generator, int], bool], t
     ("IQM of 12 strata, 95 % bootstrap interval: coverage", "seeds", iqm_interval, (3, 5, 10), 0.95, 10),
     (
         "IQM of 36 strata, 95 % bootstrap interval: coverage",
-        *("seeds", partial(iqm_interval, strata=36), (3, 5, 10), 0.95, 20),
+        *("seeds", partial(iqm_interval, strata=36), (3, 5, 10), 0.95, 50),
     ),
     ("bold contains the best of 5 methods", "seeds", best_is_bold, (3, 5, 10), 0.95, 4),
     ("sign flip, p < 0.05 without an effect", "seeds", flip_rejects, (3, 6, 10), 0.05, 2),
