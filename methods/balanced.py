@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, apportion, proportional, random_scores, register
+from pai_bench.scoring import Facts, Problem, apportion, proportional, random_scores, register
 
 
-@register("balanced")
+@register("balanced", Facts("Gadhikar et al. 2023", "random", "nothing", "0", "formula"))
 @dataclass(frozen=True)
 class Balanced:
     """Random weights, the same number in every layer; one that is too small is dense, and the others share the rest.
@@ -21,6 +21,7 @@ class Balanced:
 
     controls: ClassVar[bool] = False
     optional: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return random_scores(problem)

@@ -8,37 +8,40 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Problem, apportion, erdos_renyi_kernel, random_scores, register, uniform
+from pai_bench.scoring import Facts, Problem, apportion, erdos_renyi_kernel, random_scores, register, uniform
 
 
-@register("dense")
+@register("dense", Facts("", "reference", "nothing", "0"))
 @dataclass(frozen=True)
 class Dense:
     """The reference: nothing is pruned, whatever the sparsity asked for."""
 
     prunes: ClassVar[bool] = False
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return {name: torch.ones_like(w) for name, w in problem.weights.items()}
 
 
-@register("random")
+@register("random", Facts("Liu et al. 2022", "random", "nothing", "0", "formula"))
 @dataclass(frozen=True)
 class Random:
     """Every prunable weight of the network is equally likely to stay; layer densities are equal in expectation only."""
 
     controls: ClassVar[bool] = False
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return random_scores(problem)
 
 
-@register("uniform")
+@register("uniform", Facts("Liu et al. 2022", "random", "nothing", "0", "formula"))
 @dataclass(frozen=True)
 class Uniform:
     """Random weights, the same density in every layer (to the nearest weight)."""
 
     controls: ClassVar[bool] = False
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return random_scores(problem)
@@ -48,7 +51,7 @@ class Uniform:
         return apportion(uniform(sizes, problem.living(), problem.kept), problem.kept)
 
 
-@register("erk")
+@register("erk", Facts("Evci et al. 2020", "random", "nothing", "0", "formula"))
 @dataclass(frozen=True)
 class ERK:
     """Random weights, layer densities of the Erdős–Rényi kernel.
@@ -59,6 +62,7 @@ class ERK:
     """
 
     controls: ClassVar[bool] = False
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return random_scores(problem)
@@ -68,12 +72,13 @@ class ERK:
         return apportion(erdos_renyi_kernel(shapes, problem.kept, problem.living()), problem.kept)
 
 
-@register("magnitude")
+@register("magnitude", Facts("Han et al. 2015", "magnitude", "nothing", "0", "release"))
 @dataclass(frozen=True)
 class Magnitude:
     """|w|, ranked over the whole network. At initialisation this mostly ranks layers by their scale."""
 
     may_tie: ClassVar[bool] = True  # of equal weights, zeros above all, one is as good as another
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "weight-signs")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return {name: w.abs() for name, w in problem.weights.items()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.scoring import (
+    Facts,
     PathCount,
     Problem,
     apportion,
@@ -20,7 +21,7 @@ from pai_bench.scoring import (
 )
 
 
-@register("dpai")
+@register("dpai", Facts("Xiang et al. 2025", "paths", "shape", "(3 * steps + 1) / batch_size", "transcribed"))
 @dataclass(frozen=True)
 class DPaI:
     """|s|, s optimised from standard normal numbers so that the highest of each layer make paths, nodes and kernels.
@@ -39,6 +40,7 @@ class DPaI:
     beta: float = 0.5
 
     costly: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __post_init__(self) -> None:
         more_than("dpai:lr", self.lr, 0)

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, apportion, proportional, random_scores, register
+from pai_bench.scoring import Facts, Problem, apportion, proportional, random_scores, register
 
 
-@register("er")
+@register("er", Facts("Mocanu et al. 2018", "random", "nothing", "0", "formula"))
 @dataclass(frozen=True)
 class ER:
     """Random weights, layer densities of the Erdős–Rényi model: as `erk`, but without the sides of the kernel.
@@ -22,6 +22,7 @@ class ER:
 
     controls: ClassVar[bool] = False
     optional: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return random_scores(problem)

@@ -1,4 +1,4 @@
-"""Gradient norm, Fisher diagonal, Fisher pruning and Fisher-Taylor sensitivity."""
+"""Fisher diagonal, Fisher pruning and Fisher-Taylor sensitivity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Problem, gradient, one_of, ranked, register
+from pai_bench.scoring import Facts, Problem, gradient, one_of, ranked, register
 
 
 def moments(problem: Problem, per: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -29,19 +29,7 @@ def moments(problem: Problem, per: str) -> tuple[dict[str, Tensor], dict[str, Te
     return dict(zip(leaves, first, strict=True)), dict(zip(leaves, second, strict=True))
 
 
-@register("grad-norm")
-@dataclass(frozen=True)
-class GradNorm:
-    """|mean gradient|, BatchNorm in eval mode. Gollini et al. 2025 (arXiv 2502.11450), function `grad_mean`."""
-
-    optional: ClassVar[bool] = True
-
-    def __call__(self, problem: Problem) -> dict[str, Tensor]:
-        problem.model.eval()
-        return {name: g.abs() for name, g in problem.gradient().items()}
-
-
-@register("fisher")
+@register("fisher", Facts("Gollini et al. 2025", "gradient", "labels", "3 * batches", "transcribed"))
 @dataclass(frozen=True)
 class Fisher:
     """Diagonal of the empirical Fisher matrix: the mean squared gradient, BatchNorm in eval mode.
@@ -53,6 +41,7 @@ class Fisher:
 
     per: str = "sample"
     optional: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "sample-order", "loss-scale", "loss-sign")
 
     def __post_init__(self) -> None:
         one_of("fisher:per", self.per, ("sample", "batch"))
@@ -61,17 +50,26 @@ class Fisher:
         return moments(problem, self.per)[1]
 
 
-@register("fisher-pruning")
+@register("fisher-pruning", Facts("Gollini et al. 2025", "gradient", "labels", "3 * batches", "transcribed"))
 @dataclass(frozen=True)
 class FisherPruning(Fisher):
     """w^2 F / 2 with the Fisher diagonal F of `fisher`. Gollini et al. 2025 (arXiv 2502.11450), `saliency_score`."""
+
+    invariant_to: ClassVar[tuple[str, ...]] = (
+        "permutation",
+        "rescaling",
+        "norm-rescaling",
+        "sample-order",
+        "loss-scale",
+        "loss-sign",
+    )
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         diagonal = moments(problem, self.per)[1]
         return {name: w.square() * diagonal[name] / 2 for name, w in problem.weights.items()}
 
 
-@register("fts")
+@register("fts", Facts("Gollini et al. 2025", "gradient", "labels", "3 * batches", "transcribed"))
 @dataclass(frozen=True)
 class FTS(Fisher):
     """Fisher-Taylor sensitivity |w g + w^2 F / 2|, g the mean gradient and F the Fisher diagonal of `fisher`.
@@ -80,6 +78,8 @@ class FTS(Fisher):
     """
 
     ranking: str = "absolute"
+
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "rescaling", "norm-rescaling", "sample-order")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         g, diagonal = moments(problem, self.per)

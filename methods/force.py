@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, one_of, register
+from pai_bench.scoring import Facts, Problem, one_of, register
 
 
-@register("force")
+@register("force", Facts("De Jorge et al. 2021", "gradient", "labels", "3 * rounds * batches", "release"))
 @dataclass(frozen=True)
 class FORCE:
     """|w g|, w the dense weight and g the gradient in the pruned network: what was pruned may come back.
@@ -29,6 +29,14 @@ class FORCE:
     fresh: ClassVar[bool] = True
     costly: ClassVar[bool] = True
     revives: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = (
+        "permutation",
+        "rescaling",
+        "norm-rescaling",
+        "sample-order",
+        "loss-scale",
+        "loss-sign",
+    )
 
     def __post_init__(self) -> None:
         one_of("force:count", self.count, ("exact", "released"))

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Problem, gradient, hessian_product, more_than, one_of, ranked, register
+from pai_bench.scoring import Facts, Problem, gradient, hessian_product, more_than, one_of, ranked, register
 
 
-@register("grasp")
+@register("grasp", Facts("Wang et al. 2020", "curvature", "labels", "9 * rounds * batches", "release"))
 @dataclass(frozen=True)
 class GraSP:
     """w (Hg), signed: removing the lowest lowers the gradient norm least. Wang et al. 2020 (arXiv 2002.07376), eq. 8.
@@ -21,6 +21,7 @@ class GraSP:
     (no re-drawn classifier), in one sum over all batches (no halves split by class) and in the exact count.
     `bn`: "train" as released, "eval" as in Synaptic-Flow. `absolute=True` ranks |w (Hg)|, as Frankle et al. 2021 (arXiv
     2009.08576) and CroP (Rachwan et al. 2022, arXiv 2206.10451); `rounds` scores the pruned network again (CroPit).
+    With several batches scoring takes 12 passes of each, since the first gradients are computed twice.
     """
 
     temperature: float = 200.0
@@ -28,6 +29,7 @@ class GraSP:
     absolute: bool = False
     rounds: int = 1
     added: ClassVar[tuple[str, ...]] = ("absolute", "rounds")
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "sample-order", "loss-scale", "loss-sign")
 
     def __post_init__(self) -> None:
         one_of("grasp:bn", self.bn, ("train", "eval"))

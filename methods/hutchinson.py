@@ -8,10 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Problem, gradient, hessian_product, more_than, rademacher, ranked, register
+from pai_bench.scoring import Facts, Problem, gradient, hessian_product, more_than, rademacher, ranked, register
+
+FACTS = Facts("Gollini et al. 2025", "curvature", "labels", "(3 + 6 * probes) * batches", "transcribed")
 
 
-@register("hutchinson")
+@register("hutchinson", FACTS)
 @dataclass(frozen=True)
 class Hutchinson:
     """Diagonal h of the Hessian, estimated by z (H z), z = -1 or +1 at random for each parameter.
@@ -27,6 +29,7 @@ class Hutchinson:
     ranking: str = "signed"
 
     optional: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("sample-order", "loss-scale")
 
     def __post_init__(self) -> None:
         more_than("hutchinson:probes", self.probes, 0)
@@ -48,11 +51,11 @@ class Hutchinson:
         slope, diagonal = ([torch.zeros_like(p) for p in leaves] for _ in range(2))
         seen = 0
         for x, y in problem.batches():
-            found = gradient(
-                lambda x=x, y=y: problem.loss(problem.forward(x, theta) / self.temperature, y),  # type: ignore[misc]
-                leaves,
-                graph=True,
-            )
+
+            def loss(x: Tensor = x, y: Tensor = y) -> Tensor:
+                return problem.loss(problem.forward(x, theta) / self.temperature, y)
+
+            found = gradient(loss, leaves, graph=True)
             torch._foreach_add_(slope, [one.detach() for one in found], alpha=len(x))
             for probe in range(1, self.probes + 1):
                 z = [rademacher(p, problem.generator) for p in leaves]
@@ -63,7 +66,7 @@ class Hutchinson:
         return dict(zip(theta, g, strict=True)), dict(zip(theta, h, strict=True))
 
 
-@register("hutchinson-pruning")
+@register("hutchinson-pruning", FACTS)
 @dataclass(frozen=True)
 class HutchinsonPruning(Hutchinson):
     """w^2 h / 2 with the diagonal h of `hutchinson`. Gollini et al. 2025 (arXiv 2502.11450), `saliency_score`."""
@@ -72,7 +75,7 @@ class HutchinsonPruning(Hutchinson):
         return {name: w.square() * h[name] / 2 for name, w in problem.weights.items()}
 
 
-@register("hts")
+@register("hts", FACTS)
 @dataclass(frozen=True)
 class HTS(Hutchinson):
     """Hutchinson-Taylor sensitivity |w g + w^2 h / 2|, g and h the mean gradient and the diagonal of `hutchinson`.

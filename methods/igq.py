@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, apportion, random_scores, register, within
+from pai_bench.scoring import Facts, Problem, apportion, random_scores, register, within
 
 
-@register("igq")
+@register("igq", Facts("Vysogorets and Kempe 2023", "random", "nothing", "0", "release"))
 @dataclass(frozen=True)
 class IGQ:
     """Random weights, ideal gas quotas: the density of a layer of n weights is 1 / (F n + 1).
@@ -21,6 +21,7 @@ class IGQ:
 
     controls: ClassVar[bool] = False
     optional: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return random_scores(problem)

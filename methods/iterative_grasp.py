@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, register
+from pai_bench.scoring import Facts, Problem, register
 
 
-@register("iterative-grasp")
+@register("iterative-grasp", Facts("De Jorge et al. 2021", "gradient", "labels", "3 * rounds * batches", "release"))
 @dataclass(frozen=True)
 class IterativeGraSP:
     """g^2 of the pruned network in each of `rounds` rounds, g = dL/dw; what is pruned stays so. New batches each round.
@@ -24,6 +24,7 @@ class IterativeGraSP:
     schedule: str = "exponential"
     fresh: ClassVar[bool] = True
     costly: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "sample-order", "loss-scale", "loss-sign")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return {name: g.square() * problem.masks[name] for name, g in problem.gradient().items()}

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, one_of, register
+from pai_bench.scoring import Facts, Problem, one_of, register
 
 
-@register("iterative-snip")
+@register("iterative-snip", Facts("De Jorge et al. 2021", "gradient", "labels", "3 * rounds * batches", "release"))
 @dataclass(frozen=True)
 class IterativeSNIP:
     """|w dL/dw| of the pruned network in each of `rounds` rounds; what is pruned stays so. New batches every round.
@@ -27,6 +27,14 @@ class IterativeSNIP:
     added: ClassVar[tuple[str, ...]] = ("count",)
     fresh: ClassVar[bool] = True
     costly: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = (
+        "permutation",
+        "rescaling",
+        "norm-rescaling",
+        "sample-order",
+        "loss-scale",
+        "loss-sign",
+    )
 
     def __post_init__(self) -> None:
         one_of("iterative-snip:count", self.count, ("exact", "released"))

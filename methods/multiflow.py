@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from pai_bench.scoring import Problem, register
+from pai_bench.scoring import Facts, Problem, register
 
 
-@register("multiflow")
+@register("multiflow", Facts("Farina et al. 2024", "activations", "inputs", "batches", "formula"))
 @dataclass(frozen=True)
 class MULTIFLOW:
     """|w_ij| mean_j(|w_ij| a_j) mean_i(|w_ij| a_j), a_j the norm of input j; as many weights a layer as by `magnitude`.
@@ -25,6 +25,7 @@ class MULTIFLOW:
     """
 
     optional: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "sample-order")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pai_bench.scoring import ChunkedConvolutions, Problem, gaussian, more_than, real_inputs, register
+from pai_bench.scoring import ChunkedConvolutions, Facts, Problem, gaussian, more_than, real_inputs, register
 
 
-@register("ntk-sap")
+@register("ntk-sap", Facts("Wang et al. 2023", "kernel", "shape", "7 * rounds * repeats * batches", "release"))
 @dataclass(frozen=True)
 class NTKSAP:
     """|sum of dJ/dm|, J = |f(z; m w) - f(z; m (w + epsilon d))|^2 summed over Gaussian inputs z.
@@ -29,6 +29,7 @@ class NTKSAP:
     epsilon: float = 0.01
 
     costly: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("weight-signs", "weights")
 
     def __post_init__(self) -> None:
         more_than("ntk-sap:repeats", self.repeats, 0)

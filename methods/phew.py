@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Problem, Walker, register
+from pai_bench.scoring import Facts, Problem, Walker, register
 
 
-@register("phew")
+@register("phew", Facts("Patil and Dovrolis 2021", "paths", "shape", "1 / batch_size", "release"))
 @dataclass(frozen=True)
 class PHEW:
     """Weights in the order in which random walks pass them that take the next one with probability proportional to |w|.
@@ -28,6 +28,7 @@ class PHEW:
 
     optional: ClassVar[bool] = True
     per_sparsity: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("weight-signs",)
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import Batch, Graphs, Problem, gradient, hessian_product, in_one_block, one_of, register
+from pai_bench.scoring import Batch, Facts, Graphs, Problem, gradient, hessian_product, in_one_block, one_of, register
 
 
-@register("prospr")
+@register("prospr", Facts("Alizadeh et al. 2022", "meta gradient", "labels", "9 * steps + 3", "release"))
 @dataclass(frozen=True)
 class ProsPr:
     """|dL(theta_M)/dc| at c = 1, theta_0 = c w, after M inner steps of SGD. Alizadeh et al. 2022 (arXiv 2202.08132).
@@ -33,6 +34,8 @@ class ProsPr:
     variant: str = "full"
     new_batches: bool = True
     detach_first_buffer: bool = False
+
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "sample-order")
 
     def __post_init__(self) -> None:
         one_of("prospr:variant", self.variant, ("full", "first_order"))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pai_bench.scoring import (
     IDENTITY_NORMS,
     ChunkedConvolutions,
+    Facts,
     FunctionOverrides,
     Problem,
     Relus,
@@ -21,7 +22,7 @@ from pai_bench.scoring import (
 )
 
 
-@register("px")
+@register("px", Facts("Iurada et al. 2024", "kernel", "inputs", "rounds * (2 * batches + 3 / batch_size)", "formula"))
 @dataclass(frozen=True)
 class PX:
     """w^2 dR/d(w^2), R = sum over x of <h(x^2), g(1)>: what each weight adds to the paths from input to output.
@@ -39,6 +40,7 @@ class PX:
     version: ClassVar[int] = 2  # norms are identities to the last bit, and all of torch's are
     plugin_version: ClassVar[int] = 2  # ReLUs by what they compute; masks of the built-in models are as they were
     costly: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "rescaling", "sample-order")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()

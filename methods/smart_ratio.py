@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, apportion, one_of, random_scores, register, within
+from pai_bench.scoring import Facts, Problem, apportion, one_of, random_scores, register, within
 
 
-@register("smart-ratio")
+@register("smart-ratio", Facts("Su et al. 2020", "random", "nothing", "0", "release"))
 @dataclass(frozen=True)
 class SmartRatio:
     """Random weights, convolutions ever sparser with depth, linear layers of density `linear`; or the largest weights.
@@ -34,6 +34,12 @@ class SmartRatio:
 
     def __post_init__(self) -> None:
         one_of("smart-ratio:shape", self.shape, ("resnet", "vgg"))
+
+    @property
+    def invariant_to(self) -> tuple[str, ...]:
+        """The hybrid ranks the absolute values of the weights; other masks do not depend on them."""
+        others = ("permutation",) if self.hybrid else ("rescaling", "norm-rescaling", "weights")
+        return ("weight-signs", *others)
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return {name: w.abs() for name, w in problem.weights.items()} if self.hybrid else random_scores(problem)

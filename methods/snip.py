@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, one_of, register
+from pai_bench.scoring import Facts, Problem, one_of, register
 
 
-@register("snip")
+@register("snip", Facts("Lee et al. 2019", "gradient", "labels", "3 * batches", "release"))
 @dataclass(frozen=True)
 class SNIP:
     """|w dL/dw|, L the mean loss over all scoring samples. Lee et al. 2019 (arXiv 1810.02340), eq. 4.
@@ -20,6 +21,15 @@ class SNIP:
     """
 
     bn: str = "train"
+
+    invariant_to: ClassVar[tuple[str, ...]] = (
+        "permutation",
+        "rescaling",
+        "norm-rescaling",
+        "sample-order",
+        "loss-scale",
+        "loss-sign",
+    )
 
     def __post_init__(self) -> None:
         one_of("snip:bn", self.bn, ("train", "eval"))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import Flow, Problem, check_law, one_of, register, replay
+from pai_bench.scoring import Facts, Flow, Problem, check_law, one_of, register, replay
 
 
-@register("synflow")
+@register("synflow", Facts("Tanaka et al. 2020", "paths", "shape", "(3 * rounds + 2) / batch_size", "release"))
 @dataclass(frozen=True)
 class SynFlow:
     """|w| dR/d|w|, R the summed output of the network of absolute values for an all-ones input.
@@ -32,6 +32,7 @@ class SynFlow:
 
     added: ClassVar[tuple[str, ...]] = ("count",)
     plugin_version: ClassVar[int] = 2  # the path network; masks of the built-in models are as they were
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "rescaling", "norm-rescaling", "weight-signs")
 
     def __post_init__(self) -> None:
         one_of("synflow:count", self.count, ("exact", "released"))

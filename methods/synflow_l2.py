@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import Flow, Problem, register, replay
+from pai_bench.scoring import Facts, Flow, Problem, register, replay
 
 
-@register("synflow-l2")
+@register("synflow-l2", Facts("Patil and Dovrolis 2021", "paths", "shape", "(3 * rounds + 1) / batch_size", "release"))
 @dataclass(frozen=True)
 class SynFlowL2:
     """|w| dR/d(w^2), R the summed output of the network of squared parameters for an all-ones input.
@@ -26,6 +26,7 @@ class SynFlowL2:
     rounds: int = 100
 
     optional: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "weight-signs")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Problem, apportion, random_scores, register, within
+from pai_bench.scoring import Facts, Problem, apportion, random_scores, register, within
 
 
-@register("uniform-plus")
+@register("uniform-plus", Facts("Gale et al. 2019", "random", "nothing", "0", "release"))
 @dataclass(frozen=True)
 class UniformPlus:
     """Random weights of one density; the first layer is dense, and the last one keeps at least a fifth of its weights.
@@ -24,6 +24,7 @@ class UniformPlus:
 
     controls: ClassVar[bool] = False
     optional: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return random_scores(problem)

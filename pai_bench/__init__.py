@@ -13,6 +13,7 @@ from pai_bench.errors import PaiBenchError
 
 if TYPE_CHECKING:
     from pai_bench.analysis.loading import load_results
+    from pai_bench.core.facts import Facts
     from pai_bench.datasets.files.sources import register_dataset, register_source
     from pai_bench.models.registry import register_model
     from pai_bench.pruning.functions import prune, score
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Facts",
     "PaiBenchError",
     "Problem",
     "TiedScoresWarning",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Facts": "pai_bench.core.facts",
     "Problem": "pai_bench.scoring.problem",
     "TiedScoresWarning": "pai_bench.results.ties",
     "apply_masks": "pai_bench.pruning.masking",

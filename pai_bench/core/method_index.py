@@ -1,4 +1,4 @@
-"""Names, hyper-parameters and first sentences of the built-in methods, read from their sources without torch."""
+"""Names, hyper-parameters, first sentences and facts of the built-in methods, read from their sources without torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from pai_bench.cells import GIVEN, QUOTA_OF, MethodSpec
+from pai_bench.core.facts import Facts
 from pai_bench.core.registry import installed
 from pai_bench.errors import PaiBenchError, unknown
 
@@ -27,6 +28,7 @@ class Entry:
     hyperparameters: tuple[tuple[str, object], ...]
     """Name and default, in the order of the class."""
     costly: bool
+    facts: Facts
 
 
 @cache
@@ -75,7 +77,10 @@ def first_sentence(text: str) -> str:
 
 def _entries(path: Path) -> Iterator[Entry]:
     classes: dict[str, tuple[dict[str, object], dict[str, object]]] = {}
+    shared: dict[str, ast.expr] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            shared[node.targets[0].id] = node.value
         if not isinstance(node, ast.ClassDef):
             continue
         fields: dict[str, object] = {}
@@ -90,14 +95,17 @@ def _entries(path: Path) -> Iterator[Entry]:
                 found = variables if ast.unparse(statement.annotation).startswith("ClassVar") else fields
                 found[statement.target.id] = value
         classes[node.name] = fields, variables
-        names = filter(None, map(_registered, node.decorator_list))
-        if (name := next(names, None)) is not None:
-            sentence = first_sentence(ast.get_docstring(node) or "")
-            yield Entry(name, sentence, tuple(fields.items()), bool(variables.get("costly", False)))
+        for decorator in node.decorator_list:
+            if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "register":
+                name, *others = decorator.args
+                sentence = first_sentence(ast.get_docstring(node) or "")
+                costly = bool(variables.get("costly", False))
+                facts = _facts(shared.get(ast.unparse(others[0]), others[0])) if others else Facts()
+                yield Entry(str(ast.literal_eval(name)), sentence, tuple(fields.items()), costly, facts)
 
 
-def _registered(decorator: ast.expr) -> str:
-    """Return the name in @register("name"), or an empty text for any other decorator."""
-    if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "register":
-        return str(ast.literal_eval(decorator.args[0]))
-    return ""
+def _facts(call: ast.expr) -> Facts:
+    """Return the facts that an expression such as `Facts("Lee et al. 2019", sees="labels")` makes."""
+    assert isinstance(call, ast.Call)
+    named = {str(keyword.arg): str(ast.literal_eval(keyword.value)) for keyword in call.keywords}
+    return Facts(*(str(ast.literal_eval(value)) for value in call.args), **named)

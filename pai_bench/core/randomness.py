@@ -82,3 +82,12 @@ def host_random_state() -> tuple[Any, ...]:
     """Return the state of the global generators on the host, comparable with ==."""
     legacy = np.random.get_state(legacy=False)["state"]
     return random.getstate(), legacy["pos"], legacy["key"].tobytes(), torch.get_rng_state().numpy().tobytes()
+
+
+def global_random_states(device: torch.device) -> dict[str, Any]:
+    """Return the states of the global generators by the name of their library, comparable with ==."""
+    python, position, key, host = host_random_state()
+    states = {"Python (random)": python, "NumPy (numpy.random)": (position, key), "torch (CPU)": host}
+    if device.type == "cuda":
+        states["torch (CUDA)"] = torch.cuda.get_rng_state(device).numpy().tobytes()
+    return states

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pai_bench.recipes.loading import defaults, load, names, summary
+from pai_bench.recipes.loading import datasets, defaults, load, names, summary
 from pai_bench.recipes.overrides import SOURCE as SET_BY_USER
 from pai_bench.recipes.overrides import Settings, parse_settings, variants
 from pai_bench.recipes.schema import (
@@ -48,6 +48,7 @@ __all__ = [
     "Settings",
     "Train",
     "choose",
+    "datasets",
     "defaults",
     "fingerprint",
     "load",

@@ -24,6 +24,12 @@ def summary(name: str) -> str:
     return str(tomllib.loads(text).get("summary", ""))
 
 
+def datasets(name: str) -> list[str]:
+    """Return the names of the data sets that a built-in recipe is meant for."""
+    text = resources.files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return sorted(tomllib.loads(text).get("datasets", {}))
+
+
 def names() -> list[str]:
     """Return the names of all built-in recipes in alphabetical order."""
     return sorted(

@@ -1,5 +1,6 @@
 """Everything that the author of a method sees: the problem, registration, exact derivatives, and layer budgets."""
 
+from pai_bench.core.facts import Facts
 from pai_bench.scoring.convolutions import ChunkedConvolutions
 from pai_bench.scoring.derivatives import Graphs, gradient, hessian_product, in_one_block
 from pai_bench.scoring.draws import gaussian, rademacher, random_scores
@@ -18,6 +19,7 @@ __all__ = [
     "Batch",
     "Batches",
     "ChunkedConvolutions",
+    "Facts",
     "Flow",
     "FunctionOverrides",
     "Graphs",

@@ -1,16 +1,20 @@
-"""Declarations that the class of a method may carry, and the check that none of them is misspelt."""
+"""Declarations that the class of a method may carry, and the checks of their spelling and values."""
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import fields
 from inspect import isroutine
+from typing import Any
+
+from pai_bench.core.facts import INVARIANCES
 
 HOOKS = ("batches_needed", "kept_after", "quotas")
 """Declarations that are methods of the class."""
 
 DECLARATIONS = (
-    *("added", "controls", "costly", "fresh", "may_tie", "optional", "per_sparsity", "plugin_version", "prunes"),
-    *("revives", "rounds", "schedule", "version"),
+    *("added", "controls", "costly", "fresh", "invariant_to", "may_tie", "optional", "per_sparsity"),
+    *("plugin_version", "prunes", "revives", "rounds", "schedule", "version"),
     *HOOKS,
 )
 """Attributes of a method's class that change what the harness does (docs/methods.md describes each of them)."""
@@ -40,6 +44,39 @@ def check_spelling(method: str, cls: type) -> None:
         for right in difflib.get_close_matches(name.lower(), known, n=1, cutoff=SIMILARITY):
             if right not in present and right not in name.split("_"):
                 raise ValueError(f"method {method!r}: {name!r} is not a declaration; write {right!r}, or rename it")
+
+
+def check_values(method: str, cls: type) -> None:
+    """Refuse declarations whose values have a wrong type or name what does not exist. Properties are not evaluated.
+
+    Raises: ValueError with the name of the declaration.
+    """
+    names = {field.name for field in fields(cls)}
+    for name in HOOKS:
+        if not callable(getattr(cls, name, _hook)):
+            raise ValueError(f"method {method!r}: {name!r} must be a function of the class")
+    for name, kind in _KINDS.items():
+        value = getattr(cls, name, None)
+        if value is not None and not isinstance(value, (kind, property)):
+            raise ValueError(f"method {method!r}: {name!r} must be of type {kind.__name__}, not {value!r}")
+    tuples = {"added": (names, "a hyper-parameter"), "invariant_to": (set(INVARIANCES), "an invariance")}
+    for name, (known, what) in tuples.items():
+        given: Any = getattr(cls, name, ())
+        if isinstance(given, property):
+            continue
+        if not isinstance(given, tuple):
+            raise ValueError(f"method {method!r}: {name!r} must be a tuple of names, not {given!r}")
+        for each in given:
+            if each not in known:
+                listed = ", ".join(sorted(known)) or "none"
+                raise ValueError(f"method {method!r}: {name!r} has {each!r}, which is not {what}; known: {listed}")
+
+
+_KINDS = {"rounds": int, "schedule": str, "version": int, "plugin_version": int}
+
+
+def _hook() -> None:
+    """Stand in for a hook that a class does not have."""
 
 
 def _attributes(cls: type) -> dict[str, bool]:

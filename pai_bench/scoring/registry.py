@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pai_bench.cells import CONTROL
+from pai_bench.core.facts import Facts
 from pai_bench.core.plugins import source_hash
 from pai_bench.core.registry import Registry
 from pai_bench.errors import PaiBenchError, unknown
-from pai_bench.scoring.declarations import check_spelling
+from pai_bench.scoring.declarations import check_spelling, check_values
 from pai_bench.scoring.problem import Scorer, round_densities
 
 Method = TypeVar("Method", bound=type)
@@ -23,14 +24,19 @@ Method = TypeVar("Method", bound=type)
 _given: dict[str, type] = {}
 """Methods that `names` does not list: masks from files."""
 
+_facts: dict[str, Facts] = {}
+"""Facts that methods were registered with."""
 
-def register(name: str) -> Callable[[Method], Method]:
+
+def register(name: str, facts: Facts | None = None) -> Callable[[Method], Method]:
     """Register the decorated frozen dataclass as the method `name`.
 
-    The class may carry `version: ClassVar[int]`, raised whenever its scores would change (1 when absent).
+    The class may carry `version: ClassVar[int]`, raised whenever its scores would change (1 when absent). Lists show
+    the `facts` about the method: its paper, what it sees, its cost.
 
     Raises: ValueError when the name is taken by another class, the class is not a dataclass, a hyper-parameter has no
-    default or is called "control", or an attribute is nearly one of the declarations (`revive` for `revives`).
+    default or is called "control", an attribute is nearly one of the declarations (`revive` for `revives`), or the
+    value of a declaration or of the facts is wrong.
     """
 
     def decorate(cls: Method) -> Method:
@@ -44,9 +50,17 @@ def register(name: str) -> Callable[[Method], Method]:
         if CONTROL in {field.name for field in dataclasses.fields(cls)}:
             raise ValueError(f"method {name!r}: a hyper-parameter cannot be called {CONTROL!r}, which names a control")
         check_spelling(name, cls)
+        check_values(name, cls)
+        if facts is not None:
+            try:
+                facts.check_names([field.name for field in dataclasses.fields(cls)])
+            except ValueError as error:
+                raise ValueError(f"method {name!r}: {error}") from error
         if not cls.__module__.startswith("pai_bench."):
             _methods.discover()  # so that a plug-in that takes a built-in name is the one that is refused
         _methods.add(name, cls)
+        if facts is not None:
+            _facts[name] = facts
         return cls
 
     return decorate
@@ -88,6 +102,12 @@ def has_controls(name: str) -> bool:
     """
     cls = method_class(name)
     return bool(getattr(cls, "prunes", True) and getattr(cls, "controls", True))
+
+
+def facts(name: str) -> Facts:
+    """Return the facts that the method `name` was registered with; empty ones if there are none."""
+    method_class(name)
+    return _facts.get(name, Facts())
 
 
 def module(name: str) -> str:

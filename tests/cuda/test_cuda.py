@@ -24,6 +24,7 @@ from pai_bench.experiment.cost import measured
 from pai_bench.experiment.runner import CellRunner, Outcome, Run, device_name
 from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.selection import keep_exactly
+from pai_bench.testing import check_method
 from pai_bench.training import launches
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import RoundRobin
@@ -87,6 +88,12 @@ def test_masks_are_those_of_the_cpu(method: str) -> None:
     theirs = pai_bench.prune(*moved(model, data), method, sparsity=0.9, **FEW.get(method, {}))
     for name, mask in ours.items():
         assert theirs[name].device.type == DEVICE.type and torch.equal(theirs[name].cpu(), mask), name
+
+
+@pytest.mark.parametrize("method", pai_bench.list_methods())
+def test_every_method_obeys_its_laws(method: str) -> None:
+    few = ",".join(f"{name}={value}" for name, value in FEW.get(method, {}).items() if name != "rounds")
+    check_method(f"{method}:{few}" if few else method, device=DEVICE.type, rounds=2)
 
 
 @pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "prospr"])

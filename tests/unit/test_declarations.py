@@ -12,7 +12,7 @@ import pai_bench
 from pai_bench.core.plugins import load_plugin
 from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import registry
-from pai_bench.scoring.declarations import DECLARATIONS, HOOKS, check_spelling
+from pai_bench.scoring.declarations import DECLARATIONS, HOOKS, check_spelling, check_values
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -72,9 +72,32 @@ def test_a_helper_function_and_a_name_beside_the_declaration_are_accepted() -> N
     check_spelling("own", method("rounds", {"round": 1}))
 
 
-def test_built_in_methods_are_spelt_right() -> None:
+def test_built_in_methods_are_spelt_right_and_declare_valid_values() -> None:
     for name in registry.names():
         check_spelling(name, registry.method_class(name))
+        check_values(name, registry.method_class(name))
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"rounds": "3"}, "'rounds' must be of type int, not '3'"),
+        ({"schedule": 3}, "'schedule' must be of type str, not 3"),
+        ({"version": "2"}, "'version' must be of type int, not '2'"),
+        ({"quotas": {"fc": 3}}, "'quotas' must be a function of the class"),
+        ({"added": "count"}, "'added' must be a tuple of names, not 'count'"),
+        ({"added": ("cuont",)}, "'added' has 'cuont', which is not a hyper-parameter; known: count"),
+        ({"invariant_to": "scale"}, "'invariant_to' must be a tuple of names"),
+        ({"invariant_to": ("scale",)}, "'invariant_to' has 'scale', which is not an invariance; known: loss-scale, "),
+    ],
+)
+def test_declarations_with_wrong_values_are_refused(declared: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_values("own", method("count", declared))
+
+
+def test_declarations_may_be_properties() -> None:
+    check_values("own", method("count", {"rounds": property(lambda self: self.count)}))
 
 
 def test_a_plug_in_with_a_misspelt_declaration_is_refused_and_not_registered(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_an_editable_install_is_a_plain_path_that_type_checkers_follow() -> None
     assert settings["package-dir"] == {"": "."}
     for package in settings["packages"]:
         assert (project.parent / package.replace(".", "/") / "__init__.py").is_file()
+    folders = [path.parent.relative_to(project.parent) for path in SOURCE.parent.rglob("__init__.py")]
+    assert {".".join(folder.parts) for folder in folders} <= set(settings["packages"])
 
 
 def test_results_load_as_a_frame_equal_to_the_reports_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:  # the command line lists papers without loading pandas
+    import pandas as pd
 
-from pai_bench.analysis.statistics import split_control
-
-__all__ = ["STATISTICS", "entries", "keys", "keys_of", "references_bib", "with_papers"]
+__all__ = ["STATISTICS", "citation", "entries", "keys", "keys_of", "paper_of", "references_bib", "with_papers"]
 
 _COLUMNS = {"methods": "method", "datasets": "dataset", "models": "model", "recipes": "recipe"}
 
@@ -41,11 +41,34 @@ def keys_of(kind: str, name: str) -> list[str] | None:
     return None if pattern is None else known[pattern]
 
 
+def citation(key: str) -> str:
+    """Return the authors and the year of an entry in running text, as in "Lee et al. 2019"."""
+    entry = entries()[key]
+    authors, year = (re.search(rf"^\s*{field}\s*=\s*{{(.*)}},?$", entry, re.MULTILINE) for field in ("author", "year"))
+    assert authors and year
+    names = [_last_name(author) for author in authors[1].split(" and ")]
+    return f"{names[0] + ' et al.' if len(names) > 2 else ' and '.join(names)} {year[1]}"
+
+
+def paper_of(kind: str, name: str) -> str:
+    """Return the citation of the first paper of a method, data set, model or recipe (see `keys_of`); "" without one."""
+    found = keys_of(kind, name)
+    return citation(found[0]) if found else ""
+
+
+def _last_name(author: str) -> str:
+    """Return the capitalised last name of an author, without braces and accents of LaTeX."""
+    name = re.sub(r"\\[^a-zA-Z]|[{}]", "", author if author.startswith("{") else author.partition(",")[0])
+    return name[:1].upper() + name[1:]
+
+
 def references_bib(rows: pd.DataFrame, cited: Iterable[str] = ()) -> str:
     """Return the entries for all names in the rows of a report and for the keys `cited`.
 
     Names without a known reference are listed in a comment.
     """
+    from pai_bench.analysis.statistics import split_control  # loads pandas
+
     wanted, without = set(cited), []
     names = [(kind, name) for kind, column in _COLUMNS.items() for name in sorted(set(rows[column]) - {""})]
     for kind, name in names:
