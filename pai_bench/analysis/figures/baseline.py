@@ -27,6 +27,8 @@ from pai_bench.analysis.tables import measure, per_cent
 
 _ROW = 0.16
 """Height of a method in inches."""
+_MOST = 0.75
+"""Part of the methods that a sparsity needs; an unfinished sweep has some methods at few sparsities only."""
 _REACH = 1.0
 """Part of the range of the seeds by which an axis extends beyond them, for intervals."""
 
@@ -122,9 +124,10 @@ def comparisons(material: Material, setting: Setting, name: str, most: int) -> l
 def _chosen(
     base: Mapping[float, Any], others: Sequence[Series], runs: Runs, failed: set[float], most: int
 ) -> list[float]:
-    """Return up to `most` sparsities in equal steps, of those with the most methods at which the baseline learns."""
+    """Return up to `most` sparsities in equal steps, of those with most methods at which the baseline learns."""
     counts = {sparsity: sum(sparsity in runs[series] for series in others) for sparsity in sorted(base)}
-    held = [s for s, count in counts.items() if count and s not in failed and count == max(counts.values())]
+    enough = _MOST * max(counts.values())
+    held = [s for s, count in counts.items() if count and s not in failed and count >= enough]
     held = held or [s for s, count in counts.items() if count]
     places = np.linspace(0, len(held) - 1, min(most + 1, len(held))).round().astype(int)
     # The lowest sparsity shows the least; the last ones are kept where there are more than `most`.
@@ -183,7 +186,8 @@ def _draw(ax: Axes, one: Comparison, methods: Sequence[str], material: Material,
         place_ = min(max(interval.mean, low), high)
         ax.plot(place_, y, color=look.color, linestyle="", zorder=3, clip_on=False, **marker)
         if difference.failed:
-            side = -1 if place_ > (low + high) / 2 else 1
+            room = 0.11 * (high - low)  # the text is on the side away from the line at zero, where it has room there
+            side = -1 if (place_ < 0 and place_ - low > room) or high - place_ < room else 1
             ax.annotate(
                 f"{difference.failed}/{difference.runs}", (place_, y), (side * 4, 0), textcoords="offset points",
                 size=SMALL, ha="left" if side > 0 else "right", va="center_baseline", annotation_clip=False,
