@@ -21,13 +21,14 @@ _POOLED = tuple(
 
 
 _FAILED = (
-    "(k of m failed): k of the m runs of the method and the baseline collapsed, diverged or are at chance (accuracy of"
-    f" at most {AT_CHANCE:g} / classes); they count at their accuracy, or at chance where none was recorded"
+    "In parentheses, kf of m: k of the m runs of the method and the baseline failed (collapsed, diverged, or at chance:"
+    f" an accuracy of at most {AT_CHANCE:g} / classes). They count at their accuracy, or at chance without"
+    " one"
 )
 
 
 def _failed(line: dict[str, Any]) -> str:
-    return f"{line['failed']} of {line['runs']} failed" if line["failed"] else ""
+    return f"{line['failed']}f of {line['runs']}" if line["failed"] else ""
 
 
 def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
@@ -52,7 +53,7 @@ def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
         f" the methods of the panel. {_limits(table)}",
     ]
     if table["failed"].any():
-        parts.append(f"{_FAILED}; then there is no interval.")
+        parts.append(f"{_FAILED}. A difference with such a run has no interval.")
     if (table["dropped"] != "").any():
         parts.append("Seeds without a complete pair are left out (comparison.csv names them).")
     return Grid(f"Difference to {baseline}", " ".join(parts), "", _COMPARED, tuple(rows))

@@ -130,7 +130,7 @@ def budgets(reproduction: Reproduction, rows: pd.DataFrame) -> list[Reached]:
     names = {(str(s["datasets"]), str(s["recipes"]), str(s["models"])) for s in reproduction.sweeps}
     wanted = pd.Series(False, index=rows.index)
     for dataset, recipe, models in sorted(names):
-        stem = rows["recipe"].str.partition("+")[0] == recipe
+        stem = rows["recipe"].map(lambda name: name.partition("+")[0]) == recipe
         wanted |= (rows["dataset"] == dataset) & stem & rows["model"].isin(models.split(","))
     for (model, method), group in rows[wanted].groupby(["model", "method"], sort=False):
         accuracy = group.groupby(group["n_kept"].astype(int))["accuracy"]

@@ -15,6 +15,8 @@ from pai_bench.reproductions.judge import RULE, Beside, Judged, Reached, beside,
 from pai_bench.reproductions.schema import Reproduction
 
 DASH = "–"
+_LABEL = 28
+"""Length of labels from which they are broken in LaTeX."""
 PLACE = ("dataset", "model", "method", "sparsity", "recipe")
 
 
@@ -184,14 +186,15 @@ def table(head: list[str], body: list[list[str]]) -> str:
 
 def latex(reproduction: Reproduction, judged: Sequence[Judged], reached: Sequence[Reached]) -> str:
     """Format the verdicts, or the smallest budgets, as a booktabs table for \\input."""
-    head, body = _verdict_cells(judged) if judged else _budget_cells(reached)
-    caption = f"{reproduction.summary} {RULE if judged else ''}".strip()
+    head, body, notes = _latex_cells(judged) if judged else (*_budget_cells(reached), [])
+    caption = " ".join([reproduction.summary, *([RULE] if judged else []), *notes])
+    label = r"p{0.24\linewidth}" if max((len(line[0]) for line in body), default=0) > _LABEL else "l"
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
-        r"\centering\footnotesize",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{escape(caption)}}}",
-        rf"\begin{{tabular}}{{{'l' * len(head)}}}",
+        rf"\begin{{tabular}}{{{label}{'l' * (len(head) - 1)}}}",
         r"\toprule",
         _latex_row(head),
         r"\midrule",
@@ -201,6 +204,26 @@ def latex(reproduction: Reproduction, judged: Sequence[Judged], reached: Sequenc
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _latex_cells(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return head and rows that fit the width of a page, and sentences for what is moved to the caption.
+
+    These are other reproductions, and the measure and the number of published runs where all entries share them.
+    """
+    head, body = _verdict_cells(judged)
+    columns, notes = dict(zip(head, map(list, zip(*body, strict=True)), strict=True)), []
+    others = columns.pop("others", [])
+    found = [f"{label}: {other}" for label, other in zip(columns["entry"], others, strict=False) if other]
+    if len(measures := set(columns["measure (%)"])) == 1:
+        del columns["measure (%)"]
+        notes.append(f"Measure: {measures.pop()} (%).")
+    if len(runs := {item.entry.n for item in judged}) == 1 and None not in runs:
+        columns["published"] = [text.partition(" (n = ")[0] for text in columns["published"]]
+        notes.append(f"Published: n = {runs.pop()}.")
+    if found:
+        notes.append(f"Other reproductions: {'; '.join(found)}.")
+    return list(columns), [list(line) for line in zip(*columns.values(), strict=True)], notes
 
 
 def _latex_row(cells: Sequence[Any]) -> str:

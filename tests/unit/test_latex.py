@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pai_bench.analysis import published
@@ -17,6 +18,8 @@ from pai_bench.analysis.collect import collect
 from pai_bench.analysis.latex import Page
 from pai_bench.analysis.report_tables import Choices, report_tables
 from pai_bench.analysis.statistics import summarise
+from pai_bench.reproductions import output, schema
+from pai_bench.reproductions.judge import budgets, judge
 from tests.unit.test_analysis import put, with_controls
 
 WIDTHS = {"neurips": 397.48, "icml": 234.88}
@@ -46,7 +49,9 @@ DOCUMENT = r"""\documentclass[10pt]{article}
 \showboxdepth=1
 \begin{document}
 """
-NAMES = ("table", "table_across", "comparison", "controls", "methods")
+NAMES = ("table", "table_across", "comparison", "controls", "predictors", "methods")
+SOME = ("table_across", "controls", "predictors")
+"""Files that not every report has."""
 
 
 def texts(root: Path, source: list[Path], baseline: str, width: float) -> dict[str, str]:
@@ -62,6 +67,8 @@ def digits(folder: Path) -> Path:
         for sparsity in (0.9, 0.95, 0.98, 0.99):
             put(folder, "erk", sparsity, seed, accuracy=0.8 + seed / 100)
             put(folder, "prospr:lr=0.5,momentum=0.9,steps=10", sparsity, seed, accuracy=0.81 + seed / 90)
+        for place, method in enumerate(("random", "magnitude", "grasp")):
+            put(folder, method, 0.9, seed, accuracy=0.6 + place / 10, effective_sparsity=0.95 - place / 100)
     with_controls(folder)
     put(folder, "erk", 0.9, 0, status="collapsed", accuracy=0.1)
     return folder
@@ -98,6 +105,19 @@ def hostile(folder: Path) -> Path:
     return place
 
 
+def reproduced(name: str) -> str:
+    """Return the table of a reproduction of which every run is finished."""
+    reproduction = schema.load(name)
+    keys = ("dataset", "model", "method", "sparsity", "recipe")
+    rows = [
+        {**{key: getattr(entry, key) for key in keys}, "seed": seed, "accuracy": 0.95 + seed / 1000, "n_kept": 1000.0}
+        for entry in reproduction.entries
+        for seed in range(entry.planned)
+    ]
+    found = pd.DataFrame(rows, columns=[*keys, "seed", "accuracy", "n_kept"])
+    return output.latex(reproduction, judge(reproduction, found), budgets(reproduction, found))
+
+
 def compiled(folder: Path, text: str) -> str:
     """Compile a document and return its log, with lines joined."""
     assert shutil.which("pdflatex"), (
@@ -123,13 +143,17 @@ def test_every_table_compiles_without_overfull_boxes(tmp_path: Path) -> None:
     for name, (root, source, baseline) in inputs.items():
         for venue, width in WIDTHS.items():
             files = texts(root, source, baseline, width)
-            assert {f"{stem}.tex" for stem in NAMES if stem not in ("table_across", "controls")} <= set(files)
+            assert {f"{stem}.tex" for stem in NAMES if stem not in SOME} <= set(files)
             body.append(rf"\clearpage\textwidth={width}pt\columnwidth=\textwidth\hsize=\textwidth\linewidth=\textwidth")
             for stem in (*NAMES, "numbers"):
                 if f"{stem}.tex" in files:
                     (tmp_path / f"{name}-{venue}-{stem}.tex").write_text(files[f"{stem}.tex"], encoding="utf-8")
                     body.append(rf"\typeout{{now {name}-{venue}-{stem}}}\input{{{name}-{venue}-{stem}}}\clearpage")
                     expected += files[f"{stem}.tex"].count(r"\begin{tabular}")
+    body.append(rf"\clearpage\textwidth={WIDTHS['neurips']}pt\columnwidth=\textwidth\hsize=\textwidth")
+    for name in schema.names():
+        (tmp_path / f"{name}.tex").write_text(reproduced(name), encoding="utf-8")
+        body.append(rf"\linewidth=\textwidth\typeout{{now {name}}}\input{{{name}}}\clearpage")
     body.append(r"\paibench{erk}{digits}{conv8}{0.95}{pm} \paibench{erk}{--_}{----}{0.5}{mean}")
     log = compiled(tmp_path, DOCUMENT + "\n".join(body) + "\n\\end{document}\n")
     place, found = "", []

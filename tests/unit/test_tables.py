@@ -112,7 +112,7 @@ def test_failed_runs_leave_a_difference_without_interval(tmp_path: Path) -> None
     (line,) = compared(collection).to_dict("records")
     assert line["failed"] == 1 and np.isnan([line["low"], line["std"]]).all()
     assert line["difference"] == pytest.approx((sum(WORKED[:4]) + 0.1 - BASE[4]) / 5)
-    assert "| 5 (1 of 10 failed) |" in written(collection).files["comparison.md"]
+    assert "| 5 (1f of 10) |" in written(collection).files["comparison.md"]
 
 
 def test_runs_at_chance_leave_no_interval_in_the_comparison_the_figure_and_the_numbers(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_runs_at_chance_leave_no_interval_in_the_comparison_the_figure_and_the_n
     assert np.isnan(table.loc["snip", ["low", "high", "std"]].astype(float)).all() and table.loc["grasp", "low"] > 0
     assert table.loc["snip", "difference"] == pytest.approx((sum(WORKED[1:]) + 0.12 - BASE[0]) / 5)
     files_ = written(collection).files
-    assert re.search(r"\| SNIP +\| -15\.\d+ +\| – +\| 5 \(1 of 10 failed\) \|", files_["comparison.md"])
-    assert "collapsed, diverged or are at chance (accuracy of at most 1.5 / classes)" in files_["comparison.md"]
+    assert re.search(r"\| SNIP +\| -15\.\d+ +\| – +\| 5 \(1f of 10\) \|", files_["comparison.md"])
+    assert "(collapsed, diverged, or at chance: an accuracy of at most 1.5 / classes)" in files_["comparison.md"]
     assert "no interval for the 1 of 2 differences in which" in files_["methods.md"]
     values = dict(re.findall(r"\\paibench@set\{/(.*?)\}\{(.*)\}\n", files_["numbers.tex"]))
     assert values["snip/mnist/conv8/all/failed"] == "1" and values["snip/mnist/conv8/all/runs"] == "10"
