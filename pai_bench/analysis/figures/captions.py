@@ -33,7 +33,15 @@ def count(numbers: Iterable[float]) -> str:
 
 def curves(material: Material, panels: Sequence[Panel], of: str = "accuracy") -> list[str]:
     """Return the sentences about points, bands, marks, epochs, notes and recipes of panels."""
-    points = [point for panel in panels for point in panel.points]
+    # Small multiples repeat the points of all methods in every panel.
+    points = list(
+        {
+            (panel.setting, curve.source, curve.method, point.density): point
+            for panel in panels
+            for curve in panel.curves
+            for point in curve.points
+        }.values()
+    )
     dense = count(c.points[0].n for panel in panels for c in panel.curves if c.is_dense)
     pruned = count(point.n for panel in panels for c in panel.curves if not c.is_dense for point in c.points)
     numbers = pruned if dense in (pruned, _NONE) else f"{pruned}; dense: {dense}"
