@@ -268,7 +268,9 @@ def test_only_the_ten_highest_densities_are_in_the_zoom() -> None:
 
 def test_thirteen_series_become_small_multiples() -> None:
     names = [f"m{i}" for i in range(13)]
-    made = drawn("accuracy", [*dense(), *series(*names, seeds=1)])
+    gaps = [row for name in names for s in SPARSITIES for row in absent(name, s, 1, first=1)]
+    made = drawn("accuracy", [*dense(), *series(*names, seeds=1)], gaps)
+    assert "Runs are missing at 39 of 40 points." in made.caption
     assert len(made.pages) == 1 and [ax.get_title() for ax in made.pages[0].axes] == sorted(names)
     assert all(sum(len(line.get_xdata()) == 3 and line.get_marker() != "None" for line in ax.get_lines()) == 1
                for ax in made.pages[0].axes)  # fmt: skip
