@@ -124,13 +124,13 @@ def method_cases(
     device: str = "cpu",
     rounds: int = 3,
 ) -> list[Case]:
-    """Return the laws of a method on each network as parameters of a test.
+    """Return the laws of a method, each on each network.
 
-    ```python
-    @pytest.mark.parametrize("case", method_cases("my-method"), ids=str)
-    def test_law(case):
-        case.check()
-    ```
+    Use them as parameters of a test::
+
+        @pytest.mark.parametrize("case", method_cases("my-method"), ids=str)
+        def test_law(case):
+            case.check()
 
     `method` may have hyper-parameters, as in "my-method:steps=3". Methods with rounds are checked with at most
     `rounds` of them, unless `method` gives their number.

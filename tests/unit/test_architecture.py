@@ -181,7 +181,9 @@ def test_help_and_lists_load_neither_numpy_nor_torch() -> None:
     check = """
 import sys
 from pai_bench.cli.program import main
-for arguments in ("--help", "sweep --help", "list methods", "list models", "list datasets", "list recipes"):
+whats, forms = ("methods", "models", "datasets", "recipes"), ("", "--json", "--long")
+lists = [f"list {what} {form}" for what in whats for form in forms]
+for arguments in ("--help", "sweep --help", *lists):
     sys.argv = ["pai-bench", *arguments.split()]
     try:
         main()
