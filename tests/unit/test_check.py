@@ -114,6 +114,16 @@ def test_each_weakness_has_its_objection(code: str) -> None:
     assert found[code].cause and found[code].remedy
 
 
+def test_a_control_of_which_every_run_fails_differs_from_a_method_that_trains() -> None:
+    control = {"method": "snip:control=shuffle", "sparsity": 0.9}
+    rows = changed("status", "collapsed", **control)(sound())
+    assert objections(rows) == {}
+    at_chance = changed("accuracy", 0.12, **control)(sound())
+    assert objections(at_chance) == {}
+    both = changed("accuracy", 0.12, method="snip", sparsity=0.9)(at_chance)
+    assert set(objections(both)) == {"undecided-controls"}, "two networks at chance are not equivalent"
+
+
 def test_a_table_of_another_epoch_is_an_objection() -> None:
     table = sound()[lambda rows: rows["method"] == "snip"].assign(source="paper", epoch="best-test", path=None)
     table = table.assign(n_kept=float("nan"), init_hash=None)
