@@ -119,7 +119,7 @@ def _remarks(
         said.append(f"numbers of seeds differ between points: {methods['n'].min()} to {methods['n'].max()}")
     flagged = int(collection.rows["at_chance"].sum())
     if flagged:
-        runs = "runs without a status are" if flagged > 1 else "run without a status is"
+        runs = "runs without a recorded failure are" if flagged > 1 else "run without a recorded failure is"
         said.append(f"{flagged} {runs} at chance: marked in tables")
     noted = int(((collection.rows["note"] != "") | (collection.rows["suspect"] != "")).sum())
     if noted:
