@@ -197,8 +197,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="pai-gpu-"))
     records = Records(options.out / RECORDS)
+    rehearsal = options.device == "cpu" or bool(os.environ.get("PAI_TEST_STUB"))
     if options.previous is not None:
         restore(options.previous, options.out, work)
+        if any(r["what"] == "run" and r["rehearsal"] != rehearsal for r in records.read()):
+            parser.error("--previous: a rehearsal and a run on a GPU cannot continue each other")
+    records.append(step="run", what="run", rehearsal=rehearsal)
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
@@ -213,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def run(step: Step, limit: float) -> str:
         # A rehearsal on a CPU, or on the stub of the CUDA libraries, is slower.
-        limit = 10 * limit if options.device == "cpu" or os.environ.get("PAI_TEST_STUB") else limit
+        limit = 10 * limit if rehearsal else limit
         with log.open("a") as file:
             file.write(f"\n=== {step.name}: {step.title}\n")
         # A filling step stops by itself shortly before its limit, so that its cells save checkpoints.

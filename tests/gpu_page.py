@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tests.gpu import STEPS, Records
@@ -35,12 +36,25 @@ on its machine. The script needs a checkout and the packages that pai-bench impo
 the time limit, and the next run continues with `--previous OUT`. The steps, in the order of their value:
 """
 
+OPEN = """## Open decisions
+
+- *`model.compile()` inside a captured step* changes the bits of a training, so that it would be an option of the
+  recipe. It is left out until the step `compilation` shows a median ratio of at least 1.2. Compiling takes about half a
+  minute, which only workers with several cells would regain.
+- *float64 convolutions of wide layers* are matrix products instead of cuDNN's where one measurement of the device at
+  the beginning of a process shows a ratio of at least 1.2 (`pai_bench/scoring/product_convolutions.py`). The step
+  `scoring` repeats this measurement, and compares both for each layer size, narrow layers included.
+- *Evaluation* launches its kernels one by one. A graph would save time only if the launches of a batch of 1,000 images
+  took longer than its kernels, which is not expected. The step `training_step` records both times.
+"""
+
 
 def page(records: Sequence[Record]) -> str:
     """Return the Markdown text of the page."""
-    if not any(record["what"] == "machine" and record.get("gpu") for record in records):
+    rehearsed = any(record.get("rehearsal") for record in _of(records, "run"))
+    if rehearsed or not any(record.get("gpu") for record in _of(records, "machine")):
         steps = [(f"`{step.name}`", step.title, f"{step.expected:.0f}") for step in STEPS]
-        return HEAD + NOTHING + "\n" + _table(("step", "content", "about s"), steps) + "\n" + _targets([])
+        return "\n".join((HEAD + NOTHING, _table(("step", "content", "about s"), steps), _targets([]), OPEN))
     parts = [_machine, _outcomes, _targets, _steps, _packs, _kernels, _scoring, _cells, _masks]
     return HEAD + "\n" + "\n".join(text for part in parts if (text := part(records)))
 
@@ -135,6 +149,11 @@ def _targets(records: Sequence[Record]) -> str:
         "masks in float64 on ResNet-20", "equal to the CPU's", len(masks) or None,
         f"{different} weights differ in {len(masks)} methods", different == 0,
     )  # fmt: skip
+    for precision in ("tf32", "bf16"):
+        r = _last(records, "compilation", precision=precision)
+        ratio = median(r["ratios"]) if r else None
+        met = bool(r) and (ratio or 0) >= 1.2 and r["compiled_mechanism"] == "cuda-graph"
+        add(f"compiled captured step, {precision}", "≥ 1.2 × captured", ratio, f"{ratio or 0:.2f} ×", met)
     prospr = _last(records, "prospr vgg19", dtype="float32")
     seconds = prospr["seconds"] if prospr else None
     add("ProsPr's meta-gradient, VGG-19, batch 512", "seconds", seconds, f"{seconds or 0:.1f} s", (seconds or 99) < 10)
@@ -154,7 +173,11 @@ def _steps(records: Sequence[Record]) -> str:
         for key, r in last.items()
     ]
     heads = ("precision", "layout", "mechanism", "ms", "spread", "host µs")
-    return "## Training step of ResNet-20 at batch 128\n\nBatches included; medians.\n\n" + _table(heads, rows)
+    text = "## Training step of ResNet-20 at batch 128\n\nBatches included; medians.\n\n" + _table(heads, rows)
+    if r := _last(records, "evaluation"):
+        text += f"\nEvaluation of {r['images']:,} images: {r['seconds']:.3f} s, of which the host is busy for "
+        text += f"{r['host_seconds']:.3f} s.\n"
+    return text
 
 
 def _packs(records: Sequence[Record]) -> str:
@@ -221,9 +244,17 @@ def _scoring(records: Sequence[Record]) -> str:
         ]  # fmt: skip
         text += "\nfloat64 convolutions, TFLOP/s of forward and backward pass:\n\n"
         text += _table(("channels", "side", "cuDNN", "matrix product"), rows)
+    if choice := _last(records, "float64 choice"):
+        gains = ", ".join(f"{gain:.2f}" for gain in choice["gains"])
+        text += f"\nThe measurement that chooses (products if ≥ {choice['threshold']} ×), repeated: {gains} ×; "
+        text += f"chosen: {choice['mechanism']}.\n"
+    if r := _last(records, "snip resnet50"):
+        text += f"\nSNIP of ResNet-50 at 224 × 224, batch {r['batch']}, float64: {r['seconds']:.1f} s, "
+        text += f"{(r['peak_bytes'] or 0) / 2**30:.1f} GiB.\n"
     for r in _of(records, "compilation"):
-        text += f"\nCompiled against plain captured step, {r['precision']}: {r['plain'] / r['compiled']:.2f} × "
-        text += f"({r['compiled_mechanism']}; first steps {r['compile_seconds']:.0f} s).\n"
+        text += f"\nCompiled against plain captured step, {r['precision']}: {median(r['ratios']):.2f} × "
+        text += f"({r['ratios'][0]:.2f} to {r['ratios'][-1]:.2f}; {r['compiled_mechanism']}; first steps "
+        text += f"{r['compile_seconds']:.0f} s).\n"
     return text
 
 

@@ -14,6 +14,7 @@ import torch
 from pai_bench.core.precision import float32_products
 from pai_bench.experiment.process import return_freed
 from pai_bench.results import float64
+from pai_bench.scoring.product_convolutions import fastest_convolutions
 
 
 @dataclass
@@ -53,8 +54,8 @@ def measured(device: torch.device) -> Iterator[Cost]:
 def float64_slowdown(device: torch.device) -> float:
     """Return the factor by which a pass in float64 takes longer than in float32 on a device, measured once on a GPU.
 
-    GPUs differ by a factor of 32 in the units they have for float64, and cuDNN's convolutions in float64 reach
-    different fractions of them.
+    GPUs differ by a factor of 32 in the units they have for float64, and convolutions in float64 reach different
+    fractions of them.
     """
     if device.type != "cuda":
         return float64.float64_slowdown(device.type)
@@ -64,13 +65,14 @@ def float64_slowdown(device: torch.device) -> float:
 
 def _pass_seconds(device: torch.device, dtype: torch.dtype) -> float:
     """Return the seconds of the forward and backward pass of a convolution of usual size."""
-    x = torch.zeros(64, 32, 32, 32, dtype=dtype, device=device, requires_grad=True)
-    weight = torch.zeros(32, 32, 3, 3, dtype=dtype, device=device, requires_grad=True)
+    x = torch.zeros(64, 64, 32, 32, dtype=dtype, device=device, requires_grad=True)
+    weight = torch.zeros(64, 64, 3, 3, dtype=dtype, device=device, requires_grad=True)
     found = []
     for _ in range(6):  # the first ones choose kernels and raise the clock
         torch.cuda.synchronize(device)
         began = time.perf_counter()
-        torch.autograd.grad(torch.nn.functional.conv2d(x, weight, padding=1).sum(), (x, weight))
+        with fastest_convolutions(device, dtype):
+            torch.autograd.grad(torch.nn.functional.conv2d(x, weight, padding=1).sum(), (x, weight))
         torch.cuda.synchronize(device)
         found.append(time.perf_counter() - began)
     return min(found)

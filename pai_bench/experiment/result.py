@@ -41,6 +41,8 @@ class RunMeasurements:
     device: str
     float64_overlap: float | None
     tied_at_cut: int | None
+    float64_convolutions: str | None = None
+    """Mechanism of wide convolutions where the scoring was done in float64 on a GPU."""
 
 
 def make_result(run: Run, found: RunMeasurements) -> Result:
@@ -60,6 +62,8 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
         "step": trained.mechanism,
         "pack": found.pack,
     }
+    if found.float64_convolutions is not None:
+        recorded["float64_convolutions"] = found.float64_convolutions
     return Result(
         method=cell.method,
         dataset=cell.dataset,

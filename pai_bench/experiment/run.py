@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from pai_bench import models
 from pai_bench.cells import CONTROL, Cell
 from pai_bench.core import plugins
@@ -12,6 +14,7 @@ from pai_bench.recipes import Recipe, result_fingerprint
 from pai_bench.results import ResultKey
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import Scorer
+from pai_bench.scoring.product_convolutions import mechanism
 from pai_bench.training import loop as training
 
 
@@ -33,6 +36,11 @@ class Run:
     def _control(self) -> dict[str, Any]:
         control = self.cell.spec.control
         return {} if control is None else {CONTROL: control}
+
+    def float64_convolutions(self, device: torch.device) -> str | None:
+        """Return the mechanism of wide convolutions in the scoring; None unless it is done in float64 on a GPU."""
+        scored = getattr(self.scorer(), "prunes", True) and self.recipe.scoring.dtype == "float64"
+        return mechanism(device) if scored else None
 
     def key(self) -> ResultKey:
         """Return the key of the run's result."""

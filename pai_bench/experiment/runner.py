@@ -138,6 +138,8 @@ class CellRunner:
         def redraw(net: nn.Module) -> None:
             models.initialise(net, run.recipe.init.scheme, derive_seed(cell.seed, "redraw", next(draws)))
 
+        convolutions = run.float64_convolutions(self.device)  # the first call measures the device: before the clock
+
         def compute() -> Scored:
             pruner = Pruner(
                 network,
@@ -167,7 +169,7 @@ class CellRunner:
             (spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
             (cell.model, tensors_hash(dict(network.state_dict())), run.recipe.init.scheme),
             (cell.dataset, self.dataset(run).content_hash, asdict(run.recipe.data), asdict(run.recipe.scoring)),
-            (run.recipe.train.loss, None if shared else (cell.sparsity, controls.own_rounds(spec))),
+            (run.recipe.train.loss, convolutions, None if shared else (cell.sparsity, controls.own_rounds(spec))),
         )
         scored = self._scores.get(repr(follows), compute, self.device)
         masks, tied = scored.tensors, scored.tied
@@ -237,7 +239,9 @@ class CellRunner:
                 masks, scoring_cost = found_masks.tensors, found_masks.cost
                 tied = None if getattr(run.scorer(), "may_tie", False) else found_masks.tied
                 overlap = self.float64_overlap(run, scored, masks, scoring_cost, callback)
+                convolutions = run.float64_convolutions(self.device)
         else:
+            convolutions = saved.get("float64_convolutions")
             overlap, tied = saved.get("float64_overlap"), saved.get("tied_at_cut")
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
             scoring_cost = Cost(**saved["scoring_cost"])
@@ -254,6 +258,7 @@ class CellRunner:
             "scoring_cost": asdict(scoring_cost),
             "float64_overlap": overlap,
             "tied_at_cut": tied,
+            "float64_convolutions": convolutions,
             "attempts": [*earlier, self._attempt(checkpoints)],
         }
         with self._clock.share() as share, measured(self.device) as training_cost:
@@ -274,6 +279,7 @@ class CellRunner:
             device=device_name(self.device),
             float64_overlap=overlap,
             tied_at_cut=tied,
+            float64_convolutions=convolutions,
         )
         return Outcome(make_result(run, found), to_arrays(masks))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -167,13 +167,17 @@ class Pruner:
             "score with another method, or leave out the layer that the traceback names",
         )
 
+    def _undisturbed(self) -> AbstractContextManager[None]:
+        first = next(iter(self._weights.values()))
+        return undisturbed(self._seed, first.device, first.dtype)
+
     def score(self, sparsity: float) -> dict[str, Tensor]:
         """Return the scores of the dense network (first round)."""
         full = {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in self._weights.items()}
         rounds, schedule = self._rounds()
         density = round_densities(float(1 - exact_sparsity(sparsity)), rounds, schedule)[0]
         kept = kept_count(sparsity, self.size) if rounds == 1 else self._kept_after(density)
-        with undisturbed(self._seed):
+        with self._undisturbed():
             self._warm_up()
             drawn = self._generator.get_state()
             problem = self._problem(full, density, kept, next(self._streams(rounds)))
@@ -186,7 +190,7 @@ class Pruner:
 
         def again(step: float) -> dict[str, Tensor]:
             self._generator.set_state(drawn)
-            with undisturbed(self._seed):
+            with self._undisturbed():
                 repeated = self._problem(problem.masks, problem.density, problem.kept, problem.stream)
                 perturb(repeated.weights, step)
                 return self._scores(repeated)
@@ -235,7 +239,7 @@ class Pruner:
         densities = round_densities(final, rounds, schedule, self._living / self.size)
         streams = self._streams(rounds)
         self._generator.manual_seed(self._seed)
-        with undisturbed(self._seed):
+        with self._undisturbed():
             self._warm_up()
             for position, density in enumerate(densities, start=1):
                 kept = target if position == rounds else max(target, min(self._kept_after(density), self._living))

@@ -12,15 +12,16 @@ from torch.utils import checkpoint
 
 from pai_bench.core.precision import float32_products
 from pai_bench.core.randomness import own_randomness, seed_draws
+from pai_bench.scoring.product_convolutions import fastest_convolutions
 
 
 @contextmanager
-def undisturbed(seed: int) -> Iterator[None]:
+def undisturbed(seed: int, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Seed all global generators inside the context (dropout and shuffling loaders use them); restore them after it.
 
     Inside, arithmetic has the precision of the dtype for any setting of the caller: no autocast, no reduced-precision
     products on GPUs, no compiled modules (their second derivatives are wrong or missing), no activation
-    checkpointing. Gradients are enabled.
+    checkpointing. Gradients are enabled. `device` and `dtype` of the model choose the mechanism of its convolutions.
     """
     count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
     devices = [torch.device("cuda", index) for index in range(count)]
@@ -29,6 +30,7 @@ def undisturbed(seed: int) -> Iterator[None]:
         stack.enter_context(float32_products("ieee"))
         stack.enter_context(kept_activations())
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(fastest_convolutions(device, dtype))
         for kind in ("cpu", "cuda") if devices else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))
         if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and it takes seconds to load

@@ -128,9 +128,10 @@ class TableLaunches:
         count = min(in_a_graph(self._whole), int(LAUNCH_SECONDS / max(seconds, 1e-9)))
         if count < 2 or step + count > min(self._whole, self._schedule.lengths[epoch]) or not self._step.several:
             return 1
-        captured = self._step.replay_seconds(self._key(count, self._loader.batch_size)) is not None
+        if self._step.replay_seconds(self._key(count, self._loader.batch_size)) is not None:  # captured already
+            return count
         left = sum(self._schedule.lengths[epoch:]) - step
-        return count if captured or left >= CAPTURE_STEPS * count else 1
+        return count if left >= CAPTURE_STEPS * count else 1
 
     @staticmethod
     def _key(count: int, size: int) -> tuple[int, int]:

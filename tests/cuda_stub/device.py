@@ -90,6 +90,10 @@ def memory(spare: int) -> Iterator[None]:
         _library.stub_memory(MEMORY)
 
 
+convolutions: list[tuple[int, ...]] = []
+"""Shape of the weight of every convolution, forward and backward, that was not a matrix product."""
+
+
 def _convolution(
     x: Tensor,
     weight: Tensor,
@@ -102,6 +106,7 @@ def _convolution(
     groups: int,
 ) -> Tensor:
     """One kernel in the place of a forward convolution."""
+    convolutions.append(tuple(weight.shape))
     shape = torch.ops.aten.convolution(
         x.to("meta"), weight.to("meta"), None, stride, padding, dilation, transposed, output_padding, groups
     ).shape
@@ -114,6 +119,7 @@ def _convolution_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, bias_sizes: Any, *options: Any
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """One kernel for each gradient of a convolution that is wanted."""
+    convolutions.append(tuple(weight.shape))
     wanted = options[-1]
     bias = gradient.new_empty(gradient.shape[1]).fill_(0) if wanted[2] else None
     return (

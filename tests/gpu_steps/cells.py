@@ -10,10 +10,10 @@ import sys
 import time
 
 from pai_bench.datasets.files import present
-from tests.gpu_steps.common import REAL, WORK, record
+from tests.gpu_steps.common import PLUGINS, REAL, WORK, record
 
 ROOT = WORK / "cells"
-DATASET = "fashion-mnist" if REAL else "digits"
+DATASET = "fashionmnist" if REAL else "digits"
 METHODS = "random,snip,synflow,prospr" if REAL else "random,snip"
 SWEEP = ("sweep", "--datasets", DATASET, "--methods", METHODS, "--sparsities", "0.9,0.98" if REAL else "0.9")
 EPOCHS = "6" if REAL else "3"
@@ -21,7 +21,7 @@ EPOCHS = "6" if REAL else "3"
 
 def arguments(*command: str) -> list[str]:
     """Return a command line of pai-bench on this step's results folder."""
-    return [sys.executable, "-m", "pai_bench", *command, "--results", str(ROOT)]
+    return [sys.executable, "-m", "pai_bench", *command, "--results", str(ROOT), *PLUGINS]
 
 
 def workers(sweep: int) -> list[int]:

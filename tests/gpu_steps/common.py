@@ -30,11 +30,11 @@ STUB = bool(os.environ.get("PAI_TEST_STUB"))
 PRECISIONS = {"ieee": "float32", "tf32": "tf32", "bf16": "bfloat16"}
 """Value of the recipe option `train.precision` by the short name in the records."""
 
-if STUB:
-    from pai_bench.training.graph_step import GraphStep
-    from tests.cuda_stub import device as _device  # noqa: F401 (takes the place of cuDNN's convolutions)
+PLUGINS: tuple[str, ...] = ("--plugin", str(Path(__file__).parents[1] / "cuda_stub" / "rehearsal.py")) if STUB else ()
+"""Options of pai-bench that prepare its processes for the stub."""
 
-    GraphStep._agrees = lambda *arguments: True  # type: ignore[method-assign]
+if STUB:
+    from tests.cuda_stub import rehearsal as _  # noqa: F401
 
 
 def record(what: str, **values: Any) -> None:
@@ -117,7 +117,9 @@ def cifar_like() -> InMemoryDataset:
 def cifar_recipe(**train: object) -> Recipe:
     """Return the recipe frankle for ResNet-20 on CIFAR-10 with other values of `train`."""
     recipe = recipes.load("frankle", "cifar10", "resnet20")
-    sizes: dict[str, object] = {} if REAL else {"batch_size": 4}
+    # So many epochs that no measurement reaches the end or the next evaluation.
+    sizes: dict[str, object] = {"epochs": 20_000, "evaluate_every": 20_000}
+    sizes |= {} if REAL else {"batch_size": 4}
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **{**sizes, **train}))  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from pai_bench.datasets.files import present
-from tests.gpu_steps.common import REAL, WORK, record
+from tests.gpu_steps.common import PLUGINS, REAL, WORK, record
 
 ROOT = WORK / "reference"
 GRID = ("--datasets", "cifar10", "--recipe", "frankle", "--sparsities", "0.9,0.95,0.98", "--seeds", "0-2")
@@ -24,7 +24,7 @@ def main() -> None:
         record("skipped", reason="cifar10 is not in the data folder")
         sys.exit(1)
     grid = (*GRID, *METHODS) if REAL else REHEARSAL
-    process = subprocess.Popen([sys.executable, "-m", "pai_bench", "sweep", *grid, "--results", str(ROOT)])
+    process = subprocess.Popen([sys.executable, "-m", "pai_bench", "sweep", *grid, "--results", str(ROOT), *PLUGINS])
     limit = float(os.environ.get("PAI_GPU_SECONDS", "3600")) - MARGIN
     try:
         code = process.wait(limit)

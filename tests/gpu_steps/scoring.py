@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pai_bench
+from pai_bench import models
 from pai_bench.core.precision import float32_products
 from pai_bench.experiment.cost import measured
+from pai_bench.scoring.product_convolutions import GAIN, SAME, convolve, convolve_backward, gain, mechanism
 from tests.gpu_steps.common import DEVICE, REAL, batch, interleaved, median_and_spread, network, record, seconds
 
 SIZE = 128 if REAL else 4
@@ -45,37 +47,48 @@ def in_passes() -> None:
         record("scoring", name=name, seconds=middle, units=middle / unit, spread=round(spread, 3))
 
 
-def large_meta_gradient() -> None:
-    """Time ProsPr's full meta-gradient for VGG-19 at batch 512, in float32 and float64."""
+def large_networks() -> None:
+    """Time ProsPr's full meta-gradient for VGG-19 at batch 512 in float32 and float64, and SNIP of ResNet-50."""
     model = network("vgg19-bn" if REAL else "conv8")
     data = [batch(512 if REAL else 4, seed=seed) for seed in range(4)]
     for dtype in ("float32", "float64"):
         with measured(DEVICE) as cost:
             pai_bench.score(model, data, "prospr", dtype=dtype)
         record("prospr vgg19", dtype=dtype, seconds=cost.seconds, peak_bytes=cost.peak_bytes)
-
-
-def by_product(x: Tensor, weight: Tensor) -> Tensor:
-    """Compute a 3 x 3 convolution with padding 1 as one matrix product of unfolded images."""
-    columns = F.unfold(x, 3, padding=1)
-    return (weight.flatten(1) @ columns).view(len(x), len(weight), *x.shape[2:])
+    size, side = (128, 224) if REAL else (2, 32)
+    large = models.build("resnet50-imagenet", 3, side, 1000).to(DEVICE)
+    images = torch.randn(size, 3, side, side, device=DEVICE), torch.arange(size, device=DEVICE)
+    with measured(DEVICE) as cost:
+        pai_bench.score(large, [images], "snip")
+    record("snip resnet50", dtype="float64", batch=size, seconds=cost.seconds, peak_bytes=cost.peak_bytes)
 
 
 def float64_convolutions() -> None:
-    """Time forward and backward passes of float64 convolutions by cuDNN and by matrix products."""
-    for channels, side in ((16, 32), (64, 32), (64, 8), (128, 16), (256, 8), (512, 4)):
-        x = torch.randn(SIZE, channels, side, side, dtype=torch.float64, device=DEVICE, requires_grad=True)
-        weight = torch.randn(channels, channels, 3, 3, dtype=torch.float64, device=DEVICE, requires_grad=True)
-        works = {
-            "cudnn": lambda x=x, w=weight: torch.autograd.grad(F.conv2d(x, w, padding=1).sum(), (x, w)),
-            "product": lambda x=x, w=weight: torch.autograd.grad(by_product(x, w).sum(), (x, w)),
-        }
-        found = interleaved(works, 2.0, rounds=3)  # type: ignore[arg-type]
+    """Time forward and backward passes of float64 convolutions by cuDNN and by matrix products.
+
+    The product is measured also for narrow layers, for which it is not used.
+    """
+    options = *SAME, False, [0, 0], 1
+    wanted = [True, True, False]
+    for channels, side in ((16, 32), (32, 16), (64, 32), (64, 8), (128, 16), (256, 8), (512, 4), (512, 2)):
+        x = torch.randn(SIZE, channels, side, side, dtype=torch.float64, device=DEVICE)
+        weight = torch.randn(channels, channels, 3, 3, dtype=torch.float64, device=DEVICE)
+
+        def cudnn(x: Tensor = x, weight: Tensor = weight) -> None:
+            out = torch.ops.aten.convolution(x, weight, None, *options)
+            torch.ops.aten.convolution_backward(out, x, weight, None, *options, wanted)
+
+        def product(x: Tensor = x, weight: Tensor = weight) -> None:
+            convolve_backward(convolve(x, weight, None, SAME), x, weight, SAME, wanted)
+
+        found = interleaved({"cudnn": cudnn, "product": product}, 2.0, rounds=3)
         times = {name: median_and_spread(samples)[0] for name, samples in found.items()}
         flops = 3 * 2 * SIZE * channels**2 * 9 * side**2
         record("float64 convolution", channels=channels, side=side, flops=flops, **times)
         if not REAL:
             break
+    gains = [gain(DEVICE, images=64 if REAL else 1) for _ in range(3)]
+    record("float64 choice", gains=gains, threshold=GAIN, mechanism=mechanism(DEVICE))
 
 
 def thresholds() -> None:
@@ -98,7 +111,7 @@ def main() -> None:
     in_passes()
     thresholds()
     float64_convolutions()
-    large_meta_gradient()
+    large_networks()
 
 
 if __name__ == "__main__":

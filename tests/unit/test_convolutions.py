@@ -24,6 +24,10 @@ from tests.unit.test_double_backward import CONVOLUTIONS
 class Calls(TorchDispatchMode):
     """Counts convolutions and the most images that one had."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else PyTorch loads its compiler, which takes seconds
+
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()

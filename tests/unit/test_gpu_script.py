@@ -143,7 +143,12 @@ def test_the_page_states_ratios_and_verdicts() -> None:
         {"what": "pack", "precision": "tf32", "layout": "NHWC", "size": 1, "seconds": 0.001},
         {"what": "pack", "precision": "tf32", "layout": "NHWC", "size": 4, "seconds": 0.0008},
         {"what": "batch", "seconds": 0.00005},
-        {"what": "evaluation", "seconds": 0.5},
+        {"what": "evaluation", "seconds": 0.5, "host_seconds": 0.1, "images": 10_000},
+        {"what": "compilation", "precision": "tf32", "plain": 1.0, "compiled": 0.8, "ratios": [1.1, 1.25, 1.3],
+         "compiled_mechanism": "cuda-graph", "compile_seconds": 30.0},
+        {"what": "compilation", "precision": "bf16", "plain": 1.0, "compiled": 0.5, "ratios": [2.0, 2.0, 2.0],
+         "compiled_mechanism": "eager", "compile_seconds": 30.0},
+        {"what": "float64 choice", "gains": [1.5, 1.52, 1.49], "threshold": 1.2, "mechanism": "matrix products"},
         {"what": "mask", "method": "snip", "kept": 7, "different": 0, "seconds": 1.0, "cpu_seconds": 2.0},
     ]  # fmt: skip
     text = gpu_page.page(records)
@@ -153,6 +158,11 @@ def test_the_page_states_ratios_and_verdicts() -> None:
         "| captured step, ieee NCHW | ≥ 4 × eager | not measured |  |",
         "| best pack, tf32 | ≥ 1.5 × one cell | 1.25 × at 4 cells | **missed** |",
         "| share of the loader, tf32 | ≤ 3 % | 5.0 % | **missed** |",
+        "| compiled captured step, tf32 | ≥ 1.2 × captured | 1.25 × | met |",
+        "| compiled captured step, bf16 | ≥ 1.2 × captured | 2.00 × | **missed** |",
+        "Compiled against plain captured step, tf32: 1.25 × (1.10 to 1.30; cuda-graph; first steps 30 s).",
+        "(products if ≥ 1.2 ×), repeated: 1.50, 1.52, 1.49 ×; chosen: matrix products.",
+        "Evaluation of 10,000 images: 0.500 s, of which the host is busy for 0.100 s.",
         "| masks in float64 on ResNet-20 | equal to the CPU's | 0 weights differ in 1 methods | met |",
     ):
         assert line in text, line
@@ -183,6 +193,11 @@ def test_a_run_leaves_records_log_and_archive(tmp_path: Path, monkeypatch: pytes
     assert "tiny step" in (out / gpu.LOG).read_text()
     assert gpu.main([str(later), "--device", "cpu", "--previous", str(out)]) == 0
     ends = [json.loads(line) for line in (later / gpu.RECORDS).read_text().splitlines()]
-    assert [end["outcome"] for end in ends] == ["ok"]
+    assert [end["outcome"] for end in ends if end["what"] == "end"] == ["ok"]
+    # A rehearsal on a CPU does not count as a run on a GPU.
+    with pytest.raises(SystemExit) as exited:
+        gpu.main([str(tmp_path / "real"), "--device", "cuda", "--previous", str(out)])
+    assert exited.value.code == 2
+    assert "No GPU has been measured" in gpu_page.page([*ends, {"step": "smoke", "what": "machine", "gpu": "Stub"}])
     with tarfile.open(later / gpu.ARCHIVE) as tar:
         assert tar.getnames() == ["result"]

@@ -1,0 +1,73 @@
+"""Checks of scoring: the mechanism of float64 convolutions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import pai_bench
+from pai_bench import models
+from pai_bench.scoring import product_convolutions
+from pai_bench.scoring.product_convolutions import faster, fastest_convolutions, gain
+from tests.cuda_stub import device
+from tests.cuda_stub.checks.check_steps import CUDA
+from tests.cuda_stub.device import Counts
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """Forget the measurement of the device."""
+    faster.cache_clear()
+    yield
+    faster.cache_clear()
+
+
+def wide_pass() -> None:
+    x, weight = (torch.zeros(s, 64, 3, 3, dtype=torch.float64, device=CUDA, requires_grad=True) for s in (2, 64))
+    with fastest_convolutions(CUDA, torch.float64):
+        torch.autograd.grad(torch.nn.functional.conv2d(x, weight, padding=1).sum(), (x, weight))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0])
+def test_forward_and_backward_passes_take_the_mechanism_that_was_measured(
+    ratio: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backward pass runs in a thread of its own for the device."""
+    monkeypatch.setattr(product_convolutions, "gain", lambda device: ratio)
+    before = device.launched("im2col"), device.launched("col2im")
+    device.convolutions.clear()
+    wide_pass()
+    folded = device.launched("col2im") - before[1]
+    assert (folded, len(device.convolutions)) == ((0, 2) if ratio == 1 else (1, 0))
+
+
+def test_the_device_is_measured_once_in_a_process() -> None:
+    wide_pass()
+    before = Counts.now()
+    wide_pass()
+    assert Counts.now().since(before).waits == 0
+    assert faster.cache_info().misses == 1
+
+
+def test_the_measurement_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution of the stub is three kernels; products launch more, each of the same duration."""
+    with device.seconds(kernel=0.002):
+        began = time.perf_counter()
+        found = gain(CUDA, [(64, 8)], images=2)
+        assert time.perf_counter() - began > 0.1
+    assert 0.1 < found < 0.8
+    assert not faster(CUDA) or gain(CUDA) > 1
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "prospr"])
+def test_methods_run_with_products(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_convolutions, "gain", lambda device: 2.0)
+    model = models.build("conv8", 3, 8, 10).to(CUDA)
+    data = [(torch.zeros(4, 3, 8, 8, device=CUDA), torch.zeros(4, dtype=torch.long, device=CUDA))] * 4
+    device.convolutions.clear()
+    pai_bench.score(model, data, method)
+    wide = [shape for shape in device.convolutions if shape[1] >= product_convolutions.CHANNELS]
+    assert device.convolutions and not wide
