@@ -132,7 +132,6 @@ class CellRunner:
         cell, spec = run.cell, run.cell.spec
         scorer, select = run.scorer(), controls.selection(spec, cell.seed)
         shared, effective = self.shares_scores(scorer), run.recipe.scoring.effective
-
         draws = itertools.count()
 
         def redraw(net: nn.Module) -> None:
@@ -188,8 +187,8 @@ class CellRunner:
     ) -> float | None:
         """Compute the intersection over union of float32 masks and float64 masks.
 
-        Returns None if the recipe does not score in float32, the method does not prune, memory is insufficient, or
-        float64 scoring would take longer than OVERLAP_SECONDS.
+        Returns None if the recipe does not score in float32, the method does not prune, memory is insufficient (when no
+        other cell trains), or float64 scoring would take longer than OVERLAP_SECONDS.
         """
         scoring = run.recipe.scoring
         longest = cost.seconds * float64_slowdown(self.device)
@@ -199,7 +198,9 @@ class CellRunner:
         try:
             others = self.masks(exact, network, callback).tensors
         except torch.OutOfMemoryError:
-            return None
+            if not len(self._clock):  # beside other cells, with fewer of them there is room
+                return None
+            raise
         both = sum(int((mask & others[name]).sum()) for name, mask in masks.items())
         either = sum(int((mask | others[name]).sum()) for name, mask in masks.items())
         return both / either if either else 1.0

@@ -140,10 +140,18 @@ def fastest_convolutions(device: torch.device, dtype: torch.dtype) -> AbstractCo
     return ProductConvolutions() if dtype == torch.float64 and faster(device) else nullcontext()
 
 
-@cache
 def faster(device: torch.device) -> bool:
     """Return True if products are at least GAIN times as fast as cuDNN on a device; measured once per process."""
-    return device.type == "cuda" and gain(device) >= GAIN
+    if device.type != "cuda":
+        return False
+    # "cuda" and "cuda:0" must not be measured separately: the two could differ.
+    return choice(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@cache
+def choice(index: int) -> bool:
+    """Measure a GPU; see `faster`."""
+    return gain(torch.device("cuda", index)) >= GAIN
 
 
 def mechanism(device: torch.device) -> str | None:

@@ -171,7 +171,8 @@ def test_a_captured_training_is_the_training(monkeypatch: pytest.MonkeyPatch, pr
             for n, p in model.named_parameters()
             if p.dim() > 1
         }
-        recipe = killing.recipe(epochs=4, batch_size=8, precision=precision, cuda_graph=cuda_graph)
+        last = precision == "bfloat16"
+        recipe = killing.recipe(epochs=4, batch_size=8, precision=precision, channels_last=last, cuda_graph=cuda_graph)
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, padding=2, flip=True))
         found = train(model, masks, killing.small_data(140).to(DEVICE), recipe, seed=0)
         return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()]), found
@@ -182,9 +183,11 @@ def test_a_captured_training_is_the_training(monkeypatch: pytest.MonkeyPatch, pr
 
 
 @of_cuda
-@pytest.mark.parametrize(("name", "side"), [("vgg16-bn", 32), ("resnet18", 32), ("lenet-300-100", 28)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("vgg16-bn", 32), ("resnet18", 32), ("lenet-300-100", 28), ("vgg16-bn-tinyimagenet", 64)]
+)
 def test_other_networks_are_captured(name: str, side: int) -> None:
-    """With max pooling, with biases without batch norm, and with a short last batch."""
+    """With max pooling, with biases without batch norm, with dropout, and with a short last batch."""
     model = models.build(name, 1 if side == 28 else 3, side, 10).to(DEVICE)
     x = torch.zeros(20, 1 if side == 28 else 3, side, side, dtype=torch.uint8)
     data = InMemoryDataset("made-up", x, torch.arange(20) % 10, x, torch.arange(20) % 10, 10, "", "").to(DEVICE)

@@ -148,6 +148,8 @@ def test_the_page_states_ratios_and_verdicts() -> None:
          "compiled_mechanism": "cuda-graph", "compile_seconds": 30.0},
         {"what": "compilation", "precision": "bf16", "plain": 1.0, "compiled": 0.5, "ratios": [2.0, 2.0, 2.0],
          "compiled_mechanism": "eager", "compile_seconds": 30.0},
+        *({"what": "parity", "precision": precision, "method": "snip", "sparsity": 0.9, "seed": seed, "accuracy": found}
+          for precision, seed, found in (("ieee", 0, 0.8), ("ieee", 1, 0.9), ("tf32", 0, 0.81), ("tf32", 1, 0.895))),
         {"what": "float64 choice", "gains": [1.5, 1.52, 1.49], "threshold": 1.2, "mechanism": "matrix products"},
         {"what": "mask", "method": "snip", "kept": 7, "different": 0, "seconds": 1.0, "cpu_seconds": 2.0},
     ]  # fmt: skip
@@ -162,6 +164,7 @@ def test_the_page_states_ratios_and_verdicts() -> None:
         "| compiled captured step, bf16 | ≥ 1.2 × captured | 2.00 × | **missed** |",
         "Compiled against plain captured step, tf32: 1.25 × (1.10 to 1.30; cuda-graph; first steps 30 s).",
         "(products if ≥ 1.2 ×), repeated: 1.50, 1.52, 1.49 ×; chosen: matrix products.",
+        "| snip | 0.9 | 2 | +0.25 | -0.50 to +1.00 |",
         "Evaluation of 10,000 images: 0.500 s, of which the host is busy for 0.100 s.",
         "| masks in float64 on ResNet-20 | equal to the CPU's | 0 weights differ in 1 methods | met |",
     ):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from pai_bench import recipes, results
 from pai_bench.analysis.collect import collect
@@ -15,8 +16,10 @@ from pai_bench.analysis.command import status_lines
 from pai_bench.cells import Cell
 from pai_bench.experiment.cost import float64_slowdown
 from pai_bench.experiment.runner import CellRunner, Run
+from pai_bench.experiment.score_cache import Scored
 from pai_bench.recipes import parse_settings, variants
 from pai_bench.results import float64, index
+from pai_bench.training.callbacks import Callback
 from tests.unit.test_results import result
 
 
@@ -44,6 +47,25 @@ def test_float32_results_record_the_overlap_with_float64_masks(monkeypatch: pyte
     assert results.read(place).float64_overlap == found["snip", "float32"].result.float64_overlap
     monkeypatch.setattr("pai_bench.experiment.runner.OVERLAP_SECONDS", 0.0)
     assert runner.run(run("snip", "float32")).result.float64_overlap is None
+
+
+def test_memory_that_is_short_for_the_overlap_makes_a_pack_smaller_and_costs_a_single_cell_the_overlap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A result does not depend on the cells beside it."""
+    runner = CellRunner(device="cpu")
+    masks = runner.masks
+
+    def full(run: Run, network: nn.Module, callback: Callback) -> Scored:
+        if run.recipe.scoring.dtype == "float64":
+            raise torch.OutOfMemoryError("full")
+        return masks(run, network, callback)
+
+    monkeypatch.setattr(runner, "masks", full)
+    narrow = run("snip", "float32")
+    assert runner.run(narrow).result.float64_overlap is None
+    with runner._clock.share(), pytest.raises(torch.OutOfMemoryError):
+        runner.run(narrow)
 
 
 def test_results_without_an_overlap_are_read(tmp_path: Path) -> None:

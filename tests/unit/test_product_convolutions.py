@@ -22,6 +22,7 @@ from pai_bench.scoring import product_convolutions
 from pai_bench.scoring.product_convolutions import (
     SHAPES,
     ProductConvolutions,
+    choice,
     faster,
     fastest_convolutions,
     gain,
@@ -33,7 +34,7 @@ from tests.unit import killing
 from tests.unit.test_checkpoints import StopInTraining
 from tests.unit.test_convolutions import Calls
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_the_choice_is_made_by_one_measurement_of_the_device(
     """Far enough from 1 that a repeated measurement does not change it."""
     measured: list[torch.device] = []
     monkeypatch.setattr(product_convolutions, "gain", lambda device: measured.append(device) or ratio)
-    faster.cache_clear()
+    choice.cache_clear()
     try:
         assert faster(CUDA) == faster(CUDA) == chosen
         assert mechanism(CUDA) == ("matrix products" if chosen else "cuDNN")
@@ -184,7 +185,7 @@ def test_the_choice_is_made_by_one_measurement_of_the_device(
             wanted = chosen and (device, dtype) == (CUDA, torch.float64)
             assert isinstance(fastest_convolutions(device, dtype), ProductConvolutions) == wanted
     finally:
-        faster.cache_clear()
+        choice.cache_clear()
     assert measured == [CUDA]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 EXIT_CODE = 71
@@ -31,3 +34,14 @@ def ends_process(error: Exception) -> bool:
     except torch.AcceleratorError:
         return True
     return False
+
+
+@contextmanager
+def device_faults() -> Iterator[None]:
+    """Raise DeviceFault in place of an error of the GPU that ends the process."""
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        if not ends_process(error):
+            raise
+        raise DeviceFault(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error

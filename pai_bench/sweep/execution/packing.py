@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pai_bench.datasets.loading import StreamingDataset
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.execution.attempt import AttemptOutcome
+from pai_bench.sweep.execution.device_fault import device_faults
 from pai_bench.sweep.execution.trial import SIZES, speeds
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.cooperative import RoundRobin, Task
@@ -107,12 +108,15 @@ class PackedRunner:
 
     def add(self, run: Run) -> None:
         """Start the run."""
-        self._pack.add(run, self._start(run, lambda: len(self._pack) <= 1))
+        with device_faults():
+            self._pack.add(run, self._start(run, lambda: len(self._pack) <= 1))
 
     def turn(self) -> list[tuple[Run, AttemptOutcome]]:
         """Advance each run by one step; return the runs that ended, with their outcomes."""
         done = []
-        for run, ended in self._pack.turn():
+        with device_faults():  # a cell that ends waits for its stream
+            advanced = self._pack.turn()
+        for run, ended in advanced:
             if isinstance(ended, Exception):
                 raise ended
             if ended.kind == "crowded":

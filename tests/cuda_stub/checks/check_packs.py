@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,20 @@ def test_an_error_that_the_device_repeats_ends_the_process_and_blames_no_cell(
     assert not ended and not list(tmp_path.rglob("failed/**/*.json"))
     logs = [path.read_text() for path in (tmp_path / "state" / "logs" / "cells").rglob("*.log")]
     assert sum("illegal memory access" in log for log in logs) == 1
+
+
+def test_such_an_error_while_the_kernels_of_a_finished_cell_are_awaited_ends_the_process_too(
+    runner: CellRunner,
+) -> None:
+    def start(run: Run, alone: Callable[[], bool]) -> Task[AttemptOutcome]:
+        yield
+        return AttemptOutcome("done")
+
+    packed = PackedRunner(runner, Sizes(runner, 2), start)
+    packed.add(cell(0))
+    packed.turn()
+    with pytest.raises(DeviceFault, match="illegal memory access"), device.failing_after(0):
+        packed.turn()
 
 
 def test_an_error_of_a_capture_does_not_end_the_process() -> None:

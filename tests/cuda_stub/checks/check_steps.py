@@ -78,6 +78,23 @@ def test_training_continues_after_a_refused_capture(dropout: float) -> None:
     assert after.mechanism == "cuda-graph"
 
 
+class HostDraws(nn.Module):
+    """A network, such as a plug-in's, that draws on the host; a replay would repeat the draw of the capture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.net(x) * (1 + torch.rand(()).item())
+        return outputs
+
+
+def test_a_network_that_draws_on_the_host_is_not_captured() -> None:
+    with pytest.warns(RuntimeWarning, match="draws random numbers on the host"):
+        assert steps(HostDraws(), 6).mechanism == "eager"
+
+
 def test_a_step_is_captured_by_default_and_not_where_it_is_switched_off() -> None:
     trained = train(network(), {}, data(), recipe(), seed=0)
     assert trained.mechanism == "cuda-graph"
