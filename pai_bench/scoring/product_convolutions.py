@@ -43,6 +43,9 @@ class ProductConvolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     replaced operations. Exact zeros stay zeros.
     """
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # Scoring compiles nothing. By default PyTorch loads its compiler for a mode, which takes seconds.
@@ -50,9 +53,9 @@ class ProductConvolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func is aten.convolution.default and not kwargs and _applies(args[0], args[1], args[3:]):
-            return convolve(*args[:3], _steps(args[3:]))
+            return convolve(args[0], args[1], args[2], _steps(args[3:]))
         if func is aten.convolution_backward.default and not kwargs and _applies(args[1], args[2], args[4:]):
-            return convolve_backward(*args[:3], _steps(args[4:]), args[10])
+            return convolve_backward(args[0], args[1], args[2], _steps(args[4:]), args[10])
         return func(*args, **(kwargs or {}))
 
 
@@ -70,12 +73,12 @@ def _applies(x: Tensor, weight: Tensor, options: Sequence[Any]) -> bool:
     )
 
 
-Steps = tuple[list[int], list[int], list[int]]
+Steps = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Stride, padding and dilation of a convolution, by dimension."""
 
 
 def _steps(options: Sequence[Any]) -> Steps:
-    stride, padding, dilation = (along(value, 2) for value in options[:3])
+    stride, padding, dilation = (tuple(along(value, 2)) for value in options[:3])
     return stride, padding, dilation
 
 
@@ -94,7 +97,7 @@ def convolve_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the requested gradients of `convolve` (images, weight, bias) from the gradient of its output."""
     stride, padding, dilation = steps
-    kernel, matrix = list(weight.shape[2:]), weight.flatten(1)
+    kernel, matrix = tuple(weight.shape[2:]), weight.flatten(1)
     by_x: list[Tensor] = []
     by_weight = torch.zeros_like(matrix) if wanted[1] else None
     number = _at_a_time(x, weight, steps)
@@ -104,7 +107,7 @@ def convolve_backward(
             by_weight.addmm_(outputs, _windows(images, weight, steps).T)
         if wanted[0]:
             columns = (matrix.T @ outputs).view(matrix.shape[1], len(images), -1).transpose(0, 1)
-            by_x.append(F.fold(columns, list(x.shape[2:]), kernel, dilation, padding, stride))
+            by_x.append(F.fold(columns, tuple(x.shape[2:]), kernel, dilation, padding, stride))
     return (
         torch.cat(by_x) if wanted[0] else None,
         None if by_weight is None else by_weight.view_as(weight),
@@ -183,7 +186,7 @@ def gain(device: torch.device, shapes: Sequence[tuple[int, int]] = SHAPES, image
     return times["library"] / times["products"]
 
 
-SAME: Steps = ([1, 1], [1, 1], [1, 1])
+SAME: Steps = ((1, 1), (1, 1), (1, 1))
 """Steps of a convolution with a 3 x 3 kernel whose output has the size of its input."""
 
 

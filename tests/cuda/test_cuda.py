@@ -183,6 +183,7 @@ def test_a_captured_training_is_the_training(monkeypatch: pytest.MonkeyPatch, pr
 
 
 @of_cuda
+@pytest.mark.control_flow
 @pytest.mark.parametrize(
     ("name", "side"), [("vgg16-bn", 32), ("resnet18", 32), ("lenet-300-100", 28), ("vgg16-bn-tinyimagenet", 64)]
 )

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.cli.program import PAI_BENCH, environment, recipe, results
 from tests.cuda.test_cuda import DEVICE, of_cuda
 from tests.gpu_steps.cells import workers
@@ -57,6 +59,7 @@ def sweep(folder: Path, *more: str) -> list[str]:
 
 
 @of_cuda
+@pytest.mark.control_flow
 def test_a_device_assert_in_one_cell_of_a_pack_ends_the_worker_and_fails_no_cell(tmp_path: Path) -> None:
     plugin = tmp_path / "fragile.py"
     plugin.write_text(FRAGILE.replace("STUB", str(STUB)))
@@ -72,6 +75,7 @@ def test_a_device_assert_in_one_cell_of_a_pack_ends_the_worker_and_fails_no_cell
     assert sum("cannot be used again" in log for log in logs) >= 1 or "cannot be used again" in done.stderr
 
 
+@pytest.mark.control_flow
 def test_cells_of_a_killed_worker_continue_in_another_one(tmp_path: Path) -> None:
     """With `kill -9`, as the kernel does when memory is short."""
     command = [*sweep(tmp_path, "--methods", "random,snip,magnitude"), "--set", "train.epochs=30"]

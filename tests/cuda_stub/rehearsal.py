@@ -1,33 +1,61 @@
 """Preparation of a process in which tests/gpu.py or tests/cuda is rehearsed on the stub: an import, or a plug-in.
 
-A process of pai-bench loads this file with `--plugin`.
+Processes of pai-bench load this file with `--plugin`. Kernels of the stub compute nothing, so what needs their numbers
+to go on is computed on the host: the choice and the number of kept weights. Scores and captured steps are accepted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from pai_bench.experiment import runner
-from pai_bench.pruning import functions, pruner, selection
+from pai_bench.pruning import effective_target, pruner, selection
+from pai_bench.results import ties
 from pai_bench.training.graph_step import GraphStep
 from tests.cuda_stub import device  # noqa: F401 (takes the place of cuDNN's convolutions)
 
 
-def _on_host(function: Any) -> Any:
-    """Return a function of tensors on the device that computes on the host: kernels of the stub compute nothing."""
+def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of tensors on the device that computes on the host."""
 
     def computed(*arguments: Any, **options: Any) -> Any:
-        moved = tree_map_only(Tensor, Tensor.cpu, (arguments, options))
-        return tree_map_only(Tensor, lambda tensor: tensor.cuda(), function(*moved[0], **moved[1]))
+        arguments, options = tree_map_only(Tensor, Tensor.cpu, (arguments, options))
+        return tree_map_only(Tensor, Tensor.cuda, function(*arguments, **options))
 
     return computed
 
 
-GraphStep._agrees = lambda *arguments: True  # type: ignore[method-assign]
-for module in (selection, pruner, runner, functions):
-    for name in ("to_masks", "masks_at"):
-        if hasattr(module, name):
-            setattr(module, name, _on_host(getattr(module, name)))
+def _to_masks(
+    scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], density: float, kept: int, **options: Any
+) -> dict[str, Tensor]:
+    if sum(int(mask.sum()) for mask in masks.values()) < kept:  # masks that a kernel should have filled with ones
+        masks = {name: torch.ones_like(mask) for name, mask in masks.items()}
+    return selection.to_masks(scores, masks, density, kept, **options)
+
+
+def _unchecked(method: str, scores: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: scores[name].detach() for name in weights}
+
+
+def _sum(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
+    if not (tensor.is_cuda and tensor.dtype == torch.bool):
+        return _plain_sum(tensor, *arguments, **options)
+    found = _plain_sum(tensor.cpu(), *arguments, **options)
+    # A scalar that is read from the stub's device is zero.
+    return found.cuda() if found.dim() else found
+
+
+_plain_sum = Tensor.sum
+if not hasattr(ties.at_cut, "__wrapped__"):  # both imported and loaded as a plug-in
+    ties.at_cut = _on_host(ties.at_cut)
+    ties.at_cut.__wrapped__ = True  # type: ignore[attr-defined]
+    pruner.to_masks = effective_target.to_masks = _on_host(_to_masks)
+    pruner.checked_scores = _unchecked
+    runner.masks_at = _on_host(selection.masks_at)
+    Tensor.sum = _sum  # type: ignore[assignment, method-assign]
+    GraphStep._agrees = lambda *arguments: True  # type: ignore[method-assign]

@@ -154,6 +154,7 @@ def test_transforms_of_functions_work_inside() -> None:
 
 @pytest.mark.parametrize("method", ["snip", "grasp", "prospr", "ntk-sap"])
 def test_scores_are_the_same_up_to_rounding(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_convolutions, "CHANNELS", 8)
     model = models.build("conv8", 3, 8, 10)
     batches = [(torch.randn(4, 3, 8, 8), torch.arange(4)) for _ in range(4)]
 
