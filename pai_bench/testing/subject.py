@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pai_bench.cells import MethodSpec
+from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import prunable, registry
 from pai_bench.testing.changes import Setting, changed
 from pai_bench.testing.laws import SPARSITY
@@ -32,9 +33,11 @@ class Subject:
     def __init__(self, method: str, device: torch.device, rounds: int) -> None:
         """Take a method as on the command line; rounds that it does not name are at most `rounds`.
 
-        Raises: PaiBenchError for an unknown method or hyper-parameter.
+        Raises: PaiBenchError for an unknown method or hyper-parameter, and for a control.
         """
         spec = MethodSpec.parse(method)
+        if spec.control is not None:
+            raise PaiBenchError(f"{method}: controls change masks, and obey no laws", "check the method itself")
         given = dict(spec.hyperparameters)
         cls = registry.method_class(spec.name)
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
