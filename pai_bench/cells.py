@@ -168,11 +168,11 @@ def grid(
     methods: Iterable[str], pairs: Iterable[tuple[str, str]], sparsities: Sequence[float], seeds: Sequence[int]
 ) -> list[Cell]:
     """Return all cells of methods x (data set, model) pairs x sparsities x seeds, and the dense references."""
-    wanted = [method for method in dict.fromkeys(methods) if method != DENSE]
+    pruning = [method for method in dict.fromkeys(methods) if method != DENSE]
     cells = []
     for dataset, model in dict.fromkeys(pairs):
         cells += [Cell(DENSE, dataset, model, 0.0, seed) for seed in seeds]
-        cells += [Cell(method, dataset, model, s, seed) for method in wanted for s in sparsities for seed in seeds]
+        cells += [Cell(method, dataset, model, s, seed) for method in pruning for s in sparsities for seed in seeds]
     return cells
 
 

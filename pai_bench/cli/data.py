@@ -89,7 +89,7 @@ def _where(name: str, root: Path | None) -> Path:
     return files.data_root(root) / source.folder / ("" if source.files else source.tree)
 
 
-def _told(name: str, check: files.Check, root: Path | None) -> dict[str, Any]:
+def _row(name: str, check: files.Check, root: Path | None) -> dict[str, Any]:
     source = files.source(name)
     no_files = not source.files and not source.tree
     return {
@@ -121,7 +121,7 @@ def list_(data_dir: DataDir = None, plugin: Plugins = None, as_json: AsJson = Fa
     """List the data sets with their state on disk, size and location."""
     del verbose
     _load(plugin)
-    _show([_told(name, files.check(name, data_dir), data_dir) for name in files.names()], as_json)
+    _show([_row(name, files.check(name, data_dir), data_dir) for name in files.names()], as_json)
 
 
 @app.command(cls=Command)
@@ -140,7 +140,7 @@ def check(
     lines, bad = [], 0
     for name in names or [name for name in files.names() if files.present(name, data_dir)]:
         found = files.check(name, data_dir, anew=True)
-        line = _told(name, found, data_dir)
+        line = _row(name, found, data_dir)
         problem = found.problem or _unreadable(name, data_dir)
         if problem is not None:
             bad += 1

@@ -37,11 +37,11 @@ def loaders() -> int:
 
     Raises: PaiBenchError when the variable is not an integer.
     """
-    wanted = os.environ.get(LOADERS_VARIABLE)
-    if wanted:
-        if not wanted.isdecimal():
-            raise PaiBenchError(f"{LOADERS_VARIABLE}={wanted!r} is not a whole number", "write for instance 8")
-        return int(wanted)
+    text = os.environ.get(LOADERS_VARIABLE)
+    if text:
+        if not text.isdecimal():
+            raise PaiBenchError(f"{LOADERS_VARIABLE}={text!r} is not a whole number", "write for instance 8")
+        return int(text)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores - 1, MAX_LOADERS)
 

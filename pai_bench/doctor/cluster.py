@@ -67,12 +67,12 @@ def _rehearsal(root: Path, profile: profiles.Profile) -> Check:
     try:
         sbatch.check_folder(root)
         text = sbatch.script(spec, request)
-        _, told = answers.sbatch(["--test-only"], clean_environment(), script=text, seconds=PATIENCE)
+        _, output = answers.sbatch(["--test-only"], clean_environment(), script=text, seconds=PATIENCE)
     except PaiBenchError as error:
         return Check("profile", FAILED, error.cause, error.remedy)
     except answers.Refused as refusal:
         return Check("profile", FAILED, f"{profile.name}: sbatch says: {refusal}", answers.explain(str(refusal)))
     except answers.Unanswered as lost:
         return Check("profile", FAILED, f"{profile.name}: sbatch did not answer: {lost}", "try again later")
-    words = [line.removeprefix("sbatch: ") for line in told.strip().splitlines()] or [""]
+    words = [line.removeprefix("sbatch: ") for line in output.strip().splitlines()] or [""]
     return Check("profile", OK, f"{profile.name}: sbatch would take it ({words[-1]})")

@@ -109,7 +109,7 @@ def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[s
     Raises: _NoAnswer when the job ends without an answer, or does not answer within PATIENCE seconds.
     """
     end = time.monotonic() + PATIENCE
-    told, state = "", ""
+    last, state = "", ""
     asked, gone_since = float("-inf"), None
     while (now := time.monotonic()) < end:
         with suppress(FileNotFoundError):
@@ -121,13 +121,13 @@ def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[s
                 state, reason = _state(job, controller)
                 gone_since = (gone_since or now) if state in ENDED or not state else None
                 words = f"waits: {explain(reason).words} [{reason}]" if state == "PENDING" else f"is {state.lower()}"
-                if words != told and gone_since is None:
+                if words != last and gone_since is None:
                     say(f"job {job} {words}")
-                    told = words
+                    last = words
         if gone_since is not None and now - gone_since >= LATE_SECONDS:
             raise _NoAnswer(f"ended without an answer ({state or 'gone'})", True)
         time.sleep(POLL_SECONDS)
-    raise _NoAnswer(f"has not answered in {PATIENCE / 60:.0f} minutes ({told or 'unknown'}) and was cancelled", False)
+    raise _NoAnswer(f"has not answered in {PATIENCE / 60:.0f} minutes ({last or 'unknown'}) and was cancelled", False)
 
 
 def _errors(folder: Path) -> list[str]:

@@ -37,7 +37,7 @@ class Scored:
 LIMIT = 2**30
 """Limit of the cache in bytes of host memory: a hundred score sets of ResNet-20 in float64, or nine of VGG-16."""
 
-SHELF_LIMIT = 2**32
+DISK_CACHE_LIMIT = 2**32
 """Limit of the disk cache in bytes."""
 
 WORTH_SECONDS = 1.0
@@ -54,7 +54,7 @@ class DiskCache:
     writable are computed again.
     """
 
-    def __init__(self, folder: Path, limit: int = SHELF_LIMIT) -> None:
+    def __init__(self, folder: Path, limit: int = DISK_CACHE_LIMIT) -> None:
         self._folder = folder
         self._limit = limit
 
@@ -93,7 +93,7 @@ class ScoreCache:
 
     def __init__(self, limit: int = LIMIT, cache: DiskCache | None = None) -> None:
         self._limit = limit
-        self._shelf = cache
+        self._disk_cache = cache
         self._bytes = 0
         self._kept: OrderedDict[str, Scored] = OrderedDict()
 
@@ -102,15 +102,15 @@ class ScoreCache:
         if key in self._kept:
             self._kept.move_to_end(key)
             scored = self._kept[key]
-        elif self._shelf is not None and (found := self._shelf.get(key)) is not None:
+        elif self._disk_cache is not None and (found := self._disk_cache.get(key)) is not None:
             scored = found
             self._keep(key, scored)
         else:
             scored = compute()
             on_host = scored.to(torch.device("cpu"))
             self._keep(key, on_host)
-            if self._shelf is not None and scored.cost.seconds >= WORTH_SECONDS:
-                self._shelf.put(key, on_host)
+            if self._disk_cache is not None and scored.cost.seconds >= WORTH_SECONDS:
+                self._disk_cache.put(key, on_host)
         return scored.to(device)
 
     def _keep(self, key: str, scored: Scored) -> None:

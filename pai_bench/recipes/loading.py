@@ -211,17 +211,17 @@ def checked_value(where: str, key: str, value: Any, kind: str) -> Any:
 
     Raises: PaiBenchError with `where` and the key for a value of another type.
     """
-    words, wanted, items = KINDS[kind]
-    if wanted is tuple and isinstance(value, tuple):
+    words, expected, items = KINDS[kind]
+    if expected is tuple and isinstance(value, tuple):
         value = tuple(_number(item, items) for item in value)
         good = all(type(item) is items for item in value)
     else:
-        value = _number(value, wanted)
-        good = type(value) is wanted or (kind == "bool | str" and value == "auto")
+        value = _number(value, expected)
+        good = type(value) is expected or (kind == "bool | str" and value == "auto")
     if not good:
         raise PaiBenchError(f"{where}: {key} = {value!r} is not {words}", f"write {words}")
     return SYNONYMS.get((key, value), value)
 
 
-def _number(value: Any, wanted: type | None) -> Any:
-    return float(value) if wanted is float and type(value) is int else value
+def _number(value: Any, expected: type | None) -> Any:
+    return float(value) if expected is float and type(value) is int else value

@@ -81,12 +81,12 @@ def _read(key: str, text: str) -> list[Any]:
     table, _, name = key.partition(".")
     kind = next(str(f.type) for f in fields(TABLES[table]) if f.name == name)
     items = [item.strip() for item in text.split(",")] if text else []
-    words, wanted, inner = KINDS[kind]
-    if wanted is tuple:
+    words, expected, inner = KINDS[kind]
+    if expected is tuple:
         return [checked_value(SOURCE, key, tuple(_value(item, inner) for item in items), kind)]
     if not items:
         raise PaiBenchError(f"{SOURCE}: {key} has no value", f"write {words}")
-    return [checked_value(SOURCE, key, _value(item, wanted), kind) for item in items]
+    return [checked_value(SOURCE, key, _value(item, expected), kind) for item in items]
 
 
 def _value(text: str, kind: type | None) -> Any:

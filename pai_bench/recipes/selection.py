@@ -41,17 +41,17 @@ def choose(
     for dataset in datasets:
         own = defaults(dataset) if not (models and recipes) else None
         models_here = models or ((own.model,) if own else ())
-        wanted = recipes or ((own.recipe,) if own else ())
+        names = recipes or ((own.recipe,) if own else ())
         meant = []
-        for name in wanted:
+        for name in names:
             try:
                 for model in models_here:
                     meant += [Choice(dataset, model, r) for r in variants(load(name, dataset, model), settings)]
             except NotMeant as error:
                 refused.setdefault(name, []).append(error)
-        if not meant and len(wanted) > 1:
+        if not meant and len(names) > 1:
             raise PaiBenchError(
-                f"none of the recipes {', '.join(wanted)} is meant for data set {dataset}",
+                f"none of the recipes {', '.join(names)} is meant for data set {dataset}",
                 f"add one that is, or leave {dataset} out",
             )
         choices += sorted(meant, key=lambda choice: models_here.index(choice.model))
@@ -64,7 +64,7 @@ def choose(
 
 
 def _check_names(choices: Sequence[Choice]) -> None:
-    """Refuse different recipes with the same name, because their results could not be told apart."""
+    """Refuse different recipes with the same name, because their results could not be distinguished."""
     seen: dict[tuple[str, str, str], Recipe] = {}
     for choice in choices:
         key = choice.dataset, choice.model, choice.recipe.name

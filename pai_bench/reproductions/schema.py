@@ -196,11 +196,11 @@ def _selected(where: str, table: Mapping[str, Any], sweeps: tuple[Mapping[str, A
         if column not in rows:
             raise _at(where, unknown("column", column, list(rows.columns)))
         chosen = chosen[chosen[column] == value]
-    wanted = {s for sweep in sweeps for s in cells.parse_sparsities(str(sweep["sparsities"]))}
+    grid = {s for sweep in sweeps for s in cells.parse_sparsities(str(sweep["sparsities"]))}
     for row in chosen.to_dict("records"):
         sparsity = cells.canonical_sparsity(row["sparsity"], 1e-12)
         covered = any(row["method"] in [*cells.split_specs(str(s["methods"])), cells.DENSE] for s in sweeps)
-        if not covered or (sparsity not in wanted and sparsity > 0):
+        if not covered or (sparsity not in grid and sparsity > 0):
             continue
         place = {"dataset": row["dataset"], "model": row["model"], "method": row["method"], "sparsity": sparsity}
         label = f"{row['method_published']}, {row['where']}"

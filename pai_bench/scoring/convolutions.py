@@ -71,17 +71,17 @@ def convolve_backward(
     weight: Tensor,
     bias_sizes: list[int] | None,
     options: Sequence[Any],
-    wanted: Sequence[bool],
+    output_mask: Sequence[bool],
 ) -> list[Tensor | None]:
     """Return the requested gradients of a convolution (input, weight, bias) from the gradient of its output."""
     number = at_a_time(x, weight, options[0])
     pairs = zip(torch.split(grad, number), torch.split(x, number), strict=True) if number < len(x) else [(grad, x)]
     by_x, total = [], None
     for one, part in pairs:
-        first, *rest = torch.ops.aten.convolution_backward(one, part, weight, bias_sizes, *options, wanted)
+        first, *rest = torch.ops.aten.convolution_backward(one, part, weight, bias_sizes, *options, output_mask)
         by_x.append(first)
         total = rest if total is None else [a if a is None else a.add_(b) for a, b in zip(total, rest, strict=True)]
     assert total is not None
     if len(by_x) == 1:
         return [by_x[0], *total]
-    return [torch.cat(by_x) if wanted[0] else None, *total]
+    return [torch.cat(by_x) if output_mask[0] else None, *total]

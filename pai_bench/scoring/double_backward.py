@@ -113,19 +113,19 @@ class _Convolution(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = ctx.needs_input_grad[:3]
-        return *_ConvolutionBackward.apply(grad, *ctx.saved_tensors, ctx.options, wanted), None
+        output_mask = ctx.needs_input_grad[:3]
+        return *_ConvolutionBackward.apply(grad, *ctx.saved_tensors, ctx.options, output_mask), None
 
 
 class _ConvolutionBackward(Function):
     """The derivative by input, weight and bias; linear in the gradient that comes in, and in each of the former two."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, options: Any, wanted: Sequence[bool]) -> Any:
+    def forward(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, options: Any, output_mask: Sequence[bool]) -> Any:
         ctx.save_for_backward(grad, x, weight)
         ctx.options = options
         ctx.set_materialize_grads(False)
-        return tuple(convolve_backward(grad, x, weight, [weight.shape[0]], options, wanted))
+        return tuple(convolve_backward(grad, x, weight, [weight.shape[0]], options, output_mask))
 
     @staticmethod
     @once_differentiable
@@ -199,8 +199,8 @@ class _BatchNorm(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         found = _BatchNormBackward.apply(grad, *ctx.saved_tensors)
-        wanted = [value if needed else None for value, needed in zip(found, ctx.needs_input_grad, strict=False)]
-        return *wanted, None, None, None, None
+        gradients = [value if needed else None for value, needed in zip(found, ctx.needs_input_grad, strict=False)]
+        return *gradients, None, None, None, None
 
 
 class _BatchNormBackward(Function):
@@ -250,5 +250,5 @@ def _means(a: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, T
     return products / n, sums / n
 
 
-def _native(a: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, scale: Tensor, wanted: list[bool]) -> Any:
-    return aten.native_batch_norm_backward(a, x, weight, None, None, mean, scale, True, 0.0, wanted)
+def _native(a: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, scale: Tensor, output_mask: list[bool]) -> Any:
+    return aten.native_batch_norm_backward(a, x, weight, None, None, mean, scale, True, 0.0, output_mask)

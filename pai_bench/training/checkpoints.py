@@ -76,8 +76,8 @@ class Checkpoints:
         for path in old:
             path.unlink(missing_ok=True)
 
-    def load(self, **wanted: Any) -> dict[str, Any] | None:
-        """Load the most advanced valid checkpoint of any attempt with the values `wanted`, or return None.
+    def load(self, **expected: Any) -> dict[str, Any] | None:
+        """Load the most advanced valid checkpoint of any attempt whose entries equal `expected`, or return None.
 
         Tensors are loaded to the CPU. Damaged checkpoints are reported as warnings and skipped.
         """
@@ -91,7 +91,7 @@ class Checkpoints:
             except (OSError, CorruptFile) as error:
                 self._note(f"checkpoint {path.name} is damaged ({error}); it is passed over")
                 continue
-            if all(state.get(key) == value for key, value in wanted.items()):
+            if all(state.get(key) == value for key, value in expected.items()):
                 return state
         return None
 

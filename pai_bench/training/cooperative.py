@@ -79,15 +79,15 @@ class SharedClock:
     def share(self) -> Iterator[Share]:
         """Count a task as one that trains inside the context."""
         self.settle()
-        mine = Share(self)
-        self._shares.append(mine)
+        own = Share(self)
+        self._shares.append(own)
         for share in self._shares:
             share.most = max(share.most, len(self._shares))
         try:
-            yield mine
+            yield own
         finally:
             self.settle()
-            self._shares.remove(mine)
+            self._shares.remove(own)
 
     @contextmanager
     def unshared(self) -> Iterator[None]:

@@ -248,7 +248,7 @@ class GraphStep(Step):
         because the gradient of a bias before a norm consists of rounding errors only. Waits for the device once.
         """
         groups = [group for group in zip(before, by_hand, self._copies(), strict=True) if group[0]]
-        distances = [(_distance(wanted, old), _distance(found, wanted)) for old, wanted, found in groups]
+        distances = [(_distance(expected, old), _distance(found, expected)) for old, expected, found in groups]
         for change, error in torch.stack([torch.stack(pair) for pair in distances]).tolist():
             if math.isfinite(change) and not error <= TOLERANCE * steps * change:
                 return False

@@ -157,8 +157,8 @@ def test_status_notes_interrupted_cells_and_duplicate_runs(tmp_path: Path) -> No
 
 def test_the_time_left_is_the_remaining_work_divided_by_the_running_cells() -> None:
     kind, other = ("digits", "conv8", "quick"), ("digits", "conv8", "slow")
-    begun = eta.Going(kind, 30.0, 0, None, None)
-    half = eta.Going(kind, 50.0, 5, 10, 10.0)
+    begun = eta.RunningCell(kind, 30.0, 0, None, None)
+    half = eta.RunningCell(kind, 50.0, 5, 10, 10.0)
     assert eta.seconds_left([], [kind], {kind: 9.0}) is None
     assert eta.seconds_left([begun], [kind], {}) is None
     assert eta.seconds_left([half], [], {}) == 50

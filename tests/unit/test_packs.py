@@ -295,7 +295,7 @@ def test_a_cluster_task_saves_its_pack_and_resumes_it(tmp_path: Path, monkeypatc
     task = work.Work(str(place))
     task.run()
     assert not list(tmp_path.glob("runs/**/*.json")) and len(list(tmp_path.rglob("*.checkpoint"))) >= 2
-    assert task._has_headway() and len(task._current) == 2
+    assert task._has_progressed() and len(task._current) == 2
     again = work.Work(str(place))
     again.run()
     assert again._ended["done"] == 3 and len(list(tmp_path.glob("runs/**/*.json"))) == 3

@@ -70,7 +70,7 @@ def test_a_wait_ends_at_held_jobs_with_a_remedy(home: Path, row: str) -> None:
     assert "no job or process runs them" not in said and n_queued(home) == 1
 
 
-def followed(home: Path) -> follow.Followed:
+def followed(home: Path) -> follow.WaitOutcome:
     runs = [Run(Cell("random", "digits", "conv8", 0.9, 0), RECIPE)]
     return follow.follow(home, make_plan(runs, home).runs, Controller(), Console(file=io.StringIO()))
 

@@ -193,10 +193,10 @@ def _check_tree(name: str, found: Source, folder: Path, root: Path | None) -> Ch
         return Check("refused", "refused", problem=error)
     if _accepted(name, root).get(found.tree) == listing.digest:
         return Check("accepted", f"accepted:{listing.digest[:16]}")
-    numbers, wanted = (len(listing.train), len(listing.test)), (found.info.train, found.info.test)
-    if numbers != wanted:
+    numbers, expected = (len(listing.train), len(listing.test)), (found.info.train, found.info.test)
+    if numbers != expected:
         problem = PaiBenchError(
-            f"{folder} has {numbers[0]} + {numbers[1]} pictures (train + test), not {wanted[0]} + {wanted[1]}",
+            f"{folder} has {numbers[0]} + {numbers[1]} pictures (train + test), not {expected[0]} + {expected[1]}",
             f"unpack the original again, or accept this copy: {add}",
         )
         return Check("refused", "refused", problem=problem)

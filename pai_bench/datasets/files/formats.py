@@ -53,9 +53,9 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     if len(raw) < start:
         raise damaged(path, f"it ends after {len(raw)} bytes, inside its header")
     shape = struct.unpack(f">{dimensions}I", raw[4:start])
-    wanted = start + int(np.prod(shape, dtype=object))
-    if len(raw) != wanted:
-        raise damaged(path, f"it has {len(raw)} bytes, but {wanted} belong to the shape {shape} in its header")
+    expected = start + int(np.prod(shape, dtype=object))
+    if len(raw) != expected:
+        raise damaged(path, f"it has {len(raw)} bytes, but {expected} belong to the shape {shape} in its header")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
 
 

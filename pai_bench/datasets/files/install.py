@@ -161,9 +161,9 @@ def add(name: str, origin: Path, root: Path | None, *, accept_checksum: bool = F
     for archive in found.archives:
         if archive.members and (origin / archive.name).is_file():
             return _add_archive(name, found, archive, origin / archive.name, root)
-    wanted = [file.name for file in found.files] or [f"{found.tree}/train", f"{found.tree}/val"]
+    expected = [file.name for file in found.files] or [f"{found.tree}/train", f"{found.tree}/val"]
     raise PaiBenchError(
-        f"{origin} does not hold {name}: looked for {', '.join(wanted)}",
+        f"{origin} does not hold {name}: looked for {', '.join(expected)}",
         "give the folder that holds these, or the one above it, to --from",
     )
 
@@ -180,9 +180,9 @@ def _add_files(
     name: str, found: Source, paths: dict[File, Path], root: Path | None, accept_checksum: bool, link: bool
 ) -> Check:
     where = data_root(root) / found.folder
-    strange = [(file, path) for file, path in paths.items() if not official(file, path, digests(path))]
-    if strange and not accept_checksum:
-        file, path = strange[0]
+    unofficial = [(file, path) for file, path in paths.items() if not official(file, path, digests(path))]
+    if unofficial and not accept_checksum:
+        file, path = unofficial[0]
         raise PaiBenchError(
             f"{path} is not the original file of {name}: MD5 {digests(path).md5}, expected {official_md5(file, path)}",
             f"accept it anyway: pai-bench data add {name} --from {shlex.quote(str(path.parent))} --accept-checksum"
@@ -201,7 +201,7 @@ def _add_files(
                 if hash_file(folder / path.name) != digests(path):
                     raise PaiBenchError(f"{path} has changed while it was copied", "repeat the command")
         _move_in(folder, where, moved)
-    return accept(name, root) if strange else check(name, root)
+    return accept(name, root) if unofficial else check(name, root)
 
 
 def _add_archive(name: str, found: Source, archive: Archive, path: Path, root: Path | None) -> Check:

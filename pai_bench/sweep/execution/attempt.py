@@ -253,8 +253,8 @@ class _Attempt:
 class _LoggedCheckpoints(Checkpoints):
     """Checkpoints that record in the cell's log the step from which the cell resumes."""
 
-    def load(self, **wanted: Any) -> dict[str, Any] | None:
-        state = super().load(**wanted)
+    def load(self, **expected: Any) -> dict[str, Any] | None:
+        state = super().load(**expected)
         if state is not None:
             self._note(f"resumes from a checkpoint: epoch {state['epoch']}, step {state['step']}")
         return state

@@ -32,7 +32,7 @@ __all__ = ["Claim", "ClaimStatus", "Owner", "clear", "survey", "take"]
 BEAT_SECONDS = 10.0
 WATCHED_SECONDS = 25.0
 """Seconds for which a stale heartbeat is watched before its claim is taken: the server's clock may have jumped."""
-_TOLD = ("phase", "epoch", "epochs", "seconds_per_epoch", "seconds", "progress")
+_BEAT_FIELDS = ("phase", "epoch", "epochs", "seconds_per_epoch", "seconds", "progress")
 """Fields of a heartbeat."""
 
 
@@ -126,9 +126,9 @@ class Claim:
     def _write(self) -> None:
         self._beats += 1
         seconds = round(time.monotonic() - self._began, 3)
-        told = {**self._said, "seconds": seconds, "progress": self._progress, "beat": self._beats}
+        fields = {**self._said, "seconds": seconds, "progress": self._progress, "beat": self._beats}
         try:
-            write_json(self._place, told)
+            write_json(self._place, fields)
         except OSError:
             # A full disk refuses a new file, but updating the timestamp still shows that this process is alive.
             with suppress(OSError):
@@ -241,11 +241,11 @@ def survey(
     if not names:
         return []
     now = server_time(folder)
-    found = [_patiently_look(folder, name, now, jobs, lambda text: complain(f"state/claims/{text}")) for name in names]
+    found = [_look_patiently(folder, name, now, jobs, lambda text: complain(f"state/claims/{text}")) for name in names]
     return [held for held in found if held is not None]
 
 
-def _patiently_look(
+def _look_patiently(
     folder: Path, name: str, now: float, jobs: Mapping[str, str] | None, complain: Callable[[str], None]
 ) -> ClaimStatus | None:
     """Return a claim with its verdict ("unknown" when the file cannot be read), or None when the claim is gone.
@@ -266,8 +266,8 @@ def _patiently_look(
     if key is None or isinstance(cause, GONE) or cause.errno == errno.ESTALE:
         return None
     unreadable = Owner("", f"an unknown host: its claim cannot be read ({reason(cause)})", "", 0, None, None, 0, None)
-    told: dict[str, Any] = dict.fromkeys(_TOLD)
-    return ClaimStatus(key, unreadable, 0.0, "unknown", False, **told)
+    fields: dict[str, Any] = dict.fromkeys(_BEAT_FIELDS)
+    return ClaimStatus(key, unreadable, 0.0, "unknown", False, **fields)
 
 
 def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> ClaimStatus | None:
@@ -289,6 +289,6 @@ def _look(place: Path, now: float, jobs: Mapping[str, str] | None) -> ClaimStatu
         beat = parse_beat(file.read())
     age = now - time_seen
     verdict, sure = liveness(owner, age, jobs)
-    told = {name: (beat or {}).get(name) for name in _TOLD}
+    fields = {name: (beat or {}).get(name) for name in _BEAT_FIELDS}
     damaged = beats if beat is None else None
-    return ClaimStatus(key, owner, age, verdict, sure, **told, damaged=damaged)
+    return ClaimStatus(key, owner, age, verdict, sure, **fields, damaged=damaged)

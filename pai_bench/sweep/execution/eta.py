@@ -13,7 +13,7 @@ Kind = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Going:
+class RunningCell:
     """A running cell: its kind, elapsed seconds, epochs done and in total, and seconds per epoch if known."""
 
     kind: Kind
@@ -45,7 +45,7 @@ def durations(rows: Iterable[Mapping[str, Any]]) -> dict[Kind, float]:
 
 
 def seconds_left(
-    going: Sequence[Going], todo: Iterable[Kind], known: Mapping[Kind, float], at_a_time: int | None = None
+    going: Sequence[RunningCell], todo: Iterable[Kind], known: Mapping[Kind, float], at_a_time: int | None = None
 ) -> float | None:
     """Return the seconds until all running and remaining cells have ended.
 

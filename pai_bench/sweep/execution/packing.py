@@ -38,9 +38,9 @@ def best_size(speed: Callable[[int], float | None]) -> int:
 class Sizes:
     """Pack sizes by kind of cell: the size given by the user, or the fastest measured one."""
 
-    def __init__(self, runner: CellRunner, wanted: int | None) -> None:
+    def __init__(self, runner: CellRunner, size: int | None) -> None:
         self._runner = runner
-        self._wanted = wanted
+        self._size = size
         self._found: list[tuple[Run, int]] = []
         """One run of each kind."""
 
@@ -50,7 +50,7 @@ class Sizes:
             if alike(run, other):
                 return size
         try:
-            size = self._wanted or self._measure(run)
+            size = self._size or self._measure(run)
         except Exception as error:
             # If the cell is the reason, it raises the same error when it runs, and reports it.
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

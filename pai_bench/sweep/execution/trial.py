@@ -1,4 +1,4 @@
-"""Measurement of the steps per second of packs of different sizes, with throw-away networks."""
+"""Measurement of the steps per second of packs of different sizes, with temporary networks."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ class _Running:
     epochs: int | None = None
     epoch_ended: float = 0.0
 
-    def going(self, kind: pace.Kind, now: float) -> pace.Going:
+    def going(self, kind: pace.Kind, now: float) -> pace.RunningCell:
         each = None
         if self.epoch and self.training_since is not None:
             each = (self.epoch_ended - self.training_since) / (self.epoch - self.first + 1)
-        return pace.Going(kind, now - self.began, self.epoch, self.epochs, each)
+        return pace.RunningCell(kind, now - self.began, self.epoch, self.epochs, each)
 
 
 def _kind(run: Run) -> pace.Kind:

@@ -162,12 +162,12 @@ def _printed(root: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _growing(place: Path, tail: int | None, goes_on: Callable[[], bool]) -> Iterator[str]:
-    """Yield the text of a file and later additions, until `goes_on` returns False."""
+def _growing(place: Path, tail: int | None, is_active: Callable[[], bool]) -> Iterator[str]:
+    """Yield the text of a file and later additions, until `is_active` returns False."""
     with place.open(encoding="utf-8", errors="replace") as file:
         yield "".join(deque(file, maxlen=tail))
         while True:
-            last = not goes_on()  # asked before reading, so that nothing written before the end is missed
+            last = not is_active()  # asked before reading, so that nothing written before the end is missed
             text = file.read()
             if text:
                 yield text

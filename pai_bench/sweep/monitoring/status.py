@@ -175,9 +175,9 @@ def _kind(cell: Cell, recipe: str) -> eta.Kind:
     return cell.dataset, cell.model, recipe
 
 
-def _going(claim: claims.ClaimStatus) -> eta.Going:
+def _going(claim: claims.ClaimStatus) -> eta.RunningCell:
     seconds = claim.seconds or 0.0
-    return eta.Going(
+    return eta.RunningCell(
         _kind(claim.key.cell, claim.key.recipe), seconds, claim.epoch or 0, claim.epochs, claim.seconds_per_epoch
     )
 

@@ -137,30 +137,30 @@ class _Measured:
         def work(of: Mapping[str, Any]) -> float:
             return workload.forward_passes(of, info.train, info.test)
 
-        wanted = work(values)
-        key = *workload.speed_key(values), wanted
+        passes = work(values)
+        key = *workload.speed_key(values), passes
         if key not in self._rates:
             trained = [(s["costs"].get("train_seconds"), s["recipe_values"]) for s in self._samples]
             alike = [(seconds, work(of)) for seconds, of in trained if seconds and workload.speed_key(of) == key[:-1]]
             # The first epoch takes longer; runs of the same length therefore predict better.
-            alike = [(seconds, amount) for seconds, amount in alike if amount == wanted] or alike
+            alike = [(seconds, amount) for seconds, amount in alike if amount == passes] or alike
             rates = [seconds / amount for seconds, amount in alike]
             self._rates[key] = (median(rates), len(rates)) if rates else None
         rate = self._rates[key]
-        return None if rate is None else (rate[0] * wanted, rate[1])
+        return None if rate is None else (rate[0] * passes, rate[1])
 
     def scoring(self, run: Run) -> float | None:
         """Return the median seconds of scoring with the same method spec and scoring recipe; None if unknown."""
         method = str(run.cell.spec.uncontrolled)
         key = method, run.recipe.name
         if key not in self._scoring:
-            wanted = run.recipe.values()["scoring"]
+            scoring = run.recipe.values()["scoring"]
             defaults = {"only": (), "exclude": ()}  # that older results lack
             seconds = [
                 s["costs"].get("score_seconds")
                 for s in self._samples
                 if str(MethodSpec.parse(s["method"]).uncontrolled) == method
-                and {**defaults, **tuples(s["recipe_values"]["scoring"])} == wanted
+                and {**defaults, **tuples(s["recipe_values"]["scoring"])} == scoring
             ]
             known = [value for value in seconds if value is not None]
             self._scoring[key] = median(known) if known else None

@@ -111,8 +111,8 @@ def make_plan(
         if (redo or state != "done") and key.name in claimed:
             state = "running"
         planned.append(PlannedRun(run, fingerprint, state))
-    wanted = {"missing", "stale"} | ({"failed"} if retry_failed else set())
-    todo = tuple(p for p in planned if (redo and p.state != "running") or p.state in wanted)
+    states = {"missing", "stale"} | ({"failed"} if retry_failed else set())
+    todo = tuple(p for p in planned if (redo and p.state != "running") or p.state in states)
     return Plan(tuple(planned), todo, tuple(damaged))
 
 
@@ -120,7 +120,7 @@ def _state(root: Path, key: ResultKey, set_aside: bool) -> tuple[str, str | None
     """Return the state of a cell and, if its file was damaged, a message with the cause and the new location."""
     while True:
         try:
-            return _patiently_read(root, key), None
+            return _read_with_retries(root, key), None
         except results.DamagedResult as error:
             if not set_aside:
                 return "missing", error.cause
@@ -130,7 +130,7 @@ def _state(root: Path, key: ResultKey, set_aside: bool) -> tuple[str, str | None
         # Another process has replaced the damaged file since.
 
 
-def _patiently_read(root: Path, key: ResultKey) -> str:
+def _read_with_retries(root: Path, key: ResultKey) -> str:
     """Return the state of a cell; retry for about a second while the file cannot be read.
 
     Raises: DamagedResult when the file is not a valid result of the cell, PaiBenchError when it still cannot be read.

@@ -53,8 +53,8 @@ def expand(request: Request) -> list[Run]:
     for name in request.models:
         if name not in models.names():
             raise unknown("model", name, models.names())
-    wanted = registry.names() if request.methods == (ALL,) else request.methods or registry.default_names()
-    methods = _with_controls([_canonical(text) for text in wanted], request.controls)
+    texts = registry.names() if request.methods == (ALL,) else request.methods or registry.default_names()
+    methods = _with_controls([_canonical(text) for text in texts], request.controls)
     chosen = None if request.filter is None else request.filter.canonical(_canonical_or_same)
     runs: list[Run] = []
     planned: list[Cell] = []
@@ -166,16 +166,16 @@ def _canonical_or_same(text: str) -> str:
         return text
 
 
-def _with_controls(methods: Sequence[str], wanted: Sequence[str]) -> list[str]:
+def _with_controls(methods: Sequence[str], controls: Sequence[str]) -> list[str]:
     """Return the methods, each followed by its variants with the applicable controls."""
-    for control in wanted:
+    for control in controls:
         if control not in CONTROLS:
             raise unknown("control", control, CONTROLS)
     specs = [MethodSpec.parse(method) for method in methods]
     varied = [
         spec if control is None else replace(spec, control=control)
         for spec in specs
-        for control in (None, *wanted)
+        for control in (None, *controls)
         if control is None or (spec.control is None and _allows(spec.name, control))
     ]
     return [str(spec) for spec in dict.fromkeys(varied)]

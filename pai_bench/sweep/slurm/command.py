@@ -183,17 +183,17 @@ def _look(sweep: Sweep, controller: Controller) -> _Situation:
         busy |= dict.fromkeys(task.names, "queued" if task.waits else "running")
     ended_jobs = {job: (flight.jobs or {}).get(job, "COMPLETED") for job in gone}
     planned, todo = [], []
-    wanted = set(plan.todo)
+    due = set(plan.todo)
     for item in plan.runs:
         cell = item.key.name
-        wants = item in wanted or (item.state == "failed" and _passing(sweep.settings.root, item))
+        runs = item in due or (item.state == "failed" and _passing(sweep.settings.root, item))
         if cell in given_up:
-            item, wants = replace(item, state="failed"), sweep.retry_failed
-        if cell in busy and (item.state != "done" or sweep.settings.redo) and (wants or item.state != "failed"):
+            item, runs = replace(item, state="failed"), sweep.retry_failed
+        if cell in busy and (item.state != "done" or sweep.settings.redo) and (runs or item.state != "failed"):
             # A live claim is stronger evidence than a missing row in squeue: the cell stays "running".
             if (item.state, busy[cell]) != ("running", "unknown"):
                 item = replace(item, state=busy[cell])
-        elif wants:
+        elif runs:
             todo.append(item)
         planned.append(item)
     return _Situation(Plan(tuple(planned), tuple(todo), plan.damaged), flight, ended_jobs)
@@ -240,15 +240,15 @@ def _device(runs: Sequence[Run], root: Path, profile: profiles.Profile) -> str:
     """Return the device name of the jobs as recorded in earlier results, or the profile's GPU type without results."""
     if not profile.gpus:
         return "cpu"
-    wanted = profile.gpu_type or ""
+    gpu = profile.gpu_type or ""
     for dataset, model in {(run.cell.dataset, run.cell.model) for run in runs}:
         for method in sorted((root / "runs" / dataset / model).glob("*")):
             for place in sorted(method.glob("*.json"))[-3:]:
                 with suppress(PaiBenchError, OSError):
                     device = str(results.read_plain(place)["provenance"].get("device"))
-                    if device != "cpu" and wanted.lower() in device.lower():
+                    if device != "cpu" and gpu.lower() in device.lower():
                         return device
-    return wanted.upper() or "GPU"
+    return gpu.upper() or "GPU"
 
 
 def _wait(sweep: Sweep, plan: Plan, controller: Controller, messages: Console) -> int:

@@ -92,12 +92,12 @@ class Controller:
         if not names or shutil.which("sacct") is None:
             return {}
         try:
-            told = self.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(names))
+            output = self.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(names))
         except ControllerUnavailable:
             return {}
         # A state may be "CANCELLED by 0". A job that is RUNNING in accounting but absent from squeue is lost, because
         # slurmdbd keeps the last state that it received.
-        words = dict(line.split("|", 1) for line in told.splitlines() if "|" in line)
+        words = dict(line.split("|", 1) for line in output.splitlines() if "|" in line)
         states = {job: words[job].split()[0] for job in names if words.get(job, "").strip()}
         return {job: state for job, state in states.items() if state in ENDED}
 

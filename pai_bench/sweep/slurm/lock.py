@@ -30,11 +30,11 @@ def submitting(root: Path, owner: Owner, say: Callable[[str], None], patience: f
     Raises: PaiBenchError when another submitter holds the lock for more than `patience` seconds.
     """
     place = results.sweeps_folder(root) / "submitting"
-    began, told = time.monotonic(), False
+    began, reported = time.monotonic(), False
     while not _take(place, owner):
-        if not told:
+        if not reported:
             say(f"another sweep is submitting to {root}; waiting for it")
-            told = True
+            reported = True
         if time.monotonic() - began > patience:
             raise PaiBenchError(f"another sweep holds {place}", "look who it is, and remove it if that one is gone")
         time.sleep(0.5)

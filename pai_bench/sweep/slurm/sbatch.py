@@ -61,13 +61,13 @@ def _parameters(spec: Spec, request: Request) -> dict[str, Any]:
     options: dict[str, Any] = {"requeue" if profile.requeue else "no-requeue": True, **dict(profile.options)}
     gpus: dict[str, Any] = {}
     if profile.gpus:
-        wanted = f"{profile.gpu_type}:{profile.gpus}" if profile.gpu_type else str(profile.gpus)
+        gpu_count = f"{profile.gpu_type}:{profile.gpus}" if profile.gpu_type else str(profile.gpus)
         if profile.gpu_request == "gres":
-            gpus["gres"] = f"gpu:{wanted}"
+            gpus["gres"] = f"gpu:{gpu_count}"
         elif profile.gpu_request == "gpus_per_node":
-            gpus["gpus_per_node"] = wanted
+            gpus["gpus_per_node"] = gpu_count
         else:
-            options["gpus"] = wanted
+            options["gpus"] = gpu_count
     options["signal"] = f"USR2@{delay}" if profile.use_srun else f"B:USR2@{delay}"
     if request.after is not None:
         options["kill-on-invalid-dep"] = "yes"

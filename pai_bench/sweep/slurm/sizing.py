@@ -22,10 +22,10 @@ def cells_per_task(seconds: Sequence[float], parallelism: int) -> int:
     return min(enough, max(1, math.ceil(len(seconds) / parallelism)))
 
 
-def limit_minutes(tasks: Sequence[Sequence[float]], wanted: int | None) -> int:
-    """Return the time limit of a chunk in minutes: `wanted` (from the profile), or MARGIN times the longest task's
+def limit_minutes(tasks: Sequence[Sequence[float]], limit: int | None) -> int:
+    """Return the time limit of a chunk in minutes: `limit` (from the profile), or MARGIN times the longest task's
     estimate."""
-    if wanted is not None:
-        return wanted
+    if limit is not None:
+        return limit
     # Add 60 s for the start of a task: the interpreter, torch, the data.
     return max(LEAST_MINUTES, math.ceil(MARGIN * (max(map(sum, tasks)) + 60) / 60))

@@ -23,7 +23,7 @@ MAX_STOPS = 3
 
 _ENDING = "_stops.json"
 
-Headway = list[Any]
+Progress = list[Any]
 """Measure of a task's progress; empty before the task has saved anything."""
 
 
@@ -33,7 +33,7 @@ class Record:
 
     requeued: int = 0
     """Number of requeues, performed or requested."""
-    headway: Headway | None = None
+    progress: Progress | None = None
     """Progress at the last stop."""
     minutes: tuple[float, ...] = ()
     """Durations in minutes of the consecutive attempts that were stopped with this same progress."""
@@ -59,14 +59,14 @@ def started(place: Path, restarts: int) -> None:
         _write(place, restarts, read(place))
 
 
-def stopped(place: Path, headway: Headway | None, minutes: float, restarts: int, requeue: bool) -> tuple[float, ...]:
+def stopped(place: Path, progress: Progress | None, minutes: float, restarts: int, requeue: bool) -> tuple[float, ...]:
     """Record a stop of a task; returns the minutes of the consecutive attempts without progress, including this one.
 
-    `headway` is None when the task was stopped before its work began, which counts as no progress since the last stop.
+    `progress` is None when the task was stopped before its work began, which counts as no progress since the last stop.
     """
     before = read(place)
-    now = (before.headway or []) if headway is None else headway
-    same = before.minutes if before.headway is not None and before.headway == now else ()
+    now = (before.progress or []) if progress is None else progress
+    same = before.minutes if before.progress is not None and before.progress == now else ()
     minutes_of = (*same, round(minutes, 1))
     again = requeue and len(minutes_of) < MAX_STOPS
     _write(place, restarts + again, Record(0, now, minutes_of))
@@ -74,7 +74,8 @@ def stopped(place: Path, headway: Headway | None, minutes: float, restarts: int,
 
 
 def _write(place: Path, requeued: int, record: Record) -> None:
-    plain = {"requeued": requeued, "headway": record.headway or [], "minutes": list(record.minutes)}
+    # The key "headway" is part of the file format.
+    plain = {"requeued": requeued, "headway": record.progress or [], "minutes": list(record.minutes)}
     with suppress(OSError):
         write_json(place, plain)
 

@@ -93,8 +93,8 @@ class Work:
         self._thread.join(self.spec.patience)
         saved = "saved" if not self._thread.is_alive() else "not saved in time: the last checkpoint counts"
         self._say(f"asked to stop; {saved}")
-        headway = self._has_headway()
-        return self.spec.requeue and headway
+        progressed = self._has_progressed()
+        return self.spec.requeue and progressed
 
     # Methods called in the cells' thread.
 
@@ -153,8 +153,8 @@ class Work:
                 packed.add(run)
             for run, ended in packed.turn():
                 entry = self._current[run]
-                told = f": {ended.cause}" if ended.cause else ""
-                self._say(f"{entry.cell}: {ended.kind}{told}")
+                cause = f": {ended.cause}" if ended.cause else ""
+                self._say(f"{entry.cell}: {ended.kind}{cause}")
                 if ended.kind == "interrupted":
                     saved.append(entry)
                     continue
@@ -246,13 +246,13 @@ class Work:
         """Write a failure note for each cell without a result."""
         stops.note(self.spec, self.entries, kind, cause)
 
-    def _has_headway(self) -> bool:
+    def _has_progressed(self) -> bool:
         """Record a stop; returns False when it is the last of MAX_STOPS consecutive stops without progress.
 
         In that case the current cells are recorded as failed.
         """
         minutes = (time.monotonic() - self._began) / 60
-        stopped = stops.stopped(self._record, self._headway(), minutes, self.owner.restart, self.spec.requeue)
+        stopped = stops.stopped(self._record, self._progress_of_task(), minutes, self.owner.restart, self.spec.requeue)
         if len(stopped) < stops.MAX_STOPS:
             return True
         cause = (
@@ -265,7 +265,7 @@ class Work:
             self._say(cause)
         return False
 
-    def _headway(self) -> list[Any]:
+    def _progress_of_task(self) -> list[Any]:
         """Return the number of cells that ended, and the name of the latest checkpoint of each current cell.
 
         The names are cut before the attempt's number, so that a repeated attempt at the same epoch is not progress.

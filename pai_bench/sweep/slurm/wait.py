@@ -24,7 +24,7 @@ listings, so a new result may stay invisible for up to a minute (acdirmax)."""
 
 
 @dataclass(frozen=True)
-class Followed:
+class WaitOutcome:
     """Outcome of a wait."""
 
     n_done: int
@@ -37,7 +37,7 @@ class Followed:
     """Cells still in flight at the end of the wait."""
 
 
-def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, messages: Console) -> Followed:
+def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, messages: Console) -> WaitOutcome:
     """Wait until each cell has a result or a failure note, or is no longer in flight; print the progress."""
     names = {p.key.name for p in planned}
     # Failure notes from earlier attempts must not count as failures of this one.
@@ -67,6 +67,6 @@ def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, me
         over = not going and not flight.unknown & left
         over_since = (over_since or now) if over else None
         if over_since is not None and (not lost or now - over_since >= LATE_SECONDS):
-            return Followed(len(done), len(failed), tuple(sorted(lost)), tuple(sorted(stuck)), flight)
+            return WaitOutcome(len(done), len(failed), tuple(sorted(lost)), tuple(sorted(stuck)), flight)
         least, most = POLL_SECONDS
         time.sleep(least if over else min(most, max(least, (now - began) / 10)))
