@@ -16,6 +16,7 @@ from pai_bench.scoring import (
     FunctionOverrides,
     Problem,
     Relus,
+    check_relu_network,
     noting,
     real_inputs,
     register,
@@ -32,7 +33,7 @@ class PX:
     h and g biases are 0, norms identities, and poolings choose anew. It differs from all three states of the released
     code, whose last one scores convolutions by rounding noise.
 
-    Raises: PaiBenchError for an activation that is not a ReLU.
+    Raises: PaiBenchError for an activation that is not a ReLU, also one composed of other operations.
     """
 
     rounds: int = 100
@@ -47,7 +48,10 @@ class PX:
         plain = neutral(problem.model)
         ones = {name: mask.double() for name, mask in problem.masks.items()}
         reached: list[Tensor] = []
-        for x in real_inputs("px", problem):
+        for number, x in enumerate(real_inputs("px", problem)):
+            if number == 0:
+                with Relus(problem.model, lambda u, _: u), FunctionOverrides(IDENTITY_NORMS):
+                    check_relu_network(problem.trace(x[:1]), problem.model)
             gates: list[Tensor] = []
             with torch.no_grad(), ChunkedConvolutions():
                 with Relus(problem.model, noting(gates)):

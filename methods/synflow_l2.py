@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import Facts, Flow, Problem, register, replay
+from pai_bench.scoring import Facts, Flow, Problem, check_factors, register, replay
 
 
 @register("synflow-l2", Facts("Patil and Dovrolis 2021", "paths", "shape", "(3 * rounds + 1) / batch_size", "release"))
@@ -39,5 +39,7 @@ class SynFlowL2:
         if not total.requires_grad:
             raise PaiBenchError("the logits depend on no parameter or not on the input", "pass the model itself")
         problem.stream.tick()
-        gradients = torch.autograd.grad(total, squares, materialize_grads=True)
-        return {name: w.abs() * g.abs() for (name, w), g in zip(problem.weights.items(), gradients, strict=True)}
+        gradients = torch.autograd.grad(total, squares, allow_unused=True)
+        check_factors(graph, [name for name, g in zip(problem.weights, gradients, strict=True) if g is None])
+        weights = zip(problem.weights.items(), gradients, strict=True)
+        return {name: w.abs() * g.abs() if g is not None else torch.zeros_like(w) for (name, w), g in weights}

@@ -14,6 +14,9 @@ from pai_bench.pruning.mask_hooks import LayerMask, ModelMasks, Pass, layer_mask
 from pai_bench.results.mask_forms import bare
 from pai_bench.scoring.weights import prunable_weights
 
+_REMOVED = "_pai_bench_removed"
+"""Attribute of a layer: what masks had pruned before they were removed, bool by the name of the weight."""
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside DataParallel, DistributedDataParallel and torch.compile, or the model itself.
@@ -98,6 +101,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         assert parameter is not None
         mask = mask.detach().to(parameter.device)
         _drop(module, attribute)
+        module.__dict__.get(_REMOVED, {}).pop(attribute, None)
         with torch.no_grad():
             parameter.masked_fill_(~mask, 0)
             if parameter.grad is not None:
@@ -120,11 +124,13 @@ def remove_masks(model: nn.Module) -> None:
     """Make pruning permanent: set the pruned weights to zero once more and take all hooks of `apply_masks` off.
 
     Mutates the model. From here on an optimiser may change these weights again. A model without masks stays as it is.
+    A weight counts as pruned in a later `prune` while it is zero.
     """
     found = list(layer_masks(model))
     zero([(mask, mask.weight(module)) for module, mask in found])
     for module, mask in found:
         _drop(module, mask.attribute)
+        module.__dict__.setdefault(_REMOVED, {})[mask.attribute] = mask.removed
     for module in model.modules():
         _drop_model_hooks(module)
     if found:
@@ -148,6 +154,22 @@ def masks_of(model: nn.Module) -> dict[str, Tensor]:
             attribute = key.removesuffix("_mask")
             if buffer is not None and key != attribute and f"{attribute}_orig" in module._parameters:
                 found[inside + attribute] = buffer != 0
+    return found
+
+
+def starting_masks(model: nn.Module) -> dict[str, Tensor]:
+    """Return the masks with which pruning of a model begins, bool by parameter name (True = kept).
+
+    They are the masks on the model, and the zeros that remain of masks which `remove_masks` has removed. Other zeros
+    count as kept: a weight may have been initialised with zero.
+    """
+    model = unwrapped(model)
+    found = masks_of(model)
+    for prefix, module in model.named_modules():
+        for attribute, removed in module.__dict__.get(_REMOVED, {}).items():
+            weight = module._parameters.get(attribute)
+            if weight is not None and weight.shape == removed.shape:
+                found[f"{prefix}.{attribute}" if prefix else attribute] = (weight != 0) | ~removed.to(weight.device)
     return found
 
 

@@ -13,7 +13,7 @@ from pai_bench.cells import exact_sparsity, kept_count
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.effective import EffectivePaths
 from pai_bench.pruning.effective_target import Pruned, meet
-from pai_bench.pruning.masking import masks_of
+from pai_bench.pruning.masking import starting_masks
 from pai_bench.pruning.model_copies import copy_to_score, reinitialiser
 from pai_bench.pruning.rounding import noise_floor, perturb
 from pai_bench.pruning.score_checks import checked_dtype, checked_scores
@@ -55,7 +55,7 @@ class Pruner:
         self.name = name
         self._scorer = scorer
         self._seed = seed
-        names, before = list(prunable(model, only=only, exclude=exclude)), masks_of(model)
+        names, before = list(prunable(model, only=only, exclude=exclude)), starting_masks(model)
         self._model = copy_to_score(model).to(precision)
         self._recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
         for parameter in self._model.parameters():
@@ -98,7 +98,7 @@ class Pruner:
         if tensors.keys() != self._state.keys() or any(tensors[key] is not w for key, w in self._weights.items()):
             raise PaiBenchError(
                 f"method {self.name} has put other parameters into its model",
-                "mend the method: it may change the values of parameters and buffers, not replace them",
+                "correct the method: it may change the values of parameters and buffers, not replace them",
             )
         with torch.no_grad():
             # load_state_dict would take longer than a round of SynFlow on a small network.

@@ -31,7 +31,7 @@ def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> d
 
     Raises: PaiBenchError when a weight has no score, or one of another shape, or not finite.
     """
-    remedy = f"mend the method: {method} must return one finite score per prunable weight, by parameter name"
+    remedy = f"correct the method: {method} must return one finite score per prunable weight, by parameter name"
     if not isinstance(scores, Mapping):
         raise PaiBenchError(f"method {method} returned {type(scores).__name__}, not a dict of scores", remedy)
     missing = [key for key in weights if key not in scores]
@@ -53,6 +53,6 @@ def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> d
             if count := int((~torch.isfinite(scores[key])).sum()):
                 raise PaiBenchError(
                     f"method {method} returned {count} scores for {key} that are not finite",
-                    "look for NaN in weights and data; score in float64, or with a lower lr; else mend the method",
+                    "look for NaN in weights and data; score in float64, or with a lower lr; else correct the method",
                 )
     return {key: scores[key].detach() for key in weights}

@@ -8,11 +8,12 @@ from pai_bench.scoring.function_overrides import IDENTITY_NORMS, FunctionOverrid
 from pai_bench.scoring.gates import Relus, noting
 from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, proportional, uniform, within
 from pai_bench.scoring.paths.functions import Flow, PathCount
-from pai_bench.scoring.paths.law import check_law
+from pai_bench.scoring.paths.law import check_factors, check_law
 from pai_bench.scoring.paths.network import replay
 from pai_bench.scoring.paths.walks import Walker
 from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, more_than, one_of, prunable, ranked, real_inputs
 from pai_bench.scoring.registry import register
+from pai_bench.scoring.relu_networks import check_relu_network
 
 __all__ = [
     "IDENTITY_NORMS",
@@ -29,7 +30,9 @@ __all__ = [
     "Scorer",
     "Walker",
     "apportion",
+    "check_factors",
     "check_law",
+    "check_relu_network",
     "erdos_renyi_kernel",
     "gaussian",
     "gradient",

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pai_bench.errors import PaiBenchError
+from pai_bench.scoring.compositions import Compositions
 from pai_bench.scoring.function_overrides import FunctionOverrides
 
 Gate = Callable[[Tensor, float], Tensor]
@@ -41,10 +42,21 @@ _OTHERS: dict[str, tuple[Callable[..., Any], ...]] = {
 }
 
 
+def refusal(layer: str, what: str) -> PaiBenchError:
+    """Return the error for a network that computes something other than ReLUs in the layer (or "" for the model)."""
+    where = f"layer {layer}" if layer else "the model"
+    return PaiBenchError(
+        f"px is defined for networks of ReLUs, and {where} computes {what}",
+        "use ReLU there, or score with another method (snip, synflow, prospr)",
+    )
+
+
 class Relus(FunctionOverrides):
     """Inside, `gate` is computed in the place of every ReLU and ReLU6 of `model`, whatever name it is called by.
 
-    A threshold of 0, a leaky ReLU of slope 0, a PReLU of weights 0 and a clamp at 0 are ReLUs.
+    A threshold of 0, a leaky ReLU of slope 0, a PReLU of weights 0, a clamp at 0, a maximum with zeros and compositions
+    with a comparison with 0 (`x * (x > 0)`, `torch.where(x > 0, x, 0)`, `x.masked_fill(x < 0, 0)`) are ReLUs. For
+    compositions that are not recognised see `pai_bench.scoring.relu_networks`.
 
     Raises: PaiBenchError, that names the layer, when the model computes another activation.
     """
@@ -53,7 +65,8 @@ class Relus(FunctionOverrides):
         self._model, self._gate = model, gate
         self._layers: list[str] = []
         self._handles: list[Any] = []
-        super().__init__(self._table())
+        self._compositions = Compositions(self._apply)
+        super().__init__({**self._table(), **self._compositions.table()})
 
     def __enter__(self) -> Relus:
         for name, module in self._model.named_modules():
@@ -71,6 +84,7 @@ class Relus(FunctionOverrides):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         while self._handles:
             self._handles.pop().remove()
+        self._compositions.clear()
 
     def _apply(self, input: Tensor, inplace: bool, cap: float = math.inf) -> Tensor:
         output = self._gate(input, cap)
@@ -78,12 +92,7 @@ class Relus(FunctionOverrides):
         return input.copy_(output) if inplace and output is not input else output
 
     def _refuse(self, what: str) -> PaiBenchError:
-        layer = next((name for name in reversed(self._layers) if name), "")
-        where = f"layer {layer}" if layer else "the model"
-        return PaiBenchError(
-            f"px is defined for networks of ReLUs, and {where} computes {what}",
-            "use ReLU there, or score with another method (snip, synflow, prospr)",
-        )
+        return refusal(next((name for name in reversed(self._layers) if name), ""), what)
 
     def _table(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
         def relu(input: Tensor, inplace: bool = False) -> Tensor:

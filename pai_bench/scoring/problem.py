@@ -186,7 +186,9 @@ def _checked(batch: Any) -> Batch:
 
 
 def _empty() -> PaiBenchError:
-    return PaiBenchError("the scoring data hold no batch", "pass a non-empty re-iterable of (x, y) batches")
+    return PaiBenchError(
+        "the scoring data contain no batch", "pass at least one batch: a list [(x, y)], or a DataLoader"
+    )
 
 
 def real_inputs(method: str, problem: Problem) -> Iterator[Tensor]:

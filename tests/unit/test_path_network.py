@@ -316,7 +316,100 @@ def test_flops_of_recurrent_layers_are_those_of_their_matrix_products(name: str)
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (1, 28, 28)).values())
 
 
+class Two(nn.Module):
+    """Two convolutions whose results a function joins; 3x8x8 inputs."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.other, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
+        self.join = join
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.join(self.one(x), self.other(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["synflow", "synflow-l2"])
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda a, b: a / (1 + b.square()),
+        lambda a, b: a.relu() / b.exp(),
+        lambda a, b: torch.where(b > 0, a, 0),
+        lambda a, b: a.masked_fill(b < 0, 0),
+        lambda a, b: a - b.mean((1, 2, 3), keepdim=True),
+    ],
+)
+def test_a_layer_that_only_divides_or_decides_is_refused_by_synflow(method: str, join: object) -> None:
+    with pytest.raises(PaiBenchError, match=r"cannot score other\.weight: .* only through a divisor"):
+        pai_bench.prune(Two(join), DATA, method, sparsity=0.5, rounds=1)  # type: ignore[arg-type]
+
+
+def test_a_layer_that_does_not_reach_the_logits_has_scores_of_zero() -> None:
+    scores = pai_bench.score(Two(lambda a, b: a), DATA, "synflow")
+    assert not scores["other.weight"].any() and scores["one.weight"].all()
+
+
 # PX
+
+
+def zero_where_negative(x: Tensor) -> Tensor:
+    x[x < 0] = 0
+    return x
+
+
+def changed_between(x: Tensor) -> Tensor:
+    positive = x > 0
+    x += 1
+    return x * positive
+
+
+COMPOSED_RELUS: list[Callable[[Tensor], Tensor]] = [
+    lambda x: x * (x > 0),
+    lambda x: (x > 0) * x,
+    lambda x: x * (x >= 0).to(x.dtype),
+    lambda x: x.mul_((x > 0).float()),
+    lambda x: torch.where(x > 0, x, 0.0),
+    lambda x: torch.where(x <= 0, torch.zeros_like(x), x),
+    lambda x: x.where(x > 0, torch.tensor(0.0, dtype=x.dtype)),
+    lambda x: torch.maximum(x, torch.zeros_like(x)),
+    lambda x: torch.max(x.new_zeros(()), x),
+    lambda x: x.masked_fill(x < 0, 0),
+    lambda x: x.masked_fill_(x < 0, 0),
+]
+COMPOSED_ACTIVATIONS: list[Callable[[Tensor], Tensor]] = [
+    lambda x: x * x,
+    torch.square,
+    torch.exp,
+    torch.log1p,
+    torch.sign,
+    lambda x: x**3,
+    lambda x: x * (x > 0.5),
+    lambda x: torch.where(x > 0, x, -1.0),
+    lambda x: torch.where(x > 0, x, 0.1 * x),
+    lambda x: torch.maximum(x, 0.1 * x),
+    lambda x: torch.minimum(x, torch.zeros_like(x)),
+    lambda x: torch.stack([x, 0.1 * x]).max(0).values,
+    lambda x: x.clamp(max=1),
+    lambda x: x / (1 + x.square()),
+    lambda x: x.masked_fill(x > 1, 0),
+    lambda x: x.sort(1).values,
+    lambda x: x * torch.heaviside(x, torch.zeros((), dtype=x.dtype)),
+    lambda x: torch.lerp(x, x, x),
+    zero_where_negative,
+    changed_between,
+]
+
+
+def test_px_takes_maxima_over_positions_and_linear_functions_as_they_are() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    linear = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), Calling(lambda x: x.flatten(2).max(2).values), nn.Linear(8, 10)
+    )
+    keys = dict(zip(plain.state_dict(), linear.state_dict(), strict=True))
+    linear.load_state_dict({keys[key]: value for key, value in plain.state_dict().items()})
+    expected = pai_bench.score(plain, DATA, "px", rounds=1)
+    found = pai_bench.score(linear, DATA, "px", rounds=1)
+    assert all(torch.equal(found[keys[name]], score) for name, score in expected.items())
 
 
 @pytest.mark.parametrize(
@@ -329,6 +422,7 @@ def test_flops_of_recurrent_layers_are_those_of_their_matrix_products(name: str)
         lambda: nn.Hardtanh(0, 20),
         lambda: Calling(lambda x: x.clamp(min=0)),
         lambda: Calling(lambda x: torch.clamp_min(x, 0)),
+        *(lambda f=f: Calling(f) for f in COMPOSED_RELUS),
     ],
 )
 def test_px_finds_relus_by_what_they_compute(act: Callable[[], nn.Module]) -> None:
@@ -342,6 +436,7 @@ def test_px_finds_relus_by_what_they_compute(act: Callable[[], nn.Module]) -> No
     [
         *(nn.GELU, nn.SiLU, nn.Tanh, lambda: nn.LeakyReLU(0.1), lambda: nn.Threshold(1.5, 0)),
         *(lambda: Calling(torch.abs), lambda: Calling(torch.sin), lambda: Calling(torch.Tensor.cos_)),
+        *(lambda f=f: Calling(f) for f in COMPOSED_ACTIVATIONS),
     ],
 )
 def test_px_refuses_other_activations_by_layer(act: Callable[[], nn.Module]) -> None:

@@ -270,7 +270,7 @@ def test_what_cannot_be_pruned_is_said() -> None:
         pai_bench.prune(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(108)), batches(), "snip")
     with pytest.raises(pai_bench.PaiBenchError, match="needs 4 scoring batches"):
         pai_bench.prune(tiny(), batches(2), "prospr")
-    with pytest.raises(pai_bench.PaiBenchError, match="hold no batch"):
+    with pytest.raises(pai_bench.PaiBenchError, match="contain no batch"):
         pai_bench.prune(tiny(), [], "snip")
     with pytest.raises(pai_bench.PaiBenchError, match="did you mean snip"):
         pai_bench.prune(tiny(), batches(), "snp")
@@ -311,5 +311,5 @@ def test_rounds_get_fresh_batches_where_the_method_wants_them(
     reader = Reader([], fresh=fresh)
     Pruner(tiny(), data, reader, name="reader").masks(0.5)
     assert reader.seen == expected
-    with pytest.raises(pai_bench.PaiBenchError, match="hold no batch"):
+    with pytest.raises(pai_bench.PaiBenchError, match="contain no batch"):
         Pruner(tiny(), [], reader, name="reader").masks(0.5)

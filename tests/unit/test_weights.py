@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -212,6 +213,30 @@ def test_pruning_goes_on_from_the_masks_that_are_there(method: str) -> None:
     assert int(flat(second).sum()) == kept == round((0.5 if method == "dense" else 0.3) * 482)
     same = pai_bench.prune(model, batches(), method, sparsity=0.5, **options)
     assert all(torch.equal(same[name], mask) for name, mask in first.items())
+
+
+@pytest.mark.parametrize("method", ["random", "uniform", "erk", "grasp", "magnitude"])
+def test_pruning_goes_on_from_the_zeros_that_removed_masks_leave(method: str) -> None:
+    model = tiny()
+    first = pai_bench.prune(model, batches(), "random", sparsity=0.5)
+    pai_bench.apply_masks(model, first)
+    pai_bench.remove_masks(model)
+    copied = copy.deepcopy(model)
+    second = pai_bench.prune(copied, batches(), method, sparsity=0.7)
+    assert not any(bool((mask & ~first[name]).any()) for name, mask in second.items())
+    assert int(flat(second).sum()) == 145
+    with torch.no_grad():  # a weight that lives again is like any other
+        for name in first:
+            model.get_parameter(name).copy_(tiny().get_parameter(name))
+    assert int(flat(pai_bench.prune(model, batches(), method, sparsity=0.2)).sum()) == 386
+    pai_bench.apply_masks(copied, {name: torch.ones_like(mask) for name, mask in first.items()})
+    assert int(flat(pai_bench.prune(copied, batches(), "random", sparsity=0.2)).sum()) == 386
+
+
+def test_zeros_of_an_initialisation_may_be_kept() -> None:
+    model = tiny()
+    nn.init.zeros_(model.get_parameter("fc.weight"))
+    assert bool(pai_bench.prune(model, batches(), "random", sparsity=0.5)["fc.weight"].any())
 
 
 def test_densities_that_masks_rule_out_are_refused() -> None:

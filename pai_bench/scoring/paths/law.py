@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
 from pai_bench.scoring.paths.operations import LINEAR, MAXIMA, MEANS, NORMS, PRODUCTS, SHAPES, UNARY
-from pai_bench.scoring.paths.tracing import Graph, Kind
+from pai_bench.scoring.paths.tracing import Graph, Kind, Slot
 
 REMEDY = "score with a method that uses data (snip, prospr), or change the layer"
 
@@ -47,6 +47,28 @@ def check_law(
         # Where flow is lost or made, the layers before it have another sum than the network.
         name = max(sums, key=lambda name: abs(sums[name] - flow))
         raise _broken(name, f"has the sum {sums[name]:.6g}, but the flow of the network is {flow:.6g}", graph)
+
+
+def check_factors(graph: Graph, pathless: Sequence[str]) -> None:
+    """Check that the logits do not depend on weights to which no path leads.
+
+    Divisors and conditions are left out of a path network. A layer that is used for nothing else would have scores of 0
+    and be emptied. Layers on which the logits do not depend at all (auxiliary heads in eval mode) are not meant.
+
+    Raises: PaiBenchError that names a layer.
+    """
+    used = set() if graph.output is None else {graph.output}
+    for node in reversed(graph.nodes):
+        if used.intersection(slot for slot in node.outputs if slot is not None):
+            parts = [part for a in node.arguments.values() for part in (a if isinstance(a, (list, tuple)) else [a])]
+            used.update(part.index for part in parts if isinstance(part, Slot))
+    hidden = [name for name in pathless if graph.parameters.get(name) in used]
+    if hidden:
+        raise PaiBenchError(
+            f"SynFlow cannot score {hidden[0]}: the logits depend on it only through a divisor, a condition or a"
+            f" centring ({len(hidden)} layer{'s' * (len(hidden) > 1)})",
+            REMEDY,
+        )
 
 
 def _dead(dead: Sequence[str], scores: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> PaiBenchError:

@@ -1,0 +1,68 @@
+"""A check that a network whose ReLUs are left out is linear, so that no activation of it goes unnoticed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from pai_bench.scoring.gates import refusal
+from pai_bench.scoring.paths.operations import LINEAR, SHAPES
+from pai_bench.scoring.paths.tracing import Graph, Kind, Node, Slot
+
+_ATTENTION = {"_softmax", "_safe_softmax", "bmm", "baddbmm", "mm"}
+"""Operations of attention, which is neither linear nor an activation: a signal may be a factor of another one."""
+_LINEAR = {"convolution", "addmm", "mv", "addmv", "dot", "mul", "native_dropout"} | LINEAR | SHAPES | _ATTENTION
+_LINEAR |= {"alias", "detach", "lift_fresh", "neg", "positive", "upsample_bicubic2d", "upsample_linear1d"}
+_LINEAR -= {"topk", "sort", "glu", "addcmul", "addcdiv", "lerp"}
+_POOLED = {"amax", "max"}
+"""Maxima over the positions of one signal."""
+
+
+def check_relu_network(graph: Graph, model: nn.Module) -> None:
+    """Check that the operations which were recorded with all ReLUs and norms left out are linear.
+
+    Poolings, which choose one of several values, count as linear, and so do attention and torch's own recurrent layers,
+    whose gates are taken as they are.
+
+    Raises: PaiBenchError that names the layer with an activation composed of other operations.
+    """
+    recurrent = {name for name, module in model.named_modules() if isinstance(module, (nn.RNNBase, nn.RNNCellBase))}
+    live, found = {graph.output}, None
+    for node in reversed(graph.nodes):
+        if not live.intersection(node.outputs) or all(not _varies(graph, slot) for slot in node.outputs):
+            continue
+        slots = [slot.index for slot in _slots(node)]
+        live.update(slots)
+        if node.layer not in recurrent and (what := _fault(graph, node)) is not None:
+            found = refusal(node.layer, what)  # the first one of the forward pass, at last
+    if found is not None:
+        raise found
+
+
+def _slots(node: Node) -> list[Slot]:
+    parts = [a if isinstance(a, (list, tuple)) else [a] for a in node.arguments.values()]
+    return [part for several in parts for part in several if isinstance(part, Slot)]
+
+
+def _varies(graph: Graph, slot: int | None) -> bool:
+    return slot is not None and graph.kinds[slot] is not Kind.WEIGHT
+
+
+def _fault(graph: Graph, node: Node) -> str | None:
+    """Return a description of an operation that is not linear in the input of the network; None for a linear one."""
+    kinds = [graph.kinds[slot.index] for slot in _slots(node)]
+    signals = [kind for kind in kinds if kind in (Kind.SIGNAL, Kind.GATE)]
+    if Kind.NEUTRAL in kinds:
+        return f"{node.name} with a condition on the input or a normaliser"
+    if node.name in ("mul", "dot", "mv") and len(signals) > 1:
+        return "the product of two values that depend on the input"
+    if node.name == "div" and _is_signal(graph, node.arguments["other"]):
+        return "a division by a value that depends on the input"
+    if node.name in _POOLED and "other" not in node.arguments:
+        return None
+    return None if node.name in _LINEAR or "max_pool" in node.name else node.name
+
+
+def _is_signal(graph: Graph, argument: Any) -> bool:
+    return isinstance(argument, Slot) and graph.kinds[argument.index] in (Kind.SIGNAL, Kind.GATE)
