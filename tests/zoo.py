@@ -42,7 +42,9 @@ TIMM = {
     **dict.fromkeys(
         ["regnety_002", "nf_resnet26", "convnext_atto", "mobilenetv3_small_050", "repvgg_a0", "edgenext_xx_small"], 32
     ),
-    **dict.fromkeys(["poolformer_s12", "coat_lite_tiny", "resnetv2_50x1_bit", "ghostnet_100", "lcnet_050"], 64),
+    **dict.fromkeys(
+        ["poolformer_s12", "coat_lite_tiny", "resnetv2_50x1_bit", "nf_resnet50", "ghostnet_100", "lcnet_050"], 64
+    ),
     "levit_128s": 224,
 }
 """Model of timm, and the side of its images."""

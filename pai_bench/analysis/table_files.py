@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def _check_columns(path: Path, frame: pd.DataFrame) -> None:
         other = next((mark for mark in _SEPARATORS if len(found) == 1 and mark in found[0]), None)
         if other is not None:
             remedy = f"the separator seems to be {other!r} ({_SEPARATORS[other]}): save the table with commas; {remedy}"
+    if {name.lower() for name in absent} <= {name.lower() for name in found}:
+        remedy = f"write the names in lower case; {remedy}"
     raise PaiBenchError(cause, remedy)
 
 
@@ -130,7 +133,7 @@ def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
         if len(wrong):
             raise PaiBenchError(
                 f"{path}: {column} {wrong.iloc[0]:g} (row {wrong.index[0] + 2}) is not in [0, {top}",
-                "write fractions, not per cent",
+                "write fractions, not per cent" if 1 < wrong.iloc[0] <= 100 else f"correct the {column}",
             )
 
 
@@ -173,6 +176,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
         frame: pd.DataFrame = pd.read_csv(
             path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False
         )
+    with path.open(encoding="utf-8-sig", newline="") as file:  # pandas renames the second of two equal columns
+        header = [name.strip() for name in next(csv.reader(file))]
+    _check_repeated(path, [name for name in header if name])
     for column in frame.columns:
         if str(column).strip() not in _WORDS:
             text = frame[column].str.strip()
@@ -185,15 +191,19 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     """Strip whitespace from headers and text; convert 16- and 32-bit floats to the decimals that they print as."""
     frame = frame.rename(columns=lambda column: str(column).strip())
-    repeated = frame.columns[frame.columns.duplicated()]
-    if len(repeated):
-        raise PaiBenchError(f"{path} has two columns {repeated[0]}", "rename or remove one of them")
+    _check_repeated(path, list(frame.columns))
     for column in frame.columns:
         if column in _WORDS:
             frame[column] = frame[column].map(lambda value: value.strip() if isinstance(value, str) else value)
         elif frame[column].dtype in ("float16", "float32"):
             frame[column] = frame[column].astype(str).astype(float)
     return frame
+
+
+def _check_repeated(path: Path, columns: Sequence[str]) -> None:
+    repeated = next((name for position, name in enumerate(columns) if name in columns[:position]), None)
+    if repeated is not None:
+        raise PaiBenchError(f"{path} has two columns {repeated}", "rename or remove one of them")
 
 
 def _open_table(path: Path) -> pd.DataFrame:

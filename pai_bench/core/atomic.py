@@ -186,6 +186,15 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def check_folder(folder: Path, option: str) -> None:
+    """Check that a path, if it exists, is a folder.
+
+    Raises: PaiBenchError that names `option`.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise PaiBenchError(f"{folder} is not a folder", f"name a folder with {option}")
+
+
 def check_writable(folder: Path, option: str) -> None:
     """Make the folder if need be, and see that a file can be written there.
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 from pai_bench.errors import PaiBenchError
@@ -29,7 +30,9 @@ def load_plugin(path: Path, content: bytes | None = None) -> None:
         return
     if not path.is_file():
         raise PaiBenchError(f"plugin {path} is not a file", "give the path of a Python file that registers methods")
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    # With the loader given, because the file's name may lack .py.
+    loader = SourceFileLoader(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module

@@ -20,6 +20,9 @@ SKEW = 30.0
 
 def checks(root: Path) -> Checks:
     """Run all checks of the folder; when it does not exist yet, check its nearest existing parent."""
+    if root.exists() and not root.is_dir():
+        yield Check("results folder", FAILED, f"{root} is not a folder", "name a folder with --results")
+        return
     folder = next(place for place in (root, *root.parents) if place.is_dir())
     yield tried("results folder", f"choose another with --results, or change the permissions of {folder}",
                 lambda: _writable(root, folder))  # fmt: skip

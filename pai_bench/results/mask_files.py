@@ -143,14 +143,22 @@ def read(path: Path) -> MaskFile:
         raise PaiBenchError(f"masks {path} do not exist", "give the path of an .npz or .pt file") from None
     except Exception as error:  # a damaged archive raises nearly anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if type(error).__name__ == "UnpicklingError" and zipfile.is_zipfile(path):  # by torch.load, without its advice
+        if path.suffix != ".npz" and not isinstance(error, OSError):  # of torch.load, whose words advise trusting it
+            whole = zipfile.is_zipfile(path)
             reason = "it contains objects other than tensors (for example NumPy arrays or a whole model)"
+            reason = reason if whole else "torch.save has not written it, or it contains objects other than tensors"
         raise PaiBenchError(
             f"masks {path} cannot be read: {reason}", "give bool or 0/1 arrays by parameter name, as .npz or .pt"
         ) from None
+    found = named(arrays)
+    if arrays and not found:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise PaiBenchError(
+            f"masks {path} contain vectors of ones only: {shapes}", "give one array per prunable weight, in its shape"
+        )
     if not arrays:
         raise PaiBenchError(f"masks {path} hold nothing", "give one array per prunable weight, by parameter name")
-    return MaskFile(path, {name: _as_bool(path, name, array) for name, array in named(arrays).items()})
+    return MaskFile(path, {name: _as_bool(path, name, array) for name, array in found.items()})
 
 
 def holds(path: Path, digest: str) -> bool:
@@ -167,6 +175,8 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _as_bool(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
+    if array.dtype.kind not in "biuf":
+        raise PaiBenchError(f"{path}: {name} is an array of {array.dtype}, not of numbers", "give bool or 0/1 arrays")
     kept = array.astype(bool)
     if array.dtype != np.bool_ and not np.array_equal(kept.astype(array.dtype), array):
         found = f", from {array.min():g} to {array.max():g}" if array.size else ""

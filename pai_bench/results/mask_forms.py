@@ -35,6 +35,7 @@ def from_torch(path: Path) -> Arrays:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # the validation is intended
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # of a file that is refused
         content = torch.load(path, map_location="cpu", weights_only=True)
     tensors = {name: value for name, value in _flat(_inner(content)) if isinstance(value, torch.Tensor)}
     if not tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -29,12 +30,13 @@ def check_relu_network(graph: Graph, model: nn.Module) -> None:
     """
     recurrent = {name for name, module in model.named_modules() if isinstance(module, (nn.RNNBase, nn.RNNCellBase))}
     live, found = {graph.output}, None
+    producers = {slot: node for node in graph.nodes for slot in node.outputs if slot is not None}
     for node in reversed(graph.nodes):
         if not live.intersection(node.outputs) or all(not _varies(graph, slot) for slot in node.outputs):
             continue
         slots = [slot.index for slot in _slots(node)]
         live.update(slots)
-        if node.layer not in recurrent and (what := _fault(graph, node)) is not None:
+        if node.layer not in recurrent and (what := _fault(graph, node, producers)) is not None:
             found = refusal(node.layer, what)  # the first one of the forward pass, at last
     if found is not None:
         raise found
@@ -49,7 +51,7 @@ def _varies(graph: Graph, slot: int | None) -> bool:
     return slot is not None and graph.kinds[slot] is not Kind.WEIGHT
 
 
-def _fault(graph: Graph, node: Node) -> str | None:
+def _fault(graph: Graph, node: Node, producers: Mapping[int, Node]) -> str | None:
     """Return a description of an operation that is not linear in the input of the network; None for a linear one."""
     kinds = [graph.kinds[slot.index] for slot in _slots(node)]
     signals = [kind for kind in kinds if kind in (Kind.SIGNAL, Kind.GATE)]
@@ -60,9 +62,19 @@ def _fault(graph: Graph, node: Node) -> str | None:
     if node.name == "div" and _is_signal(graph, node.arguments["other"]):
         return "a division by a value that depends on the input"
     if node.name in _POOLED and "other" not in node.arguments:
-        return None
+        return "a maximum of values that are joined for it" if _joined(node, producers) else None
     return None if node.name in _LINEAR or "max_pool" in node.name else node.name
 
 
 def _is_signal(graph: Graph, argument: Any) -> bool:
     return isinstance(argument, Slot) and graph.kinds[argument.index] in (Kind.SIGNAL, Kind.GATE)
+
+
+def _joined(node: Node, producers: Mapping[int, Node]) -> bool:
+    """Return True for a maximum over the dimension at which several values have just been stacked or concatenated."""
+    origin = producers.get(node.arguments["self"].index)
+    if origin is None or origin.name not in ("stack", "cat"):
+        return False
+    rank, dims = len(origin.shapes[0]), node.arguments.get("dim", ())
+    reduced = [dim % rank for dim in (dims if isinstance(dims, (list, tuple)) else [dims])]
+    return not reduced or origin.arguments.get("dim", 0) % rank in reduced

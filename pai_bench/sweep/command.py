@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from pai_bench import cells, recipes, results
-from pai_bench.core.atomic import check_writable
+from pai_bench.core.atomic import check_folder, check_writable
 from pai_bench.core.filters import Filter
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import runner
@@ -104,6 +104,7 @@ def run(options: Options, messages: Console) -> int:
     for plugin in options.run.plugins:
         fixed_masks.load_plugin(plugin)
     root, data_dir = options.run.root, options.run.data_dir
+    check_folder(root, "--results")
     asked = planning.with_masks(request(options))
     runs = planning.expand(asked)
     absent = planning.absent_data(runs, data_dir) if options.dry_run else {}

@@ -79,7 +79,8 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
     Raises: PaiBenchError for bad input.
     """
     if out.suffix != ".npz":
-        raise PaiBenchError(f"--out {out} does not end in .npz", f"use for example --out {out.with_suffix('.npz')}")
+        example = out.with_suffix(".npz") if out.name else "masks.npz"
+        raise PaiBenchError(f"--out {out} does not end in .npz", f"use for example --out {example}")
     for plugin in options.plugins:
         fixed_masks.load_plugin(plugin)
     methods, sparsities = cells.split_specs(method), cells.parse_sparsities(sparsity)

@@ -62,3 +62,9 @@ def test_missing_hard_links_low_space_and_a_wrong_clock_are_reported(
     monkeypatch.setattr(folders.time, "time", lambda: now + 3600)
     assert states()["clock"] == "warning"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_results_folder_that_is_a_file_fails(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    (check,) = folders.checks(tmp_path / "results")
+    assert check.state == "failed" and "is not a folder" in check.found and "--results" in str(check.remedy)

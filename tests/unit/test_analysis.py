@@ -523,6 +523,18 @@ def test_whitespace_around_names_headers_and_numbers_is_ignored(tmp_path: Path) 
     assert set(read_table(tmp_path / "lab.parquet")["method"]) == {"snip"}
     with pytest.raises(PaiBenchError, match="two columns method"):
         read_table(lab(tmp_path, "method,method ,dataset,model,sparsity,seed,accuracy\na,b,mnist,conv8,0.9,0,0.5\n"))
+    with pytest.raises(PaiBenchError, match="two columns accuracy"):
+        read_table(lab(tmp_path, f"{HEAD.strip()},accuracy\nsnip,mnist,conv8,0.9,0,0.5,ok,0.6\n"))
+
+
+def test_remedies_of_a_table_name_what_is_wrong(tmp_path: Path) -> None:
+    for row, words in (("90,0,0.5", "per cent"), ("0.9,0,93.1", "per cent"), ("-0.1,0,0.5", "correct the sparsity")):
+        with pytest.raises(PaiBenchError) as caught:
+            read_table(lab(tmp_path, f"{HEAD}snip,mnist,conv8,{row},ok\n"))
+        assert words in caught.value.remedy
+    with pytest.raises(PaiBenchError) as caught:
+        read_table(lab(tmp_path, f"{HEAD.upper()}snip,mnist,conv8,0.9,0,0.5,ok\n"))
+    assert "lower case" in caught.value.remedy
 
 
 def test_latex_rows_that_begin_with_a_bracket_or_star_are_protected(tmp_path: Path) -> None:

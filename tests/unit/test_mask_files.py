@@ -88,6 +88,9 @@ class Evil:
         ("x.npz", {}, "hold nothing"),
         ("x.npz", {"a": np.array([[0.5, 1.0]])}, "other than 0 and 1"),
         ("x.npz", {"a": np.array([[2, 1]])}, "other than 0 and 1"),
+        ("x.npz", {"a": np.array([["True", "False"]])}, "a is an array of <U5, not of numbers"),
+        ("x.npz", {"a": np.ones(3)}, r"contain vectors of ones only: a \[3\]"),
+        ("x.pt", b"hello", "torch.save has not written it"),
     ],
 )
 def test_invalid_masks_are_refused(

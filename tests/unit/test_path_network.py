@@ -389,6 +389,7 @@ COMPOSED_ACTIVATIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: torch.maximum(x, 0.1 * x),
     lambda x: torch.minimum(x, torch.zeros_like(x)),
     lambda x: torch.stack([x, 0.1 * x]).max(0).values,
+    lambda x: torch.stack([x, torch.zeros_like(x)], -1).amax(-1),
     lambda x: x.clamp(max=1),
     lambda x: x / (1 + x.square()),
     lambda x: x.masked_fill(x > 1, 0),
@@ -403,7 +404,10 @@ COMPOSED_ACTIVATIONS: list[Callable[[Tensor], Tensor]] = [
 def test_px_takes_maxima_over_positions_and_linear_functions_as_they_are() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     linear = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), Calling(lambda x: x.flatten(2).max(2).values), nn.Linear(8, 10)
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        Calling(lambda x: torch.cat([x[:, :4], x[:, 4:]], 1).flatten(2).max(2).values),
+        nn.Linear(8, 10),
     )
     keys = dict(zip(plain.state_dict(), linear.state_dict(), strict=True))
     linear.load_state_dict({keys[key]: value for key, value in plain.state_dict().items()})

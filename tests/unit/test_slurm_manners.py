@@ -27,6 +27,7 @@ from pai_bench.sweep.slurm import in_flight, looks, profiles, sbatch
 from pai_bench.sweep.slurm import wait as follow
 from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.pending_reasons import explain
+from tests.cli.program import pai_bench, recipe
 from tests.unit import test_slurm
 from tests.unit.test_results import MASKS, result
 from tests.unit.test_slurm import RECIPE, checkpoint, command, key, n_queued, sweep
@@ -68,6 +69,19 @@ def test_a_wait_ends_at_held_jobs_with_a_remedy(home: Path, row: str) -> None:
     code, said = sweep(home, "random", wait=True)
     assert code == 1 and "scontrol release 100" in said and "1 cells wait for an action of the user" in said
     assert "no job or process runs them" not in said and n_queued(home) == 1
+
+
+def test_a_wait_that_held_jobs_end_exits_with_1(home: Path) -> None:
+    sweep(home, "random")  # puts the commands of SLURM there
+    (home / "queue").write_text("")
+    cells = ("--methods", "random", "--datasets", "digits", "--models", "conv8", "--sparsities", "0.9", "--seeds", "0")
+    asked = ("sweep", "--where", "slurm", "--profile", "cpu", *cells, "--recipe", recipe(home), "--cells-per-job", "1")
+    submitted = pai_bench(home, *asked)
+    assert submitted.returncode == 0 and n_queued(home) >= 1, submitted.stderr
+    queue = (home / "queue").read_text()
+    (home / "queue").write_text(queue.replace("PENDING|Resources", "PENDING|job requeued in held state"))
+    ended = pai_bench(home, *asked, "--wait")
+    assert ended.returncode == 1 and "cells wait for an action of the user" in ended.stderr, ended.stderr
 
 
 def followed(home: Path) -> follow.WaitOutcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from pai_bench import models
-from pai_bench.cells import DENSE, MethodSpec
+from pai_bench.cells import DENSE, MethodSpec, kept_count
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
@@ -122,6 +123,13 @@ def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[Pa
         for method, key in dict.fromkeys((run.cell.method, _loss_and_patterns(run)) for run in own):
             if (file := fixed_masks.mask_file(MethodSpec.parse(method).name)) is not None:
                 file.check(shapes[key], model)
+        for run in own:
+            size = sum(math.prod(shape) for shape in shapes[_loss_and_patterns(run)].values())
+            if not kept_count(run.cell.sparsity, size):
+                raise PaiBenchError(
+                    f"a sparsity of {run.cell.sparsity} keeps none of the {size} prunable weights of {model}",
+                    "lower the sparsity",
+                )
     return refused, errors
 
 
