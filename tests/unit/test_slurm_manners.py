@@ -75,7 +75,8 @@ def test_a_wait_that_held_jobs_end_exits_with_1(home: Path) -> None:
     sweep(home, "random")  # puts the commands of SLURM there
     (home / "queue").write_text("")
     cells = ("--methods", "random", "--datasets", "digits", "--models", "conv8", "--sparsities", "0.9", "--seeds", "0")
-    asked = ("sweep", "--where", "slurm", "--profile", "cpu", *cells, "--recipe", recipe(home), "--cells-per-job", "1")
+    place = ("--where", "slurm", "--profile", "cpu", "--slurm", "max_array=1", "--cells-per-job", "1")
+    asked = ("sweep", *place, *cells, "--recipe", recipe(home))
     submitted = pai_bench(home, *asked)
     assert submitted.returncode == 0 and n_queued(home) >= 1, submitted.stderr
     queue = (home / "queue").read_text()
