@@ -186,9 +186,7 @@ def _checked(batch: Any) -> Batch:
 
 
 def _empty() -> PaiBenchError:
-    return PaiBenchError(
-        "the scoring data contain no batch", "pass at least one batch: a list [(x, y)], or a DataLoader"
-    )
+    return PaiBenchError("the scoring data contain no batch", "pass at least one batch: [(x, y)] or a DataLoader")
 
 
 def real_inputs(method: str, problem: Problem) -> Iterator[Tensor]:
