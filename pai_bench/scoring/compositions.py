@@ -141,4 +141,4 @@ class Compositions:
         sign = self._signs.get(id(condition)) if isinstance(condition, Tensor) else None
         if sign is None or sign.source is not source or sign.positive != positive:
             return False
-        return sign.version == sign.source._version
+        return bool(sign.version == sign.source._version)
