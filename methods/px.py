@@ -23,7 +23,12 @@ from pai_bench.scoring import (
 )
 
 
-@register("px", Facts("Iurada et al. 2024", "kernel", "inputs", "rounds * (2 * batches + 3 / batch_size)", "formula"))
+@register(
+    "px",
+    Facts(
+        "Iurada et al. 2024", "kernel", "inputs", "rounds * (2 * batches + 3 / batch_size) + 1 / batch_size", "formula"
+    ),
+)
 @dataclass(frozen=True)
 class PX:
     """w^2 dR/d(w^2), R = sum over x of <h(x^2), g(1)>: what each weight adds to the paths from input to output.
