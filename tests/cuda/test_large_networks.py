@@ -17,7 +17,6 @@ SIZES = {"vgg19-bn": (32, 10), "resnet50-imagenet": (64, 1000)}
 """Side of the images and number of classes."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("products", [True, False])
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("method", ["snip", "grasp"])

@@ -78,7 +78,7 @@ def test_a_device_assert_in_one_cell_of_a_pack_ends_the_worker_and_fails_no_cell
 @pytest.mark.control_flow
 def test_cells_of_a_killed_worker_continue_in_another_one(tmp_path: Path) -> None:
     """With `kill -9`, as the kernel does when memory is short."""
-    command = [*sweep(tmp_path, "--methods", "random,snip,magnitude"), "--set", "train.epochs=30"]
+    command = [*sweep(tmp_path, "--methods", "random,snip,magnitude"), "--set", "train.epochs=10"]
     process = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.perf_counter() + 300
     while not results(tmp_path / "results") and process.poll() is None and time.perf_counter() < deadline:
