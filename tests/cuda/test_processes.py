@@ -89,6 +89,6 @@ def test_cells_of_a_killed_worker_continue_in_another_one(tmp_path: Path) -> Non
     output = process.communicate()[0].decode()
     found = results(tmp_path / "results")
     assert killed and process.returncode == 0, output
-    assert len(found) == 4 and "it is run again" in output
+    assert len(found) == 4 and "it will be run again" in output
     devices = {result["provenance"]["device"] for result in found.values()}
     assert len(devices) == 1 and ("cpu" in devices.pop().lower()) == (DEVICE.type == "cpu")
