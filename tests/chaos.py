@@ -237,11 +237,11 @@ def main() -> int:
             lost, doubled, different = compare(reference.root, victim.root)
             logs = [path.read_text() for path in (victim.root / "state" / "logs" / "cells").rglob("*.log")]
             resumed = sum(text.count("resumes from a checkpoint") for text in logs)
-            passed = sum(text.count("is passed over") for text in logs)
+            passed = sum(text.count("is skipped") for text in logs)
             second = len(second_results(victim.root))
             print(f"time: {time.monotonic() - began:.0f} s, seed {options.seed}")
             print(", ".join(f"{what} {count}" for what, count in sorted(chaos.counts.items())))
-            print(f"resumed from a checkpoint {resumed}, damaged ones passed over {passed}, second results {second}")
+            print(f"resumed from a checkpoint {resumed}, damaged ones skipped {passed}, second results {second}")
             print(f"kills {chaos.counts['kills']}, cells {victim.cells()}, ", end="")
             print(f"lost {lost}, doubled {doubled}, different {different}")
             return int(bool(lost or doubled or different))

@@ -68,7 +68,7 @@ def show(context: typer.Context) -> None:
         plain = {"profile": str(profile), "profile_read": profile.is_file(), "options": options, "recipes": chosen}
         typer.echo(json.dumps(plain, indent=1))
         return
-    say(f"user's profile: {profile} ({'read' if profile.is_file() else 'not there'})")
+    say(f"user's profile: {profile} ({'read' if profile.is_file() else 'does not exist'})")
     for note in found.notes:
         say(note)
     parts = [("options of sweep", options)]

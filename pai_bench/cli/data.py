@@ -200,7 +200,7 @@ def fetch(
 @app.command(cls=Command)
 def add(
     name: Annotated[str, typer.Argument(help="A data set.")],
-    origin: Annotated[Path, typer.Option("--from", help="Folder that holds its files or its archive.")],
+    origin: Annotated[Path, typer.Option("--from", help="Folder that contains its files or its archive.")],
     accept_checksum: Annotated[
         bool,
         typer.Option(

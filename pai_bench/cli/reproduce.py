@@ -20,7 +20,7 @@ def reproduce(
         str, typer.Argument(help="Name of a reproduction; 'list' lists all, 'page' writes docs/reproduction.md.")
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Smoke test: one seed and a few training steps.")] = False,
-    judge: Annotated[bool, typer.Option("--judge", help="Judge the results that are there; run nothing.")] = False,
+    judge: Annotated[bool, typer.Option("--judge", help="Judge the available results; run nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to.  [default: reproductions/NAME in the results folder]")
     ] = None,
@@ -65,7 +65,7 @@ def reproduce(
     for path in paths:
         typer.echo(path)
     if quick:
-        say("a smoke test: its numbers say nothing about the published ones")
+        say("a smoke test: its numbers cannot be compared with the published ones")
     if code:
         raise typer.Exit(code)
 

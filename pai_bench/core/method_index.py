@@ -61,7 +61,8 @@ def check(specs: Sequence[str]) -> None:
                 raise unknown(f"hyper-parameter of {method.name}", key, defaults)
             if key not in defaults:
                 raise PaiBenchError(
-                    f"method {method.name} has no hyper-parameter {key!r}", "it has none at all; leave it out"
+                    f"method {method.name} has no hyper-parameter {key!r}",
+                    "omit it; the method has no hyper-parameters",
                 )
 
 

@@ -39,9 +39,9 @@ def load_checksummed(place: Path, magic: bytes) -> dict[str, Any]:
         head = re.fullmatch(re.escape(magic) + rb" ([0-9a-f]{64}) (\d+)\n", file.readline(200))
         content = file.read()
     if head is None:
-        raise CorruptFile("it does not begin as it should")
+        raise CorruptFile("its header is not valid")
     if int(head[2]) != len(content):
-        raise CorruptFile(f"it holds {len(content)} bytes, not {int(head[2])}")
+        raise CorruptFile(f"it has {len(content)} bytes, not {int(head[2])}")
     if head[1] != hashlib.sha256(content).hexdigest().encode():
         raise CorruptFile("its checksum does not match")
     try:

@@ -17,20 +17,22 @@ SMALL_ARRAY = 100
 def checks(root: Path, data_dir: Path | None, name: str | None, wants_job: bool, say: real_job.Say) -> Checks:
     """Check SLURM's commands, its controller, the partitions and the profile; with `wants_job` also run a real job."""
     if not installed():
-        yield _absent("sbatch and squeue are not on this host", name is not None or wants_job)
+        yield _absent("sbatch and squeue were not found on PATH", name is not None or wants_job)
         return
     controller = Controller(PATIENCE)
     try:
         limits = controller.limits()
     except ControllerUnavailable as error:
         if "configuration source" in str(error):
-            yield _absent("SLURM's commands are here, but not set up (no slurm.conf)", name is not None or wants_job)
+            yield _absent(
+                "the SLURM commands are installed, but not configured (no slurm.conf)", name is not None or wants_job
+            )
         else:
-            yield Check("SLURM", FAILED, f"it does not answer: {error}", "try again later; sweep --where local works")
+            yield Check("SLURM", FAILED, f"it does not respond: {error}", "try again later; sweep --where local works")
         return
     small = limits.max_array_size < SMALL_ARRAY
-    found = f"cluster {limits.cluster} answers; up to {limits.max_array_size} tasks in an array"
-    remedy = "sweeps are cut into more arrays; --cells-per-job packs more into each task"
+    found = f"cluster {limits.cluster} responds; up to {limits.max_array_size} tasks in an array"
+    remedy = "sweeps are split into more arrays; --cells-per-job puts more cells into each task"
     yield Check("SLURM", WARNING if small else OK, found, remedy if small else None)
     yield tried("partitions", "see sinfo", lambda: _partitions(controller))
     try:
@@ -57,7 +59,7 @@ def _partitions(controller: Controller) -> Check:
         f"{name} ({nodes} nodes, {gpus.strip('()')}, {limit})" for name, up, limit, nodes, gpus in lines if up == "up"
     ]
     if not usable:
-        return Check("partitions", FAILED, "none that is up", "see sinfo")
+        return Check("partitions", FAILED, "no partition is up", "see sinfo")
     return Check("partitions", OK, "; ".join(usable))
 
 
@@ -71,8 +73,8 @@ def _rehearsal(root: Path, profile: profiles.Profile) -> Check:
     except PaiBenchError as error:
         return Check("profile", FAILED, error.cause, error.remedy)
     except answers.Refused as refusal:
-        return Check("profile", FAILED, f"{profile.name}: sbatch says: {refusal}", answers.explain(str(refusal)))
+        return Check("profile", FAILED, f"{profile.name}: sbatch refuses it: {refusal}", answers.explain(str(refusal)))
     except answers.Unanswered as lost:
-        return Check("profile", FAILED, f"{profile.name}: sbatch did not answer: {lost}", "try again later")
+        return Check("profile", FAILED, f"{profile.name}: sbatch did not respond: {lost}", "try again later")
     words = [line.removeprefix("sbatch: ") for line in output.strip().splitlines()] or [""]
-    return Check("profile", OK, f"{profile.name}: sbatch would take it ({words[-1]})")
+    return Check("profile", OK, f"{profile.name}: sbatch would accept it ({words[-1]})")

@@ -30,5 +30,5 @@ def _others(data_dir: Path | None, planned: set[str]) -> Check:
     others = [name for name in files.names() if name not in planned]
     there = [name for name in others if files.present(name, data_dir)]
     absent = [name for name in others if name not in there]
-    found = f"{files.data_root(data_dir)}: also there {', '.join(there) or 'none'}"
-    return Check("data", OK, found + (f"; not there, not planned {', '.join(absent)}" if absent else ""))
+    found = f"{files.data_root(data_dir)}: also on disk: {', '.join(there) or 'none'}"
+    return Check("data", OK, found + (f"; absent, and not planned: {', '.join(absent)}" if absent else ""))

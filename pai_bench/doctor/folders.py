@@ -63,12 +63,12 @@ def _links(folder: Path) -> Check:
             return Check(
                 "hard links",
                 WARNING,
-                f"not here ({error.strerror})",
-                "nothing to do: of two results of one cell that end at the same instant, the later may win",
+                f"not supported ({error.strerror})",
+                "none is needed: if two results of one cell are written at the same instant, the later one may win",
             )
         finally:
             other.unlink(missing_ok=True)
-    return Check("hard links", OK, "work here, so the first result of a cell always wins")
+    return Check("hard links", OK, "supported, so the first result of a cell always wins")
 
 
 def _space(folder: Path) -> Check:
@@ -78,9 +78,9 @@ def _space(folder: Path) -> Check:
     found = f"{free / 2**30:.1f} GiB free" + ("" if files is None else f", room for {files:,} files")
     least = min(free / NONE_BYTES, 1e9 if files is None else files / NONE_FILES)
     if least < 1:
-        return Check("disk space", FAILED, found, "make room (pai-bench keeps checkpoints in state/checkpoints)")
+        return Check("disk space", FAILED, found, "free space (checkpoints are in state/checkpoints)")
     scarce = free < SCARCE_BYTES or (files is not None and files < SCARCE_FILES)
-    return Check("disk space", WARNING if scarce else OK, found, "make room before a large sweep" if scarce else None)
+    return Check("disk space", WARNING if scarce else OK, found, "free space before a large sweep" if scarce else None)
 
 
 def _clock(folder: Path) -> Check:
@@ -92,6 +92,6 @@ def _clock(folder: Path) -> Check:
     # seconds.
     offset = written - after if written > after else min(0.0, written + 1 - before)
     if abs(offset) > SKEW:
-        remedy = "tell your administrator (NTP); sweeps go by the disk's clock, so nothing is lost by it"
-        return Check("clock", WARNING, f"the disk's clock is {offset:+.0f} s from this host's", remedy)
+        remedy = "inform your administrator (NTP); sweeps use the disk's clock, so no result is lost"
+        return Check("clock", WARNING, f"the disk's clock differs from this host's by {offset:+.0f} s", remedy)
     return Check("clock", OK, f"this host and the disk agree within {max(1.0, abs(offset)):.0f} s")

@@ -76,7 +76,7 @@ def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Cont
             yield Check("job", FAILED, f"it is unknown if SLURM accepted it ({lost})", "try again in some minutes")
             return
         job = found
-    say(f"job {job} is submitted; it takes a minute once it runs")
+    say(f"job {job} was submitted; it takes a minute once it runs")
     ended = False
     try:
         seen = _wait(question.with_suffix(".answer.json"), job, controller, say)
@@ -125,9 +125,11 @@ def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[s
                     say(f"job {job} {words}")
                     last = words
         if gone_since is not None and now - gone_since >= LATE_SECONDS:
-            raise _NoAnswer(f"ended without an answer ({state or 'gone'})", True)
+            raise _NoAnswer(f"ended without a response ({state or 'gone'})", True)
         time.sleep(POLL_SECONDS)
-    raise _NoAnswer(f"has not answered in {PATIENCE / 60:.0f} minutes ({last or 'unknown'}) and was cancelled", False)
+    raise _NoAnswer(
+        f"did not respond within {PATIENCE / 60:.0f} minutes ({last or 'unknown'}) and was cancelled", False
+    )
 
 
 def _errors(folder: Path) -> list[str]:
@@ -144,7 +146,7 @@ def _last_error(folder: Path) -> str:
 
 def _remedy(folder: Path) -> str:
     if any("memory limit" in line or "oom" in line.lower() for line in _errors(folder)):
-        return 'it needs more memory than the cluster gives by default: set mem = "8G" or so in the profile'
+        return 'it needs more memory than the default of the cluster: set for example mem = "8G" in the profile'
     return f"see its output in {folder}"
 
 
@@ -168,7 +170,9 @@ def _compared(seen: Mapping[str, Any], spec: Spec, profile: Profile) -> Checks:
     yield Check(
         "job: sources",
         OK if same else FAILED,
-        f"sources {seen['source_hash'][:12]}, as here" if same else f"{seen['source_hash'][:12]} there, not as here",
+        f"sources {seen['source_hash'][:12]}, as on this host"
+        if same
+        else f"{seen['source_hash'][:12]}, different from this host's",
         "install pai-bench where the nodes find the same copy: in a virtual environment on the shared disk",
     )
     ours = platform.python_version()
@@ -177,16 +181,16 @@ def _compared(seen: Mapping[str, Any], spec: Spec, profile: Profile) -> Checks:
         "job: python",
         OK if alike else WARNING,
         f"{seen['python']}, torch {seen['torch']} ({seen['executable']})",
-        f"it is {ours} here; use one environment for both",
+        f"this host has {ours}; use one environment for both",
     )
     enough = len(seen["gpus"]) >= profile.gpus
-    found = ", ".join(seen["gpus"]) or f"torch sees none (CUDA_VISIBLE_DEVICES={seen['visible']})"
+    found = ", ".join(seen["gpus"]) or f"torch finds none (CUDA_VISIBLE_DEVICES={seen['visible']})"
     yield Check(
         "job: GPU",
         OK if enough else FAILED,
-        f"{found}; {profile.gpus} asked for" if profile.gpus else "none asked for",
-        "see that the node's driver fits this torch, and that gpu_request of the profile is this cluster's way to ask",
+        f"{found}; {profile.gpus} requested" if profile.gpus else "none requested",
+        "check that the node's driver fits this torch, and that gpu_request of the profile fits the cluster",
     )
     for name, problem in seen["data"].items():
         remedy = "put the data on a disk that all nodes share (--data-dir)"
-        yield Check(f"job: data {name}", OK if problem is None else FAILED, problem or "there", remedy)
+        yield Check(f"job: data {name}", OK if problem is None else FAILED, problem or "on disk", remedy)

@@ -21,7 +21,7 @@ def checks() -> Checks:
     for package in ("torch", "torchvision"):
         yield tried(package, _INSTALL, lambda package=package: _package(package))  # type: ignore[misc]
     yield tried(
-        "devices", "see that torch matches the driver: python -c 'import torch; torch.zeros(1).cuda()'", _devices
+        "devices", "check that torch matches the driver: python -c 'import torch; torch.zeros(1).cuda()'", _devices
     )
 
 
@@ -39,14 +39,14 @@ def _devices() -> Check:
     import torch
 
     if not torch.cuda.is_available():
-        return Check("devices", OK, f"no GPU that torch sees; {len(os.sched_getaffinity(0))} cores")
+        return Check("devices", OK, f"torch finds no GPU; {len(os.sched_getaffinity(0))} cores")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     free, total = torch.cuda.mem_get_info()
     found = f"{', '.join(names)}; {free / 2**30:.0f} of {total / 2**30:.0f} GiB free on the first"
     rate = _seconds(torch.float32) / _seconds(torch.float64)
-    found += f"; float64, in which methods score, at {rate:.2f} of the rate of IEEE float32"
+    found += f"; float64 (for scoring) at {rate:.2f} of the rate of IEEE float32"
     if free < 0.1 * total:
-        return Check("devices", WARNING, found, "somebody else uses this GPU: nvidia-smi shows who")
+        return Check("devices", WARNING, found, "another process uses this GPU: nvidia-smi lists it")
     return Check("devices", OK, found)
 
 

@@ -56,7 +56,7 @@ def _located(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]
         if not name:
             if f"{given}_orig" in parameters:
                 raise PaiBenchError(
-                    f"{given} is pruned by torch.nn.utils.prune already",
+                    f"{given} is already pruned by torch.nn.utils.prune",
                     "call torch.nn.utils.prune.remove on its layer first; pai_bench.masks_of has these masks",
                 )
             raise PaiBenchError(

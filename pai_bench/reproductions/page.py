@@ -24,7 +24,7 @@ USAGE = """## Run one yourself
 
 A reproduction is an ordinary sweep. It resumes when the command is repeated, takes the options of `sweep` (for instance
 `--dry-run`, `--where slurm` or `--workers 1`), and writes `table.md`, `table.csv`, `table.tex` and `figure.pdf` to
-`reproductions/NAME` in the results folder. `--judge` runs nothing and judges the results that are there. `--quick` is a
+`reproductions/NAME` in the results folder. `--judge` runs nothing and judges the available results. `--quick` is a
 smoke test with a few training steps.
 """
 

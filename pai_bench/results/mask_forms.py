@@ -40,7 +40,7 @@ def from_torch(path: Path) -> Arrays:
     tensors = {name: value for name, value in _flat(_inner(content)) if isinstance(value, torch.Tensor)}
     if not tensors:
         raise PaiBenchError(
-            f"masks {path} hold nothing that can be a mask: found {described(content)}",
+            f"masks {path} contain nothing that can be a mask: found {described(content)}",
             "save a dict of 0/1 tensors by parameter name, or a list of them in the order of the model's layers",
         )
     arrays = {}

@@ -136,7 +136,9 @@ def read_plain(place: Path) -> dict[str, Any]:
             "it is not counted; the next sweep sets it aside and runs the cell again",
         ) from None
     if plain["schema"] > SCHEMA:
-        raise PaiBenchError(f"{place} was written by a newer pai-bench (schema {plain['schema']})", "upgrade this one")
+        raise PaiBenchError(
+            f"{place} was written by a newer pai-bench (schema {plain['schema']})", "upgrade this installation"
+        )
     found: dict[str, Any] = plain
     return found
 
@@ -169,9 +171,9 @@ def read_masks(result_path: Path) -> dict[str, NDArray[np.bool_]]:
     try:
         file = io.BytesIO(read_bytes(place))
     except FileNotFoundError:
-        raise DamagedResult(f"masks {place} are missing", "--redo makes them again") from None
+        raise DamagedResult(f"masks {place} are missing", "--redo computes them again") from None
     try:
         with np.load(file, allow_pickle=False) as content:
             return mask_files.unpack(content)
     except Exception as error:  # a damaged archive raises nearly anything
-        raise DamagedResult(f"masks {place} are damaged: {error}", "--redo makes them again") from None
+        raise DamagedResult(f"masks {place} are damaged: {error}", "--redo computes them again") from None

@@ -133,7 +133,7 @@ def _check_key(place: Path, plain: Mapping[str, Any], key: ResultKey) -> None:
     found = ResultKey.of(plain)
     if found != key:
         raise DamagedResult(
-            f"result {place} is damaged: it is of {found.cell}, recipe {found.recipe}, fingerprint"
+            f"result {place} is damaged: it belongs to {found.cell}, recipe {found.recipe}, fingerprint"
             f" {found.fingerprint[:8]}",
             "it is not counted",
         )

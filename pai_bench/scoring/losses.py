@@ -35,9 +35,9 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     shapes = f"outputs {list(outputs.shape)} and targets {list(targets.shape)} of {str(targets.dtype)[6:]}"
     if outputs.ndim < 2:
-        raise PaiBenchError(f"cross entropy needs logits [B, classes], and there are {shapes}", _REMEDY)
+        raise PaiBenchError(f"cross entropy needs logits [B, classes], not {shapes}", _REMEDY)
     if outputs.shape[1] == 1:
-        raise PaiBenchError(f"the cross entropy of one logit is constant, and there are {shapes}", _REMEDY)
+        raise PaiBenchError(f"the cross entropy of one logit is constant: {shapes}", _REMEDY)
     if outputs.ndim == 2 and targets.ndim == 2 and len(outputs) == targets.numel():
         targets = targets.flatten()
     return F.cross_entropy(outputs, targets)
@@ -50,9 +50,9 @@ def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     if outputs.shape[1:].numel() != 1 or targets.shape[1:].numel() != 1 or len(outputs) != len(targets):
         raise PaiBenchError(
-            f"binary cross entropy needs one logit a sample, [B] or [B, 1], and there are outputs {list(outputs.shape)}"
+            f"binary cross entropy needs one logit per sample, [B] or [B, 1], not outputs {list(outputs.shape)}"
             f" and targets {list(targets.shape)}",
-            'return one logit, or take the loss "cross-entropy" for two or more',
+            'return one logit, or use the loss "cross-entropy" for two or more',
         )
     outputs = outputs.flatten()
     return F.binary_cross_entropy_with_logits(outputs, targets.flatten().to(outputs.dtype))
@@ -81,7 +81,7 @@ def n_outputs(name: str, classes: int, dataset: str) -> int:
     if classes != 2:
         raise PaiBenchError(
             f"train.loss = {name!r} is for data of 2 classes, and {dataset} has {classes}",
-            'take train.loss = "cross-entropy", or data of two classes',
+            'use train.loss = "cross-entropy", or data of two classes',
         )
     return 1
 

@@ -144,7 +144,9 @@ def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:
     for key, value in (hyperparameters or {}).items():
         if key not in defaults:
             if not defaults:
-                raise PaiBenchError(f"method {name} has no hyper-parameter {key!r}", "it has none at all; leave it out")
+                raise PaiBenchError(
+                    f"method {name} has no hyper-parameter {key!r}", "omit it; the method has no hyper-parameters"
+                )
             raise unknown(f"hyper-parameter of {name}", key, defaults)
         values[key] = _checked(name, key, value, defaults[key])
     try:
@@ -154,7 +156,7 @@ def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:
     except (Exception, SystemExit) as error:
         line = str(error).partition("\n")[0] or "no message"
         raise PaiBenchError(
-            f"method {name} cannot be made: {type(error).__name__}: {line}",
+            f"method {name} cannot be constructed: {type(error).__name__}: {line}",
             "give other hyper-parameters, or correct the method's class (-v shows where it fails)",
         ) from error
     # Here as well as in scoring, so that a sweep is refused before it begins.

@@ -85,7 +85,9 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
         fixed_masks.load_plugin(plugin)
     methods, sparsities = cells.split_specs(method), cells.parse_sparsities(sparsity)
     if len(methods) != 1 or len(sparsities) != 1:
-        raise PaiBenchError("prune makes the masks of one cell", "give one method and one sparsity; sweep takes lists")
+        raise PaiBenchError(
+            "prune computes the masks of one cell", "give one method and one sparsity; sweep takes lists"
+        )
     run = _one_run(_request(options, methods[0], sparsities[0]), options.data_dir)
     check_writable(out.absolute().parent, "--out")
     runner = _runner(options)
@@ -180,7 +182,7 @@ def train(options: Options, masks: Path, results_option: Path | None, redo: bool
             "another process is training this cell", "wait until it has ended; pai-bench status shows its progress"
         )
     if ended.kind == "present":
-        messages.print("its result was there; --redo trains again", highlight=False)
+        messages.print("the cell already has a result; --redo trains it again", highlight=False)
     place = run.key().path(root)
     result = results.read(place)
     if options.as_json:

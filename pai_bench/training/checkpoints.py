@@ -64,7 +64,7 @@ class Checkpoints:
             self._saved = [path for path in self._saved if path != place] + [place]
             self._tidy()
         except OSError as error:
-            self._note(f"no checkpoint could be written: {error}; the cell continues")
+            self._note(f"a checkpoint could not be written: {error}; the cell continues")
         self._last = time.monotonic()
 
     def _tidy(self) -> None:
@@ -89,7 +89,7 @@ class Checkpoints:
             except FileNotFoundError:
                 continue
             except (OSError, CorruptFile) as error:
-                self._note(f"checkpoint {path.name} is damaged ({error}); it is passed over")
+                self._note(f"checkpoint {path.name} is damaged ({error}) and is skipped")
                 continue
             if all(state.get(key) == value for key, value in expected.items()):
                 return state

@@ -147,7 +147,7 @@ class GraphStep(Step):
         self._on_stream(lambda: self._by_definition(work))
         by_hand = self._copies()
         if host_random_state() != host:
-            self._refuse("it draws random numbers on the host, which a replay would not draw again", by_hand)
+            self._refuse("it draws random numbers on the host, which a replay cannot draw again", by_hand)
             return
         program.draws = not torch.equal(generator.get_state(), draws)
         if program.draws and torch.cuda.current_stream(self.device) != torch.cuda.default_stream(self.device):

@@ -75,7 +75,7 @@ CASES = [
     (
         "sweep --set data.mean=0.5,0.5 --set data.std=1,1",
         "has 2 values of data.mean, for the 1 channels of digits",
-        "give one value a channel",
+        "give one value per channel",
     ),
     ("sweep --methods synflow:rounds=0", "rounds must be at least 1, not 0", "synflow:rounds=100"),
     ("sweep --methods snip:bn=foo", "snip:bn must be 'train' or 'eval', not 'foo'", "name one of them"),

@@ -74,7 +74,7 @@ def test_a_cell_killed_during_training_resumes_from_its_checkpoint(tmp_path: Pat
     text = log.read_text()
     first, second, third = attempts()
     assert first[0] == 1 and second[0] == epoch_in(before[0]) and third[0] == epoch_in(second_newest)
-    assert third[-1] == EPOCHS and "is passed over" in text
+    assert third[-1] == EPOCHS and "is skipped" in text
     assert text.count("resumes from a checkpoint") == 2
     # What it ends with is what it ends with undisturbed.
     path = Path(recipe(tmp_path, EPOCHS))
@@ -124,7 +124,7 @@ def test_two_sweeps_on_one_folder_share_the_work(tmp_path: Path) -> None:
         said = [process.communicate(timeout=240)[1] for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), said
     assert all("5/5 done, 0 running, 0 failed" in errors for errors in said), said
-    others = [int(n) for errors in said for n in re.findall(r"(\d) of 5 were done by other processes", errors)]
+    others = [int(n) for errors in said for n in re.findall(r"(\d) of 5 were completed by other processes", errors)]
     # Each cell was done by one of them; should both have done it, that would have been noted.
     assert sum(others) == 5, said
     assert len(results(tmp_path / "results")) == 5
@@ -181,7 +181,7 @@ def test_an_unwritable_folder_ends_the_sweep_without_loss(tmp_path: Path) -> Non
     command = sweep(tmp_path, "--disk-patience", "1", seeds="0")
     run = pai_bench(tmp_path, *command, before=_without_override)
     assert run.returncode == 1, run.stderr
-    assert "5 cells are still to do: the results folder cannot be written to: Permission denied" in run.stderr
+    assert "5 cells remain: the results folder cannot be written to: Permission denied" in run.stderr
     assert "Traceback" not in run.stderr and not list((tmp_path / "results" / "state" / "failed").rglob("*.json"))
     locked.chmod(0o700)
     again = pai_bench(tmp_path, *command)

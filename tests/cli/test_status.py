@@ -230,7 +230,7 @@ def test_pending_reasons_are_explained_and_stuck_tasks_come_first(tmp_path: Path
         ("PartitionTimeLimit", "more time than the partition", True),
         ("JobArrayTaskLimit", "as many tasks at once", False),
         ("launch failed requeued held", "requeued and held", True),
-        ("SomethingNew", "SLURM says SomethingNew", False),
+        ("SomethingNew", "SLURM's reason: SomethingNew", False),
     ],
 )
 def test_pending_reasons_are_described(reason: str, words: str, stuck: bool) -> None:

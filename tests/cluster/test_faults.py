@@ -70,7 +70,7 @@ def test_a_sweep_survives_a_node_going_down_and_killed_daemons(
         cluster.daemon("kill", f"slurmd-{jobs['snip'].host}")
         cluster.daemon("kill", "slurmctld")
         silent = sweep.type(code=2)
-        assert "SLURM does not answer" in silent and "try again later" in silent
+        assert "SLURM does not respond" in silent and "try again later" in silent
         cluster.daemon("start", f"slurmd-{jobs['snip'].host}")
         cluster.daemon("start", "slurmctld")
         wait_for(lambda: cluster.ask("squeue", "-h", check=False) or True, "the controller")
@@ -98,7 +98,7 @@ def test_preemption_saves_requeues_and_resumes(
     sweep.type()
     sweep.training(3)
     cluster.ask("sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
-    wait_for(lambda: sweep.output().count("asked to stop; saved") == 3, "three warnings")
+    wait_for(lambda: sweep.output().count("stopped by a signal; saved") == 3, "three warnings")
     sweep.complete(reference)
     assert resumed(sweep) == ["dense", "random", "snip"]
     # SLURM requeued all tasks: nothing was submitted a second time.
@@ -115,7 +115,7 @@ def test_the_time_limit_saves_requeues_and_resumes(
     (job,) = cluster.running()
     began = time.monotonic()
     cluster.ask("scontrol", "update", f"jobid={job}", "timelimit=1")
-    wait_for(lambda: "asked to stop; saved" in sweep.output(), "the warning")
+    wait_for(lambda: "stopped by a signal; saved" in sweep.output(), "the warning")
     assert time.monotonic() - began < 90
     cluster.ask("scontrol", "update", f"jobid={job}", "timelimit=60")
     sweep.complete(reference)

@@ -79,7 +79,7 @@ def test_doctor_submits_a_job_and_reports_its_findings(cluster: Cluster, folder:
     checks = {check["name"]: check for check in json.loads(well.stdout)["checks"]}
     assert well.returncode == 0, well.stdout
     assert "paibench" in checks["SLURM"]["found"] and "scavenge" in checks["partitions"]["found"]
-    assert checks["job"]["found"].startswith("ran on n") and "as here" in checks["job: sources"]["found"]
+    assert checks["job"]["found"].startswith("ran on n") and "as on this host" in checks["job: sources"]["found"]
     assert not list((folder / "results" / "state" / "sweeps").glob("*"))
     wrong = pai_bench(folder, "doctor", "--profile", "wrong", env=cluster.env)
-    assert wrong.returncode == 1 and "wrong: sbatch says" in wrong.stdout and "partition" in wrong.stdout
+    assert wrong.returncode == 1 and "wrong: sbatch refuses it" in wrong.stdout and "partition" in wrong.stdout

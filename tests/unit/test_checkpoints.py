@@ -112,7 +112,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list((tmp_path / "cell").iterdir()) == []
     monkeypatch.undo()
     (tmp_path / "file").write_text("")
-    with pytest.warns(RuntimeWarning, match="no checkpoint could be written"):
+    with pytest.warns(RuntimeWarning, match="a checkpoint could not be written"):
         Checkpoints(tmp_path / "file" / "cell", "1").save(state(0, 0))
     assert Checkpoints(tmp_path / "file" / "cell", "1").load() is None
 

@@ -201,7 +201,7 @@ def test_a_median_needs_few_of_thousands_of_results(tmp_path: Path, monkeypatch:
     (content,) = (path.read_bytes() for path in folder.glob("*.json"))
     for number in range(300):
         (folder / f"s0.9-seed{number}-quick-00000000.json").write_bytes(content)
-    (folder / "s0.91-seed0-quick-00000000.json").write_text("{")  # a damaged one is passed over
+    (folder / "s0.91-seed0-quick-00000000.json").write_text("{")  # a damaged one is skipped
     read = []
     monkeypatch.setattr(results, "read_plain", lambda path, whole=results.read_plain: read.append(path) or whole(path))
     found = estimate([run("snip", 0.9, seed) for seed in range(50)], tmp_path, "cpu")

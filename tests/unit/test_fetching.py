@@ -267,7 +267,7 @@ def test_copies_are_added_from_files_archives_and_links(packed: Server, tmp_path
             assert files.add("packed", folder, root, link=link).state == "official"
             assert (root / "packed/a").is_symlink() is link
             assert sorted(path.name for path in root.iterdir()) == ["packed"]
-    with pytest.raises(PaiBenchError, match="does not hold packed: looked for a, b"):
+    with pytest.raises(PaiBenchError, match="does not contain packed: looked for a, b"):
         files.add("packed", tmp_path, tmp_path / "two")
     (tmp_path / "one/packed/a").write_bytes(b"mine")
     with pytest.raises(PaiBenchError, match="not the original file of packed: MD5") as caught:

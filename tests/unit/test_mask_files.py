@@ -85,7 +85,7 @@ class Evil:
         ("x.txt", b"", "unknown ending"),
         ("x.npz", b"PK\x03\x04 cut off", "cannot be read"),
         ("x.pt", pickle.dumps(Evil()), "cannot be read"),
-        ("x.npz", {}, "hold nothing"),
+        ("x.npz", {}, "are empty"),
         ("x.npz", {"a": np.array([[0.5, 1.0]])}, "other than 0 and 1"),
         ("x.npz", {"a": np.array([[2, 1]])}, "other than 0 and 1"),
         ("x.npz", {"a": np.array([["True", "False"]])}, "a is an array of <U5, not of numbers"),
@@ -241,7 +241,7 @@ def test_masks_are_written_as_bool_arrays_by_name_and_read_back(tmp_path: Path, 
     [
         ({"epoch": 3, "note": "x"}, r"found a dict with epoch \(int\), note \(str\)"),
         (["a", "b", 1], r"found a list of 3 \(int, str\)"),
-        ({"a.weight": torch.tensor([[0.5, -1.0]])}, "a.weight holds values other than 0 and 1, from -1 to 0.5"),
+        ({"a.weight": torch.tensor([[0.5, -1.0]])}, "a.weight has values other than 0 and 1, from -1 to 0.5"),
         ([torch.ones(2, 3)], "is a list of 1 masks without names"),
     ],
 )

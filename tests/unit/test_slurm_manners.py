@@ -173,7 +173,7 @@ def test_doctor_queries_rarely_while_its_job_is_pending_and_accepts_a_late_answe
     assert doctor_job._wait(home / "answer", "5", Controller(), lambda text: None) == {"seen": True}
     assert n_calls(home)["squeue"] == 2
     (home / "answer").unlink()
-    with pytest.raises(doctor_job._NoAnswer, match="ended without an answer"):
+    with pytest.raises(doctor_job._NoAnswer, match="ended without a response"):
         doctor_job._wait(home / "answer", "5", Controller(), lambda text: None)
     assert n_calls(home)["squeue"] == 5
 

@@ -219,7 +219,7 @@ def test_a_task_warned_while_torch_loads_is_requeued_twice_and_then_fails_with_a
         process.send_signal(signal.SIGUSR2)
         said = process.communicate(timeout=60)[1]
         codes.append(process.returncode)
-        assert "asked to stop before the work began" in said and "Traceback" not in said
+        assert "stopped by a signal before the work began" in said and "Traceback" not in said
     assert codes == [task.ENDED_EARLY, task.ENDED_EARLY, 1]
     assert (tmp_path / "asked").read_text() == "requeue 7_1\n" * 2
     notes = [results.read_failure(tmp_path, e.key) for e in made.tasks[1]]

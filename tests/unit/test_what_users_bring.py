@@ -286,7 +286,7 @@ X, Y = batches()[0]
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
-        ((batch for batch in batches()), "generator, which can be read once only"),
+        ((batch for batch in batches()), "generator, which can be read only once"),
         ([(X, Y, Y)], r"\['Tensor', 'Tensor', 'Tensor'\]"),
         ((X, Y), "a scoring batch is Tensor"),
         ([{"x": X, "y": Y}], "a scoring batch is dict"),
@@ -367,7 +367,7 @@ def test_a_method_may_not_put_other_parameters_into_its_model() -> None:
             problem.model.fc.weight = nn.Parameter(torch.ones(10, 5))
             return found
 
-    with pytest.raises(PaiBenchError, match="mine has put other parameters"):
+    with pytest.raises(PaiBenchError, match="mine has replaced parameters"):
         Pruner(tiny(), batches(), Mine(), name="mine").masks(0.5)
 
 

@@ -43,7 +43,7 @@ def few_densities(points: pd.DataFrame) -> Iterator[Objection]:
         rows = pd.concat([panel for _, panel in _panels(pruned) if panel_name(panel.iloc[0]) in few])
         yield Objection(
             "few-densities",
-            f"fewer than {MIN_DENSITIES} densities: the order of methods elsewhere is unknown",
+            f"fewer than {MIN_DENSITIES} densities: the order of methods at other densities is unknown",
             f"for example: {sweep(rows, sparsities='0.5,0.8,0.9,0.95,0.98')}",
             tuple(f"{name} ({count})" for name, count in few.items()),
         )

@@ -40,7 +40,7 @@ class Options:
                 raise unknown(kind, name, known)
         if self.published not in PUBLISHED and not self.published.lower().endswith((".csv", ".parquet")):
             raise PaiBenchError(
-                f"--published {self.published!r} is no level of a match and no table",
+                f"--published {self.published!r} is neither a level of a match nor a table",
                 f"write one of {', '.join(PUBLISHED)}, or the path of a .csv or .parquet file",
             )
 

@@ -222,6 +222,6 @@ def _missing(name: str, found: Source, where: Path, root: Path | None) -> PaiBen
     else:
         remedy = found.by_hand or f"put its files into {where}"
     return PaiBenchError(
-        f"data set {name} is not on disk: {gone} is missing or may not be read",
+        f"data set {name} is not on disk: {gone} is missing or not readable",
         f"{remedy}; data elsewhere: --data-dir or PAI_BENCH_DATA",
     )

@@ -40,7 +40,9 @@ def fetch(
         raise PaiBenchError(f"data set {name} cannot be fetched", found.by_hand or "it needs no files")
     for mirror in mirrors:
         if not mirror.startswith(("http://", "https://", "file://")):
-            raise PaiBenchError(f"mirror {mirror!r} is not an address", "write https://… (the folder of the files)")
+            raise PaiBenchError(
+                f"mirror {mirror!r} is not a URL", "write the URL of the folder that contains the files, https://…"
+            )
     for archive in found.archives:
         part = data_root(root) / found.folder / f"{archive.name}.part"
         if archive.members:  # the data set's folder is created only when it is complete
@@ -151,7 +153,7 @@ def add(name: str, origin: Path, root: Path | None, *, accept_checksum: bool = F
         raise PaiBenchError(f"data set {name} needs no files", "use it as it is")
     origin = origin.expanduser().absolute()
     if not origin.is_dir():
-        raise PaiBenchError(f"{origin} is not a folder", "give the folder that holds the files to --from")
+        raise PaiBenchError(f"{origin} is not a folder", "name the folder that contains the files with --from")
     paths = _files_in(found, origin)
     if paths:
         return _add_files(name, found, paths, root, accept_checksum, link)
@@ -163,8 +165,8 @@ def add(name: str, origin: Path, root: Path | None, *, accept_checksum: bool = F
             return _add_archive(name, found, archive, origin / archive.name, root)
     expected = [file.name for file in found.files] or [f"{found.tree}/train", f"{found.tree}/val"]
     raise PaiBenchError(
-        f"{origin} does not hold {name}: looked for {', '.join(expected)}",
-        "give the folder that holds these, or the one above it, to --from",
+        f"{origin} does not contain {name}: looked for {', '.join(expected)}",
+        "name the folder that contains them, or its parent, with --from",
     )
 
 
@@ -199,7 +201,7 @@ def _add_files(
             else:
                 shutil.copyfile(path, folder / path.name)
                 if hash_file(folder / path.name) != digests(path):
-                    raise PaiBenchError(f"{path} has changed while it was copied", "repeat the command")
+                    raise PaiBenchError(f"{path} changed while it was copied", "repeat the command")
         _move_in(folder, where, moved)
     return accept(name, root) if unofficial else check(name, root)
 

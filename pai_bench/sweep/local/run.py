@@ -62,7 +62,7 @@ def _summarise(progress: Progress, root: Path, messages: Console) -> int:
         messages.print(text, highlight=False, markup=False)
 
     if progress.n_elsewhere:
-        say(f"{progress.n_elsewhere} of {progress.n_done} were done by other processes")
+        say(f"{progress.n_elsewhere} of {progress.n_done} were completed by other processes")
     if progress.causes:
         say(f"{progress.n_failed} cells failed; all other results are safe:")
         for cause, count in Counter(progress.causes.values()).most_common():
@@ -70,7 +70,7 @@ def _summarise(progress: Progress, root: Path, messages: Console) -> int:
         say(f"tracebacks are in {results.failures_folder(root)}; --retry failed runs them again")
     left = progress.total - progress.n_done - progress.n_failed
     if progress.unwritten is not None:
-        say(f"{left} cells are still to do: {progress.unwritten}")
+        say(f"{left} cells remain: {progress.unwritten}")
         say("free disk space or correct the permissions, then run the same command again; finished cells are safe")
         return progress.n_failed + left
     return progress.n_failed

@@ -97,7 +97,7 @@ def _check_recipes(runs: Sequence[Run]) -> None:
             raise PaiBenchError(
                 f"recipe {run.recipe.name} has {given} values of data.mean, for the {channels} {part}s of"
                 f" {run.cell.dataset}",
-                f"give one value a {part}, of data.mean and data.std",
+                f"give one value per {part} for data.mean and data.std",
             )
     for scheme in {run.recipe.init.scheme for run in runs}:
         if scheme not in models.schemes():

@@ -143,7 +143,7 @@ def _read_with_retries(root: Path, key: ResultKey) -> str:
         if pause is not None:
             time.sleep(pause)
     raise PaiBenchError(
-        f"{cause}; it may hold a result",
+        f"{cause}; it may contain a result",
         "check that the disk responds and that you have permission to read the file, then try again",
     )
 

@@ -147,7 +147,7 @@ def _canonical(text: str) -> str:
     counted = spec.control == QUOTA_OF and spec.name != DENSE  # random masks have layer counts, too
     if spec.control is not None and not counted and not _allows(spec.name, spec.control):
         raise PaiBenchError(
-            f"{spec.name} has no control {spec.control}", "controls are of methods that score the weights"
+            f"{spec.name} has no control {spec.control}", "only methods that score weights have controls"
         )
     return str(MethodSpec(spec.name, given, spec.control))
 

@@ -72,10 +72,10 @@ def sbatch(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Unanswered(f"sbatch did not answer within {seconds:.0f} s") from None
+        raise Unanswered(f"sbatch did not respond within {seconds:.0f} s") from None
     except OSError as error:
         cause = f"sbatch cannot be started: {error.strerror}"
-        raise PaiBenchError(cause, "run it where sbatch is, or use --where local") from None
+        raise PaiBenchError(cause, "run the command where sbatch is installed, or use --where local") from None
     if done.returncode and "Submitted batch job" not in done.stdout:
         raise _failure(done.returncode, done.stderr)
     return done.stdout, done.stderr

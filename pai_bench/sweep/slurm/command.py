@@ -76,7 +76,7 @@ def reachable() -> bool:
     except ControllerUnavailable as error:
         if "configuration source" in str(error):
             return False
-        raise PaiBenchError(f"SLURM does not answer: {error}", "try again later, or use --where local") from None
+        raise PaiBenchError(f"SLURM does not respond: {error}", "try again later, or use --where local") from None
     return True
 
 
@@ -108,7 +108,7 @@ def run(sweep: Sweep, options: Options, messages: Console) -> int:
     try:
         controller.limits()
     except ControllerUnavailable as error:
-        raise PaiBenchError(f"SLURM does not answer: {error}", "try again later, or use --where local") from None
+        raise PaiBenchError(f"SLURM does not respond: {error}", "try again later, or use --where local") from None
     owner = Owner.current()
 
     def say(text: str) -> None:

@@ -270,7 +270,7 @@ def _lines(root: Path, sweep: str, complain: Callable[[str], None] = _ignore) ->
             if plain["event"] == "submitting" and owner is not None and plain["user"] != owner:
                 raise ValueError(f"it names the user {plain['user']}, and the file belongs to {owner}")
         except KeyError:
-            complain("an event that is not known")
+            complain("an unknown event")
         except ValueError as error:
             complain(str(error))
         else:

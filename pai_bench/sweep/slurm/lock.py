@@ -36,7 +36,9 @@ def submitting(root: Path, owner: Owner, say: Callable[[str], None], patience: f
             say(f"another sweep is submitting to {root}; waiting for it")
             reported = True
         if time.monotonic() - began > patience:
-            raise PaiBenchError(f"another sweep holds {place}", "look who it is, and remove it if that one is gone")
+            raise PaiBenchError(
+                f"another sweep holds {place}", "check which process it names, and remove it if that process has ended"
+            )
         time.sleep(0.5)
     end = threading.Event()
     thread = threading.Thread(target=_touch, args=(place, end), daemon=True)

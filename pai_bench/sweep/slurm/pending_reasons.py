@@ -39,19 +39,19 @@ _KNOWN = {
     "held": Reason("held", _RELEASE),
     "DependencyNeverSatisfied": Reason("it depends on a job that failed", "pai-bench cancel, and sweep again"),
     "Dependency": Reason("waiting for the job it depends on"),
-    "PartitionTimeLimit": Reason("it asks for more time than the partition allows", _AGAIN),
-    "PartitionNodeLimit": Reason("it asks for more nodes than the partition has", _AGAIN),
-    "PartitionDown": Reason("the partition takes no jobs at present"),
+    "PartitionTimeLimit": Reason("it requests more time than the partition allows", _AGAIN),
+    "PartitionNodeLimit": Reason("it requests more nodes than the partition has", _AGAIN),
+    "PartitionDown": Reason("the partition accepts no jobs at present"),
     "PartitionInactive": Reason("the partition starts no jobs at present"),
     "BadConstraints": Reason("no node has the resources that it requests", _AGAIN),
     "InvalidAccount": Reason("the account is not valid", _AGAIN),
     "InvalidQOS": Reason("the QOS is not valid", _AGAIN),
     "AccountNotAllowed": Reason("the account may not use this partition", _AGAIN),
     "QOSNotAllowed": Reason("the QOS may not be used in this partition", _AGAIN),
-    "TimeLimit": Reason("it asks for more time than its QOS or account allows", _AGAIN),
-    "WallDurationPerJob": Reason("it asks for more time than its QOS or account allows", _AGAIN),
-    "PerJob": Reason("it asks for more than its QOS or account allows a job", _AGAIN),
-    "JobArrayTaskLimit": Reason("its array runs as many tasks at once as was asked for"),
+    "TimeLimit": Reason("it requests more time than its QOS or account allows", _AGAIN),
+    "WallDurationPerJob": Reason("it requests more time than its QOS or account allows", _AGAIN),
+    "PerJob": Reason("it requests more than its QOS or account allows a job", _AGAIN),
+    "JobArrayTaskLimit": Reason("its array already runs the requested number of tasks at once"),
     "ReqNodeNotAvail": Reason("the nodes that could run it are down, drained or reserved"),
     "Nodes required for job are DOWN": Reason("the nodes that could run it are down, drained or reserved"),
     "Reservation": Reason("waiting for its reservation to begin"),
@@ -59,16 +59,16 @@ _KNOWN = {
     "Priority": Reason("waiting behind jobs of higher priority"),
     "Resources": Reason("next in line; waiting for free GPUs, cores or memory"),
     "Minutes": Reason("your account or QOS has used up its hours", "ask your administrator, or use another account"),
-    "SubmitJob": Reason("your account or QOS takes no more jobs"),
+    "SubmitJob": Reason("your account or QOS accepts no more jobs"),
     "JobsPerUser": Reason("the QOS runs no more of your jobs at once"),
-    "GRES": Reason("your account or QOS has all the GPUs that it may use at once"),
-    "Cpu": Reason("your account or QOS has all the cores that it may use at once"),
-    "Mem": Reason("your account or QOS has all the memory that it may use at once"),
-    "Node": Reason("your account or QOS has all the nodes that it may use at once"),
+    "GRES": Reason("your account or QOS already uses all the GPUs that it may use at once"),
+    "Cpu": Reason("your account or QOS already uses all the cores that it may use at once"),
+    "Mem": Reason("your account or QOS already uses all the memory that it may use at once"),
+    "Node": Reason("your account or QOS already uses all the nodes that it may use at once"),
     "Jobs": Reason("your account or QOS runs no more jobs at once"),
     "Licenses": Reason("waiting for a licence"),
     "Cleaning": Reason("its last attempt is being cleaned up"),
-    "None": Reason("just submitted; not looked at yet"),
+    "None": Reason("just submitted; not considered by the scheduler yet"),
 }
 
 
@@ -78,4 +78,4 @@ def explain(reason: str, state: str = "PENDING") -> Reason:
     found = next((meaning for word, meaning in _KNOWN.items() if word.casefold() in text), None)
     if state in _HELD and (found is None or not found.stuck):
         return Reason("it was requeued and held", _RELEASE)
-    return found or Reason(f"SLURM says {reason}")
+    return found or Reason(f"SLURM's reason: {reason}")

@@ -192,7 +192,7 @@ _OURS = (
 
 def _options(profile: Profile, table: Any, where: str) -> tuple[tuple[str, str | bool], ...]:
     if not isinstance(table, dict):
-        raise PaiBenchError(f"{where}: options is not a table", "write [options] and a line for each")
+        raise PaiBenchError(f"{where}: options is not a table", "write a table [options] with one line per option")
     options = dict(profile.options)
     own = {f.name.replace("_", "-") for f in fields(Profile)} - {"name", "options"}
     for key, value in table.items():
@@ -201,7 +201,7 @@ def _options(profile: Profile, table: Any, where: str) -> tuple[tuple[str, str |
             remedy = "write the long name of an option of sbatch, without dashes in front; `man sbatch` lists them"
             raise PaiBenchError(f"{where}: options.{ascii(key)[1:-1]} is not the long name of an option", remedy)
         if name in _OURS:
-            raise PaiBenchError(f"{where}: options.{key} is pai-bench's own to set", "leave it out")
+            raise PaiBenchError(f"{where}: options.{key} is set by pai-bench itself", "leave it out")
         if name in own:
             raise PaiBenchError(f"{where}: options.{key} is a key of the profile", f"write {key} = … above [options]")
         # sbatch uses getopt_long, which accepts any unambiguous prefix of an option's name.

@@ -150,7 +150,9 @@ def hand_over(spec: Spec, request: Request, arguments: Sequence[str] | None = No
     try:
         text = executor(spec, request, arguments).text(len(spec.tasks))
     except RuntimeError as error:
-        raise PaiBenchError(f"submitit: {error}", "run it where sbatch and srun are, or use --where local") from None
+        raise PaiBenchError(
+            f"submitit: {error}", "run the command where sbatch and srun are installed, or use --where local"
+        ) from None
     trust.make_folder(spec.folder)
     place = spec.folder / "sbatch.sh"
     # SLURM creates the tasks' output files under the umask of sbatch.

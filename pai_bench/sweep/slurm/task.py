@@ -73,7 +73,7 @@ class Task:
         from pai_bench.sweep.slurm.stops import stopped_at_start
 
         again = stopped_at_start(Spec.read_trusted(Path(self.spec)), (time.monotonic() - self._began) / 60)
-        _say(f"asked to stop before the work began; {'requeued' if again else 'not requeued'}")
+        _say(f"stopped by a signal before the work began; {'requeued' if again else 'not requeued'}")
         return again
 
     def checkpoint(self) -> DelayedSubmission | None:

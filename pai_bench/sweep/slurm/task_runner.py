@@ -92,7 +92,7 @@ class Work:
         self._stop.request()
         self._thread.join(self.spec.patience)
         saved = "saved" if not self._thread.is_alive() else "not saved in time: the last checkpoint counts"
-        self._say(f"asked to stop; {saved}")
+        self._say(f"stopped by a signal; {saved}")
         progressed = self._has_progressed()
         return self.spec.requeue and progressed
 
@@ -233,7 +233,7 @@ class Work:
         if self.spec.gpus and not torch.cuda.is_available():
             self._refuse(
                 "environment",
-                f"the job asked for {self.spec.gpus} GPU on {self.owner.host} and torch finds none"
+                f"the job requested {self.spec.gpus} GPUs on {self.owner.host}, but torch finds none"
                 f" (CUDA_VISIBLE_DEVICES = {os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')}): see pai-bench doctor, or"
                 " use --profile cpu",
             )

@@ -59,7 +59,7 @@ def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, me
         if held:
             line = f"{line}, {len(held)} are held"
         if flight.silent:
-            line = f"{line}; SLURM does not answer ({flight.silent})"
+            line = f"{line}; SLURM does not respond ({flight.silent})"
         now = time.monotonic()
         if line != said:
             messages.print(f"{duration(now - began)}: {line}", highlight=False, markup=False)

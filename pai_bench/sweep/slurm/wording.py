@@ -30,7 +30,7 @@ def notes(flight: in_flight.InFlight) -> list[str]:
     notes = []
     if flight.silent:
         notes.append(
-            f"SLURM does not answer ({flight.silent}): {len(flight.unknown)} submitted cells are unknown, not lost;"
+            f"SLURM does not respond ({flight.silent}): {len(flight.unknown)} submitted cells are unknown, not lost;"
             " they are not submitted again"
         )
     if flight.unlisted:
