@@ -228,7 +228,7 @@ def test_pending_reasons_are_explained_and_stuck_tasks_come_first(tmp_path: Path
         ("JobHeldAdmin", "held by an administrator", True),
         ("DependencyNeverSatisfied", "a job that failed", True),
         ("PartitionTimeLimit", "more time than the partition", True),
-        ("JobArrayTaskLimit", "as many tasks at once", False),
+        ("JobArrayTaskLimit", "requested number of tasks", False),
         ("launch failed requeued held", "requeued and held", True),
         ("SomethingNew", "SLURM's reason: SomethingNew", False),
     ],

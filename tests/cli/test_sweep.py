@@ -280,7 +280,7 @@ def test_a_cell_that_kills_its_workers_fails(tmp_path: Path) -> None:
     assert len(results(tmp_path / "results")) == 4
 
 
-def test_options_beat_environment_beats_config_beats_profile(tmp_path: Path) -> None:
+def test_options_override_environment_config_file_and_profile(tmp_path: Path) -> None:
     (tmp_path / "config" / "pai-bench").mkdir(parents=True)
     profile = tmp_path / "config" / "pai-bench" / "config.toml"
     profile.write_text('seeds = "5"\nmethods = "erk"\nsparsities = [0.1]\nresults = "from-profile"\n')
@@ -343,7 +343,7 @@ def test_alternative_option_names_are_not_config_keys(tmp_path: Path) -> None:
     assert run.returncode == 0 and json.loads(run.stdout)["seed"] == 7, run.stderr
 
 
-def test_versions_help_and_lists(tmp_path: Path) -> None:
+def test_version_help_and_lists_are_printed(tmp_path: Path) -> None:
     assert pai_bench(tmp_path, "--version").stdout.strip()
     for command in ([], ["data"], ["config"]):
         bare = pai_bench(tmp_path, *command)

@@ -39,7 +39,7 @@ def test_status_logs_and_cancel_show_and_end_a_sweep(cluster: Cluster, folder: P
     assert running["cell"]["method"] == "dense" and running["epochs"] == 300 and " on n" in running["where"]
     assert seen["seconds_left"] > running["seconds_left"]
     (waiting,) = seen["waiting"]
-    assert waiting["n_tasks"] == 2 and waiting["remedy"] is None and "as many tasks at once" in waiting["words"]
+    assert waiting["n_tasks"] == 2 and waiting["remedy"] is None and "requested number of tasks" in waiting["words"]
 
     (held,) = (job for job, state in cluster.tasks().items() if job.endswith("_2") and state == "PENDING")
     cluster.ask("scontrol", "uhold", held)

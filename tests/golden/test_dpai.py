@@ -16,7 +16,7 @@ from pai_bench.scoring import registry
 from .test_golden import CASES
 
 
-def test_the_scores_after_many_steps_are_those_of_the_transcription(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_after_many_steps_equal_the_transcription(monkeypatch: pytest.MonkeyPatch) -> None:
     with np.load(CASES / "dpai_chain.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays["meta"]))

@@ -32,7 +32,7 @@ def fingerprints(recipe: str, dataset: str, model: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids="-".join)
-def test_fingerprints_are_literal(setting: tuple[str, str, str]) -> None:
+def test_fingerprints_equal_the_stored_ones(setting: tuple[str, str, str]) -> None:
     assert fingerprints(*setting) == json.loads(TABLE.read_text(encoding="utf-8"))["-".join(setting)]
 
 

@@ -150,7 +150,7 @@ def released_scale(name: str, case: Case, scores: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scores_are_the_authors(name: str) -> None:
+def test_scores_equal_the_release(name: str) -> None:
     case = read(name)
     ours = released_scale(name, case, flat(pruner(case, name).score(0.9)))
     exact = f"score64/{case.layers[0]}" in case.arrays
@@ -164,7 +164,7 @@ def test_scores_are_the_authors(name: str) -> None:
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 @pytest.mark.parametrize("name", NAMES)
-def test_masks_are_the_authors(name: str, sparsity: float) -> None:
+def test_masks_equal_the_release(name: str, sparsity: float) -> None:
     case = read(name)
     exact = f"mask64@{sparsity}/{case.layers[0]}" in case.arrays
     theirs = case.reference(f"mask64@{sparsity}" if exact else f"mask@{sparsity}")
@@ -192,7 +192,7 @@ def test_masks_are_the_authors(name: str, sparsity: float) -> None:
         and not n.startswith(("itersnip", "force", "graspit"))
     ],
 )
-def test_our_count_differs_by_two_weights_at_most(name: str, sparsity: float) -> None:
+def test_counts_differ_from_the_release_by_at_most_two_weights(name: str, sparsity: float) -> None:
     case = read(name)
     exact = f"mask64@{sparsity}/{case.layers[0]}" in case.arrays
     theirs = case.reference(f"mask64@{sparsity}" if exact else f"mask@{sparsity}")
@@ -209,7 +209,7 @@ def test_our_count_differs_by_two_weights_at_most(name: str, sparsity: float) ->
         ("force_tinyres_exp10_ce", 0.9),
     ],
 )
-def test_the_released_count_between_rounds_alone_gives_the_authors_masks(name: str, sparsity: float) -> None:
+def test_only_the_released_count_between_rounds_gives_the_released_masks(name: str, sparsity: float) -> None:
     """To the one weight that their last count may differ by; `exact` changes more of them."""
     case = read(name)
     theirs = case.reference(f"mask64@{sparsity}")

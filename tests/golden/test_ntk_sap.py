@@ -45,7 +45,7 @@ def replayed(case: Case, monkeypatch: pytest.MonkeyPatch) -> Pruner:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scores_are_the_authors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_equal_the_release(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = read(name)
     ours, theirs = flat(replayed(case, monkeypatch).score(0.9)), case.reference("score64")
     assert ((ours - theirs).abs().max() / theirs.abs().max()).item() < 1e-9
@@ -53,7 +53,7 @@ def test_scores_are_the_authors(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 @pytest.mark.parametrize("name", NAMES)
-def test_masks_are_the_authors(name: str, sparsity: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_equal_the_release(name: str, sparsity: float, monkeypatch: pytest.MonkeyPatch) -> None:
     case = read(name)
     masks = replayed(case, monkeypatch).masks(sparsity, released_rule("ntksap"))
     assert torch.equal(flat(masks), case.reference(f"mask64@{sparsity}"))

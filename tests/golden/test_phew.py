@@ -26,7 +26,7 @@ def walker(model: nn.Module, seed: int = 0) -> Walker:
     return Walker(graph, parameters, names, torch.Generator().manual_seed(seed))
 
 
-def test_transitions_have_the_authors_probabilities() -> None:
+def test_transition_probabilities_equal_the_released_code() -> None:
     with np.load(CASES / "phew_tinyvgg.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     layers = json.loads(str(arrays["meta"]))["prunable"]
@@ -60,7 +60,7 @@ def test_transitions_have_the_authors_probabilities() -> None:
     assert (np.abs(kernels - visits * wanted) / np.sqrt(visits * wanted + 1)).max() < 5.5
 
 
-def test_walks_in_residual_networks_are_whole_paths() -> None:
+def test_walks_in_residual_networks_run_from_input_to_output() -> None:
     model = read("snip_milad_tinyres").model
     walks = walker(model)
     shapes = {name: p.shape for name, p in model.named_parameters() if p.ndim > 1}
@@ -78,7 +78,7 @@ def test_walks_in_residual_networks_are_whole_paths() -> None:
     assert lengths == {3, 4, 5, 6}
 
 
-def test_all_kept_weights_are_on_paths_but_those_of_the_cut_walk() -> None:
+def test_kept_weights_are_on_paths_except_in_the_truncated_walk() -> None:
     model, data = read("snip_milad_tinyres").model, [(torch.zeros(1, 3, 16, 16), torch.zeros(1, dtype=torch.int64))]
     masks = pai_bench.prune(model, data, "phew", sparsity=0.98)
     kept = flat(masks)

@@ -18,7 +18,7 @@ OURS = {"igq": "igq", "uniform_plus": "uniform-plus"}
 
 
 @pytest.mark.parametrize("net", ["tinyres", "resnet20"])
-def test_ideal_gas_quotas_and_uniform_plus_are_the_authors(net: str) -> None:
+def test_ideal_gas_quotas_and_uniform_plus_equal_the_released_code(net: str) -> None:
     model = nets.build(net)
     compared = 0
     for key, sparsities in QUOTAS[net].items():
@@ -32,7 +32,7 @@ def test_ideal_gas_quotas_and_uniform_plus_are_the_authors(net: str) -> None:
     assert compared >= 12
 
 
-def test_smart_ratios_are_the_authors_and_the_hybrid_keeps_their_weights() -> None:
+def test_smart_ratios_and_masks_of_the_hybrid_equal_the_released_code() -> None:
     with np.load(CASES / "smartratio_tinyres.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays["meta"]))

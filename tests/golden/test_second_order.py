@@ -42,7 +42,7 @@ def probes(arrays: dict[str, np.ndarray], model: nn.Module) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_scores_are_the_authors(method: str, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_equal_the_release(method: str, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(arrays)
     recorded = probes(arrays, model)
     home = sys.modules[registry.method_class("hutchinson").__module__]

@@ -25,12 +25,12 @@ def compare(name: str, now: dict[str, Any], tolerance: float, where: str) -> Non
 
 
 @pytest.mark.parametrize("spec", versions.specs())
-def test_a_method_that_scores_otherwise_has_a_new_version(spec: str) -> None:
+def test_a_method_with_changed_scores_has_a_new_version(spec: str) -> None:
     where = f"`version` of the method {spec.partition(':')[0]}"
     compare(spec, versions.method_numbers(spec), versions.SCORE_TOLERANCE, where)
 
 
-def test_a_trainer_that_trains_otherwise_has_a_new_version() -> None:
+def test_a_trainer_with_changed_results_has_a_new_version() -> None:
     compare("trainer", versions.trainer_numbers(), versions.TRAINER_TOLERANCE, "training.VERSION")
 
 
@@ -43,6 +43,6 @@ def test_a_trainer_that_trains_otherwise_has_a_new_version() -> None:
         ({"version": 0}, "the version of snip went back"),
     ],
 )
-def test_the_guard_says_what_to_do(change: dict[str, Any], words: str) -> None:
+def test_the_version_guard_states_a_remedy(change: dict[str, Any], words: str) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception), match=words):
         compare("snip", {**TABLE["snip"], **change}, 1e-6, "`version`")

@@ -78,7 +78,7 @@ WRITERS: dict[str, Callable[[nn.Module], object]] = {
 
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("copied", [False, True])
-def test_pruned_weights_are_zero_at_the_next_forward_pass_whatever_wrote_them(writer: str, copied: bool) -> None:
+def test_pruned_weights_are_zero_at_the_next_forward_pass_after_any_write(writer: str, copied: bool) -> None:
     model = copy.deepcopy(masked()) if copied else masked()
     WRITERS[writer](model)
     F.cross_entropy(model(X), Y).backward()
@@ -89,7 +89,7 @@ def test_pruned_weights_are_zero_at_the_next_forward_pass_whatever_wrote_them(wr
 
 
 @pytest.mark.parametrize("how", ["save", "bfloat16", "double", "compiled", "ema", "wrapped"])
-def test_masks_survive_what_is_done_to_a_model(how: str) -> None:
+def test_masks_survive_common_operations_on_a_model(how: str) -> None:
     model: nn.Module = masked()
     x = X
     if how == "save":
@@ -143,7 +143,7 @@ def test_compiled_code_allows_several_forward_passes_before_the_backward_pass(be
         assert torch.allclose(model.get_parameter(name), parameter, atol=1e-5), name
 
 
-def test_masks_are_in_code_that_was_compiled_before_them() -> None:
+def test_code_compiled_before_the_masks_applies_them() -> None:
     model = tiny()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     compiled(X)
@@ -177,7 +177,7 @@ def masked_output(model: nn.Module) -> Tensor:
     return plain(X)
 
 
-def test_a_layer_that_is_called_by_itself_is_masked() -> None:
+def test_a_layer_called_directly_is_masked() -> None:
     model = masked()
     noise(model)
     model.fc(torch.ones(1, 5))
@@ -223,7 +223,7 @@ def test_masks_that_are_removed_leave_zeros_and_no_hook() -> None:
 
 
 @pytest.mark.parametrize("transform", ["call", "grad", "vmap"])
-def test_functional_transforms_of_a_masked_model_are_refused_in_words(transform: str) -> None:
+def test_functional_transforms_of_a_masked_model_are_refused(transform: str) -> None:
     model = masked().eval()
     state = {name: parameter.detach() for name, parameter in model.named_parameters()}
 
@@ -243,7 +243,7 @@ def test_functional_transforms_of_a_masked_model_are_refused_in_words(transform:
     loss(state)
 
 
-def test_what_torch_prunes_is_listed_and_not_pruned_twice() -> None:
+def test_layers_pruned_by_torch_are_listed_and_not_pruned_twice() -> None:
     model = tiny()
     torch_prune.custom_from_mask(model.fc, "weight", MASKS["fc.weight"])
     assert torch.equal(pai_bench.masks_of(model)["fc.weight"], MASKS["fc.weight"])
@@ -335,7 +335,7 @@ def test_a_training_run_resumes_with_masks_that_are_applied_again() -> None:
         assert alive(fresh) == 0
 
 
-def test_optimisers_without_masked_parameters_are_left_alone() -> None:
+def test_optimisers_without_masked_parameters_are_unchanged() -> None:
     masked()
     models = [tiny(), masked()]
     pai_bench.remove_masks(models[1])

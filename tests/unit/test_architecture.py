@@ -109,7 +109,7 @@ def test_imports_go_down_only(room: str, path: Path) -> None:
     assert ours - {room} <= ALLOWED[room]
 
 
-def test_only_these_modules_stand_outside_a_package() -> None:
+def test_only_these_modules_are_outside_a_package() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} == {
         *("__init__", "__main__", "cells", "errors"),
         *("data_files", "registry"),  # import paths of plug-ins
@@ -117,7 +117,7 @@ def test_only_these_modules_stand_outside_a_package() -> None:
 
 
 @pytest.mark.parametrize(("room", "path"), sources(), ids=lambda value: str(value))
-def test_rooms_without_torch_do_not_import_it(room: str, path: Path) -> None:
+def test_packages_without_torch_do_not_import_it(room: str, path: Path) -> None:
     if room != "methods" and path.relative_to(PACKAGE.parent).as_posix() in TORCH_WHEN_NEEDED:
         return
     torch_free = room in {
@@ -135,7 +135,7 @@ def test_a_method_is_one_small_file_without_a_library_name(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(METHODS.glob("*.py")), ids=lambda path: path.name)
-def test_a_method_imports_from_the_face_of_scoring_only(path: Path) -> None:
+def test_a_method_imports_only_public_names_of_scoring(path: Path) -> None:
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

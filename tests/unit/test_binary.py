@@ -17,11 +17,11 @@ from pai_bench.scoring import losses
 from pai_bench.training.step import Step
 
 
-def test_recipes_take_the_losses_that_there_are() -> None:
+def test_recipes_accept_the_known_losses() -> None:
     assert set(schema.LOSSES) == set(losses._LOSSES)
 
 
-def test_a_step_with_one_logit_is_that_of_binary_cross_entropy() -> None:
+def test_a_step_with_one_logit_equals_binary_cross_entropy() -> None:
     torch.manual_seed(0)
     model, x, y = nn.Sequential(nn.Flatten(), nn.Linear(12, 1)), torch.randn(6, 3, 2, 2), torch.arange(6) % 2
     settings = replace(recipes.load("quick", "digits", "conv8").train, loss="binary-cross-entropy", weight_decay=0.0)
@@ -76,7 +76,7 @@ def difference(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (outputs - targets).square().mean()
 
 
-def test_targets_are_judged_by_the_loss_that_is_given() -> None:
+def test_targets_are_checked_against_the_given_loss() -> None:
     """Floats [B] are no targets of cross entropy, and right for this loss: the model is the one to blame."""
     with pytest.raises(pai_bench.PaiBenchError, match="no gradients on Mondays"):
         pai_bench.prune(_Reversed(), REGRESSION, "snip", loss=mse)
@@ -84,7 +84,7 @@ def test_targets_are_judged_by_the_loss_that_is_given() -> None:
         pai_bench.prune(_Reversed(), REGRESSION, "snip")
 
 
-def test_a_loss_that_does_not_take_the_targets_is_named() -> None:
+def test_a_loss_that_rejects_the_targets_is_named() -> None:
     words = "the loss cannot be computed for outputs [4, 3] and targets [4, 2] of float32"
     with pytest.raises(pai_bench.PaiBenchError, match=re.escape(words)):
         pai_bench.prune(nn.Linear(6, 3), [(torch.randn(4, 6), torch.rand(4, 2))], "snip", loss=difference)

@@ -168,12 +168,12 @@ def test_a_control_without_effect_is_refused(method: str) -> None:
         methods_of(method, control=())
 
 
-def test_an_unknown_control_is_named_with_the_nearest() -> None:
+def test_an_unknown_control_gets_a_suggestion() -> None:
     with pytest.raises(PaiBenchError, match="did you mean shuffle"):
         methods_of("snip", control=("shufle",))
 
 
-def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: Path) -> None:
+def test_masks_of_a_file_can_be_shuffled_but_not_inverted(tmp_path: Path) -> None:
     runner = CellRunner(device="cpu")
     plain = masks_of(runner, "snip")
     mask_files.save(tmp_path / "masks.npz", {name: mask.numpy() for name, mask in plain.items()})
@@ -192,7 +192,7 @@ def test_masks_of_a_file_can_be_shuffled_and_have_no_scores_to_invert(tmp_path: 
     assert tensors_hash(shuffled) == tensors_hash(masks_of(runner, "snip:control=shuffle"))
 
 
-def test_a_mask_file_is_shuffled_that_is_typed_with_its_control(tmp_path: Path) -> None:
+def test_a_mask_file_typed_with_a_control_is_shuffled(tmp_path: Path) -> None:
     runner = CellRunner(device="cpu")
     plain = masks_of(runner, "snip")
     place = tmp_path / "run:1" / "masks.npz"

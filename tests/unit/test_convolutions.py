@@ -50,7 +50,7 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("function", "shape", "kernel", "options"), CONVOLUTIONS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("lean", [True, False])
-def test_derivatives_are_pytorchs(
+def test_derivatives_equal_pytorchs(
     function: Any, shape: tuple[int, ...], kernel: tuple[int, ...], options: Any, bias: bool, lean: bool
 ) -> None:
     """Up to the second; with the lean ones inside, those do their own convolutions in parts."""
@@ -77,7 +77,7 @@ def test_derivatives_are_pytorchs(
 
 
 @pytest.mark.usefixtures("one_at_a_time")
-def test_only_what_would_be_unfolded_is_done_in_parts() -> None:
+def test_only_convolutions_that_torch_unfolds_are_computed_in_parts() -> None:
     x, weight = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.randn(4, 3, 3, 3, dtype=torch.float64)
     assert at_a_time(x, weight, 1) == 1
     assert at_a_time(x.float(), weight.float(), 1) == 6
@@ -92,7 +92,7 @@ def test_only_what_would_be_unfolded_is_done_in_parts() -> None:
     assert seen.calls["aten::convolution"] == 2
 
 
-def test_as_many_as_fit_are_done_at_a_time() -> None:
+def test_parts_are_as_large_as_fits() -> None:
     """Unfolded, an image of ResNet-20's first layers is 16 x 9 x 32 x 32 numbers of eight bytes."""
     x, weight = torch.empty(128, 16, 32, 32, dtype=torch.float64), torch.empty(16, 16, 3, 3, dtype=torch.float64)
     assert at_a_time(x, weight, 1) == convolutions.UNFOLDED // (16 * 9 * 32 * 32 * 8)
@@ -103,7 +103,7 @@ def test_as_many_as_fit_are_done_at_a_time() -> None:
 @pytest.mark.parametrize(
     "wanted", [[True, True, True], [True, False, False], [False, True, False], [False, False, True]]
 )
-def test_only_gradients_that_are_wanted_are_made(wanted: list[bool]) -> None:
+def test_only_requested_gradients_are_computed(wanted: list[bool]) -> None:
     x, weight = torch.randn(3, 2, 5, 5, dtype=torch.float64), torch.randn(4, 2, 3, 3, dtype=torch.float64)
     options = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
     grad = torch.randn_like(convolve(x, weight, None, *options))
@@ -117,7 +117,7 @@ def test_only_gradients_that_are_wanted_are_made(wanted: list[bool]) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own, in forward mode
 @pytest.mark.usefixtures("one_at_a_time")
-def test_transforms_of_functions_work_inside() -> None:
+def test_function_transforms_work_inside() -> None:
     x, weight = torch.randn(3, 2, 5, 5, dtype=torch.float64), torch.randn(4, 2, 3, 3, dtype=torch.float64)
 
     def value(w: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def test_transforms_of_functions_work_inside() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "grasp", "prospr", "ntk-sap", "px"])
-def test_scoring_is_done_so_and_gives_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scoring_uses_parts_and_gives_the_same_scores(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = models.build("resnet20", 3, 8, 10)
     batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4) for _ in range(4)]
 
@@ -148,7 +148,7 @@ def test_scoring_is_done_so_and_gives_the_same(method: str, monkeypatch: pytest.
     assert most == 8 and fewest < 8
 
 
-def test_float32_is_convolved_whole() -> None:
+def test_float32_convolutions_are_not_divided() -> None:
     model = models.build("resnet20", 3, 8, 10)
     batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4)]
     with Calls() as seen:

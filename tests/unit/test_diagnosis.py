@@ -65,7 +65,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[Any, Any], str, str]] = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", CASES)
-def test_what_torch_refuses_is_told_in_two_lines(method: str, case: str) -> None:
+def test_errors_of_torch_become_two_lines(method: str, case: str) -> None:
     build, batch, cause, remedy = CASES[case]
     with pytest.raises(PaiBenchError) as caught:
         pai_bench.prune(build(), [batch] * 4, method, sparsity=0.5)
@@ -73,7 +73,7 @@ def test_what_torch_refuses_is_told_in_two_lines(method: str, case: str) -> None
     assert "\n" not in caught.value.cause
 
 
-def test_the_batch_that_is_wrong_is_found() -> None:
+def test_the_faulty_batch_is_named() -> None:
     good = torch.randn(4, 3, 4, 4), Y
     with pytest.raises(PaiBenchError, match="scoring batch 3 has 1 image"):
         pai_bench.prune(normed(), [good, good, (torch.randn(1, 3, 4, 4), Y[:1])], "snip", sparsity=0.5)
@@ -105,7 +105,7 @@ def test_arguments_of_other_types_are_refused(options: dict[str, Any], cause: st
         assert cause in caught.value.cause and remedy in caught.value.remedy
 
 
-def test_model_and_batches_the_wrong_way_round_and_other_objects() -> None:
+def test_swapped_arguments_and_other_objects_are_refused() -> None:
     data: Any = [(X, Y)]
     with pytest.raises(PaiBenchError, match="wrong way round"):
         pai_bench.prune(data, network(), "snip")  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_a_model_without_values_is_refused(method: str) -> None:
         pai_bench.prune(model, [(X, Y)], method)
 
 
-def test_torch_dtypes_and_numpy_sparsities_are_taken() -> None:
+def test_torch_dtypes_and_numpy_sparsities_are_accepted() -> None:
     wanted = pai_bench.prune(network(), [(X, Y)], "snip", sparsity=0.9, dtype="float32")
     found = pai_bench.prune(network(), [(X, Y)], "snip", sparsity=np.float32(0.9), dtype=torch.float32)  # type: ignore[arg-type]
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
@@ -151,7 +151,7 @@ class Raises:
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
-def test_errors_of_other_methods_and_of_memory_stay_what_they_are(error: Exception) -> None:
+def test_errors_of_plug_ins_and_out_of_memory_are_not_changed(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         Pruner(network(), [(X, Y)], Raises(error), name="raises").score(0.5)
     assert caught.value is error and not isinstance(error, PaiBenchError)

@@ -42,7 +42,7 @@ def normalised(
 @pytest.mark.parametrize("shape", [(8, 3, 5, 5), (16, 7), (4, 3, 6), (3, 2, 3, 4, 5), (2, 1, 1, 1)])
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_derivatives_are_pytorchs(shape: tuple[int, ...], affine: bool, training: bool) -> None:
+def test_derivatives_equal_pytorchs(shape: tuple[int, ...], affine: bool, training: bool) -> None:
     ours, theirs = (normalised(lean, shape, affine, training) for lean in (True, False))
     for one, other in zip(ours, theirs, strict=True):
         assert (one - other).norm() <= 1e-12 * max(1.0, other.detach().norm())
@@ -105,7 +105,7 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize(("function", "shape", "kernel", "options"), CONVOLUTIONS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("of_input", [True, False])
-def test_derivatives_of_convolutions_and_relu_are_pytorchs(
+def test_derivatives_of_convolutions_and_relu_equal_pytorchs(
     function: Any, shape: tuple[int, ...], kernel: tuple[int, ...], options: Any, bias: bool, of_input: bool
 ) -> None:
     """Without `of_input` it is the first layer, whose input has no derivative."""
@@ -131,7 +131,7 @@ def test_derivatives_of_convolutions_and_relu_are_pytorchs(
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg16-bn", "mobilenetv2", "lenet-300-100"])
-def test_products_with_the_hessian_of_the_papers_networks_are_pytorchs(name: str) -> None:
+def test_hessian_products_of_the_papers_networks_equal_pytorchs(name: str) -> None:
     model = models.build(name, 3, 32, 10).double()
     x, y = torch.randn(6, 3, 32, 32, dtype=torch.float64), torch.arange(6)
     leaves = list(model.parameters())
@@ -143,13 +143,13 @@ def test_products_with_the_hessian_of_the_papers_networks_are_pytorchs(name: str
     assert all((one - other).norm() <= 1e-12 * whole for one, other in zip(ours, theirs, strict=True))
 
 
-def test_a_mean_that_is_far_from_zero_costs_digits_and_no_more() -> None:
+def test_a_mean_far_from_zero_costs_only_digits() -> None:
     ours, theirs = (normalised(lean, (8, 3, 5, 5), mean=1e4) for lean in (True, False))
     for one, other in zip(ours, theirs, strict=True):
         assert (one - other).norm() <= 1e-9 * other.norm()
 
 
-def test_one_value_a_channel_is_an_error_as_ever() -> None:
+def test_one_value_per_channel_is_an_error() -> None:
     with LeanDoubleBackward(), pytest.raises(ValueError, match="more than 1 value per channel"):
         F.batch_norm(torch.zeros(1, 3), None, None, training=True)
 
@@ -239,7 +239,7 @@ class LargeTensors(TorchDispatchMode):
         return result
 
 
-def test_the_second_derivative_makes_two_tensors_of_the_size_of_the_input() -> None:
+def test_the_second_derivative_allocates_two_tensors_of_the_input_size() -> None:
     def made(lean: bool) -> int:
         x, v = (torch.randn(8, 3, 5, 5, requires_grad=True) for _ in range(2))
         weight = torch.ones(3, requires_grad=True)
@@ -253,7 +253,7 @@ def test_the_second_derivative_makes_two_tensors_of_the_size_of_the_input() -> N
     assert made(lean=True) == 2 < 20 < made(lean=False)
 
 
-def test_the_sums_of_batchnorm_take_their_dtype_from_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_of_batchnorm_have_the_dtype_of_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a GPU computes the derivative by the weight, PyTorch asks the weight for its dtype; a CPU does not."""
     plain, calls = double_backward._native, []
 

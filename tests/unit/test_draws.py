@@ -34,7 +34,7 @@ class Drawn(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("method", pai_bench.list_methods())
-def test_float32_and_float64_see_the_same_draws(method: str) -> None:
+def test_float32_and_float64_scoring_use_the_same_draws(method: str) -> None:
     model, data = tiny(dropout=0.3), batches(8)
     short = {key: value for key, value in SHORT.items() if key in registry.hyperparameters(registry.get(method))}
     short |= {"steps": 3} if method == "dpai" else {}

@@ -25,13 +25,13 @@ def on_paths(model: nn.Module, masks: dict[str, torch.Tensor], shape: tuple[int,
 
 @pytest.mark.parametrize(("method", "options"), [("snip", {}), ("random", {}), ("erk", {}), ("force", {"rounds": 3})])
 @pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.95])
-def test_the_weights_on_paths_are_as_many_as_asked(method: str, options: dict[str, int], sparsity: float) -> None:
+def test_the_weights_on_paths_equal_the_target(method: str, options: dict[str, int], sparsity: float) -> None:
     masks = pai_bench.prune(tiny(), batches(), method, sparsity=sparsity, effective=True, **options)
     wanted = round((100 - round(100 * sparsity)) * 482 / 100)
     assert on_paths(tiny(), masks) == wanted <= int(flat(masks).sum())
 
 
-def test_a_mask_without_dead_weights_is_the_plain_one() -> None:
+def test_a_mask_without_dead_weights_equals_the_ordinary_mask() -> None:
     plain, effective = (pai_bench.prune(tiny(), batches(), "snip", sparsity=0.3, effective=e) for e in (False, True))
     assert on_paths(tiny(), plain) == int(flat(plain).sum())
     assert torch.equal(flat(plain), flat(effective))
@@ -51,7 +51,7 @@ def test_a_jump_over_the_target_is_filled_by_weights_between_effective_units() -
         pai_bench.prune(model, data, "magnitude", sparsity=0.9, effective=True)
 
 
-def test_a_sweep_meets_effective_sparsities_too() -> None:
+def test_a_sweep_meets_effective_sparsities() -> None:
     settings = recipe(epochs=1)
     settings = replace(settings, scoring=replace(settings.scoring, effective=True))
     runner = CellRunner(device="cpu")

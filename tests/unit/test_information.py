@@ -29,7 +29,7 @@ def zero_head() -> nn.Sequential:
 DATA = [(torch.randn(10, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(10))]
 
 
-def test_a_mask_of_positions_is_told_with_its_number() -> None:
+def test_a_mask_decided_by_positions_is_reported_with_the_number_of_ties() -> None:
     """Without gradients behind a head of zeros, and with weights of zero in it, all scores are zero."""
     with pytest.warns(pai_bench.TiedScoresWarning, match="371 of the 371 kept weights have the same score"):
         pai_bench.prune(zero_head(), DATA, "snip", sparsity=0.8)
@@ -44,13 +44,13 @@ def test_no_method_warns_without_ties(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["magnitude", "random", "uniform", "erk", "dense"])
-def test_ties_of_what_needs_no_data_are_not_told(method: str) -> None:
+def test_ties_of_methods_without_data_are_not_reported(method: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", pai_bench.TiedScoresWarning)
         pai_bench.prune(zero_head(), DATA, method, sparsity=0.1)
 
 
-def test_kept_weights_are_counted_that_are_tied_with_pruned_ones() -> None:
+def test_kept_weights_tied_with_pruned_ones_are_counted() -> None:
     scores = {"a": torch.tensor([3.0, 2, 2]), "b": torch.tensor([[2.0, 2], [1, 0]])}
     everything = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
     kept = {"a": torch.tensor([True, True, True]), "b": torch.tensor([[True, False], [False, False]])}
@@ -89,7 +89,7 @@ def test_scores_that_are_rounding_errors_count_as_ties(method: str, settings: di
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0])
 @pytest.mark.parametrize("method", ["snip", "grasp", "ntk-sap", "random"])
-def test_small_scores_that_are_exact_are_no_rounding_errors(method: str, scale: float) -> None:
+def test_exact_small_scores_are_not_rounding_errors(method: str, scale: float) -> None:
     """A loss of another unit scales the scores, and weights that change by 1e-12 change them by as much."""
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ SILENT = {
 
 @pytest.mark.parametrize("method", ["snip", "grasp", "prospr"])
 @pytest.mark.parametrize(("model", "y", "words"), SILENT.values(), ids=list(SILENT))
-def test_a_loss_that_cannot_tell_anything_is_refused(method: str, model: nn.Module, y: Tensor, words: str) -> None:
+def test_a_constant_loss_is_refused(method: str, model: nn.Module, y: Tensor, words: str) -> None:
     with pytest.raises(pai_bench.PaiBenchError, match=re.escape(words)):
         pai_bench.prune(model, [(X, y)] * 4, method)
 
@@ -179,7 +179,7 @@ def test_a_loss_that_cannot_tell_anything_is_refused(method: str, model: nn.Modu
     ],
 )
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_losses_that_cannot_be_scored_with_are_refused(loss: Any, words: str, dtype: str) -> None:
+def test_unusable_losses_are_refused(loss: Any, words: str, dtype: str) -> None:
     with pytest.raises(pai_bench.PaiBenchError, match=re.escape(words)):
         pai_bench.score(classifier(3), [(X, torch.rand(4, 3))], "snip", loss=loss, dtype=dtype)
 

@@ -105,7 +105,7 @@ def test_invalid_masks_are_refused(
     assert "pickled code ran" not in capsys.readouterr().out
 
 
-def test_the_sparsity_stands_for_exactly_the_weights_that_are_removed() -> None:
+def test_the_sparsity_is_the_exact_fraction_of_removed_weights() -> None:
     generator = np.random.default_rng(0)
     for size in (7, 100, 14_288, 272_474):
         for kept in (1, size // 7, size - 1, int(generator.integers(1, size))):

@@ -18,7 +18,7 @@ def all_kept(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(model).items()}
 
 
-def test_flops_are_those_that_pytorch_counts() -> None:
+def test_flops_equal_pytorchs_count() -> None:
     for name in ("lenet-300-100", "conv8", "resnet20", "resnet20-conv", "mobilenetv2"):
         model = models.build(name, 3, 16, 10).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -47,7 +47,7 @@ def test_a_weight_without_a_path_is_not_effective() -> None:
     assert effective["2.weight"].nonzero().tolist() == [[1, 0]]
 
 
-def test_a_broken_path_leaves_nothing_effective_and_a_shortcut_mends_it() -> None:
+def test_a_broken_path_leaves_nothing_effective_without_a_shortcut() -> None:
     model = models.build("resnet20", 3, 8, 10)
     masks = all_kept(model)
     masks["layer2.1.conv1.weight"][:] = False
@@ -58,7 +58,7 @@ def test_a_broken_path_leaves_nothing_effective_and_a_shortcut_mends_it() -> Non
     assert not any(mask.any() for mask in effective_masks(model, masks, (3, 8, 8)).values())
 
 
-def test_a_dense_network_is_wholly_effective_and_untouched() -> None:
+def test_a_dense_network_is_fully_effective_and_unchanged() -> None:
     model = models.build("resnet20-conv", 3, 8, 10)
     before = tensors_hash(model.state_dict())
     effective = effective_masks(model, all_kept(model), (3, 8, 8))
@@ -68,7 +68,7 @@ def test_a_dense_network_is_wholly_effective_and_untouched() -> None:
     assert model.training
 
 
-def test_the_hash_sees_names_shapes_types_and_values() -> None:
+def test_the_hash_covers_names_shapes_types_and_values() -> None:
     base = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
     others = [
         {"c": torch.zeros(2, 3), "b": torch.ones(1)},

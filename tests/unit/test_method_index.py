@@ -20,7 +20,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import registry
 
 
-def test_the_index_is_what_the_classes_say() -> None:
+def test_the_index_equals_the_classes() -> None:
     ours = [name for name in registry.names() if registry.is_builtin(name)]
     assert list(method_index.builtin()) == ours
     for name, entry in method_index.builtin().items():
@@ -41,7 +41,7 @@ def test_the_index_is_what_the_classes_say() -> None:
         ("prospr:", "cannot be read"),
     ],
 )
-def test_typos_are_answered_as_the_registry_does(spec: str, cause: str) -> None:
+def test_typos_get_the_errors_of_the_registry(spec: str, cause: str) -> None:
     with pytest.raises(PaiBenchError, match=cause) as found:
         method_index.check([spec])
     if spec.endswith(":"):
@@ -53,7 +53,7 @@ def test_typos_are_answered_as_the_registry_does(spec: str, cause: str) -> None:
     assert found.value.args == expected.value.args
 
 
-def test_good_specs_pass() -> None:
+def test_valid_specs_are_accepted() -> None:
     method_index.check(["snip", "prospr:steps=3,lr=0.5", "snip:control=shuffle", "file:masks.npz"])
 
 

@@ -25,7 +25,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-def test_all_methods_of_the_first_release_are_there() -> None:
+def test_all_methods_of_the_first_release_exist() -> None:
     expected = {"dense", "random", "uniform", "erk", "magnitude", "snip", "grasp", "synflow", "prospr"}
     assert expected <= set(pai_bench.list_methods())
 
@@ -102,7 +102,7 @@ def test_synflow_conserves_the_flow_through_every_layer() -> None:
 
 
 @pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, torch.Tensor.relu])
-def test_px_is_the_formula_of_its_paper(relu: object) -> None:
+def test_px_equals_the_formula_of_its_paper(relu: object) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -166,7 +166,7 @@ def test_batchnorm_mode_is_an_option(method: str) -> None:
         pai_bench.score(model, data, method, bn="both")
 
 
-def test_erk_is_solved_again_until_no_layer_is_too_full() -> None:
+def test_erk_is_solved_until_no_density_exceeds_one() -> None:
     shapes = {"conv1": (16, 3, 3, 3), "conv2": (64, 64, 3, 3), "fc": (10, 64)}
     for density in (0.5, 0.2, 0.05):
         total = round(density * (432 + 36864 + 640))
@@ -197,7 +197,7 @@ def test_random_masks_follow_from_the_seed(method: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 @pytest.mark.parametrize("method", pai_bench.list_methods())
-def test_scores_are_where_the_network_is(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_on_the_device_of_the_network(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PyTorch's device without numbers, where a tensor of the CPU among the others is an error as on a GPU."""
     monkeypatch.setattr(pruner, "checked_scores", lambda _, scores, weights: {name: scores[name] for name in weights})
     rounds = {"rounds": 2} if hasattr(registry.get(method), "rounds") else BRIEF.get(method, {})
@@ -206,6 +206,6 @@ def test_scores_are_where_the_network_is(method: str, monkeypatch: pytest.Monkey
     assert {score.device.type for score in scores.values()} == {"meta"}
 
 
-def test_no_method_file_bears_the_name_of_a_standard_module() -> None:
+def test_no_method_file_has_the_name_of_a_standard_module() -> None:
     homes = {registry.method_class(name).__module__.rpartition(".")[2] for name in registry.names()}
     assert not homes & set(sys.stdlib_module_names)

@@ -359,7 +359,7 @@ def test_images_that_are_too_small_are_refused(name: str) -> None:
         models.build(name, 1, 8, 10)
 
 
-def test_a_stranger_may_add_a_model_but_not_take_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plug_in_may_add_a_model_but_not_an_existing_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry._builders, "_things", dict(registry._builders._things))
 
     @models.register_model("line")

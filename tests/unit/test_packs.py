@@ -71,7 +71,7 @@ def chancy(seed: int, checkpoints: Checkpoints | None = None, callback: Callback
     return dataclasses.replace(trained, seconds=0.0)
 
 
-def test_every_draw_follows_from_seed_epoch_and_step(tmp_path: Path) -> None:
+def test_every_draw_is_determined_by_seed_epoch_and_step(tmp_path: Path) -> None:
     alone = {seed: run_to_completion(chancy(seed), CPU) for seed in range(2)}
     assert alone[0] == run_to_completion(chancy(0), CPU) != alone[1]
     with pytest.raises(Interrupted):

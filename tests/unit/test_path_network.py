@@ -89,7 +89,7 @@ SAME_PATHS = {
 
 
 @pytest.mark.parametrize("name", SAME_PATHS)
-def test_synflow_depends_on_the_paths_alone(name: str) -> None:
+def test_synflow_depends_only_on_paths(name: str) -> None:
     expected = pai_bench.score(net(nn.ReLU), DATA, "synflow")
     found = pai_bench.score(SAME_PATHS[name](), DATA, "synflow")
     sums = torch.stack([score.sum() for score in found.values()])
@@ -216,7 +216,7 @@ DENSE = {
 
 
 @pytest.mark.parametrize("name", [*DENSE, *SAME_PATHS])
-def test_a_dense_network_is_wholly_effective(name: str) -> None:
+def test_a_dense_network_is_fully_effective(name: str) -> None:
     model = {**DENSE, **SAME_PATHS}[name]()
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 8, 8)).values())
 
@@ -250,7 +250,7 @@ def reached_channels(masks: list[Tensor], groups: list[int]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_effective_weights_are_those_that_a_search_over_channels_finds(seed: int) -> None:
+def test_effective_weights_equal_a_search_over_channels(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     groups = [1, 2, 1, 4]
     layers = [nn.Conv2d(i, o, 1, groups=g) for i, o, g in zip((3, 4, 4, 4), (4, 4, 4, 4), groups, strict=True)]
@@ -294,7 +294,7 @@ def test_flops_count_weights_that_are_used_by_function(call: Callable[[Tensor, T
     assert flops(model, masks, (12,)) == (2 * (12 * 16 + 16 * 48 + 16 * 5), 2 * (12 * 16 + 16 * 38 + 16 * 5))
 
 
-def test_flops_of_a_vision_transformer_are_those_that_pytorch_counts() -> None:
+def test_flops_of_a_vision_transformer_equal_pytorchs_count() -> None:
     zoo = pytest.importorskip("torchvision.models")
     model = zoo.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -429,7 +429,7 @@ def test_px_takes_maxima_over_positions_and_linear_functions_as_they_are() -> No
         *(lambda f=f: Calling(f) for f in COMPOSED_RELUS),
     ],
 )
-def test_px_finds_relus_by_what_they_compute(act: Callable[[], nn.Module]) -> None:
+def test_px_detects_relus_by_their_function(act: Callable[[], nn.Module]) -> None:
     expected = pai_bench.prune(net(nn.ReLU), DATA, "px", rounds=2, sparsity=0.8)
     found = pai_bench.prune(net(act), DATA, "px", rounds=2, sparsity=0.8)
     assert all(torch.equal(expected[name], mask) for name, mask in found.items())
@@ -448,7 +448,7 @@ def test_px_refuses_other_activations_by_layer(act: Callable[[], nn.Module]) -> 
         pai_bench.prune(net(act), DATA, "px", rounds=1)
 
 
-def test_results_on_models_of_plug_ins_alone_become_stale() -> None:
+def test_only_results_on_models_of_plug_ins_become_stale() -> None:
     snip, synflow = registry.get("snip", {}), registry.get("synflow", {})
     assert registry.model_source(synflow, "pai_bench.models.resnet") is None
     assert registry.model_source(snip, __name__) != registry.model_source(synflow, __name__)

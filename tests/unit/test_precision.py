@@ -91,7 +91,7 @@ GPU = "NVIDIA GeForce RTX 4090"
         (None, 100.0, GPU, "float64", False),
     ],
 )
-def test_advice_is_given_where_float64_takes_long_on_a_gpu(
+def test_slow_float64_scoring_on_a_gpu_gives_advice(
     tmp_path: Path, score: float | None, train: float, device: str, dtype: str, said: bool
 ) -> None:
     made = dataclasses.replace(

@@ -63,7 +63,7 @@ def difference(model: nn.Module, data: list[tuple[torch.Tensor, torch.Tensor]], 
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("new_batches", [True, False])
 @pytest.mark.parametrize("norm", [True, False])
-def test_it_equals_plain_unrolling(steps: int, momentum: float, detach: bool, new_batches: bool, norm: bool) -> None:
+def test_prospr_equals_unrolling(steps: int, momentum: float, detach: bool, new_batches: bool, norm: bool) -> None:
     options = {"momentum": momentum, "detach_first_buffer": detach, "new_batches": new_batches}
     assert difference(tiny(norm=norm), batches(6), steps, **options) < 1e-12
 
@@ -81,15 +81,15 @@ def test_attention_is_differentiated_twice() -> None:
     assert all(torch.isfinite(s).all() for s in pai_bench.score(Attending(), data, "grasp").values())
 
 
-def test_dropout_falls_alike_on_the_way_back() -> None:
+def test_dropout_is_repeated_in_the_backward_recursion() -> None:
     assert difference(tiny(dropout=0.5), batches(), 3) < 1e-12
 
 
-def test_a_parameter_without_a_graph_is_left_alone() -> None:
+def test_a_parameter_without_a_graph_is_skipped() -> None:
     assert difference(Idle(), batches(), 3) < 1e-12
 
 
-def test_as_many_graphs_are_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_are_kept_up_to_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
     model, data = tiny(), [(x.double(), y) for x, y in batches(6)]
     model.register_forward_hook(lambda *_: passes.append(1))
@@ -112,7 +112,7 @@ def test_as_many_graphs_are_kept_as_there_is_room_for(monkeypatch: pytest.Monkey
     assert [passes_with(int(share * size())) for share in (0, 0.5, 1.5, 3.5, 5.5)] == [11, 11, 10, 8, 6]
 
 
-def test_what_is_kept_of_all_steps_lies_in_one_block() -> None:
+def test_stored_parameters_of_all_steps_share_one_block() -> None:
     shapes = [(2, 3), (4,), ()]
     rows = list(in_one_block([torch.zeros(shape, dtype=torch.float64) for shape in shapes], 3))
     assert [[tuple(part.shape) for part in row] for row in rows] == 3 * [shapes]

@@ -33,7 +33,7 @@ PRUNING = [
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.7, 0.9, 0.995])
 @pytest.mark.parametrize("method", PRUNING)
-def test_the_count_is_exact(method: str, sparsity: float) -> None:
+def test_a_mask_keeps_exactly_the_rounded_count(method: str, sparsity: float) -> None:
     model = tiny()
     masks = pai_bench.prune(model, batches(), method, sparsity=sparsity, **BRIEF.get(method, {}))
     total = sum(mask.numel() for mask in masks.values())
@@ -42,7 +42,7 @@ def test_the_count_is_exact(method: str, sparsity: float) -> None:
     assert all(mask.dtype == torch.bool and mask.shape == model.get_parameter(k).shape for k, mask in masks.items())
 
 
-def test_dense_keeps_everything() -> None:
+def test_the_dense_method_keeps_all_weights() -> None:
     assert bool(flat(pai_bench.prune(tiny(), batches(), "dense")).all())
 
 
@@ -64,7 +64,7 @@ def test_ties_are_kept_in_the_order_of_their_position(count: int, home: type[tor
     assert kept.nonzero().flatten().tolist() == sorted(best)
 
 
-def test_scores_may_be_so_large_that_their_sum_is_none() -> None:
+def test_scores_whose_sum_overflows_are_accepted() -> None:
     scores = {"weight": torch.full((3,), 3e38)}
     assert torch.equal(checked_scores("mine", scores, scores)["weight"], scores["weight"])
     scores["weight"][1] = torch.inf
@@ -80,7 +80,7 @@ def test_only_candidates_are_kept() -> None:
 @HOMES
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
 @pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
-def test_the_highest_are_kept_whatever_their_order_and_type(
+def test_the_highest_scores_are_kept_for_any_order_and_type(
     dtype: torch.dtype, order: str, home: type[torch.Tensor]
 ) -> None:
     scores = torch.arange(1, 101) + (2**40 if dtype == torch.int64 else 0)
@@ -108,7 +108,7 @@ def test_a_dead_network_never_yields_a_dense_mask(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", pai_bench.list_methods())
-def test_scoring_changes_nothing_of_the_caller(method: str) -> None:
+def test_scoring_does_not_change_the_callers_state(method: str) -> None:
     model = tiny(dropout=0.3)
     model.bn2.eval()
     F.cross_entropy(model(batches(1)[0][0]), batches(1)[0][1]).backward()
@@ -129,7 +129,7 @@ def test_scoring_changes_nothing_of_the_caller(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", PRUNING)
-def test_a_shuffling_loader_and_dropout_give_the_same_masks_again(method: str) -> None:
+def test_masks_are_repeatable_with_a_shuffling_loader_and_dropout(method: str) -> None:
     loader = torch.utils.data.DataLoader(list(zip(*batches(1, size=48)[0], strict=True)), batch_size=12, shuffle=True)
     model = tiny(dropout=0.3)
     options = BRIEF.get(method, {})
@@ -145,21 +145,21 @@ def test_frozen_weights_are_scored_too(method: str) -> None:
     assert torch.equal(flat(pai_bench.score(model, batches(), method, **BRIEF.get(method, {}))), reference)
 
 
-def test_float32_is_there_for_comparison_and_half_is_not() -> None:
+def test_float32_scoring_is_allowed_and_half_precision_is_refused() -> None:
     scores = pai_bench.score(tiny(), batches(), "snip", dtype="float32")
     assert all(score.dtype == torch.float32 for score in scores.values())
     with pytest.raises(pai_bench.PaiBenchError, match="float16"):
         pai_bench.score(tiny(), batches(), "snip", dtype="float16")
 
 
-def test_rounds_fall_to_the_density() -> None:
+def test_densities_of_rounds_decrease_to_the_target() -> None:
     assert round_densities(0.01, 2, "exponential") == pytest.approx([0.1, 0.01])
     assert round_densities(0.2, 4, "linear") == pytest.approx([0.8, 0.6, 0.4, 0.2])
     with pytest.raises(pai_bench.PaiBenchError, match="schedule"):
         round_densities(0.2, 4, "cubic")
 
 
-def test_rounds_prune_on_from_what_is_left() -> None:
+def test_each_round_prunes_from_the_remaining_weights() -> None:
     seen: list[tuple[int, int]] = []
 
     @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def test_unusable_scores_are_refused(kind: str) -> None:
         Pruner(tiny(), batches(), Broken(), name="broken").masks(0.9)
 
 
-def test_what_cannot_be_pruned_is_said() -> None:
+def test_models_that_cannot_be_pruned_are_refused_with_a_reason() -> None:
     with pytest.raises(pai_bench.PaiBenchError, match="nothing to prune"):
         pai_bench.prune(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(108)), batches(), "snip")
     with pytest.raises(pai_bench.PaiBenchError, match="needs 4 scoring batches"):
@@ -304,7 +304,7 @@ class Reader:
         (2, False, [[0, 1], [0, 1], [0, 1]]),
     ],
 )
-def test_rounds_get_fresh_batches_where_the_method_wants_them(
+def test_rounds_get_new_batches_if_the_method_declares_fresh(
     count: int, fresh: bool, expected: list[list[float]]
 ) -> None:
     data = [(torch.full((2, 3, 6, 6), float(i)), torch.zeros(2, dtype=torch.long)) for i in range(count)]

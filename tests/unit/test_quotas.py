@@ -90,7 +90,7 @@ def test_the_hybrid_keeps_the_largest_weights_of_each_layer() -> None:
     assert not torch.equal(flat(masks), flat(other))
 
 
-def test_quotas_go_on_from_masks() -> None:
+def test_quotas_start_from_existing_masks() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3), nn.Linear(12, 10))
     before = pai_bench.prune(model, [], "random", sparsity=0.6)
     pai_bench.apply_masks(model, before)
@@ -99,7 +99,7 @@ def test_quotas_go_on_from_masks() -> None:
         assert bool((flat(masks) <= flat(before)).all()) and int(flat(masks).sum()) == 420
 
 
-def test_a_hyper_parameter_that_was_added_is_in_the_fingerprint_at_other_values_only() -> None:
+def test_an_added_hyper_parameter_is_in_the_fingerprint_only_at_other_values() -> None:
     recipe = load("quick", "digits", "conv8")
 
     def fingerprint(spec: str) -> str:

@@ -59,7 +59,7 @@ def test_a_broken_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         frobs.names()
 
 
-def test_ours_are_imported_once_and_no_name_is_taken_twice() -> None:
+def test_built_in_methods_are_imported_once_and_no_name_is_registered_twice() -> None:
     calls = []
     frobs: Registry[int] = Registry("frob", "nobody's", lambda: calls.append(frobs.add("one", 1)))
     assert frobs.names() == ["one"] and frobs.get("one") == 1 and len(calls) == 1

@@ -62,7 +62,7 @@ def test_noise_is_standard_normal_and_random_labels_are_uniform() -> None:
     assert len({int(y[0]) for y in labels.split(60)}) > 1
 
 
-def test_one_class_is_one_class_by_the_seed() -> None:
+def test_the_seed_selects_the_class_of_one_class_data() -> None:
     chosen = {
         int(y[0]): len(set(y.tolist()))
         for seed in range(8)
@@ -95,7 +95,7 @@ def test_a_method_that_reads_data_scores_the_same_on_the_same_tensors(kind: str)
     assert torch.equal(scored("magnitude", data=kind), scored("magnitude"))
 
 
-def test_settings_are_in_the_fingerprint_at_other_values_than_the_default() -> None:
+def test_settings_are_in_the_fingerprint_only_at_other_values() -> None:
     plain = load("quick", "digits", "conv8")
     changes: list[dict[str, object]] = [
         {},
@@ -109,7 +109,7 @@ def test_settings_are_in_the_fingerprint_at_other_values_than_the_default() -> N
     assert {"data", "warmup", "effective"}.isdisjoint(plain.identity()["scoring"])
 
 
-def test_warm_up_is_scoring_after_forward_passes_in_train_mode() -> None:
+def test_warm_up_runs_forward_passes_in_train_mode_before_scoring() -> None:
     model, data = tiny().double(), [(x.double(), y) for x, y in batches(3)]
     warmed = copy.deepcopy(model).train()
     with torch.no_grad():

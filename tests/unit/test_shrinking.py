@@ -135,7 +135,7 @@ def test_a_network_without_pruned_weights_keeps_its_size() -> None:
     assert {n: p.shape for n, p in smaller.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
 
 
-def test_a_channel_that_nobody_reads_disappears() -> None:
+def test_a_channel_that_no_layer_reads_is_removed() -> None:
     model = settled(Chain())
     masks = ones(model)
     masks["conv2.weight"][:, 2] = False
@@ -163,7 +163,7 @@ def test_one_channel_represents_all_constants_before_zero_padding() -> None:
     assert smaller.conv1.out_channels == 2, "one live channel and one carrier"
 
 
-def test_removal_goes_through_several_layers() -> None:
+def test_removal_propagates_through_several_layers() -> None:
     """Rows of conv2 without readers leave no reader for the channels of conv1 either."""
     model = settled(Chain())
     masks = ones(model)
@@ -185,7 +185,7 @@ class Residual(nn.Module):
         return self.fc((self.one(x) + self.other(x)).mean((2, 3)))
 
 
-def test_channels_that_meet_in_a_sum_go_together() -> None:
+def test_channels_that_meet_in_a_sum_are_removed_together() -> None:
     model = settled(Residual())
     masks = ones(model)
     masks["one.weight"][[0, 1]] = False

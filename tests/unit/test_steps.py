@@ -291,7 +291,7 @@ def both(device: Device, short: tuple[int, ...] = (6,)) -> tuple[GraphStep, bool
     return graph, torch.equal(weights(ours), weights(theirs)) and torch.equal(graph.total, plain.total)
 
 
-def test_a_graph_step_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_step_equals_the_eager_step(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
     graph, same = both(device)
     assert same and graph.mechanism == "cuda-graph"
@@ -318,7 +318,7 @@ def test_a_graph_that_fails_or_differs_is_not_used(
 
 @pytest.mark.parametrize(("dropout", "channels_last"), [(0.0, False), (0.0, True), (0.5, False)])
 @pytest.mark.parametrize(("images", "batch_size"), [(70, 16), (65, 16), (12, 16)])
-def test_a_training_from_tables_is_the_same_training(
+def test_a_training_from_tables_equals_the_ordinary_one(
     monkeypatch: pytest.MonkeyPatch, dropout: float, channels_last: bool, images: int, batch_size: int
 ) -> None:
     """With whole, short and merged last batches, and several steps in a graph."""

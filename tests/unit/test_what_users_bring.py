@@ -72,7 +72,7 @@ EACH_NORM = pytest.mark.parametrize("norm", NORMS.values(), ids=list(NORMS))
 # Random draws
 
 
-def test_random_scores_are_not_made_of_the_numbers_that_made_the_weights() -> None:
+def test_random_scores_are_independent_of_the_initial_weights() -> None:
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
@@ -85,7 +85,7 @@ def test_random_scores_are_not_made_of_the_numbers_that_made_the_weights() -> No
     assert abs(np.corrcoef(drawn.flatten(), model[0].weight.detach().flatten())[0, 1]) < 0.05  # type: ignore[arg-type]
 
 
-def test_weights_that_a_method_draws_anew_are_not_made_of_its_own_draws() -> None:
+def test_redrawn_weights_are_independent_of_the_methods_draws() -> None:
     made: dict[str, Tensor] = {}
 
     def method(problem: Problem) -> dict[str, Tensor]:
@@ -101,7 +101,7 @@ def test_weights_that_a_method_draws_anew_are_not_made_of_its_own_draws() -> Non
     assert np.abs(np.corrcoef(rows) - np.eye(3)).max() < 0.05
 
 
-def test_the_same_draws_of_any_stream_fall_on_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_of_every_generator_are_repeated_in_the_backward_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
     class Chancy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -131,7 +131,7 @@ def test_neither_autocast_nor_no_grad_nor_inference_mode_changes_scores(method: 
 
 
 @METHODS
-def test_another_default_device_is_not_where_numbers_are_drawn(method: str) -> None:
+def test_the_default_device_does_not_affect_draws(method: str) -> None:
     model, data = tiny(), batches()
     plain = pai_bench.prune(model, data, method, sparsity=0.5, **BRIEF.get(method, {}))
     with torch.device("meta"):
@@ -139,14 +139,14 @@ def test_another_default_device_is_not_where_numbers_are_drawn(method: str) -> N
     assert torch.equal(flat(plain), flat(there))
 
 
-def test_a_compiled_model_is_scored_as_it_stands() -> None:
+def test_a_compiled_model_has_the_scores_of_the_original() -> None:
     plain, compiled = tiny(), torch.compile(tiny(), backend="aot_eager")
     for method in ("grasp", "prospr"):
         assert torch.equal(scores(compiled, method), scores(plain, method))
 
 
 @METHODS
-def test_masks_of_before_are_no_part_of_scoring(method: str) -> None:
+def test_masks_applied_earlier_do_not_affect_scoring(method: str) -> None:
     """A masked model is scored as one with these zeros."""
     masked = tiny()
     pai_bench.apply_masks(masked, pai_bench.prune(masked, batches(), "random", sparsity=0.5))
@@ -155,7 +155,7 @@ def test_masks_of_before_are_no_part_of_scoring(method: str) -> None:
     assert torch.equal(scores(masked, method), scores(zeros, method))
 
 
-def test_hyperparameters_and_seeds_may_be_numpys() -> None:
+def test_hyperparameters_and_seeds_may_be_numpy_values() -> None:
     plain = scores(tiny(), "prospr", seed=3, lr=0.1, steps=2)
     given = scores(tiny(), "prospr", seed=np.int64(3), lr=np.float64(0.1), steps=np.int32(2))
     assert torch.equal(plain, given)
@@ -172,7 +172,7 @@ def test_attention_and_its_position_are_scored(method: str) -> None:
 
 
 @METHODS
-def test_tied_weights_are_one(method: str) -> None:
+def test_tied_weights_count_once(method: str) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -187,7 +187,7 @@ def test_tied_weights_are_one(method: str) -> None:
 
 
 @METHODS
-def test_a_stride_of_one_number_in_a_tuple_is_for_both_sides(method: str) -> None:
+def test_a_stride_tuple_of_one_number_applies_to_both_dimensions(method: str) -> None:
     def net(stride: tuple[int, ...]) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -216,7 +216,7 @@ def test_activation_checkpointing_changes_no_score(method: str, reentrant: bool)
         assert torch.equal(scores(Net(True), method), scores(Net(False), method))
 
 
-def test_integer_parameters_and_other_state_are_left_alone() -> None:
+def test_integer_parameters_and_other_state_are_unchanged() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -276,7 +276,7 @@ def test_a_stream_has_no_length() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.uint8])
-def test_class_indices_of_any_integer_type(kind: torch.dtype) -> None:
+def test_class_indices_of_any_integer_type_are_accepted(kind: torch.dtype) -> None:
     assert torch.equal(scores(tiny(), "snip", [(x, y.to(kind)) for x, y in batches()]), scores(tiny(), "snip"))
 
 
@@ -296,19 +296,19 @@ X, Y = batches()[0]
         ([(X, Y[:5])], r"inputs \[12, 3, 6, 6\] and targets \[5\]"),
     ],
 )
-def test_what_is_no_batch_is_refused(data: object, cause: str) -> None:
+def test_invalid_batches_are_refused(data: object, cause: str) -> None:
     with pytest.raises(PaiBenchError, match=cause):
         pai_bench.score(tiny(), data, "snip")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["ntk-sap", "px"])
-def test_methods_that_make_inputs_of_their_own_want_real_ones(method: str) -> None:
+def test_methods_with_inputs_of_their_own_require_real_numbers(method: str) -> None:
     model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 3))
     with pytest.raises(PaiBenchError, match=f"{method} needs inputs of real numbers, not torch.int64"):
         pai_bench.score(model, [(torch.ones(2, 3).long(), torch.zeros(2).long())], method)
 
 
-def test_scores_that_are_not_finite_tell_where_to_look() -> None:
+def test_scores_that_are_not_finite_are_refused_with_a_remedy() -> None:
     with pytest.raises(PaiBenchError, match="not finite") as caught:
         pai_bench.score(tiny(), batches(), "prospr", lr=float("nan"))
     assert "float64" in caught.value.remedy and "lr" in caught.value.remedy
@@ -331,9 +331,7 @@ def test_scores_that_are_not_finite_tell_where_to_look() -> None:
         ("prospr", {"variant": "half"}, "prospr:variant must be"),
     ],
 )
-def test_values_that_no_scoring_could_use_are_refused_before_it(
-    method: str, options: dict[str, object], cause: str
-) -> None:
+def test_invalid_values_are_refused_before_scoring(method: str, options: dict[str, object], cause: str) -> None:
     with pytest.raises(PaiBenchError, match=cause):
         registry.get(method, options)
 
@@ -358,7 +356,7 @@ def test_quotas_that_cannot_be_met_are_errors(quotas: dict[str, int], cause: str
         Pruner(tiny(), batches(), Mine(), name="mine").masks(0.5)
 
 
-def test_a_method_may_not_put_other_parameters_into_its_model() -> None:
+def test_a_method_may_not_replace_parameters_of_its_model() -> None:
     class Mine:
         rounds = 2
 
@@ -385,7 +383,7 @@ def test_an_option_without_a_default_takes_what_its_method_takes() -> None:
 
 
 @EACH_NORM
-def test_px_leaves_every_norm_out_but_for_its_gates(norm: Callable[[], nn.Module]) -> None:
+def test_px_omits_norms_except_in_its_gates(norm: Callable[[], nn.Module]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = normed(norm())
@@ -404,7 +402,7 @@ def test_px_leaves_every_norm_out_but_for_its_gates(norm: Callable[[], nn.Module
     assert torch.allclose(scores(model, "px", rounds=1), expected, rtol=1e-12, atol=0)
 
 
-def test_px_sees_relus_in_place_whose_value_is_not_used() -> None:
+def test_px_detects_in_place_relus_whose_value_is_not_used() -> None:
     class Net(nn.Module):
         def __init__(self, relu: Callable[[Tensor], Tensor]) -> None:
             super().__init__()
@@ -433,7 +431,7 @@ def test_px_sees_relus_in_place_whose_value_is_not_used() -> None:
 # Masks on a model
 
 
-def test_masks_survive_a_copy_where_a_layers_own_forward_is_not_called() -> None:
+def test_masks_survive_a_copy_if_a_layers_forward_is_not_called() -> None:
     class Direct(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -480,7 +478,7 @@ def all_kept(model: nn.Module) -> dict[str, Tensor]:
 
 
 @EACH_NORM
-def test_norms_break_no_path(norm: Callable[[], nn.Module]) -> None:
+def test_norms_do_not_interrupt_paths(norm: Callable[[], nn.Module]) -> None:
     model = normed(norm())
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 6, 6)).values())
     model = Attention()
@@ -488,7 +486,7 @@ def test_norms_break_no_path(norm: Callable[[], nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg-d", "vgg16-bn-tinyimagenet", "vgg11-bn", "conv6-bn"])
-def test_a_max_pool_of_equal_values_breaks_no_path(name: str) -> None:
+def test_a_max_pool_of_equal_values_does_not_interrupt_paths(name: str) -> None:
     model = models.build(name, 3, 32, 10)
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 32, 32)).values())
 
@@ -509,7 +507,7 @@ def test_frozen_weights_are_measured_too() -> None:
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 6, 6)).values())
 
 
-def test_the_arithmetic_of_attention_counts_all_its_weights() -> None:
+def test_flops_of_attention_count_all_its_weights() -> None:
     model = Attention()
     masks = all_kept(model)
     masks["attend.out_proj.weight"][:4] = False
