@@ -45,7 +45,7 @@ def children(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
+    """Return True if the process exists and has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -80,7 +80,7 @@ class Sweeps:
         return process
 
     def alive(self) -> list[subprocess.Popen[bytes]]:
-        """Those that have not ended."""
+        """Return the processes that have not ended."""
         self.running = [process for process in self.running if process.poll() is None]
         return self.running
 
@@ -94,7 +94,7 @@ class Sweeps:
             time.sleep(1)
 
     def cells(self) -> int:
-        """How many cells the grid has, dense ones included."""
+        """Return the number of cells of the grid, including the dense ones."""
         return 10 * self.seeds
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Sweeps:
 
 
 class Chaos:
-    """What is done to a sweep."""
+    """Faults that are injected into a sweep."""
 
     def __init__(self, sweeps: Sweeps, seed: int) -> None:
         self.sweeps = sweeps
@@ -184,7 +184,7 @@ def second_results(root: Path) -> list[Path]:
 
 
 def compare(reference: Path, root: Path) -> tuple[int, int, int]:
-    """How many cells are lost, doubled, and different from the reference."""
+    """Return the numbers of cells that are lost, doubled, and different from the reference."""
     expected, found = ({path.relative_to(r): path for path in results.result_paths(r)} for r in (reference, root))
     read = {name: results.read(path) for name, path in found.items()}
     lost = len(expected.keys() - found.keys())

@@ -98,7 +98,7 @@ Fact = Callable[[str, str], None]
 
 @pytest.fixture
 def measuring(request: pytest.FixtureRequest) -> bool:
-    """Whether benchmarks are on; else each runs once, and should be small."""
+    """True if benchmarks are enabled; otherwise each runs once, at a small size."""
     return bool(request.config.getoption("--benchmark-enable"))
 
 

@@ -1,4 +1,4 @@
-"""What a piece of work asks of the machine: dispatched operators, bytes, arithmetic."""
+"""Counters of dispatched operators, bytes and arithmetic operations."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Grouped(Joint):
 
 
 class GroupedLinear(nn.Module):
-    """As many linear layers as cells, by one batched product."""
+    """One linear layer per cell, computed as one batched product."""
 
     def __init__(self, joined: nn.Linear, size: int) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class JointGraphStep(JointStep, GraphStep):
 
 
 def joint_step(network: Joint, masks: Sequence[Mapping[str, Tensor]], settings: Train) -> Step:
-    """What `make_step` is to a cell."""
+    """Return the training step of a joint network, like `make_step` for a single cell."""
     joined = {f"network.{name}": network.join([mask[name] for mask in masks]) for name in masks[0]}
     captured = settings.cuda_graph and next(network.parameters()).device.type == "cuda"
     return (JointGraphStep if captured else JointStep)(network, joined, settings)

@@ -1,4 +1,4 @@
-"""What only a GPU can show; collected with --device cuda."""
+"""Benchmarks that need a GPU; collected with --device cuda."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_peaks_of_prospr_on_the_device(
 def test_peaks_of_methods_on_the_device(
     benchmark: BenchmarkFixture, fact: Fact, measuring: bool, device: torch.device
 ) -> None:
-    """Of every other scorer, in megabytes and in passes of the same batch; without the batch, which is there before."""
+    """Peaks of all other scorers, in megabytes and in passes of the same batch, without the memory of the batch."""
 
     def taken(what: str, size: int) -> int:
         model, data = problem(size if measuring else 2, 1, device)

@@ -48,7 +48,7 @@ def folder(tmp_path: Path, measuring: bool) -> Callable[[int], Path]:
 
 
 def plain_reading(root: Path) -> pd.DataFrame:
-    """What anybody would write: walk, json.load, json_normalize."""
+    """Read the results in the obvious way: walk, json.load, json_normalize."""
     rows: list[dict[str, Any]] = []
     for path, _, files in os.walk(root / "runs"):
         rows += [json.loads(Path(path, name).read_text()) for name in files]

@@ -1,4 +1,4 @@
-"""What scoring costs, in units U of one forward and backward pass of the same batch in float32."""
+"""Cost of scoring, in units U of one forward and backward pass of the same batch in float32."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_scoring(
 
 @pytest.mark.parametrize(("method", "batches"), [("snip", 1), ("prospr", 4)])
 def test_scoring_in_float64(compare: Compare, measuring: bool, device: torch.device, method: str, batches: int) -> None:
-    """As sweeps score by default, in units of the float32 pass."""
+    """Time the default dtype of sweeps, in units of the float32 pass."""
     model, data = problem(128 if measuring else 10, batches, device)
     compare(lambda: pai_bench.score(model, data, method), lambda: one_pass(model, data[0]), "U", rounds=5)
 
@@ -78,7 +78,7 @@ UNROLLED += [("resnet18", 16, 0.0), ("conv8", 32, 0.0), ("lenet-300-100", 32, 0.
 def test_prospr_against_plain_unrolling(
     compare: Compare, measuring: bool, device: torch.device, name: str, size: int, momentum: float
 ) -> None:
-    """Of the last two all of it takes milliseconds, so that they are repeated."""
+    """The last two take milliseconds, and are therefore repeated."""
     model, data = problem(size if measuring else 2, 4, device, name)
     times = 10 if measuring and name in ("conv8", "lenet-300-100") else 1
 
@@ -115,7 +115,7 @@ def test_peaks_of_prospr(benchmark: BenchmarkFixture, fact: Fact, measuring: boo
 
 
 def test_peaks_of_methods(benchmark: BenchmarkFixture, fact: Fact, measuring: bool) -> None:
-    """Of every other scorer, in megabytes and in passes of the same batch, each alone in a process on the CPU."""
+    """Peaks of all other scorers, in megabytes and in passes of the same batch, each in its own process on the CPU."""
     if not measuring:
         benchmark.pedantic(lambda: [peak.main(what, "resnet20", 2) for what, _ in peak.CASES], rounds=1)
         return

@@ -86,7 +86,7 @@ def test_operators_of_a_step(benchmark: BenchmarkFixture, fact: Fact) -> None:
 
 
 class Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """What torchvision's CIFAR10 does for an image: array to PIL, transforms."""
+    """The operations of torchvision's CIFAR10 for an image: array to PIL, transforms."""
 
     def __init__(self, x: np.ndarray, transform: Callable[[Image.Image], torch.Tensor]) -> None:
         self.x, self.transform = x, transform

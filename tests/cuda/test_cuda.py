@@ -1,6 +1,6 @@
-"""What must hold on a GPU: the CPU's masks, a captured step that is the step, packs and resumed cells that end alike.
+"""Tests on a GPU: masks equal the CPU's, captured steps equal eager ones, packed and resumed cells end alike.
 
-PAI_TEST_DEVICE=cpu runs what does not need one, to see that the tests themselves work.
+PAI_TEST_DEVICE=cpu runs the tests that need no GPU, to check the tests themselves.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def moved(model: nn.Module, data: Batches) -> tuple[nn.Module, Batches]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_gpu_keeps_the_weights_that_the_cpu_keeps(dtype: torch.dtype) -> None:
-    """Of scores with many ties too, which are kept in the order of their position."""
+def test_what_stays_is_what_stays_on_the_cpu(dtype: torch.dtype) -> None:
+    """Include scores with many ties, which are kept in the order of their position."""
     generator = torch.Generator().manual_seed(0)
     plain = torch.rand(100_000, dtype=dtype, generator=generator)
     candidates = torch.rand(100_000, generator=generator) < 0.3
@@ -82,7 +82,7 @@ def test_the_gpu_keeps_the_weights_that_the_cpu_keeps(dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize("method", pai_bench.list_methods())
-def test_masks_equal_the_cpus(method: str) -> None:
+def test_masks_are_those_of_the_cpu(method: str) -> None:
     model, data = problem()
     ours = pai_bench.prune(model, data, method, sparsity=0.9, **FEW.get(method, {}))
     theirs = pai_bench.prune(*moved(model, data), method, sparsity=0.9, **FEW.get(method, {}))
@@ -97,7 +97,7 @@ def test_every_method_obeys_its_laws(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "prospr"])
-def test_scores_of_a_deep_network_equal_the_cpus(method: str) -> None:
+def test_scores_of_a_deep_network_are_those_of_the_cpu(method: str) -> None:
     model, data = problem("resnet20", 3, 32)
     ours = pai_bench.score(model, data[:4], method)
     theirs = pai_bench.score(*moved(model, data[:4]), method)
@@ -106,7 +106,7 @@ def test_scores_of_a_deep_network_equal_the_cpus(method: str) -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_prospr_equals_plain_unrolling(momentum: float) -> None:
+def test_prospr_is_plain_unrolling(momentum: float) -> None:
     model, data = moved(*problem("resnet20", 3, 32))
     ours = pai_bench.score(model, data[:4], "prospr", lr=0.1, momentum=momentum)
     theirs = unrolled_prospr(model, data[:4], lr=0.1, momentum=momentum)
@@ -114,7 +114,7 @@ def test_prospr_equals_plain_unrolling(momentum: float) -> None:
         assert (theirs[name] - scores).norm() <= 1e-12 * scores.norm(), name
 
 
-def test_scoring_changes_neither_the_model_nor_the_random_state() -> None:
+def test_scoring_leaves_model_and_random_numbers_alone() -> None:
     model, data = moved(*problem())
     before = copy.deepcopy(model.state_dict())
     draws = torch.cuda.get_rng_state(DEVICE) if DEVICE.type == "cuda" else torch.get_rng_state()
@@ -124,7 +124,7 @@ def test_scoring_changes_neither_the_model_nor_the_random_state() -> None:
     assert torch.equal(draws, after) and all(torch.equal(before[n], t) for n, t in model.state_dict().items())
 
 
-def test_float32_scores_are_ieee_under_any_setting_of_the_caller() -> None:
+def test_float32_scores_are_ieee_whatever_the_caller_allows() -> None:
     model, data = moved(*problem("resnet20", 3, 32))
     strict = pai_bench.score(model, data, "snip", dtype="float32")
     with float32_products("tf32"):
@@ -151,14 +151,14 @@ def stepped(dtype: torch.dtype, **options: object) -> tuple[torch.Tensor, str]:
 
 
 @of_cuda
-def test_a_captured_step_equals_the_eager_step() -> None:
+def test_a_captured_step_is_the_step() -> None:
     (graph, how), (eager, _) = stepped(torch.float64, cuda_graph=True), stepped(torch.float64)
     assert how == "cuda-graph" and (graph - eager).norm() <= 1e-9 * eager.norm()
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_a_captured_training_equals_the_eager_one(monkeypatch: pytest.MonkeyPatch, precision: str, dropout: float) -> None:
+def test_a_captured_training_is_the_training(monkeypatch: pytest.MonkeyPatch, precision: str, dropout: float) -> None:
     """Batches from tables, several steps in a graph, casts and counters in one kernel: bit for bit the eager steps."""
     monkeypatch.setattr(launches, "CAPTURE_STEPS", 1)
 
@@ -201,7 +201,7 @@ def test_other_networks_are_captured(name: str, side: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["snip", "grasp", "synflow"])
-def test_exact_zeros_of_scores_equal_the_cpus(method: str) -> None:
+def test_exact_zeros_of_scores_are_those_of_the_cpu(method: str) -> None:
     """Weights into and out of dead channels have a score of exactly zero, and ties are broken by position."""
     model, data = problem("resnet20", 3, 32)
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_exact_zeros_of_scores_equal_the_cpus(method: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["conv8", "resnet20", "vgg16-bn"])
-def test_effective_masks_equal_the_cpus(name: str) -> None:
+def test_effective_masks_are_those_of_the_cpu(name: str) -> None:
     model, _ = problem(name, 3, 32)
     generator = torch.Generator().manual_seed(2)
     masks = {n: torch.rand(p.shape, generator=generator) < 0.02 for n, p in model.named_parameters() if p.dim() > 1}
@@ -231,7 +231,7 @@ def test_effective_masks_equal_the_cpus(name: str) -> None:
 
 @of_cuda
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_captured_steps_are_repeatable(precision: str) -> None:
+def test_captured_steps_repeat_themselves(precision: str) -> None:
     options: dict[str, object] = {"cuda_graph": True, "precision": precision}
     (first, how), (second, _) = stepped(torch.float32, **options), stepped(torch.float32, **options)
     assert how == "cuda-graph" and torch.equal(first, second)
@@ -249,7 +249,7 @@ def told(outcome: object) -> tuple[object, ...]:
     return result.accuracy, result.curve, result.mask_hash, result.init_hash, result.status, result.fingerprint
 
 
-def test_packed_cells_give_the_same_results_as_single_cells() -> None:
+def test_cells_that_train_side_by_side_end_as_alone() -> None:
     runner = CellRunner(device=str(DEVICE))
     alone = {run: told(runner.run(run)) for run in cells()}
     diverging = dataclasses.replace(cells()[2], recipe=killing.recipe(cuda_graph=True, lr=1e30))
@@ -262,7 +262,7 @@ def test_packed_cells_give_the_same_results_as_single_cells() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 2, 30])
-def test_a_stopped_cell_gives_the_result_of_an_uninterrupted_one(tmp_path: Path, steps: int) -> None:
+def test_a_cell_that_was_stopped_ends_as_one_never_stopped(tmp_path: Path, steps: int) -> None:
     """At any step, also before and after the capture; the process that goes on captures anew."""
     run = cells()[1]
     undisturbed = told(CellRunner(device=str(DEVICE)).run(run))
@@ -285,8 +285,8 @@ def test_memory_of_prospr_hardly_grows_with_its_steps() -> None:
     assert peak(8) <= 1.1 * peak(1)
 
 
-def test_masks_of_a_sweep_equal_the_cpus(tmp_path: Path) -> None:
-    """Whatever is measured about packs on the way."""
+def test_a_sweep_has_the_masks_of_the_cpu(tmp_path: Path) -> None:
+    """Measurements of packs do not affect the masks."""
     grid = ("--methods", "snip,prospr", "--sparsities", "0.9,0.98", "--seeds", "0", "--recipe", recipe(tmp_path))
     done = program(tmp_path, "sweep", "--where", "local", "--workers", "1", *grid)
     assert done.returncode == 0, done.stderr

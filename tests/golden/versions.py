@@ -116,7 +116,7 @@ def trainer_numbers() -> dict[str, Any]:
 
 
 def moved(old: dict[str, Any], new: dict[str, Any], tolerance: float) -> bool:
-    """Whether two entries differ by more than another machine's arithmetic would make them."""
+    """Return True if two entries differ by more than the rounding of another machine."""
     first, second = (torch.tensor([x for row in entry["numbers"] for x in row]).double() for entry in (old, new))
     if first.shape != second.shape or old.get("mask") != new.get("mask"):
         return True

@@ -47,7 +47,7 @@ def trained(
     callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> str:
-    """What a training ends with: hashes of weights and buffers, the curve, the accuracy."""
+    """Return the outcome of a training: hashes of weights and buffers, the curve, the accuracy."""
     model = network()
     generator = torch.Generator().manual_seed(1)
     masks = {n: torch.rand(p.shape, generator=generator) < 0.3 for n, p in model.named_parameters() if p.dim() > 1}

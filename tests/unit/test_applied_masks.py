@@ -156,7 +156,7 @@ def test_code_compiled_before_the_masks_applies_them() -> None:
 
 
 def test_replicas_of_data_parallel_use_masked_weights() -> None:
-    """As torch.nn.parallel.replicate makes them, which wants GPUs."""
+    """Build the replicas like torch.nn.parallel.replicate, which requires GPUs."""
     model = masked()
     noise(model)
     copies = {module: module._replicate_for_data_parallel() for module in model.modules()}  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the sources; and what must never load torch.
+"""Tests of the allowed imports, read from the sources, and of the modules that must not load torch.
 
 `python -m tests.unit.test_architecture` writes the rules into docs/architecture.md and its diagram.
 """

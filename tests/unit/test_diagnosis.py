@@ -1,4 +1,4 @@
-"""What torch would raise while a stranger's model is scored becomes one line of cause and one of remedy."""
+"""Errors of torch while a user's model is scored become one line with the cause and one with the remedy."""
 
 from __future__ import annotations
 

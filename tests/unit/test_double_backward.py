@@ -69,7 +69,7 @@ def test_second_derivatives_of_normalised_vectors_are_finite_at_zeros(p: float, 
 
 
 def test_attention_with_padded_tokens_has_finite_scores() -> None:
-    """As in Swin v2: queries and keys are normalised, and windows are filled with zeros."""
+    """Queries and keys are normalised, and windows are padded with zeros, as in Swin v2."""
 
     class Attention(nn.Module):
         def __init__(self) -> None:
@@ -254,7 +254,7 @@ def test_the_second_derivative_allocates_two_tensors_of_the_input_size() -> None
 
 
 def test_sums_of_batchnorm_have_the_dtype_of_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a GPU computes the derivative by the weight, PyTorch asks the weight for its dtype; a CPU does not."""
+    """On a GPU, PyTorch reads the dtype of the weight for the derivative by the weight; on a CPU it does not."""
     plain, calls = double_backward._native, []
 
     def strict(a: Tensor, x: Tensor, weight: Tensor | None, *rest: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What installed packages announce is found, and what they break is named."""
+"""Methods and models of installed packages are found, and errors name the package."""
 
 from __future__ import annotations
 

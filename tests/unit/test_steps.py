@@ -148,7 +148,7 @@ def test_product_precision_is_set_inside_and_restored_outside() -> None:
 
 
 def test_a_layer_may_have_its_first_gradient_later_than_others() -> None:
-    """As with randomly dropped layers: bit for bit the result of the plain optimiser."""
+    """The result equals the plain optimiser's bit for bit, for instance with randomly dropped layers."""
 
     class Skipping(nn.Module):
         def __init__(self) -> None:

@@ -24,7 +24,7 @@ DATA = [(torch.randn(6, 3, 6, generator=torch.Generator().manual_seed(i)), torch
 
 
 class Conv1D(nn.Module):
-    """As in transformers/pytorch_utils.py: a linear layer whose weight is [in, out]."""
+    """A linear layer whose weight is [in, out], as in transformers/pytorch_utils.py."""
 
     def __init__(self, nf: int, nx: int) -> None:
         super().__init__()

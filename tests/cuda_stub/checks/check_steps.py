@@ -67,7 +67,7 @@ class Reading(nn.Module):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_training_continues_after_a_refused_capture(dropout: float) -> None:
-    """So do random draws of the process, which PyTorch 2.11 refuses after a failed capture."""
+    """Random draws of the process continue too, which PyTorch 2.11 refuses after a failed capture."""
     with pytest.warns(RuntimeWarning, match="no CUDA graph: .*captur"):
         step = steps(Reading(dropout), 7)
     assert step.mechanism == "eager"
