@@ -97,7 +97,7 @@ def method(case: Case, name: str) -> tuple[str, dict[str, object]]:
 
 
 def released_rule(name: str):
-    """Return the selection rule of the authors' code for one round (each release has its own count and order of ties)."""
+    """Return the selection rule of the authors' code for one round, with its own count and order of ties."""
 
     def select(scores: Tensor, candidates: Tensor, density: float, count: int) -> Tensor:
         n = scores.numel()
