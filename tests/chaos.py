@@ -28,28 +28,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pai_bench import results
 from pai_bench.sweep.execution.claims import survey
-from tests.cli.program import PAI_BENCH, environment, recipe
+from tests.cli.program import PAI_BENCH, alive, children, environment, recipe
 
 COMPARED = ("accuracy", "curve", "init_hash", "mask_hash", "status", "effective_sparsity", "n_kept")
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    found = []
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split()]
-    except OSError:
-        pass  # it has just ended
-    return found
-
-
-def alive(pid: int) -> bool:
-    """Return True if the process exists and has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 class Sweeps:

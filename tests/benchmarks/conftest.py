@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import torch
@@ -73,11 +73,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if needs.get(collection_path.name, True) else True
 
 
-class Compare(Protocol):
+@dataclass(frozen=True)
+class Compare:
     """Runs `work` several times, each after `yardstick`, and notes the median of the paired ratios of their times.
 
-    Of processor time where one thread works, of wall time on a GPU and with `wall`.
+    Processor times where one thread works, wall times on a GPU and with `wall`.
     """
+
+    benchmark: BenchmarkFixture
+    name: str
+    device: torch.device
 
     def __call__(
         self,
@@ -90,7 +95,35 @@ class Compare(Protocol):
         most: float | None = None,
         wall: bool = False,
         inverse: bool = False,
-    ) -> Any: ...
+    ) -> Any:
+        clock = time.perf_counter if wall or self.device.type == "cuda" else time.process_time
+        before: list[tuple[float, float]] = []
+        ours: list[float] = []
+
+        def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+            began = clock()
+            result = call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            return clock() - began, result
+
+        def prepare() -> None:
+            before.append((seconds(yardstick)[0], seconds(yardstick)[0]))
+
+        def timed() -> Any:
+            took, result = seconds(work)
+            ours.append(took)
+            return result
+
+        result = self.benchmark.pedantic(timed, setup=prepare, rounds=rounds, warmup_rounds=1)
+        if len(ours) > 1:  # the first is a warm-up
+            pairs = [mine / theirs for mine, (_, theirs) in zip(ours[1:], before[1:], strict=True)]
+            pairs = [1 / pair for pair in pairs] if inverse else pairs
+            itself = [first / second for first, second in before[1:]]
+            _ratios.append(Ratio(self.name, pairs, itself, unit, least, most))
+            self.benchmark.extra_info[unit] = statistics.median(pairs)
+            self.benchmark.extra_info["verdict"] = _ratios[-1].verdict()
+        return result
 
 
 Fact = Callable[[str, str], None]
@@ -131,47 +164,7 @@ def fact(benchmark: BenchmarkFixture) -> Fact:
 
 @pytest.fixture
 def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, device: torch.device) -> Compare:
-    def run(
-        work: Callable[[], Any],
-        yardstick: Callable[[], Any],
-        unit: str,
-        rounds: int = 7,
-        *,
-        least: float | None = None,
-        most: float | None = None,
-        wall: bool = False,
-        inverse: bool = False,
-    ) -> Any:
-        clock = time.perf_counter if wall or device.type == "cuda" else time.process_time
-        before: list[tuple[float, float]] = []
-        ours: list[float] = []
-
-        def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
-            began = clock()
-            result = call()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            return clock() - began, result
-
-        def prepare() -> None:
-            before.append((seconds(yardstick)[0], seconds(yardstick)[0]))
-
-        def timed() -> Any:
-            took, result = seconds(work)
-            ours.append(took)
-            return result
-
-        result = benchmark.pedantic(timed, setup=prepare, rounds=rounds, warmup_rounds=1)
-        if len(ours) > 1:  # the first is a warm-up
-            pairs = [mine / theirs for mine, (_, theirs) in zip(ours[1:], before[1:], strict=True)]
-            pairs = [1 / pair for pair in pairs] if inverse else pairs
-            itself = [first / second for first, second in before[1:]]
-            _ratios.append(Ratio(request.node.name.removeprefix("test_"), pairs, itself, unit, least, most))
-            benchmark.extra_info[unit] = statistics.median(pairs)
-            benchmark.extra_info["verdict"] = _ratios[-1].verdict()
-        return result
-
-    return run
+    return Compare(benchmark, request.node.name.removeprefix("test_"), device)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -109,3 +109,22 @@ def pai_bench(
 def results(root: Path) -> dict[str, dict[str, Any]]:
     """All results below a root by path."""
     return {str(path.relative_to(root)): json.loads(path.read_text()) for path in (root / "runs").rglob("*.json")}
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started; none if it has ended."""
+    found = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    except OSError:
+        pass  # the process has just ended
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Return True if the process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -14,9 +14,9 @@ from pai_bench import recipes
 from pai_bench.cells import Cell
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.local import run as local
-from tests.cli.program import pai_bench, recipe, results
+from tests.cli.program import alive, children, pai_bench, recipe, results
 from tests.cli.test_bad_input import _without_override
-from tests.cli.test_sweep import alive, children, started, sweep, wait_for
+from tests.cli.test_sweep import MOODY, started, sweep, wait_for
 
 EPOCHS = 40
 
@@ -132,31 +132,17 @@ def test_two_sweeps_on_one_folder_share_the_work(tmp_path: Path) -> None:
     assert not list((tmp_path / "results" / "state" / "claims").rglob("*.*"))
 
 
-MOODIER = """
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from pai_bench.registry import register
-
-@register("moody")
-@dataclass(frozen=True)
-class Moody:
-    rounds: int = 2
-
-    def __call__(self, problem):
-        # In the second round alone, so that the rehearsal before the sweep does not see it.
-        if not all(mask.all() for mask in problem.masks.values()):
+FAULTS = """
             if problem.density < 0.15:
                 raise MemoryError("no room")
-            if problem.density < 0.2 and not Path("calm").exists():
-                Path("calm").touch()
+            if not Path("hung").exists():
+                Path("hung").touch()
                 time.sleep(3600)
-        return {name: w.abs() for name, w in problem.weights.items()}
 """
 
 
 def test_a_hanging_worker_is_killed_and_lack_of_memory_fails_one_cell(tmp_path: Path) -> None:
-    (tmp_path / "moody.py").write_text(MOODIER)
+    (tmp_path / "moody.py").write_text(MOODY.replace("HOW", FAULTS.strip()))
     # Longer than this machine needs for a worker that starts and trains, or a busy machine would seem to hang.
     began = time.monotonic()
     assert pai_bench(tmp_path, *sweep(tmp_path, "--workers", "1", methods="dense", seeds="0")).returncode == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pai_bench.core import method_index
-from tests.cli.program import PAI_BENCH, environment, pai_bench, recipe, results
+from tests.cli.program import PAI_BENCH, alive, children, environment, pai_bench, recipe, results
 
 
 def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
@@ -21,21 +21,6 @@ def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
     while not what():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @contextmanager
@@ -229,6 +214,7 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
 
 MOODY = """
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from pai_bench.registry import register
