@@ -9,13 +9,14 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
-from pai_bench.sweep.slurm import sbatch, specification, stops, task, trust
+from pai_bench.sweep.slurm import command, sbatch, specification, stops, task, trust
 from pai_bench.sweep.slurm.ledger import Ledger
 from pai_bench.sweep.slurm.profiles import Profile
 from pai_bench.sweep.slurm.specification import Spec
@@ -157,20 +158,41 @@ def test_a_job_uses_neither_a_pickle_nor_modules_of_the_working_directory(tmp_pa
     assert ".pkl" not in text and "umask 0" in text and "#SBATCH --array=0-1%2" in text
 
 
-def test_a_pickled_task_of_version_0_1_is_loaded(tmp_path: Path) -> None:
-    """The pickle refers to the class by its module path and has a state of two values."""
-    old = (
-        b"c"
-        + b"pai_bench.sweep.slurm.task\nTask\n"
-        + b")\x81}(X\x04\x00\x00\x00specX\x02\x00\x00\x00/aX\x05\x00\x00\x00_workNub."
+def pickled(spec: str) -> bytes:
+    """Return the pickle of a task as version 0.1 wrote it: the class by its module path, and a state of two values."""
+    return (
+        b"cpai_bench.sweep.slurm.task\nTask\n)\x81}(X\x04\x00\x00\x00specX"
+        + len(spec).to_bytes(4, "little")
+        + spec.encode()
+        + b"X\x05\x00\x00\x00_workNub."
     )
-    loaded = pickle.loads(old)
+
+
+def test_a_pickled_task_of_version_0_1_is_loaded() -> None:
+    loaded = pickle.loads(pickled("/a"))
     assert isinstance(loaded, task.Task) and loaded.spec == "/a" and loaded._work is None
     assert pickle.loads(pickle.dumps(loaded)).spec == "/a"
 
 
-def stop(place: Path, headway: list[object] | None, restarts: int = 0) -> int:
-    return len(stops.stopped(place, headway, 1.0, restarts, True))
+def test_a_job_queued_by_version_0_1_is_refused_and_its_cells_are_submitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pai_bench.sweep.slurm.task_runner import WorkFailed
+
+    queued = Spec.read(Path(__file__).parent / "earlier" / "specification.json")
+    settings = replace(queued.settings, root=tmp_path, plugins=())
+    made = replace(queued, settings=settings, code={"pai-bench": queued.code["pai-bench"]})
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(WorkFailed, match="the code of pai-bench has changed since the sweep was planned"):
+        pickle.loads(pickled(str(made.write())))()
+    # The next sweep submits cells with a note of this kind without --retry failed.
+    assert made.tasks[0] and all(command._passing(tmp_path, entry) for entry in made.tasks[0])
+
+
+def stop(place: Path, progress: list[object] | None, restarts: int = 0) -> int:
+    return len(stops.stopped(place, progress, 1.0, restarts, True))
 
 
 def test_consecutive_stops_without_progress_are_counted(tmp_path: Path) -> None:
@@ -179,7 +201,7 @@ def test_consecutive_stops_without_progress_are_counted(tmp_path: Path) -> None:
     assert stops.read(place).requeued == 2, "the third is not requeued"
     assert [stop(place, []), stop(place, [0, "e0001"]), stop(place, [0, "e0001"])] == [4, 1, 2]
     assert [stop(place, None), stop(place, [0, "e0002"])] == [3, 1], "a slow start is not progress, a later epoch is"
-    for text in ("", "[]", "{}", "[" * 100_000, '{"requeued":1,"headway":3,"minutes":null}'):
+    for text in ("", "[]", "{}", "[" * 100_000, '{"requeued":1,"progress":3,"minutes":null}'):
         place.write_text(text)
         assert stops.read(place) == stops.Record() and stop(place, None) == 1
 
