@@ -232,9 +232,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         if last < first:
             raise PaiBenchError(f"--seeds {text!r}: the range {item} is reversed", f"did you mean {last}-{first}?")
         if last - first >= 100_000:
-            raise PaiBenchError(
-                f"--seeds {text!r}: the range {item} has {last - first + 1} seeds", "use a smaller range"
-            )
+            raise PaiBenchError(f"--seeds {text!r}: the range {item} has {last - first + 1} seeds", "use fewer seeds")
         seeds += range(first, last + 1)
     return tuple(dict.fromkeys(seeds))
 
