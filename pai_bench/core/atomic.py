@@ -116,6 +116,7 @@ def move_away(place: Path, aside: Path, seen: os.stat_result | None = None) -> b
     if seen is None or (aside.stat().st_ino, aside.stat().st_mtime_ns) == (seen.st_ino, seen.st_mtime_ns):
         return True
     try:
+        # Another file was moved by mistake: put it back with a link, which never replaces a still newer file.
         place.hardlink_to(aside)
     except FileExistsError:
         pass

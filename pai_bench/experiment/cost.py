@@ -31,6 +31,7 @@ def measured(device: torch.device) -> Iterator[Cost]:
     cost = Cost()
     cuda = device.type == "cuda"
     if cuda:
+        # Kernels run asynchronously: without the synchronisation, the time of earlier ones would count here.
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         start: int | None = torch.cuda.memory_allocated(device)

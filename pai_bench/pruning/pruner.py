@@ -139,6 +139,7 @@ class Pruner:
 
     def _scores(self, problem: Problem) -> dict[str, Tensor]:
         try:
+            # cuDNN's recurrent layers have no second derivative, and no derivative in eval mode.
             with without_cudnn() if self._recurrent else nullcontext():
                 scores = self._scorer(problem)
         except diagnosis.RAISED as error:

@@ -27,6 +27,7 @@ def noise_floor(scores: Mapping[str, Tensor], again: Callable[[float], Mapping[s
     double = flat.dtype == torch.float64
     sizes = flat.abs()
     highest = float(sizes.max())
+    # Scores below this share of the largest one are suspected to be rounding errors; a second scoring decides.
     low = (sizes > 0) & (sizes < (1e-12 if double else 1e-9) * highest)
     if highest == 0 or (highest >= (1e-12 if double else 1e-6) and float(low.double().mean()) <= SHARE):
         return 0.0

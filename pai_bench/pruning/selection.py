@@ -76,6 +76,7 @@ class Sampling:
         order = torch.randperm(scores.numel(), generator=self._generator, device="cpu").to(scores.device)
         positive = candidates & (scores > 0)
         if (room := int(positive.sum())) >= count:
+            # Gumbel top-k: the largest log(score) + Gumbel noise are a sample without replacement, weighted by score.
             keys = scores.detach().double().clamp_min(0).log() - (-uniform.log()).log().to(scores.device)
             return keep_exactly(keys, positive, density, count)
         rest = keep_exactly(scores[order], (candidates & ~positive)[order], density, count - room)

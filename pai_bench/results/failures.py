@@ -42,6 +42,7 @@ def read_failure(root: Path, key: ResultKey) -> Failure | None:
     except GONE:
         return None
     except OSError as error:
+        # On NFS, a file that another client has deleted may give ESTALE instead of ENOENT.
         if error.errno == errno.ESTALE:
             return None
         return Failure(f"its failure record cannot be read: {reason(error)}", "", 1, UNREAD)

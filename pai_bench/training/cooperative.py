@@ -192,6 +192,7 @@ class RoundRobin(Generic[K, T]):
             with torch.cuda.stream(stream) if stream is not None else nullcontext():
                 work.close()
             if stream is not None:
+                # Kernels of the task may still use memory that the allocator would hand to other streams.
                 stream.synchronize()
         self._members.clear()
         if self._restore is not None:

@@ -176,6 +176,7 @@ def make_launches(
         padding = batches.augment.padding
         height, width = batches.x.shape[2:]
         size = batches.x.numel() // (height * width) * (height + 2 * padding) * (width + 2 * padding)
+        # The padded copy stays on the device for the whole training; without room for it, the loader pads each batch.
         if SPARE * size <= torch.cuda.mem_get_info(step.device)[0]:
             tables = EpochTables(batches, dataset.padded(padding), channels_last)
             return TableLaunches(step, batches, tables, schedule)

@@ -40,6 +40,7 @@ def equivalence(differences: ArrayLike, margin: float = MARGIN, level: float = L
     if n < 2:
         return Equivalence(n, interval.mean, margin, math.nan, math.nan, math.nan, False, None)
     error = interval.std / math.sqrt(n)
+    # Rounding leaves a spread of 1e-17 between equal differences, for which t would be huge.
     if error <= 1e-12:
         return Equivalence(n, interval.mean, margin, math.nan, interval.low, interval.high, False, None)
     p = float(stdtr(n - 1, (abs(interval.mean) - margin) / error))

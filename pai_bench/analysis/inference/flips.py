@@ -59,6 +59,7 @@ def sign_flip(differences: ArrayLike, seed: int = 0) -> SignFlip:
     scale = float(np.abs(sample).max())
     zeros = int((np.abs(sample) <= 1e-9 * scale).sum())
     smallest = min(1.0, 2.0 ** (zeros + 1 - n))
+    # Sums of other signs that equal the observed one up to rounding must count as equally extreme.
     observed = abs(float(sample.sum())) - 1e-9 * scale * n
     if n <= EXACT_FLIPS:
         flips = 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)

@@ -98,6 +98,7 @@ def _t_test(sample: Array) -> float:
         return 1.0
     mean = math.fsum(values) / n
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    # Equal values have a spread of rounding errors only; dividing by it would give a meaningless t.
     if error <= 1e-12:
         return 1.0 if abs(mean) <= 1e-12 else 0.0
     return float(2 * stdtr(n - 1, -abs(mean) / error))

@@ -177,6 +177,7 @@ def _write(file: IO[bytes], block: bytes, part: Path) -> None:
 def _complete(file: IO[bytes], part: Path, md5: str) -> bool:
     if hash_file(part).md5 != md5:
         return False
+    # The rename that follows must not reach the disk before the content does.
     os.fsync(file.fileno())
     part.with_name(part.name + ".json").unlink(missing_ok=True)
     return True

@@ -56,6 +56,7 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor] | None, example: Tensor
                 f"{type(model).__name__} cannot be shrunk: {line}",
                 "its forward pass contains sizes as constants; take sizes from the tensors instead",
             ) from error
+    # Relative to the largest output, because single outputs may be arbitrarily close to zero.
     deviation = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
     if not deviation <= TOLERANCE.get(expected.dtype, 1e-2):
         raise PaiBenchError(

@@ -263,6 +263,7 @@ def _look_patiently(
         except OSError as error:
             cause = error
     key = ResultKey.parse(name)
+    # On NFS, a claim that another client has released may give ESTALE instead of ENOENT.
     if key is None or isinstance(cause, GONE) or cause.errno == errno.ESTALE:
         return None
     unreadable = Owner("", f"an unknown host: its claim cannot be read ({reason(cause)})", "", 0, None, None, 0, None)

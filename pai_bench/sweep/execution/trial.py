@@ -71,6 +71,7 @@ class _Trial:
         if cuda:
             one = torch.cuda.max_memory_allocated(self._device) - before
             release()
+            # mem_get_info counts the memory of other processes too; the cache of this one was released before.
             most = 1 + MEMORY * torch.cuda.mem_get_info(self._device)[0] / max(1, one)
         found = [1]
         for size in SIZES[1:]:

@@ -80,4 +80,5 @@ def calibrate(run: Run, seconds: float = 0.5) -> float:
             taken.append(step(size))
     finally:
         torch.set_num_threads(threads)
+    # A process clock with a resolution of 10 ms can measure 0 for a tiny model.
     return workload.BACKWARD * flops * size / max(median(taken), 1e-6)

@@ -92,6 +92,7 @@ class Controller:
         if not names or shutil.which("sacct") is None:
             return {}
         try:
+            # -X omits the steps of jobs; -P prints long states in full.
             output = self.ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(names))
         except ControllerUnavailable:
             return {}

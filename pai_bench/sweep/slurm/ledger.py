@@ -147,6 +147,7 @@ class Ledger:
         try:
             trust.close_file(descriptor)
             os.write(descriptor, text.encode())
+            # After a crash of this host, another submitter must find the line, or it would submit the cells twice.
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

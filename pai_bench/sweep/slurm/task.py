@@ -123,6 +123,7 @@ def _requeue() -> bool:
     get = os.environ.get
     job = get("SLURM_JOB_ID", "")
     if get("SLURM_ARRAY_JOB_ID") and get("SLURM_ARRAY_TASK_ID"):
+        # SLURM_JOB_ID of the last task is the id of the whole array, so it would requeue all tasks.
         job = f"{get('SLURM_ARRAY_JOB_ID')}_{get('SLURM_ARRAY_TASK_ID')}"
     try:
         subprocess.run(
