@@ -21,6 +21,13 @@ CASES = Path(__file__).parent / "cases"
 # Cases with tests of their own: test_ntk_sap.py, test_quotas.py, test_phew.py, test_second_order.py, test_dpai.py.
 OTHERS = ("ntksap", "smartratio", "phew", "gollini", "dpai")
 NAMES = sorted(path.stem for path in CASES.glob("*.npz") if not path.stem.startswith(OTHERS))
+
+
+def marked(names: list[str]) -> list[object]:
+    """Mark the cases that take more than a second as slow: a larger network, or 60 rounds."""
+    return [pytest.param(n, marks=pytest.mark.slow) if "resnet20" in n or "exp60" in n else n for n in names]
+
+
 SPARSITIES = (0.9, 0.98)
 
 
@@ -149,7 +156,7 @@ def released_scale(name: str, case: Case, scores: Tensor) -> Tensor:
     return scores
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_scores_equal_the_release(name: str) -> None:
     case = read(name)
     ours = released_scale(name, case, flat(pruner(case, name).score(0.9)))
@@ -163,7 +170,7 @@ def test_scores_equal_the_release(name: str) -> None:
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_masks_equal_the_release(name: str, sparsity: float) -> None:
     case = read(name)
     exact = f"mask64@{sparsity}/{case.layers[0]}" in case.arrays
@@ -183,14 +190,16 @@ def test_masks_equal_the_release(name: str, sparsity: float) -> None:
 # Over many rounds a weight more in one of them changes all that follows: iterative SNIP and FORCE are left out.
 @pytest.mark.parametrize(
     "name",
-    [
-        n
-        for n in NAMES
-        if "_it100" not in n
-        and "_it20" not in n
-        and "official_tf" not in n
-        and not n.startswith(("itersnip", "force", "graspit"))
-    ],
+    marked(
+        [
+            n
+            for n in NAMES
+            if "_it100" not in n
+            and "_it20" not in n
+            and "official_tf" not in n
+            and not n.startswith(("itersnip", "force", "graspit"))
+        ]
+    ),
 )
 def test_counts_differ_from_the_release_by_at_most_two_weights(name: str, sparsity: float) -> None:
     case = read(name)

@@ -252,6 +252,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: 
         read_table(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_report_reads_what_it_wrote(root: Path) -> None:
     run(root, root / "out", [], False, QUIET)
     again = read_table(root / "out" / "results.csv")
@@ -260,6 +261,7 @@ def test_a_report_reads_what_it_wrote(root: Path) -> None:
     pd.testing.assert_frame_equal(again[columns], ours[columns], check_dtype=False)
 
 
+@pytest.mark.slow
 def test_all_files_are_written_and_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan(root, "1", [cell("erk")])
     assert not run(root, None, [], False, QUIET)
@@ -408,6 +410,7 @@ def test_two_tables_of_one_name_are_two_sources(tmp_path: Path) -> None:
         collect(tmp_path, [places[0], places[0]])
 
 
+@pytest.mark.slow
 def test_a_report_of_several_sources_is_read_back_as_such(root: Path) -> None:
     table = lab(root / "theirs", f"{HEAD}snip,digits,conv8,0.9,0,0.5,ok\n")
     first = collect(root, [table])
@@ -479,6 +482,7 @@ def test_names_from_tables_are_escaped_in_latex_markdown_and_figures(tmp_path: P
     assert "e$f$g" in words(accuracy_figure(collect(tmp_path, [table]).rows, summary))
 
 
+@pytest.mark.slow
 def test_sparsities_have_one_canonical_value_in_results_tables_and_reports(root: Path, tmp_path: Path) -> None:
     (third,) = parse_compressions("3")
     for seed in (0, 1):
@@ -585,6 +589,7 @@ def test_wide_tables_are_split_into_blocks(tmp_path: Path) -> None:
     assert text.count(r"\begin{table}") == 1
 
 
+@pytest.mark.slow
 def test_control_files_of_an_earlier_report_are_removed(root: Path) -> None:
     (root / "report").mkdir()
     (root / "report" / "controls.md").write_text("somebody's own")

@@ -118,6 +118,7 @@ def test_masks_survive_common_operations_on_a_model(how: str) -> None:
     (model(x) + model(x)).float().sum().backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [False, True])
 def test_compiled_code_allows_several_forward_passes_before_the_backward_pass(before: bool) -> None:
     model, plain = tiny(), masked()
@@ -143,6 +144,7 @@ def test_compiled_code_allows_several_forward_passes_before_the_backward_pass(be
         assert torch.allclose(model.get_parameter(name), parameter, atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_code_compiled_before_the_masks_applies_them() -> None:
     model = tiny()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -184,6 +184,7 @@ def test_remedies_name_the_sweep() -> None:
     ) in found["few-seeds"].remedy
 
 
+@pytest.mark.slow
 def test_the_command_lists_objections_and_exits_with_3(tmp_path: Path) -> None:
     root = tmp_path / "results"
     put(root, "snip", provenance={"dirty_diff_hash": "c" * 64})

@@ -117,6 +117,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Checkpoints(tmp_path / "file" / "cell", "1").load() is None
 
 
+@pytest.mark.slow
 def test_a_training_stopped_at_any_step_gives_the_result_of_an_uninterrupted_one(tmp_path: Path) -> None:
     data, settings = killing.small_data(200), killing.recipe()
     undisturbed = killing.trained(data, settings)
@@ -188,6 +189,7 @@ def test_a_killed_training_gives_the_result_of_an_uninterrupted_one(tmp_path: Pa
     assert told["end"] == told["undisturbed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["random", "synflow:rounds=3"])
 def test_a_stopped_cell_is_neither_scored_nor_trained_twice(tmp_path: Path, method: str) -> None:
     run = Run(Cell(method, "digits", "conv8", 0.9, 0), killing.recipe(epochs=1, batch_size=256))

@@ -98,6 +98,7 @@ def test_every_method_has_every_control_at_the_exact_count(name: str, control: s
     assert int(masks.sum()) == round(0.1 * len(masks))
 
 
+@pytest.mark.slow
 def test_reinitialised_weights_train_under_the_same_masks() -> None:
     plain, anew = (CellRunner(device="cpu").run(a_run(f"snip{more}")).result for more in ("", ":control=reinit"))
     assert plain.mask_hash == anew.mask_hash

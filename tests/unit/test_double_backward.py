@@ -130,6 +130,7 @@ def test_derivatives_of_convolutions_and_relu_equal_pytorchs(
         assert (one - other).norm() <= 1e-12 * other.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20", "vgg16-bn", "mobilenetv2", "lenet-300-100"])
 def test_hessian_products_of_the_papers_networks_equal_pytorchs(name: str) -> None:
     model = models.build(name, 3, 32, 10).double()

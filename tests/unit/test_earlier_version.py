@@ -43,12 +43,14 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return root, ended.stderr
 
 
+@pytest.mark.slow
 def test_finished_cells_are_planned_as_done(resumed: tuple[Path, str]) -> None:
     assert "plan: 4 cells = 3 done, 1 to run" in resumed[1]
     for path in (EARLIER / "folder" / "runs").rglob("*.json"):
         assert (resumed[0] / path.relative_to(EARLIER / "folder")).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_interrupted_cell_resumes_from_its_checkpoint_to_the_same_result(resumed: tuple[Path, str]) -> None:
     root = resumed[0]
     expected = json.loads((EARLIER / "uninterrupted.json").read_text())

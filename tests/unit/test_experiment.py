@@ -76,6 +76,7 @@ def test_methods_of_a_seed_share_the_initial_network(outcome: Outcome) -> None:
     assert run("random", seed=1, epochs=1).result.init_hash != outcome.result.init_hash
 
 
+@pytest.mark.slow
 def test_sharing_scores_changes_no_mask() -> None:
     """Masks are equal for any order of the cells and any number of cached score vectors."""
     scored: list[str] = []
@@ -126,6 +127,7 @@ def test_kept_scores_stay_within_their_bound() -> None:
     assert made == ["a", "b", "c", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in registry.names() if registry.is_builtin(name)])
 def test_every_method_makes_a_result(name: str) -> None:
     result = run(brief(name), epochs=1).result

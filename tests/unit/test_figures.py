@@ -143,6 +143,7 @@ def legible(figure: Figure) -> None:
         assert not a.overlaps(b), (one.get_text(), other.get_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [
     ["snip"], [f"method-{i}" for i in range(11)],
     ["prospr:detach_first_buffer=true,lr=0.5,steps=10,variant=first_order", "x" * 150],
@@ -155,6 +156,7 @@ def test_every_entry_of_the_legend_is_in_the_figure(names: list[str]) -> None:
     assert apart([*boxes, *(ax.get_window_extent() for ax in figure.axes)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipes", [
     ["frankle+data.split=validation"], ["quick", "quick+train.epochs=2"],
     ["frankle+data.split=validation+train.epochs=20", "quick+scoring.dtype=float32+train.epochs=100"],

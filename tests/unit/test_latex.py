@@ -132,6 +132,7 @@ def compiled(folder: Path, text: str) -> str:
     return log
 
 
+@pytest.mark.slow
 def test_every_table_compiles_without_overfull_boxes(tmp_path: Path) -> None:
     """One run of pdflatex for all inputs and widths, because a run takes seconds."""
     inputs = {

@@ -195,6 +195,7 @@ def test_random_masks_follow_from_the_seed(method: str) -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 @pytest.mark.parametrize("method", pai_bench.list_methods())
 def test_scores_are_on_the_device_of_the_network(method: str, monkeypatch: pytest.MonkeyPatch) -> None:

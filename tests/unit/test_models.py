@@ -145,6 +145,7 @@ def test_logits_have_the_shape_of_the_classes(name: str) -> None:
         assert network(name, 7).eval()(torch.zeros(2, channels, size, size)).shape == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "theirs"), [("resnet18-imagenet", "resnet18"), ("resnet50-imagenet", "resnet50")])
 def test_imagenets_networks_compute_what_torchvisions_do(name: str, theirs: str) -> None:
     reference = torchvision.models.get_model(theirs, weights=None).eval()
@@ -196,6 +197,7 @@ def test_layers_are_those_of_the_authors_in_their_order(file: str, name: str) ->
     assert [ours(f"{layer}.weight") for layer in order] == list(prunable(model))
 
 
+@pytest.mark.slow
 def test_wiring_gives_the_authors_scores() -> None:
     with np.load(GOLDEN / "snip_milad_resnet20.npz", allow_pickle=False) as arrays:
         data = {key: torch.from_numpy(arrays[key]) for key in arrays.files if key != "meta"}

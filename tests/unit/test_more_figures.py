@@ -311,6 +311,7 @@ def test_a_selection_keeps_the_dense_reference(folder: Path) -> None:
             wrong.apply(collection)
 
 
+@pytest.mark.slow
 def test_all_figures_of_a_folder_are_written_with_their_captions(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(folder, out, [], False, QUIET, Options(figures=("layers", "cost", "baseline"), width="column"))
@@ -333,6 +334,7 @@ def test_a_figure_with_many_layers_has_numbers_and_bars_of_sizes(tmp_path: Path)
     assert [bar.get_height() for bar in made.pages[0].axes[1].patches] == [layer.size for layer in layers]
 
 
+@pytest.mark.slow
 def test_every_default_figure_is_legible_in_a_column() -> None:
     rows = [*settings(6, "synflow", "snip", "erk"), *runs_of("random", 0.9, [0.1, 0.1], model="net0")]
     for name in ("accuracy", "difference-to-dense", "failures", "baseline", "summary"):

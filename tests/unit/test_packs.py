@@ -122,6 +122,7 @@ def run(method: str, sparsity: float = 0.9, seed: int = 0, **changes: object) ->
     return Run(Cell(method, "digits", "conv8", sparsity, seed), killing.recipe(batch_size=512, **changes))
 
 
+@pytest.mark.slow
 def test_an_error_in_one_cell_does_not_affect_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = [run("snip"), run("random", 0.98, 1), run("dense", 0.0)]
     alone = {cell: CellRunner(device="cpu").run(cell) for cell in good}
@@ -197,6 +198,7 @@ def test_the_size_is_the_fastest_that_fits() -> None:
         parse_pack("many")
 
 
+@pytest.mark.slow
 def test_measuring_sizes_trains_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("SIZES", (1, 2, 4)), ("SETTLING_TURNS", 1), ("WARM_UP_SECONDS", 0), ("ROUND_SECONDS", 0)):
         monkeypatch.setattr(trial, name, value)
@@ -237,6 +239,7 @@ def raising(error: Exception) -> Task[Trained]:
     raise error
 
 
+@pytest.mark.slow
 def test_a_pack_that_does_not_fit_continues_with_fewer_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five cells share memory for two; one of them does not fit even alone."""
     runs = [run("random", seed=seed, epochs=1) for seed in range(4)] + [run("random", sparsity=0.5, epochs=1)]
@@ -273,6 +276,7 @@ def test_a_pack_that_does_not_fit_continues_with_fewer_cells(tmp_path: Path, mon
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tmp", ".claim", ".beat")]
 
 
+@pytest.mark.slow
 def test_a_cluster_task_saves_its_pack_and_resumes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send SIGTERM without a kill, then the warning of the time limit, and requeue the task."""
     monkeypatch.setattr(work, "PAUSE_SECONDS", 0.1)

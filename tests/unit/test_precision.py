@@ -30,6 +30,7 @@ def run(method: str, dtype: str, sparsity: float = 0.9) -> Run:
     return Run(Cell(method, "digits", "conv8", sparsity, 0), recipe)
 
 
+@pytest.mark.slow
 def test_float32_results_record_the_overlap_with_float64_masks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runner = CellRunner(device="cpu")
     found = {}

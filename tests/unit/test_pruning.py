@@ -107,6 +107,7 @@ def test_a_dead_network_never_yields_a_dense_mask(method: str) -> None:
     assert int(flat(masks).sum()) == round(total / 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", pai_bench.list_methods())
 def test_scoring_does_not_change_the_callers_state(method: str) -> None:
     model = tiny(dropout=0.3)
@@ -128,6 +129,7 @@ def test_scoring_does_not_change_the_callers_state(method: str) -> None:
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", PRUNING)
 def test_masks_are_repeatable_with_a_shuffling_loader_and_dropout(method: str) -> None:
     loader = torch.utils.data.DataLoader(list(zip(*batches(1, size=48)[0], strict=True)), batch_size=12, shuffle=True)

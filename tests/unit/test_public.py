@@ -31,6 +31,7 @@ def test_every_public_name_is_listed_and_documented_with_its_signature() -> None
         pai_bench.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_listing_the_names_does_not_load_torch() -> None:
     check = "import pai_bench, sys; dir(pai_bench), pai_bench.load_results; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

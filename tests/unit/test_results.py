@@ -311,6 +311,7 @@ def _write_forever(root: str, redo: bool) -> None:
         results.write(Path(root), result(), MASKS, redo=redo)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redo", [True, False], ids=["replacing", "first wins"])
 def test_a_killed_writer_leaves_no_partial_file(tmp_path: Path, redo: bool) -> None:
     context = multiprocessing.get_context("spawn")

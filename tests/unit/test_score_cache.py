@@ -107,6 +107,7 @@ def test_the_most_recently_used_scores_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_cells_of_two_processes_are_scored_once_and_keep_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_cells_of_two_processes_are_scored_once_and_keep_the_same_weights(
         assert callback.ticks > 0, "what is done again is scored again"
 
 
+@pytest.mark.slow
 def test_other_code_or_another_device_does_not_share_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score_cache, "WORTH_SECONDS", 0.0)
     run = Run(Cell("snip", "digits", "conv8", 0.9, 0), recipe())

@@ -76,6 +76,7 @@ def test_pixels_equal_torchvisions(imagenet: Path) -> None:
         assert torch.equal(pictures.augmented(index, AUGMENT, 5, 2), functional.pil_to_tensor(expected))
 
 
+@pytest.mark.slow
 def test_workers_and_resuming_change_nothing(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load(imagenet)
     monkeypatch.setenv("PAI_BENCH_LOADERS", "0")
@@ -101,6 +102,7 @@ def test_validation_and_scoring_come_from_the_training_pictures(imagenet: Path) 
         loading.training_batches(data, 4, dataclasses.replace(AUGMENT, crop="pad"), 0)
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_reported_by_a_worker_too(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (imagenet / "imagenet/train/n2/2.JPEG").write_bytes(b"\xff\xd8\xff")
     data = load(imagenet)

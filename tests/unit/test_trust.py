@@ -214,6 +214,7 @@ def test_status_counts_requeues(tmp_path: Path) -> None:
     assert stops.requeues(tmp_path, tasks) == {"5_1": 3}
 
 
+@pytest.mark.slow
 def test_a_task_warned_while_torch_loads_is_requeued_twice_and_then_fails_with_a_cause(tmp_path: Path) -> None:
     """Run the real program in a subprocess, with a stub of torch that takes a minute to load."""
     slow, bin_ = tmp_path / "slow", tmp_path / "bin"

@@ -130,6 +130,7 @@ def test_neither_autocast_nor_no_grad_nor_inference_mode_changes_scores(method: 
         assert torch.equal(scores(model, method, data, dtype="float32"), plain)
 
 
+@pytest.mark.slow
 @METHODS
 def test_the_default_device_does_not_affect_draws(method: str) -> None:
     model, data = tiny(), batches()

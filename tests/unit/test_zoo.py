@@ -16,6 +16,7 @@ NETWORKS = [
 METHODS = ("magnitude", "snip", "grasp", "synflow", "prospr")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_method_crashes_on_public_networks(name: str) -> None:
