@@ -89,9 +89,9 @@ def _pair(
         return None
     # Every seed needs the same sparsities: choose the seeds that keep the most pairs.
     options = []
-    for wanted in {frozenset(paired) for paired in by_sparsity.values()}:
-        held = tuple(sparsity for sparsity, paired in by_sparsity.items() if wanted <= paired.keys())
-        options.append((len(held) * len(wanted), len(wanted), sorted(wanted), held))
+    for common_methods in {frozenset(paired) for paired in by_sparsity.values()}:
+        held = tuple(sparsity for sparsity, paired in by_sparsity.items() if common_methods <= paired.keys())
+        options.append((len(held) * len(common_methods), len(common_methods), sorted(common_methods), held))
     _, _, seeds, sparsities = max(options)
     used = [[by_sparsity[sparsity][seed] for sparsity in sparsities] for seed in seeds]
     differences = np.array([[ours.counted - theirs.counted for ours, theirs in line] for line in used])

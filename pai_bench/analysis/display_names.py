@@ -96,5 +96,5 @@ def is_spec_of(method: str, name: str) -> bool:
     """Return True if `method` is `name` itself or one of its variants; both may be any text."""
     if method == name:
         return True
-    spec, wanted = parsed(method), parsed(name)
-    return spec is not None and wanted == MethodSpec(spec.name)
+    spec, displayed_spec = parsed(method), parsed(name)
+    return spec is not None and displayed_spec == MethodSpec(spec.name)

@@ -50,8 +50,8 @@ class Selection:
         dense = rows["method"] == DENSE
         pruned = chosen & ~dense
         if self.methods:
-            wanted = {name for name in rows["method"].unique() if any(_is(name, spec) for spec in self.methods)}
-            pruned &= rows["method"].isin(wanted)
+            chosen_methods = {name for name in rows["method"].unique() if any(_is(name, spec) for spec in self.methods)}
+            pruned &= rows["method"].isin(chosen_methods)
         if self.matches is not None:
             cells = rows[["method", "dataset", "model", "sparsity", "seed"]].itertuples(index=False, name=None)
             pruned &= pd.Series([_holds(self.matches, Cell(*cell)) for cell in cells], index=rows.index, dtype=bool)

@@ -24,7 +24,7 @@ from pai_bench.cli.settings import TYPED, Config, nearest_sparsities, recipe_set
 from pai_bench.sweep.execution.settings import RunSettings, parse_pack
 
 if TYPE_CHECKING:
-    from pai_bench.sweep.placement import Given
+    from pai_bench.sweep.placement import Sources
 
 
 def sweep(
@@ -208,14 +208,14 @@ _OF_SLURM = ("profile", "slurm", "cells_per_job", "canary", "wait", "any_code")
 _OF_THIS_MACHINE = ("workers", "hang_after")
 
 
-def _given(context: typer.Context) -> Given:
+def _given(context: typer.Context) -> Sources:
     """Return the sources of the options that have an effect in one place only."""
-    from pai_bench.sweep.placement import Given
+    from pai_bench.sweep.placement import Sources
 
     parameters = {str(parameter.name): parameter for parameter in context.command.params}
     said = {name: source(context, parameters[name]) for name in (*_OF_SLURM, *_OF_THIS_MACHINE)}
     names = {name: str(parameters[name].opts[0]) for name in said}
-    return Given(
+    return Sources(
         typed=tuple(names[name] for name in _OF_SLURM if said[name] == TYPED),
         elsewhere={
             names[name].lstrip("-"): said[name]

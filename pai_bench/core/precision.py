@@ -33,12 +33,12 @@ def products(precision: str) -> str:
     return "tf32" if precision == "tf32" else "ieee"
 
 
-def in_channels_last(precision: str, wanted: bool, device: torch.device) -> bool:
-    """Return True if a network trains in the channels-last format: if `wanted`, and in TF32 on a GPU.
+def in_channels_last(precision: str, requested: bool, device: torch.device) -> bool:
+    """Return True if a network trains in the channels-last format: if `requested`, and in TF32 on a GPU.
 
     The tensor cores work in this format; in another one cuDNN transposes around every convolution.
     """
-    return wanted or (precision == "tf32" and device.type == "cuda")
+    return requested or (precision == "tf32" and device.type == "cuda")
 
 
 _PRODUCTS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]

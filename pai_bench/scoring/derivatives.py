@@ -132,7 +132,7 @@ def _layer_that_calls(operation: str | None, model: nn.Module, x: Tensor) -> str
     found: list[str] = []
     handles = []
 
-    def wanted(node: Any) -> bool:
+    def is_searched(node: Any) -> bool:
         if operation is None:
             forward = getattr(node, "_forward_cls", None)  # of custom functions alone
             return forward is not None and hasattr(forward.backward, "__wrapped__")
@@ -141,7 +141,7 @@ def _layer_that_calls(operation: str | None, model: nn.Module, x: Tensor) -> str
     for name, module in model.named_modules():
 
         def look(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> None:
-            if not found and any(map(wanted, _nodes(output, set(_nodes((args, kwargs)))))):
+            if not found and any(map(is_searched, _nodes(output, set(_nodes((args, kwargs)))))):
                 found.append(f"layer {name} ({type(module).__name__})" if name else f"{type(module).__name__}.forward")
 
         handles.append(module.register_forward_hook(look, with_kwargs=True))

@@ -55,7 +55,7 @@ class Options:
     verbose: bool
     where: str
     slurm: slurm_command.Options
-    given: placement.Given
+    given: placement.Sources
 
 
 def request(options: Options) -> planning.Request:

@@ -14,7 +14,7 @@ PLACES = ("auto", "local", "slurm", "debug")
 
 
 @dataclass(frozen=True)
-class Given:
+class Sources:
     """Sources of the options that have an effect in one place only."""
 
     typed: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Place:
     notes: tuple[str, ...] = ()
 
 
-def choose(where: str, slurm: Options, given: Given) -> Place:
+def choose(where: str, slurm: Options, given: Sources) -> Place:
     """Choose the place of a sweep.
 
     A SLURM option on the command line implies `--where slurm`; it is refused if SLURM is unavailable or another place

@@ -9,7 +9,7 @@ import pytest
 
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep import placement
-from pai_bench.sweep.placement import Given, choose
+from pai_bench.sweep.placement import Sources, choose
 from pai_bench.sweep.slurm.command import Options
 
 NONE = Options()
@@ -44,7 +44,7 @@ TYPED = [
 def test_a_slurm_option_implies_slurm_or_is_refused(
     monkeypatch: pytest.MonkeyPatch, option: str, options: Options
 ) -> None:
-    given = Given(typed=(option,), where="variable PAI_BENCH_WHERE")
+    given = Sources(typed=(option,), where="variable PAI_BENCH_WHERE")
     with pytest.raises(PaiBenchError, match=rf"{option} can only be used on SLURM.* not found on PATH\n.*login node"):
         choose("auto", options, given)
     for where in ("local", "debug"):
@@ -57,41 +57,41 @@ def test_a_slurm_option_implies_slurm_or_is_refused(
 
 def test_several_typed_options_are_named_together() -> None:
     with pytest.raises(PaiBenchError, match="--canary and --wait can only be used on SLURM"):
-        choose("local", NONE, Given(typed=("--canary", "--wait")))
+        choose("local", NONE, Sources(typed=("--canary", "--wait")))
 
 
 @pytest.mark.parametrize("where", placement.PLACES)
 def test_a_typed_profile_is_checked_wherever_the_sweep_runs(where: str) -> None:
     with pytest.raises(PaiBenchError, match="profile 'nosuch'"):
-        choose(where, Options(profile="nosuch"), Given(typed=("--profile",)))
+        choose(where, Options(profile="nosuch"), Sources(typed=("--profile",)))
     with pytest.raises(PaiBenchError, match="'nonsense'"):
-        choose(where, Options(settings=("nonsense=1",)), Given(typed=("--slurm",)))
+        choose(where, Options(settings=("nonsense=1",)), Sources(typed=("--slurm",)))
 
 
 def test_a_default_of_the_user_does_not_stop_a_run_on_a_laptop() -> None:
-    elsewhere = Given(elsewhere={"profile": "/home/ann/config.toml (user's profile)"})
+    elsewhere = Sources(elsewhere={"profile": "/home/ann/config.toml (user's profile)"})
     chosen = choose("auto", Options(profile="of-the-cluster"), elsewhere)
     assert chosen.name == "local"
     (note,) = chosen.notes
     assert "--profile (/home/ann/config.toml (user's profile))" in note and "unused" in note
     assert choose("local", Options(profile="of-the-cluster"), elsewhere) == placement.Place("local"), "as was asked for"
-    assert choose("auto", NONE, Given()) == placement.Place("local")
+    assert choose("auto", NONE, Sources()) == placement.Place("local")
 
 
 def test_a_default_of_the_user_counts_on_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     slurm_is_here(monkeypatch)
-    assert choose("auto", Options(profile="mine"), Given(elsewhere={"profile": "a file"})) == placement.Place("slurm")
+    assert choose("auto", Options(profile="mine"), Sources(elsewhere={"profile": "a file"})) == placement.Place("slurm")
 
 
 def test_options_for_this_machine_only_are_reported_on_slurm() -> None:
-    chosen = choose("slurm", NONE, Given(typed_here=("--workers",)))
+    chosen = choose("slurm", NONE, Sources(typed_here=("--workers",)))
     assert chosen == placement.Place("slurm", ("--workers has no effect on SLURM's tasks",))
-    assert choose("local", NONE, Given(typed_here=("--workers",))).notes == ()
+    assert choose("local", NONE, Sources(typed_here=("--workers",))).notes == ()
 
 
 def test_an_unknown_place_is_refused() -> None:
     with pytest.raises(PaiBenchError, match="'slrum'"):
-        choose("slrum", NONE, Given())
+        choose("slrum", NONE, Sources())
 
 
 def test_the_command_line_tells_typed_options_from_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

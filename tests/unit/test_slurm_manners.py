@@ -132,7 +132,7 @@ def test_the_queue_is_queried_every_half_minute_and_the_limits_once(
     counting(home)
     now = [1000.0]
     monkeypatch.setattr(looks, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    one = looks.Looks(home, Controller())
+    one = looks.CachedSurvey(home, Controller())
     for _ in range(1800):
         assert len(one.look().names()) == 1
         now[0] += 0.1

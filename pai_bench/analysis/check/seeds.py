@@ -13,7 +13,7 @@ from pai_bench.analysis.labels import per_cent
 
 MIN_SEEDS = 3
 """Smallest number of seeds that is accepted without objection."""
-WANTED_SEEDS = "0-4"
+SUGGESTED_SEEDS = "0-4"
 """Seeds in remedies; five, because three cannot show the usual differences of half a point."""
 
 
@@ -24,7 +24,7 @@ def few_seeds(points: pd.DataFrame) -> Iterator[Objection]:
         yield Objection(
             "few-seeds",
             f"{counted(len(few), 'point')} with fewer than {MIN_SEEDS} seeds",
-            f"run more seeds: {sweep(few, seeds=WANTED_SEEDS)}",
+            f"run more seeds: {sweep(few, seeds=SUGGESTED_SEEDS)}",
             places(few, [f"n = {n}" for n in few["n"]]),
         )
 
@@ -94,8 +94,8 @@ def undecided_controls(comparison: pd.DataFrame) -> Iterator[Objection]:
         most = max(most, needed)
         title = panel_name(pd.Series({**dict(zip(PANEL, key, strict=True)), "source": source}))
         at = ", ".join(map(per_cent, rows["sparsity"]))
-        wanted = f"; about {needed} needed" if needed else ""
-        where.append(f"{title}: {method}, {control} at {at} % (n = {_range(rows['n'])}{wanted})")
+        suggestion = f"; about {needed} needed" if needed else ""
+        where.append(f"{title}: {method}, {control} at {at} % (n = {_range(rows['n'])}{suggestion})")
     if where:
         yield Objection(
             "undecided-controls",

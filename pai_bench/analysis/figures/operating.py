@@ -8,18 +8,18 @@ from pai_bench.analysis.columns import OURS
 from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.cells import DENSE
 
-WANTED = 0.95
+TARGET = 0.95
 """Sparsity that is preferred where methods have results at several."""
 
 
 def sparsity(rows: pd.DataFrame) -> float | None:
-    """Return the sparsity with results of the most methods, of several the nearest to WANTED in density."""
+    """Return the sparsity with results of the most methods, of several the nearest to TARGET in density."""
     pruned = rows[(rows["method"] != DENSE) & rows["counted"].notna()]
     if pruned.empty:
         return None
     counts = pruned.groupby("sparsity")["method"].nunique()
     best = counts[counts == counts.max()].index
-    return float(min(best, key=lambda value: (abs((1 - value) / (1 - WANTED) - 1), value)))
+    return float(min(best, key=lambda value: (abs((1 - value) / (1 - TARGET) - 1), value)))
 
 
 def runs(material: Material, setting: Setting, ours: bool = True) -> tuple[float, pd.DataFrame] | None:

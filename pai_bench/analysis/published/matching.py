@@ -122,11 +122,11 @@ def _training(point: Point, protocol: Protocol) -> list[Difference]:
     ours = _recipe(point.recipe, point.dataset, point.model).train
     found = []
     for key in COMPARED:
-        wanted = getattr(ours, key)
+        required = getattr(ours, key)
         if key not in protocol.train:
-            found.append(Difference(f"{_WORDS[key]} not known (recipe: {_text(wanted)})", "context"))
-        elif protocol.train[key] != wanted:
-            text = f"{_WORDS[key]} {_text(protocol.train[key])} (recipe: {_text(wanted)})"
+            found.append(Difference(f"{_WORDS[key]} not known (recipe: {_text(required)})", "context"))
+        elif protocol.train[key] != required:
+            text = f"{_WORDS[key]} {_text(protocol.train[key])} (recipe: {_text(required)})"
             found.append(Difference(text, "context"))
     return found
 

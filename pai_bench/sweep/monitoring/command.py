@@ -14,8 +14,8 @@ from rich.live import Live
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
 from pai_bench.sweep.monitoring import status, status_text
+from pai_bench.sweep.slurm.cached_survey import CachedSurvey
 from pai_bench.sweep.slurm.controller import Controller
-from pai_bench.sweep.slurm.looks import Looks
 
 PATIENCE = 20.0
 """Timeout of squeue in seconds; short, because a user waits for the status."""
@@ -29,8 +29,8 @@ def run(folder: Path | None, every: float | None, as_json: bool, filter_text: st
     Raises: PaiBenchError when the folder contains no cell, or none that the filter selects.
     """
     root = results.resolve_root(folder)
-    looks = Looks(root, Controller(PATIENCE))
-    found = _look(root, looks, filter_text)
+    survey = CachedSurvey(root, Controller(PATIENCE))
+    found = _look(root, survey, filter_text)
     if not found.cells:
         raise PaiBenchError(
             f"there is no plan and no result in {root}", "run pai-bench sweep first, or name the folder with --results"
@@ -41,12 +41,12 @@ def run(folder: Path | None, every: float | None, as_json: bool, filter_text: st
         _print(found)
     else:
         with suppress(KeyboardInterrupt):
-            found = _watch(root, looks, found, filter_text, every)
+            found = _watch(root, survey, found, filter_text, every)
     return found.counts()["done"] == len(found.cells)
 
 
-def _look(root: Path, looks: Looks, filter_text: str | None) -> status.Status:
-    return status.collect(root, looks.look(), filter_text)
+def _look(root: Path, survey: CachedSurvey, filter_text: str | None) -> status.Status:
+    return status.collect(root, survey.look(), filter_text)
 
 
 def _print(found: status.Status) -> None:
@@ -57,7 +57,9 @@ def _print(found: status.Status) -> None:
         print(status_text.as_text(found), end="")
 
 
-def _watch(root: Path, looks: Looks, found: status.Status, filter_text: str | None, every: float) -> status.Status:
+def _watch(
+    root: Path, survey: CachedSurvey, found: status.Status, filter_text: str | None, every: float
+) -> status.Status:
     """Print the status repeatedly: redraw it on a terminal, or append a line to a log."""
     screen = Console(highlight=False)
     with Live(console=screen, auto_refresh=False) if screen.is_terminal else nullcontext() as live:
@@ -70,4 +72,4 @@ def _watch(root: Path, looks: Looks, found: status.Status, filter_text: str | No
             if found.ended():
                 return found
             time.sleep(every)
-            found = _look(root, looks, filter_text)
+            found = _look(root, survey, filter_text)

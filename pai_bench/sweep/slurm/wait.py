@@ -12,9 +12,9 @@ from rich.console import Console
 from pai_bench import results
 from pai_bench.sweep.execution.eta import duration
 from pai_bench.sweep.planning.plan import PlannedRun
+from pai_bench.sweep.slurm.cached_survey import CachedSurvey
 from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.in_flight import InFlight
-from pai_bench.sweep.slurm.looks import Looks
 
 POLL_SECONDS = (2.0, 15.0)
 """Bounds of the interval between two reads of the results folder, which is a tenth of the time waited so far."""
@@ -42,9 +42,9 @@ def follow(root: Path, planned: Iterable[PlannedRun], controller: Controller, me
     names = {p.key.name for p in planned}
     # Failure notes from earlier attempts must not count as failures of this one.
     old = results.names(results.failures_folder(root), ".json") & names
-    looks, began, said, over_since = Looks(root, controller), time.monotonic(), "", None
+    survey, began, said, over_since = CachedSurvey(root, controller), time.monotonic(), "", None
     while True:
-        flight = looks.look()
+        flight = survey.look()
         # Read the results after the queue: a cell that ends between the two reads is then counted as done.
         done = results.names(root / "runs", ".json") & names
         failed = (results.names(results.failures_folder(root), ".json") & names) - old - done

@@ -15,7 +15,7 @@ EARLY_SECONDS = 15.0
 MINUTE = 60.0
 
 
-class Looks:
+class CachedSurvey:
     """Cached view of the cells in flight in a results folder, from one controller (which caches the limits)."""
 
     def __init__(self, root: Path, controller: Controller) -> None:
