@@ -9,9 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pai_bench.analysis import command
+from pai_bench.analysis.figures import Options
+from pai_bench.analysis.selection import Selection
+from pai_bench.cli.program import app
 from pai_bench.core import method_index
 from tests.cli.program import PAI_BENCH, alive, children, environment, pai_bench, recipe, results
 
@@ -329,13 +334,23 @@ def test_alternative_option_names_are_not_config_keys(tmp_path: Path) -> None:
     assert run.returncode == 0 and json.loads(run.stdout)["seed"] == 7, run.stderr
 
 
+def test_a_report_with_a_sweep_file_shows_all_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 0.1 accepted the file of a sweep too, and its methods and filter never restricted the report."""
+    given: list[Any] = []
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(command, "run", lambda *arguments: given.extend(arguments) or True)
+    (tmp_path / "paper.toml").write_text('methods = "snip"\ndatasets = "digits"\nfilter = "seed=0"\nvenue = "icml"\n')
+    app(["report", "-c", str(tmp_path / "paper.toml")], standalone_mode=False)
+    assert Selection() in given and [options.venue for options in given if isinstance(options, Options)] == ["icml"]
+
+
 def test_version_help_and_lists_are_printed(tmp_path: Path) -> None:
     assert pai_bench(tmp_path, "--version").stdout.strip()
-    for command in ([], ["data"], ["config"]):
-        bare = pai_bench(tmp_path, *command)
+    for words in ([], ["data"], ["config"]):
+        bare = pai_bench(tmp_path, *words)
         assert bare.returncode == 0 and "Usage" in bare.stdout and not bare.stderr
-    for command in ([], ["sweep"], ["report"], ["list"]):
-        shown = pai_bench(tmp_path, *command, "--help")
+    for words in ([], ["sweep"], ["report"], ["list"]):
+        shown = pai_bench(tmp_path, *words, "--help")
         assert shown.returncode == 0 and "Usage" in shown.stdout
     assert pai_bench(tmp_path, "list", "methods").stdout.split()[:2] == ["balanced", "dense"]
     assert json.loads(pai_bench(tmp_path, "list", "recipes", "--json").stdout)[0] == "force"
