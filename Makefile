@@ -21,7 +21,7 @@ reproduction: $(VENV)/.installed
 gallery: $(VENV)/.installed
 	$(BIN)/python docs/draw_gallery.py
 
-# For every commit, in less than a minute: lint, types and the tests that need no training run and no other process.
+# For every commit: lint, types and the tests that take less than a second each.
 quick: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m "not slow" tests/unit tests/golden
 
