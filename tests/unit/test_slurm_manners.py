@@ -23,7 +23,7 @@ from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.monitoring import command as watching
 from pai_bench.sweep.planning.plan import make_plan
-from pai_bench.sweep.slurm import in_flight, looks, profiles, sbatch
+from pai_bench.sweep.slurm import cached_survey, in_flight, profiles, sbatch
 from pai_bench.sweep.slurm import wait as follow
 from pai_bench.sweep.slurm.controller import Controller
 from pai_bench.sweep.slurm.pending_reasons import explain
@@ -131,8 +131,8 @@ def test_the_queue_is_queried_every_half_minute_and_the_limits_once(
     sweep(home, "random")
     counting(home)
     now = [1000.0]
-    monkeypatch.setattr(looks, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    one = looks.CachedSurvey(home, Controller())
+    monkeypatch.setattr(cached_survey, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    one = cached_survey.CachedSurvey(home, Controller())
     for _ in range(1800):
         assert len(one.look().names()) == 1
         now[0] += 0.1
