@@ -97,7 +97,7 @@ class Pruner:
         tensors = dict(self._tensors())
         if tensors.keys() != self._state.keys() or any(tensors[key] is not w for key, w in self._weights.items()):
             raise PaiBenchError(
-                f"method {self.name} has put other parameters into its model",
+                f"method {self.name} has replaced parameters of its model",
                 "correct the method: it may change the values of parameters and buffers, not replace them",
             )
         with torch.no_grad():

@@ -157,7 +157,7 @@ def read(path: Path) -> MaskFile:
             f"masks {path} contain vectors of ones only: {shapes}", "give one array per prunable weight, in its shape"
         )
     if not arrays:
-        raise PaiBenchError(f"masks {path} hold nothing", "give one array per prunable weight, by parameter name")
+        raise PaiBenchError(f"masks {path} are empty", "give one array per prunable weight, by parameter name")
     return MaskFile(path, {name: _as_bool(path, name, array) for name, array in found.items()})
 
 
@@ -181,7 +181,7 @@ def _as_bool(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
     if array.dtype != np.bool_ and not np.array_equal(kept.astype(array.dtype), array):
         found = f", from {array.min():g} to {array.max():g}" if array.size else ""
         raise PaiBenchError(
-            f"{path}: {name} holds values other than 0 and 1{found}",
+            f"{path}: {name} has values other than 0 and 1{found}",
             "give masks, not weights or scores; a state dict must have keys that end in mask",
         )
     return cast("NDArray[np.bool_]", kept)

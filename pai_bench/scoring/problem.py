@@ -99,7 +99,7 @@ class Batches:
     ) -> None:
         if isinstance(source, Iterator):
             raise PaiBenchError(
-                f"the scoring batches are a {type(source).__name__}, which can be read once only",
+                f"the scoring batches are a {type(source).__name__}, which can be read only once",
                 "pass a list of (x, y), or a DataLoader",
             )
         self._source = source

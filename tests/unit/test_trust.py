@@ -201,7 +201,7 @@ def test_consecutive_stops_without_progress_are_counted(tmp_path: Path) -> None:
     assert stops.read(place).requeued == 2, "the third is not requeued"
     assert [stop(place, []), stop(place, [0, "e0001"]), stop(place, [0, "e0001"])] == [4, 1, 2]
     assert [stop(place, None), stop(place, [0, "e0002"])] == [3, 1], "a slow start is not progress, a later epoch is"
-    for text in ("", "[]", "{}", "[" * 100_000, '{"requeued":1,"progress":3,"minutes":null}'):
+    for text in ("", "[]", "{}", "[" * 100_000, '{"requeued":1,"headway":3,"minutes":null}'):
         place.write_text(text)
         assert stops.read(place) == stops.Record() and stop(place, None) == 1
 
