@@ -18,8 +18,11 @@ WIDTH = 1100
 
 SYNFLOW = ["--from", str(DOCS / "gallery" / "synflow.csv"), "--baseline", "snip"]
 DIGITS = ["--methods", "erk,snip,synflow", "--controls", "shuffle,reinit,invert", "--sparsities", "0.9,0.95,0.98"]
+PUBLISHED = ["--from", str(DOCS / "gallery" / "vgg16-last-epoch.csv")]
+PUBLISHED += ["--published", str(DOCS / "gallery" / "vgg16-best-epoch.csv"), "--baseline", "random"]
 SHOWN = {
     "synflow": ("accuracy", "difference-to-dense", "failures", "summary"),
+    "published": ("accuracy",),
     "digits": ("controls", "layers", "cost", "baseline"),
 }
 """Figures of each report that the page shows."""
@@ -31,14 +34,15 @@ def pai_bench(*arguments: str) -> None:
 
 
 def main() -> None:
-    """Run the sweep and both reports, and copy the figures as small PNG files."""
-    digits = str(BUILD / "digits")
+    """Run the sweep and the reports, and copy the figures as small PNG files."""
+    digits = str(BUILD / "digits-results")
     pai_bench("report", *SYNFLOW, "--results", str(BUILD / "none"), "--out", str(BUILD / "synflow"))
+    pai_bench("report", *PUBLISHED, "--results", str(BUILD / "none"), "--out", str(BUILD / "published"))
     pai_bench("sweep", "--datasets", "digits", *DIGITS, "--seeds", "0-2", "--where", "local", "--results", digits)
-    pai_bench("report", "--results", digits, "--out", str(BUILD / "digits-report"))
-    for name, folder in (("synflow", BUILD / "synflow"), ("digits", BUILD / "digits-report")):
-        for figure in SHOWN[name]:
-            with Image.open(folder / f"{figure}.png") as image:
+    pai_bench("report", "--results", digits, "--out", str(BUILD / "digits"))
+    for name, figures in SHOWN.items():
+        for figure in figures:
+            with Image.open(BUILD / name / f"{figure}.png") as image:
                 height = round(image.height * WIDTH / image.width)
                 small = image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
                 small.quantize(128).save(DOCS / "gallery" / f"{name}-{figure}.png", optimize=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -10,7 +12,15 @@ import pandas as pd
 from pai_bench.analysis.columns import AT_CHANCE, PANEL
 from pai_bench.analysis.emphasis import RULE, Emphasis, is_sound
 from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Notes, Row, joined
-from pai_bench.analysis.labels import Names, decimals, measured_at, panel_title, per_cent, series_label
+from pai_bench.analysis.labels import (
+    Names,
+    decimals,
+    measured_at,
+    panel_title,
+    per_cent,
+    same_networks,
+    series_label,
+)
 from pai_bench.cells import DENSE
 
 _NO_EMPHASIS = Emphasis(frozenset(), frozenset())
@@ -75,16 +85,18 @@ def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Gri
             cells[places[*_key(point), point.sparsity]] = entry
         rows.append(Row(labels[address] + mark, tuple(cells)))
     rows.sort(key=lambda row: not row.by_group)
-    aliases = names.aliases(point.model for point in points)
-    caption = " ".join([_measured(points, n, with_std=False), *_explained(points, emphasis), *aliases])
+    models = dict.fromkeys(point.model for point in points)
+    said = [*_explained(points, emphasis), *names.aliases(models), *same_networks(models)]
+    caption = " ".join([_measured(points, n, with_std=False), *said])
     return Grid("All data sets and networks", caption, "Sparsity (%)", tuple(columns), tuple(rows), notes.lines())
 
 
 def _grouped(points: Iterable[Any], *names: str) -> dict[tuple[str, ...], list[Any]]:
-    """Group points by attributes, in the order of the first of each group."""
-    groups: dict[tuple[str, ...], list[Any]] = {}
+    """Group points by two attributes or more, in the order of the first of each group."""
+    groups: dict[tuple[str, ...], list[Any]] = defaultdict(list)
+    key = attrgetter(*names)
     for point in points:
-        groups.setdefault(tuple(getattr(point, name) for name in names), []).append(point)
+        groups[key(point)].append(point)
     return groups
 
 
@@ -124,7 +136,7 @@ def _row(label: str, series: Points, columns: dict[float, int], n: int | None, n
 
 def _shared_note(series: Points, notes: Notes) -> tuple[str, Notes | None]:
     """Return the mark for the label if all points share a note, and the notes for marks at single points if not."""
-    texts = {joined((point.note, point.suspect)) for point in series}
+    texts = {joined(pair) for pair in {(point.note, point.suspect) for point in series}}
     return (notes.mark(texts.pop()), None) if len(texts) == 1 else ("", notes)
 
 
@@ -150,11 +162,15 @@ def _is_at_chance(point: Any) -> bool:
 
 def _extra(point: Any, n: int | None) -> str:
     """Return what is said of the runs of a point: "3", "2 of 3" (finished of planned), "1c of 3" (collapsed)."""
-    letters = [
-        f"{count}{letter}"
-        for column, (letter, _) in _LETTERS.items()
-        if (count := getattr(point, column)) and not (letter == "a" and _is_at_chance(point))
-    ]
+    letters = (
+        [
+            f"{count}{letter}"
+            for column, (letter, _) in _LETTERS.items()
+            if (count := getattr(point, column)) and not (letter == "a" and _is_at_chance(point))
+        ]
+        if point.collapsed or point.diverged or point.at_chance or point.tied
+        else []
+    )
     missing = f"{point.runs} of {point.planned}" if point.planned > point.runs else ""
     if letters:
         return f"{', '.join(letters)} of {missing or point.runs}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def run(
     check_writable(folder, "--out")
     complete = len(collection.missing) == 0
     texts = report_tables(collection, summary, _choices(options, margin), _aggregates(collection, summary, options))
+    material = Material(collection.rows, summary, options, _published(options))
+    if absent := published_table.absence(material):
+        texts = replace(texts, remarks=(*texts.remarks, absent))
     files = write(collection, summary, folder, texts, options, resolved)
     for line in [*status_lines(collection), *(f"  {remark}" for remark in texts.remarks)]:
         messages.print(line, highlight=False, markup=False)
@@ -135,10 +139,13 @@ def _aggregates(collection: Collection, summary: pd.DataFrame, options: Options)
 
 
 def _choices(options: Options, margin: float) -> Choices:
-    r"""Return the choices for tables. In a two-column venue, tables of full width span both columns (table*)."""
+    return Choices(options.baseline, margin, _page_of(options))
+
+
+def _page_of(options: Options) -> Page:
+    """Return the space for tables. In a two-column venue, tables of full width span both columns (table*)."""
     two_columns = options.page.column * 2 < options.page.full and options.page.full > 6
-    page = Page(options.inches * 72.27, star=two_columns and options.width == "full")
-    return Choices(options.baseline, margin, page)
+    return Page(options.inches * 72.27, star=two_columns and options.width == "full")
 
 
 def write(
@@ -168,7 +175,7 @@ def write(
         files |= {
             "published.csv": beside.to_csv(index=False),
             "published.md": published_table.markdown(beside),
-            "published.tex": published_table.latex(beside),
+            "published.tex": published_table.latex(beside, _page_of(options)),
             "references.bib": with_papers(files["references.bib"], beside["paper"]),
         }
         files["report.md"] += f"\n## Published numbers\n\n{files['published.md']}"

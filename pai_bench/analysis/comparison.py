@@ -12,14 +12,12 @@ import pandas as pd
 from pai_bench.analysis import inference
 from pai_bench.analysis.columns import PANEL
 from pai_bench.analysis.inference.intervals import Array
+from pai_bench.analysis.labels import SAME_NETWORK
 from pai_bench.analysis.series import Run, Runs, Series, paired_runs
 from pai_bench.analysis.style import by_value
 
 BASELINE = "erk"
 """Default baseline of the comparison: random masks with the layer densities of ERK."""
-
-SAME_NETWORK = {"wide_resnet18": "resnet18", "tiny_wide_resnet18": "tiny_resnet18"}
-"""Networks that are another one under a second name: Synaptic-Flow's WideResNet-18 ignores its width."""
 
 COMPARED = ["source", "method", *PANEL, "epoch", "baseline", "baseline_source", "n", "sparsities", "dropped", "failed"]
 COMPARED += ["runs", "difference", "std", "low", "high", "p", "p_smallest", "p_holm", "comparisons", "seeds_needed"]

@@ -11,7 +11,7 @@ from pai_bench.analysis import inference
 from pai_bench.analysis.columns import AT_CHANCE, PANEL
 from pai_bench.analysis.comparison import is_testable
 from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Row
-from pai_bench.analysis.labels import Names, measure, measured_at, panel_title, per_cent, series_label
+from pai_bench.analysis.labels import Names, measure, measured_at, panel_title, per_cent, same_networks, series_label
 
 _COMPARED = tuple(Column((), head) for head in ("Difference", "95 % interval", "n", "p", "smallest p", "Holm p"))
 _POOLED = tuple(
@@ -56,6 +56,7 @@ def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
         parts.append(f"{_FAILED}. A difference with such a run has no interval.")
     if (table["dropped"] != "").any():
         parts.append("Seeds without a complete pair are left out (comparison.csv names them).")
+    parts += [*names.aliases(table["model"].unique()), *same_networks(names.models)]
     return Grid(f"Difference to {baseline}", " ".join(parts), "", _COMPARED, tuple(rows))
 
 
@@ -83,6 +84,7 @@ def pooled_grid(table: pd.DataFrame, names: Names) -> Grid:
         parts.append(f"Nothing is said of new settings from {few.max()} settings: this needs {inference.MIN_BLOCKS}.")
     if table["failed"].any():
         parts.append(f"{_FAILED}, in the means of their settings.")
+    parts += same_networks(names.models)
     return Grid(f"Difference to {baseline}, pooled", " ".join(parts), "", _POOLED, tuple(rows))
 
 
@@ -135,16 +137,22 @@ def p_text(p: float) -> str:
 
 def controls_grids(comparison: pd.DataFrame, margin: float) -> Iterator[Grid]:
     """Yield the differences between controls and methods, one table per panel with one row per control."""
+    # Controls have the names that they have in tables of accuracies: SNIP (invert).
+    specs = [
+        f"{method}{',' if ':' in method else ':'}control={control}"
+        for method, control in zip(comparison["method"], comparison["control"], strict=True)
+    ]
+    comparison = comparison.assign(method=specs)
     names = Names.of(comparison)
     for key, panel in comparison.groupby(PANEL, sort=False):
         several = panel["source"].nunique() > 1
         columns = {sparsity: place for place, sparsity in enumerate(sorted(panel["sparsity"].unique()))}
         rows = []
-        for (source, method, control), points in panel.groupby(["source", "method", "control"], sort=False):
+        for (source, method), points in panel.groupby(["source", "method"], sort=False):
             cells = [EMPTY] * len(columns)
             for point in points.itertuples():
                 cells[columns[point.sparsity]] = _control_cell(point)
-            rows.append(Row(series_label(f"{names.methods[method]}, {control}", source, several), tuple(cells)))
+            rows.append(Row(series_label(names.methods[method], source, several), tuple(cells)))
         heads = tuple(Column((), per_cent(sparsity)) for sparsity in columns)
         yield Grid(panel_title(*names.panel(*key)), _controls_note(panel, margin), "Sparsity (%)", heads, tuple(rows))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, fields
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -34,11 +37,13 @@ def emphasise(summary: pd.DataFrame, runs: Runs) -> Emphasis:
     """
     bold: set[int] = set()
     second: set[int] = set()
-    columns: dict[tuple[Any, ...], list[tuple[Any, Series]]] = {}
-    for point in summary.itertuples():
-        series = Series(point.source, point.method, point.dataset, point.model, point.recipe)
+    columns: dict[tuple[Any, ...], list[tuple[Any, Series]]] = defaultdict(list)
+    address = attrgetter(*(field.name for field in fields(Series)))
+    for key, points in groupby(summary.itertuples(), address):
+        series = Series(*key)
         if not series.is_reference:
-            columns.setdefault((*series.panel, point.sparsity, point.epoch), []).append((point, series))
+            for point in points:
+                columns[series.panel, point.sparsity, point.epoch].append((point, series))
     for column in columns.values():
         most = max(point.planned for point, _ in column)
         whole = [(point, series) for point, series in column if point.n == point.planned == most]

@@ -12,6 +12,9 @@ from pai_bench.analysis import display_names
 from pai_bench.analysis.columns import EPOCHS
 from pai_bench.cells import DENSE
 
+SAME_NETWORK = {"wide_resnet18": "resnet18", "tiny_wide_resnet18": "tiny_resnet18"}
+"""Networks that are another one under a second name: Synaptic-Flow's WideResNet-18 ignores its width."""
+
 _AT = {
     "last": "after the last epoch",
     "best-test": "at the best test epoch",
@@ -34,8 +37,8 @@ class Names:
     def of(cls, table: pd.DataFrame) -> Names:
         """Return the names for a table with the columns method, dataset and model."""
         return cls(
-            display_names.distinct(table["method"], _method_name),
-            display_names.distinct(table["dataset"], display_names.dataset_name),
+            display_names.distinct(table["method"].unique(), _method_name),
+            display_names.distinct(table["dataset"].unique(), display_names.dataset_name),
             _model_names(table),
         )
 
@@ -54,10 +57,10 @@ class Names:
 
 def _model_names(table: pd.DataFrame) -> dict[str, str]:
     by_dataset = [
-        display_names.distinct(rows, display_names.model_name)
-        for _, rows in table.groupby("dataset", sort=False)["model"]
+        display_names.distinct(models, display_names.model_name)
+        for _, models in table[["dataset", "model"]].drop_duplicates().groupby("dataset", sort=False)["model"]
     ]
-    names = dict.fromkeys(table["model"])
+    names = table["model"].unique()
     return {
         name: name if any(found.get(name) == name for found in by_dataset) else display_names.model_name(name)
         for name in names
@@ -66,6 +69,19 @@ def _model_names(table: pd.DataFrame) -> dict[str, str]:
 
 def _method_name(method: str) -> str:
     return "Dense" if method == DENSE else display_names.method_name(method)
+
+
+def same_networks(models: Iterable[str]) -> list[str]:
+    """Return one sentence for each model that equals another one of the models: see SAME_NETWORK."""
+    held = dict.fromkeys(models)
+    second = [model for model in held if SAME_NETWORK.get(model) in held]
+    return list(
+        dict.fromkeys(
+            f"{display_names.model_name(model)} is the same network as {display_names.model_name(SAME_NETWORK[model])},"
+            " because its blocks ignore the width; both count as one setting in statistics over settings."
+            for model in second
+        )
+    )
 
 
 def panel_title(dataset: str, model: str, recipe: str) -> str:

@@ -10,9 +10,7 @@ from functools import cache
 
 from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Row
 from pai_bench.analysis.latex_text import escape, is_transliterated, row_start
-
-SIZE, SMALL = 8.0, 7.0
-"""Font sizes of entries and of their deviations, in points."""
+from pai_bench.analysis.latex_widths import BOLD, SIZE, SMALL, SMALL_RATIO, text_width
 
 _LINES = 44
 """Largest number of lines of the tabulars in one float."""
@@ -23,26 +21,6 @@ _LABEL_SHARE = 0.36
 _PREAMBLE = r"""% needs \usepackage{booktabs}
 \providecommand{\paibenchsd}[1]{{\fontsize{7}{8.4}\selectfont\,#1}}
 """
-
-_WIDTHS = {
-    0.295: "!',.:;<>_`il[]",
-    0.325: "fj",
-    0.354: "- ",
-    0.413: "()rt",
-    0.472: "ces",
-    0.531: '"$*/^agoz0123456789~{}|\\',
-    0.59: "bdhknpquvxyIJS?",
-    0.72: "EFLPZ",
-    0.81: "ABCDHKNRTUVXYw",
-    0.834: "&+=GOQ@±≈−",
-    0.89: "#%m",
-    0.98: "M",
-    1.1: "W",
-}
-"""Widths of characters in units of the font size: Computer Modern at 8 pt (cmr8.tfm), wider than the venues' Times."""
-_CHARACTERS = {character: width for width, characters in _WIDTHS.items() for character in characters}
-_BOLD, _SMALL_RATIO = 1.16, 1.07
-"""Ratios of the widths of bold and regular characters, and of characters at 7 and 8 pt relative to the size."""
 
 
 @dataclass(frozen=True)
@@ -95,23 +73,35 @@ def _fitting(grid: Grid, page: Page) -> list[Grid]:
 
 
 def _ends(grid: Grid, page: Page, widths: list[float], most: int) -> list[int]:
-    """Return the end of each part of a table that fits the page and has at most `most` columns, and at least one."""
+    """Return the end of each part of a table that fits the page and has at most `most` columns, and at least one.
+
+    A group of columns is not divided unless it is wider than the page.
+    """
     room = page.width - min(_label_width(grid), _LABEL_SHARE * page.width) - _SEPARATION
     ends = []
-    start, used, heading = 0, 0.0, 0.0
-    for place, width in enumerate(widths):
-        column = grid.columns[place]
+    place, start, used, heading = 0, 0, 0.0, 0.0
+    while place < len(widths):
+        column, width = grid.columns[place], widths[place]
         new_group = place == start or column.group != grid.columns[place - 1].group
-        title = max((_width(line) + 2 * _SEPARATION for line in column.group), default=0.0)
+        title = _title_width(column)
         # The heading of a group may be wider than its columns: `heading` is what it still needs.
         needed = used + heading + max(width, title) if new_group else used + max(width, heading)
         if place > start and (needed > room or place - start == most):
+            _, first, end = next(group for group in grid.groups if group[1] <= place < group[2])
+            if start < first and max(sum(widths[first:end]), title) <= room:
+                place = first
             ends.append(place)
             start, used, heading = place, 0.0, 0.0
-            new_group = True
+            continue
         used += width + (heading if new_group else 0.0)
         heading = max(0.0, (title if new_group else heading) - width)
+        place += 1
     return [*ends, len(widths)]
+
+
+def _title_width(column: Column) -> float:
+    """Return the width of the heading of a column's group."""
+    return max((text_width(line) + 2 * _SEPARATION for line in column.group), default=0.0)
 
 
 def _columns(grid: Grid, start: int, end: int) -> Grid:
@@ -166,12 +156,12 @@ def _tabular(grid: Grid, page: Page) -> list[str]:
     body = []
     for row in grid.rows:
         if not row.cells:
-            wide = _width(row.label) > 0.9 * page.width
+            wide = text_width(row.label) > 0.9 * page.width
             kind = rf"p{{{0.98 * page.width:.1f}pt}}" if wide else "l"
             body.append(rf"\multicolumn{{{count + 1}}}{{@{{}}{kind}@{{}}}}{{\emph{{{breakable(row.label)}}}}} \\")
             continue
         label = row_start(escape(row.label))
-        if _width(row.label) > limit:
+        if text_width(row.label) > limit:
             label = rf"\parbox[t]{{{limit:.1f}pt}}{{\raggedright {breakable(row.label)}\strut}}"
         if row.by_group:
             cells = [
@@ -221,9 +211,11 @@ def _entry(cell: Cell, places: tuple[int, int]) -> str:
 
 def _number(text: str) -> str:
     """Convert a number or an interval: minus signs instead of hyphens."""
-    return "–".join(part for part in re.sub(r"-(?=\d)", r"$-$", text).split("–")).replace("–", "--")
+    text = re.sub(r"-(?=\d)", r"$-$", text) if "-" in text else text
+    return text.replace("–", "--")
 
 
+@cache
 def _places(text: str) -> int:
     """Return the number of decimals of a number or deviation; 0 for other texts."""
     return len(text) - text.rfind(".") - 1 if text[-1:].isdigit() and "." in text else 0
@@ -245,7 +237,7 @@ def _decimals(grid: Grid, place: int) -> tuple[int, int]:
 
 def _label_width(grid: Grid) -> float:
     labels = [grid.corner, *(row.label for row in grid.rows if row.cells)]
-    return max(map(_width, labels)) + _SEPARATION
+    return max(map(text_width, labels)) + _SEPARATION
 
 
 def _column_width(grid: Grid, place: int) -> float:
@@ -254,31 +246,13 @@ def _column_width(grid: Grid, place: int) -> float:
 
     def wide(cell: Cell) -> float:
         padding = digits[0] - _places(cell.number) + digits[1] - _places(cell.spread) if cell.number != NONE else 0
-        width = _width(cell.number, SIZE * (_BOLD if cell.bold else 1)) + 0.6 * SIZE * padding
-        width += _width(cell.spread, SMALL * _SMALL_RATIO) + 2 if cell.spread else 0
-        width += _width(f" ({cell.extra})") if cell.extra else 0
-        width += _width(cell.superscript)
-        return width + (_width(cell.mark) + 2 if cell.mark else 0)
+        width = text_width(cell.number, SIZE * (BOLD if cell.bold else 1)) + 0.6 * SIZE * padding
+        width += text_width(cell.spread, SMALL * SMALL_RATIO) + 2 if cell.spread else 0
+        width += text_width(f" ({cell.extra})") if cell.extra else 0
+        width += text_width(cell.superscript)
+        return width + (text_width(cell.mark) + 2 if cell.mark else 0)
 
-    return max([_width(grid.columns[place].head), *map(wide, cells)]) + 2 * _SEPARATION
-
-
-def _width(text: str, size: float = SIZE) -> float:
-    """Return an upper estimate of the width of a plain text in points."""
-    return size * _ems(text)
-
-
-@cache
-def _ems(text: str) -> float:
-    plain = text if text.isascii() else "".join(map(_printed, text))
-    return sum(_CHARACTERS.get(character, 0.85) for character in plain)
-
-
-def _printed(character: str) -> str:
-    """Return characters of about the width that a character has in LaTeX, where it may be transliterated."""
-    if character in _CHARACTERS:
-        return character
-    return re.sub(r"\\[a-zA-Z]+ ?|[{}$\\]", "", escape(character)) or "m"
+    return max([text_width(grid.columns[place].head), *map(wide, cells)]) + 2 * _SEPARATION
 
 
 def breakable(text: str) -> str:

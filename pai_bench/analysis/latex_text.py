@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import cache
 
 _MATH = {
     **{"·": "cdot", "×": "times", "÷": "div", "±": "pm", "∓": "mp", "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx"},
@@ -43,6 +44,7 @@ _CYRILLIC = {
 _TRANSLITERATED = _CYRILLIC | {"đ": "d", "ð": "d", "þ": "th", "€": "EUR", "№": "No."}
 
 
+@cache
 def escape(text: str) -> str:
     """Convert text to LaTeX: special characters, Greek and symbols to commands, other scripts transliterated."""
     return "".join(_latex(character)[0] for character in unicodedata.normalize("NFC", text))

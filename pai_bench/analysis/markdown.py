@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from pai_bench.analysis.grid import Cell, Grid
 
@@ -13,6 +14,7 @@ def to_markdown(grids: Iterable[Grid]) -> str:
     return "\n\n".join(map(_table, grids)) + "\n"
 
 
+@cache
 def escape(text: str) -> str:
     """Escape the characters of a name that Markdown would interpret."""
     return re.sub(r"([|*`$\\])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from pai_bench.analysis import published
 from pai_bench.analysis.columns import EPOCHS
 from pai_bench.analysis.display_names import dataset_name, method_name, model_name
 from pai_bench.analysis.figures.curves import accuracy_panel
 from pai_bench.analysis.figures.material import Material
 from pai_bench.analysis.figures.overlay import differences
-from pai_bench.analysis.latex_text import escape
+from pai_bench.analysis.grid import NONE, Cell, Column, Grid, Row
+from pai_bench.analysis.labels import panel_title
+from pai_bench.analysis.latex import Page, to_latex
 from pai_bench.cells import DENSE
 
 HEAD = ("method", "remaining (%)", "ours", "published", "difference", "differs in")
@@ -29,63 +33,80 @@ def compare(material: Material) -> pd.DataFrame:
     return table.rename(columns={"half": "half_width"})
 
 
+def absence(material: Material) -> str:
+    """Return the sentence that no published number matches the results, or "" if one does or none is wanted."""
+    wanted = material.options.published
+    if wanted == "none" or _matches(material):
+        return ""
+    if wanted not in published.LEVELS:
+        return f"no published number of {wanted} has a data set, model, recipe and method of these results"
+    every = replace(material, published=published.load(published.LEVELS, suspect=material.options.suspect))
+    known = "; --published context shows those of other training protocols" if _matches(every) else ""
+    return (
+        f"no published number matches these results ({wanted}: same data set, model, recipe and method){known};"
+        " pai-bench list published shows what there is"
+    )
+
+
+def _matches(material: Material) -> bool:
+    return any(material.published_curves(setting) for setting in material.settings)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """Format one table per setting: ours | published | difference | differs in."""
     parts = []
     for (dataset, model, recipe), rows in table.groupby(["dataset", "model", "recipe"], sort=False):
         title = " · ".join(part for part in (dataset_name(dataset), model_name(model), recipe) if part)
         lines = [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row, "±")) + " |" for row in rows.itertuples()
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in (_label(row), *_cells(row))) + " |"
+            for row in rows.itertuples()
         ]
         head = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
         parts.append("\n".join([f"### {title}", "", *head, *lines]))
     return "\n\n".join([*parts, _note(table)]) + "\n"
 
 
-def latex(table: pd.DataFrame) -> str:
-    """Format one booktabs table per setting; the differences in words are below it, by letter."""
-    parts = ["% needs \\usepackage{booktabs}"]
-    for (dataset, model, recipe), rows in table.groupby(["dataset", "model", "recipe"], sort=False):
-        title = ", ".join(part for part in (dataset_name(dataset), model_name(model), recipe) if part)
-        words = list(dict.fromkeys(_differs(row) for row in rows.itertuples()))
-        letter = {text: chr(ord("a") + i) for i, text in enumerate(words)}
-        body = []
-        for row in rows.itertuples():
-            cells = [escape(cell) for cell in _cells(row, "±")[:-1]]
-            body.append(" & ".join([*cells, letter[_differs(row)]]) + r" \\")
-        below = "; ".join(f"({letter[text]}) {text or 'nothing known'}" for text in words)
-        parts += [
-            r"\begin{table}",
-            r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-            rf"\caption{{{escape(f'{title}. {_note(rows)} Differs in: {below}.')}}}",
-            r"\begin{tabular}{lccccc}",
-            r"\toprule",
-            " & ".join(escape(text) for text in HEAD) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    return "\n".join(parts) + "\n"
+def latex(table: pd.DataFrame, page: Page | None = None) -> str:
+    """Format one booktabs table per setting, one row per density under a heading per method."""
+    settings = table.groupby(["dataset", "model", "recipe"], sort=False)
+    return to_latex([_grid(key, rows) for key, rows in settings], page or Page(), "published")
 
 
-def _cells(row: Any, plus_minus: str) -> list[str]:
+def _grid(setting: tuple[str, str, str], table: pd.DataFrame) -> Grid:
+    """Return the table of a setting; the differences in words are below it, by letter."""
+    dataset, model, recipe = setting
+    words = list(dict.fromkeys(text for text in table["differs"] if text))
+    letter = {text: chr(ord("a") + place) for place, text in enumerate(words)} | {"": NONE}
+    rows = []
+    for method, points in table.groupby("method", sort=False):
+        rows.append(Row("Dense" if method == DENSE else method_name(method), ()))
+        for point in points.itertuples():
+            density, ours, theirs, *_ = _cells(point)
+            half = "" if math.isnan(point.half_width) else f"± {point.half_width:.2f}"
+            difference = Cell(f"{round(point.difference, 2) + 0.0:+.2f}", half)
+            rows.append(Row(density, (Cell(ours), Cell(theirs), difference, Cell(letter[point.differs]))))
+    heads = tuple(Column((), head) for head in ("Ours", "Published", "Difference", "Differs in"))
+    notes = tuple(f"{letter[text]}: {text}" for text in words)
+    title = panel_title(dataset_name(dataset), model_name(model), recipe)
+    return Grid(title, _note(table), "Kept (%)", heads, tuple(rows), notes)
+
+
+def _label(row: Any) -> str:
+    return "Dense" if row.method == DENSE else method_name(row.method)
+
+
+def _cells(row: Any) -> list[str]:
+    """Return the entries of a row behind the method: remaining weights, ours, published, difference, differs in."""
     density = 100.0 if row.method == DENSE else 100 * row.density
-    half = "" if math.isnan(row.half_width) else f" {plus_minus} {row.half_width:.2f}"
+    half = "" if math.isnan(row.half_width) else f" ± {row.half_width:.2f}"
     n = "" if math.isnan(row.n_published) else f" ({row.n_published:.0f})"
     return [
-        "Dense" if row.method == DENSE else method_name(row.method),
         f"{density:.4g}",
         f"{row.ours:.2f} ({row.n})",
         f"{row.published:.2f}{n}",
         f"{row.difference:+.2f}{half}".replace("-", "\N{MINUS SIGN}"),
-        _differs(row),
+        row.differs or "",
     ]
-
-
-def _differs(row: Any) -> str:
-    return row.differs or ""
 
 
 def _note(table: pd.DataFrame) -> str:

@@ -67,7 +67,8 @@ def report_tables(
     found = pairs(runs, sources_with_epoch(collection.rows), choices.baseline)
     compared, pooled, controls = compare(found), pool(found), compare_controls(collection, choices.margin)
     emphasis = emphasise(summary, runs)
-    markdown, latex = tables.accuracy(summary, emphasis, choices.page)
+    grids = tuple(panel_grids(summary, emphasis))
+    markdown, latex = tables.both(grids, choices.page, "accuracy")
     emphasised = bool(emphasis.bold)
     numbers = Numbers(
         collection.rows, summary, compared, pooled, controls, choices.margin, emphasised, tuple(aggregates)
@@ -103,7 +104,6 @@ def report_tables(
     files["references.bib"] = references_bib(collection.rows, cited(text))
     files["methods.md"], files["methods.tex"] = methods_markdown(text), methods_latex(text)
     parts["Statistical methods"] = files["methods.md"]
-    grids = tuple(panel_grids(summary, emphasis))
     remarks = _remarks(collection, summary, compared, choices)
     predicting = tuple(predictors_grids(predicted, Names.of(summary)))
     return ReportTables(files, parts, grids, compared, pooled, controls, remarks, predicting)

@@ -57,9 +57,10 @@ def by_series(rows: pd.DataFrame) -> Runs:
     names = [Series(*key) for key in counted[columns].drop_duplicates().itertuples(index=False, name=None)]
     failed = (counted["status"] != "ok") | counted.get("at_chance", False)
     runs = zip(counted["counted"].tolist(), hashes.tolist(), failed.tolist(), strict=True)
+    points = [found.setdefault(name, {}) for name in names]
     addresses = zip(number.tolist(), counted["sparsity"].tolist(), counted["seed"].tolist(), strict=True)
     for (place, sparsity, seed), run in zip(addresses, map(Run._make, runs), strict=True):
-        found.setdefault(names[place], {}).setdefault(sparsity, {})[seed] = run
+        points[place].setdefault(sparsity, {})[seed] = run
     return found
 
 

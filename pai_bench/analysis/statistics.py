@@ -29,6 +29,8 @@ __all__ = [
     "without_controls",
 ]
 
+_TEXT = ("source", "method", *PANEL, "epoch", "note", "suspect")
+
 
 def summarise(collection: Collection) -> pd.DataFrame:
     """Return one row per point, sorted, with the columns that `columns` describes."""
@@ -50,6 +52,9 @@ def summarise(collection: Collection) -> pd.DataFrame:
     for text in ("note", "suspect"):
         said = rows.loc[rows[text] != "", text].groupby(number).agg(lambda texts: "; ".join(dict.fromkeys(texts)))
         table[text] = said.reindex(table.index, fill_value="")
+        # A note about some of the dense runs, which tables list for each method, is not one about the dense network.
+        noted = (rows[text] != "").groupby(number).sum()
+        table.loc[(table["method"] == DENSE) & (noted < table["runs"]), text] = ""
     table["seeds"] = _seeds(rows, number, len(table))
     failed = table["collapsed"] + table["diverged"] > 0
     mixed = (table["at_chance"] > 0) & (table["at_chance"] < table["runs"])
@@ -59,7 +64,8 @@ def summarise(collection: Collection) -> pd.DataFrame:
     table.loc[unknown, numbers] = math.nan
     table.loc[unknown, "n"] = 0
     table.loc[failed | mixed, "std"] = math.nan
-    return _sorted(_with_missing(table, collection.missing))
+    # Python strings, because iterating over Arrow strings takes ten times as long.
+    return _sorted(_with_missing(table, collection.missing)).astype(dict.fromkeys(_TEXT, object))
 
 
 def _seeds(rows: pd.DataFrame, number: pd.Series, count: int) -> list[tuple[int, ...]]:
@@ -97,7 +103,7 @@ def _with_missing(table: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
 
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
     """Sort by panel and source; the dense reference comes first, and every method before its controls and variants."""
-    names = sorted(set(table["method"]), key=lambda method: (method != DENSE, *by_value(method)))
+    names = sorted(table["method"].unique(), key=lambda method: (method != DENSE, *by_value(method)))
     place = {name: index for index, name in enumerate(names)}
     table = table.assign(order=table["method"].map(place))
     return table.sort_values([*PANEL, "source", "order", "sparsity"], ignore_index=True).drop(columns="order")

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from pai_bench import results
 from pai_bench.analysis.columns import CELL, EPOCHS
@@ -104,7 +105,8 @@ def _convert(path: Path, frame: pd.DataFrame) -> None:
         if column not in frame:
             continue
         try:
-            if frame[column].astype(str).str.lower().isin(["true", "false"]).any():
+            unclear = frame[column].dtype == bool or not is_numeric_dtype(frame[column])
+            if unclear and frame[column].astype(str).str.lower().isin(["true", "false"]).any():
                 raise ValueError("True or False")
             frame[column] = pd.to_numeric(frame[column]).astype(float)
         except (ValueError, TypeError) as error:
@@ -112,7 +114,7 @@ def _convert(path: Path, frame: pd.DataFrame) -> None:
                 f"{path}: column {column} has a value that is not a number: {error}", "write numbers"
             ) from None
     for column in _WORDS:
-        if column in frame:
+        if column in frame and not (frame[column].dtype == "str" and frame[column].notna().all()):
             frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
     for column in CONTRACT:
         empty = frame[frame[column].isna() | (frame[column] == "")]
@@ -194,7 +196,9 @@ def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     _check_repeated(path, list(frame.columns))
     for column in frame.columns:
         if column in _WORDS:
-            frame[column] = frame[column].map(lambda value: value.strip() if isinstance(value, str) else value)
+            texts = {value: value.strip() for value in frame[column].unique() if isinstance(value, str)}
+            if any(text != value for value, text in texts.items()):
+                frame[column] = frame[column].replace(texts)
         elif frame[column].dtype in ("float16", "float32"):
             frame[column] = frame[column].astype(str).astype(float)
     return frame

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from pai_bench.analysis.accuracy_tables import across_grid, panel_grids
 from pai_bench.analysis.difference_tables import comparison_grid, controls_grids, pooled_grid
 from pai_bench.analysis.emphasis import Emphasis
-from pai_bench.analysis.grid import NONE
+from pai_bench.analysis.grid import NONE, Grid
 from pai_bench.analysis.inference import MARGIN
 from pai_bench.analysis.labels import Names, measure, panel_title, per_cent, series_label
 from pai_bench.analysis.latex import Page, to_latex
@@ -20,6 +22,7 @@ __all__ = [
     "Page",
     "accuracy",
     "across",
+    "both",
     "comparison",
     "controls",
     "csv",
@@ -49,8 +52,12 @@ def accuracy(summary: pd.DataFrame, emphasis: Emphasis = _PLAIN, page: Page | No
 
     A table has one row per series and one column per sparsity; the dense network is in the caption.
     """
-    grids = list(panel_grids(summary, emphasis))
-    return to_markdown(grids), to_latex(grids, page or Page(), "accuracy")
+    return both(tuple(panel_grids(summary, emphasis)), page or Page(), "accuracy")
+
+
+def both(grids: Sequence[Grid], page: Page, name: str) -> tuple[str, str]:
+    """Write tables as Markdown and LaTeX; `name` is the stem of their labels."""
+    return to_markdown(grids), to_latex(grids, page, name)
 
 
 def markdown(summary: pd.DataFrame) -> str:
@@ -66,23 +73,21 @@ def latex(summary: pd.DataFrame) -> str:
 def across(summary: pd.DataFrame, emphasis: Emphasis = _PLAIN, page: Page | None = None) -> tuple[str, str]:
     """Format one table of all panels, as Markdown and LaTeX."""
     grid = across_grid(summary, emphasis)
-    return to_markdown([grid]), to_latex([grid], page or Page(), "across")
+    return both([grid], page or Page(), "across")
 
 
 def comparison(compared: pd.DataFrame, pooled: pd.DataFrame, names: Names, page: Page | None = None) -> tuple[str, str]:
     """Format the comparison with the baseline, and its pooled part if there is one, as Markdown and LaTeX."""
     grids = [comparison_grid(compared, names)]
     grids += [pooled_grid(pooled, names)] if len(pooled) else []
-    return to_markdown(grids), to_latex(grids, page or Page(), "comparison")
+    return both(grids, page or Page(), "comparison")
 
 
 def controls(compared: pd.DataFrame, margin: float = MARGIN, page: Page | None = None) -> tuple[str, str]:
     """Format the differences between controls and methods, one row per control, as Markdown and LaTeX."""
-    grids = list(controls_grids(compared, margin))
-    return to_markdown(grids), to_latex(grids, page or Page(), "controls")
+    return both(tuple(controls_grids(compared, margin)), page or Page(), "controls")
 
 
 def predictors(table: pd.DataFrame, names: Names, page: Page | None = None) -> tuple[str, str]:
     """Format the correlations of measures with the accuracy lost, one table per panel, as Markdown and LaTeX."""
-    grids = list(predictors_grids(table, names))
-    return to_markdown(grids), to_latex(grids, page or Page(), "predictors")
+    return both(tuple(predictors_grids(table, names)), page or Page(), "predictors")

@@ -66,7 +66,7 @@ def _unify_names(rows: pd.DataFrame) -> list[str]:
     for column, names in known.items():
         folded = {name.casefold(): name for name in sorted(names)}
         new = {}
-        for name in sorted(set(rows.loc[~ours, column]) - names - {""}):
+        for name in sorted(set(rows.loc[~ours, column].unique()) - names - {""}):
             base, colon, rest = name.partition(":")
             if name.casefold() in folded:
                 new[name] = folded[name.casefold()]

@@ -1,4 +1,4 @@
-"""Reading 10,000 results of 160 epochs, and a report on 1,000."""
+"""Reading 10,000 results of 160 epochs, a report on 1,000, tables of 50,000 rows and a figure of 200 panels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 
 from pai_bench import results
+from pai_bench.analysis import figures
 from pai_bench.analysis.collect import Collection, collect
 from pai_bench.analysis.command import run
+from pai_bench.analysis.figures import Material, Options
 from pai_bench.analysis.report_tables import ReportTables, report_tables
 from pai_bench.analysis.statistics import summarise
 from pai_bench.results import Epoch, Layer, index
@@ -105,3 +107,30 @@ def test_tables_of_fifty_thousand_rows(benchmark: BenchmarkFixture, tmp_path: Pa
     made = benchmark.pedantic(make, rounds=3 if measuring else 1)
     assert len(made.compared) == 9 * panels
     assert not measuring or (time.process_time() - started) / 3 < 3, "more than three processor seconds"
+
+
+def test_a_figure_of_two_hundred_panels(benchmark: BenchmarkFixture, tmp_path: Path, measuring: bool) -> None:
+    """Draw and save PDF, PNG and captions of pages of 24 panels with five methods; without measuring, of 2 panels."""
+    panels, generator = 200 if measuring else 2, np.random.default_rng(0)
+    rows = [
+        f"{method},data{panel // 4},net{panel % 4},{0 if method == 'dense' else 1 - 0.5**step},{seed},"
+        f"{0.9 - 0.03 * step + generator.uniform(0, 0.02):.4f}"
+        for method in ("dense", "erk", "snip", "grasp", "synflow", "prospr")
+        for panel in range(panels)
+        for step in ((0,) if method == "dense" else range(1, 11))
+        for seed in range(3)
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("method,dataset,model,sparsity,seed,accuracy\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    collection = collect(tmp_path / "none", [table])
+    material = Material(collection.rows, summarise(collection), Options(figures=("accuracy",)))
+
+    def make() -> list[Path]:
+        return figures.save_all(figures.draw(material), material.options, tmp_path)
+
+    started = time.process_time()
+    paths = benchmark.pedantic(make, rounds=1)
+    seconds = time.process_time() - started
+    benchmark.extra_info["processor seconds"] = round(seconds, 1)
+    assert sum(path.suffix == ".pdf" for path in paths) == -(-panels // 24)
+    assert not measuring or seconds < 30, f"{seconds:.1f} processor seconds"

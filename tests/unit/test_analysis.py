@@ -623,7 +623,7 @@ def test_methods_precede_their_controls_and_each_figure_shows_its_own_series(roo
     assert "-50.00 [" in report and "≈" in report
     text = (root / "report" / "controls.tex").read_text()
     assert r"$\approx$" in text and r"p \textless{} 0.05" in text
-    assert r"SNIP, invert & $-$50.00\paibenchsd{[$-$59.61, $-$40.39]} (4) \\" in text
+    assert r"SNIP (invert) & $-$50.00\paibenchsd{[$-$59.61, $-$40.39]} (4) \\" in text
 
 
 def test_controls_alone_can_be_reported(tmp_path: Path) -> None:

@@ -301,6 +301,9 @@ def test_a_name_with_dollars_or_without_glyphs_is_drawn(recwarn: pytest.Warnings
     names = [r"a$\frac$b", "e$f$g", "☃ β 日本 _ % # $x$ <b> |"]
     made = drawn("accuracy", [*series(*names, model="m$x$", recipe="r$y$"), *series("snip", recipe=r"r$\frac$")])
     drawing.save(made, tmp_path)
+    # Here the names are labels of ticks and titles of rows.
+    rows = [row for dataset in names for row in series(*names, dataset=dataset)]
+    drawing.save(drawn("baseline", rows, baseline=names[0]), tmp_path)
     assert not recwarn.list
     shown = " ".join(labels(made.pages[0]))
     assert names[0] in shown and names[1] in shown and "☃ β U+65E5U+672C _ % # $x$ <b> |" in shown

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from pai_bench.analysis import published
+from pai_bench.analysis import figures, published, published_table
 from pai_bench.analysis.collect import collect
+from pai_bench.analysis.figures import Material, Options, captions
 from pai_bench.analysis.latex import Page
 from pai_bench.analysis.report_tables import Choices, report_tables
 from pai_bench.analysis.statistics import summarise
@@ -43,12 +45,13 @@ HOSTILE = (
     '"quoted"',
 )
 DOCUMENT = r"""\documentclass[10pt]{article}
-\usepackage{booktabs}
+\usepackage{booktabs,graphicx}
 \usepackage{times}
 \textheight=650pt
 \showboxdepth=1
 \begin{document}
 """
+FIGURES = ("accuracy", "difference-to-dense", "controls", "failures", "baseline")
 NAMES = ("table", "table_across", "comparison", "controls", "predictors", "methods")
 SOME = ("table_across", "controls", "predictors")
 """Files that not every report has."""
@@ -118,6 +121,33 @@ def reproduced(name: str) -> str:
     return output.latex(reproduction, judge(reproduction, found), budgets(reproduction, found))
 
 
+def beside_published(width: float) -> str:
+    """Return the table of last epochs of VGG-16-BN beside published numbers of the best epoch, with long notes."""
+    rows = published.load(recipe="synflow", dataset="cifar100", model="vgg16-bn")
+    ours, theirs = (
+        rows[rows["epoch"] == "last"],
+        rows[rows["epoch"] == "best-test"].drop_duplicates(["method", "sparsity"]),
+    )
+    both = ours.drop_duplicates(["method", "sparsity"]).merge(
+        theirs, on=["method", "sparsity"], suffixes=("", "_published")
+    )
+    table = both[["dataset", "model", "recipe", "method", "epoch", "paper", "n"]].assign(
+        density=1 - both["sparsity"], ours=100 * both["accuracy"], published=100 * both["accuracy_published"],
+        n_published=3.0, difference=100 * (both["accuracy"] - both["accuracy_published"]), half_width=0.51,
+        differs=[f"{text}; {HOSTILE[5]}_{'x' * 40}" for text in both["differs_published"]],
+    )  # fmt: skip
+    return published_table.latex(table, Page(width))
+
+
+def figure_captions(root: Path, source: list[Path], options: Options, folder: Path) -> str:
+    """Return captions.tex of the figures of a report, with an empty picture for each page."""
+    collection = collect(root, source)
+    drawings = figures.draw(Material(collection.rows, summarise(collection), options)).drawings
+    for stem in (stem for drawing in drawings for stem in drawing.stems()):
+        Figure(figsize=(1, 1)).savefig(folder / f"{stem}.pdf")
+    return captions.latex(drawings, options.inches)
+
+
 def compiled(folder: Path, text: str) -> str:
     """Compile a document and return its log, with lines joined."""
     assert shutil.which("pdflatex"), (
@@ -140,14 +170,20 @@ def test_every_table_compiles_without_overfull_boxes(tmp_path: Path) -> None:
         "synflow": (tmp_path / "none", [synflow(tmp_path)], "snip:bn=eval"),
         "hostile": (tmp_path / "none", [hostile(tmp_path)], "erk"),
     }
-    body, expected = [], 0
+    body, expected, done = [], 0, set()
     for name, (root, source, baseline) in inputs.items():
         for venue, width in WIDTHS.items():
             files = texts(root, source, baseline, width)
             assert {f"{stem}.tex" for stem in NAMES if stem not in SOME} <= set(files)
+            options = Options(venue, "full" if venue == "neurips" else "column", baseline=baseline, figures=FIGURES)
+            if name != "synflow":
+                files["captions.tex"] = figure_captions(root, source, options, tmp_path)
+            if name == "digits":
+                files["published.tex"] = beside_published(width)
             body.append(rf"\clearpage\textwidth={width}pt\columnwidth=\textwidth\hsize=\textwidth\linewidth=\textwidth")
-            for stem in (*NAMES, "numbers"):
+            for stem in (*NAMES, "numbers", "captions", "published"):
                 if f"{stem}.tex" in files:
+                    done.add(stem)
                     (tmp_path / f"{name}-{venue}-{stem}.tex").write_text(files[f"{stem}.tex"], encoding="utf-8")
                     body.append(rf"\typeout{{now {name}-{venue}-{stem}}}\input{{{name}-{venue}-{stem}}}\clearpage")
                     expected += files[f"{stem}.tex"].count(r"\begin{tabular}")
@@ -164,7 +200,7 @@ def test_every_table_compiles_without_overfull_boxes(tmp_path: Path) -> None:
         if re.match(r"Overfull|LaTeX Warning: Float too large", line):
             found.append(f"{place}: {line}")
     assert not found, found[:10]
-    assert expected > 30
+    assert expected > 30 and done >= {*NAMES, "numbers", "captions", "published"} - {"predictors"}
 
 
 def test_an_unknown_number_is_an_error_in_tex(tmp_path: Path) -> None:

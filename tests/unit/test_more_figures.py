@@ -20,7 +20,7 @@ from pai_bench.analysis import figures, inference, published, published_table
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import run
 from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks, overlay, pooling
-from pai_bench.analysis.figures.cost import Spot, front
+from pai_bench.analysis.figures.cost import Spot, front, spots
 from pai_bench.analysis.figures.failures import critical_compression, failed_runs
 from pai_bench.analysis.figures.layout import style as style_of_figures
 from pai_bench.analysis.selection import Selection
@@ -227,6 +227,37 @@ def test_a_network_with_two_names_and_other_recipes_count_once() -> None:
     assert "second name: wide_resnet18" in made.caption
 
 
+def test_failures_count_a_network_with_two_names_once() -> None:
+    rows = [run for model in ("resnet18", "wide_resnet18") for run in failing() for run in [{**run, "model": model}]]
+    made = drawn("failures", rows)
+    assert set(made.table["n"]) == {3} and "over 1 setting (n = 3 runs a cell)" in made.caption
+    assert "WideResNet-18 is the same network as ResNet-18" in made.caption
+
+
+def test_costs_of_runs_at_chance_have_no_deviation() -> None:
+    rows = pd.DataFrame([{**run, "score_seconds": 1.0} for run in failing()])
+    found = {spot.method: spot for spot in spots(rows[rows["sparsity"] == 0.95], "score_seconds", ["snip", "erk"])}
+    assert math.isnan(found["erk"].std) and found["snip"].std > 0
+
+
+def test_a_report_says_that_no_published_number_matches() -> None:
+    other = material(series("snip", model="vgg16-bn", dataset="cifar100", recipe="quick"))
+    other = Material(other.runs, other.summary, other.options, published.load())
+    assert published_table.absence(other).startswith("no published number matches these results (near:")
+    assert "pai-bench list published" in published_table.absence(other)
+    assert published_table.absence(overlaid()) == ""
+    assert published_table.absence(material(series("snip"), published="none")) == ""
+    assert "no published number of paper.csv" in published_table.absence(
+        material(series("snip"), published="paper.csv")
+    )
+
+
+@pytest.mark.parametrize(("x", "words"), [("density", "weights remaining"), ("compression", "compression ratio")])
+def test_requested_sparsity_has_the_chosen_axis(folder: Path, x: str, words: str) -> None:
+    made = from_folder(folder, "effective-sparsity", x=x)
+    assert any(text.get_text().startswith(f"Requested: {words}") for text in made.pages[0].findobj(Text))
+
+
 def overlaid(**options: Any) -> Material:
     """Return results with the network, recipe and names of published ones."""
     rows = [
@@ -281,7 +312,7 @@ def test_the_table_of_published_numbers_states_what_differs() -> None:
     assert "| method | remaining (%) | ours | published | difference | differs in |" in text
     assert "| SynFlow | 1 | 63.00 (3) |" in text and "scored in float32 |" in text and "tanaka2020, last epoch" in text
     tex = published_table.latex(table)
-    assert "SynFlow & 1 & 63.00 (3) &" in tex and tex.isascii() and "scored in float32" in tex
+    assert r"\emph{SynFlow}" in tex and "\n1 & 63.00 (3) &" in tex and tex.isascii() and "scored in float32" in tex
     assert published_table.compare(material(series("snip"))).empty
 
 

@@ -259,6 +259,55 @@ def test_several_panels_have_a_table_of_all(tmp_path: Path) -> None:
     assert "table_across.md" not in one.files
 
 
+@pytest.mark.parametrize("width", [235, 397])
+def test_the_columns_of_a_panel_stay_together(tmp_path: Path, width: int) -> None:
+    rows = [
+        line
+        for model in ("resnet20", "vgg16-bn", "resnet32", "resnet18")
+        for method, level in (("snip", 0.9), ("erk", 0.8))
+        for sparsity in (0.9, 0.95, 0.98, 0.99)
+        for line in lines(method, [level, level + 0.001], sparsity, model, dataset="cifar10")
+    ]
+    collection = gathered(tmp_path, rows)
+    text = tables.across(summarise(collection), page=tables.Page(width))[1]
+    assert text.count(r"\begin{tabular}") > 1
+    assert all(text.count(rf"\multicolumn{{4}}{{c}}{{{name}}}") == 1 for name in ("ResNet-20", "VGG-16-BN"))
+
+
+def test_no_deviation_and_no_interval_stand_where_some_runs_are_at_chance(tmp_path: Path) -> None:
+    rows = [*lines("erk", [0.8, 0.81, 0.82]), *lines("snip", [0.1, 0.7, 0.71]), *lines("grasp", [0.1, 0.11, 0.1])]
+    collection, summary = both(tmp_path, rows)
+    assert summary.set_index("method")["std"].notna().to_dict() == {"erk": True, "snip": False, "grasp": True}
+    made = compared(collection).set_index("method")
+    assert made["failed"].to_dict() == {"grasp": 3, "snip": 1} and made["low"].isna().all()
+    table = written(collection).files
+    assert "<u>50.33</u> (1a of 3)" in table["table.md"] and "then no ± is given" in table["table.md"]
+    assert (
+        "(1 of 6 failed)" in table["comparison.md"] and "collapsed, diverged or are at chance" in table["comparison.md"]
+    )
+
+
+def test_a_note_about_some_dense_runs_is_not_one_about_the_dense_network(tmp_path: Path) -> None:
+    rows = [f"{line},odd" for line in (*lines("grasp", [0.9, 0.8]), *lines("grasp", [0.95, 0.96], 0.0))]
+    rows += [f"{line}," for line in (*lines("snip", [0.9, 0.8]), *lines("snip", [0.94, 0.97], 0.0))]
+    text = written(gathered(tmp_path, rows, head=f"{HEAD},note")).files["table.md"]
+    assert "| GraSP† " in text and re.search(r"Dense network: \S+ ± \S+ \(4\)\.", text)
+
+
+def test_a_network_with_two_names_is_said_to_be_one(tmp_path: Path) -> None:
+    rows = [
+        line
+        for model in ("resnet18", "wide_resnet18")
+        for method, level in (("erk", 0.8), ("snip", 0.9))
+        for line in lines(method, [level, level + 0.01], model=model)
+    ]
+    files_ = written(gathered(tmp_path, rows)).files
+    words = "WideResNet-18 is the same network as ResNet-18"
+    assert words in files_["table_across.md"] and words in files_["comparison.md"]
+    alone = written(gathered(tmp_path, [line for line in rows if "wide" in line])).files
+    assert "same network" not in alone["comparison.md"], "nothing counts twice"
+
+
 def test_thirty_methods_fit_into_floats(tmp_path: Path) -> None:
     rows = [line for i in range(30) for s in range(50, 99, 4) for line in lines(f"method-{i}", [0.9, 0.8], s / 100)]
     text = written(gathered(tmp_path, rows)).files["table.tex"]
@@ -301,6 +350,16 @@ def test_every_name_of_ours_has_its_references() -> None:
     assert used | set(bibliography.STATISTICS) | papers == set(entries)
     assert all(re.match(r"@\w+\{[a-z]+\d{4},\n", entry) and entry.endswith("\n}") for entry in entries.values())
     assert all(entry.count("{") == entry.count("}") for entry in entries.values())
+    needed = {
+        "inproceedings": "booktitle",
+        "article": "journal",
+        "techreport": "institution",
+        "misc": "(note|howpublished)",
+    }
+    for key, entry in entries.items():
+        kind = re.match(r"@(\w+)", entry)[1]
+        fields = ("author", "title", "year", needed[kind])
+        assert all(re.search(rf"^  {field} += \{{.+\}},?$", entry, re.MULTILINE) for field in fields), key
 
 
 def test_references_name_what_the_report_uses(tmp_path: Path) -> None:
@@ -374,8 +433,8 @@ def test_a_control_that_may_be_equivalent_states_the_seeds_that_would_show_it(tm
     rows = lines("snip", [0.80, 0.80, 0.80])
     rows += lines("snip:control=shuffle", [0.804, 0.797, 0.802]) + lines("snip:control=invert", [0.5, 0.51, 0.52])
     text = written(gathered(tmp_path, rows)).files["controls.md"]
-    assert re.search(r"\| SNIP, shuffle \| \+0\.10 \[-0\.51, 0\.71\] \(3; 7 needed\) ", text)
-    assert re.search(r"\| SNIP, invert +\| -29\.00 \[-30\.69, -27\.31\] \(3\) ", text)
+    assert re.search(r"\| SNIP \(shuffle\) \| \+0\.10 \[-0\.51, 0\.71\] \(3; 7 needed\) ", text)
+    assert re.search(r"\| SNIP \(invert\) +\| -29\.00 \[-30\.69, -27\.31\] \(3\) ", text)
     wide = report_tables(*both(tmp_path, rows), Choices(margin=0.01)).files["controls.md"]
     assert "+0.10 [-0.51, 0.71] (3) ≈" in wide and "needed" not in wide and "±1 " in wide
 

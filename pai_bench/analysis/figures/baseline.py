@@ -151,7 +151,7 @@ def _page(material: Material, rows: Sequence[Sequence[Comparison]], most: int) -
     for comparisons_ in rows:
         methods = [m for m in material.methods if any(d.method == m for one in comparisons_ for d in one.differences)]
         row = Row([], max(_ROW * len(methods), 0.3 if len(rows) == 1 else 0.8), "" if len(rows) == 1 else
-                  operating.title(material, comparisons_[0].setting).replace(", ", "\n"))  # fmt: skip
+                  operating.title(material, comparisons_[0].setting).replace(" · ", "\n"))  # fmt: skip
         for one in comparisons_:
             ax = new_axes(figure)
             _draw(ax, one, methods, material, wide)

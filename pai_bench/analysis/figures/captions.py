@@ -10,7 +10,8 @@ from pai_bench.analysis.figures.arrange import Arrangement
 from pai_bench.analysis.figures.curves import Panel, Point, mostly_partial
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.material import Material
-from pai_bench.analysis.latex_text import escape
+from pai_bench.analysis.labels import same_networks
+from pai_bench.analysis.latex import breakable
 
 _EPOCHS = {"last": "last epoch", "best-test": "best test epoch", "best-val": "best validation epoch"}
 
@@ -54,6 +55,7 @@ def curves(material: Material, panels: Sequence[Panel], of: str = "accuracy") ->
         *_missing(panels, points),
         *_published(material, panels),
         *notes(material, panels),
+        *same_networks(setting.model for setting in material.settings),
         recipes(material),
     ]
 
@@ -153,9 +155,9 @@ def latex(drawings: Sequence[Drawing], inches: float) -> str:
                 "\n".join(
                     [
                         r"\begin{figure}",
-                        r"\centering",
+                        r"\centering\emergencystretch=4em",
                         rf"\includegraphics[width={inches:.2f}in]{{{stem}}}",
-                        rf"\caption{{{escape(drawing.caption + more)}}}",
+                        rf"\caption{{{breakable(drawing.caption + more)}}}",
                         rf"\label{{fig:{stem}}}",
                         r"\end{figure}",
                     ]

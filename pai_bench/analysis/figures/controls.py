@@ -46,18 +46,17 @@ def control_panels(material: Material, setting: Setting) -> list[Panel]:
     panels = []
     for method in sorted(controlled, key=by_value):
         shown = []
-        for (source, name), points in rows[split.map(lambda spec, m=method: spec[0] in (m, DENSE))].groupby(
-            ["source", "method"], sort=False
-        ):
+        own = rows[[base in (method, DENSE) for base, _ in split]]
+        for (source, name), points in curves.points_by_series(own).items():
             place = material.sources.index(source)
             if name == DENSE:
                 shown.append(Curve(DENSE, source, material.label(DENSE, source), material.look(DENSE, source),
-                                   curves.points_of(points)))  # fmt: skip
+                                   points))  # fmt: skip
                 continue
             control = CONTROL_LABELS[split_control(name)[1]]
             label = f"{control} [{source}]" if source and len(material.sources) > 1 else control
             look = from_source(CONTROL_STYLES[control], place)
-            shown.append(Curve(control, source, label, look, curves.points_of(points)))
+            shown.append(Curve(control, source, label, look, points))
         order = [DENSE, *CONTROL_LABELS.values()]
         shown.sort(key=lambda curve: (order.index(curve.method), curve.source))
         title = [method_name(method)]

@@ -54,7 +54,8 @@ def spots(runs: pd.DataFrame, column: str, methods: Sequence[str]) -> list[Spot]
         known = pd.to_numeric(own[column], errors="coerce").dropna() if column in own else pd.Series(dtype=float)
         accuracy = own["counted"].dropna()
         if len(accuracy) and len(known) and known.median() > 0:
-            std = 100 * accuracy.std(ddof=1) if len(accuracy) > 1 else math.nan
+            failed = ((own["status"] != "ok") | own["at_chance"]).any()
+            std = 100 * accuracy.std(ddof=1) if len(accuracy) > 1 and not failed else math.nan
             found.append(Spot(method, known.median() / _UNIT[column], 100 * accuracy.mean(), std, len(accuracy)))
     return found
 
@@ -147,7 +148,7 @@ def _page(
             low, high = _limits([spot for c in shown for spot in found[setting][1][c]] if not alone else spots_)
             ax = new_axes(figure)
             _draw(ax, spots_, material, (low, high), (wide, row.height))
-            title = f"{operating.title(material, setting)}, {per_cent(found[setting][0])} %"
+            title = f"{operating.title(material, setting)}, {per_cent(found[setting][0])} % sparsity"
             ax.set_title(title if alone or column == shown[0] else "")
             ax.set_xlabel(columns[column])
             row.axes.append(ax)

@@ -115,22 +115,23 @@ def accuracy_panel(material: Material, setting: Setting) -> Panel:
     """Return the accuracies of all methods of a setting."""
     found = material.of(setting)
     curves = [
-        Curve(method, source, material.label(method, source), material.look(method, source), points_of(rows))
-        for (source, method), rows in found.groupby(["source", "method"], sort=False)
+        Curve(method, source, material.label(method, source), material.look(method, source), points)
+        for (source, method), points in points_by_series(found).items()
     ]
     return Panel(setting, tuple(curves), material.published_curves(setting), 100 * material.chance(setting))
 
 
-def points_of(rows: pd.DataFrame, mean: str = "mean", std: str = "std") -> tuple[Point, ...]:
-    """Return the points of a series, in order of sparsity, from the columns `mean` and `std` of the summary."""
-    ordered = rows.sort_values("sparsity")
-    columns = ("sparsity", mean, std, "n", "planned", "failed")
-    return tuple(
-        Point(
-            density_of(sparsity), 100 * value, 100 * spread if failed == 0 else NAN, int(n), int(planned), int(failed)
-        )
-        for sparsity, value, spread, n, planned, failed in zip(*(ordered[name] for name in columns), strict=True)
-    )
+def points_by_series(
+    rows: pd.DataFrame, mean: str = "mean", std: str = "std"
+) -> dict[tuple[str, str], tuple[Point, ...]]:
+    """Return the points by (source, method), in order of sparsity, from the columns `mean` and `std` of the summary."""
+    found: dict[tuple[str, str], list[Point]] = {}
+    columns = ("source", "method", "sparsity", mean, std, "n", "planned", "failed")
+    values = (rows[name].tolist() for name in columns)
+    for source, method, sparsity, value, spread, n, planned, failed in zip(*values, strict=True):
+        point = Point(density_of(sparsity), 100 * value, 100 * spread if failed == 0 else NAN, n, planned, failed)
+        found.setdefault((source, method), []).append(point)
+    return {key: tuple(sorted(points, key=lambda point: -point.density)) for key, points in found.items()}
 
 
 def difference_panel(material: Material, setting: Setting, most: int = 10) -> Panel | None:
@@ -150,11 +151,9 @@ def difference_panel(material: Material, setting: Setting, most: int = 10) -> Pa
             source,
             material.label(method, source),
             material.look(method, source),
-            (Point(1.0, 0.0, NAN, int(rows["n"].iloc[0]), int(rows["planned"].iloc[0]), 0),)
-            if method == DENSE
-            else points_of(rows, "difference", "difference_std"),
+            (Point(1.0, 0.0, NAN, points[0].n, points[0].planned, 0),) if method == DENSE else points,
         )
-        for (source, method), rows in found.groupby(["source", "method"], sort=False)
+        for (source, method), points in points_by_series(found, "difference", "difference_std").items()
     ]
     return Panel(setting, tuple(curves))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
@@ -186,7 +187,14 @@ def _draw_spread(ax: Axes, x: Any, y: Any, spread: Any, color: str) -> None:
     beside[:-1] |= has[1:]
     alone = has & ~beside
     if (has & beside).any():
-        ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.17, linewidth=0, zorder=2)
+        # `Axes.fill_between` takes five times as long.
+        for part in np.split(np.arange(len(x)), np.flatnonzero(~has[1:] | ~has[:-1]) + 1):
+            if len(part) > 1:
+                upper = np.column_stack([x[part], y[part] + spread[part]])
+                lower = np.column_stack([x[part], y[part] - spread[part]])
+                corners = np.concatenate([upper, lower[::-1]])
+                band = PolyCollection([corners], facecolor=color, alpha=0.17, linewidth=0, zorder=2)
+                ax.add_collection(band, autolim=False)
     if alone.any():
         ax.errorbar(x[alone], y[alone], spread[alone], color=color, ls="", linewidth=0.7, zorder=2)
 

@@ -11,6 +11,12 @@ from matplotlib.figure import Figure
 
 from pai_bench.analysis.figures.layout import style
 
+_FORMATS: dict[str, dict[str, Any]] = {
+    ".pdf": {"metadata": {"CreationDate": None}},  # so that the same results give the same bytes
+    ".png": {"pil_kwargs": {"compress_level": 3}},  # a third of the time of level 6, and a tenth larger
+}
+"""Arguments of `savefig` by format."""
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -34,11 +40,9 @@ def save(drawing: Drawing, folder: Path) -> list[Path]:
     paths = []
     with style():
         for stem, figure in zip(drawing.stems(), drawing.pages, strict=True):
-            for suffix in (".pdf", ".png"):
-                # Omit the creation date, so that the same results give the same bytes.
-                metadata: dict[str, Any] = {"CreationDate": None} if suffix == ".pdf" else {}
+            for suffix, settings in _FORMATS.items():
                 paths.append(folder / f"{stem}{suffix}")
-                figure.savefig(paths[-1], metadata=metadata)
+                figure.savefig(paths[-1], **settings)
     paths.append(folder / f"{drawing.name}-points.csv")
     drawing.table.to_csv(paths[-1], index=False)
     return paths

@@ -19,6 +19,7 @@ from pai_bench.analysis.figures.material import Material
 from pai_bench.analysis.figures.scale import label
 from pai_bench.analysis.figures.text import shown, widest, width, wrapped
 from pai_bench.analysis.figures.venues import SMALL
+from pai_bench.analysis.labels import SAME_NETWORK, same_networks
 
 _COLUMNS = 14
 """Largest number of densities in the map; neighbours are joined where there are more."""
@@ -27,8 +28,17 @@ _CELL = 0.19
 
 
 def failed_runs(material: Material) -> pd.DataFrame:
-    """Return the runs of pruned networks with the column `failed`: collapsed, diverged or at chance."""
+    """Return the runs of pruned networks with the column `failed`: collapsed, diverged or at chance.
+
+    Runs of a network under its second name (see SAME_NETWORK) are left out where it has runs under the first one.
+    """
     rows = material.runs[material.runs["method"].isin(material.methods)]
+    held = set(rows[["source", *PANEL]].itertuples(index=False, name=None))
+    twice = [
+        (source, dataset, SAME_NETWORK.get(model, ""), recipe) in held
+        for source, dataset, model, recipe in rows[["source", *PANEL]].itertuples(index=False, name=None)
+    ]
+    rows = rows[~np.array(twice, dtype=bool)]
     return rows.assign(failed=(rows["status"] != "ok") | rows["at_chance"])
 
 
@@ -72,13 +82,14 @@ def failures(material: Material) -> Drawing | str:
         place(figure, [Row([*axes], high)], xlabel="")
         if with_critical:
             _widen(left, axes[1], 0.64)
-    settings = len(material.settings)
+    settings = len(runs[PANEL].drop_duplicates())
     caption = captions.sentences(
         f"Share of runs that collapse, diverge or end at chance (at most 1.5 times the accuracy of guessing), over "
         f"{settings} setting{'s' * (settings > 1)} ({captions.count(table['n'])} runs a cell); a dot: none",
         "Right: critical compression, the largest ratio up to which no run fails, one mark per setting; an arrow: no "
         "run fails at any measured ratio" if with_critical else "",
         *captions.notes_of(material, material.series),
+        *same_networks(setting.model for setting in material.settings),
     )  # fmt: skip
     density = table["sparsity"].map(density_of)
     return Drawing("failures", "Runs at chance", (figure,), caption, table.assign(density=density))

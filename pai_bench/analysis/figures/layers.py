@@ -21,6 +21,7 @@ from pai_bench.analysis.figures.draw import handle, marker_of
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Entry, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.scale import set_ticks
 from pai_bench.analysis.figures.text import widest
 from pai_bench.analysis.figures.venues import INK, SMALL
 from pai_bench.analysis.tables import per_cent
@@ -206,6 +207,5 @@ def _names(ax: Axes, kept: Kept, inches: float, numbered: bool) -> None:
         step = next(s for s in (1, 2, 5, 10, 20, 50, 1000) if len(names) / s * 0.17 < inches)
         x = [i for i in range(len(names)) if (i + 1) % step == 0 or i == 0]
         texts = [str(i + 1) if numbered else f"{i + 1}\n{_short(kept.sizes[i])}" for i in x]
-    ax.xaxis.set_major_locator(FixedLocator(x))
-    ax.xaxis.set_major_formatter(FixedFormatter(texts))
+    set_ticks(ax.xaxis, x, texts)
     ax.set_gid(OWN_AXIS)

@@ -38,4 +38,4 @@ def title(material: Material, setting: Setting) -> str:
 
     recipes = len({other.recipe for other in material.settings}) > 1
     parts = [dataset_name(setting.dataset), model_name(setting.model), setting.recipe if recipes else ""]
-    return ", ".join(part for part in parts if part)
+    return " · ".join(part for part in parts if part)

@@ -27,6 +27,8 @@ BAND = 0.5
 PUBLISHED, PUBLISHED_DENSE = "Published", "Dense, published"
 _BESIDE = 0.035
 """Horizontal shift of published points in inches."""
+_REACH = 1.5
+"""Largest part of an interval on the axis, as a multiple of the largest difference."""
 SAME = 0.01
 """Densities that differ by less are the same operating point."""
 
@@ -182,10 +184,10 @@ def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], sizes: tupl
 
 
 def _range(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:
-    """Return the range of all differences, with their intervals as far as they are at most three times as wide."""
+    """Return the range of all differences, with their intervals as far as they are at most half as far away again."""
     values = pd.concat([table[table["method"] != DENSE] for table in tables])
     reach = max(1.0, float(values["difference"].abs().max()) if len(values) else 1.0)
     half = values["half"].fillna(0)
-    low = max(float((values["difference"] - half).min()), -3 * reach) if len(values) else -1.0
-    high = min(float((values["difference"] + half).max()), 3 * reach) if len(values) else 1.0
+    low = max(float((values["difference"] - half).min()), -_REACH * reach) if len(values) else -1.0
+    high = min(float((values["difference"] + half).max()), _REACH * reach) if len(values) else 1.0
     return min(low, -1.0) * 1.08, max(high, 1.0) * 1.08

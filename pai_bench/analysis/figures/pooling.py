@@ -10,8 +10,8 @@ import numpy as np
 
 from pai_bench.analysis import inference
 from pai_bench.analysis.columns import PANEL
-from pai_bench.analysis.comparison import SAME_NETWORK
 from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.labels import SAME_NETWORK
 from pai_bench.cells import DENSE
 
 Array = np.ndarray

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from pai_bench.analysis.figures.text import width
+from pai_bench.analysis.figures.text import shown, width
 from pai_bench.analysis.figures.venues import SMALL
 
 AXIS_LABELS = {
@@ -104,7 +104,7 @@ def numbers(values: Sequence[float]) -> list[str]:
 def set_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str]) -> None:
     """Set the ticks of an axis and their labels."""
     axis.set_major_locator(FixedLocator(list(places)))
-    axis.set_major_formatter(FixedFormatter(list(texts)))
+    axis.set_major_formatter(FixedFormatter([shown(text) for text in texts]))
     axis.set_minor_locator(NullLocator())
 
 

@@ -43,7 +43,7 @@ def width(text: str, size: float = NORMAL) -> float:
     if not text:
         return 0.0
     font = FontProperties(family=list(FAMILIES), size=size)
-    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
+    return float(text_to_path.get_text_width_height_descent(shown(text), font, ismath=False)[0]) / 72
 
 
 def widest(texts: Sequence[str], size: float = NORMAL) -> float:

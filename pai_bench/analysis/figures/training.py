@@ -19,7 +19,7 @@ from pai_bench.analysis.figures.draw import handle, marker_of
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import Entry, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import Material, Setting
-from pai_bench.analysis.figures.scale import set_density_axis, set_ticks, set_value_axis
+from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_ticks, set_value_axis
 from pai_bench.analysis.tables import measure, per_cent
 from pai_bench.cells import DENSE
 from pai_bench.errors import PaiBenchError
@@ -103,7 +103,7 @@ def _training_page(material: Material, found: dict[Setting, dict[float, list[Cou
     rows = []
     for setting, by in found.items():
         row = Row([], max(0.9, 0.62 * wide), "" if len(found) == 1 else
-                  operating.title(material, setting).replace(", ", "\n"))  # fmt: skip
+                  operating.title(material, setting).replace(" · ", "\n"))  # fmt: skip
         shown = list(by.items())[-columns:]
         values = np.concatenate([course.mean for _, courses in shown for course in courses])
         low, high = float(values.min()), float(values.max())
@@ -190,11 +190,21 @@ def _effective_page(material: Material, table: pd.DataFrame, settings: Sequence[
             while len(ticks) * 0.16 > row.height:
                 ticks = ticks[::2]
             set_ticks(ax.yaxis, ticks, [f"{100 * t:g}" for t in ticks])
-            ax.set_title(operating.title(material, setting).replace(", ", "\n"))
+            ax.set_title(operating.title(material, setting).replace(" · ", "\n"))
             row.axes.append(ax)
         row.axes += [None] * (columns - len(part))
         rows.append(row)
     used = set(table[["source", "method"]].itertuples(index=False, name=None))
     entries = [Entry(material.label(m, s), handle(material.look(m, s))) for s, m in material.series if (s, m) in used]
-    place(figure, rows, entries, "Requested: weights remaining (%)", "Effective: weights remaining (%)")
+    place(
+        figure,
+        rows,
+        entries,
+        f"Requested: {_lower(AXIS_LABELS[material.options.x])}",
+        "Effective: weights remaining (%)",
+    )
     return figure
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
