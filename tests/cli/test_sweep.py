@@ -139,7 +139,7 @@ def test_controls_are_trained_by_all_workers_and_reported(tmp_path: Path) -> Non
     assert report.returncode == 0, report.stderr
     for name in ("controls.pdf", "controls.png", "controls.md", "controls.tex", "controls.csv"):
         assert f"report/{name}" in report.stdout
-    assert "| SNIP, invert " in (tmp_path / "results" / "report" / "report.md").read_text()
+    assert "| SNIP (invert) " in (tmp_path / "results" / "report" / "report.md").read_text()
 
 
 def test_redo_with_a_filter_runs_only_the_selected_cells(done: Path, tmp_path: Path) -> None:

@@ -139,12 +139,12 @@ def test_controls_at_chance_have_neither_an_interval_nor_a_test(tmp_path: Path) 
     rows = [*lines("snip", [0.10, 0.11, 0.12]), *lines("snip:control=shuffle", [0.101, 0.11, 0.121])]
     rows += [*lines("grasp", [0.8, 0.81, 0.82]), *lines("grasp:control=invert", [0.10, 0.11, 0.12])]
     text = written(gathered(tmp_path, rows)).files["controls.md"]
-    assert re.search(r"\| SNIP, shuffle +\| \+0\.07 \(3a of 3\) ", text), "networks at chance are not equivalent"
+    assert re.search(r"\| SNIP \(shuffle\) +\| \+0\.07 \(3a of 3\) ", text), "networks at chance are not equivalent"
     assert re.search(r"\| GraSP, invert +\| -70\.00 \(3a of 3\) ", text)
     assert "there is neither an interval nor a test" in text
     rows = [*lines("snip", [0.10, 0.8, 0.8]), *lines("snip:control=shuffle", [0.8, 0.79, 0.8])]
     text = written(gathered(tmp_path, rows)).files["controls.md"]
-    assert re.search(r"\| SNIP, shuffle +\| \+23\.00 \(1m of 3\) ", text)
+    assert re.search(r"\| SNIP \(shuffle\) +\| \+23\.00 \(1m of 3\) ", text)
 
 
 def test_runs_with_other_initial_weights_are_not_paired() -> None:
@@ -355,6 +355,7 @@ def test_every_name_of_ours_has_its_references() -> None:
         "article": "journal",
         "techreport": "institution",
         "misc": "(note|howpublished)",
+        "phdthesis": "school",
     }
     for key, entry in entries.items():
         kind = re.match(r"@(\w+)", entry)[1]

@@ -54,7 +54,8 @@ def spots(runs: pd.DataFrame, column: str, methods: Sequence[str]) -> list[Spot]
         known = pd.to_numeric(own[column], errors="coerce").dropna() if column in own else pd.Series(dtype=float)
         accuracy = own["counted"].dropna()
         if len(accuracy) and len(known) and known.median() > 0:
-            failed = ((own["status"] != "ok") | own["at_chance"]).any()
+            # Failed runs and runs at chance beside others are two populations.
+            failed = (own["status"] != "ok").any() or own["at_chance"].nunique() > 1
             std = 100 * accuracy.std(ddof=1) if len(accuracy) > 1 and not failed else math.nan
             found.append(Spot(method, known.median() / _UNIT[column], 100 * accuracy.mean(), std, len(accuracy)))
     return found
