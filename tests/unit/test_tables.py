@@ -140,7 +140,7 @@ def test_controls_at_chance_have_neither_an_interval_nor_a_test(tmp_path: Path) 
     rows += [*lines("grasp", [0.8, 0.81, 0.82]), *lines("grasp:control=invert", [0.10, 0.11, 0.12])]
     text = written(gathered(tmp_path, rows)).files["controls.md"]
     assert re.search(r"\| SNIP \(shuffle\) +\| \+0\.07 \(3a of 3\) ", text), "networks at chance are not equivalent"
-    assert re.search(r"\| GraSP, invert +\| -70\.00 \(3a of 3\) ", text)
+    assert re.search(r"\| GraSP \(invert\) +\| -70\.00 \(3a of 3\) ", text)
     assert "there is neither an interval nor a test" in text
     rows = [*lines("snip", [0.10, 0.8, 0.8]), *lines("snip:control=shuffle", [0.8, 0.79, 0.8])]
     text = written(gathered(tmp_path, rows)).files["controls.md"]
