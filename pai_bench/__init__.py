@@ -84,7 +84,10 @@ def __dir__() -> list[str]:
 
 
 def list_methods() -> list[str]:
-    """Return the names of all known methods in alphabetical order, including methods of installed packages."""
+    """Return the names of the methods for `score` and `prune` in alphabetical order, those of installed packages too.
+
+    Methods that change their masks during training are not among them; `pai-bench list methods` shows these too.
+    """
     from pai_bench.scoring import registry
 
-    return registry.names()
+    return registry.names_at_initialisation()

@@ -12,6 +12,7 @@ import pandas as pd
 from pai_bench.analysis.columns import AT_CHANCE, PANEL
 from pai_bench.analysis.emphasis import RULE, Emphasis, is_sound
 from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Notes, Row, joined
+from pai_bench.analysis.information import HEADING, is_upper_bound
 from pai_bench.analysis.labels import (
     Names,
     decimals,
@@ -47,14 +48,23 @@ def panel_grids(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Ite
         n, notes = _common_n(shown), Notes()
         columns = {sparsity: place for place, sparsity in enumerate(sorted({point.sparsity for point in shown}))}
         rows = [
-            _row(labels[address], series, columns, n, notes, emphasis)
+            (_row(labels[address], series, columns, n, notes, emphasis), any(is_upper_bound(p.saw) for p in series))
             for address, series in _grouped(shown, "source", "method").items()
         ]
         parts = [_measured(panel, n, with_std=any(point.std == point.std for point in shown))]
         parts += [_dense(dense, labels, n, notes)] if methods and dense else []
         parts += [*_explained(panel, emphasis), *names.aliases([key[1]])]
         heads = tuple(Column((), per_cent(sparsity)) for sparsity in columns)
-        yield Grid(panel_title(*names.panel(*key)), " ".join(parts), "Sparsity (%)", heads, tuple(rows), notes.lines())
+        yield Grid(
+            panel_title(*names.panel(*key)), " ".join(parts), "Sparsity (%)", heads, _blocks(rows), notes.lines()
+        )
+
+
+def _blocks(rows: Sequence[tuple[Row, bool]]) -> tuple[Row, ...]:
+    """Return the rows of methods, then under a heading the upper bounds, which the flags mark."""
+    bounds = [row for row, is_bound in rows if is_bound]
+    plain = [row for row, is_bound in rows if not is_bound]
+    return (*plain, *([Row(HEADING, ()), *bounds] if bounds else []))
 
 
 def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Grid:
@@ -72,7 +82,8 @@ def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Gri
             places[*key, sparsity] = len(columns)
             heading = names.panel(*key)
             columns.append(Column(heading if several else heading[:2], per_cent(sparsity)))
-    rows = []
+    rows: list[Row] = []
+    bounds: list[Row] = []
     for address, series in _grouped(points, "source", "method").items():
         mark, inner = _shared_note(series, notes)
         entries = [(point, _cell(point, n, inner, emphasis, with_std=False)) for point in series]
@@ -83,8 +94,10 @@ def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Gri
         cells = [EMPTY] * len(columns)
         for point, entry in entries:
             cells[places[*_key(point), point.sparsity]] = entry
-        rows.append(Row(labels[address] + mark, tuple(cells)))
+        row = Row(labels[address] + mark, tuple(cells))
+        (bounds if any(is_upper_bound(point.saw) for point in series) else rows).append(row)
     rows.sort(key=lambda row: not row.by_group)
+    rows += [Row(HEADING, ()), *bounds] if bounds else []
     models = dict.fromkeys(point.model for point in points)
     said = [*_explained(points, emphasis), *names.aliases(models), *same_networks(models)]
     caption = " ".join([_measured(points, n, with_std=False), *said])

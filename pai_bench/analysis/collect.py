@@ -116,6 +116,7 @@ _EXTRA += [
     "float64_overlap",
     "n_kept",
     "tied_at_cut",
+    "saw",
     "chance",
     "finished_at",
     "path",

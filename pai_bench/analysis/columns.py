@@ -13,6 +13,7 @@ Runs (`Collection.rows`, results.csv):
   accuracy is at most `AT_CHANCE` x chance);
 - method_reported, sparsity_reported (as in the results folder or table, before names and sparsities are unified);
 - note, suspect (text of the author of a table, "" for none);
+- saw (data that decided the masks, see `Result.saw`; "training" for a method of which no more is known, "" if unknown);
 - init_hash, mask_hash, fingerprint, n_kept, costs and more for runs of the results folder, NaN or None for others.
 
 Points (`statistics.summarise`, table.csv), one row per `POINT`:
@@ -22,7 +23,7 @@ Points (`statistics.summarise`, table.csv), one row per `POINT`:
   its accuracy nor chance is known. The std is NaN if n < 2, if a run collapsed or diverged, or if some runs are at
   chance and others are not: two populations have no common deviation;
 - collapsed, diverged, at_chance, tied (numbers of runs: "k of `runs`"; tied as in `results.ties`);
-- epoch, chance, note, suspect as above (several texts joined by "; ");
+- epoch, chance, saw, note, suspect as above (several texts joined by "; ");
 - sparsity_low, sparsity_high: range of the reported sparsities.
 """
 

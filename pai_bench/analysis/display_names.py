@@ -38,6 +38,12 @@ _METHODS = {
     "hts": "HTS",
     "multiflow": "MULTIFLOW",
     "dpai": "DPaI",
+    "rigl": "RigL",
+    "set": "SET",
+    "gmp": "GMP",
+    "after-training": "Magnitude after training",
+    "ltr": "LTR",
+    "lr-rewinding": "Learning-rate rewinding",
 }
 _DATASETS = {
     "cifar10": "CIFAR-10",

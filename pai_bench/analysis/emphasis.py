@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pai_bench.analysis import inference
+from pai_bench.analysis.information import is_upper_bound
 from pai_bench.analysis.series import Run, Runs, Series, paired_runs
 
 RULE = (
@@ -30,7 +31,8 @@ class Emphasis:
 def emphasise(summary: pd.DataFrame, runs: Runs) -> Emphasis:
     """Select the points in bold and the second-best points of each panel, sparsity and epoch.
 
-    Methods compete if they have all planned seeds of the sparsity; controls and the dense network do not compete. A
+    Methods compete if they have all planned seeds of the sparsity; controls, the dense network and methods that see
+    training do not compete. A
     method with failed runs, or with some runs at chance, is bold only if its mean is the highest, because it has no
     t interval. With one seed nothing can be distinguished, so all competing methods are bold. One method alone is not
     bold.
@@ -43,7 +45,8 @@ def emphasise(summary: pd.DataFrame, runs: Runs) -> Emphasis:
         series = Series(*key)
         if not series.is_reference:
             for point in points:
-                columns[series.panel, point.sparsity, point.epoch].append((point, series))
+                if not is_upper_bound(point.saw):
+                    columns[series.panel, point.sparsity, point.epoch].append((point, series))
     for column in columns.values():
         most = max(point.planned for point, _ in column)
         whole = [(point, series) for point, series in column if point.n == point.planned == most]

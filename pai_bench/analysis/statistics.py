@@ -12,6 +12,7 @@ from pai_bench.analysis import inference
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import PANEL, POINT
 from pai_bench.analysis.inference import LEVEL, MARGIN
+from pai_bench.analysis.information import known
 from pai_bench.analysis.style import by_value
 from pai_bench.cells import CONTROLS, DENSE, MethodSpec
 from pai_bench.errors import PaiBenchError
@@ -35,10 +36,11 @@ _TEXT = ("source", "method", *PANEL, "epoch", "note", "suspect")
 def summarise(collection: Collection) -> pd.DataFrame:
     """Return one row per point, sorted, with the columns that `columns` describes."""
     rows = collection.rows
+    rows = rows if "saw" in rows else rows.assign(saw=rows["method"].map(known))
     tied = _tied(rows)
     groups = rows.groupby(POINT, sort=False, dropna=False)
     number = groups.ngroup()
-    table = groups[["epoch", "chance"]].first().reset_index()
+    table = groups[["epoch", "chance", "saw"]].first().reset_index()
     by_point = rows["counted"].groupby(number, sort=True)
     table["n"], table["runs"] = by_point.count(), by_point.size()
     table["mean"], table["std"] = by_point.mean(), by_point.std(ddof=1)
@@ -95,6 +97,7 @@ def _with_missing(table: pd.DataFrame, missing: pd.DataFrame) -> pd.DataFrame:
     table["planned"] = table["runs"] + table["lacking"]
     table[["note", "suspect"]] = table[["note", "suspect"]].fillna("")
     table["epoch"] = table["epoch"].fillna("last")
+    table["saw"] = table["saw"].fillna(table["method"].map(known))
     table["seeds"] = [seeds if isinstance(seeds, tuple) else () for seeds in table["seeds"]]
     for column in ("sparsity_low", "sparsity_high"):
         table[column] = table[column].fillna(table["sparsity"])

@@ -65,6 +65,13 @@ KNOWN = {
     "phew": Style("#004488", "<", (0, (7, 1.5))),
     "dpai": Style("#AA4400", "*", (0, (1, 1))),
     "multiflow": Style("#2244CC", "v", "-."),
+    # Methods that see training are upper bounds, in shades of grey.
+    "rigl": Style("#B4B4A7", "P", "--"),
+    "set": Style("#C1DBCE", "s", (0, (7, 1.5))),
+    "gmp": Style("#252532", "X", "-."),
+    "after-training": Style("#CEB48D", "d", (0, (1, 1))),
+    "ltr": Style("#323F3F", "p", "-"),
+    "lr-rewinding": Style("#668D9A", "<", "-"),
 }
 _COLORS = ("#660055", "#FF1177", "#0000FF", "#886633", "#FF99CC", "#991122")
 _SHADES = (0.0, 0.4, -0.4)

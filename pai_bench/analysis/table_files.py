@@ -22,7 +22,10 @@ CONTRACT = ["method", "dataset", "model", "sparsity", "seed", "accuracy"]
 LEFT_OUT = "left out"
 """Attribute of a table: its number of rows without an accuracy and without a status that explains it."""
 
-_WORDS = ("method", "dataset", "model", "recipe", "status", "source", "epoch", "note", "suspect", "method_reported")
+_WORDS = (
+    *("method", "dataset", "model", "recipe", "status", "source", "epoch", "note", "suspect", "saw"),
+    "method_reported",
+)
 _NUMBERS = ("sparsity", "accuracy", "seed", "chance", "classes", "sparsity_reported")
 _NO_NUMBER = ("", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None")
 _SEPARATORS = {";": "semicolon", "\t": "tab", "|": "vertical bar"}
@@ -33,7 +36,7 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
 
     The source of the rows is `source`, by default the file's stem. If the table has a column `source` (such as a
     report's results.csv), its values are appended. Optional columns: recipe, status, epoch, chance or classes, note,
-    suspect (see `columns`).
+    suspect, saw (see `columns`).
 
     Rows without an accuracy are dropped and counted in the attribute LEFT_OUT, unless their status is collapsed or
     diverged: a run that failed to learn is never dropped.

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pai_bench.analysis.columns import AT_CHANCE, CELL, EPOCHS, OURS, PANEL, SAME_POINT
+from pai_bench.analysis.information import known
 from pai_bench.cells import DENSE
 from pai_bench.core import method_index
 from pai_bench.datasets import files
@@ -21,7 +22,7 @@ _NAMED = 5
 """Number of names that a remark lists."""
 
 
-_TEXT = (*CELL[:5], "status", "epoch", "note", "suspect", "method_reported")
+_TEXT = (*CELL[:5], "status", "epoch", "note", "suspect", "method_reported", "saw")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ def unify(rows: pd.DataFrame) -> Unified:
     remarks = _unify_names(rows)
     rows, dense = _unify_dense(rows)
     rows["chance"] = rows["chance"].fillna(rows["dataset"].map(_known_chance(rows["dataset"].unique())))
+    by_name = rows["method"].map(known)
+    # Older results and most tables do not say it; of built-in methods it is known.
+    rows["saw"] = rows["saw"].where(rows["saw"].notna() & (rows["saw"] != ""), by_name) if "saw" in rows else by_name
     failed = rows["status"] != "ok"
     rows["counted"] = rows["accuracy"].where(rows["accuracy"].notna() | ~failed, rows["chance"])
     rows["at_chance"] = ~failed & (rows["accuracy"] <= AT_CHANCE * rows["chance"])

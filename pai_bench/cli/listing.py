@@ -20,7 +20,7 @@ _WRAPPED = ("paper", "data sets", "description", "hyper-parameters", "match", "e
 
 _NOTES = {
     "methods": """
-sees: the scoring data that a method may use: nothing, shape (of one input), inputs, or labels (and inputs).
+sees: the scoring data that a method may use: nothing, shape (of one input), inputs, labels (and inputs), or training.
 passes: cost of scoring with the defaults, in forward passes over one scoring batch of 100; a backward pass counts as 2.
 verified: equal to the authors' code (release), to its functions copied by hand (transcribed), or to the formula.
 --long adds descriptions, hyper-parameters and the formulas of the cost; --json has all columns.

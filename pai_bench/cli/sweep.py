@@ -35,7 +35,7 @@ def sweep(
             "--methods",
             "--method",
             envvar="PAI_BENCH_METHODS",
-            help="For example snip,prospr:steps=10,lr=0.5.  [default: all but costly ones; 'all' includes them]",
+            help="For example snip,prospr:steps=10,lr=0.5.  [default: those of make demo; 'all': all but costly ones]",
         ),
     ] = None,
     controls: Annotated[

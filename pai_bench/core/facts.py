@@ -13,6 +13,7 @@ SEES = {
     "shape": "the shape of one input",
     "inputs": "inputs without labels",
     "labels": "inputs and labels",
+    "training": "a training of the network",
 }
 """What a method may see of the scoring data; each entry includes the ones above it."""
 

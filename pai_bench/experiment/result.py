@@ -99,4 +99,16 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
         provenance=recorded,
         float64_overlap=found.float64_overlap,
         tied_at_cut=found.tied_at_cut,
+        saw=_saw(run, trained),
+        mask_updates=trained.mask_updates,
     )
+
+
+def _saw(run: Run, trained: Trained) -> str:
+    """Return the data that decided the masks, see `Result.saw`."""
+    seen = registry.sees(run.cell.spec.name)
+    if seen == "training":
+        steps = trained.mask_updates.get("step", [0])[-1]
+        epochs = -(-steps // trained.epoch)
+        return f"{epochs} epoch{'s' if epochs != 1 else ''}"
+    return "inputs" if seen == "nothing" and run.recipe.scoring.warmup else seen

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 
 from pai_bench import models
-from pai_bench.cells import CONTROL, Cell
+from pai_bench.cells import CONTROL, Cell, kept_count
 from pai_bench.core import plugins
 from pai_bench.recipes import Recipe, result_fingerprint
 from pai_bench.results import ResultKey
 from pai_bench.scoring import registry
+from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.scoring.problem import Scorer
 from pai_bench.scoring.product_convolutions import mechanism
 from pai_bench.training import loop as training
+from pai_bench.training.mask_updates import Changing
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,19 @@ class Run:
     def _control(self) -> dict[str, Any]:
         control = self.cell.spec.control
         return {} if control is None else {CONTROL: control}
+
+    def changing(self, size: int) -> Changing | None:
+        """Return the method if it changes the masks of `size` prunable weights during training, else None."""
+        scorer = self.scorer()
+        if not changes_masks(scorer):
+            return None
+        return Changing(scorer, self.cell.method, kept_count(self.cell.sparsity, size), size)
+
+    def trainings(self) -> float:
+        """Return the epochs of the run divided by the epochs of its recipe: 1 but for methods with several cycles."""
+        changing, epochs = self.changing(10**9), self.recipe.train.epochs
+        rewinding = None if changing is None else changing.rewinding(epochs)
+        return 1.0 if rewinding is None else 1 + rewinding.cycles * (epochs - rewinding.epoch) / epochs
 
     def float64_convolutions(self, device: torch.device) -> str | None:
         """Return the mechanism of wide convolutions in the scoring; None unless it is done in float64 on a GPU."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.experiment import provenance
 from pai_bench.experiment.cost import Cost, float64_slowdown, measured
+from pai_bench.experiment.outcome import Outcome, device_name, to_arrays
 from pai_bench.experiment.result import RunMeasurements, make_result
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored
@@ -29,10 +29,11 @@ from pai_bench.pruning.flops import flops
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.pruning.selection import masks_at
-from pai_bench.results import Result, ties
+from pai_bench.results import ties
 from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
-from pai_bench.scoring.problem import Scorer
+from pai_bench.scoring.mask_updates import changes_masks
+from pai_bench.scoring.problem import Scorer, prunable
 from pai_bench.training import loop as training
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
@@ -42,14 +43,6 @@ __all__ = ["CellRunner", "Outcome", "Run", "device_name", "to_arrays"]
 
 OVERLAP_SECONDS = 60.0
 """Time limit for the comparison of float32 masks with float64 masks."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A result and its masks (bool arrays by parameter name)."""
-
-    result: Result
-    masks: dict[str, np.ndarray]
 
 
 class CellRunner:
@@ -131,6 +124,9 @@ class CellRunner:
         """Compute the masks of a run, their ties, and the cost of scoring (the full cost even if scores are shared)."""
         cell, spec = run.cell, run.cell.spec
         scorer, select = run.scorer(), controls.selection(spec, cell.seed)
+        if getattr(scorer, "starts_dense", False):
+            weights = prunable(network, only=run.recipe.scoring.only, exclude=run.recipe.scoring.exclude)
+            return Scored({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}, Cost())
         shared, effective = self.shares_scores(scorer), run.recipe.scoring.effective
         draws = itertools.count()
 
@@ -187,12 +183,14 @@ class CellRunner:
     ) -> float | None:
         """Compute the intersection over union of float32 masks and float64 masks.
 
-        Returns None if the recipe does not score in float32, the method does not prune, memory is insufficient (when no
-        other cell trains), or float64 scoring would take longer than OVERLAP_SECONDS.
+        Returns None if the recipe does not score in float32, the method does not prune or changes its masks later,
+        memory is insufficient (when no other cell trains), or float64 scoring would take longer than OVERLAP_SECONDS.
         """
         scoring = run.recipe.scoring
         longest = cost.seconds * float64_slowdown(self.device)
-        if scoring.dtype != "float32" or not getattr(run.scorer(), "prunes", True) or longest > OVERLAP_SECONDS:
+        scorer = run.scorer()
+        final = getattr(scorer, "prunes", True) and not changes_masks(scorer)
+        if scoring.dtype != "float32" or not final or longest > OVERLAP_SECONDS:
             return None
         exact = Run(run.cell, replace(run.recipe, scoring=replace(scoring, dtype="float64")))
         try:
@@ -247,10 +245,17 @@ class CellRunner:
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
             scoring_cost = Cost(**saved["scoring_cost"])
         earlier = saved["attempts"] if saved is not None else []
-        callback.phase("measuring")
-        with self._clock.unshared():
-            effective = effective_masks(network, masks, loading.info(run.cell.dataset).shape)
-            arithmetic = flops(network, masks, loading.info(run.cell.dataset).shape)
+        changing = run.changing(sum(mask.numel() for mask in masks.values()))
+        if changing is not None:
+            masks = {name: mask.clone() for name, mask in masks.items()}  # those in the cache must not change
+        shape = loading.info(run.cell.dataset).shape
+
+        def measure() -> tuple[dict[str, Tensor], tuple[int, int]]:
+            callback.phase("measuring")
+            with self._clock.unshared():
+                return effective_masks(network, masks, shape), flops(network, masks, shape)
+
+        before = measure() if changing is None else None
         MaskedGradients(network, masks)
         callback.phase("training")
         record = {
@@ -264,8 +269,19 @@ class CellRunner:
         }
         with self._clock.share() as share, measured(self.device) as training_cost:
             trained = yield from training.training(
-                network, masks, dataset, run.recipe, run.cell.seed, callback, checkpoints, saved, record, share
+                network,
+                masks,
+                dataset,
+                run.recipe,
+                run.cell.seed,
+                callback,
+                checkpoints,
+                saved,
+                record,
+                share,
+                changing,
             )
+        effective, arithmetic = before or measure()
         found = RunMeasurements(
             masks=masks,
             effective=effective,
@@ -288,13 +304,3 @@ class CellRunner:
         """Describe this attempt for the record of a cell that a later attempt finishes."""
         name = checkpoints.attempt if checkpoints is not None else ""
         return {"attempt": name, "host": socket.gethostname(), "device": device_name(self.device)}
-
-
-def to_arrays(masks: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Convert masks to bool arrays on the host."""
-    return {name: mask.cpu().numpy() for name, mask in masks.items()}
-
-
-def device_name(device: torch.device) -> str:
-    """Return the model name of the GPU, or "cpu"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

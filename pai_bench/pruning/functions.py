@@ -18,6 +18,7 @@ from pai_bench.pruning.pruner import Pruner
 from pai_bench.results import ties
 from pai_bench.scoring import diagnosis, registry
 from pai_bench.scoring.losses import Loss
+from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.scoring.problem import Batch
 from pai_bench.scoring.weights import Patterns, warn_of_left_out
 
@@ -111,6 +112,10 @@ def _pruner(
 ) -> Pruner:
     diagnosis.check_arguments(model, batches, spec.name, seed)
     scorer = registry.get(spec.name, {**dict(spec.hyperparameters), **hyperparameters})
+    if changes_masks(scorer):
+        raise PaiBenchError(
+            f"{spec.name} changes its masks during training", "run it with pai-bench sweep, or name another method"
+        )
     model = unwrapped(model)
     if not (only or exclude):
         warn_of_left_out(model)

@@ -239,10 +239,12 @@ def _forget_compiled() -> None:
 class MaskedGradients:
     """Zeroes the gradients of pruned weights, all in one fused operation; the weights start at zero and stay there."""
 
-    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], changing: bool = False) -> None:
+        """Take the model and its masks; `changing`: `refresh` will be called."""
         parameters = dict(model.named_parameters())
-        # A layer that is kept whole needs no mask.
-        partial = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        # A layer that is kept whole, and stays so, needs no mask.
+        partial = {name: mask for name, mask in masks.items() if changing or not bool(mask.all())}
+        self._names = list(partial)
         self._weights = [parameters[name] for name in partial]
         self._removed = [~mask.to(weight.device) for mask, weight in zip(partial.values(), self._weights, strict=True)]
         # In each weight's own order of memory, as its gradient is: else the fused operation takes them one by one.
@@ -250,6 +252,14 @@ class MaskedGradients:
             torch.zeros_like(w, requires_grad=False).masked_fill_(~r, 1)
             for r, w in zip(self._removed, self._weights, strict=True)
         ]
+        self.reset()
+
+    @torch.no_grad()
+    def refresh(self, masks: Mapping[str, Tensor]) -> None:
+        """Take other masks. The tensors keep their addresses, which captured CUDA graphs contain."""
+        for name, removed, factor in zip(self._names, self._removed, self._masks, strict=True):
+            torch.logical_not(masks[name], out=removed)
+            factor.copy_(masks[name])
         self.reset()
 
     def reset(self) -> None:

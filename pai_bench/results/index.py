@@ -23,7 +23,7 @@ from pai_bench.results.key import ResultKey
 COLUMNS = (
     *("method", "dataset", "model", "recipe", "sparsity", "seed", "accuracy", "status", "actual_sparsity"),
     *("effective_sparsity", "fingerprint", "init_hash", "mask_hash", "method_version", "n_prunable", "n_kept"),
-    *("chance", "finished_at", "schema", "costs", "float64_overlap", "tied_at_cut"),
+    *("chance", "finished_at", "schema", "costs", "float64_overlap", "tied_at_cut", "saw"),
 )
 """Keys of a result that a row has; `costs` is a dict. A row has `device`, `scoring_dtype` and `path` besides."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,12 @@ class Result:
     """Number of kept weights whose score equals the score of pruned ones, so that their position decides which stay.
 
     None in older results, and for methods whose ties do not matter (magnitude, masks from files)."""
+    saw: str | None = None
+    """Data that decided the masks: "nothing", "inputs", "labels", a number of epochs of training such as "9 epochs", or
+    "unknown" (masks from files); None in older results."""
+    mask_updates: dict[str, list[int]] = field(default_factory=dict)
+    """For masks that change during training: numbers of the steps (`step`, from 1), of the weights kept after each
+    (`kept`) and of those that grew in it (`grown`)."""
 
     @property
     def cell(self) -> Cell:
@@ -97,15 +103,16 @@ class Result:
         return ResultKey(self.cell, self.recipe, self.fingerprint)
 
 
-_FIELDS = [field.name for field in fields(Result)]
+_FIELDS = [each.name for each in fields(Result)]
 _TYPES: dict[str, tuple[type, ...]] = {
     **{"str": (str,), "int": (int,), "float": (float, int), "float | None": (float, int, type(None))},
     "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
     **{"tuple": (list,), "dict": (dict,)},
 }
-_KINDS = {field.name: _TYPES[str(field.type).partition("[")[0]] for field in fields(Result)}
+_KINDS = {each.name: _TYPES[str(each.type).partition("[")[0]] for each in fields(Result)}
 """Python types of each field after JSON decoding."""
-_ADDED = {"float64_overlap": None, "tied_at_cut": None}
+_ADDED: dict[str, Any] = {"float64_overlap": None, "tied_at_cut": None, "saw": None, "mask_updates": {}}
 """Fields that older results lack, with their default values."""
 
 

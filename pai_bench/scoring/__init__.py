@@ -7,6 +7,7 @@ from pai_bench.scoring.draws import gaussian, rademacher, random_scores
 from pai_bench.scoring.function_overrides import IDENTITY_NORMS, FunctionOverrides
 from pai_bench.scoring.gates import Relus, noting
 from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, proportional, uniform, within
+from pai_bench.scoring.mask_updates import Length, MaskChange, Moment, Rewinding, cosine, cubic, within_training
 from pai_bench.scoring.paths.functions import Flow, PathCount
 from pai_bench.scoring.paths.law import check_factors, check_law
 from pai_bench.scoring.paths.network import replay
@@ -24,15 +25,21 @@ __all__ = [
     "Flow",
     "FunctionOverrides",
     "Graphs",
+    "Length",
+    "MaskChange",
+    "Moment",
     "PathCount",
     "Problem",
     "Relus",
+    "Rewinding",
     "Scorer",
     "Walker",
     "apportion",
     "check_factors",
     "check_law",
     "check_relu_network",
+    "cosine",
+    "cubic",
     "erdos_renyi_kernel",
     "gaussian",
     "gradient",
@@ -51,4 +58,5 @@ __all__ = [
     "replay",
     "uniform",
     "within",
+    "within_training",
 ]

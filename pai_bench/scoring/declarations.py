@@ -9,12 +9,12 @@ from typing import Any
 
 from pai_bench.core.facts import INVARIANCES
 
-HOOKS = ("batches_needed", "kept_after", "quotas")
+HOOKS = ("batches_needed", "kept_after", "quotas", "rewinding", "update_masks", "update_steps")
 """Declarations that are methods of the class."""
 
 DECLARATIONS = (
     *("added", "controls", "costly", "fresh", "invariant_to", "may_tie", "optional", "per_sparsity"),
-    *("plugin_version", "prunes", "revives", "rounds", "schedule", "version"),
+    *("plugin_version", "prunes", "replaces_step", "revives", "rounds", "schedule", "starts_dense", "version"),
     *HOOKS,
 )
 """Attributes of a method's class that change what the harness does (docs/methods.md describes each of them)."""

@@ -17,6 +17,7 @@ from pai_bench.core.plugins import source_hash
 from pai_bench.core.registry import Registry
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.scoring.declarations import check_spelling, check_values
+from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.scoring.problem import Scorer, round_densities
 
 Method = TypeVar("Method", bound=type)
@@ -89,19 +90,43 @@ def names() -> list[str]:
     return _methods.names()
 
 
+def names_at_initialisation() -> list[str]:
+    """Return the names of the methods whose masks are complete before training, in alphabetical order."""
+    return [name for name in names() if not changes_masks(method_class(name))]
+
+
 def default_names() -> list[str]:
     """Return the methods of a sweep that names none: all whose class declares neither `costly` nor `optional`."""
-    left_out = ("costly", "optional")
-    return [name for name in names() if not any(getattr(method_class(name), flag, False) for flag in left_out)]
+    return [name for name in affordable_names() if not getattr(method_class(name), "optional", False)]
+
+
+def affordable_names() -> list[str]:
+    """Return the methods whose class does not declare `costly`, in alphabetical order."""
+    return [name for name in names() if not getattr(method_class(name), "costly", False)]
 
 
 def has_controls(name: str) -> bool:
     """Return True if controls apply to a method.
 
-    They do not apply to methods that prune nothing (`prunes = False`) or select weights at random (`controls = False`).
+    They do not apply to methods that prune nothing (`prunes = False`), select weights at random (`controls = False`)
+    or change their masks during training.
     """
     cls = method_class(name)
-    return bool(getattr(cls, "prunes", True) and getattr(cls, "controls", True))
+    return bool(getattr(cls, "prunes", True) and getattr(cls, "controls", True) and not changes_masks(cls))
+
+
+def sees(name: str) -> str:
+    """Return the data that decide the masks of a method: "nothing", "inputs", "labels", "training", or "unknown".
+
+    A method without facts sees "training" if it changes its masks in it, else "labels", which is all that a scorer can
+    see. Masks from files are "unknown".
+    """
+    if changes_masks(method_class(name)):
+        return "training"
+    if name in _given:
+        return "unknown"
+    seen = facts(name).sees or "labels"
+    return "nothing" if seen == "shape" else seen
 
 
 def facts(name: str) -> Facts:

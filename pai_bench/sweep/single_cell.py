@@ -22,6 +22,7 @@ from pai_bench.experiment.runner import CellRunner, Run, to_arrays
 from pai_bench.pruning import effective as measures
 from pai_bench.pruning import fixed_masks
 from pai_bench.results import Epoch, mask_files
+from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.scoring.weights import prunable
 from pai_bench.sweep.execution.attempt import execute
 from pai_bench.sweep.execution.claims import Owner
@@ -89,6 +90,11 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
             "prune computes the masks of one cell", "give one method and one sparsity; sweep takes lists"
         )
     run = _one_run(_request(options, methods[0], sparsities[0]), options.data_dir)
+    if changes_masks(run.scorer()):
+        raise PaiBenchError(
+            f"{methods[0]} changes its masks during training",
+            "run it with pai-bench sweep: it saves the final masks",
+        )
     check_writable(out.absolute().parent, "--out")
     runner = _runner(options)
     network = runner.model(run)

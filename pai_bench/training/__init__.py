@@ -1,1 +1,1 @@
-"""Train and evaluate a network under fixed masks, resumable at any step."""
+"""Train and evaluate a network under masks, resumable at any step."""

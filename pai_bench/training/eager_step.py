@@ -13,6 +13,10 @@ from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.recipes import Train
 from pai_bench.scoring.losses import by_name
 
+Change = Callable[[Callable[[], None]], None]
+"""A change of the masks in a step, after the backward pass. Its argument is the update of the weights, which it calls
+or not."""
+
 
 def no_seed() -> None:
     """Leave the random generators alone."""
@@ -23,12 +27,12 @@ class Step:
 
     mechanism = "eager"
 
-    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], settings: Train) -> None:
-        """Take the model and set its pruned weights to zero."""
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], settings: Train, changing: bool = False) -> None:
+        """Take the model and set its pruned weights to zero; `changing`: the masks will change."""
         self.device = next(model.parameters()).device
         self.total = torch.zeros((), device=self.device)
         """Sum of the losses over images; the caller reads it and resets it to zero."""
-        self.masked = MaskedGradients(model, masks)
+        self.masked = MaskedGradients(model, masks, changing)
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=settings.lr,
@@ -48,7 +52,9 @@ class Step:
         self._products = products(settings.precision)
         self._loss = by_name(settings.loss)
 
-    def __call__(self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = no_seed) -> None:
+    def __call__(
+        self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = no_seed, change: Change | None = None
+    ) -> None:
         """Run the step for a batch with the learning rate `lr`; `seed` seeds the random draws of the forward pass."""
         # A captured step reads its rate from the device, in float32; on a GPU an eager one uses the same number.
         rate = float(np.float32(lr)) if self.device.type == "cuda" else lr
@@ -56,14 +62,21 @@ class Step:
             group["lr"] = rate
         seed()
         with float32_products(self._products):
-            self._launch(x, y)
+            self._launch(x, y, change)
 
-    def _launch(self, x: Tensor, y: Tensor) -> None:
+    def _launch(self, x: Tensor, y: Tensor, change: Change | None = None) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._gradients(x, y)
+        if change is None:
+            self._descend()
+        else:
+            change(self._descend)
+        self.total += loss.detach() * len(y)
+
+    def _descend(self) -> None:
+        """Update the weights by the gradients that the backward pass has left."""
         self.masked()
         self.optimizer.step()
-        self.total += loss.detach() * len(y)
 
     def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the gradients of all parameters; return the loss."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pai_bench.core.precision import float32_products
 from pai_bench.core.randomness import host_random_state
 from pai_bench.recipes import Train
-from pai_bench.training.eager_step import Step, no_seed
+from pai_bench.training.eager_step import Change, Step, no_seed
 from pai_bench.training.foreach import FewerKernels
 
 WARM_UP = 3
@@ -57,9 +57,10 @@ class GraphStep(Step):
         masks: Mapping[str, Tensor],
         settings: Train,
         alone: Callable[[], bool] = lambda: True,
+        changing: bool = False,
     ) -> None:
         """Take the arguments of `Step`; `alone` returns True while no other cell trains on the device."""
-        super().__init__(model, masks, settings)
+        super().__init__(model, masks, settings, changing)
         self.rate = torch.zeros(1, device=self.device)
         """The learning rate of the next step; in float32, as a captured step reads it from the device."""
         self.several = True
@@ -74,8 +75,13 @@ class GraphStep(Step):
         self._refused = False
         self._more_state: list[Tensor] = []
 
-    def __call__(self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = no_seed) -> None:
+    def __call__(
+        self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = no_seed, change: Change | None = None
+    ) -> None:
         self.rate.fill_(lr)
+        if change is not None:
+            self.by_hand(lambda: self.on_batch(x, y, change), seed)
+            return
         if x.shape not in self._static:
             self._static[x.shape] = x.clone(), y.clone()
         batch = self._static[x.shape]
@@ -83,9 +89,20 @@ class GraphStep(Step):
         batch[1].copy_(y)
         self.launch(x.shape, lambda: self.on_batch(*batch), seed)
 
-    def on_batch(self, x: Tensor, y: Tensor) -> None:
+    def on_batch(self, x: Tensor, y: Tensor, change: Change | None = None) -> None:
         """Enqueue the kernels of a step with the learning rate in `rate`; for the argument `work` of `launch`."""
-        self._launch(x, y)
+        self._launch(x, y, change)
+
+    def by_hand(self, work: Callable[[], None], seed: Callable[[], None]) -> None:
+        """Run a step in which masks change. Its kernels are not those of other steps, so it is never captured.
+
+        Masks change in place; graphs that were captured before remain valid.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate[0]
+        seed()
+        with float32_products(self._products):
+            self._by_definition(work)
 
     def add_state(self, tensor: Tensor) -> None:
         """Declare a tensor that launches change besides the state of the training."""

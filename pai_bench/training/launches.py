@@ -14,6 +14,8 @@ from pai_bench.core.randomness import derive_seed, seed_draws
 from pai_bench.datasets.epoch_tables import EpochTables
 from pai_bench.datasets.loading import InMemoryDataset, InMemoryLoader, StreamingDataset, TrainingBatches
 from pai_bench.training.cooperative import Task, wait
+from pai_bench.training.eager_step import Change
+from pai_bench.training.mask_updates import MaskUpdates
 from pai_bench.training.step import GraphStep, Step
 
 AHEAD = 4
@@ -61,10 +63,16 @@ class Schedule:
     lengths: Sequence[int]
     """Number of steps in each epoch; the last one may be incomplete."""
     seed: int
+    updates: MaskUpdates | None = None
+    """The mask updates, if the masks change."""
 
     def seeding(self, device: torch.device, epoch: int, step: int) -> Callable[[], None]:
         """Return a function that seeds the random draws of a forward pass."""
         return lambda: seed_draws(derive_seed(self.seed, "forward", epoch, step), device)
+
+    def change(self, epoch: int, step: int) -> Change | None:
+        """Return the change of the masks in a step, or None."""
+        return None if self.updates is None else self.updates.at(epoch, step)
 
 
 class LoaderLaunches:
@@ -80,9 +88,10 @@ class LoaderLaunches:
         batches = itertools.islice(self._batches.epoch(epoch, start), schedule.lengths[epoch] - start)
         for step, (x, y) in enumerate(batches, start):
             seed, rate = schedule.seeding(self._step.device, epoch, step), schedule.rate(epoch, step)
+            change = schedule.change(epoch, step)
 
             def run() -> None:
-                self._step(x, y, rate, seed)  # noqa: B023 (it runs before the next batch is taken)
+                self._step(x, y, rate, seed, change)  # noqa: B023 (it runs before the next batch is taken)
 
             yield Launch(1, len(y), run)
 
@@ -128,6 +137,8 @@ class TableLaunches:
         count = min(in_a_graph(self._whole), int(LAUNCH_SECONDS / max(seconds, 1e-9)))
         if count < 2 or step + count > min(self._whole, self._schedule.lengths[epoch]) or not self._step.several:
             return 1
+        if self._schedule.updates is not None and self._schedule.updates.within(epoch, step, count):
+            return 1
         if self._step.replay_seconds(self._key(count, self._loader.batch_size)) is not None:  # captured already
             return count
         left = sum(self._schedule.lengths[epoch:]) - step
@@ -138,15 +149,19 @@ class TableLaunches:
         return count, size
 
     def _launch(self, epoch: int, step: int, count: int, size: int) -> None:
+        change = self._schedule.change(epoch, step)
+        seed = self._schedule.seeding(self._step.device, epoch, step)
+
         def work() -> None:
             for offset in range(count):
                 self._tables.rate(offset, self._step.rate)
-                self._step.on_batch(*self._tables.batch(offset, size))
+                self._step.on_batch(*self._tables.batch(offset, size), change)
             self._tables.step.add_(count)
 
-        self._step.launch(
-            self._key(count, size), work, self._schedule.seeding(self._step.device, epoch, step), steps=count
-        )
+        if change is None:
+            self._step.launch(self._key(count, size), work, seed, steps=count)
+        else:
+            self._step.by_hand(work, seed)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._running.append(event)

@@ -1,4 +1,4 @@
-"""Train and evaluate a network under fixed masks."""
+"""Train and evaluate a network under masks that are fixed, or that a method changes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from pai_bench.core.randomness import derive_seed, seed_draws
 from pai_bench.datasets import loading
 from pai_bench.datasets.loading import Augment, InMemoryDataset, StreamingDataset
 from pai_bench.errors import PaiBenchError
-from pai_bench.recipes import Recipe, Train
+from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
 from pai_bench.scoring.losses import predictions
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Share, SharedClock, Task, read, run_to_completion
 from pai_bench.training.launches import Schedule, make_launches
+from pai_bench.training.mask_updates import Changing, MaskUpdates
+from pai_bench.training.rates import epoch_steps, learning_rate, recipe_epochs
 from pai_bench.training.step import Step, make_step
 
 VERSION = 2
@@ -45,39 +47,16 @@ class Trained:
     """Launch mechanism of the steps: "eager" or "cuda-graph"."""
     seconds: float
     """This training's share of the wall time of its process, including the time before an interruption."""
-
-
-def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
-    """Return the learning rate of a step (one of `steps` in a complete epoch); epochs and steps count from 0.
-
-    The schedule "step" multiplies by gamma at each milestone, "cosine" decays to 0 at the end; both follow a linear
-    warm-up. When the warm-up ends inside an epoch, its last step exceeds the full rate by up to one step's increment.
-    """
-    done = epoch + step / steps
-    if done < train.warmup_epochs:
-        return train.lr * (done + 1 / steps) / train.warmup_epochs
-    if train.schedule == "cosine":
-        length = train.steps / steps if train.steps else train.epochs
-        progress = (done - train.warmup_epochs) / (length - train.warmup_epochs)
-        return train.lr * 0.5 * (1 + math.cos(math.pi * progress))
-    drops = sum(epoch >= milestone for milestone in train.milestones)
-    drops += sum(epoch * steps + step >= milestone for milestone in train.milestone_steps)
-    return train.lr * train.gamma**drops
-
-
-def epoch_steps(train: Train, steps: int) -> list[int]:
-    """Return the number of steps in each epoch of a training whose complete epochs have `steps` steps."""
-    if not train.steps:
-        return [steps] * train.epochs
-    whole, rest = divmod(train.steps, steps)
-    return [steps] * whole + [rest] * (rest > 0)
+    mask_updates: dict[str, list[int]]  # see `Result.mask_updates`
+    epoch: int  # number of steps in a complete epoch
 
 
 class _Progress:
     """Progress of a training and all state on which its next step depends."""
 
-    def __init__(self, model: nn.Module, one_step: Step, share: Share) -> None:
+    def __init__(self, model: nn.Module, one_step: Step, share: Share, updates: MaskUpdates | None) -> None:
         self._share = share
+        self._updates = updates
         self._seconds_before = 0.0
         self._tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._optimizer = one_step.optimizer
@@ -110,6 +89,8 @@ class _Progress:
             "step": self.step,
             "curve": [asdict(epoch) for epoch in self.curve],
             "seconds": self.seconds,
+            "mask_updates": [] if self._updates is None else list(self._updates.past),
+            "rewound": {} if self._updates is None else self._updates.early,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -122,6 +103,8 @@ class _Progress:
         self.seen, self.epoch, self.step = state["seen"], state["epoch"], state["step"]
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
         self._seconds_before = state["seconds"]
+        if self._updates is not None:
+            self._updates.resume(state["mask_updates"], state["rewound"])
 
 
 def training(
@@ -135,8 +118,11 @@ def training(
     saved: Mapping[str, Any] | None = None,
     record: Mapping[str, Any] | None = None,
     share: Share | None = None,
+    changing: Changing | None = None,
 ) -> Task[Trained]:
     """Train `model` in place under `masks` (bool by parameter name) with the recipe, as a resumable task.
+
+    A method that is `changing` its masks changes these tensors; `record` must then contain them, to be resumed.
 
     Each `next()` runs one launch (one training step, or several captured ones on a GPU) or one evaluation batch. The
     reported accuracy is the last epoch's test accuracy, never the best one. A non-finite loss ends the training; the
@@ -148,23 +134,31 @@ def training(
     seed, epoch and step. For the same reason the results do not depend on other tasks that run in between.
 
     Raises: Interrupted after the last checkpoint when a stop was requested; RuntimeError when a pruned weight is not
-        exactly zero at the end (a defect of the trainer).
+        exactly zero at the end (a defect of the trainer); PaiBenchError when a method never changes its masks, or
+        keeps another number of weights at the end.
     """
     if share is None:
         with SharedClock().share() as own:
-            return (yield from training(model, masks, dataset, recipe, seed, callback, checkpoints, saved, record, own))
+            more = callback, checkpoints, saved, record, own, changing
+            return (yield from training(model, masks, dataset, recipe, seed, *more))
     settings = recipe.train
     callback = callback or Callback()
     device = next(model.parameters()).device
     channels_last = in_channels_last(settings.precision, settings.channels_last, device)
-    one_step = make_step(laid_out(model, channels_last), masks, settings, lambda: share.alone)
+    one_step = make_step(laid_out(model, channels_last), masks, settings, lambda: share.alone, changing is not None)
     short = _last_batch(model, dataset, recipe)
     batches = loading.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
     steps = len(batches)
-    lengths = epoch_steps(settings, steps)
-    schedule = Schedule(lambda epoch, step: learning_rate(settings, epoch, step, steps), lengths, seed)
+    of_recipe = epoch_steps(settings, steps)
+    rewinding = None if changing is None else changing.rewinding(len(of_recipe))
+    epochs = recipe_epochs(len(of_recipe), rewinding)
+    lengths = [of_recipe[epoch] for epoch in epochs]
+    plan = lengths, steps, seed, len(of_recipe)
+    updates = None if changing is None else MaskUpdates(changing, model, masks, one_step, *plan)
+    rate = lambda epoch, step: learning_rate(settings, epochs[epoch], step, steps)  # noqa: E731
+    schedule = Schedule(rate, lengths, seed, updates)
     launches = make_launches(one_step, dataset, batches, schedule, channels_last)
-    at = _Progress(model, one_step, share)
+    at = _Progress(model, one_step, share, updates)
     if saved is not None:
         at.restore(saved)
 
@@ -178,6 +172,8 @@ def training(
     accuracy, finite = 0.0, True
     while finite and at.epoch < len(lengths):
         model.train()
+        if updates is not None and at.step == 0:
+            updates.before(at.epoch)
         for launch in launches.epoch(at.epoch, at.step):
             yield from pause()
             yield from launches.room(pause)
@@ -196,10 +192,15 @@ def training(
             measured, finite = accuracy, finite and sound
         at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
         callback.epoch(at.curve[-1], len(lengths))
+        if updates is not None and finite:
+            updates.after(at.epoch)
         at.next_epoch()
     if finite and not one_step.masked.intact():
         raise RuntimeError("a pruned weight is not zero after training")
-    return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.seconds)
+    if finite and updates is not None:
+        updates.finish()
+    past = {} if updates is None else updates.record()
+    return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.seconds, past, steps)
 
 
 def _completed(task: Callable[Concatenate[nn.Module, P], Task[T]]) -> Callable[Concatenate[nn.Module, P], T]:

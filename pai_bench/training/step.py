@@ -14,12 +14,16 @@ __all__ = ["GraphStep", "Step", "make_step"]
 
 
 def make_step(
-    model: nn.Module, masks: Mapping[str, Tensor], settings: Train, alone: Callable[[], bool] = lambda: True
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    settings: Train,
+    alone: Callable[[], bool] = lambda: True,
+    changing: bool = False,
 ) -> Step:
     """Create the step for the recipe's settings: captured on a GPU, unless `cuda_graph` is false.
 
-    `alone` returns True while no other cell trains on the device.
+    `alone` returns True while no other cell trains on the device. `changing`: the masks will change.
     """
     if settings.cuda_graph and next(model.parameters()).device.type == "cuda":
-        return GraphStep(model, masks, settings, alone)
-    return Step(model, masks, settings)
+        return GraphStep(model, masks, settings, alone, changing)
+    return Step(model, masks, settings, changing)

@@ -24,11 +24,14 @@ from pai_bench.experiment.cost import measured
 from pai_bench.experiment.runner import CellRunner, Outcome, Run, device_name
 from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.selection import keep_exactly
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import prunable
 from pai_bench.testing import check_method
 from pai_bench.training import launches
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import RoundRobin
 from pai_bench.training.loop import Trained, train
+from pai_bench.training.mask_updates import Changing
 from pai_bench.training.step import make_step
 from tests.cli.program import pai_bench as program
 from tests.cli.program import recipe, results
@@ -180,6 +183,37 @@ def test_a_captured_training_is_the_training(monkeypatch: pytest.MonkeyPatch, pr
     (ours, captured), (theirs, eager) = trained("auto"), trained(False)
     assert torch.equal(ours, theirs) and captured.curve == eager.curve
     assert eager.mechanism == "eager" and captured.mechanism == ("cuda-graph" if DEVICE.type == "cuda" else "eager")
+
+
+@pytest.mark.parametrize("method", ["rigl", "set", "gmp"])
+def test_captured_graphs_stay_valid_when_masks_change(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Mask updates between graphs of several steps, in place: bit for bit the training without graphs."""
+    monkeypatch.setattr(launches, "CAPTURE_STEPS", 1)
+
+    def trained(cuda_graph: bool | str) -> tuple[torch.Tensor, Trained, dict[str, torch.Tensor]]:
+        model = models.build("resnet20", 1, 8, 10).to(DEVICE)
+        models.initialise(model, "kaiming-normal-fan-in", 0)
+        weights = prunable(model)
+        generator = torch.Generator().manual_seed(1)
+        masks = {
+            n: (torch.rand(p.shape, generator=generator) < (1.1 if method == "gmp" else 0.3)).to(DEVICE)
+            for n, p in weights.items()
+        }
+        size = sum(w.numel() for w in weights.values())
+        kept = round(0.3 * size)
+        kept = kept if method == "gmp" else sum(int(mask.sum()) for mask in masks.values())
+        scorer: Any = registry.get(method, {"every": 25, "stop": 1.0})
+        recipe = killing.recipe(epochs=6, batch_size=8, cuda_graph=cuda_graph)
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, padding=2, flip=True))
+        data = killing.small_data(140).to(DEVICE)
+        found = train(model, masks, data, recipe, seed=0, changing=Changing(scorer, method, kept, size))
+        return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()]), found, masks
+
+    (ours, captured, masks), (theirs, eager, others) = trained("auto"), trained(False)
+    assert torch.equal(ours, theirs) and captured.curve == eager.curve
+    assert all(torch.equal(mask, others[name]) for name, mask in masks.items())
+    assert captured.mask_updates == eager.mask_updates and len(captured.mask_updates["step"]) >= 4
+    assert captured.mechanism == ("cuda-graph" if DEVICE.type == "cuda" else "eager")
 
 
 @of_cuda

@@ -13,6 +13,8 @@ BRIEF: dict[str, dict[str, int]] = {
     "iterative-grasp": {"rounds": 2},
     "synflow-l2": {"rounds": 2},
     "dpai": {"steps": 3},
+    **{name: {"every": 2} for name in ("rigl", "set", "gmp")},
+    **{name: {"cycles": 1} for name in ("ltr", "lr-rewinding")},
     **{name: {"probes": 1} for name in ("hutchinson", "hutchinson-pruning", "hts")},
 }
 """Hyper-parameters with which costly methods compute the same kind of score in less time; the golden tests use all."""

@@ -85,6 +85,26 @@ def single_setting(points: pd.DataFrame) -> Iterator[Objection]:
             )
 
 
+def unknown_information(points: pd.DataFrame) -> Iterator[Objection]:
+    """Object to methods of which it is not known whether their masks saw training, beside methods that did not."""
+    unknown = points[points["saw"].isin(["", "unknown"])]
+    names = {panel_name(row): sorted(set(rows["method"])) for row, rows in _named(unknown)}
+    if names:
+        yield Objection(
+            "unknown-information",
+            "it is not known whether some masks were found during training: they may be upper bounds, not competitors",
+            'state it in a column `saw` of the table ("nothing", "inputs", "labels" or "9 epochs"); for masks from'
+            " files, in the caption",
+            tuple(f"{panel}: {', '.join(methods)}" for panel, methods in names.items()),
+        )
+
+
+def _named(points: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.DataFrame]]:
+    """Yield the first row and all rows of each panel and source."""
+    for _, rows in points.groupby([*PANEL, "source"], sort=False):
+        yield rows.iloc[0], rows
+
+
 def _panels(points: pd.DataFrame) -> Iterator[tuple[object, pd.DataFrame]]:
     """Yield the results of each panel. Tables are combined with the results folder, as in the figures."""
     yield from points.groupby(PANEL, sort=False)

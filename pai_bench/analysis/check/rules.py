@@ -31,6 +31,7 @@ def find(
         *design.few_densities(points),
         *design.mixed_recipes(points),
         *design.single_setting(points),
+        *design.unknown_information(points),
         *provenance.stale(collection.stale, (*collection.damaged, *collection.unreadable)),
         *provenance.uncommitted_code(rows, dirty),
         *provenance.epochs(rows),

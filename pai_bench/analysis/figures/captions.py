@@ -10,6 +10,7 @@ from pai_bench.analysis.figures.arrange import Arrangement
 from pai_bench.analysis.figures.curves import Panel, Point, mostly_partial
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.material import Material
+from pai_bench.analysis.information import is_upper_bound
 from pai_bench.analysis.labels import same_networks
 from pai_bench.analysis.latex import breakable
 
@@ -53,6 +54,7 @@ def curves(material: Material, panels: Sequence[Panel], of: str = "accuracy") ->
         _dense(panels) if of == "accuracy" else "Dashed line: dense network",
         *_failures(panels, points),
         *_missing(panels, points),
+        _upper_bounds(material, panels),
         *_published(material, panels),
         *notes(material, panels),
         *same_networks(setting.model for setting in material.settings),
@@ -63,6 +65,16 @@ def curves(material: Material, panels: Sequence[Panel], of: str = "accuracy") ->
 def _dense(panels: Sequence[Panel]) -> str:
     dense = any(curve.is_dense and math.isfinite(curve.points[0].mean) for panel in panels for curve in panel.curves)
     return "Dashed line: dense network" if dense else ""
+
+
+def _upper_bounds(material: Material, panels: Sequence[Panel]) -> str:
+    """Name the methods of the panels that see training."""
+    summary = material.summary
+    if "saw" not in summary:
+        return ""
+    bounds = set(summary.loc[summary["saw"].map(is_upper_bound), "method"])
+    labels = dict.fromkeys(c.label for panel in panels for c in panel.curves if c.method in bounds)
+    return f"Masks found during training (upper bounds): {', '.join(labels)}" if labels else ""
 
 
 def _failures(panels: Sequence[Panel], points: Sequence[Point]) -> list[str]:

@@ -18,8 +18,8 @@ class Matrix:
 
     @property
     def body(self) -> Markup:
-        """The rows as markup; numbers are bold and underlined as in the other tables."""
-        lines = (f"<tr><td>{escape(row.label)}" + "".join(map(_cell, row.cells)) for row in self.grid.rows)
+        """The rows as markup, without headings, since rows can be sorted; numbers are emphasised as elsewhere."""
+        lines = (f"<tr><td>{escape(row.label)}" + "".join(map(_cell, row.cells)) for row in self.grid.rows if row.cells)
         return Markup("\n".join(lines))
 
 

@@ -17,9 +17,12 @@ from pai_bench.experiment.runner import Run
 from pai_bench.pruning import fixed_masks
 from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
+from pai_bench.scoring.mask_updates import Length
 from pai_bench.scoring.problem import prunable
 from pai_bench.sweep.execution import dataset_copy as copies
 from pai_bench.sweep.planning import rehearsal
+from pai_bench.sweep.planning.workload import trained_images
+from pai_bench.training.mask_updates import update_steps
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def check(
             bad.add(name)
     left = [run for run in runs if run.cell.dataset not in bad]
     _check_recipes(left)
+    _check_mask_updates(left)
     unusable, errors = _unusable_models(left)
     refused += errors
     left = [run for run in left if (run.cell.dataset, run.cell.model) not in unusable]
@@ -102,6 +106,28 @@ def _check_recipes(runs: Sequence[Run]) -> None:
     for scheme in {run.recipe.init.scheme for run in runs}:
         if scheme not in models.schemes():
             raise unknown("initialisation scheme", scheme, models.schemes())
+
+
+def _check_mask_updates(runs: Sequence[Run]) -> None:
+    """Refuse methods that change masks during training where no update falls into it, or that count effective weights.
+
+    Raises: PaiBenchError for the first run that would fail.
+    """
+    for run in {(run.cell.dataset, run.cell.method, run.recipe): run for run in runs}.values():
+        changing = run.changing(10**9)
+        if changing is None:
+            continue
+        if run.recipe.scoring.effective:
+            raise PaiBenchError(
+                f"{run.cell.method} changes its masks during training, so that their effective weights cannot be set",
+                "leave --effective out, or the method",
+            )
+        if changing.rewinding(run.recipe.train.epochs) is not None:
+            continue
+        images = trained_images(run.recipe.values(), datasets.info(run.cell.dataset).train)
+        train = run.recipe.train
+        epoch = math.ceil(images / train.batch_size - 1e-9)
+        update_steps(changing, Length(train.steps or epoch * train.epochs, epoch))
 
 
 def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[PaiBenchError]]:

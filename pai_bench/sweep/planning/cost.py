@@ -74,7 +74,7 @@ def _estimate(run: Run, measured: _Measured, arithmetic: _Arithmetic, scoring_is
     training, scoring = measured.training(run), measured.scoring(run)
     stated = training is None or (scoring is None and not scoring_is_free)
     try:
-        seconds = arithmetic.training(run) if training is None else training[0]
+        seconds = run.trainings() * (arithmetic.training(run) if training is None else training[0])
         if not scoring_is_free:
             seconds += arithmetic.scoring(run) if scoring is None else scoring
     except UnknownCost as error:
@@ -128,7 +128,7 @@ class _Measured:
         self._scoring: dict[tuple[str, str], float | None] = {}
 
     def training(self, run: Run) -> tuple[float, int] | None:
-        """Return the seconds of training, scaled by the recipe's work, and the number of results they are based on.
+        """Return the seconds of one training, scaled by the recipe's work, and the number of results they are based on.
 
         Only results of the same speed key count; None if there are none.
         """
@@ -140,7 +140,12 @@ class _Measured:
         passes = work(values)
         key = *workload.speed_key(values), passes
         if key not in self._rates:
-            trained = [(s["costs"].get("train_seconds"), s["recipe_values"]) for s in self._samples]
+            # Methods with several cycles train for more epochs than their recipe has.
+            trained = [
+                (s["costs"].get("train_seconds"), s["recipe_values"])
+                for s in self._samples
+                if len(s["curve"]) <= s["recipe_values"]["train"].get("epochs", 0)
+            ]
             alike = [(seconds, work(of)) for seconds, of in trained if seconds and workload.speed_key(of) == key[:-1]]
             # The first epoch takes longer; runs of the same length therefore predict better.
             alike = [(seconds, amount) for seconds, amount in alike if amount == passes] or alike

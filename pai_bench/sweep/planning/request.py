@@ -21,7 +21,7 @@ from pai_bench.scoring.problem import prunable
 from pai_bench.sweep.planning import rehearsal
 
 ALL = "all"
-"""Value of `--methods` that selects every method, costly ones included."""
+"""Value of `--methods` that selects every method except costly ones, which have to be named."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def expand(request: Request) -> list[Run]:
     for name in request.models:
         if name not in models.names():
             raise unknown("model", name, models.names())
-    texts = registry.names() if request.methods == (ALL,) else request.methods or registry.default_names()
+    texts = registry.affordable_names() if request.methods == (ALL,) else request.methods or registry.default_names()
     methods = _with_controls([_canonical(text) for text in texts], request.controls)
     chosen = None if request.filter is None else request.filter.canonical(_canonical_or_same)
     runs: list[Run] = []
