@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -206,7 +207,9 @@ def test_set_of_itop_drops_the_same_weights_and_loses_some_that_ours_does_not() 
     assert [int(mask.sum()) for mask in ours.values()] == [int(mask.sum()) for mask in masks.values()]
 
 
-def test_open_lth_keeps_the_same_largest_weights_but_one() -> None:
+@pytest.mark.parametrize("name", ["ltr", "lr-rewinding"])
+def test_open_lth_keeps_the_same_largest_weights_but_one(name: str) -> None:
+    method: Any = registry.get(name)
     with np.load(CASES / "openlth_prune_tinyres.npz", allow_pickle=False) as file:
         arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "meta"}
         meta = json.loads(str(file["meta"]))
@@ -216,10 +219,11 @@ def test_open_lth_keeps_the_same_largest_weights_but_one() -> None:
     left = meta["prunable_total"]
     for number, kept in enumerate(meta["kept"], start=1):
         assert kept == left - math.ceil(0.2 * left) - 1  # the threshold itself is removed as well
-        masks, left = changed(masks, MaskChange(sizes, kept)), kept
-        for name in names:
-            theirs = arrays[f"mask_{number}/{name.removesuffix('.weight')}"].bool()
-            assert torch.equal(theirs, masks[name]), (number, name)
+        now = Moment(1, Length(1, 1), sizes, {}, masks, kept, torch.Generator())
+        masks, left = changed(masks, method.update_masks(now)), kept
+        for layer in meta["prunable"]:
+            theirs = arrays[f"mask_{number}/{layer}"].bool()
+            assert torch.equal(theirs, masks[f"{layer}.weight"]), (number, layer)
 
 
 def test_gmp_of_itop_whose_schedule_misses_the_sparsity_by_one_epoch() -> None:
