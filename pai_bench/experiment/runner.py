@@ -268,19 +268,8 @@ class CellRunner:
             "attempts": [*earlier, self._attempt(checkpoints)],
         }
         with self._clock.share() as share, measured(self.device) as training_cost:
-            trained = yield from training.training(
-                network,
-                masks,
-                dataset,
-                run.recipe,
-                run.cell.seed,
-                callback,
-                checkpoints,
-                saved,
-                record,
-                share,
-                changing,
-            )
+            more = callback, checkpoints, saved, record, share, changing
+            trained = yield from training.training(network, masks, dataset, run.recipe, run.cell.seed, *more)
         effective, arithmetic = before or measure()
         found = RunMeasurements(
             masks=masks,
