@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import (
-    Facts,
-    Length,
-    MaskChange,
-    Moment,
-    Problem,
-    Rewinding,
-    more_than,
-    register,
-    within_training,
-)
+from pai_bench.scoring import Facts, MaskChange, Moment, Problem, Rewinding, more_than, register, within_training
 
 
 class _AfterTraining:
@@ -30,9 +19,6 @@ class _AfterTraining:
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         return {name: w.abs() for name, w in problem.weights.items()}
-
-    def update_steps(self, length: Length) -> Sequence[int]:
-        return ()
 
     def update_masks(self, moment: Moment) -> MaskChange:
         size = sum(mask.numel() for mask in moment.masks.values())
