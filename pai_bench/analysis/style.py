@@ -66,8 +66,8 @@ KNOWN = {
     "dpai": Style("#AA4400", "*", (0, (1, 1))),
     "multiflow": Style("#2244CC", "v", "-."),
     # Methods that see training are upper bounds, in shades of grey.
-    "rigl": Style("#B4B4A7", "P", "--"),
-    "set": Style("#C1DBCE", "s", (0, (7, 1.5))),
+    "rigl": Style("#B4B4A7", "^", "--"),
+    "set": Style("#C1DBCE", "D", (0, (7, 1.5))),
     "gmp": Style("#252532", "X", "-."),
     "after-training": Style("#CEB48D", "d", (0, (1, 1))),
     "ltr": Style("#323F3F", "p", "-"),
