@@ -16,6 +16,7 @@ from pai_bench.analysis.table_files import LEFT_OUT, canonical, read_table
 from pai_bench.analysis.unify import dense_names, unify
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import ResultKey, index
+from pai_bench.results.measures import MEASURES, SCORING
 
 __all__ = ["OURS", "Collection", "collect", "read_table"]
 
@@ -46,7 +47,7 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     Raises: PaiBenchError when there are no results at all, or a table is invalid.
     """
     held = index.read(root)
-    found = [{"source": OURS, **row, **{key: row["costs"].get(key) for key in _COSTS}} for row in held.rows]
+    found = [_flat(row) for row in held.rows]
     read = results.read_plans(root)
     plans = read.found
     planned = {tuple(cell[column] for column in CELL): cell for plan in plans for cell in _cells(plan)}
@@ -82,6 +83,13 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     return Collection(rows, lacking, stale, damaged, unreadable, left_out, unified.remarks)
 
 
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the index with costs and measures as columns; accuracies by class as one text."""
+    by_class = " ".join("nan" if value is None else repr(value) for value in row["class_accuracy"])
+    columns = {key: row["costs"].get(key) for key in _COSTS} | {key: row["measures"].get(key) for key in MEASURES}
+    return {"source": OURS, **row, **columns, "class_accuracy": by_class or None}
+
+
 def _sources(tables: Sequence[Path]) -> dict[Path, str]:
     """Return the source name of each table: its stem, preceded by its folder's name where stems are equal.
 
@@ -108,7 +116,7 @@ def _with_reported(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 _EXTRA = ["accuracy", "status", "actual_sparsity", "effective_sparsity", "fingerprint", "mask_hash", "init_hash"]
-_COSTS = ["score_seconds", "train_seconds", "score_peak_bytes", "flops_dense", "flops_sparse"]
+_COSTS = ["score_seconds", "train_seconds", "score_peak_bytes", "flops_dense", "flops_sparse", *SCORING]
 _EXTRA += [
     *_COSTS,
     "device",
@@ -119,6 +127,8 @@ _EXTRA += [
     "saw",
     "chance",
     "finished_at",
+    *MEASURES,
+    "class_accuracy",
     "path",
 ]
 

@@ -14,7 +14,8 @@ Runs (`Collection.rows`, results.csv):
 - method_reported, sparsity_reported (as in the results folder or table, before names and sparsities are unified);
 - note, suspect (text of the author of a table, "" for none);
 - saw (data that decided the masks, see `Result.saw`; "training" for a method of which no more is known, "" if unknown);
-- init_hash, mask_hash, fingerprint, n_kept, costs and more for runs of the results folder, NaN or None for others.
+- init_hash, mask_hash, fingerprint, n_kept, costs, measures and more for runs of the results folder, NaN or None for
+  others. `docs/measures.md` describes every column.
 
 Points (`statistics.summarise`, table.csv), one row per `POINT`:
 

@@ -38,6 +38,7 @@ _METHODS = {
     "hts": "HTS",
     "multiflow": "MULTIFLOW",
     "dpai": "DPaI",
+    "npb": "NPB",
     "rigl": "RigL",
     "set": "SET",
     "gmp": "GMP",

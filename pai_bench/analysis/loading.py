@@ -17,7 +17,8 @@ def load_results(root: str | PathLike[str] | None = None, tables: Iterable[str |
 
     The rows and columns equal the file `results.csv` of `pai-bench report`: source ("" for results of this folder),
     method, dataset, model, recipe, sparsity (fraction removed), seed, accuracy (fraction), status ("ok", "collapsed"
-    or "diverged"), actual and effective sparsity, seconds of scoring and training, and more. Stale results (made with
+    or "diverged"), actual and effective sparsity, seconds of scoring and training, measures of the masked network, and
+    more (docs/measures.md describes every column). Stale results (made with
     other settings or by another version of a method than the newest plan) are left out, as in the report.
 
     root: the results folder; the default is the environment variable PAI_BENCH_RESULTS, else "results".

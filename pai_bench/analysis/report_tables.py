@@ -20,7 +20,7 @@ from pai_bench.analysis.labels import Names
 from pai_bench.analysis.latex import Page
 from pai_bench.analysis.methods_text import Numbers, cited, methods_latex, methods_markdown, methods_text
 from pai_bench.analysis.numbers import numbers_tex
-from pai_bench.analysis.predictors import predict, predictors_grids
+from pai_bench.analysis.predictors import pool_predictions, pooled_grid, predict, predictors_grids
 from pai_bench.analysis.series import by_series, sources_with_epoch
 from pai_bench.analysis.statistics import compare_controls, split_control
 from pai_bench.cells import DENSE
@@ -54,7 +54,7 @@ class ReportTables:
     """The tables of correlations with the accuracy lost, one per panel."""
 
 
-OPTIONAL = ("controls", "comparison", "pooled", "table_across", "predictors")
+OPTIONAL = ("controls", "comparison", "pooled", "table_across", "predictors", "predictors_pooled")
 """Stems of files that only some reports have."""
 
 
@@ -95,9 +95,13 @@ def report_tables(
         files["controls.md"], files["controls.tex"] = tables.controls(controls, choices.margin, choices.page)
         parts["Controls"] = files["controls.md"]
         files["controls.csv"] = controls.to_csv(index=False)
-    predicted = predict(collection.rows)
-    if len(predicted):
-        files["predictors.md"], files["predictors.tex"] = tables.predictors(predicted, Names.of(summary), choices.page)
+    predicted, pooled_predictions = predict(collection.rows), pool_predictions(collection.rows)
+    predicting = tuple(predictors_grids(predicted, Names.of(summary)))
+    if len(pooled_predictions):
+        predicting += (pooled_grid(pooled_predictions),)
+        files["predictors_pooled.csv"] = pooled_predictions.to_csv(index=False)
+    if predicting:
+        files["predictors.md"], files["predictors.tex"] = tables.predictors(predicting, choices.page)
         files["predictors.csv"] = predicted.to_csv(index=False)
         parts["What predicts the accuracy lost"] = files["predictors.md"]
     files["numbers.tex"] = numbers_tex(summary, compared, pooled)
@@ -105,7 +109,6 @@ def report_tables(
     files["methods.md"], files["methods.tex"] = methods_markdown(text), methods_latex(text)
     parts["Statistical methods"] = files["methods.md"]
     remarks = _remarks(collection, summary, compared, choices)
-    predicting = tuple(predictors_grids(predicted, Names.of(summary)))
     return ReportTables(files, parts, grids, compared, pooled, controls, remarks, predicting)
 
 

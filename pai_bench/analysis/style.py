@@ -65,6 +65,7 @@ KNOWN = {
     "phew": Style("#004488", "<", (0, (7, 1.5))),
     "dpai": Style("#AA4400", "*", (0, (1, 1))),
     "multiflow": Style("#2244CC", "v", "-."),
+    "npb": Style("#EE7744", ">", "-"),
     # Methods that see training are upper bounds, in shades of grey.
     "rigl": Style("#B4B4A7", "^", "--"),
     "set": Style("#C1DBCE", "D", (0, (7, 1.5))),

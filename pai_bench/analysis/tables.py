@@ -14,7 +14,6 @@ from pai_bench.analysis.inference import MARGIN
 from pai_bench.analysis.labels import Names, measure, panel_title, per_cent, series_label
 from pai_bench.analysis.latex import Page, to_latex
 from pai_bench.analysis.markdown import to_markdown
-from pai_bench.analysis.predictors import predictors_grids
 from pai_bench.cells import canonical_sparsity, exact_sparsity
 
 __all__ = [
@@ -88,6 +87,6 @@ def controls(compared: pd.DataFrame, margin: float = MARGIN, page: Page | None =
     return both(tuple(controls_grids(compared, margin)), page or Page(), "controls")
 
 
-def predictors(table: pd.DataFrame, names: Names, page: Page | None = None) -> tuple[str, str]:
-    """Format the correlations of measures with the accuracy lost, one table per panel, as Markdown and LaTeX."""
-    return both(tuple(predictors_grids(table, names)), page or Page(), "predictors")
+def predictors(grids: Sequence[Grid], page: Page | None = None) -> tuple[str, str]:
+    """Format the correlations of measures with the accuracy lost, as Markdown and LaTeX."""
+    return both(grids, page or Page(), "predictors")

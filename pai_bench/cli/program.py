@@ -16,6 +16,7 @@ from pai_bench.cli import config, data, hints
 from pai_bench.cli.cancel import cancel
 from pai_bench.cli.cell import prune, train
 from pai_bench.cli.commands import Command
+from pai_bench.cli.compare_masks import compare_masks
 from pai_bench.cli.doctor import doctor
 from pai_bench.cli.listing import list_
 from pai_bench.cli.logs import logs
@@ -58,6 +59,7 @@ app.command(cls=Command)(logs)
 app.command(cls=Command)(cancel)
 app.command(cls=Command)(report)
 app.command(cls=Command)(merge)
+app.command(cls=Command)(compare_masks)
 app.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(reproduce)
 app.command(cls=Command)(doctor)
 app.command(cls=Command)(prune)

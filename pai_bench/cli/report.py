@@ -86,7 +86,7 @@ def report(
     selection = Selection(
         tuple(split_specs(shown_methods)) if shown_methods else (),
         parse_names("--datasets", shown_datasets) if shown_datasets else (),
-        _condition(shown_cells),
+        condition(shown_cells),
     )
     if not 0 < margin < 100:
         raise PaiBenchError(f"--margin {margin:g} is not between 0 and 100", "give percentage points, for example 0.5")
@@ -99,7 +99,7 @@ def report(
         raise typer.Exit(INCOMPLETE)
 
 
-def _condition(text: str | None) -> Callable[[Cell], bool] | None:
+def condition(text: str | None) -> Callable[[Cell], bool] | None:
     """Return the condition of --filter on a cell."""
     if text is None:
         return None

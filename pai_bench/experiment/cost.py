@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,12 +18,32 @@ from pai_bench.results import float64
 from pai_bench.scoring.product_convolutions import fastest_convolutions
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Cost of scoring that does not depend on the machine (see `scoring.meter`)."""
+
+    forward: int
+    backward: int
+    images: int
+    """Number of images that decide the masks."""
+    labels: int
+    """Number of labels that decide the masks."""
+
+
 @dataclass
 class Cost:
-    """Wall-clock seconds, and peak memory in bytes above the level at the start (None if not measurable)."""
+    """Wall-clock seconds, peak memory in bytes above the level at the start (None if not measurable), and passes."""
 
     seconds: float = 0.0
     peak_bytes: int | None = None
+    passes: Passes | None = None
+    """Passes of a scoring; None for a training, and for masks from a file."""
+
+
+def cost_of(values: Mapping[str, Any]) -> Cost:
+    """Return the cost that `dataclasses.asdict` has made plain."""
+    passes = values.get("passes")
+    return Cost(values["seconds"], values["peak_bytes"], None if passes is None else Passes(**passes))
 
 
 @contextmanager

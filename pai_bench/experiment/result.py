@@ -14,7 +14,10 @@ from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.experiment import provenance
 from pai_bench.experiment.cost import Cost
+from pai_bench.experiment.measuring import Structure
+from pai_bench.experiment.passes import scoring_counts
 from pai_bench.experiment.run import Run
+from pai_bench.pruning.measures import Measures
 from pai_bench.results import Layer, Result
 from pai_bench.scoring import registry
 from pai_bench.training.loop import Trained
@@ -25,10 +28,9 @@ class RunMeasurements:
     """Measurements of one run of a cell."""
 
     masks: Mapping[str, Tensor]
-    effective: Mapping[str, Tensor]
-    """Masks without the kept weights that lie on no path from input to output."""
-    flops: tuple[int, int]
-    """FLOPs of a forward pass, dense and sparse."""
+    structure: Structure
+    measures: Measures
+    """Of the masked network, before and after its training."""
     init_hash: str
     dataset: loading.InMemoryDataset | loading.StreamingDataset
     scoring: Cost
@@ -73,7 +75,7 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
         accuracy=trained.accuracy,
         status="diverged" if trained.diverged else "collapsed" if empty else "ok",
         actual_sparsity=1 - kept / size,
-        effective_sparsity=1 - sum(int(mask.sum()) for mask in found.effective.values()) / size,
+        effective_sparsity=1 - sum(int(mask.sum()) for mask in found.structure.effective.values()) / size,
         init_hash=found.init_hash,
         mask_hash=tensors_hash(found.masks),
         fingerprint=run.fingerprint(),
@@ -91,8 +93,9 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
             "score_peak_bytes": found.scoring.peak_bytes,
             "train_seconds": found.training.seconds,
             "train_peak_bytes": found.training.peak_bytes,
-            "flops_dense": found.flops[0],
-            "flops_sparse": found.flops[1],
+            "flops_dense": found.structure.flops[0],
+            "flops_sparse": found.structure.flops[1],
+            **scoring_counts(found.scoring.passes),
         },
         chance=1 / loading.info(cell.dataset).classes,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,6 +104,9 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
         tied_at_cut=found.tied_at_cut,
         saw=_saw(run, trained),
         mask_updates=trained.mask_updates,
+        measures={**found.measures.values},
+        unmeasured={**found.measures.absent},
+        class_accuracy=trained.class_accuracy,
     )
 
 

@@ -17,16 +17,18 @@ from pai_bench.core.randomness import derive_seed, torch_seeded
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.experiment import provenance
-from pai_bench.experiment.cost import Cost, float64_slowdown, measured
+from pai_bench.experiment.cost import Cost, cost_of, float64_slowdown, measured
+from pai_bench.experiment.measuring import measure, measure_trained, untrained_accuracy
 from pai_bench.experiment.outcome import Outcome, device_name, to_arrays
+from pai_bench.experiment.passes import passes
 from pai_bench.experiment.result import RunMeasurements, make_result
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored
 from pai_bench.pruning import controls
-from pai_bench.pruning.effective import EffectivePaths, effective_masks
+from pai_bench.pruning.effective import EffectivePaths
 from pai_bench.pruning.effective_target import effective_masks_at
-from pai_bench.pruning.flops import flops
 from pai_bench.pruning.masking import MaskedGradients
+from pai_bench.pruning.measures import Measures
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.pruning.selection import masks_at
 from pai_bench.results import ties
@@ -155,6 +157,7 @@ class CellRunner:
                     tensors = pruner.score(cell.sparsity)
                 else:
                     tensors = pruner.masks(cell.sparsity, select, effective=effective)
+            cost.passes = passes(pruner.meter, spec.name, run.recipe.scoring.warmup)
             return Scored(tensors, cost, pruner.tied_at_cut, pruner.noise)
 
         # The key lists everything that determines the scores. It excludes the training settings of the recipe, and
@@ -243,20 +246,17 @@ class CellRunner:
             convolutions = saved.get("float64_convolutions")
             overlap, tied = saved.get("float64_overlap"), saved.get("tied_at_cut")
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
-            scoring_cost = Cost(**saved["scoring_cost"])
+            scoring_cost = cost_of(saved["scoring_cost"])
         earlier = saved["attempts"] if saved is not None else []
         changing = run.changing(sum(mask.numel() for mask in masks.values()))
         if changing is not None:
             masks = {name: mask.clone() for name, mask in masks.items()}  # those in the cache must not change
+        callback.phase("measuring")
         shape = loading.info(run.cell.dataset).shape
-
-        def measure() -> tuple[dict[str, Tensor], tuple[int, int]]:
-            callback.phase("measuring")
-            with self._clock.unshared():
-                return effective_masks(network, masks, shape), flops(network, masks, shape)
-
-        before = measure() if changing is None else None
-        MaskedGradients(network, masks)
+        with self._clock.unshared():
+            before = measure(network, masks, shape) if changing is None else None
+            MaskedGradients(network, masks)
+            untrained = untrained_accuracy(network, dataset, run, callback, saved or {})
         callback.phase("training")
         record = {
             **identity,
@@ -265,16 +265,19 @@ class CellRunner:
             "float64_overlap": overlap,
             "tied_at_cut": tied,
             "float64_convolutions": convolutions,
+            "untrained_accuracy": untrained,
             "attempts": [*earlier, self._attempt(checkpoints)],
         }
         with self._clock.share() as share, measured(self.device) as training_cost:
             more = callback, checkpoints, saved, record, share, changing
             trained = yield from training.training(network, masks, dataset, run.recipe, run.cell.seed, *more)
-        effective, arithmetic = before or measure()
+        with self._clock.unshared():
+            structure = before or measure(network, masks, shape)
+            channels = measure_trained(network, masks, shape)
         found = RunMeasurements(
             masks=masks,
-            effective=effective,
-            flops=arithmetic,
+            structure=structure,
+            measures=Measures({"untrained_accuracy": untrained}) | structure.measures | channels,
             init_hash=identity["init_hash"],
             dataset=dataset,
             scoring=scoring_cost,

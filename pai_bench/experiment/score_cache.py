@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.core.tensor_files import CorruptFile, load_checksummed, save_checksummed
-from pai_bench.experiment.cost import Cost
+from pai_bench.experiment.cost import Cost, cost_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class DiskCache:
             state = load_checksummed(place, MAGIC)
             with suppress(OSError):
                 os.utime(place)
-            return Scored(state["tensors"], Cost(**state["cost"]), state["tied"], state["noise"])
+            return Scored(state["tensors"], cost_of(state["cost"]), state["tied"], state["noise"])
         return None
 
     def put(self, key: str, scored: Scored) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from pai_bench.scoring import diagnosis, registry
 from pai_bench.scoring.derivatives import no_second_derivative
 from pai_bench.scoring.isolation import undisturbed, without_cudnn
 from pai_bench.scoring.losses import Loss, to_score
+from pai_bench.scoring.meter import Meter
 from pai_bench.scoring.paths.tracing import Graph, trace
 from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, prunable, round_densities
 from pai_bench.scoring.weights import Patterns
@@ -73,7 +75,11 @@ class Pruner:
         first = next(iter(self._weights.values()))
         self._loss = to_score(loss, first)
         self._other_loss = None if loss == "cross-entropy" else self._loss
-        self._stream = Batches(batches, first.device, precision, tick)
+        self.meter = Meter()
+        """Passes and samples of all scoring so far."""
+        self.meter.watch(self._model)
+        counted = batches if isinstance(batches, Iterator) else self.meter.counted(batches)
+        self._stream = Batches(counted, first.device, precision, tick)
         self._generator = torch.Generator().manual_seed(seed)
         self._initialise = initialise or reinitialiser(seed)
         self._graphs: dict[tuple[object, ...], Graph] = {}
@@ -134,7 +140,9 @@ class Pruner:
         """Return the operations of the model on inputs of that shape, recorded at the first call."""
         key = tuple(x.shape), x.dtype, self._model.training
         if key not in self._graphs:
-            self._graphs[key] = trace(self._model, x)
+            with self.meter.paused():
+                graph = trace(self._model, x)
+            self._graphs[key] = replace(graph, on_replay=self.meter.passed)
         return self._graphs[key]
 
     def _scores(self, problem: Problem) -> dict[str, Tensor]:
@@ -196,7 +204,8 @@ class Pruner:
                 perturb(repeated.weights, step)
                 return self._scores(repeated)
 
-        return noise_floor(scores, again) if self.warns_of_ties else 0.0
+        with self.meter.paused():
+            return noise_floor(scores, again) if self.warns_of_ties else 0.0
 
     def _rounds(self) -> tuple[int, str]:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))

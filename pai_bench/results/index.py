@@ -24,8 +24,11 @@ COLUMNS = (
     *("method", "dataset", "model", "recipe", "sparsity", "seed", "accuracy", "status", "actual_sparsity"),
     *("effective_sparsity", "fingerprint", "init_hash", "mask_hash", "method_version", "n_prunable", "n_kept"),
     *("chance", "finished_at", "schema", "costs", "float64_overlap", "tied_at_cut", "saw"),
+    *("measures", "class_accuracy"),
 )
-"""Keys of a result that a row has; `costs` is a dict. A row has `device`, `scoring_dtype` and `path` besides."""
+"""Keys of a result that a row has; `costs` and `measures` are dicts.
+
+A row has `device`, `scoring_dtype` and `path` besides."""
 
 WORTH_WRITING = 20
 """Minimal number of new files for which the cache is rewritten; for fewer, reading them again is cheaper."""

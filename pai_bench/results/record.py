@@ -91,6 +91,12 @@ class Result:
     mask_updates: dict[str, list[int]] = field(default_factory=dict)
     """For masks that change during training: numbers of the steps (`step`, from 1), of the weights kept after each
     (`kept`) and of those that grew in it (`grown`)."""
+    measures: dict[str, float | None] = field(default_factory=dict)
+    """Measures of the masked network by name (see `results.measures`); empty in older results."""
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    """Reasons of the measures that are absent, by name."""
+    class_accuracy: tuple[float | None, ...] = ()
+    """Accuracy of the last epoch by class (fraction); None for a class without test images; empty in older results."""
 
     @property
     def cell(self) -> Cell:
@@ -112,7 +118,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _KINDS = {each.name: _TYPES[str(each.type).partition("[")[0]] for each in fields(Result)}
 """Python types of each field after JSON decoding."""
-_ADDED: dict[str, Any] = {"float64_overlap": None, "tied_at_cut": None, "saw": None, "mask_updates": {}}
+_ADDED: dict[str, Any] = {
+    **dict.fromkeys(("float64_overlap", "tied_at_cut", "saw")),
+    **{"mask_updates": {}, "measures": {}, "unmeasured": {}, "class_accuracy": []},
+}
 """Fields that older results lack, with their default values."""
 
 
@@ -126,6 +135,7 @@ def read(place: Path) -> Result:
     values = {name: plain[name] for name in _FIELDS}
     values["layers"] = tuple(Layer(**layer) for layer in plain["layers"])
     values["empty_layers"] = tuple(plain["empty_layers"])
+    values["class_accuracy"] = tuple(plain["class_accuracy"])
     values["curve"] = tuple(Epoch(**epoch) for epoch in plain["curve"])
     return Result(**values)
 
@@ -156,9 +166,13 @@ def _check(plain: Any) -> None:
     for name, kinds in _KINDS.items():
         if type(plain[name]) not in kinds:
             raise TypeError(f"{name} is {plain[name]!r}")
-    for name, value in plain["costs"].items():
-        if type(value) not in (float, int, type(None)):
-            raise TypeError(f"costs.{name} is {value!r}")
+    for field_name in ("costs", "measures"):
+        for name, value in plain[field_name].items():
+            if type(value) not in (float, int, type(None)):
+                raise TypeError(f"{field_name}.{name} is {value!r}")
+    for value in plain["class_accuracy"]:
+        if type(value) not in (float, int, type(None)) or (value is not None and not 0 <= value <= 1):
+            raise ValueError(f"class_accuracy holds {value!r}")
     if plain["status"] not in STATUSES:
         raise ValueError(f"status is {plain['status']!r}")
     if plain["accuracy"] is not None and not 0 <= plain["accuracy"] <= 1:

@@ -6,9 +6,11 @@ from pai_bench.scoring.derivatives import Graphs, gradient, hessian_product, in_
 from pai_bench.scoring.draws import gaussian, rademacher, random_scores
 from pai_bench.scoring.function_overrides import IDENTITY_NORMS, FunctionOverrides
 from pai_bench.scoring.gates import Relus, noting
+from pai_bench.scoring.kernel_counts import kernel_counts
 from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, proportional, uniform, within
 from pai_bench.scoring.mask_updates import Length, MaskChange, Moment, Rewinding, cosine, cubic, within_training
 from pai_bench.scoring.paths.functions import Flow, PathCount
+from pai_bench.scoring.paths.in_order import Inputs, choose_in_order
 from pai_bench.scoring.paths.law import check_factors, check_law
 from pai_bench.scoring.paths.network import replay
 from pai_bench.scoring.paths.walks import Walker
@@ -28,6 +30,7 @@ __all__ = [
     "Length",
     "MaskChange",
     "Moment",
+    "Inputs",
     "PathCount",
     "Problem",
     "Relus",
@@ -40,11 +43,13 @@ __all__ = [
     "check_relu_network",
     "cosine",
     "cubic",
+    "choose_in_order",
     "erdos_renyi_kernel",
     "gaussian",
     "gradient",
     "hessian_product",
     "in_one_block",
+    "kernel_counts",
     "more_than",
     "noting",
     "one_of",

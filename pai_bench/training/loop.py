@@ -49,6 +49,7 @@ class Trained:
     """This training's share of the wall time of its process, including the time before an interruption."""
     mask_updates: dict[str, list[int]]  # see `Result.mask_updates`
     epoch: int  # number of steps in a complete epoch
+    class_accuracy: tuple[float | None, ...] = ()  # of the last epoch; None for a class without test images
 
 
 class _Progress:
@@ -169,7 +170,8 @@ def training(
             if checkpoints.stop_requested:
                 raise Interrupted(f"in epoch {at.epoch + 1}")
 
-    accuracy, finite = 0.0, True
+    tested = Tested(0.0, True)
+    finite = True
     while finite and at.epoch < len(lengths):
         model.train()
         if updates is not None and at.step == 0:
@@ -188,8 +190,8 @@ def training(
         last = at.epoch == len(lengths) - 1 or not finite
         measured = None
         if last or (at.epoch + 1) % settings.evaluate_every == 0:
-            accuracy, sound = yield from evaluation(model, dataset, recipe, seed, at.epoch, callback, pause)
-            measured, finite = accuracy, finite and sound
+            tested = yield from evaluation(model, dataset, recipe, seed, at.epoch, callback, pause)
+            measured, finite = tested.accuracy, finite and tested.finite
         at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
         callback.epoch(at.curve[-1], len(lengths))
         if updates is not None and finite:
@@ -200,7 +202,8 @@ def training(
     if finite and updates is not None:
         updates.finish()
     past = {} if updates is None else updates.record()
-    return Trained(accuracy, tuple(at.curve), not finite, one_step.mechanism, at.seconds, past, steps)
+    curve, mechanism = tuple(at.curve), one_step.mechanism
+    return Trained(tested.accuracy, curve, not finite, mechanism, at.seconds, past, steps, tested.by_class)
 
 
 def _completed(task: Callable[Concatenate[nn.Module, P], Task[T]]) -> Callable[Concatenate[nn.Module, P], T]:
@@ -240,27 +243,30 @@ def _last_batch(model: nn.Module, dataset: InMemoryDataset | StreamingDataset, r
     return "keep"
 
 
-def evaluate(
-    model: nn.Module, dataset: InMemoryDataset | StreamingDataset, recipe: Recipe, seed: int = 0, epoch: int = 0
-) -> tuple[float, bool]:
-    """Run `evaluation` to completion."""
-    return run_to_completion(evaluation(model, dataset, recipe, seed, epoch), next(model.parameters()).device)
-
-
 def _no_pause() -> Task[None]:
     yield
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Outcome of an evaluation: accuracy (fraction), also by class, and False where an output was not finite."""
+
+    accuracy: float
+    finite: bool
+    by_class: tuple[float | None, ...] = ()
+    """None for a class without images."""
 
 
 def evaluation(
     model: nn.Module,
     dataset: InMemoryDataset | StreamingDataset,
     recipe: Recipe,
-    seed: int,
-    epoch: int,
+    seed: int = 0,
+    epoch: int = 0,
     callback: Callback | None = None,
     pause: Callable[[], Task[None]] = _no_pause,
-) -> Task[tuple[float, bool]]:
-    """Measure the test accuracy (fraction) and check that all outputs are finite; one batch per `next()`.
+) -> Task[Tested]:
+    """Measure the test accuracy and check that all outputs are finite; one batch per `next()`.
 
     The model is left in eval mode. Random draws of a network in eval mode are seeded by seed, epoch and batch.
     `pause` runs between batches; it may save the model, which does not change here, and may raise Interrupted.
@@ -268,7 +274,7 @@ def evaluation(
     model.eval()
     callback = callback or Callback()
     device = next(model.parameters()).device
-    correct, seen = torch.zeros((), dtype=torch.long, device=device), 0
+    correct, images = torch.zeros(2, dataset.classes, dtype=torch.long, device=device)  # by class
     finite = torch.ones((), dtype=torch.bool, device=device)
     data, settings = recipe.data, recipe.train
     channels_last = in_channels_last(settings.precision, settings.channels_last, device)
@@ -277,9 +283,15 @@ def evaluation(
         seed_draws(derive_seed(seed, "evaluation", epoch, batch), device)
         with torch.no_grad(), float32_products(products(settings.precision)):
             logits = forward(model, x, settings.precision == "bfloat16", channels_last)
-        correct += (predictions(settings.loss, logits) == y).sum()
+        correct.index_add_(0, y, (predictions(settings.loss, logits) == y).long())
+        images.index_add_(0, y, torch.ones_like(y))
         finite &= torch.isfinite(logits).all()
-        seen += len(y)
         callback.tick()
-    right, sound = (yield from read(correct, pause)), (yield from read(finite, pause))
-    return right / seen, bool(sound)
+    right, sound = (yield from read(correct.sum(), pause)), (yield from read(finite, pause))
+    counts = zip(correct.tolist(), images.tolist(), strict=True)
+    by_class = tuple(hits / total if total else None for hits, total in counts)
+    return Tested(right / sum(images.tolist()), bool(sound), by_class)
+
+
+evaluate = _completed(evaluation)
+"""Run `evaluation` to completion."""

@@ -71,7 +71,7 @@ def broken(channels, size, classes):
 
 # (arguments, words of the cause, words of the remedy)
 CASES = [
-    ("sweep --methods snipp", "unknown method 'snipp'", "did you mean snip?"),
+    ("sweep --methods snipp", "unknown method 'snipp'", "did you mean snip or npb?"),
     (
         "sweep --set data.mean=0.5,0.5 --set data.std=1,1",
         "has 2 values of data.mean, for the 1 channels of digits",

@@ -9,6 +9,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan(seen, cells=CELLS[:2])
     put(seen, DENSE)
     fail(seen, CELLS[1], "RuntimeError: as in the documents")
+    for method in ("snip", "grasp", "erk"):  # for comparisons of masks
+        for kind in ("train", "noise"):
+            about = {"recipe": f"quick-{kind}", "recipe_values": {"scoring": {"data": kind}}, "fingerprint": kind * 4}
+            mask = {"w": np.array([True, method == "snip", method == "erk", False])}
+            results.write(folder / "compared", result(method=method, sparsity=0.95, **about), mask)
     for name in ("a", "b", "cluster-a", "cluster-b"):  # of the documents' merges
         put(folder / name, DENSE)
     return folder
@@ -92,6 +98,10 @@ def test_commands_in_the_documents_are_valid(folder: Path, command: str) -> None
         arguments += ["--dry-run"] if "--data-dir" in arguments else ["--dry-run", "--data-dir", "data"]
     if arguments[0] == "doctor":  # no cluster here; its own tests send jobs
         arguments = [word for word in arguments if word != "--job"]
+    if arguments[0] == "compare-masks":
+        files = any(word.endswith(".npz") for word in arguments)
+        arguments = ["masks.npz" if word.endswith(".npz") else word for word in arguments]
+        arguments += [] if files else ["--results", "compared"]
     if arguments[0] in ("status", "logs", "cancel"):
         arguments += ["--results", "seen"]
     arguments = ["snip/digits/conv8/0.9/0" if word == "CELL" else word for word in arguments]

@@ -269,11 +269,13 @@ def test_evaluation_changes_nothing_and_sees_every_test_image() -> None:
     data = loading.load("digits")
     model = models.build("conv8", 1, 8, 10)
     before = tensors_hash(model.state_dict())
-    accuracy, finite = evaluate(model, data, recipe())
-    assert finite and tensors_hash(model.state_dict()) == before
+    tested = evaluate(model, data, recipe())
+    assert tested.finite and tensors_hash(model.state_dict()) == before
     with torch.no_grad():
         logits = model(loading.normalise(data.test_x, recipe().data.mean, recipe().data.std))
-    assert accuracy == pytest.approx(float((logits.argmax(1) == data.test_y).double().mean()))
+    right = logits.argmax(1) == data.test_y
+    assert tested.accuracy == pytest.approx(float(right.double().mean()))
+    assert tested.by_class == pytest.approx([float(right[data.test_y == c].double().mean()) for c in range(10)])
 
 
 def test_a_method_that_reinitialises_gets_different_weights_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks
 from pai_bench.analysis.figures.cost import Spot, front, spots
 from pai_bench.analysis.figures.failures import critical_compression, failed_runs
 from pai_bench.analysis.figures.layout import style as style_of_figures
+from pai_bench.analysis.masks.overlap import Overlap
 from pai_bench.analysis.selection import Selection
 from pai_bench.analysis.statistics import summarise
 from pai_bench.errors import PaiBenchError
@@ -107,7 +108,8 @@ def test_masks_overlap_by_jaccard_and_beyond_the_quotas_of_layers() -> None:
     one = {"w": np.array([1, 1, 0, 0], bool), "v": np.array([1, 0], bool)}
     other = {"w": np.array([1, 0, 1, 0], bool), "v": np.array([1, 0], bool)}
     # 2 of 4 are common; random masks share 2·2/4 + 1·1/2 = 1.5 on average.
-    assert masks.overlap(one, other) == masks.Overlap(0.5, pytest.approx(0.5 - 1.5 / 4.5))
+    assert masks.overlap(one, other) == Overlap(0.5, pytest.approx(1.5 / 4.5))
+    assert masks.overlap(one, other).excess == pytest.approx(0.5 - 1.5 / 4.5)
     assert masks.overlap(one, one).jaccard == 1
     assert math.isnan(masks.overlap({"w": one["w"] & False}, {"w": one["w"] & False}).jaccard)
 

@@ -10,7 +10,13 @@ import pytest
 
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.labels import Names
-from pai_bench.analysis.predictors import MIN_METHODS, predict, predictors_grids
+from pai_bench.analysis.predictors import (
+    MIN_METHODS,
+    pool_predictions,
+    pooled_grid,
+    predict,
+    predictors_grids,
+)
 from pai_bench.analysis.report_tables import report_tables
 from pai_bench.analysis.statistics import summarise
 from tests.unit.test_analysis import put
@@ -79,3 +85,48 @@ def test_a_report_has_the_table_of_its_results(tmp_path: Path) -> None:
     assert "Effective sparsity | +1.00" in " ".join(written.files["predictors.md"].split())
     assert "predictors.tex" in written.files and len(written.predictors) == 1
     assert written.files["predictors.csv"].splitlines()[1].endswith("effective_sparsity,6,1.0")
+
+
+def test_the_loss_is_that_against_the_dense_network_at_equal_seeds() -> None:
+    rows = runs()
+    dense = rows[rows["method"] == "erk"].assign(method="dense", sparsity=0.0, counted=0.95)
+    rows = pd.concat([rows, dense.drop_duplicates("seed")])
+    # A third seed without a dense network does not count, for whatever measure and accuracy.
+    extra = rows[(rows["method"] == "snip") & (rows["seed"] == 0)].assign(seed=2, counted=0.0, effective_sparsity=99.0)
+    assert correlations(pd.concat([rows, extra])) == correlations(rows)
+    # Other dense accuracies of the seeds shift all methods alike.
+    rows.loc[(rows["method"] == "dense") & (rows["seed"] == 1), "counted"] = 0.2
+    assert correlations(rows) == {key: (n, pytest.approx(rho)) for key, (n, rho) in correlations(runs()).items()}
+    # A method whose seeds were harder for the dense network too has lost less.
+    one = rows[~((rows["method"] == "random") & (rows["seed"] == 0))]
+    assert correlations(one)[0.9, "effective_sparsity"][1] < 1
+
+
+def test_pooled_correlations_take_ranks_in_each_group() -> None:
+    rows = runs()
+    other = rows.assign(dataset="mnist", counted=rows["counted"] / 2, score_seconds=100 - rows["score_seconds"])
+    found = {
+        line.measure: (line.n, line.groups, line.rho)
+        for line in pool_predictions(pd.concat([rows, other])).itertuples()
+    }
+    # Four groups of six methods; the ranks of scoring times are reversed in two of them.
+    assert found == {
+        "effective_sparsity": (24, 4, pytest.approx(1)),
+        "score_seconds": (24, 4, pytest.approx(0, abs=1e-9)),
+    }
+    assert found["effective_sparsity"][2] <= 1
+    assert pool_predictions(rows[rows["sparsity"] == 0.9]).empty
+    grid = pooled_grid(pool_predictions(rows))
+    assert [cell.number for cell in grid.rows[1].cells] == ["-0.77", "12", "2"]
+    assert "A correlation is no cause" in grid.caption
+
+
+def test_a_report_has_the_pooled_table_of_several_sparsities(tmp_path: Path) -> None:
+    for sparsity in (0.9, 0.98):
+        for method, accuracy in zip(METHODS, ACCURACIES, strict=True):
+            put(tmp_path, method, accuracy=accuracy, effective_sparsity=1 - accuracy / 10, sparsity=sparsity)
+    collection = collect(tmp_path)
+    written = report_tables(collection, summarise(collection))
+    assert len(written.predictors) == 2
+    assert written.files["predictors_pooled.csv"].splitlines()[1] == "effective_sparsity,12,2,1.0"
+    assert "All data sets, networks and sparsities" in written.files["predictors.md"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -21,36 +19,12 @@ from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.analysis.figures.scale import set_ticks
 from pai_bench.analysis.figures.text import shown, widest, wrapped
 from pai_bench.analysis.figures.venues import SMALL
+from pai_bench.analysis.masks.overlap import Packed, overlap
 from pai_bench.analysis.tables import per_cent
 from pai_bench.errors import PaiBenchError
 
 SEEDS = 3
 """Largest number of seeds per pair of methods whose masks are read."""
-Masks = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Overlap of the masks of two methods at a seed."""
-
-    jaccard: float
-    """Kept by both / kept by at least one."""
-    excess: float
-    """The same minus its expectation for random masks that keep as many weights in each layer."""
-
-
-def overlap(one: Masks, other: Masks) -> Overlap:
-    """Return the overlap of two masks with the same layers (bool arrays by parameter name).
-
-    Random masks with k and m kept weights of n have k·m/n of them in common on average.
-    """
-    both = sum(int((one[name] & other[name]).sum()) for name in one)
-    kept = sum(int(mask.sum()) for mask in (*one.values(), *other.values()))
-    expected = sum(float(one[name].sum()) * float(other[name].sum()) / one[name].size for name in one)
-    if not kept:
-        return Overlap(math.nan, math.nan)
-    jaccard = both / (kept - both)
-    return Overlap(jaccard, jaccard - expected / (kept - expected))
 
 
 def mask_overlap(material: Material) -> Drawing | str:
@@ -81,11 +55,11 @@ def mask_overlap(material: Material) -> Drawing | str:
 
 def _pairs(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the mean overlap of each pair of methods with masks at a common seed."""
-    by_seed: dict[int, dict[str, Masks]] = {}
+    by_seed: dict[int, dict[str, Packed]] = {}
     for seed, method, path in rows[["seed", "method", "path"]].itertuples(index=False, name=None):
         if len(by_seed) < SEEDS or seed in by_seed:
             with suppress(PaiBenchError, OSError):
-                by_seed.setdefault(seed, {})[method] = results.read_masks(Path(path))
+                by_seed.setdefault(seed, {})[method] = Packed.of(results.read_masks(Path(path)))
     lines = []
     for one, other in combinations(material.methods, 2):
         values = [overlap(masks[one], masks[other]) for masks in by_seed.values() if {one, other} <= masks.keys()]

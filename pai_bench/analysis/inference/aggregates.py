@@ -80,15 +80,18 @@ def performance_profile(values: ArrayLike, thresholds: ArrayLike) -> Array:
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """Spearman's rank correlation of `x` [n] and `y` [n], ties at their mean rank; NaN if one of them is constant."""
-    centred = []
-    for values in (x, y):
-        # A report has thousands of short samples, for which this is four times as fast as scipy.stats.rankdata.
-        _, places, counts = np.unique(vector(values), return_inverse=True, return_counts=True)
-        ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-        centred.append(ranks - ranks.mean())
-    one, two = centred
+    one, two = centred_ranks(x), centred_ranks(y)
     scale = math.sqrt(float(one @ one) * float(two @ two))
     return float(one @ two) / scale if scale else math.nan
+
+
+def centred_ranks(values: ArrayLike) -> Array:
+    """Ranks of `values` [n] minus their mean, ties at their mean rank."""
+    # A report has thousands of short samples, for which this is four times as fast as scipy.stats.rankdata.
+    _, places, counts = np.unique(vector(values), return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    centred: Array = ranks - ranks.mean()
+    return centred
 
 
 def area(density: ArrayLike, accuracy: ArrayLike) -> float:

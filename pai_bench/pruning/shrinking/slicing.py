@@ -17,8 +17,12 @@ from pai_bench.pruning.shrinking.structure import Mixing, PerChannel, Structure
 class Choice:
     """The channels that stay: those on which the output depends, and carriers of constants."""
 
-    def __init__(self, model: nn.Module, structure: Structure) -> None:
-        """Compute the smallest sufficient set of channels; each group of layers keeps at least one."""
+    def __init__(self, model: nn.Module, structure: Structure, *, fold: bool = True) -> None:
+        """Compute the smallest sufficient set of channels; each group of layers keeps at least one.
+
+        Without `fold`, channels of a constant value other than zero stay, because removing them changes the outputs.
+        """
+        self._fold = fold
         self._structure = structure
         self._root = structure.identities.all_roots()
         self._kept = torch.zeros(len(self._root), dtype=torch.bool)
@@ -45,7 +49,8 @@ class Choice:
         while grown:
             grown = False
             for layer in reversed(self._structure.mixing):
-                needed = used[layer.name][self.kept(layer.outputs)].any(0) & layer.inputs.varying
+                read = layer.inputs.varying if self._fold else layer.inputs.constant != 0  # NaN is not 0 either
+                needed = used[layer.name][self.kept(layer.outputs)].any(0) & read
                 roots = self._root[layer.inputs.ids[needed]]
                 grown |= not bool(self._kept[roots].all())
                 self._kept[roots] = True

@@ -35,7 +35,9 @@ from pai_bench.scoring.paths.tracing import Graph, Kind, Node, Slot
 
 def replay(graph: Graph, semantics: Semantics, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Return the logits of the path network (zeros if independent of x), differentiable in x and the parameters."""
-    return Replay(graph, semantics, parameters, x).output()
+    output = Replay(graph, semantics, parameters, x).output()
+    graph.on_replay(output)
+    return output
 
 
 class Replay:

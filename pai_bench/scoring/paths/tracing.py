@@ -66,6 +66,7 @@ class Graph:
     """The slots of the parameters that the pass uses, by name."""
     output: int | None
     """The slot of the logits; None when they do not depend on the input."""
+    on_replay: Callable[[Tensor], None] = lambda _: None  # receives the result of every evaluation
 
 
 GATES = {"sigmoid", "hardsigmoid", "_softmax", "_safe_softmax", "softmax"}
@@ -74,7 +75,6 @@ STATISTICS = {"mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm"
 _SPREADING = {"add", "sub", "rsub", "mul", "div"}
 """A gate stays one under these with a constant; under all others with a weight it becomes an ordinary signal."""
 _MAPPING = {"convolution", "mm", "bmm", "addmm", "baddbmm", "mv", "dot", "native_layer_norm", "native_group_norm"}
-
 
 CONSTRUCTORS = {
     *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones"),

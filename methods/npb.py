@@ -1,0 +1,74 @@
+"""NPB: balance of effective nodes, paths and kernels, without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pai_bench.scoring import (
+    Facts,
+    Inputs,
+    Problem,
+    apportion,
+    choose_in_order,
+    erdos_renyi_kernel,
+    kernel_counts,
+    more_than,
+    random_scores,
+    register,
+)
+
+
+@register("npb", Facts("Pham et al. 2023", "paths", "shape", "2 / batch_size", "formula"))
+@dataclass(frozen=True)
+class NPB:
+    """Kernel counts M [in, out] of each layer that maximise alpha A + (1 - alpha) B + beta R, layer after layer.
+
+    Pham et al. 2023 (NeurIPS, "Towards data-agnostic pruning at initialization: what makes a good sparse mask?"). A:
+    fraction of input and output channels with a kept weight; B: number of paths through the layer, over that of the
+    best placement; R: kernels with a kept weight, over kept weights. Layers keep as many as under `erk`. The release
+    gives this to a solver of integer programs, and large layers in chunks; here the optimum is found exactly (see
+    `kernel_counts`). Equal optima and positions inside of kernels are drawn at random. Differs too in the exact count,
+    in shortcuts, and in no later refilling of ineffective weights.
+    """
+
+    alpha: float = 0.99
+    beta: float = 0.001
+
+    optional: ClassVar[bool] = True
+    per_sparsity: ClassVar[bool] = True
+    may_tie: ClassVar[bool] = True  # weights are kept or not
+
+    def __post_init__(self) -> None:
+        more_than("npb:alpha", self.alpha, 0)
+        more_than("npb:beta", self.beta, 0)
+
+    def quotas(self, problem: Problem) -> dict[str, int]:
+        shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}
+        return apportion(erdos_renyi_kernel(shapes, problem.kept, problem.living()), problem.kept)
+
+    def __call__(self, problem: Problem) -> dict[str, Tensor]:
+        problem.model.eval()
+        x, _ = next(problem.batches())
+        ones = torch.ones_like(x[:1]).double()
+        quotas = self.quotas(problem)
+        plain = {name: torch.ones_like(p, dtype=torch.float64) for name, p in problem.model.named_parameters()}
+
+        def choose(name: str, inputs: Inputs) -> Tensor:
+            problem.stream.tick()
+            shape = plain[name].shape
+            turned = shape[1] * inputs.groups != len(inputs.paths)  # [in, out], as transposed convolutions
+            outputs = shape[1] if turned else shape[0] // inputs.groups
+            size = max(1, plain[name][0, 0].numel())
+            paths = inputs.paths.view(inputs.groups, -1)
+            counts = kernel_counts(paths, outputs, size, quotas[name], self.alpha, self.beta, problem.generator)
+            kernels = (counts if turned else counts.transpose(1, 2)).reshape(*shape[:2], 1)
+            places = torch.rand(*shape[:2], size, generator=problem.generator).argsort(2)
+            return (places < kernels).view(shape).to(plain[name])
+
+        masks = choose_in_order(problem.trace(x[:1]), plain, list(problem.weights), ones, choose)
+        draws = random_scores(problem)
+        return {name: draw + masks.get(name, torch.zeros_like(draw)).to(draw) for name, draw in draws.items()}

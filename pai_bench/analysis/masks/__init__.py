@@ -1,0 +1,1 @@
+"""Comparison of stored masks: overlap between methods, seeds and scoring data."""

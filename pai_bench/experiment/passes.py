@@ -1,0 +1,29 @@
+"""Cost of scoring in passes, images and labels."""
+
+from __future__ import annotations
+
+from pai_bench.cells import GIVEN
+from pai_bench.experiment.cost import Passes
+from pai_bench.scoring import registry
+from pai_bench.scoring.meter import Meter
+
+
+def passes(meter: Meter, method: str, warmup: int) -> Passes | None:
+    """Return what a scoring by a method has cost, None for masks from a file.
+
+    Images and labels count where they may decide the masks, as the facts about the method state: SynFlow draws a batch
+    for its shape alone, and a method without data sees images in the passes that settle BatchNorm (`warmup`). A method
+    without facts may see labels.
+    """
+    if method.startswith(GIVEN):
+        return None
+    sees = registry.facts(method).sees or "labels"
+    images = meter.images if sees in ("inputs", "labels") or warmup else 0
+    return Passes(meter.forward, meter.backward, images, meter.labels if sees == "labels" else 0)
+
+
+def scoring_counts(found: Passes | None) -> dict[str, float | None]:
+    """Return the costs of a result by name."""
+    names = {"forward": "score_forward_passes", "backward": "score_backward_passes"}
+    names |= {"images": "score_images", "labels": "score_labels"}
+    return {name: None if found is None else getattr(found, attribute) for attribute, name in names.items()}
