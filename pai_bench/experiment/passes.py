@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pai_bench.cells import GIVEN
 from pai_bench.experiment.cost import Passes
 from pai_bench.scoring import registry
 from pai_bench.scoring.meter import Meter
@@ -15,11 +14,11 @@ def passes(meter: Meter, method: str, warmup: int) -> Passes | None:
     for its shape alone, and a method without data sees images in the passes that settle BatchNorm (`warmup`). A method
     without facts may see labels.
     """
-    if method.startswith(GIVEN):
+    sees = registry.sees(method)
+    if sees == "unknown":
         return None
-    sees = registry.facts(method).sees or "labels"
-    images = meter.images if sees in ("inputs", "labels") or warmup else 0
-    return Passes(meter.forward, meter.backward, images, meter.labels if sees == "labels" else 0)
+    images = meter.images if sees != "nothing" or warmup else 0
+    return Passes(meter.forward, meter.backward, images, meter.labels if sees in ("labels", "training") else 0)
 
 
 def scoring_counts(found: Passes | None) -> dict[str, float | None]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from pai_bench.experiment.cost import Passes
 from pai_bench.experiment.passes import passes, scoring_counts
+from pai_bench.pruning.fixed_masks import register_masks
 from pai_bench.pruning.pruner import Pruner
+from pai_bench.results.mask_files import MaskFile
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import Problem
 
@@ -62,7 +66,9 @@ class Shapes:
 
 def test_images_and_labels_count_where_they_decide_the_masks() -> None:
     found = {}
-    methods = {"shape": "synflow", "inputs": "multiflow", "labels": "snip", "unknown": "file:masks-1a2b3c4d"}
+    file = MaskFile(Path("masks.npz"), {"w": np.ones(1, bool)})
+    register_masks(file)
+    methods = {"shape": "synflow", "inputs": "multiflow", "labels": "snip", "unknown": file.method}
     for sees, method in methods.items():
         for warmup in (0, 2):
             pruner = Pruner(tiny(), batches(3, 8), Shapes(), name="own", warmup=warmup)
