@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 
-from matplotlib.colors import to_hex, to_rgb
-
 from pai_bench.cells import CONTROLS, MethodSpec
 from pai_bench.errors import PaiBenchError
 
@@ -176,6 +174,8 @@ def _base(method: str) -> str:
 
 def _shade(color: str, amount: float) -> str:
     """Mix a colour with a fraction `amount` of white, or of black if negative."""
+    from matplotlib.colors import to_hex, to_rgb  # results are also loaded where matplotlib is not installed
+
     end = 1.0 if amount > 0 else 0.0
     red, green, blue = (part + (end - part) * abs(amount) for part in to_rgb(color))
     return to_hex((red, green, blue)).upper()

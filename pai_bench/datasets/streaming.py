@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,6 +22,9 @@ from pai_bench.datasets.in_memory import steps
 from pai_bench.datasets.splits import split
 from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import Data
+
+if TYPE_CHECKING:  # Pillow is imported where images are decoded: data sets in memory do without it
+    from PIL import Image
 
 LOADERS_VARIABLE = "PAI_BENCH_LOADERS"
 MAX_LOADERS = 8
@@ -65,6 +67,8 @@ class Pictures:
 
         Raises: PaiBenchError when the image is damaged.
         """
+        from PIL import Image
+
         path = self.folder / self.paths[index].decode()
         try:
             with Image.open(path) as picture:
@@ -74,6 +78,8 @@ class Pictures:
 
     def still(self, index: int) -> Tensor:
         """Preprocess for evaluation: resize the shorter side to size x 256/224, crop the centre; uint8 [3, H, W]."""
+        from PIL.Image import Resampling
+
         picture = self.open(index)
         width, height = picture.size
         short = round(self.size * 256 / 224)
@@ -81,21 +87,23 @@ class Pictures:
             width, height = short, int(short * height / width)
         else:
             width, height = int(short * width / height), short
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        picture = picture.resize((width, height), Resampling.BILINEAR)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         return _to_tensor(picture.crop((left, top, left + self.size, top + self.size)))
 
     def augmented(self, index: int, augment: Augment, seed: int, epoch: int) -> Tensor:
         """Take a random-resized crop (bilinear, antialiased, as in torchvision for PIL images), randomly flipped."""
+        from PIL.Image import Resampling, Transpose
+
         draws = generator(seed, "picture", epoch, index)
         picture = self.open(index)
         uniform = torch.rand((1, TRIES, 4), generator=draws, dtype=torch.float64)
         mirrored = bool(torch.randint(0, 2, (), generator=draws))
         top, left, height, width = resized_boxes(uniform, (picture.height, picture.width), augment)[0].tolist()
         picture = picture.crop((left, top, left + width, top + height))
-        picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        picture = picture.resize((self.size, self.size), Resampling.BILINEAR)
         if mirrored and augment.flip:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            picture = picture.transpose(Transpose.FLIP_LEFT_RIGHT)
         return _to_tensor(picture)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -20,6 +22,28 @@ STEPS = (
     Step("c", "third", 5, 9),
     Step("z", "rest", 20, 999, fills=True),
 )
+
+
+OTHERS = ("typer", "submitit", "PIL", "sklearn", "scipy", "matplotlib", "torchvision", "rich", "timm", "jinja2")
+"""Packages that the Python of a GPU machine may lack; the steps that run sweeps need typer, rich and submitit then."""
+
+
+def test_every_step_loads_where_only_torch_pandas_and_pytest_are_installed() -> None:
+    folder = Path(gpu.__file__).parent / "gpu_steps"
+    names = [f"tests.gpu_steps.{path.stem}" for path in sorted(folder.glob("[a-z]*.py"))]
+    text = f"import sys; sys.modules.update(dict.fromkeys({OTHERS!r}))\n"
+    text += "import importlib, pai_bench\n" + "".join(f"importlib.import_module({name!r})\n" for name in names)
+    text += "pai_bench.load_results\n"
+    environment = {**os.environ, "PAI_TEST_DEVICE": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        cwd=folder.parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 class Clock:
