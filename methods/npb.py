@@ -40,6 +40,7 @@ class NPB:
 
     optional: ClassVar[bool] = True
     per_sparsity: ClassVar[bool] = True
+    invariant_to: ClassVar[tuple[str, ...]] = ("rescaling", "norm-rescaling", "weight-signs", "weights")
     may_tie: ClassVar[bool] = True  # weights are kept or not
 
     def __post_init__(self) -> None:
@@ -53,6 +54,8 @@ class NPB:
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()
         x, _ = next(problem.batches())
+        if x.is_meta:  # no values to count paths with
+            return dict(problem.weights)
         ones = torch.ones_like(x[:1]).double()
         quotas = self.quotas(problem)
         plain = {name: torch.ones_like(p, dtype=torch.float64) for name, p in problem.model.named_parameters()}
