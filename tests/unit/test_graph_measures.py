@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pai_bench import models
 from pai_bench.pruning.effective import record_forward
-from pai_bench.pruning.measures import CHANNELS, GRAPH, attempted, channel_measures, cut_edges, graph_measures
+from pai_bench.pruning.measures import CHANNELS, GRAPH, attempted, bridges, channel_measures, graph_measures
 from pai_bench.pruning.measures.recording import Recording
 from pai_bench.pruning.shrinking import shrink
 from pai_bench.scoring.problem import prunable
@@ -185,9 +185,9 @@ def test_bridges_are_those_of_networkx_also_when_the_edges_come_in_parts(
 ) -> None:
     draws = np.random.default_rng(seed)
     count = 40
-    pairs = draws.integers(0, count, (2, (25, 40, 60)[seed % 3]))
-    monkeypatch.setattr(cut_edges, "PART", 7)
-    groups = cut_edges.Groups(np.arange(count))
+    pairs = draws.integers(0, count, (2, (32, 40, 60)[seed % 3]))
+    monkeypatch.setattr(bridges, "PART", 7)
+    groups = bridges.Groups(np.arange(count))
     for start in range(0, pairs.shape[1], 5):
         groups.add(*pairs[:, start : start + 5])
     groups.settle()
@@ -264,7 +264,7 @@ def test_what_cannot_be_measured_is_absent_with_a_reason() -> None:
     turned = nn.Sequential(nn.ConvTranspose2d(1, 2, 2), nn.Flatten(), nn.Linear(18, 2))
     found = attempted(graph_measures, GRAPH, turned, masks_of_ones(turned), (1, 2, 2))
     assert found.values["edges"] == 4 * 4 * 2 + 18 * 2
-    assert found.absent == {"cut_edges": "no rule for convolution in 0"}
+    assert found.absent == {"cut_edges": "no rule for transposed convolution in 0"}
 
 
 def test_measuring_leaves_the_model_as_it_is() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.effective import record_forward
-from pai_bench.pruning.measures.cut_edges import TooManyEdges, cut_edges
+from pai_bench.pruning.measures.bridges import TooManyEdges, cut_edges
 from pai_bench.pruning.measures.recording import Network, Recording
 from pai_bench.pruning.measures.removable import removable_channels
 from pai_bench.pruning.measures.units import merged

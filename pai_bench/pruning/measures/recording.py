@@ -97,7 +97,7 @@ class Recording:
         return self._replay.values[slot].long().numpy()
 
     def _set(self, slot: int, nodes: Ints) -> None:
-        self._replay.values[slot] = torch.from_numpy(np.ascontiguousarray(nodes)).double()
+        self._replay.values[slot] = torch.from_numpy(np.array(nodes, dtype=np.float64))
 
     def _signals(self, node: Node) -> Iterator[tuple[str, int]]:
         for key, argument in node.arguments.items():
@@ -173,7 +173,8 @@ class Recording:
             self._layers.append(Layer(kind, node.layer, before[0], weight, found[0], options))
         else:
             right = signals[0][0] in ("self", "mat1") and weight.ndim == 2
-            kind = "matrix" if node.name in ("mm", "addmm") and right else node.name
+            kind = "transposed convolution" if convolution else node.name
+            kind = "matrix" if node.name in ("mm", "addmm") and right else kind
             self._layers.append(Layer(kind, node.layer, before, weight, found))
         return found
 
