@@ -22,7 +22,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> PaiBenchError:
     """Return the error for an unknown name; its remedy suggests similar names (ignoring case) and lists all names."""
     names = sorted(known)
     by_lower = {known_name.lower(): known_name for known_name in names}
-    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
+    likeness = {match: difflib.SequenceMatcher(None, match, name.lower()).ratio() for match in matches}
+    # A name that is much less similar than the best one would only distract.
+    near = [by_lower[match] for match in matches if likeness[match] > likeness[matches[0]] - 0.2]
     if name.lower() in by_lower:
         near = near[:1]
     hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -71,7 +71,7 @@ def broken(channels, size, classes):
 
 # (arguments, words of the cause, words of the remedy)
 CASES = [
-    ("sweep --methods snipp", "unknown method 'snipp'", "did you mean snip or npb?"),
+    ("sweep --methods snipp", "unknown method 'snipp'", "did you mean snip?"),
     (
         "sweep --set data.mean=0.5,0.5 --set data.std=1,1",
         "has 2 values of data.mean, for the 1 channels of digits",
@@ -84,7 +84,7 @@ CASES = [
     ("sweep --methods prospr:variant=half", "'full' or 'first_order'", ""),
     ("sweep --methods snip:", "'snip:' cannot be read", "name:key=value"),
     ("sweep --methods snip,bn=eval", "belongs to no method", "snip:bn=eval"),
-    ("sweep --controls shufle", "unknown control 'shufle'", "did you mean shuffle or sample?"),
+    ("sweep --controls shufle", "unknown control 'shufle'", "did you mean shuffle?"),
     ("sweep --controls ,", "empty list", ""),
     ("sweep --methods snip:control=flip", "unknown control 'flip'", "known: invert, quota-of, reinit, sample, shuffle"),
     ("sweep --methods random:control=shuffle", "random has no control shuffle", ""),

@@ -65,7 +65,7 @@ def test_a_typo_is_answered_without_torch() -> None:
         "except SystemExit as end: sys.exit(end.code + 10 * ('torch' in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 2 and "did you mean snip or npb?" in done.stderr
+    assert done.returncode == 2 and "did you mean snip?" in done.stderr
 
 
 def test_other_methods_are_left_to_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:

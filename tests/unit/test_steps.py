@@ -21,6 +21,7 @@ from pai_bench.core.randomness import host_random_state
 from pai_bench.recipes import Train
 from pai_bench.training import graph_step as steps
 from pai_bench.training import launches, loop
+from pai_bench.training.eager_step import Change
 from pai_bench.training.loop import train
 from pai_bench.training.step import GraphStep, Step, make_step
 from tests.unit import killing
@@ -233,9 +234,9 @@ class Device:
         self.step, launch, captured = step, step._launch, step._captured
         self.sizes: list[int] = []
 
-        def launching(x: torch.Tensor, y: torch.Tensor) -> None:
+        def launching(x: torch.Tensor, y: torch.Tensor, change: Change | None = None) -> None:
             self.sizes.append(len(x))
-            launch(x, y)
+            launch(x, y, change)
 
         def capturing(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
             self.work = work
