@@ -249,7 +249,7 @@ def test_layers_pruned_by_torch_are_listed_and_not_pruned_twice() -> None:
     model = tiny()
     torch_prune.custom_from_mask(model.fc, "weight", MASKS["fc.weight"])
     assert torch.equal(pai_bench.masks_of(model)["fc.weight"], MASKS["fc.weight"])
-    with pytest.raises(PaiBenchError, match=r"fc\.weight is pruned by torch\.nn\.utils\.prune") as caught:
+    with pytest.raises(PaiBenchError, match=r"fc\.weight is already pruned by torch\.nn\.utils\.prune") as caught:
         pai_bench.apply_masks(model, MASKS)
     assert "prune.remove" in caught.value.remedy
     other = masked()
