@@ -69,7 +69,7 @@ class NPB:
             paths = inputs.paths.view(inputs.groups, -1)
             counts = kernel_counts(paths, outputs, size, quotas[name], self.alpha, self.beta, problem.generator)
             kernels = (counts if turned else counts.transpose(1, 2)).reshape(*shape[:2], 1)
-            places = torch.rand(*shape[:2], size, generator=problem.generator).argsort(2)
+            places = torch.rand(*shape[:2], size, generator=problem.generator, device="cpu").argsort(2)
             return (places < kernels).view(shape).to(plain[name])
 
         masks = choose_in_order(problem.trace(x[:1]), plain, list(problem.weights), ones, choose)

@@ -21,32 +21,34 @@ def kernel_counts(
     another is optimal. Equal optima are drawn at random.
     """
     groups, inputs = paths.shape
-    order = torch.rand(groups, inputs, generator=generator).argsort(1)
+    cpu = torch.device("cpu")  # whatever the default device
+    order = torch.rand(groups, inputs, generator=generator, device=cpu).argsort(1)
     rows = paths.detach().cpu().double().gather(1, order)
     node = alpha / (groups * (inputs + outputs))
     first = beta / max(1, total)
     room = outputs * size
     fullest = rows.flatten().sort(descending=True).values
-    best = float((fullest * (total - torch.arange(len(fullest)) * room).clamp(0, room)).sum())
+    best = float((fullest * (total - torch.arange(len(fullest), device=cpu) * room).clamp(0, room)).sum())
     path = (1 - alpha) * rows / best if best > 0 else torch.zeros_like(rows)
     # The gain of the first weight of a row, of the first ones of further kernels, and of the others.
     gains = torch.cat([path + first + node, path + first, path], 1)
-    counts = torch.tensor([1, outputs - 1, room - outputs]).repeat_interleave(inputs).expand(groups, -1)
-    owner = torch.arange(inputs).repeat(3).expand(groups, -1)
+    counts = torch.tensor([1, outputs - 1, room - outputs], device=cpu).repeat_interleave(inputs).expand(groups, -1)
+    owner = torch.arange(inputs, device=cpu).repeat(3).expand(groups, -1)
     gains, by_gain = gains.sort(dim=1, descending=True, stable=True)
     counts, owner = counts.gather(1, by_gain), owner.gather(1, by_gain)
     # The first weights of a group, as many as it has outputs, each reach an output more.
     reaching = (outputs - (counts.cumsum(1) - counts)).clamp(min=0).minimum(counts)
     gains = torch.cat([gains + node, gains], 1)
     counts = torch.cat([reaching, counts - reaching], 1)
-    owner = (torch.cat([owner, owner], 1) + inputs * torch.arange(groups)[:, None]).flatten()
+    owner = (torch.cat([owner, owner], 1) + inputs * torch.arange(groups, device=cpu)[:, None]).flatten()
     by_gain = gains.flatten().argsort(descending=True, stable=True)
     sorted_counts = counts.flatten()[by_gain]
     taken = (total - (sorted_counts.cumsum(0) - sorted_counts)).clamp(min=0).minimum(sorted_counts)
-    totals = torch.zeros(groups * inputs, dtype=torch.long).index_add_(0, owner[by_gain], taken).view(groups, inputs)
+    totals = torch.zeros(groups * inputs, dtype=torch.long, device=cpu).index_add_(0, owner[by_gain], taken)
+    totals = totals.view(groups, inputs)
     rest = totals % outputs
     start = rest.cumsum(1) - rest
-    column = torch.rand(groups, 1, outputs, generator=generator).argsort(2)
+    column = torch.rand(groups, 1, outputs, generator=generator, device=cpu).argsort(2)
     spread = totals[:, :, None] // outputs + ((column - start[:, :, None]) % outputs < rest[:, :, None])
     return torch.empty_like(spread).scatter_(1, order[:, :, None].expand_as(spread), spread)
 
@@ -57,7 +59,7 @@ def objective(counts: Tensor, paths: Tensor, size: int, alpha: float, beta: floa
     total, room = int(counts.sum()), outputs * size
     reached = int((counts.sum(2) > 0).sum() + (counts.sum(1) > 0).sum())
     fullest = paths.double().flatten().sort(descending=True).values
-    best = float((fullest * (total - torch.arange(len(fullest)) * room).clamp(0, room)).sum())
+    best = float((fullest * (total - torch.arange(len(fullest), device=fullest.device) * room).clamp(0, room)).sum())
     share = float((paths.double() * counts.sum(2)).sum()) / best if best > 0 else 0.0
     kernels = int((counts > 0).sum()) / max(1, total)
     return alpha * reached / (groups * (inputs + outputs)) + (1 - alpha) * share + beta * kernels

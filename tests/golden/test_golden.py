@@ -18,8 +18,9 @@ from pai_bench.scoring import registry
 from . import nets
 
 CASES = Path(__file__).parent / "cases"
-# Cases with tests of their own: test_ntk_sap.py, test_quotas.py, test_phew.py, test_second_order.py, test_dpai.py.
-OTHERS = ("ntksap", "smartratio", "phew", "gollini", "dpai")
+# Cases with tests of their own: test_ntk_sap.py, test_quotas.py, test_phew.py, test_second_order.py, test_dpai.py,
+# test_mask_updates.py.
+OTHERS = ("ntksap", "smartratio", "phew", "gollini", "dpai", "rigl", "itop", "gmp", "openlth")
 NAMES = sorted(path.stem for path in CASES.glob("*.npz") if not path.stem.startswith(OTHERS))
 
 
