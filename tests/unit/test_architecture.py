@@ -182,8 +182,8 @@ def test_help_and_lists_load_no_large_library() -> None:
     check = """
 import sys
 from pai_bench.cli.program import main
-whats, forms = ("methods", "models", "datasets", "recipes"), ("", "--json")
-lists = [*(f"list {what} {form}" for form in forms for what in whats), *(f"list {what} --long" for what in whats)]
+kinds, forms = ("methods", "models", "datasets", "recipes"), ("", "--json")
+lists = [*(f"list {kind} {form}" for form in forms for kind in kinds), *(f"list {kind} --long" for kind in kinds)]
 for arguments in ("--help", "sweep --help", *lists):
     sys.argv = ["pai-bench", *arguments.split()]
     try:
