@@ -24,7 +24,7 @@ _TYPED_ONLY = {
     "sweep": frozenset(("sparsity", "seed")),
     "prune": _ONE_CELL,
     "train": _ONE_CELL,
-    "report": frozenset(("methods", "datasets", "filter")),  # without them a report shows all results
+    **dict.fromkeys(("report", "compare-masks"), frozenset(("methods", "datasets", "filter"))),  # they restrict output
 }
 """Alternative option names that are not keys of a config file, where they belong to another command."""
 _SPARSITY = {"sparsities", "densities", "compressions", "budgets"}

@@ -276,7 +276,7 @@ def evaluation(
     device = next(model.parameters()).device
     correct, images = torch.zeros(2, dataset.classes, dtype=torch.long, device=device)  # by class
     finite = torch.ones((), dtype=torch.bool, device=device)
-    data, settings = recipe.data, recipe.train
+    data, settings, seen = recipe.data, recipe.train, 0
     channels_last = in_channels_last(settings.precision, settings.channels_last, device)
     for batch, (x, y) in enumerate(loading.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std)):
         yield from pause()
@@ -285,12 +285,13 @@ def evaluation(
             logits = forward(model, x, settings.precision == "bfloat16", channels_last)
         correct.index_add_(0, y, (predictions(settings.loss, logits) == y).long())
         images.index_add_(0, y, torch.ones_like(y))
+        seen += len(y)
         finite &= torch.isfinite(logits).all()
         callback.tick()
     right, sound = (yield from read(correct.sum(), pause)), (yield from read(finite, pause))
     counts = zip(correct.tolist(), images.tolist(), strict=True)
     by_class = tuple(hits / total if total else None for hits, total in counts)
-    return Tested(right / sum(images.tolist()), bool(sound), by_class)
+    return Tested(right / seen, bool(sound), by_class)
 
 
 evaluate = _completed(evaluation)

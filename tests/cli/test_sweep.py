@@ -353,13 +353,15 @@ def test_version_help_and_lists_are_printed(tmp_path: Path) -> None:
     for words in ([], ["sweep"], ["report"], ["list"]):
         shown = pai_bench(tmp_path, *words, "--help")
         assert shown.returncode == 0 and "Usage" in shown.stdout
-    assert pai_bench(tmp_path, "list", "methods").stdout.split()[:2] == ["balanced", "dense"]
-    assert json.loads(pai_bench(tmp_path, "list", "recipes", "--json").stdout)[0] == "force"
+    assert pai_bench(tmp_path, "list", "methods").stdout.split()[:2] == ["after-training", "balanced"]
+    assert json.loads(pai_bench(tmp_path, "list", "recipes", "--json").stdout)[0]["name"] == "force"
     assert "prospr" in pai_bench(tmp_path, "list", "methods").stdout.splitlines(), "names alone in a pipe"
     methods = {row["name"]: row for row in json.loads(pai_bench(tmp_path, "list", "methods", "-l", "--json").stdout)}
     assert methods["prospr"]["hyper-parameters"]["lr"] == 0.5 and "inner steps" in methods["prospr"]["description"]
     shown = pai_bench(tmp_path, "list", "datasets", "--long").stdout.splitlines()
-    assert shown[0].split()[:2] == ["name", "images"] and any(line.split()[-2:] == ["1,437", "360"] for line in shown)
+    assert shown[0].split()[-3:] == ["training", "test", "verified"]
+    assert any(line.split()[-2:] == ["1,437", "360"] for line in shown)
     models = {row["name"]: row for row in json.loads(pai_bench(tmp_path, "list", "models", "-l", "--json").stdout)}
     assert models["resnet20"]["parameters"] == 269_722 and all(row["description"] for row in models.values())
-    assert "not a protocol of a paper" in pai_bench(tmp_path, "list", "recipes", "--long").stdout.replace("\n", " ")
+    recipes = json.loads(pai_bench(tmp_path, "list", "recipes", "--long", "--json").stdout)
+    assert any("not a protocol of a paper" in row["description"] for row in recipes)
