@@ -12,7 +12,7 @@ from pai_bench.scoring import Facts, MaskChange, Moment, Problem, Rewinding, mor
 
 
 class _AfterTraining:
-    """What the methods share: all weights at the start, and the largest |w| of the network after each training."""
+    """Common part of the methods: all weights at the start, and the largest |w| of the network after each training."""
 
     costly: ClassVar[bool] = True
     starts_dense: ClassVar[bool] = True

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Facts, Problem, apportion, erdos_renyi_kernel, random_scores, register, uniform
+from pai_bench.scoring import Facts, Problem, apportion, erk_quotas, random_scores, register, uniform
 
 
 @register("dense", Facts("", "reference", "nothing", "0"))
@@ -68,8 +68,7 @@ class ERK:
         return random_scores(problem)
 
     def quotas(self, problem: Problem) -> dict[str, int]:
-        shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}
-        return apportion(erdos_renyi_kernel(shapes, problem.kept, problem.living()), problem.kept)
+        return erk_quotas(problem)
 
 
 @register("magnitude", Facts("Han et al. 2015", "magnitude", "nothing", "0", "release"))

@@ -12,8 +12,7 @@ from pai_bench.scoring import (
     Facts,
     PathCount,
     Problem,
-    apportion,
-    erdos_renyi_kernel,
+    erk_quotas,
     gaussian,
     more_than,
     register,
@@ -46,8 +45,7 @@ class DPaI:
         more_than("dpai:lr", self.lr, 0)
 
     def quotas(self, problem: Problem) -> dict[str, int]:
-        shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}
-        return apportion(erdos_renyi_kernel(shapes, problem.kept, problem.living()), problem.kept)
+        return erk_quotas(problem)
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()

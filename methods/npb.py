@@ -12,9 +12,8 @@ from pai_bench.scoring import (
     Facts,
     Inputs,
     Problem,
-    apportion,
     choose_in_order,
-    erdos_renyi_kernel,
+    erk_quotas,
     kernel_counts,
     more_than,
     random_scores,
@@ -48,8 +47,7 @@ class NPB:
         more_than("npb:beta", self.beta, 0)
 
     def quotas(self, problem: Problem) -> dict[str, int]:
-        shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}
-        return apportion(erdos_renyi_kernel(shapes, problem.kept, problem.living()), problem.kept)
+        return erk_quotas(problem)
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.eval()

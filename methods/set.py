@@ -15,9 +15,8 @@ from pai_bench.scoring import (
     MaskChange,
     Moment,
     Problem,
-    apportion,
     cosine,
-    erdos_renyi_kernel,
+    erk_quotas,
     more_than,
     one_of,
     random_scores,
@@ -58,8 +57,7 @@ class SET:
         return random_scores(problem)
 
     def quotas(self, problem: Problem) -> dict[str, int]:
-        shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}
-        return apportion(erdos_renyi_kernel(shapes, problem.kept, problem.living()), problem.kept)
+        return erk_quotas(problem)
 
     def update_steps(self, length: Length) -> Sequence[int]:
         return range(self.every, round(self.stop * length.steps), self.every)

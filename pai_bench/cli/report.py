@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pai_bench.cells import Cell, parse_names, split_specs
+from pai_bench.cells import parse_names, split_specs
 from pai_bench.cli.options import INCOMPLETE, AsJson, Results, Verbose, messages
+from pai_bench.cli.selecting import ShownCells, ShownDatasets, ShownMethods, selection
 from pai_bench.cli.settings import Config
 from pai_bench.errors import PaiBenchError
 
@@ -22,16 +22,9 @@ def report(
     tables: Annotated[
         list[Path] | None, typer.Option("--from", help="Tidy .csv or .parquet table to read as well; may be repeated.")
     ] = None,
-    shown_methods: Annotated[
-        str | None,
-        typer.Option("--methods", help="Only these methods, with their variants and controls.  [default: all]"),
-    ] = None,
-    shown_datasets: Annotated[
-        str | None, typer.Option("--datasets", help="Only these data sets.  [default: all]")
-    ] = None,
-    shown_cells: Annotated[
-        str | None, typer.Option("--filter", help="Only these cells, for example 'model=resnet20,sparsity>=0.95'.")
-    ] = None,
+    shown_methods: ShownMethods = None,
+    shown_datasets: ShownDatasets = None,
+    shown_cells: ShownCells = None,
     figures: Annotated[
         str | None, typer.Option(help="Figures to draw, by name, or 'all'.  [default: those that most papers show]")
     ] = None,
@@ -69,7 +62,6 @@ def report(
     """Make the figures, with captions, and the tables of a paper from the available results."""
     from pai_bench.analysis.command import check_results, run
     from pai_bench.analysis.figures import Options, chosen
-    from pai_bench.analysis.selection import Selection
 
     del config, verbose
     options = Options(
@@ -83,26 +75,13 @@ def report(
         baseline=baseline,
     )
     chosen(options.figures)
-    selection = Selection(
-        tuple(split_specs(shown_methods)) if shown_methods else (),
-        parse_names("--datasets", shown_datasets) if shown_datasets else (),
-        condition(shown_cells),
-    )
+    shown = selection(shown_methods, shown_datasets, shown_cells)
     if not 0 < margin < 100:
         raise PaiBenchError(f"--margin {margin:g} is not between 0 and 100", "give percentage points, for example 0.5")
     extra = tuple(tables or ())
     if check:
-        if not check_results(results, extra, selection, as_json, margin / 100):
+        if not check_results(results, extra, shown, as_json, margin / 100):
             raise typer.Exit(INCOMPLETE)
         return
-    if not run(results, out, extra, as_json, messages(), options, selection, reference, margin / 100) and strict:
+    if not run(results, out, extra, as_json, messages(), options, shown, reference, margin / 100) and strict:
         raise typer.Exit(INCOMPLETE)
-
-
-def condition(text: str | None) -> Callable[[Cell], bool] | None:
-    """Return the condition of --filter on a cell."""
-    if text is None:
-        return None
-    from pai_bench.core.filters import Filter, canonical_spec
-
-    return Filter.parse(text).canonical(canonical_spec).matches

@@ -7,7 +7,7 @@ from pai_bench.scoring.draws import gaussian, rademacher, random_scores
 from pai_bench.scoring.function_overrides import IDENTITY_NORMS, FunctionOverrides
 from pai_bench.scoring.gates import Relus, noting
 from pai_bench.scoring.kernel_counts import kernel_counts
-from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, proportional, uniform, within
+from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, erk_quotas, proportional, uniform, within
 from pai_bench.scoring.mask_updates import Length, MaskChange, Moment, Rewinding, cosine, cubic, within_training
 from pai_bench.scoring.paths.functions import Flow, PathCount
 from pai_bench.scoring.paths.in_order import Inputs, choose_in_order
@@ -45,6 +45,7 @@ __all__ = [
     "cosine",
     "cubic",
     "erdos_renyi_kernel",
+    "erk_quotas",
     "gaussian",
     "gradient",
     "hessian_product",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pai_bench.scoring.problem import Problem
 
 
 def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
@@ -62,3 +66,9 @@ def erdos_renyi_kernel(
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     return proportional({name: sum(shape) for name, shape in shapes.items()}, sizes if rooms is None else rooms, total)
+
+
+def erk_quotas(problem: Problem) -> dict[str, int]:
+    """Return the whole number of weights that each layer keeps under ERK in a round; they sum to `problem.kept`."""
+    shapes = {name: tuple(w.shape) for name, w in problem.weights.items()}
+    return apportion(erdos_renyi_kernel(shapes, problem.kept, problem.living()), problem.kept)
