@@ -12,6 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from pai_bench.models.resnet import ZeroPadShortcut
 from pai_bench.recipes import Train
+from pai_bench.training.eager_step import Change
 from pai_bench.training.step import GraphStep, Step
 
 
@@ -19,7 +20,7 @@ class Joint(nn.Module):
     """A network that holds the tensors of `size` cells under the names that each cell has for its own."""
 
     join: Callable[[list[Tensor]], Tensor]
-    """What makes one tensor of those of all cells, those of a cell in one piece."""
+    """Joins the tensors of all cells into one, in which the entries of a cell are contiguous."""
 
     def __init__(self, cells: Sequence[nn.Module]) -> None:
         """Take copies; the cells stay as they are."""
@@ -119,13 +120,13 @@ class GroupedShortcut(nn.Module):
 class JointStep(Step):
     """`Step` for a joint network: the same masks and one fused SGD, for batches [cells, B, ...]."""
 
-    def _launch(self, x: Tensor, y: Tensor) -> None:
+    def _launch(self, x: Tensor, y: Tensor, change: Change | None = None) -> None:
+        assert change is None, "a joint network has no masks that change"
         self.optimizer.zero_grad(set_to_none=True)
         # The sum of the cells' mean losses: each parameter has the gradient that its cell alone gives it.
         loss = F.cross_entropy(self._model(x).flatten(0, 1), y.flatten()) * len(y)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.masked()
-        self.optimizer.step()
+        self._descend()
         self.total += loss.detach() * y.shape[1]
 
 
