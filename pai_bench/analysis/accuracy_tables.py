@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pai_bench.analysis.columns import AT_CHANCE, PANEL
-from pai_bench.analysis.emphasis import RULE, Emphasis, is_sound
+from pai_bench.analysis.emphasis import RULE, Emphasis
 from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Notes, Row, joined
 from pai_bench.analysis.information import HEADING, is_upper_bound
 from pai_bench.analysis.labels import (
@@ -227,8 +227,11 @@ def _explained(points: Points, emphasis: Emphasis) -> list[str]:
     if any(map(_is_at_chance, points)):
         described = any(letter.startswith("a ") for letter in letters)
         parts.append(f"Superscript a: all runs {'at chance' if described else _LETTERS['at_chance'][1]}.")
-    if any(not is_sound(point) for point in points):
-        parts.append("Failed runs count at their accuracy, or at chance without one; then no ± is given.")
+    if any(point.collapsed or point.diverged or point.at_chance for point in points):
+        parts.append(
+            "Runs that collapsed, diverged or are at chance count at their accuracy, or at chance without one;"
+            " then no ± is given."
+        )
     width = max((point.sparsity_high - point.sparsity_low) / (1 - point.sparsity) for point in points)
     if width > 1e-9:
         parts.append(f"Densities of the runs of one entry differ by up to {100 * width:.2g} %.")

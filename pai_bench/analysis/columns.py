@@ -21,8 +21,8 @@ Points (`statistics.summarise`, table.csv), one row per `POINT`:
 
 - n (runs that count), runs (all runs with a result), planned (n plus missing runs), seeds (tuple of the counted seeds);
 - mean, std (ddof 1), low, high (smallest and largest accuracy). The mean is NaN and n is 0 if a run failed and neither
-  its accuracy nor chance is known. The std is NaN if n < 2, if a run collapsed or diverged, or if some runs are at
-  chance and others are not: two populations have no common deviation;
+  its accuracy nor chance is known. The std is NaN if n < 2, or if a run collapsed, diverged or is at chance: such
+  runs are another population;
 - collapsed, diverged, at_chance, tied (numbers of runs: "k of `runs`"; tied as in `results.ties`);
 - epoch, chance, saw, note, suspect as above (several texts joined by "; ");
 - sparsity_low, sparsity_high: range of the reported sparsities.

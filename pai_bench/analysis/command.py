@@ -54,11 +54,13 @@ def run(
     folder = out or resolved / "report"
     check_writable(folder, "--out")
     complete = len(collection.missing) == 0
-    texts = report_tables(collection, summary, _choices(options, margin), _aggregates(collection, summary, options))
     material = Material(collection.rows, summary, options, _published(options))
+    beside = published_table.compare(material)
+    more = [*_aggregates(material), *published_table.described(beside)]
+    texts = report_tables(collection, summary, _choices(options, margin), more)
     if absent := published_table.absence(material):
         texts = replace(texts, remarks=(*texts.remarks, absent))
-    files = write(collection, summary, folder, texts, options, resolved)
+    files = write(collection, material, texts, beside, folder, resolved)
     for line in [*status_lines(collection), *(f"  {remark}" for remark in texts.remarks)]:
         messages.print(line, highlight=False, markup=False)
     if as_json:
@@ -132,10 +134,10 @@ def status_lines(collection: Collection) -> list[str]:
     return lines
 
 
-def _aggregates(collection: Collection, summary: pd.DataFrame, options: Options) -> list[str]:
-    if "summary" not in figures.chosen(options.figures):
+def _aggregates(material: Material) -> list[str]:
+    if "summary" not in figures.chosen(material.options.figures):
         return []
-    return pooling.described(Material(collection.rows, summary, options))
+    return pooling.described(material)
 
 
 def _choices(options: Options, margin: float) -> Choices:
@@ -150,24 +152,24 @@ def _page_of(options: Options) -> Page:
 
 def write(
     collection: Collection,
-    summary: pd.DataFrame,
-    folder: Path,
+    material: Material,
     texts: ReportTables,
-    options: Options | None = None,
-    root: Path | None = None,
+    beside: pd.DataFrame,
+    folder: Path,
+    root: Path,
 ) -> list[Path]:
     """Write all files of the report to `folder` and return their paths, report.md first.
 
-    root: the results folder, for the causes of failures; by default the parent of `folder`.
+    beside: own and published results, as `published_table.compare` returns them.
+    root: the results folder, for the causes of failures.
     """
-    options = options or Options()
+    options = material.options
     _remove_old(folder)
-    material = Material(collection.rows, summary, options, _published(options))
-    drawn, beside = figures.draw(material), published_table.compare(material)
+    drawn = figures.draw(material)
     figure = figures.save_all(drawn, options, folder)
     files = {
         "report.md": _page(collection, texts, drawn),
-        "report.html": _html(root or folder.parent, collection, summary, texts, drawn),
+        "report.html": _html(root, collection, material.summary, texts, drawn),
         **texts.files,
         "results.csv": collection.rows.drop(columns="path", errors="ignore").to_csv(index=False),
     }

@@ -100,7 +100,8 @@ def limits(table: pd.DataFrame) -> list[str]:
         if few := [n for n in counts if n < needed]:
             numbers = [", ".join(map(str, few[:-1])), str(few[-1])] if len(few) > 1 else [str(few[0])]
             seeds = f"{' or '.join(numbers)} {'seeds' if few[-1] > 1 else 'seed'}"
-            found.append(f"{comparisons} {noun} cannot be tested with {seeds}; {needed} would")
+            family = f"{comparisons} {noun}" if comparisons < 2 else f"a family of {comparisons} {noun}"
+            found.append(f"{family} cannot be tested with {seeds}; {needed} would")
         if many := int((lines["n"] >= needed).sum()):
             found.append(f"{many} of {comparisons} {noun} cannot be tested, because too many differences are exactly 0")
     return found

@@ -59,7 +59,7 @@ def emphasise(summary: pd.DataFrame, runs: Runs) -> Emphasis:
     return Emphasis(frozenset(bold), frozenset(second))
 
 
-def is_sound(point: Any) -> bool:
+def _is_sound(point: Any) -> bool:
     """Return True if the runs of a point are one population: none failed, and none or all of them at chance."""
     return point.collapsed + point.diverged == 0 and point.at_chance in (0, point.n)
 
@@ -67,8 +67,8 @@ def is_sound(point: Any) -> bool:
 def _like_best(order: list[tuple[Any, dict[int, Run]]]) -> set[int]:
     """Return the points that the test cannot distinguish from the first one."""
     best, best_runs = order[0]
-    others = [(point, runs) for point, runs in order[1:] if is_sound(point)]
-    if not is_sound(best) or not others:
+    others = [(point, runs) for point, runs in order[1:] if _is_sound(point)]
+    if not _is_sound(best) or not others:
         return set()
     differences = []
     for _, runs in others:

@@ -24,6 +24,7 @@ _CITED = {
     "holm1979": "Holm 1979",
     "nemenyi1963": "Nemenyi 1963",
     "schuirmann1987": "Schuirmann 1987",
+    "welch1947": "Welch 1947",
 }
 
 
@@ -38,13 +39,13 @@ class Numbers:
     controls: pd.DataFrame
     margin: float
     emphasised: bool
-    aggregates: tuple[str, ...] = ()
-    """Sentences on aggregates over settings."""
+    more: tuple[str, ...] = ()
+    """Sentences on aggregates over settings and on published numbers."""
 
 
 def methods_text(numbers: Numbers) -> str:
     """Return the paragraph as plain text; citations are keys of references.bib in double brackets."""
-    compared = [*_comparisons(numbers), *_pooling(numbers), *numbers.aggregates]
+    compared = [*_comparisons(numbers), *_pooling(numbers), *numbers.more]
     return " ".join([*_means(numbers), *compared, *_bold(numbers), *_controls(numbers)])
 
 
@@ -88,12 +89,14 @@ def _means(numbers: Numbers) -> list[str]:
     if failed:
         parts.append(
             f"{failed} of {len(numbers.rows)} runs collapsed or diverged; they count at their accuracy, or at chance"
-            " (1 / number of classes) where none was recorded, and no deviation is given for their means."
+            " (1 / number of classes) where none was recorded."
         )
     chance = int(numbers.rows["at_chance"].sum())
     if chance:
         runs = f"{chance} {'further ' if failed else ''}{'runs are' if chance > 1 else 'run is'}"
         parts.append(f"{runs} at chance, with an accuracy of at most {AT_CHANCE:g} / classes.")
+    if failed or chance:
+        parts.append("No deviation is given for means over such runs.")
     lacking = int((summary["planned"] - summary["runs"]).sum())
     if lacking:
         parts.append(f"{lacking} planned {'runs are' if lacking > 1 else 'run is'} missing.")
@@ -117,8 +120,8 @@ def _comparisons(numbers: Numbers) -> list[str]:
     failed = int((table["failed"] > 0).sum())
     if failed:
         parts.append(
-            f"There is no interval for the {failed} of {len(table)} differences in which a run of the method or the"
-            " baseline collapsed, diverged or is at chance."
+            f"{failed} of the {len(table)} differences {'have' if failed > 1 else 'has'} no interval, because a run of"
+            " the method or the baseline collapsed, diverged or is at chance."
         )
     if any(map(is_testable, table.to_dict("records"))):
         exact = table["n"].max() <= inference.EXACT_FLIPS
@@ -136,9 +139,13 @@ def _pooling(numbers: Numbers) -> list[str]:
     if not len(table):
         return []
     settings = _range(table["settings"], "setting")
+    units, drawn = table["units"], f"{inference.DRAWS:,} random flips"
+    kind = "exact" if units.max() <= inference.EXACT_FLIPS else drawn
+    if units.min() <= inference.EXACT_FLIPS < units.max():
+        kind = f"exact up to {inference.EXACT_FLIPS} pairs, else {drawn}"
     parts = [
-        f"Pooled over {settings} (data set and network), every setting and seed counts once; the sign-flip test over"
-        " settings and seeds speaks of these settings."
+        f"Pooled over {settings} (data set and network), every setting and seed counts once; the two-sided sign-flip"
+        f" test over {_range(units, 'pair')} of setting and seed ({kind}) refers to these settings."
     ]
     if (table["settings"] >= inference.MIN_BLOCKS).any():
         parts.append(
@@ -147,6 +154,12 @@ def _pooling(numbers: Numbers) -> list[str]:
         )
     else:
         parts.append(f"No statement about new settings is made, which needs {inference.MIN_BLOCKS} settings.")
+    if any(map(is_testable, table.to_dict("records"))):
+        family = _range(table["comparisons"], "comparison")
+        parts.append(
+            f"The p values are adjusted over the methods of a recipe ({family}) by Holm's procedure [[holm1979]]."
+        )
+    parts += [f"{sentence}; for these we give no p value." for sentence in limits(table)]
     return parts
 
 

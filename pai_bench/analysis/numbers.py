@@ -20,7 +20,7 @@ _HEAD = r"""% Numbers of a pai-bench report. \input this file, then write, for i
 %   \paibench{METHOD}{DATASET}{MODEL}{SPARSITY}{mean}
 % Statistics of a point: mean, std, pm (mean and std), n, low and high (range of the runs), collapsed, diverged,
 % at-chance (numbers of runs); accuracies in per cent. SPARSITY is a fraction, 0 for dense. There is no std and no pm
-% for one seed, where a run collapsed or diverged, and where only some runs are at chance.
+% for one seed and where a run collapsed, diverged or is at chance.
 % Differences to the baseline in points: with SPARSITY all (the mean over the common sparsities), difference, low and
 % high (95 % interval), n, p, p-smallest, p-holm, failed, runs; with DATASET and MODEL all, pooled over n settings.
 % There is no low and no high without an interval: one seed; failed of the runs of the method and the baseline

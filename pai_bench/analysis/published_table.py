@@ -33,6 +33,22 @@ def compare(material: Material) -> pd.DataFrame:
     return table.rename(columns={"half": "half_width"})
 
 
+def described(table: pd.DataFrame) -> list[str]:
+    """Return the sentence of the methods paragraph on the differences of `compare`; none without differences."""
+    if not len(table):
+        return []
+    known = int(table["half_width"].notna().sum())
+    points = f"{len(table)} point{'s' * (len(table) > 1)}"
+    given = f"Differences to published means (ours minus published) are given at {points}"
+    if not known:
+        return [f"{given}, without an interval, because none has a standard deviation on both sides."]
+    where = "" if known == len(table) else f"at {known} of them "
+    return [
+        f"{given}, {where}with a 95 % Welch t interval for independent samples [[welch1947]]; published numbers are in"
+        " no mean of ours and in no test."
+    ]
+
+
 def absence(material: Material) -> str:
     """Return the sentence that no published number matches the results, or "" if one does or none is wanted."""
     wanted = material.options.published

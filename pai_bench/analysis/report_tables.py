@@ -59,9 +59,9 @@ OPTIONAL = ("controls", "comparison", "pooled", "table_across", "predictors", "p
 
 
 def report_tables(
-    collection: Collection, summary: pd.DataFrame, choices: Choices | None = None, aggregates: Sequence[str] = ()
+    collection: Collection, summary: pd.DataFrame, choices: Choices | None = None, more: Sequence[str] = ()
 ) -> ReportTables:
-    """Write all tables and texts of a report; `aggregates` are sentences for the methods paragraph."""
+    """Write all tables and texts of a report; `more` are further sentences for the methods paragraph."""
     choices = choices or Choices()
     runs = by_series(collection.rows)
     found = pairs(runs, sources_with_epoch(collection.rows), choices.baseline)
@@ -70,9 +70,7 @@ def report_tables(
     grids = tuple(panel_grids(summary, emphasis))
     markdown, latex = tables.both(grids, choices.page, "accuracy")
     emphasised = bool(emphasis.bold)
-    numbers = Numbers(
-        collection.rows, summary, compared, pooled, controls, choices.margin, emphasised, tuple(aggregates)
-    )
+    numbers = Numbers(collection.rows, summary, compared, pooled, controls, choices.margin, emphasised, tuple(more))
     text = methods_text(numbers)
     files = {
         "table.md": markdown,

@@ -59,13 +59,12 @@ def summarise(collection: Collection) -> pd.DataFrame:
         table.loc[(table["method"] == DENSE) & (noted < table["runs"]), text] = ""
     table["seeds"] = _seeds(rows, number, len(table))
     failed = table["collapsed"] + table["diverged"] > 0
-    mixed = (table["at_chance"] > 0) & (table["at_chance"] < table["runs"])
     numbers = ["mean", "std", "low", "high"]
     # A failed run without a number would be left out of the mean.
     unknown = failed & (table["n"] < table["runs"])
     table.loc[unknown, numbers] = math.nan
     table.loc[unknown, "n"] = 0
-    table.loc[failed | mixed, "std"] = math.nan
+    table.loc[failed | (table["at_chance"] > 0), "std"] = math.nan
     # Python strings, because iterating over Arrow strings takes ten times as long.
     return _sorted(_with_missing(table, collection.missing)).astype(dict.fromkeys(_TEXT, object))
 

@@ -87,7 +87,7 @@ RULES: dict[str, tuple[Change, str]] = {
     "failed-runs-in-mean": (changed("status", "collapsed", **POINT, seed=3), "snip at 90 % (1 collapsed of 4)"),
     "undecided-controls": (
         changed("accuracy", 0.7, method="snip:control=shuffle", sparsity=0.9, seed=3, **PANEL),
-        "cifar10 · resnet20 · frankle: snip, shuffle at 90 % (n = 4; about",
+        "cifar10 · resnet20 · frankle: snip:control=shuffle at 90 % (n = 4; about",
     ),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pai_bench.analysis import figures, published, published_table
+from pai_bench.analysis import bibliography, figures, published, published_table
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.figures import Material, Options, captions
 from pai_bench.analysis.latex import Page
@@ -148,6 +148,15 @@ def figure_captions(root: Path, source: list[Path], options: Options, folder: Pa
     return captions.latex(drawings, options.inches)
 
 
+def bibliography_of_all(folder: Path) -> str:
+    """Set the whole bibliography with BibTeX, and return the file with the result; BibTeX warns of a missing field."""
+    (folder / "papers.bib").write_text("\n\n".join(bibliography.entries().values()), encoding="utf-8")
+    (folder / "papers.aux").write_text("\\citation{*}\n\\bibstyle{plain}\n\\bibdata{papers}\n", encoding="utf-8")
+    done = subprocess.run(["bibtex", "papers"], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "Warning" not in done.stdout, done.stdout
+    return "papers.bbl"
+
+
 def compiled(folder: Path, text: str) -> str:
     """Compile a document and return its log, with lines joined."""
     assert shutil.which("pdflatex"), (
@@ -191,6 +200,8 @@ def test_every_table_compiles_without_overfull_boxes(tmp_path: Path) -> None:
     for name in schema.names():
         (tmp_path / f"{name}.tex").write_text(reproduced(name), encoding="utf-8")
         body.append(rf"\linewidth=\textwidth\typeout{{now {name}}}\input{{{name}}}\clearpage")
+    references = bibliography_of_all(tmp_path)
+    body += [rf"\typeout{{now references}}\sloppy\input{{{references}}}\fussy\clearpage"]
     body.append(r"\paibench{erk}{digits}{conv8}{0.95}{pm} \paibench{erk}{--_}{----}{0.5}{mean}")
     log = compiled(tmp_path, DOCUMENT + "\n".join(body) + "\n\\end{document}\n")
     place, found = "", []

@@ -314,6 +314,12 @@ def test_the_table_of_published_numbers_states_what_differs() -> None:
     assert "| method | remaining (%) | ours | published | difference | differs in |" in text
     assert "| SynFlow | 1 | 63.00 (3) |" in text and "scored in float32 |" in text and "tanaka2020, last epoch" in text
     tex = published_table.latex(table)
+    (sentence,) = published_table.described(table)
+    assert f"given at {len(table)} points, with a 95 % Welch t interval" in sentence
+    (some,) = published_table.described(table.assign(half_width=[math.nan, *table["half_width"][1:]]))
+    assert f"given at {len(table)} points, at {len(table) - 1} of them with a 95 % Welch t interval" in some
+    unknown = published_table.described(table.assign(half_width=math.nan))
+    assert "without an interval" in unknown[0] and published_table.described(table.iloc[:0]) == []
     assert r"\emph{SynFlow}" in tex and "\n1 & 63.00 (3) &" in tex and tex.isascii() and "scored in float32" in tex
     assert published_table.compare(material(series("snip"))).empty
 
@@ -328,6 +334,9 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
     assert (own["mean"], own["n"]) == (pytest.approx(51), 3) and own["std"] == pytest.approx(1)
     beside = pd.read_csv(tmp_path / "out" / "published.csv")
     assert beside["difference"].tolist() == pytest.approx([100 * (0.9 - 0.095 + 0.02) - 51])
+    paragraph = (tmp_path / "out" / "methods.tex").read_text(encoding="utf-8")
+    assert r"given at 1 point, with a 95 \% Welch t interval for independent samples~\cite{welch1947}" in paragraph
+    assert "@article{welch1947," in (tmp_path / "out" / "references.bib").read_text(encoding="utf-8")
     assert "(paper; epoch not stated; n = 3)" in (tmp_path / "out" / "captions.md").read_text()
     with pytest.raises(PaiBenchError, match="does not exist"):
         run(folder, tmp_path / "out", [], False, QUIET, Options(published="none.csv"))

@@ -83,7 +83,7 @@ def test_exact_ties_and_different_numbers_of_seeds_are_said_once(tmp_path: Path)
     assert "–: 1 of 1 comparison cannot be tested, because too many differences are exactly 0." in text
     rows = [*lines("erk", BASE), *lines("snip", ABOVE), *lines("grasp", ABOVE[:3]), *lines("synflow", ABOVE[:1])]
     assert limits(compared(gathered(tmp_path, rows))) == [
-        "3 comparisons cannot be tested with 1, 3 or 5 seeds; 7 would"
+        "a family of 3 comparisons cannot be tested with 1, 3 or 5 seeds; 7 would"
     ]
 
 
@@ -126,7 +126,7 @@ def test_runs_at_chance_leave_no_interval_in_the_comparison_the_figure_and_the_n
     files_ = written(collection).files
     assert re.search(r"\| SNIP +\| -15\.\d+ +\| – +\| 5 \(1f of 10\) \|", files_["comparison.md"])
     assert "(collapsed, diverged, or at chance: an accuracy of at most 1.5 / classes)" in files_["comparison.md"]
-    assert "no interval for the 1 of 2 differences in which" in files_["methods.md"]
+    assert "1 of the 2 differences has no interval, because" in files_["methods.md"]
     values = dict(re.findall(r"\\paibench@set\{/(.*?)\}\{(.*)\}\n", files_["numbers.tex"]))
     assert values["snip/mnist/conv8/all/failed"] == "1" and values["snip/mnist/conv8/all/runs"] == "10"
     assert "snip/mnist/conv8/all/low" not in values and "grasp/mnist/conv8/all/low" in values
@@ -178,6 +178,12 @@ def test_pooling_speaks_of_new_settings_from_six_on(tmp_path: Path) -> None:
     (line,) = pool(pairs(by_series(collection.rows), sources_with_epoch(collection.rows))).to_dict("records")
     assert (line["p_settings"], line["p_settings_smallest"]) == (2 / 64, 2 / 64)
     assert line["difference"] == pytest.approx(0.0125) and line["low"] < 0.0125 < line["high"]
+    text = written(collection).files["methods.md"]
+    assert "two-sided sign-flip test over 6 pairs of setting and seed (exact) refers to these settings" in text
+    assert "adjusted over the methods of a recipe (1 comparison) by Holm's procedure (Holm 1979)" in text
+    twice = [line.replace("0.9,0,", f"0.9,{seed},") for line in rows for seed in range(3)]
+    text = written(gathered(tmp_path, twice)).files["methods.md"]
+    assert "18 pairs of setting and seed (99,999 random flips)" in text
 
 
 def emphasised(collection: Collection) -> tuple[set[str], set[str]]:
@@ -230,7 +236,7 @@ def test_an_entry_says_what_is_not_whole(tmp_path: Path) -> None:
     rows += [*lines("c", [0.7, 0.8]), *lines("d", [0.1, 0.11, 0.12])]
     rows[1] = rows[1].replace("ok", "collapsed")
     other = written(gathered(tmp_path, rows)).files["table.md"]
-    assert "**91.00** (1c of 3)" in other and "75.0 ± 7.1 (2)" in other and "11.0<sup>a</sup> ± 1.0 (3)" in other
+    assert "**91.00** (1c of 3)" in other and "75.0 ± 7.1 (2)" in other and "11.00<sup>a</sup> (3)" in other
     assert "number in parentheses" in other and "c collapsed" in other and "Superscript a: all runs at chance" in other
 
 
@@ -274,10 +280,10 @@ def test_the_columns_of_a_panel_stay_together(tmp_path: Path, width: int) -> Non
     assert all(text.count(rf"\multicolumn{{4}}{{c}}{{{name}}}") == 1 for name in ("ResNet-20", "VGG-16-BN"))
 
 
-def test_no_deviation_and_no_interval_stand_where_some_runs_are_at_chance(tmp_path: Path) -> None:
+def test_no_deviation_and_no_interval_stand_where_runs_are_at_chance(tmp_path: Path) -> None:
     rows = [*lines("erk", [0.8, 0.81, 0.82]), *lines("snip", [0.1, 0.7, 0.71]), *lines("grasp", [0.1, 0.11, 0.1])]
     collection, summary = both(tmp_path, rows)
-    assert summary.set_index("method")["std"].notna().to_dict() == {"erk": True, "snip": False, "grasp": True}
+    assert summary.set_index("method")["std"].notna().to_dict() == {"erk": True, "snip": False, "grasp": False}
     made = compared(collection).set_index("method")
     assert made["failed"].to_dict() == {"grasp": 3, "snip": 1} and made["low"].isna().all()
     table = written(collection).files
@@ -390,7 +396,7 @@ def test_the_methods_paragraph_counts_dense_runs_and_runs_at_chance(tmp_path: Pa
     rows.append(rows[0].replace("snip", "grasp").replace(f"{BASE[0]:.6f}", "0.1"))
     text = written(gathered(tmp_path, rows)).files["methods.md"]
     assert f"over 1 to {len(BASE)} seeds (dense networks: 3 runs) with" in text
-    assert " 1 run is at chance, with" in text
+    assert " 1 run is at chance, with" in text and "No deviation is given for means over such runs." in text
 
 
 def test_the_methods_paragraph_states_what_was_done(tmp_path: Path) -> None:

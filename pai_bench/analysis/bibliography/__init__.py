@@ -17,7 +17,7 @@ __all__ = ["STATISTICS", "citation", "entries", "keys", "keys_of", "paper_of", "
 
 _COLUMNS = {"methods": "method", "datasets": "dataset", "models": "model", "recipes": "recipe"}
 
-STATISTICS = ("agarwal2021", "demsar2006", "friedman1937", "holm1979", "nemenyi1963", "schuirmann1987")
+STATISTICS = ("agarwal2021", "demsar2006", "friedman1937", "holm1979", "nemenyi1963", "schuirmann1987", "welch1947")
 """Keys that the methods paragraph may cite."""
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
 from pai_bench.analysis.check.objection import Objection, counted, panel_name, places, seed_list, sweep
 from pai_bench.analysis.columns import PANEL, POINT
 from pai_bench.analysis.labels import per_cent
+from pai_bench.cells import MethodSpec
 
 MIN_SEEDS = 3
 """Smallest number of seeds that is accepted without objection."""
@@ -95,7 +97,8 @@ def undecided_controls(comparison: pd.DataFrame) -> Iterator[Objection]:
         title = panel_name(pd.Series({**dict(zip(PANEL, key, strict=True)), "source": source}))
         at = ", ".join(map(per_cent, rows["sparsity"]))
         suggestion = f"; about {needed} needed" if needed else ""
-        where.append(f"{title}: {method}, {control} at {at} % (n = {_range(rows['n'])}{suggestion})")
+        spec = replace(MethodSpec.parse(method), control=control)
+        where.append(f"{title}: {spec} at {at} % (n = {_range(rows['n'])}{suggestion})")
     if where:
         yield Objection(
             "undecided-controls",

@@ -142,7 +142,7 @@ def _published(material: Material, panels: Sequence[Panel]) -> list[str]:
     papers = ", ".join(dict.fromkeys(material.published.get("paper", [])))
     return [
         f"Hollow points and dotted line: published numbers ({papers}; {named}; {n}) for {where}",
-        "Lower panels: ours minus published with 95 % Welch intervals; grey: ± 0.5 points",
+        "Lower panels: ours minus published with 95 % Welch intervals, cut at the ends of the axis; grey: ± 0.5 points",
     ]
 
 

@@ -54,8 +54,8 @@ def spots(runs: pd.DataFrame, column: str, methods: Sequence[str]) -> list[Spot]
         known = pd.to_numeric(own[column], errors="coerce").dropna() if column in own else pd.Series(dtype=float)
         accuracy = own["counted"].dropna()
         if len(accuracy) and len(known) and known.median() > 0:
-            # Failed runs and runs at chance beside others are two populations.
-            failed = (own["status"] != "ok").any() or own["at_chance"].nunique() > 1
+            # Failed runs are another population, in cost figures as in tables.
+            failed = (own["status"] != "ok").any() or own["at_chance"].any()
             std = 100 * accuracy.std(ddof=1) if len(accuracy) > 1 and not failed else math.nan
             found.append(Spot(method, known.median() / _UNIT[column], 100 * accuracy.mean(), std, len(accuracy)))
     return found
@@ -79,7 +79,8 @@ def _drawing(material: Material, name: str, title: str, columns: dict[str, str])
             if any(len(values) > 1 for values in by_cost.values()):
                 found[setting] = (chosen[0], by_cost)
     if not found:
-        return f"no two methods have results with {' or '.join(text.lower() for text in columns.values())}"
+        names = " or ".join(text[0].lower() + text[1:] for text in columns.values())
+        return f"no two methods have results with {names}"
     shown = [c for c in columns if any(len(by_cost[c]) > 1 for _, by_cost in found.values())]
     settings = list(found)
     with style():

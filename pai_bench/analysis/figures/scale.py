@@ -21,14 +21,16 @@ AXIS_LABELS = {
 }
 _GAP = 0.05
 """Smallest distance of two tick labels in inches."""
+_REGULAR = 3
+"""Smallest number of ticks at equal steps; fewer are completed by other round values."""
 _MARGIN = 0.05
 """Part of the axis before the first and after the last point."""
 
 
-def _round_values(x: str, low: float, high: float) -> list[tuple[float, str]]:
-    """Return ticks (density, label) at round values from `low` to `high`, the roundest first."""
+def _round_values(x: str, low: float, high: float, steps: Sequence[int] = (1, 5, 2)) -> list[tuple[float, str]]:
+    """Return ticks (density, label) at `steps` times powers of ten from `low` to `high`, the roundest first."""
     found: dict[float, str] = {}
-    for step in (1, 5, 2):
+    for step in steps:
         for decade in range(9):
             value = float(f"{step}e{decade if x == 'compression' else -decade}")
             density = 1 / value if x == "compression" else value
@@ -48,12 +50,19 @@ def _fits(ticks: Sequence[tuple[float, str]], span: float, inches: float) -> boo
 def density_ticks(densities: Sequence[float], x: str, inches: float) -> list[tuple[float, str]]:
     """Return ticks (density, label) at round values; where fewer than two fit the range, at measured densities.
 
+    Ticks are at 1, 2 and 5 times the powers of ten, at 1 and 5 times, or at the powers of ten; where fewer than three
+    of a kind fit, at all round values that do.
+
     densities: measured densities (fractions); inches: length of the axis.
     """
     low, high = min(densities), max(densities)
     span = math.log(high / low) or 1.0
     ordered = sorted(set(densities))
     measured = [(density, label(density, x)) for density in dict.fromkeys([ordered[0], ordered[-1], *ordered])]
+    for steps in ((1, 5, 2), (1, 5), (1,)):  # regular ticks, if they are enough
+        regular = _round_values(x, low, high, steps)
+        if len(regular) >= _REGULAR and _fits(regular, span, inches):
+            return regular
     candidates: list[list[tuple[float, str]]] = []
     for ticks in (_round_values(x, low, high), measured):
         chosen: list[tuple[float, str]] = []
