@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -37,6 +38,8 @@ RESERVE = 15.0
 """Seconds kept for the archive at the end."""
 STOP_SECONDS = 10.0
 """Seconds between SIGINT and SIGKILL for a step that has reached its time limit."""
+ARCHIVE_SECONDS = 30.0
+"""Seconds between archives during a step: a run that is killed loses no more."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +135,24 @@ def run_steps(
     return [step.name for step in steps if outcomes.get(step.name) != "ok"]
 
 
-def run_process(command: Sequence[str], env: dict[str, str], log: Path, limit: float) -> str:
-    """Run a Python process with its output in `log`; at the time limit send SIGINT and then SIGKILL to its group."""
+def run_process(
+    command: Sequence[str], env: dict[str, str], log: Path, limit: float, meanwhile: Callable[[], None] = lambda: None
+) -> str:
+    """Run a Python process with its output in `log`; at the time limit send SIGINT and then SIGKILL to its group.
+
+    `meanwhile` is called every `ARCHIVE_SECONDS`.
+    """
+    end = time.monotonic() + limit
     with log.open("a") as file:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            return "ok" if process.wait(limit) == 0 else "failed"
+            while (remaining := end - time.monotonic()) > ARCHIVE_SECONDS:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return "ok" if process.wait(ARCHIVE_SECONDS) == 0 else "failed"
+                meanwhile()
+            return "ok" if process.wait(max(0.0, remaining)) == 0 else "failed"
         except subprocess.TimeoutExpired:
             for sent in (signal.SIGINT, signal.SIGKILL):
                 os.killpg(process.pid, sent)
@@ -156,25 +169,37 @@ def run_process(command: Sequence[str], env: dict[str, str], log: Path, limit: f
 
 
 def pack(work: Path, archive: Path, limit: int = ARCHIVE_BYTES) -> list[str]:
-    """Archive the files below `work`, the newest checkpoints last, within `limit` bytes; return the names left out."""
-    files = [path for path in work.rglob("*") if path.is_file()]
-    files.sort(key=lambda path: ("checkpoints" in path.parts, -path.stat().st_mtime))
+    """Archive the files below `work`, the newest checkpoints last, within `limit` bytes; return the names left out.
+
+    The files may change or disappear meanwhile.
+    """
+    files = []
+    for path in work.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                files.append(("checkpoints" in path.parts, -path.stat().st_mtime, path))
     left_out, partial = [], archive.with_suffix(".partial")
     with tarfile.open(partial, "w:gz") as tar:
-        for path in files:
-            # Uncompressed size: an upper bound that holds for checkpoints, which do not compress.
-            if tar.offset > 4 * limit or partial.stat().st_size + path.stat().st_size > limit:
-                left_out.append(str(path.relative_to(work)))
-            else:
-                tar.add(path, path.relative_to(work))
-                tar.fileobj.flush()  # type: ignore[union-attr]
+        for *_, path in sorted(files):
+            name = str(path.relative_to(work))
+            try:
+                # Uncompressed size: an upper bound that holds for checkpoints, which do not compress.
+                if tar.offset > 4 * limit or partial.stat().st_size + path.stat().st_size > limit:
+                    left_out.append(name)
+                    continue
+                member, content = tar.gettarinfo(path, name), path.read_bytes()
+            except OSError:
+                continue
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+            tar.fileobj.flush()  # type: ignore[union-attr]
     partial.replace(archive)
     return left_out
 
 
 def restore(previous: Path, out: Path, work: Path) -> None:
-    """Copy the records of an earlier run into `out` and unpack its archive into `work`."""
-    if (previous / RECORDS).exists():
+    """Copy the records of an earlier run into `out`, which may be its folder, and unpack its archive into `work`."""
+    if (previous / RECORDS).exists() and previous != out:
         shutil.copy(previous / RECORDS, out / RECORDS)
     if (previous / ARCHIVE).exists():
         with tarfile.open(previous / ARCHIVE) as tar:
@@ -216,20 +241,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     log = options.out / LOG
 
+    def archive() -> None:
+        left_out = pack(work, options.out / ARCHIVE)
+        if left_out:
+            print(f"not archived: {len(left_out)} files, such as {left_out[0]}", flush=True)
+
     def run(step: Step, limit: float) -> str:
         # A rehearsal on a CPU, or on the stub of the CUDA libraries, is slower.
         limit = 10 * limit if rehearsal else limit
         with log.open("a") as file:
             file.write(f"\n=== {step.name}: {step.title}\n")
         # A filling step stops by itself shortly before its limit, so that its cells save checkpoints.
-        return run_process(
-            step.command(), {**env, "PAI_GPU_STEP": step.name, "PAI_GPU_SECONDS": str(limit)}, log, limit
-        )
-
-    def archive() -> None:
-        left_out = pack(work, options.out / ARCHIVE)
-        if left_out:
-            print(f"not archived: {len(left_out)} files, such as {left_out[0]}", flush=True)
+        settings = {**env, "PAI_GPU_STEP": step.name, "PAI_GPU_SECONDS": str(limit)}
+        return run_process(step.command(), settings, log, limit, archive)
 
     try:
         left = run_steps([step for step in STEPS if step.name in chosen], records, run, options.seconds, after=archive)

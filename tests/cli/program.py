@@ -41,7 +41,7 @@ std = { value = [0.4], source = "test" }
 batch_size = { value = 20, source = "test" }
 batches = { value = 1, source = "test" }
 dtype = { value = "float64", source = "test" }
-[datasets.digits]
+[datasets.DATASET]
 """
 
 
@@ -57,10 +57,10 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def recipe(folder: Path, epochs: int = 1) -> str:
+def recipe(folder: Path, epochs: int = 1, dataset: str = "digits") -> str:
     """The path of a fast recipe."""
     path = folder / f"fast{epochs}.toml"
-    path.write_text(FAST.replace("EPOCHS", str(epochs)))
+    path.write_text(FAST.replace("EPOCHS", str(epochs)).replace("DATASET", dataset))
     return str(path)
 
 

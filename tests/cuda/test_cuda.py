@@ -19,6 +19,7 @@ import pai_bench
 from pai_bench import models, recipes
 from pai_bench.cells import Cell
 from pai_bench.core.precision import float32_products
+from pai_bench.datasets import loading
 from pai_bench.datasets.loading import InMemoryDataset
 from pai_bench.experiment.cost import measured
 from pai_bench.experiment.runner import CellRunner, Outcome, Run, device_name
@@ -35,6 +36,7 @@ from pai_bench.training.mask_updates import Changing
 from pai_bench.training.step import make_step
 from tests.cli.program import pai_bench as program
 from tests.cli.program import recipe, results
+from tests.cuda import patterns
 from tests.unit import killing
 from tests.unit.test_checkpoints import StopInTraining
 from tests.unrolling import unrolled_prospr
@@ -57,6 +59,13 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def small_data() -> InMemoryDataset:
+    """Load 140 images for training; no batch size of the tests divides this number."""
+    data = loading.load(patterns.NAME)
+    assert isinstance(data, InMemoryDataset)
+    return dataclasses.replace(data, train_x=data.train_x[:140], train_y=data.train_y[:140]).to(DEVICE)
 
 
 def problem(name: str = "conv8", channels: int = 1, side: int = 8, size: int = 20) -> tuple[nn.Module, Batches]:
@@ -177,7 +186,7 @@ def test_a_captured_training_is_the_training(monkeypatch: pytest.MonkeyPatch, pr
         last = precision == "bfloat16"
         recipe = killing.recipe(epochs=4, batch_size=8, precision=precision, channels_last=last, cuda_graph=cuda_graph)
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, padding=2, flip=True))
-        found = train(model, masks, killing.small_data(140).to(DEVICE), recipe, seed=0)
+        found = train(model, masks, small_data(), recipe, seed=0)
         return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()]), found
 
     (ours, captured), (theirs, eager) = trained("auto"), trained(False)
@@ -205,7 +214,7 @@ def test_captured_graphs_stay_valid_when_masks_change(monkeypatch: pytest.Monkey
         scorer: Any = registry.get(method, {"every": 25, "stop": 1.0})
         recipe = killing.recipe(epochs=6, batch_size=8, cuda_graph=cuda_graph)
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, padding=2, flip=True))
-        data = killing.small_data(140).to(DEVICE)
+        data = small_data()
         found = train(model, masks, data, recipe, seed=0, changing=Changing(scorer, method, kept, size))
         return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()]), found, masks
 
@@ -274,7 +283,7 @@ def test_captured_steps_repeat_themselves(precision: str) -> None:
 def cells(**changes: object) -> list[Run]:
     settings = killing.recipe(cuda_graph=True, **changes)
     kinds = [("dense", 0.0, 0), ("snip", 0.9, 0), ("random", 0.98, 1), ("prospr", 0.9, 1)]
-    return [Run(Cell(method, "digits", "conv8", sparsity, seed), settings) for method, sparsity, seed in kinds]
+    return [Run(Cell(method, patterns.NAME, "conv8", sparsity, seed), settings) for method, sparsity, seed in kinds]
 
 
 def told(outcome: object) -> tuple[object, ...]:
@@ -321,8 +330,9 @@ def test_memory_of_prospr_hardly_grows_with_its_steps() -> None:
 
 def test_a_sweep_has_the_masks_of_the_cpu(tmp_path: Path) -> None:
     """Measurements of packs do not affect the masks."""
-    grid = ("--methods", "snip,prospr", "--sparsities", "0.9,0.98", "--seeds", "0", "--recipe", recipe(tmp_path))
-    done = program(tmp_path, "sweep", "--where", "local", "--workers", "1", *grid)
+    settings = recipe(tmp_path, dataset=patterns.NAME)
+    grid = ("--methods", "snip,prospr", "--sparsities", "0.9,0.98", "--seeds", "0", "--recipe", settings)
+    done = program(tmp_path, "sweep", "--where", "local", "--workers", "1", *grid, *patterns.PLUGIN)
     assert done.returncode == 0, done.stderr
     found = results(tmp_path / "results")
     cpu = CellRunner(device="cpu")
@@ -330,5 +340,5 @@ def test_a_sweep_has_the_masks_of_the_cpu(tmp_path: Path) -> None:
     for result in found.values():
         assert result["provenance"]["device"] == device_name(DEVICE)
         cell = Cell(*(result[key] for key in ("method", "dataset", "model", "sparsity", "seed")))
-        outcome = cpu.run(Run(cell, recipes.load(recipe(tmp_path), "digits", "conv8")))
+        outcome = cpu.run(Run(cell, recipes.load(settings, patterns.NAME, "conv8")))
         assert (result["mask_hash"], result["init_hash"]) == (outcome.result.mask_hash, outcome.result.init_hash)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import PAI_BENCH, environment, recipe, results
+from tests.cuda import patterns
 from tests.cuda.test_cuda import DEVICE, of_cuda
 from tests.gpu_steps.cells import workers
 from tests.gpu_steps.common import PLUGINS, STUB
@@ -54,7 +55,7 @@ def fragile(channels, size, classes):
 
 def sweep(folder: Path, *more: str) -> list[str]:
     """Return the command of a sweep with one worker."""
-    grid = ("--datasets", "digits", "--sparsities", "0.9", "--seeds", "0", "--recipe", recipe(folder, 3))
+    grid = ("--sparsities", "0.9", "--seeds", "0", "--recipe", recipe(folder, 3, patterns.NAME), *patterns.PLUGIN)
     return [*PAI_BENCH, "sweep", "--workers", "1", "--results", str(folder / "results"), *grid, *PLUGINS, *more]
 
 

@@ -11,21 +11,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pai_bench.experiment import runner
 from pai_bench.pruning import effective_target, pruner, selection
 from pai_bench.results import ties
+from pai_bench.training import loop
 from pai_bench.training.graph_step import GraphStep
 from tests.cuda_stub import device  # noqa: F401 (takes the place of cuDNN's convolutions)
 
 
 def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of tensors on the device that computes on the host."""
+    """Return a function of tensors on one device that computes on the host, and returns tensors on this device."""
 
     def computed(*arguments: Any, **options: Any) -> Any:
+        given = [leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Tensor)]
         arguments, options = tree_map_only(Tensor, Tensor.cpu, (arguments, options))
-        return tree_map_only(Tensor, Tensor.cuda, function(*arguments, **options))
+        found = function(*arguments, **options)
+        return tree_map_only(Tensor, Tensor.cuda, found) if any(tensor.is_cuda for tensor in given) else found
 
     return computed
 
@@ -42,6 +45,11 @@ def _unchecked(method: str, scores: Mapping[str, Tensor], weights: Mapping[str, 
     return {name: scores[name].detach() for name in weights}
 
 
+def _tested(accuracy: float, finite: bool, by_class: tuple[float | None, ...] = ()) -> loop.Tested:
+    del by_class  # counts that no kernel has made can be below zero
+    return Tested(accuracy, finite)
+
+
 def _sum(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
     if not (tensor.is_cuda and tensor.dtype == torch.bool):
         return _plain_sum(tensor, *arguments, **options)
@@ -50,12 +58,13 @@ def _sum(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
     return found.cuda() if found.dim() else found
 
 
-_plain_sum = Tensor.sum
+_plain_sum, Tested = Tensor.sum, loop.Tested
 if not hasattr(ties.at_cut, "__wrapped__"):  # both imported and loaded as a plug-in
     ties.at_cut = _on_host(ties.at_cut)
     ties.at_cut.__wrapped__ = True  # type: ignore[attr-defined]
     pruner.to_masks = effective_target.to_masks = _on_host(_to_masks)
     pruner.checked_scores = _unchecked
     runner.masks_at = _on_host(selection.masks_at)
+    loop.Tested = _tested  # type: ignore[assignment, misc]
     Tensor.sum = _sum  # type: ignore[assignment, method-assign]
     GraphStep._agrees = lambda *arguments: True  # type: ignore[method-assign]

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from pai_bench import models, recipes
+from pai_bench.datasets.files import present
 from pai_bench.datasets.loading import InMemoryDataset
 from pai_bench.recipes import Recipe
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.cooperative import RoundRobin
 from pai_bench.training.loop import Trained, training
+from tests.cuda import patterns
 
 DEVICE = torch.device(os.environ.get("PAI_TEST_DEVICE", "cuda"))
 REAL = DEVICE.type == "cuda"
@@ -32,6 +34,20 @@ PRECISIONS = {"ieee": "float32", "tf32": "tf32", "bf16": "bfloat16"}
 
 PLUGINS: tuple[str, ...] = ("--plugin", str(Path(__file__).parents[1] / "cuda_stub" / "rehearsal.py")) if STUB else ()
 """Options of pai-bench that prepare its processes for the stub."""
+
+
+def grid(dataset: str) -> tuple[str, ...]:
+    """Return the options of `pai-bench sweep` for a data set, in a rehearsal on a CPU for one of random patterns."""
+    return ("--datasets", dataset, *PLUGINS) if REAL else patterns.PLUGIN
+
+
+def missing(dataset: str) -> bool:
+    """Return True, and record the reason for a step that is left out, if the files of a data set are absent."""
+    if not REAL or present(dataset):
+        return False
+    record("skipped", reason=f"{dataset} is not in {os.environ.get('PAI_BENCH_DATA', 'the data folder')}")
+    return True
+
 
 if STUB:
     from tests.cuda_stub import rehearsal as _  # noqa: F401

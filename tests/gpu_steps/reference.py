@@ -7,24 +7,22 @@ import signal
 import subprocess
 import sys
 
-from pai_bench.datasets.files import present
-from tests.gpu_steps.common import PLUGINS, REAL, WORK, record
+from tests.gpu_steps.common import REAL, WORK, grid, missing, record
 
 ROOT = WORK / "reference"
-GRID = ("--datasets", "cifar10", "--recipe", "frankle", "--sparsities", "0.9,0.95,0.98", "--seeds", "0-2")
+GRID = (*grid("cifar10"), "--recipe", "frankle", "--sparsities", "0.9,0.95,0.98", "--seeds", "0-2")
 METHODS = ("--methods", "random,erk,magnitude,snip,grasp,synflow,prospr")
-REHEARSAL = ("--methods", "random", "--sparsities", "0.9", "--seeds", "0")
+REHEARSAL = (*grid("cifar10"), "--methods", "random", "--sparsities", "0.9", "--seeds", "0")
 MARGIN = 12.0
 """Seconds before the limit at which the sweep is interrupted, so that its cells save checkpoints."""
 
 
 def main() -> None:
     """Run the step; exit code 0 only when all cells are finished."""
-    if REAL and not present("cifar10"):
-        record("skipped", reason="cifar10 is not in the data folder")
+    if missing("cifar10"):
         sys.exit(1)
-    grid = (*GRID, *METHODS) if REAL else REHEARSAL
-    process = subprocess.Popen([sys.executable, "-m", "pai_bench", "sweep", *grid, "--results", str(ROOT), *PLUGINS])
+    cells = (*GRID, *METHODS) if REAL else REHEARSAL
+    process = subprocess.Popen([sys.executable, "-m", "pai_bench", "sweep", *cells, "--results", str(ROOT)])
     limit = float(os.environ.get("PAI_GPU_SECONDS", "3600")) - MARGIN
     try:
         code = process.wait(limit)

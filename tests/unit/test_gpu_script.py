@@ -33,7 +33,7 @@ def test_every_step_loads_where_only_torch_pandas_and_pytest_are_installed() -> 
     names = [f"tests.gpu_steps.{path.stem}" for path in sorted(folder.glob("[a-z]*.py"))]
     text = f"import sys; sys.modules.update(dict.fromkeys({OTHERS!r}))\n"
     text += "import importlib, pai_bench\n" + "".join(f"importlib.import_module({name!r})\n" for name in names)
-    text += "pai_bench.load_results\n"
+    text += "pai_bench.load_results; import pai_bench.experiment.runner, pai_bench.sweep.local.worker\n"
     environment = {**os.environ, "PAI_TEST_DEVICE": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", text],
@@ -228,3 +228,59 @@ def test_a_run_leaves_records_log_and_archive(tmp_path: Path, monkeypatch: pytes
     assert "No GPU has been measured" in gpu_page.page([*ends, {"step": "smoke", "what": "machine", "gpu": "Stub"}])
     with tarfile.open(later / gpu.ARCHIVE) as tar:
         assert tar.getnames() == ["result"]
+
+
+STOPPED = """
+import os, pathlib, time
+from tests.gpu import Records
+work, records = pathlib.Path(os.environ["PAI_GPU_WORK"]), Records(pathlib.Path(os.environ["PAI_GPU_RECORDS"]))
+saved = work / "state" / "checkpoints" / "saved"
+records.append(step="stopped", what="began", at=saved.read_text() if saved.exists() else None)
+saved.parent.mkdir(parents=True, exist_ok=True)
+saved.write_text(str(os.getpid()))
+while not (work / "released").exists() and sum(r["what"] == "began" for r in records.read()) == 1:
+    time.sleep(0.05)
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+from tests import gpu
+gpu.STEPS = tuple(gpu.Step(name, name, 1, 60) for name in ("first", "stopped"))
+gpu.ROOT, gpu.ARCHIVE_SECONDS = Path(sys.argv[1]), 0.1
+sys.exit(gpu.main([*sys.argv[2:], "--device", "cpu", "--seconds", "120"]))
+"""
+
+
+def test_a_run_killed_in_a_step_loses_neither_finished_steps_nor_checkpoints(tmp_path: Path) -> None:
+    """After `kill -9` of the script, also where the next run has the same output folder."""
+    steps = tmp_path / "tests" / "gpu_steps"
+    steps.mkdir(parents=True)
+    (steps.parent / "gpu.py").symlink_to(gpu.__file__)
+    for folder in (steps, steps.parent):
+        (folder / "__init__.py").touch()
+    (steps / "first.py").write_text("import os, pathlib\npathlib.Path(os.environ['PAI_GPU_WORK'], 'kept').touch()\n")
+    (steps / "stopped.py").write_text(STOPPED)
+    out, work = tmp_path / "out", tmp_path / "work"
+    work.mkdir()
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(out)]
+    options = {"cwd": gpu.ROOT, "env": {**os.environ, "TMPDIR": str(work)}}
+    script, step = subprocess.Popen(command, **options), None  # type: ignore[call-overload]
+    try:
+        deadline = time.monotonic() + 60
+        while step is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            if (out / gpu.ARCHIVE).exists():
+                with tarfile.open(out / gpu.ARCHIVE) as tar:
+                    if "state/checkpoints/saved" in tar.getnames():
+                        step = tar.extractfile("state/checkpoints/saved").read().decode()  # type: ignore[union-attr]
+    finally:
+        script.kill()
+        script.wait()
+    next(work.iterdir()).joinpath("released").touch()
+    later = subprocess.run([*command, "--previous", str(out)], **options, check=False)  # type: ignore[call-overload]
+    assert step and later.returncode == 0
+    records = Records(out / gpu.RECORDS).read()
+    assert [r["step"] for r in records if r["what"] == "end"] == ["first", "stopped"]
+    assert [r["at"] for r in records if r["what"] == "began"] == [None, step]
+    with tarfile.open(out / gpu.ARCHIVE) as tar:
+        assert set(tar.getnames()) >= {"kept", "state/checkpoints/saved"}

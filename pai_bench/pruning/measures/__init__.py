@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.effective import record_forward
-from pai_bench.pruning.measures.bridges import TooManyEdges, cut_edges
-from pai_bench.pruning.measures.recording import Network, Recording
 from pai_bench.pruning.measures.removable import removable_channels
-from pai_bench.pruning.measures.units import merged
+
+if TYPE_CHECKING:
+    from pai_bench.pruning.measures.recording import Network
 
 GRAPH = (
     *("units", "disconnected_units", "one_sided_units", "nodes", "edges"),
@@ -52,6 +53,10 @@ def graph_measures(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[i
     outputs; disconnected_units: those without any kept weight; one_sided_units: those with kept weights on one side
     alone (incoming or outgoing).
     """
+    # Cells can run where SciPy is not installed; these measures are absent from their results.
+    from pai_bench.pruning.measures.bridges import TooManyEdges, cut_edges
+    from pai_bench.pruning.measures.recording import Recording
+
     graph, network = record_forward(model, shape, torch.float64)
     ones = {name: torch.ones_like(p) for name, p in network.named_parameters()}
     kept = {name: mask.detach().cpu().double() for name, mask in masks.items()}
@@ -92,6 +97,8 @@ def attempted(
 
 def _connectivity(network: Network) -> dict[str, int]:
     """Count nodes and units by their edges."""
+    from pai_bench.pruning.measures.units import merged
+
     numbers = np.arange(1, network.nodes.count + 1)
     numbers = numbers[network.nodes.is_plain(numbers)]
     groups = network.nodes.groups()
