@@ -14,7 +14,7 @@ from pai_bench.scoring import Facts, Problem, apportion, erk_quotas, random_scor
 @register("dense", Facts("", "reference", "nothing", "0"))
 @dataclass(frozen=True)
 class Dense:
-    """The reference: nothing is pruned, whatever the sparsity asked for."""
+    """The reference: nothing is pruned at any sparsity."""
 
     prunes: ClassVar[bool] = False
     invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "rescaling", "norm-rescaling", "weight-signs", "weights")

@@ -59,9 +59,9 @@ class SmartRatio:
         scale = (problem.kept - of_matrices) / max(sum(raw[name] for name in convolutions), 1)
         excess = 0.0
         for name, n in convolutions.items():
-            wanted = scale * raw[name] + excess
-            shares[name] = min(wanted, n)
-            excess = wanted - shares[name]
+            share = scale * raw[name] + excess
+            shares[name] = min(share, n)
+            excess = share - shares[name]
         for name in reversed(convolutions):  # none left behind the last one: what still exceeds goes backwards
             more = min(excess, sizes[name] - shares[name])
             shares[name], excess = shares[name] + more, excess - more

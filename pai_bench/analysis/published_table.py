@@ -50,16 +50,16 @@ def described(table: pd.DataFrame) -> list[str]:
 
 
 def absence(material: Material) -> str:
-    """Return the sentence that no published number matches the results, or "" if one does or none is wanted."""
-    wanted = material.options.published
-    if wanted == "none" or _matches(material):
+    """Return the sentence that no published number matches the results, or "" if one does or none is to be shown."""
+    level = material.options.published
+    if level == "none" or _matches(material):
         return ""
-    if wanted not in published.LEVELS:
-        return f"no published number of {wanted} has a data set, model, recipe and method of these results"
+    if level not in published.LEVELS:
+        return f"no published number of {level} has a data set, model, recipe and method of these results"
     every = replace(material, published=published.load(published.LEVELS, suspect=material.options.suspect))
     known = "; --published context shows those of other training protocols" if _matches(every) else ""
     return (
-        f"no published number matches these results ({wanted}: same data set, model, recipe and method){known};"
+        f"no published number matches these results ({level}: same data set, model, recipe and method){known};"
         " pai-bench list published shows what there is"
     )
 

@@ -20,7 +20,7 @@ _EXAMPLES = {
 
 
 class Command(TyperCommand):
-    """A command of which the second value of an option does not replace the first in silence."""
+    """A command of which the second value of an option does not silently replace the first."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Parse the arguments of the command line.

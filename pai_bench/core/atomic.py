@@ -26,7 +26,7 @@ GONE = (FileNotFoundError, NotADirectoryError)
 
 
 class Draft:
-    """A file that is written beside its place before it is put there; see `draft`."""
+    """A temporary file next to its target; see `draft`."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -35,14 +35,14 @@ class Draft:
 
     @contextmanager
     def writing(self) -> Iterator[IO[bytes]]:
-        """Return the file to write to, once; synced at the end."""
+        """Open the temporary file, once; sync it at the end."""
         with self.temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
 
     def replace(self) -> None:
-        """Move it to its place, whatever is there; a folder is given another name."""
+        """Rename the file to its target and replace an existing file; an existing folder is renamed."""
         try:
             self.temporary.replace(self.place)
         except IsADirectoryError:
@@ -51,9 +51,10 @@ class Draft:
         self._moved = True
 
     def put(self) -> bool:
-        """Put it in its place if nothing is there, and say whether it was: of many that try, one succeeds.
+        """Put the file in its place if there is none; return True if it is now there.
 
-        A file system without hard links leaves a moment in which two may.
+        Exactly one of several concurrent processes succeeds. On a file system without hard links, two may succeed
+        within a short moment.
         """
         try:
             self.place.hardlink_to(self.temporary)
@@ -62,7 +63,8 @@ class Draft:
                 # A link to nothing: no reader finds a file there, and no writer could ever put one.
                 self.place.unlink(missing_ok=True)
                 return self.put()
-            return self.is_placed()  # a server's answer may get lost, and the request be sent again
+            # NFS repeats a request whose reply was lost: the link that exists may be this one.
+            return self.is_placed()
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
@@ -105,9 +107,9 @@ def replacing(place: Path) -> Iterator[IO[bytes]]:
 
 
 def move_away(place: Path, aside: Path, seen: os.stat_result | None = None) -> bool:
-    """Rename a file if it is still the one that was `seen` (None: whichever is there), and say whether it was done.
+    """Rename a file if it is still the one that was `seen` (None: any file); return True if it was renamed.
 
-    Of many that try, one succeeds. A file that has taken the place of the one seen is put back.
+    Exactly one of several concurrent processes succeeds. A file that has replaced the one seen is put back.
     """
     try:
         place.rename(aside)
@@ -156,9 +158,9 @@ def server_time(folder: Path) -> float:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """Return what JSON text holds.
+    """Parse JSON text.
 
-    Raises: ValueError for anything that is not JSON, brackets that are nested too deep included.
+    Raises: ValueError for invalid JSON and for brackets that are nested too deep.
     """
     try:
         return json.loads(content)
@@ -197,9 +199,9 @@ def check_folder(folder: Path, option: str) -> None:
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Make the folder if need be, and see that a file can be written there.
+    """Create the folder if it does not exist, and check that a file can be written there.
 
-    Raises: PaiBenchError that names `option` when it cannot.
+    Raises: PaiBenchError that names `option` if it cannot.
     """
     try:
         with replacing(folder / ".writable") as file:

@@ -14,7 +14,7 @@ from pai_bench.core.outputs import logits
 
 @contextmanager
 def float32_products(kind: str) -> Iterator[None]:
-    """Compute float32 products on a GPU as "ieee" or "tf32" inside, whatever PyTorch's defaults and the caller say.
+    """Compute float32 products on a GPU as "ieee" or "tf32" inside the context, whatever the defaults.
 
     PyTorch's own default is TF32 in convolutions and recurrent layers. It has old switches beside the new ones, and
     raises where somebody (a model that turns cuDNN off, say) reads an old one that does not agree: both are set.

@@ -1,5 +1,5 @@
-"""Files of tensors and plain values that are whole or not used: one line (format, SHA-256 and length of the rest), and
-what torch.save made."""
+"""Files of tensors and plain values, checked when read: one line (format, SHA-256 and length of the rest), then the
+output of torch.save."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CorruptFile(Exception):
 
 
 def save_checksummed(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
-    """Write `state` to `place`, synced and moved there when it is whole; `magic` names the format."""
+    """Write `state` to `place` atomically; `magic` names the format."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getbuffer()
@@ -33,7 +33,7 @@ def save_checksummed(place: Path, magic: bytes, state: Mapping[str, Any]) -> Non
 def load_checksummed(place: Path, magic: bytes) -> dict[str, Any]:
     """Return the stored object, with tensors on the CPU. Code in the file is never run.
 
-    Raises: OSError when it cannot be read, Damaged when it is not what was written.
+    Raises: OSError when the file cannot be read, CorruptFile when its content differs from what was written.
     """
     with place.open("rb") as file:
         head = re.fullmatch(re.escape(magic) + rb" ([0-9a-f]{64}) (\d+)\n", file.readline(200))

@@ -200,7 +200,7 @@ class StreamedBatches:
     def __init__(
         self, pictures: Pictures, batch_size: int, augment: Augment, seed: int, device: torch.device, last: str = "keep"
     ) -> None:
-        """Take the images; the first epoch starts the worker processes, which persist; `last` as there."""
+        """Take the images; `last` as in `InMemoryLoader`. The first epoch starts worker processes, which persist."""
         self._order = _Order(len(pictures), batch_size, seed, last)
         self._augment = augment
         self._device = device

@@ -121,7 +121,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 def remove_masks(model: nn.Module) -> None:
-    """Make pruning permanent: set the pruned weights to zero once more and take all hooks of `apply_masks` off.
+    """Make pruning permanent: set the pruned weights to zero and remove all hooks of `apply_masks`.
 
     Mutates the model. From here on an optimiser may change these weights again. A model without masks stays as it is.
     A weight counts as pruned in a later `prune` while it is zero.
@@ -269,7 +269,7 @@ class MaskedGradients:
                 weight.masked_fill_(removed, 0)
 
     def __call__(self) -> None:
-        """Mask the gradients that a backward pass has just left."""
+        """Mask the gradients of the last backward pass."""
         gradients, masks = [weight.grad for weight in self._weights], self._masks
         if any(gradient is None for gradient in gradients):  # of a layer that the output does not depend on
             pairs = [(g, mask) for g, mask in zip(gradients, masks, strict=True) if g is not None]

@@ -157,7 +157,7 @@ class Pruner:
         return checked_scores(self.name, scores, problem.weights)
 
     def _explained(self, error: Exception, problem: Problem) -> Exception:
-        """Return the error to raise instead of what torch, the model or the method has raised."""
+        """Return the error to raise instead of an error of torch, the model or the method."""
         if diagnosis.is_out_of_memory(error):
             return error
         try:

@@ -128,11 +128,11 @@ def budgets(reproduction: Reproduction, rows: pd.DataFrame) -> list[Reached]:
     """
     found = []
     names = {(str(s["datasets"]), str(s["recipes"]), str(s["models"])) for s in reproduction.sweeps}
-    wanted = pd.Series(False, index=rows.index)
+    selected = pd.Series(False, index=rows.index)
     for dataset, recipe, models in sorted(names):
         stem = rows["recipe"].map(lambda name: name.partition("+")[0]) == recipe
-        wanted |= (rows["dataset"] == dataset) & stem & rows["model"].isin(models.split(","))
-    for (model, method), group in rows[wanted].groupby(["model", "method"], sort=False):
+        selected |= (rows["dataset"] == dataset) & stem & rows["model"].isin(models.split(","))
+    for (model, method), group in rows[selected].groupby(["model", "method"], sort=False):
         accuracy = group.groupby(group["n_kept"].astype(int))["accuracy"]
         mean, best, count = accuracy.mean(), accuracy.max(), accuracy.count()
         for target in reproduction.targets:

@@ -109,7 +109,7 @@ def load(name: str, quick: bool = False) -> Reproduction:
 def parse(name: str, text: str, quick: bool = False) -> Reproduction:
     """Parse the content of a reproduction file.
 
-    Raises: PaiBenchError for unknown or missing keys, and for entries that no sweep covers.
+    Raises: PaiBenchError for unknown or missing keys, for entries that no sweep covers, and for equal labels.
     """
     content = tomllib.loads(text)
     where = f"{name}.toml"
@@ -124,6 +124,9 @@ def parse(name: str, text: str, quick: bool = False) -> Reproduction:
     entries = [_entry(where, table, sweeps) for table in content.get("entry", ())]
     for table in content.get("published", ()):
         entries += _selected(where, table, sweeps)
+    labels = [entry.label for entry in entries]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise PaiBenchError(f"{where}: entries share a label: {', '.join(sorted(twice))}", "give each its own label")
     targets = tuple(Target(**table) for table in content.get("budgets", {}).get("target", ()))
     if not entries and not targets:
         raise PaiBenchError(f"{where}: there is no published value", "add [[entry]], [[published]] or [budgets]")
@@ -203,7 +206,8 @@ def _selected(where: str, table: Mapping[str, Any], sweeps: tuple[Mapping[str, A
         if not covered or (sparsity not in grid and sparsity > 0):
             continue
         place = {"dataset": row["dataset"], "model": row["model"], "method": row["method"], "sparsity": sparsity}
-        label = f"{row['method_published']}, {row['where']}"
+        pruned = f"{100 * sparsity:.4g} % pruned" if sparsity else "not pruned"
+        label = f"{row['method_published']}, {pruned}"
         recipe, planned = _recipe(where, label, place, {}, sweeps)
         missing = {key: row[key] != row[key] or row[key] is None or str(row[key]) == "<NA>" for key in ("std", "n")}
         yield Entry(

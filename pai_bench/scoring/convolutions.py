@@ -22,7 +22,7 @@ UNFOLDED = 4 * 2**20
 
 
 class ChunkedConvolutions(FunctionOverrides):
-    """Inside, convolutions of torch.nn.functional are done so; with the same derivatives, of any order."""
+    """Context in which torch.nn.functional convolves a few images at a time; derivatives of any order are the same."""
 
     def __init__(self) -> None:
         super().__init__(_IN_PARTS)

@@ -83,7 +83,7 @@ class Graphs:
 
 @contextmanager
 def saved_bytes() -> Iterator[Callable[[], int]]:
-    """Count the memory of the tensors that graphs made inside save for the way back; shared ones once."""
+    """Count the memory of the tensors that graphs made inside save for the backward pass; shared ones count once."""
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

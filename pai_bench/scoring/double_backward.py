@@ -26,7 +26,7 @@ aten = torch.ops.aten
 
 
 class LeanDoubleBackward(FunctionOverrides):
-    """Inside, convolutions, BatchNorm in train mode and ReLU can be differentiated twice, and no more, at low cost.
+    """Context in which convolutions, BatchNorm in train mode and ReLU have cheap second derivatives, and no third ones.
 
     Hardsigmoid can be differentiated twice too, and `normalize` also at vectors of zeros.
     """

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class FunctionOverrides(TorchFunctionMode):
-    """Inside, each function that is a key of `others` is its value, which takes the same arguments."""
+    """Context in which `others` maps each torch function to its replacement, which takes the same arguments."""
 
     def __init__(self, others: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
         super().__init__()

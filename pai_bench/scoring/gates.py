@@ -52,7 +52,7 @@ def refusal(layer: str, what: str) -> PaiBenchError:
 
 
 class Relus(FunctionOverrides):
-    """Inside, `gate` is computed in the place of every ReLU and ReLU6 of `model`, whatever name it is called by.
+    """Context in which `gate` replaces every ReLU and ReLU6 of `model`, under any name that the model calls it by.
 
     A threshold of 0, a leaky ReLU of slope 0, a PReLU of weights 0, a clamp at 0, a maximum with zeros and compositions
     with a comparison with 0 (`x * (x > 0)`, `torch.where(x > 0, x, 0)`, `x.masked_fill(x < 0, 0)`) are ReLUs. For

@@ -37,7 +37,7 @@ SHAPES = ((64, 32), (256, 8), (512, 4))
 
 
 class ProductConvolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, wide float64 convolutions are matrix products on devices where that is faster.
+    """Context in which wide float64 convolutions are matrix products, on devices where that is faster.
 
     The results are equal up to rounding, and so are derivatives of any order, because PyTorch composes them of the two
     replaced operations. Exact zeros stay zeros.
@@ -93,25 +93,25 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, steps: Steps) -> Te
 
 
 def convolve_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, steps: Steps, wanted: Sequence[bool]
+    grad: Tensor, x: Tensor, weight: Tensor, steps: Steps, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the requested gradients of `convolve` (images, weight, bias) from the gradient of its output."""
     stride, padding, dilation = steps
     kernel, matrix = tuple(weight.shape[2:]), weight.flatten(1)
     by_x: list[Tensor] = []
-    by_weight = torch.zeros_like(matrix) if wanted[1] else None
+    by_weight = torch.zeros_like(matrix) if needed[1] else None
     number = _at_a_time(x, weight, steps)
-    for part, images in zip(torch.split(grad, number), torch.split(x, number), strict=True) if any(wanted[:2]) else ():
+    for part, images in zip(torch.split(grad, number), torch.split(x, number), strict=True) if any(needed[:2]) else ():
         outputs = part.transpose(0, 1).flatten(1)
         if by_weight is not None:
             by_weight.addmm_(outputs, _windows(images, weight, steps).T)
-        if wanted[0]:
+        if needed[0]:
             columns = (matrix.T @ outputs).view(matrix.shape[1], len(images), -1).transpose(0, 1)
             by_x.append(F.fold(columns, tuple(x.shape[2:]), kernel, dilation, padding, stride))
     return (
-        torch.cat(by_x) if wanted[0] else None,
+        torch.cat(by_x) if needed[0] else None,
         None if by_weight is None else by_weight.view_as(weight),
-        grad.sum((0, 2, 3)) if wanted[2] else None,
+        grad.sum((0, 2, 3)) if needed[2] else None,
     )
 
 

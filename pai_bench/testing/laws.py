@@ -54,12 +54,12 @@ def exact_count(subject: Subject, network: str) -> list[str]:
         run = subject.run(network, sparsity=sparsity)
         size = subject.size(network)
         kept = sum(int(mask.sum()) for mask in run.masks.values())
-        wanted = kept_count(sparsity, size) if getattr(subject.scorer, "prunes", True) else size
+        expected = kept_count(sparsity, size) if getattr(subject.scorer, "prunes", True) else size
         if run.error is not None:
             if run.raised is None and not run.faults:
                 found.append(f"sparsity {sparsity:g}: {_line(run.error)}")
-        elif kept != wanted:
-            found.append(f"sparsity {sparsity:g}: {kept} of {size} weights are kept, not {wanted}")
+        elif kept != expected:
+            found.append(f"sparsity {sparsity:g}: {kept} of {size} weights are kept, not {expected}")
     return found
 
 

@@ -53,7 +53,7 @@ class Run:
 
 
 class Observer:
-    """A method that behaves as another one and writes what it sees into a Run."""
+    """A wrapper around a method that records its scores and side effects in a Run."""
 
     may_tie = True  # no second scoring for the rounding errors of scores
 
@@ -124,7 +124,7 @@ def faults_of(scores: Any, weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def run(name: str, scorer: Scorer, setting: Setting, sparsity: float, *, seed: int = 0, stop: bool = False) -> Run:
-    """Prune a model with the method; errors are part of what is observed.
+    """Prune a model with the method; errors are recorded like other observations.
 
     With `stop` the run ends with the first scores, which are not checked.
     """

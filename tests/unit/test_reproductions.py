@@ -165,6 +165,26 @@ def test_mistakes_in_a_file_are_named(old: str, new: str, words: str) -> None:
     assert pd.Series([error.value.remedy]).str.contains(words).all() and "spiral.toml" in error.value.cause
 
 
+def test_entries_of_published_rows_are_told_apart_by_sparsity() -> None:
+    labels = [entry.label for entry in schema.load("resnet20-cifar10").entries]
+    assert "SNIP, 60 % pruned" in labels and "SNIP, 98 % pruned" in labels and len(set(labels)) == len(labels) == 30
+
+
+def test_two_entries_with_one_label_are_refused() -> None:
+    entry = """[[entry]]
+label = "95 %"
+dataset = "cubist-spiral"
+model = "mlp-8x3"
+method = "snip"
+sparsity = 0.95
+measure = "error"
+value = "1"
+source = "s"
+"""
+    with pytest.raises(PaiBenchError, match="entries share a label: 95 %"):
+        schema.parse("spiral", BUDGETS + 2 * entry)
+
+
 def some_results() -> pd.DataFrame:
     """One of the tables with results for its first entry."""
     first = schema.load("snip-lenet-300-100-short").entries[0]

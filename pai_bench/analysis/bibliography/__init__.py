@@ -69,16 +69,16 @@ def references_bib(rows: pd.DataFrame, cited: Iterable[str] = ()) -> str:
     """
     from pai_bench.analysis.statistics import split_control  # loads pandas
 
-    wanted, without = set(cited), []
+    keys, without = set(cited), []
     names = [(kind, name) for kind, column in _COLUMNS.items() for name in sorted(set(rows[column]) - {""})]
     for kind, name in names:
         spec, control = split_control(name) if kind == "methods" else (name, None)
         found = keys_of(kind, spec.partition(":")[0] if kind == "methods" else spec.partition("+")[0])
         if found is None:
             without.append(f"{_COLUMNS[kind]} {name}")
-        wanted.update(found or (), keys_of("controls", control or "") or ())
+        keys.update(found or (), keys_of("controls", control or "") or ())
     lines = [f"% no reference known: {' '.join(name.split())}" for name in without]
-    return "\n\n".join(["\n".join(lines)] * bool(lines) + [entries()[key] for key in sorted(wanted)]) + "\n"
+    return "\n\n".join(["\n".join(lines)] * bool(lines) + [entries()[key] for key in sorted(keys)]) + "\n"
 
 
 def with_papers(text: str, papers: Iterable[str]) -> str:

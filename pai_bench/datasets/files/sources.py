@@ -54,7 +54,7 @@ def source(name: str) -> Source:
 
 
 def is_builtin(name: str) -> bool:
-    """Tell if the data set is one of ours, not a plug-in's or another package's."""
+    """Return True for a built-in data set, False for one of a plug-in or an installed package."""
     return name in _OURS
 
 

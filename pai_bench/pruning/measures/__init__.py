@@ -85,7 +85,7 @@ def attempted(
     masks: Mapping[str, Tensor],
     shape: tuple[int, ...],
 ) -> Measures:
-    """Return what `measure` returns, or the reason for which all of `names` are absent: a measure never stops a run."""
+    """Call `measure`; after an error, return the reason why all of `names` are absent: a measure never stops a run."""
     try:
         return measure(model, masks, shape)
     except PaiBenchError as error:

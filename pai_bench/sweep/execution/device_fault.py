@@ -12,7 +12,7 @@ EXIT_CODE = 71
 
 
 class DeviceFault(SystemExit):
-    """End of the process because of its GPU. Its cells are no worse for it: they resume in another process."""
+    """End of the process because of its GPU. Its cells are not affected: they resume in another process."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(EXIT_CODE)
