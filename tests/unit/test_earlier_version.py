@@ -66,8 +66,9 @@ def test_the_interrupted_cell_resumes_from_its_checkpoint_to_the_same_result(res
     assert (found["provenance"]["earlier_attempts"][0]["host"], len(found["curve"])) == ("vm", 12)
 
 
-def test_the_report_has_the_same_numbers(resumed: tuple[Path, str]) -> None:
-    root = resumed[0]
+def test_the_report_has_the_same_numbers(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    shutil.copytree(EARLIER / "folder", root)
     expected = json.loads((EARLIER / "uninterrupted.json").read_text())
     results.ResultKey.of(expected).path(root).write_text(json.dumps(expected))
     points = summarise(collect(root)).to_dict("records")
