@@ -1,4 +1,4 @@
-"""A command that refuses an option of one value that is given twice."""
+"""A command that refuses empty values, and an option of one value that is given twice."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ _EXAMPLES = {
 
 
 class Command(TyperCommand):
-    """A command of which the second value of an option does not silently replace the first."""
+    """A command without empty values, whose options do not silently take a second value for the first."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Parse the arguments of the command line.
 
-        Raises: PaiBenchError for an option of one value that is given twice.
+        Raises: PaiBenchError for an empty value, and for an option of one value that is given twice.
         """
         if not ctx.resilient_parsing:
-            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-            self._check(Counter(given))
+            values, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for parameter in dict.fromkeys(given):
+                _refuse_empty(parameter, values[parameter.name])
+            self._check_counts(Counter(given))
         return super().parse_args(ctx, args)
 
-    def _check(self, given: Counter[Any]) -> None:
+    def _check_counts(self, given: Counter[Any]) -> None:
         for parameter, count in given.items():
             if count == 1 or parameter.param_type_name != "option" or parameter.multiple or parameter.is_flag:
                 continue
@@ -44,3 +46,14 @@ class Command(TyperCommand):
                 f"{option} was given {times}",
                 f"give {option} once" if example is None else f"write all values in one list: {option} {example}",
             )
+
+
+def _refuse_empty(parameter: Any, value: Any) -> None:
+    """Refuse an empty text, for which paths would become the working folder, and lists the default."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(item, str) and not item.strip() for item in values):
+        is_option = parameter.param_type_name == "option"
+        raise PaiBenchError(
+            f"{parameter.opts[0] if is_option else f'argument {parameter.name}'} is empty",
+            "give a value" + (", or leave the option out" if is_option else ""),
+        )

@@ -140,6 +140,8 @@ def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None
             items = list(_assignments(value))
         else:
             items = [item for entry in (value if isinstance(value, list) else [value]) for item in _items(path, entry)]
+        if any(isinstance(item, str) and not item.strip() for item in items):
+            raise PaiBenchError(f"{path}: {key} is empty", "give a value, or remove the line")
         items = [_relative(path, parameter, item) for item in items]
         if parameter.multiple:
             settings[parameter.name] = items

@@ -30,10 +30,15 @@ def split(name: str, labels: NDArray[np.int64], data: Data | None) -> tuple[Indi
         rank[draws.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
     held_out = rank < (data.validation_size if data.split == "validation" else 0)
     kept = ~held_out & (rank > 1 - data.train_fraction)
-    for part, chosen in (("to train on", kept), ("for validation", held_out)):
-        if not chosen.any() and (part == "to train on" or data.split == "validation"):
-            raise PaiBenchError(
-                f"the split of {name} leaves no image {part}",
-                f"change data.validation_size ({data.validation_size}) or data.train_fraction ({data.train_fraction})",
-            )
+    if not kept.any():
+        lower = f"lower data.validation_size ({data.validation_size}) or " if data.split == "validation" else ""
+        raise PaiBenchError(
+            f"the split of {name} leaves no image to train on",
+            f"{lower}raise data.train_fraction ({data.train_fraction})",
+        )
+    if data.split == "validation" and not held_out.any():
+        raise PaiBenchError(
+            f"the split of {name} leaves no image for validation",
+            f"raise data.validation_size ({data.validation_size})",
+        )
     return everything[kept], everything[held_out]

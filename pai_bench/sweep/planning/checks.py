@@ -15,12 +15,14 @@ from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
 from pai_bench.pruning import fixed_masks
+from pai_bench.recipes import Data
 from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.mask_updates import Length
 from pai_bench.scoring.problem import prunable
 from pai_bench.sweep.execution import dataset_copy as copies
 from pai_bench.sweep.planning import rehearsal
+from pai_bench.sweep.planning.split_sizes import training_images
 from pai_bench.sweep.planning.workload import trained_images
 from pai_bench.training.mask_updates import update_steps
 
@@ -53,12 +55,16 @@ def check(
     """
     refused: list[PaiBenchError] = []
     bad: set[str] = set()
+    single: set[tuple[str, Data]] = set()
     for name in dict.fromkeys(run.cell.dataset for run in runs):
         try:
             if name not in absent:
                 origin = datasets.require(name, data_root)
                 if root is not None:
                     copies.check(root, {name: origin}, forget=forget)
+            for data in dict.fromkeys(run.recipe.data for run in runs if run.cell.dataset == name):
+                if training_images(name, data, data_root, present=name not in absent) == 1:
+                    single.add((name, data))
         except PaiBenchError as error:
             if datasets.is_builtin(name):
                 raise
@@ -67,7 +73,7 @@ def check(
     left = [run for run in runs if run.cell.dataset not in bad]
     _check_recipes(left)
     _check_mask_updates(left)
-    unusable, errors = _unusable_models(left)
+    unusable, errors = _unusable_models(left, single)
     refused += errors
     left = [run for run in left if (run.cell.dataset, run.cell.model) not in unusable]
     broken = set()
@@ -130,8 +136,13 @@ def _check_mask_updates(runs: Sequence[Run]) -> None:
         update_steps(changing, Length(train.steps or epoch * train.epochs, epoch))
 
 
-def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[PaiBenchError]]:
-    """Return the unusable models of plug-ins by (data set, model), and the errors; check mask files on the others."""
+def _unusable_models(
+    runs: Sequence[Run], single: Collection[tuple[str, Data]]
+) -> tuple[set[tuple[str, str]], list[PaiBenchError]]:
+    """Return the unusable models of plug-ins by (data set, model), and the errors; check mask files on the others.
+
+    `single` are the splits (data set, recipe's data) that leave one training image.
+    """
     refused, errors = set(), []
     for dataset, model in dict.fromkeys((run.cell.dataset, run.cell.model) for run in runs):
         own = [run for run in runs if (run.cell.dataset, run.cell.model) == (dataset, model)]
@@ -139,7 +150,7 @@ def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[Pa
             losses = dict.fromkeys(run.recipe.train.loss for run in own)
             built = {loss: rehearsal.network(dataset, model, loss) for loss in losses}
             shapes = {key: _shapes(built[key[0]], *key[1]) for key in dict.fromkeys(map(_loss_and_patterns, own))}
-            _check_single_images(own, next(iter(built.values())))
+            _check_single_images(own, next(iter(built.values())), single)
         except PaiBenchError as error:
             if models.is_builtin(model):
                 raise
@@ -159,12 +170,17 @@ def _unusable_models(runs: Sequence[Run]) -> tuple[set[tuple[str, str]], list[Pa
     return refused, errors
 
 
-def _check_single_images(runs: Sequence[Run], network: nn.Module) -> None:
+def _check_single_images(runs: Sequence[Run], network: nn.Module, splits: Collection[tuple[str, Data]]) -> None:
     """Refuse batches of one image where batch norm cannot compute statistics of them, in training and in scoring.
 
     Raises: PaiBenchError for the first run that would fail.
     """
-    single = [run for run in runs if 1 in (run.recipe.train.batch_size, run.recipe.scoring.batch_size)]
+    single = [
+        run
+        for run in runs
+        if 1 in (run.recipe.train.batch_size, run.recipe.scoring.batch_size)
+        or (run.cell.dataset, run.recipe.data) in splits
+    ]
     if not single or not rehearsal.fails_on_one_image(network, single[0].cell.dataset):
         return
     for run in single:
@@ -172,6 +188,12 @@ def _check_single_images(runs: Sequence[Run], network: nn.Module) -> None:
             raise PaiBenchError(
                 f"batch norm in {run.cell.model} cannot be trained on batches of one image (train.batch_size = 1)",
                 "raise train.batch_size, or choose a network without batch norm over single values",
+            )
+        if (run.cell.dataset, run.recipe.data) in splits:
+            raise PaiBenchError(
+                f"batch norm in {run.cell.model} cannot be trained on the one image of {run.cell.dataset} that the"
+                " split leaves",
+                f"raise data.train_fraction ({run.recipe.data.train_fraction})",
             )
     for run in {run.cell.spec.uncontrolled: run for run in single}.values():
         try:
