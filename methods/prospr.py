@@ -22,10 +22,9 @@ class ProsPr:
     parameters take the inner steps, biases and norms too; BatchNorm in train mode; no weight decay. Defaults are
     those of the released example. `variant`: "full" differentiates through the steps, "first_order" takes every
     Jacobian of a step for the identity. `detach_first_buffer` is the release's behaviour with momentum, which
-    published numbers contain: the first momentum buffer is a constant, so step 0 loses its Hessian term.
+    published numbers contain: the first buffer is constant, so step 0 has no Hessian term. `structured`: c of channels.
 
-    The authors' code keeps the graph of all steps; here they are walked back over the stored parameters, with one
-    Hessian-vector product each: the same derivative, in memory that hardly grows with M.
+    The authors' code keeps the graph of all steps; here they are walked back with one Hessian-vector product each.
     """
 
     steps: int = 3
@@ -34,7 +33,9 @@ class ProsPr:
     variant: str = "full"
     new_batches: bool = True
     detach_first_buffer: bool = False
+    structured: bool = False
 
+    added: ClassVar[tuple[str, ...]] = ("structured",)
     invariant_to: ClassVar[tuple[str, ...]] = ("permutation", "sample-order")
 
     def __post_init__(self) -> None:
@@ -47,9 +48,7 @@ class ProsPr:
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.model.train()
-        batches = problem.first_batches(self.batches_needed())
-        if not self.new_batches:
-            batches = batches * (self.steps + 1)
+        batches = problem.first_batches(self.batches_needed()) * (1 if self.new_batches else self.steps + 1)
 
         def gradient_at(theta: dict[str, Tensor], batch: Batch, graph: bool = False) -> list[Tensor]:
             x, y = batch
@@ -85,4 +84,7 @@ class ProsPr:
             torch._foreach_add_(meta, hessian_product(with_graph(), later, leaves))
             torch._foreach_mul_(later, self.momentum)
         scores = dict(zip(names, meta, strict=True))
-        return {name: (w * scores[name]).abs() for name, w in problem.weights.items()}
+        products = {name: w * scores[name] for name, w in problem.weights.items()}
+        if self.structured:
+            products = {n: p.mean([*range(1, p.dim())], keepdim=True).expand_as(p) for n, p in products.items()}
+        return {name: p.abs() for name, p in products.items()}

@@ -20,10 +20,10 @@ DENSE = "dense"
 GIVEN = "file:"
 """Prefix of the name of a method whose masks are read from a file; on the command line a path follows."""
 
-CONTROL, QUOTA_OF = "control", "quota-of"
-"""Key of the control in a spec, which no hyper-parameter may have as its name, and the control that can be a prefix."""
+CONTROL, QUOTA_OF, UNSTRUCTURED = "control", "quota-of", "unstructured"
+"""Key of the control in a spec, which no hyper-parameter may have as its name, two controls (the first is a prefix)."""
 
-CONTROLS = ("shuffle", "reinit", "invert", "sample", QUOTA_OF)
+CONTROLS = ("shuffle", "reinit", "invert", "sample", QUOTA_OF, UNSTRUCTURED)
 """Controls: modifications of a method that show which property of its masks matters (see docs/controls.md)."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

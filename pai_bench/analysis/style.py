@@ -84,6 +84,7 @@ CONTROL_LABELS = {
     "invert": "scores inverted",
     "sample": "masks sampled by score",
     "quota-of": "random, same layer counts",
+    "unstructured": "single weights, same layer counts",
 }
 """Labels of a method (None) and its controls in one panel, in this order."""
 
@@ -94,6 +95,7 @@ CONTROL_STYLES = {
     CONTROL_LABELS["invert"]: Style("#CC79A7", "v", (0, (1, 1))),
     CONTROL_LABELS["sample"]: Style("#009E73", "P", (0, (4, 1, 1, 1, 1, 1))),
     CONTROL_LABELS["quota-of"]: Style("#56B4E9", "D", (0, (7, 1.5))),
+    CONTROL_LABELS["unstructured"]: Style("#D55E00", "X", (0, (2, 1))),
 }
 DENSE_LOOK = Style("#555555", "_", (0, (6, 2)))
 _DENSE_LINES: tuple[Dashes, ...] = (DENSE_LOOK.line, (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 3)))

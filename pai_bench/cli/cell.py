@@ -13,6 +13,7 @@ from pai_bench.cli.options import (
     AsJson,
     DataDir,
     Effective,
+    Granularity,
     Plugins,
     Results,
     ScoringData,
@@ -73,6 +74,7 @@ def prune(
     split: Split = None,
     scoring_data: ScoringData = None,
     effective: Effective = None,
+    granularity: Granularity = None,
     only: Only = None,
     exclude: Exclude = None,
     sparsity: Annotated[
@@ -86,7 +88,22 @@ def prune(
     verbose: Verbose = False,
 ) -> None:
     """Make the masks of one cell, identical to the masks in a sweep, and show the weights that they keep."""
-    del dataset, model, recipe, set_, split, scoring_data, effective, only, exclude, seed, data_dir, plugin, config
+    del (
+        dataset,
+        model,
+        recipe,
+        set_,
+        split,
+        scoring_data,
+        effective,
+        granularity,
+        only,
+        exclude,
+        seed,
+        data_dir,
+        plugin,
+        config,
+    )
     del as_json, verbose
     options = _options(context, method)
     from pai_bench.sweep import single_cell

@@ -53,6 +53,13 @@ Effective = Annotated[
         help="Sparsities count the weights on a path from input to output; short for --set scoring.effective=true.",
     ),
 ]
+Granularity = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PAI_BENCH_GRANULARITY",
+        help="Prune by weight, kernel, channel, 2:4 or constant-fan-in; short for --set scoring.granularity=….",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks.")]
 Filter = Annotated[
     str | None, typer.Option("--filter", help="Only these cells, for example 'method=snip,sparsity>=0.95'.")

@@ -28,7 +28,12 @@ _TYPED_ONLY = {
 }
 """Alternative option names that are not keys of a config file, where they belong to another command."""
 _SPARSITY = {"sparsities", "densities", "compressions", "budgets"}
-SHORT_FORMS = {"split": "data.split", "scoring_data": "scoring.data", "effective": "scoring.effective"}
+SHORT_FORMS = {
+    "split": "data.split",
+    "scoring_data": "scoring.data",
+    "effective": "scoring.effective",
+    "granularity": "scoring.granularity",
+}
 """Options that are short for one recipe value, by parameter name."""
 
 

@@ -12,6 +12,7 @@ from pai_bench.cli.options import (
     AsJson,
     DataDir,
     Effective,
+    Granularity,
     Plugins,
     Results,
     ScoringData,
@@ -44,7 +45,8 @@ def sweep(
             "--controls",
             envvar="PAI_BENCH_CONTROLS",
             help="Also each method with shuffled masks, re-initialised weights, inverted scores, masks sampled by"
-            " score, or random masks of its layer counts: shuffle,reinit,invert,sample,quota-of.",
+            " score, random masks or single weights of its layer counts:"
+            " shuffle,reinit,invert,sample,quota-of,unstructured.",
         ),
     ] = None,
     datasets: Annotated[
@@ -65,6 +67,7 @@ def sweep(
     split: Split = None,
     scoring_data: ScoringData = None,
     effective: Effective = None,
+    granularity: Granularity = None,
     sparsities: Annotated[
         str | None,
         typer.Option(
@@ -165,7 +168,7 @@ def sweep(
     from pai_bench.sweep import command
     from pai_bench.sweep.slurm.command import Options as SlurmOptions
 
-    del config, set_, split, scoring_data, effective
+    del config, set_, split, scoring_data, effective, granularity
     options = command.Options(
         methods=methods,
         controls=controls,

@@ -27,6 +27,9 @@ VERIFICATIONS = {
 UNITS = ("batches", "batch_size")
 """Names in formulas of `Facts.passes` besides the hyper-parameters: the number of scoring batches, and their size."""
 
+GRANULARITIES = ("weight", "kernel", "channel", "2:4", "constant-fan-in")
+"""Units that masks keep or prune, and patterns that they have (see `pai_bench.pruning.granularity`)."""
+
 INVARIANCES = {
     "permutation": "hidden units in another order: the masks are in the same order",
     "rescaling": "weights and biases of ReLU units times c > 0, the weights that read them divided by c",

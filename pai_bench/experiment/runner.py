@@ -25,12 +25,10 @@ from pai_bench.experiment.result import RunMeasurements, make_result
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored
 from pai_bench.pruning import controls
-from pai_bench.pruning.effective import EffectivePaths
-from pai_bench.pruning.effective_target import effective_masks_at
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.pruning.measures import Measures
 from pai_bench.pruning.pruner import Pruner
-from pai_bench.pruning.selection import masks_at
+from pai_bench.pruning.targets import PLAIN, Goal, masks_from_scores
 from pai_bench.results import ties
 from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
@@ -129,7 +127,10 @@ class CellRunner:
         if getattr(scorer, "starts_dense", False):
             weights = prunable(network, only=run.recipe.scoring.only, exclude=run.recipe.scoring.exclude)
             return Scored({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}, Cost())
-        shared, effective = self.shares_scores(scorer), run.recipe.scoring.effective
+        shared, scoring = self.shares_scores(scorer), run.recipe.scoring
+        goal = Goal(scoring.effective, scoring.granularity, by_weight=controls.by_weight(spec))
+        # One set of scores serves every granularity.
+        settings = replace(scoring, granularity=PLAIN.granularity) if shared else scoring
         draws = itertools.count()
 
         def redraw(net: nn.Module) -> None:
@@ -153,10 +154,7 @@ class CellRunner:
                 warmup=run.recipe.scoring.warmup,
             )
             with measured(self.device) as cost:
-                if shared:
-                    tensors = pruner.score(cell.sparsity)
-                else:
-                    tensors = pruner.masks(cell.sparsity, select, effective=effective)
+                tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select, goal)
             cost.passes = passes(pruner.meter, spec.name, run.recipe.scoring.warmup)
             return Scored(tensors, cost, pruner.tied_at_cut, pruner.noise)
 
@@ -166,17 +164,14 @@ class CellRunner:
             (provenance.source_hash(), plugins.plugins(), torch.__version__, device_name(self.device)),
             (spec.name, registry.version(scorer), registry.hyperparameters(scorer), cell.seed),
             (cell.model, tensors_hash(dict(network.state_dict())), run.recipe.init.scheme),
-            (cell.dataset, self.dataset(run).content_hash, asdict(run.recipe.data), asdict(run.recipe.scoring)),
+            (cell.dataset, self.dataset(run).content_hash, asdict(run.recipe.data), asdict(settings)),
             (run.recipe.train.loss, convolutions, None if shared else (cell.sparsity, controls.own_rounds(spec))),
         )
         scored = self._scores.get(repr(follows), compute, self.device)
         masks, tied = scored.tensors, scored.tied
         if shared:
-            if effective:
-                paths = EffectivePaths(network, list(scored.tensors), loading.info(run.cell.dataset).shape)
-                masks = effective_masks_at(scored.tensors, cell.sparsity, paths, select)
-            else:
-                masks = masks_at(scored.tensors, cell.sparsity, select)
+            shape = loading.info(cell.dataset).shape
+            masks = masks_from_scores(scored.tensors, cell.sparsity, select, goal, network, shape)
             before = {name: torch.ones_like(mask) for name, mask in masks.items()}
             tied = ties.at_cut(scored.tensors, before, masks, layers=False, noise=scored.noise)
         return replace(scored, tensors=controls.applied(spec, masks, cell.seed), tied=tied)
@@ -239,7 +234,8 @@ class CellRunner:
             with self._clock.unshared():
                 found_masks = self.masks(run, scored, callback)
                 masks, scoring_cost = found_masks.tensors, found_masks.cost
-                tied = None if getattr(run.scorer(), "may_tie", False) else found_masks.tied
+                ranked = run.recipe.scoring.granularity == PLAIN.granularity  # single weights
+                tied = found_masks.tied if ranked and not getattr(run.scorer(), "may_tie", False) else None
                 overlap = self.float64_overlap(run, scored, masks, scoring_cost, callback)
                 convolutions = run.float64_convolutions(self.device)
         else:

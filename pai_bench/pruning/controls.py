@@ -6,11 +6,12 @@ shuffle  Every layer's mask is permuted at random: the share of each layer stays
 reinit   The masks stay as they are, and the weights that train are drawn anew.
 invert   In every round the lowest scores are kept.
 
-and two more:
+and three more:
 
 sample    In every round the scores are weights of sampling without replacement. (A mask as a sketching matrix keeps
           weights with probabilities: Bar and Giryes 2023, arXiv 2305.17559.)
 quota-of  Random masks with the layer counts of the method: another draw of what shuffle draws.
+unstructured  With another granularity than "weight": single weights, as many in each layer as its masks keep.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pai_bench.cells import QUOTA_OF, MethodSpec
+from pai_bench.cells import QUOTA_OF, UNSTRUCTURED, MethodSpec
 from pai_bench.core.randomness import derive_seed
+from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.selection import Sampling, Select, keep_exactly, keep_lowest
+from pai_bench.pruning.targets import PLAIN
 
 
 def selection(spec: MethodSpec, seed: int) -> Select:
@@ -32,9 +35,27 @@ def selection(spec: MethodSpec, seed: int) -> Select:
     return keep_lowest if spec.control == "invert" else keep_exactly
 
 
+def by_weight(spec: MethodSpec) -> bool:
+    """Return True if single weights are kept with the layer counts of another granularity."""
+    return spec.control == UNSTRUCTURED
+
+
+def check(spec: MethodSpec, granularity: str) -> None:
+    """Check that a control changes masks of that granularity.
+
+    Raises: PaiBenchError for single weights in the place of single weights.
+    """
+    if by_weight(spec) and granularity == PLAIN.granularity:
+        raise PaiBenchError(
+            f"the control {UNSTRUCTURED} replaces units by single weights, and the masks of {spec.name} keep single"
+            " weights already",
+            "choose a granularity, as in --granularity channel, or leave the control out",
+        )
+
+
 def own_rounds(spec: MethodSpec) -> str:
     """Return the control if it changes what the rounds of an iterative method keep; empty for all others."""
-    return spec.control if spec.control in ("invert", "sample") else ""
+    return spec.control if spec.control in ("invert", "sample", UNSTRUCTURED) else ""
 
 
 def weights_purpose(spec: MethodSpec) -> str:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pai_bench.cells import kept_count
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.effective import EffectivePaths
-from pai_bench.pruning.selection import Select, keep_exactly, restarted, to_masks
+from pai_bench.pruning.selection import keep_exactly
 
 Masks = dict[str, Tensor]
 
@@ -76,17 +75,27 @@ def meet(prune: Callable[[int], Pruned], paths: EffectivePaths, target: int, mos
     )
 
 
-def effective_masks_at(
-    scores: Mapping[str, Tensor], sparsity: float, paths: EffectivePaths, select: Select = keep_exactly
-) -> Masks:
-    """The masks of a single-shot method at an effective sparsity, from its one score vector (see `meet`)."""
-    full = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
-    size = sum(score.numel() for score in scores.values())
+def approach(prune: Callable[[int], Masks], paths: EffectivePaths, target: int, most: int, near: float) -> Masks:
+    """Return masks of whole units with as many effective weights as possible, at most `target`.
 
-    def prune(count: int) -> Pruned:
-        return Pruned(to_masks(scores, full, count / size, count, select=restarted(select)), scores)
-
-    return meet(prune, paths, kept_count(sparsity, size), size, 0.0)
+    `prune(count)` makes masks that keep about `count` weights, at most `most`. The search ends earlier where no more
+    than the fraction `near` of the target is missing.
+    """
+    low, high, best = target, most + 1, prune(target)
+    while high - low > 1:
+        middle = min(2 * low, most) if high > most else (low + high) // 2
+        masks = prune(middle)
+        number = _count(paths.masks(masks))
+        low, high, best = (middle, high, masks) if number <= target else (low, middle, best)
+        if number <= target and target - number <= near * target:
+            break
+    if (number := _count(paths.masks(best))) > target:
+        raise PaiBenchError(
+            f"the least masks of this granularity keep {number} weights on a path from input to output, more than the"
+            f" {target} asked for",
+            "ask for a lower sparsity",
+        )
+    return best
 
 
 def _count(masks: Mapping[str, Tensor]) -> int:

@@ -15,6 +15,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.pruning import controls
 from pai_bench.pruning.masking import unwrapped
 from pai_bench.pruning.pruner import Pruner
+from pai_bench.pruning.targets import Goal
 from pai_bench.results import ties
 from pai_bench.scoring import diagnosis, registry
 from pai_bench.scoring.losses import Loss
@@ -72,6 +73,7 @@ def prune(
     exclude: Patterns = (),
     warmup: int = 0,
     effective: bool = False,
+    granularity: str = "weight",
     **hyperparameters: Any,
 ) -> dict[str, Tensor]:
     """Return bool masks by parameter name, True = kept; exactly round((1 - sparsity) x N) weights are (all by `dense`).
@@ -82,10 +84,17 @@ def prune(
 
     `method` may name a control (see docs/controls.md), as in "snip:control=sample" or "quota-of:snip". With `effective`
     the number of weights counts those on a path from the input to the output, and the masks keep more than these.
+
+    `granularity` "kernel" or "channel" keeps whole units with the highest sums of scores, "2:4" at most two of four
+    consecutive inputs, "constant-fan-in" equally many weights for all outputs of a layer. The number of weights is then
+    met to within one unit, never exceeded unless one unit of each layer and the network's outputs have more (see
+    docs/structured.md).
     """
     spec = _spec(method)
     pruner = _pruner(model, batches, spec, seed, dtype, loss, hyperparameters, only, exclude, warmup)
-    masks = pruner.masks(sparsity, controls.selection(spec, seed), effective=effective)
+    controls.check(spec, granularity)
+    goal = Goal(effective, granularity, controls.by_weight(spec))
+    masks = pruner.masks(sparsity, controls.selection(spec, seed), goal)
     masks = controls.applied(spec, masks, seed)
     kept = sum(int(mask.sum()) for mask in masks.values())
     if not kept:

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from pai_bench.cells import exact_sparsity, kept_count
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.effective import EffectivePaths
-from pai_bench.pruning.effective_target import Pruned, meet
+from pai_bench.pruning.effective_target import Pruned
+from pai_bench.pruning.granularity import Units, round_masks, units_of
 from pai_bench.pruning.masking import starting_masks
 from pai_bench.pruning.model_copies import copy_to_score, reinitialiser
 from pai_bench.pruning.rounding import noise_floor, perturb
 from pai_bench.pruning.score_checks import checked_dtype, checked_scores
-from pai_bench.pruning.selection import Select, keep_exactly, restarted, to_masks
+from pai_bench.pruning.selection import Select, keep_exactly, restarted
+from pai_bench.pruning.targets import PLAIN, Goal, check_target, counts_after, masks_for
 from pai_bench.results import ties
 from pai_bench.scoring import diagnosis, registry
 from pai_bench.scoring.derivatives import no_second_derivative
@@ -219,30 +221,49 @@ class Pruner:
         """Return the batches of each round: the same ones in all, or new ones where the method wants them fresh."""
         return self._stream.dealt(rounds) if getattr(self._scorer, "fresh", False) else itertools.repeat(self._stream)
 
-    def masks(self, sparsity: float, select: Select = keep_exactly, *, effective: bool = False) -> dict[str, Tensor]:
+    def masks(
+        self,
+        sparsity: float,
+        select: Select = keep_exactly,
+        goal: Goal = PLAIN,
+    ) -> dict[str, Tensor]:
         """Return bool masks by name after all rounds; exactly round(density x N) weights are kept (all by `dense`).
 
-        `select` is another rule for what a round keeps. With `effective` that many weights lie on a path from the input
-        to the output, and the masks keep more than these (see `effective_target`).
+        `select` is another rule for what a round keeps. A `goal` may count the weights on paths from the input to the
+        output, and the masks then keep more than these, or keep whole units, to within one of them.
         """
         if not getattr(self._scorer, "prunes", True):
             return dict(self._start)
         density, target = float(1 - exact_sparsity(sparsity)), kept_count(sparsity, self.size)
-        if target > self._living:
-            raise PaiBenchError(
-                f"the masks on the model keep {self._living} of {self.size} prunable weights, fewer than the {target}"
-                f" of sparsity {sparsity:g}",
-                "ask for a higher sparsity, or call pai_bench.remove_masks first and restore the weights",
-            )
-        if not effective:
-            return dict(self._pruned(density, target, select).masks)
-        x, _ = next(self._stream())
-        paths = EffectivePaths(self._model, list(self._weights), tuple(x.shape[1:]))
-        near = 0.0 if self._rounds()[0] == 1 else 0.01
-        return meet(lambda n: self._pruned(n / self.size, n, select), paths, target, self._living, near)
+        check_target(target, self._living, self.size, sparsity)
+        x = next(self._stream())[0] if goal != PLAIN else torch.empty(0)
+        with self.meter.paused():
+            units = units_of(goal.granularity, self._model, self._weights, x)
 
-    def _pruned(self, final: float, target: int, select: Select) -> Pruned:
-        """The masks with `target` weights, density `final`, after all rounds, and the scores of the last one."""
+        def paths() -> EffectivePaths:
+            return EffectivePaths(self._model, list(self._weights), tuple(x.shape[1:]))
+
+        def prune(kept: int, units: Units | None = None, counts: Mapping[str, int] | None = None, /) -> Pruned:
+            return self._pruned(kept / self.size if goal.effective else density, kept, select, units, counts)
+
+        near = 0.0 if self._rounds()[0] == 1 else 0.01
+        masks = masks_for(prune, target, self._living, units, paths, goal, near)
+        if units is not None:
+            self.tied_at_cut = 0  # of single weights, which were not ranked
+        return masks
+
+    def _pruned(
+        self,
+        final: float,
+        target: int,
+        select: Select,
+        units: Units | None = None,
+        counts: Mapping[str, int] | None = None,
+    ) -> Pruned:
+        """The masks with `target` weights, density `final`, after all rounds, and the scores of the last one.
+
+        With `counts`, every layer goes down to its own number of weights by the schedule of the rounds.
+        """
         select = restarted(select)
         masks = dict(self._start)
         rounds, schedule = self._rounds()
@@ -253,13 +274,18 @@ class Pruner:
             self._warm_up()
             for position, density in enumerate(densities, start=1):
                 kept = target if position == rounds else max(target, min(self._kept_after(density), self._living))
+                if units is not None:
+                    kept = min(kept, units.extent(masks)[1])
                 drawn = self._generator.get_state()
                 problem = self._problem(masks, density, kept, next(streams))
                 scores = self._scores(problem)
                 quotas = self._scorer.quotas(problem) if hasattr(self._scorer, "quotas") else None
+                if counts is not None:
+                    quotas = counts_after(counts, self._start, position, rounds, schedule)
+                    kept = sum(quotas.values())
                 revives = bool(getattr(self._scorer, "revives", False))
                 before = self._start if revives else masks
-                masks = to_masks(scores, before, density, kept, quotas=quotas, select=select)
+                masks = round_masks(units, scores, before, density, kept, quotas=quotas, select=select)
         self.noise = self._noise(scores, problem, drawn)
         self.tied_at_cut = ties.at_cut(scores, before, masks, layers=quotas is not None, noise=self.noise)
         return Pruned(masks, scores)

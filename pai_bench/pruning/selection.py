@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pai_bench.cells import exact_sparsity, kept_count
-
 Select = Callable[[Tensor, Tensor, float, int], Tensor]
 """(scores [N], candidates bool [N], density after this round, exact count) -> kept, bool [N]."""
 
@@ -82,17 +80,28 @@ class Sampling:
         rest = keep_exactly(scores[order], (candidates & ~positive)[order], density, count - room)
         return positive.index_put((order,), rest | positive[order])
 
+    def keys(self, scores: Tensor, candidates: Tensor) -> Tensor:
+        """Return keys [N] whose highest ones are what a call keeps, at every count; draws new numbers."""
+        uniform = torch.rand(scores.shape, generator=self._generator, dtype=torch.float64, device="cpu")
+        order = torch.randperm(scores.numel(), generator=self._generator, device="cpu").to(scores.device)
+        positive = candidates & (scores > 0)
+        keys = scores.detach().double().clamp_min(0).log() - (-uniform.log()).log().to(scores.device)
+        least = float(keys[positive].min()) if positive.any() else 0.0
+        falling = order[scores[order].argsort(descending=True, stable=True)]
+        places = torch.empty_like(falling).index_put_((falling,), torch.arange(len(falling), device=falling.device))
+        return torch.where(positive, keys, least - 1.0 - places)
+
+
+def keys(select: Select, scores: Tensor, candidates: Tensor) -> Tensor:
+    """Return keys [N], float64, whose highest ones a selection rule of this module keeps, ties by position."""
+    if isinstance(select, Sampling):
+        return select.keys(scores, candidates)
+    return -scores.double() if select is keep_lowest else scores.double()
+
 
 def restarted(select: Select) -> Select:
     """Return a selection rule that draws the same numbers again, where it draws any."""
     return Sampling(select.seed) if isinstance(select, Sampling) else select
-
-
-def masks_at(scores: Mapping[str, Tensor], sparsity: float, select: Select = keep_exactly) -> dict[str, Tensor]:
-    """Return the masks of a single-shot method at any sparsity from its one score vector."""
-    full = {key: torch.ones_like(score, dtype=torch.bool) for key, score in scores.items()}
-    size = sum(score.numel() for score in scores.values())
-    return to_masks(scores, full, float(1 - exact_sparsity(sparsity)), kept_count(sparsity, size), select=select)
 
 
 def to_masks(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from pai_bench.core.facts import GRANULARITIES
 from pai_bench.errors import PaiBenchError
 
 SCHEDULES = ("step", "cosine")
@@ -116,6 +117,9 @@ class Scoring:
     """Number of forward passes in train mode before scoring, which settle the running statistics of BatchNorm."""
     effective: bool = False
     """Meet the sparsity with the weights on a path from input to output; the mask keeps as many more as are not."""
+    granularity: str = "weight"
+    """Units that masks keep or prune, and patterns that they have: "weight", "kernel", "channel", "2:4" or
+    "constant-fan-in"; see docs/structured.md."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +271,12 @@ def check(recipe: Recipe, where: str) -> None:
         ("scoring.only", scoring.only, all(scoring.only), "patterns that are not empty"),
         ("scoring.exclude", scoring.exclude, all(scoring.exclude), "patterns that are not empty"),
         ("scoring.data", scoring.data, scoring.data in SCORING_DATA, " or ".join(SCORING_DATA)),
+        (
+            "scoring.granularity",
+            scoring.granularity,
+            scoring.granularity in GRANULARITIES,
+            " or ".join(GRANULARITIES),
+        ),
         ("scoring.warmup", scoring.warmup, not_negative(scoring.warmup), "0 or more"),
     ]
     for key, value, good, allowed in rules:

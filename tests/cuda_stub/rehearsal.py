@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from pai_bench.experiment import runner
-from pai_bench.pruning import effective_target, pruner, selection
+from pai_bench.pruning import granularity, pruner, selection
 from pai_bench.results import ties
 from pai_bench.training import loop
 from pai_bench.training.graph_step import GraphStep
@@ -62,9 +61,8 @@ _plain_sum, Tested = Tensor.sum, loop.Tested
 if not hasattr(ties.at_cut, "__wrapped__"):  # both imported and loaded as a plug-in
     ties.at_cut = _on_host(ties.at_cut)
     ties.at_cut.__wrapped__ = True  # type: ignore[attr-defined]
-    pruner.to_masks = effective_target.to_masks = _on_host(_to_masks)
+    granularity.to_masks = _on_host(_to_masks)
     pruner.checked_scores = _unchecked
-    runner.masks_at = _on_host(selection.masks_at)
     loop.Tested = _tested  # type: ignore[assignment, misc]
     Tensor.sum = _sum  # type: ignore[assignment, method-assign]
     GraphStep._agrees = lambda *arguments: True  # type: ignore[method-assign]

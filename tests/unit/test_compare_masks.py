@@ -165,3 +165,21 @@ def test_random_methods_share_their_random_numbers_at_one_seed_and_are_independe
     assert overlap(drawn("erk", 0), drawn("uniform", 0)).corrected > 0.5
     others = [overlap(drawn("random", seed), drawn("uniform", seed + 10)).excess for seed in range(5)]
     assert abs(float(np.mean(others))) < 0.05
+
+
+def test_granularities_are_compared_at_equal_weights(tmp_path: Path) -> None:
+    for granularity, kept in (("weight", (0, 1)), ("channel", (0, 3))):
+        plain = granularity == "weight"
+        recipe = "quick" if plain else f"quick+scoring.granularity={granularity}"
+        values = {"scoring": {"batches": 1, **({} if plain else {"granularity": granularity})}}
+        put(
+            tmp_path,
+            masks(*kept),
+            method="snip",
+            recipe=recipe,
+            recipe_values=values,
+            fingerprint=f"{granularity:a<16}",
+        )
+    (line,) = compared(tmp_path, ["granularity"]).to_dict("records")
+    assert {line["one"], line["other"]} == {"weight", "channel"} and line["within"] == "snip"
+    assert line["jaccard"] == pytest.approx(2 / 4)

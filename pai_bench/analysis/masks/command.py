@@ -28,6 +28,7 @@ _TITLES = {
     "methods": "methods at equal seed",
     "seeds": "seeds of a method",
     "data": "kinds of scoring data at equal seed",
+    "granularity": "granularities at equal seed",
     "files": "mask files",
 }
 CAPTION = (

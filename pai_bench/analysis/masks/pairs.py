@@ -19,8 +19,12 @@ from pai_bench.cells import DENSE
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import mask_files
 
-KINDS = ("methods", "seeds", "data")
-"""Comparisons: of two methods at one seed, of two seeds of one method, of two kinds of scoring data at one seed."""
+KINDS = ("methods", "seeds", "data", "granularity")
+"""Comparisons: of two methods at one seed, of two seeds of one method, of two kinds of scoring data or two
+granularities of one method at one seed."""
+
+_OF_RECIPE = {"data": "train", "granularity": "weight"}
+"""Comparisons of two values of the recipe, and the default of `scoring.<name>`."""
 
 COLUMNS = ["between", "dataset", "model", "recipe", "sparsity", "within", "one", "other", "n"]
 COLUMNS += ["jaccard", "expected", "excess", "corrected"]
@@ -63,7 +67,8 @@ def compare(rows: pd.DataFrame, kinds: Sequence[str] = KINDS) -> pd.DataFrame:
     if not lines:
         raise PaiBenchError(
             f"the {len(held)} results with masks have no pair to compare",
-            "masks are compared between methods, seeds or kinds of scoring data at one data set, model and sparsity",
+            "masks are compared between methods, seeds, kinds of scoring data or granularities at one data set, model and"
+            " sparsity",
         )
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -108,16 +113,20 @@ class _Setting:
                 pairs = [self._overlap(*pair) for pair in itertools.combinations(members, 2)]
                 if pairs:
                     yield self._line("seeds", recipe, method, ("any", "any other"), pairs)
-        if "data" in kinds:
-            data = {mask: _scoring_data(mask.path) for mask in masks}
-            for (method, rest), members in _grouped(masks, lambda m: (m.method, data[m][1])):
-                by_seed = [
-                    {data[m][0]: m for m in same} for _, same in _grouped(members, lambda m: (m.seed, m.init_hash))
-                ]
-                if len({data[m][0] for m in members}) > 1:
-                    recipe = min((m.recipe for m in members), key=len)
-                    yield from self._lines("data", recipe, method, by_seed)
-                del rest
+        for kind in _OF_RECIPE:
+            if kind in kinds:
+                yield from self._of_recipe(kind, masks)
+
+    def _of_recipe(self, kind: str, masks: Sequence[_Mask]) -> Iterator[dict[str, Any]]:
+        """Yield the lines of one method whose recipes differ in `scoring.<kind>` only."""
+        values = {mask: _scoring_value(mask.path, kind) for mask in masks}
+        for (method, _), members in _grouped(masks, lambda m: (m.method, values[m][1])):
+            by_seed = [
+                {values[m][0]: m for m in same} for _, same in _grouped(members, lambda m: (m.seed, m.init_hash))
+            ]
+            if len({values[m][0] for m in members}) > 1:
+                recipe = min((m.recipe for m in members), key=len)
+                yield from self._lines(kind, recipe, method, by_seed)
 
     def _lines(
         self, kind: str, recipe: str, within: str, by_seed: Sequence[dict[str, _Mask]]
@@ -145,13 +154,13 @@ def _means(pairs: Sequence[Overlap]) -> dict[str, float]:
     return {"n": len(pairs), **means}
 
 
-def _scoring_data(path: Path) -> tuple[str, str]:
-    """Return the kind of scoring data of a result, and the rest of what decides its masks, as a text."""
+def _scoring_value(path: Path, name: str) -> tuple[str, str]:
+    """Return the value `scoring.<name>` of a result's recipe, and the rest of what decides its masks, as a text."""
     plain = results.read_plain(path)
     values = json.loads(json.dumps(plain["recipe_values"]))
     scoring = values.get("scoring", {})
-    kind = str(scoring.pop("data", "train"))
-    return kind, json.dumps([values, plain["hyperparameters"]], sort_keys=True)
+    value = str(scoring.pop(name, _OF_RECIPE[name]))
+    return value, json.dumps([values, plain["hyperparameters"]], sort_keys=True)
 
 
 def _grouped(masks: Iterable[_Mask], key: Any) -> Iterator[tuple[tuple[Any, ...], list[_Mask]]]:

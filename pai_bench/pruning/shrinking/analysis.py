@@ -16,7 +16,17 @@ from torch.nn.modules.conv import _ConvNd
 
 from pai_bench.models.resnet import ZeroPadShortcut
 from pai_bench.pruning.shrinking.channels import Channels, joined, varying_channels
-from pai_bench.pruning.shrinking.graph import applied, has_nodes, option, pair, shape_of, traced, uses, zeros_only
+from pai_bench.pruning.shrinking.graph import (
+    applied,
+    has_nodes,
+    last_weights,
+    option,
+    pair,
+    shape_of,
+    traced,
+    uses,
+    zeros_only,
+)
 from pai_bench.pruning.shrinking.rules import Rules
 from pai_bench.pruning.shrinking.structure import Mixing, Padding, PerChannel, Structure
 
@@ -51,6 +61,7 @@ class _Propagation(Rules):
     def run(self, graph: fx.Graph) -> Structure:
         for node in graph.nodes:
             self._values[node] = self._value(node)
+        self._structure.last.update(last_weights(graph, self._modules, self._parameters))
         return self._structure
 
     def _value(self, node: fx.Node) -> Channels | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ def traced(model: nn.Module, example: Tensor) -> fx.Graph:
         line = str(error).strip().partition("\n")[0]
         raise PaiBenchError(
             f"{type(model).__name__} cannot be traced by torch.fx: {line}",
-            "shrink needs a forward pass without control flow that depends on tensors",
+            "channels are found in a forward pass without control flow that depends on tensors; masks of single weights"
+            " (granularity weight, kernel, 2:4) do not need it",
         ) from error
     return graph
 
@@ -45,6 +46,27 @@ def uses(graph: fx.Graph) -> dict[str, int]:
         if node.op == "call_module":
             found[str(node.target)] = found.get(str(node.target), 0) + 1
     return found
+
+
+def last_weights(
+    graph: fx.Graph, modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]
+) -> Iterator[str]:
+    """Yield the modules and bare parameters with weights, by name, which no other weights follow in the graph."""
+
+    def matrices(node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return any(p.dim() > 1 for p in modules[str(node.target)].parameters())
+        return node.op == "get_attr" and str(node.target) in parameters and parameters[str(node.target)].dim() > 1
+
+    followed: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        # A bare parameter and the operation that uses it count as one.
+        for user in node.users:
+            beside = node.op != "get_attr" and any(matrices(n) for n in user.all_input_nodes if n.op == "get_attr")
+            if user in followed or matrices(user) or beside:
+                followed.add(node)
+        if matrices(node) and node not in followed:
+            yield str(node.target)
 
 
 def shape_of(node: object) -> tuple[int, ...] | None:

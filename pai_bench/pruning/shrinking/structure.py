@@ -45,3 +45,5 @@ class Structure:
     mixing: list[Mixing] = field(default_factory=list)
     per_channel: list[PerChannel] = field(default_factory=list)
     paddings: list[Padding] = field(default_factory=list)
+    last: set[str] = field(default_factory=set)
+    """Modules and parameters with weights, by name, which no other weights follow on the way to the output."""

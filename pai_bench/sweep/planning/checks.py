@@ -14,7 +14,7 @@ from pai_bench.cells import DENSE, MethodSpec, kept_count
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
-from pai_bench.pruning import fixed_masks
+from pai_bench.pruning import controls, fixed_masks
 from pai_bench.recipes import Data
 from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
@@ -72,6 +72,7 @@ def check(
             bad.add(name)
     left = [run for run in runs if run.cell.dataset not in bad]
     _check_recipes(left)
+    _check_granularities(left)
     _check_mask_updates(left)
     unusable, errors = _unusable_models(left, single)
     refused += errors
@@ -134,6 +135,23 @@ def _check_mask_updates(runs: Sequence[Run]) -> None:
         train = run.recipe.train
         epoch = math.ceil(images / train.batch_size - 1e-9)
         update_steps(changing, Length(train.steps or epoch * train.epochs, epoch))
+
+
+def _check_granularities(runs: Sequence[Run]) -> None:
+    """Refuse a granularity for masks that do not come from scores, and its control for single weights.
+
+    Raises: PaiBenchError for the first run that would fail.
+    """
+    for run in {(run.cell.method, run.recipe): run for run in runs if run.cell.method != DENSE}.values():
+        spec, granularity = run.cell.spec, run.recipe.scoring.granularity
+        controls.check(spec, granularity)
+        given = fixed_masks.mask_file(spec.name) is not None
+        if granularity != "weight" and (given or run.changing(10**9) is not None):
+            cause = "has masks from a file" if given else "changes its masks during training"
+            raise PaiBenchError(
+                f"{run.cell.method} {cause}, so that --granularity {granularity} has no effect on it",
+                "leave --granularity out, or the method",
+            )
 
 
 def _unusable_models(

@@ -8,7 +8,18 @@ from functools import cache
 from pathlib import Path
 
 from pai_bench import models, recipes, results
-from pai_bench.cells import CONTROL, CONTROLS, DENSE, GIVEN, QUOTA_OF, Cell, MethodSpec, budget_sparsity, grid
+from pai_bench.cells import (
+    CONTROL,
+    CONTROLS,
+    DENSE,
+    GIVEN,
+    QUOTA_OF,
+    UNSTRUCTURED,
+    Cell,
+    MethodSpec,
+    budget_sparsity,
+    grid,
+)
 from pai_bench.core.filters import Filter
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
@@ -155,7 +166,7 @@ def _canonical(text: str) -> str:
 def _allows(name: str, control: str) -> bool:
     """Return True if a control applies to a method; for example, masks from a file have no scores to invert."""
     scored = fixed_masks.mask_file(name) is None
-    return registry.has_controls(name) and (scored or control not in ("invert", "sample"))
+    return registry.has_controls(name) and (scored or control not in ("invert", "sample", UNSTRUCTURED))
 
 
 def _canonical_or_same(text: str) -> str:
