@@ -67,8 +67,8 @@ def compare(rows: pd.DataFrame, kinds: Sequence[str] = KINDS) -> pd.DataFrame:
     if not lines:
         raise PaiBenchError(
             f"the {len(held)} results with masks have no pair to compare",
-            "masks are compared between methods, seeds, kinds of scoring data or granularities at one data set, model and"
-            " sparsity",
+            "masks are compared between methods, seeds, kinds of scoring data or granularities, at one data set, model"
+            " and sparsity",
         )
     return pd.DataFrame(lines, columns=COLUMNS)
 
