@@ -80,8 +80,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put(seen, DENSE)
     fail(seen, CELLS[1], "RuntimeError: as in the documents")
     for method in ("snip", "grasp", "erk"):  # for comparisons of masks
-        for kind in ("train", "noise"):
-            about = {"recipe": f"quick-{kind}", "recipe_values": {"scoring": {"data": kind}}, "fingerprint": kind * 4}
+        for kind, granularity in (("train", "weight"), ("noise", "weight"), ("train", "channel")):
+            scoring, name = {"data": kind, "granularity": granularity}, f"{kind}-{granularity}"
+            about = {"recipe": f"quick-{name}", "recipe_values": {"scoring": scoring}, "fingerprint": name}
             mask = {"w": np.array([True, method == "snip", method == "erk", False])}
             results.write(folder / "compared", result(method=method, sparsity=0.95, **about), mask)
     for name in ("a", "b", "cluster-a", "cluster-b"):  # of the documents' merges
