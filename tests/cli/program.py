@@ -41,7 +41,7 @@ std = { value = [0.4], source = "test" }
 batch_size = { value = 20, source = "test" }
 batches = { value = 1, source = "test" }
 dtype = { value = "float64", source = "test" }
-[datasets.DATASET]
+[datasets.digits]
 """
 
 
@@ -57,10 +57,10 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def recipe(folder: Path, epochs: int = 1, dataset: str = "digits") -> str:
+def recipe(folder: Path, epochs: int = 1) -> str:
     """The path of a fast recipe."""
     path = folder / f"fast{epochs}.toml"
-    path.write_text(FAST.replace("EPOCHS", str(epochs)).replace("DATASET", dataset))
+    path.write_text(FAST.replace("EPOCHS", str(epochs)))
     return str(path)
 
 

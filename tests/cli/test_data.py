@@ -166,7 +166,7 @@ def test_a_plugin_reader_that_differs_from_its_info_is_refused(folder: Path) -> 
 
 def test_results_of_a_plugin_data_set_record_its_copy(folder: Path) -> None:
     recipe = folder / "mine.toml"
-    recipe.write_text(program.FAST.replace("EPOCHS", "1").replace("DATASET", "blobs"))
+    recipe.write_text(program.FAST.replace("EPOCHS", "1").replace("datasets.digits", "datasets.blobs"))
     command = ("sweep", "--plugin", "mine.py", "--datasets", "blobs", "--models", "conv8", "--recipes", "mine.toml")
     command += ("--methods", "snip", "--sparsities", "0.9", "--seeds", "0", "--workers", "1")
     command += ("--set", "data.split=test,validation")

@@ -14,8 +14,9 @@ from pai_bench.datasets.files.types import Arrays
 
 NAME = "patterns"
 TRAIN, TEST, CLASSES, SIDE = 1437, 360, 10, 8
-PLUGIN: tuple[str, ...] = ("--plugin", str(Path(__file__)), "--datasets", NAME, "--models", "conv8")
-"""Options of `pai-bench sweep` that train conv8 on the data set."""
+RECIPE = str(Path(__file__).with_suffix(".toml"))
+PLUGIN: tuple[str, ...] = ("--plugin", str(Path(__file__)), "--datasets", NAME, "--recipe", RECIPE)
+"""Options of `pai-bench sweep` that train on the data set for an epoch."""
 
 
 def patterns(root: Path) -> Arrays:

@@ -35,7 +35,7 @@ from pai_bench.training.loop import Trained, train
 from pai_bench.training.mask_updates import Changing
 from pai_bench.training.step import make_step
 from tests.cli.program import pai_bench as program
-from tests.cli.program import recipe, results
+from tests.cli.program import results
 from tests.cuda import patterns
 from tests.unit import killing
 from tests.unit.test_checkpoints import StopInTraining
@@ -330,9 +330,8 @@ def test_memory_of_prospr_hardly_grows_with_its_steps() -> None:
 
 def test_a_sweep_has_the_masks_of_the_cpu(tmp_path: Path) -> None:
     """Measurements of packs do not affect the masks."""
-    settings = recipe(tmp_path, dataset=patterns.NAME)
-    grid = ("--methods", "snip,prospr", "--sparsities", "0.9,0.98", "--seeds", "0", "--recipe", settings)
-    done = program(tmp_path, "sweep", "--where", "local", "--workers", "1", *grid, *patterns.PLUGIN)
+    grid = ("--methods", "snip,prospr", "--models", "conv8", "--sparsities", "0.9,0.98", "--seeds", "0")
+    done = program(tmp_path, "sweep", "--where", "local", "--workers", "1", *patterns.PLUGIN, *grid)
     assert done.returncode == 0, done.stderr
     found = results(tmp_path / "results")
     cpu = CellRunner(device="cpu")
@@ -340,5 +339,5 @@ def test_a_sweep_has_the_masks_of_the_cpu(tmp_path: Path) -> None:
     for result in found.values():
         assert result["provenance"]["device"] == device_name(DEVICE)
         cell = Cell(*(result[key] for key in ("method", "dataset", "model", "sparsity", "seed")))
-        outcome = cpu.run(Run(cell, recipes.load(settings, patterns.NAME, "conv8")))
+        outcome = cpu.run(Run(cell, recipes.load(patterns.RECIPE, patterns.NAME, "conv8")))
         assert (result["mask_hash"], result["init_hash"]) == (outcome.result.mask_hash, outcome.result.init_hash)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import PAI_BENCH, environment, recipe, results
+from tests.cli.program import PAI_BENCH, environment, results
 from tests.cuda import patterns
 from tests.cuda.test_cuda import DEVICE, of_cuda
 from tests.gpu_steps.cells import workers
@@ -55,8 +55,9 @@ def fragile(channels, size, classes):
 
 def sweep(folder: Path, *more: str) -> list[str]:
     """Return the command of a sweep with one worker."""
-    grid = ("--sparsities", "0.9", "--seeds", "0", "--recipe", recipe(folder, 3, patterns.NAME), *patterns.PLUGIN)
-    return [*PAI_BENCH, "sweep", "--workers", "1", "--results", str(folder / "results"), *grid, *PLUGINS, *more]
+    grid = (*patterns.PLUGIN, *PLUGINS, "--sparsities", "0.9", "--seeds", "0")
+    options = (*grid, "--workers", "1", "--results", str(folder / "results"))
+    return [*PAI_BENCH, "sweep", *options, *more]
 
 
 @of_cuda
@@ -65,10 +66,9 @@ def test_a_device_assert_in_one_cell_of_a_pack_ends_the_worker_and_fails_no_cell
     plugin = tmp_path / "fragile.py"
     plugin.write_text(FRAGILE.replace("STUB", str(STUB)))
     (tmp_path / "fault").touch()
-    command = sweep(tmp_path, "--methods", "random,magnitude", "--models", "fragile", "--pack", "2")
-    done = subprocess.run(
-        [*command, "--plugin", str(plugin)], env=environment(tmp_path), capture_output=True, text=True, check=False
-    )
+    cells = ("--plugin", str(plugin), "--methods", "random,magnitude", "--models", "fragile")
+    command = sweep(tmp_path, *cells, "--pack", "2", "--set", "train.epochs=3")
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "fault").exists() and len(results(tmp_path / "results")) == 3
     assert not list((tmp_path / "results").rglob("failed/**/*.json"))
@@ -79,7 +79,7 @@ def test_a_device_assert_in_one_cell_of_a_pack_ends_the_worker_and_fails_no_cell
 @pytest.mark.control_flow
 def test_cells_of_a_killed_worker_continue_in_another_one(tmp_path: Path) -> None:
     """With `kill -9`, as the kernel does when memory is short."""
-    command = [*sweep(tmp_path, "--methods", "random,snip,magnitude"), "--set", "train.epochs=10"]
+    command = sweep(tmp_path, "--methods", "random,snip,magnitude", "--models", "conv8", "--set", "train.epochs=10")
     process = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.perf_counter() + 300
     while not results(tmp_path / "results") and process.poll() is None and time.perf_counter() < deadline:

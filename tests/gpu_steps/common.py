@@ -38,7 +38,7 @@ PLUGINS: tuple[str, ...] = ("--plugin", str(Path(__file__).parents[1] / "cuda_st
 
 def grid(dataset: str) -> tuple[str, ...]:
     """Return the options of `pai-bench sweep` for a data set, in a rehearsal on a CPU for one of random patterns."""
-    return ("--datasets", dataset, *PLUGINS) if REAL else patterns.PLUGIN
+    return ("--datasets", dataset, *PLUGINS) if REAL else (*patterns.PLUGIN, "--models", "conv8")
 
 
 def missing(dataset: str) -> bool:

@@ -44,7 +44,7 @@ def graph_measures(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[i
 
     Nodes are the elements of the input and of the results of all layers with weights, at every position; a kept weight
     makes an edge at every position where it does not read padding. Summands of one sum are one node; what a pool
-    combines is read by all edges that follow. Cunegatti et al. 2024 (arXiv 2404.05621), the input-aware multipartite
+    combines is read by all edges that follow. Cunegatti et al. 2024 (arXiv 2305.16886), the input-aware multipartite
     graph; here identity shortcuts are part of it, and inputs and outputs count as neither sources nor sinks.
 
     nodes, edges: their numbers. sink_nodes: nodes with edges into them and none out, except outputs; source_nodes:
