@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
@@ -51,6 +49,10 @@ def find_channels(
 
     Raises: PaiBenchError for a model that torch.fx cannot trace.
     """
+    # Unstructured cells can run where SciPy is not installed.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     copy = copy_to_score(model).eval()
     structure = analyse(copy, example)
     roots = structure.identities.all_roots()
