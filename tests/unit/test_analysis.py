@@ -77,6 +77,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_points_have_n_mean_and_sample_deviation(root: Path) -> None:
     summary = summarise(collect(root))
     point = summary[(summary.method == "snip") & (summary.sparsity == 0.9)].iloc[0]
@@ -87,6 +88,7 @@ def test_points_have_n_mean_and_sample_deviation(root: Path) -> None:
     assert summary.method.iloc[0] == "dense"
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     put(tmp_path)
     summary = summarise(collect(tmp_path))
@@ -94,6 +96,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     assert "71.00 |" in tables.markdown(summary) and "one seed" in tables.markdown(summary)
 
 
+@pytest.mark.slow
 def test_missing_cells_are_those_of_the_plans(root: Path) -> None:
     plan(root, "1", [cell(seed=seed) for seed in range(4)] + [cell("erk")])
     results.write_failure(root, ResultKey(cell("erk"), "quick", result().fingerprint), cause="boom", traceback="")
@@ -106,6 +109,7 @@ def test_missing_cells_are_those_of_the_plans(root: Path) -> None:
     assert "(3 of 4)" in markdown and "– (0 of 1)" in markdown
 
 
+@pytest.mark.slow
 def test_stale_results_are_named_and_never_mixed(root: Path) -> None:
     old = put(root, "snip", 0.9, 5, fingerprint="f" * 16, finished_at="2020-01-01T00:00:00+00:00")
     # Without a plan the newest settings count.
@@ -132,6 +136,7 @@ def test_damaged_files_are_named_and_not_counted(root: Path) -> None:
     assert len(collection.damaged) == 1 and str(place) in collection.damaged[0]
 
 
+@pytest.mark.slow
 def test_unreadable_results_are_listed_and_not_counted_as_missing(root: Path, disk: Disk) -> None:
     place = put(root, "erk")
     plan(root, "1", [cell("erk"), cell("erk", seed=1)])
@@ -153,6 +158,7 @@ def test_a_plan_with_a_future_timestamp_does_not_stay_the_newest(root: Path) -> 
     assert collect(root).stale == (str(old),)
 
 
+@pytest.mark.slow
 def test_collapsed_and_diverged_runs_count_and_are_marked(root: Path) -> None:
     put(root, "erk", seed=0, status="collapsed", accuracy=0.1)
     put(root, "erk", seed=1, status="diverged", accuracy=0.1)
@@ -163,6 +169,7 @@ def test_collapsed_and_diverged_runs_count_and_are_marked(root: Path) -> None:
     assert "(1c, 1d of 3)" in tables.markdown(summary)
 
 
+@pytest.mark.slow
 def test_recipes_and_models_are_never_averaged(root: Path) -> None:
     put(root, recipe="other")
     put(root, model="conv28")
@@ -171,6 +178,7 @@ def test_recipes_and_models_are_never_averaged(root: Path) -> None:
     assert tables.markdown(summary).count("###") == 3
 
 
+@pytest.mark.slow
 def test_numbers_on_the_validation_split_are_not_called_test_accuracy(root: Path) -> None:
     put(root, recipe="quick+data.split=validation", fingerprint="f" * 16)
     summary = summarise(collect(root))
@@ -203,6 +211,7 @@ def tidy(**changes: object) -> pd.DataFrame:
     return pd.DataFrame(columns | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_tidy_tables_are_merged_with_own_results(root: Path, kind: str) -> None:
     path = root / f"lab.{kind}"
@@ -219,6 +228,7 @@ def test_tidy_tables_are_merged_with_own_results(root: Path, kind: str) -> None:
     assert (lab.n, lab["mean"]) == (2, pytest.approx(0.8))
 
 
+@pytest.mark.slow
 def test_a_table_alone_needs_no_results(tmp_path: Path) -> None:
     path = tmp_path / "lab.csv"
     tidy().to_csv(path, index=False)
@@ -307,6 +317,7 @@ def test_sparsities_are_written_without_being_rounded_away(sparsity: float, text
     assert tables.per_cent(sparsity) == text
 
 
+@pytest.mark.slow
 def test_latex_is_escaped_and_balanced(root: Path) -> None:
     put(root, "my_method:a=1", model="net_50%")
     text = tables.latex(summarise(collect(root)))
@@ -352,6 +363,7 @@ def with_controls(root: Path) -> dict[str, list[float]]:
     return differences
 
 
+@pytest.mark.slow
 def test_controls_are_compared_with_their_method_seed_by_seed(root: Path) -> None:
     differences = with_controls(root)
     put(root, "snip:control=reinit", seed=1, accuracy=0.5)  # one pair
@@ -374,6 +386,7 @@ def test_controls_are_compared_with_their_method_seed_by_seed(root: Path) -> Non
         assert line.equivalent == (line.control == "shuffle")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difference", [0.0, MARGIN / 2, 2 * MARGIN])
 def test_differences_without_spread_give_no_p_value(root: Path, difference: float) -> None:
     for seed in ACCURACIES:
@@ -383,6 +396,7 @@ def test_differences_without_spread_give_no_p_value(root: Path, difference: floa
     assert line.low == pytest.approx(difference) == line.high and math.isnan(line.p) and not line.equivalent
 
 
+@pytest.mark.slow
 def test_networks_at_chance_give_no_p_value_and_collapsed_controls_are_marked(root: Path) -> None:
     for seed in ACCURACIES:
         put(root, seed=seed, accuracy=0.1 + seed / 10000, status="collapsed")
@@ -402,6 +416,7 @@ def lab(folder: Path, content: str, name: str = "lab.csv") -> Path:
 HEAD = "method,dataset,model,sparsity,seed,accuracy,status\n"
 
 
+@pytest.mark.slow
 def test_two_tables_of_one_name_are_two_sources(tmp_path: Path) -> None:
     places = [lab(tmp_path / f, f"{HEAD}snip,mnist,conv8,0.9,0,0.{n},ok\n") for f, n in (("a", 5), ("b", 7))]
     rows = collect(tmp_path, places).rows
@@ -421,6 +436,7 @@ def test_a_report_of_several_sources_is_read_back_as_such(root: Path) -> None:
     assert set(again["source"]) == {"results", "results/lab"}
 
 
+@pytest.mark.slow
 def test_rows_without_a_recipe_count(tmp_path: Path) -> None:
     head = HEAD.replace("status", "recipe")
     table = lab(tmp_path, f"{head}snip,mnist,conv8,0.9,0,0.5,\nsnip,mnist,conv8,0.9,1,0.6,quick\n")
@@ -428,6 +444,7 @@ def test_rows_without_a_recipe_count(tmp_path: Path) -> None:
     run(tmp_path, tmp_path / "out", [lab(tmp_path, f"{head}snip,mnist,conv8,0.9,0,0.5,\n", "one.csv")], False, QUIET)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_is_never_dropped(tmp_path: Path) -> None:
     lines = "".join(f"snip,mnist,conv8,0.98,{seed},,diverged\n" for seed in range(3))
     table = lab(tmp_path, f"{HEAD}snip,mnist,conv8,0.9,0,0.5,ok\n{lines}erk,mnist,conv8,0.9,0,,ok\n")
@@ -464,6 +481,7 @@ def test_invalid_rows_are_refused(tmp_path: Path, line: str, cause: str) -> None
         collect(tmp_path, [lab(tmp_path, f"{HEAD}{line}\n")])
 
 
+@pytest.mark.slow
 def test_rounded_sparsities_are_merged_and_statuses_ignore_case(tmp_path: Path) -> None:
     table = lab(tmp_path, f"{HEAD}erk,mnist,conv8,{1 - 0.9},0,0.5,OK\nsnip,mnist,conv8,0.1,0,0.5,Collapsed\n")
     summary = summarise(collect(tmp_path, [table]))
@@ -471,6 +489,7 @@ def test_rounded_sparsities_are_merged_and_statuses_ignore_case(tmp_path: Path) 
     assert tables.per_cent(1 - 1e-10) != "100"
 
 
+@pytest.mark.slow
 def test_names_from_tables_are_escaped_in_latex_markdown_and_figures(tmp_path: Path) -> None:
     names = [r"a\b", "p^2", "x~y", "<tag>", "a|b", "e$f$g", r"a$\frac$b"]
     table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in names))
@@ -498,6 +517,7 @@ def test_sparsities_have_one_canonical_value_in_results_tables_and_reports(root:
     assert summarise(again).set_index("sparsity").loc[third, "planned"].max() == 3
 
 
+@pytest.mark.slow
 def test_json_and_csv_have_every_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (third,) = parse_compressions("3")
     put(tmp_path, sparsity=third, seed=0)
@@ -541,6 +561,7 @@ def test_remedies_of_a_table_name_what_is_wrong(tmp_path: Path) -> None:
     assert "lower case" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_latex_rows_that_begin_with_a_bracket_or_star_are_protected(tmp_path: Path) -> None:
     names = ("[12] SNIP", "*ours", "plain")
     table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in names))
@@ -573,12 +594,14 @@ def test_every_character_becomes_ascii_latex() -> None:
         assert latex_text.escape(chr(code)).isascii(), hex(code)
 
 
+@pytest.mark.slow
 def test_a_latex_table_says_once_that_letters_are_transliterated(tmp_path: Path) -> None:
     table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in ("Щука", "ёж", "β")))
     text = tables.latex(summarise(collect(tmp_path, [table])))
     assert text.count("transliterated") == 1 and r"$\beta$ &" in text and "Shchuka &" in text
 
 
+@pytest.mark.slow
 def test_wide_tables_are_split_into_blocks(tmp_path: Path) -> None:
     lines = [f"snip,mnist,conv8,{s / 100},0,0.5,ok\n" for s in range(10, 95, 10)]
     text = tables.latex(summarise(collect(tmp_path, [lab(tmp_path, HEAD + "".join(lines))])))
@@ -599,6 +622,7 @@ def test_control_files_of_an_earlier_report_are_removed(root: Path) -> None:
     assert not (root / "report" / "controls.md").exists()
 
 
+@pytest.mark.slow
 def test_a_report_without_controls_does_not_mention_them(root: Path) -> None:
     assert compare_controls(collect(root)).empty
     run(root, None, [], False, QUIET)
@@ -606,6 +630,7 @@ def test_a_report_without_controls_does_not_mention_them(root: Path) -> None:
     assert "control" not in (root / "report" / "report.md").read_text().lower()
 
 
+@pytest.mark.slow
 def test_methods_precede_their_controls_and_each_figure_shows_its_own_series(root: Path) -> None:
     with_controls(root)
     put(root, "snip:bn=eval")
@@ -626,6 +651,7 @@ def test_methods_precede_their_controls_and_each_figure_shows_its_own_series(roo
     assert r"SNIP (invert) & $-$50.00\paibenchsd{[$-$59.61, $-$40.39]} (4) \\" in text
 
 
+@pytest.mark.slow
 def test_controls_alone_can_be_reported(tmp_path: Path) -> None:
     put(tmp_path, "snip:control=shuffle")
     run(tmp_path, None, [], False, QUIET)

@@ -88,6 +88,7 @@ def test_pruned_weights_are_zero_at_the_next_forward_pass_after_any_write(writer
     assert kept == sum(int(mask.sum()) for mask in MASKS.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["save", "bfloat16", "double", "compiled", "ema", "wrapped"])
 def test_masks_survive_common_operations_on_a_model(how: str) -> None:
     model: nn.Module = masked()
@@ -393,6 +394,7 @@ def test_sparsity_is_the_fraction_of_prunable_weights_that_the_masks_prune() -> 
         pai_bench.sparsity(nn.BatchNorm2d(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", ["data parallel", "distributed", "compiled", "compiled distributed"])
 def test_wrapped_models_are_scored_and_pruned_by_their_inner_module(wrapper: str, tmp_path: Path) -> None:
     plain, model = tiny(), tiny()

@@ -153,6 +153,7 @@ def test_a_module_has_at_most_300_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [
@@ -177,6 +178,7 @@ def test_loading_it_does_not_load_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_help_and_lists_load_no_large_library() -> None:
     """Typer itself loads pydantic to parse the arguments of a command; the help of the program needs no parsing."""
     check = """

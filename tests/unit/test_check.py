@@ -92,11 +92,13 @@ RULES: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sound_comparison_has_no_objection() -> None:
     assert objections(sound()) == {}
     assert list(lines(())) == ["no objection"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", RULES)
 def test_each_weakness_has_its_objection(code: str) -> None:
     change, where = RULES[code]
@@ -114,6 +116,7 @@ def test_each_weakness_has_its_objection(code: str) -> None:
     assert found[code].cause and found[code].remedy
 
 
+@pytest.mark.slow
 def test_a_control_of_which_every_run_fails_differs_from_a_method_that_trains() -> None:
     control = {"method": "snip:control=shuffle", "sparsity": 0.9}
     rows = changed("status", "collapsed", **control)(sound())
@@ -124,6 +127,7 @@ def test_a_control_of_which_every_run_fails_differs_from_a_method_that_trains() 
     assert set(objections(both)) == {"undecided-controls"}, "two networks at chance are not equivalent"
 
 
+@pytest.mark.slow
 def test_a_table_of_another_epoch_is_an_objection() -> None:
     table = sound()[lambda rows: rows["method"] == "snip"].assign(source="paper", epoch="best-test", path=None)
     table = table.assign(n_kept=float("nan"), init_hash=None)
@@ -133,6 +137,7 @@ def test_a_table_of_another_epoch_is_an_objection() -> None:
     assert "last epoch, best test epoch" in found["mixed-epochs"].where[0]
 
 
+@pytest.mark.slow
 def test_parts_of_the_folder_that_do_not_count_are_objections() -> None:
     missing = sound()[CELL].head(2).assign(state=["failed", "missing"])
     rows = sound().iloc[2:]
@@ -143,6 +148,7 @@ def test_parts_of_the_folder_that_do_not_count_are_objections() -> None:
     assert "--retry failed" in found["missing-runs"].remedy
 
 
+@pytest.mark.slow
 def test_uncommitted_code_is_an_objection() -> None:
     (found,) = objections(sound(), dirty={"runs/0": "a" * 64, "runs/1": "b" * 64}).values()
     assert found.code == "uncommitted-code" and found.where == (
@@ -150,6 +156,7 @@ def test_uncommitted_code_is_an_objection() -> None:
     )
 
 
+@pytest.mark.slow
 def test_equal_float64_masks_and_other_weights_of_reinit_are_none() -> None:
     rows = sound().assign(scoring_dtype="float32", float64_overlap=1.0)
     rows["method"] = rows["method"].str.replace("shuffle", "reinit")
@@ -157,6 +164,7 @@ def test_equal_float64_masks_and_other_weights_of_reinit_are_none() -> None:
     assert objections(rows) == {}
 
 
+@pytest.mark.slow
 def test_any_part_of_a_report_may_be_alone() -> None:
     rows = sound()
     assert "no-erk" in objections(rows[rows["method"] == "dense"])
@@ -165,6 +173,7 @@ def test_any_part_of_a_report_may_be_alone() -> None:
     assert "few-seeds" in objections(rows[rows["seed"] == 0][plain].assign(source="table"))
 
 
+@pytest.mark.slow
 def test_points_with_equal_details_share_a_line() -> None:
     found = objections(sound()[lambda rows: rows["seed"] < 2])["few-seeds"]
     assert found.where[:3] == (
@@ -175,6 +184,7 @@ def test_points_with_equal_details_share_a_line() -> None:
     assert len(found.where) == 8
 
 
+@pytest.mark.slow
 def test_remedies_name_the_sweep() -> None:
     rows = sound()
     found = objections(rows[(rows["seed"] < 2) & (rows["dataset"] == "cifar10")].assign(recipe="frankle+train.lr=0.2"))

@@ -126,6 +126,7 @@ def test_a_training_stopped_at_any_step_gives_the_result_of_an_uninterrupted_one
         assert end == undisturbed and stops == 8 // steps
 
 
+@pytest.mark.slow
 def test_a_stop_during_an_evaluation_repeats_only_the_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_stop_during_an_evaluation_repeats_only_the_evaluation(
     assert end == killing.trained(data, settings) and counted.steps == -(-len(data.test_y) // 50)
 
 
+@pytest.mark.slow
 def test_saving_does_not_change_the_result(tmp_path: Path) -> None:
     data, settings = killing.small_data(200), killing.recipe(epochs=1)
     torch.manual_seed(5)
@@ -151,6 +153,7 @@ def test_saving_does_not_change_the_result(tmp_path: Path) -> None:
     assert killing.trained(data, settings) == end
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_repeats_a_step_and_does_not_change_the_result(tmp_path: Path) -> None:
     data, settings = killing.small_data(200), killing.recipe()
     checkpoints = Checkpoints(tmp_path, "1", every=0.0)
@@ -217,6 +220,7 @@ def test_a_stopped_cell_is_neither_scored_nor_trained_twice(tmp_path: Path, meth
     assert outcome.result.costs["score_seconds"] == found["scoring_cost"]["seconds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "ties"), [("snip", 296), ("force:rounds=2", 296), ("magnitude", None)])
 def test_the_number_of_ties_is_the_same_after_resuming(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str, ties: int | None
@@ -261,6 +265,7 @@ class StopInTraining(Ticks):
             self.checkpoints.request_stop()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_data_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(Cell("random", "digits", "conv8", 0.9, 0), killing.recipe(epochs=1, batch_size=512))
     runner = CellRunner(device="cpu")

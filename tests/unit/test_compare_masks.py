@@ -116,6 +116,7 @@ def test_mask_files_are_compared_in_pairs(tmp_path: Path, capsys: pytest.Capture
     assert f"{paths[0]} / {paths[2]}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tables_and_the_figure_are_written_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for method, kept in (("snip", (0, 1)), ("erk", (1, 2))):
         put(tmp_path / "results", masks(*kept), method=method)
@@ -159,6 +160,7 @@ def drawn(method: str, seed: int, sparsity: float = 0.8) -> Packed:
     return Packed.of({name: mask.numpy() for name, mask in pruner.masks(sparsity).items()})
 
 
+@pytest.mark.slow
 def test_random_methods_share_their_random_numbers_at_one_seed_and_are_independent_at_different_seeds() -> None:
     same = overlap(drawn("random", 0), drawn("uniform", 0))
     assert same.corrected > 0.8

@@ -50,6 +50,7 @@ def masks_of(
     return runner.masks(run, runner.model(run), callback or Callback()).tensors
 
 
+@pytest.mark.slow
 def test_a_shuffle_keeps_only_the_density_of_every_layer() -> None:
     runner = CellRunner(device="cpu")
     plain, shuffled = masks_of(runner, "snip"), masks_of(runner, "snip:control=shuffle")
@@ -60,6 +61,7 @@ def test_a_shuffle_keeps_only_the_density_of_every_layer() -> None:
     assert abs(float(both) - expected) < 4 * expected**0.5 < 0.9 * float(kept)
 
 
+@pytest.mark.slow
 def test_a_shuffle_depends_on_the_seed_and_not_on_the_sparsity() -> None:
     runner = CellRunner(device="cpu")
     first, again = (masks_of(runner, "snip:control=shuffle") for _ in range(2))
@@ -71,6 +73,7 @@ def test_a_shuffle_depends_on_the_seed_and_not_on_the_sparsity() -> None:
     assert torch.equal(flat(sparser) & flat(first), flat(sparser))
 
 
+@pytest.mark.slow
 def test_an_inverted_method_keeps_the_lowest_scores() -> None:
     runner = CellRunner(device="cpu")
     network = runner.model(a_run("magnitude"))
@@ -81,6 +84,7 @@ def test_an_inverted_method_keeps_the_lowest_scores() -> None:
     assert not (inverted & flat(masks_of(runner, "magnitude"))).any()
 
 
+@pytest.mark.slow
 def test_an_inverted_iterative_method_prunes_the_highest_in_every_round() -> None:
     """With 2 rounds the first keeps sqrt(0.1) of the weights; removed weights never return."""
     runner = CellRunner(device="cpu")
@@ -110,6 +114,7 @@ def test_reinitialised_weights_train_under_the_same_masks() -> None:
     assert shuffled.init_hash == plain.init_hash
 
 
+@pytest.mark.slow
 def test_one_score_serves_a_method_at_every_sparsity_and_all_its_controls() -> None:
     runner, callback = CellRunner(device="cpu"), Counting()
     masks_of(runner, "snip", callback=callback)
@@ -174,6 +179,7 @@ def test_an_unknown_control_gets_a_suggestion() -> None:
         methods_of("snip", control=("shufle",))
 
 
+@pytest.mark.slow
 def test_masks_of_a_file_can_be_shuffled_but_not_inverted(tmp_path: Path) -> None:
     runner = CellRunner(device="cpu")
     plain = masks_of(runner, "snip")
@@ -193,6 +199,7 @@ def test_masks_of_a_file_can_be_shuffled_but_not_inverted(tmp_path: Path) -> Non
     assert tensors_hash(shuffled) == tensors_hash(masks_of(runner, "snip:control=shuffle"))
 
 
+@pytest.mark.slow
 def test_a_mask_file_typed_with_a_control_is_shuffled(tmp_path: Path) -> None:
     runner = CellRunner(device="cpu")
     plain = masks_of(runner, "snip")
@@ -217,6 +224,7 @@ def test_control_is_reserved_as_a_hyper_parameter_name() -> None:
         registry.register("own-control")(Own)
 
 
+@pytest.mark.slow
 def test_sampled_masks_have_the_frequencies_of_sampling_without_replacement() -> None:
     scores = torch.tensor([5.0, 3.0, 2.0, 1.0, 0.0, -1.0])
     everything = torch.ones(6, dtype=torch.bool)
@@ -234,6 +242,7 @@ def test_sampled_masks_have_the_frequencies_of_sampling_without_replacement() ->
     assert len(ties) == 6
 
 
+@pytest.mark.slow
 def test_sampled_masks_are_nested_and_follow_from_the_seed() -> None:
     runner = CellRunner(device="cpu")
     masks = flat(masks_of(runner, "snip:control=sample"))
@@ -245,6 +254,7 @@ def test_sampled_masks_are_nested_and_follow_from_the_seed() -> None:
     assert 2 * by_chance < float((plain & masks).sum()) < 0.9 * float(plain.sum())
 
 
+@pytest.mark.slow
 def test_quotas_of_a_method_are_its_layer_counts_with_other_draws_than_its_shuffle() -> None:
     runner = CellRunner(device="cpu")
     for name in ("snip", "synflow:rounds=2", "erk"):
@@ -269,6 +279,7 @@ def test_a_method_with_the_quotas_of_another_is_a_spec() -> None:
         planning.expand(planning.Request(methods=("quota-of:dense",), seeds=(0,)))
 
 
+@pytest.mark.slow
 def test_the_library_prunes_with_controls() -> None:
     runner = CellRunner(device="cpu")
     run = a_run("snip")

@@ -115,6 +115,7 @@ def test_only_requested_gradients_are_computed(wanted: list[bool]) -> None:
             assert (ours - theirs).abs().max() < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own, in forward mode
 @pytest.mark.usefixtures("one_at_a_time")
 def test_function_transforms_work_inside() -> None:
@@ -148,6 +149,7 @@ def test_scoring_uses_parts_and_gives_the_same_scores(method: str, monkeypatch: 
     assert most == 8 and fewest < 8
 
 
+@pytest.mark.slow
 def test_float32_convolutions_are_not_divided() -> None:
     model = models.build("resnet20", 3, 8, 10)
     batches = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4)]

@@ -51,6 +51,7 @@ def test_another_copy_is_refused_once_there_are_results(tmp_path: Path) -> None:
     assert "--results" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_a_cell_whose_data_changed_during_a_sweep_fails_with_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

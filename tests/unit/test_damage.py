@@ -203,6 +203,7 @@ def done(name: str, said: Said) -> int | None:
     return None
 
 
+@pytest.mark.slow
 def test_every_command_counts_the_undamaged_folder_correctly(
     folder: Path, type_: Callable[..., Said], whole: Path
 ) -> None:
@@ -213,6 +214,7 @@ def test_every_command_counts_the_undamaged_folder_correctly(
         assert "damaged" not in said.out.replace('"damaged": []', "") + said.err, (name, said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_damage_gives_a_traceback_or_loses_a_finished_cell(
     kind: str, folder: Path, type_: Callable[..., Said], whole: Path
@@ -256,6 +258,7 @@ def fault_of(name: str, type_: Callable[..., Said], least: int) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_damaged_plan_and_a_damaged_heartbeat_are_named(
     folder: Path, type_: Callable[..., Said], whole: Path
 ) -> None:

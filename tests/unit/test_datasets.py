@@ -21,6 +21,7 @@ from pai_bench.datasets.splits import split
 from pai_bench.errors import PaiBenchError
 
 
+@pytest.mark.slow
 def test_digits_equal_scikit_learns_data() -> None:
     from sklearn.datasets import load_digits
 
@@ -168,6 +169,7 @@ def recipe_data(**values: object) -> recipes.Data:
     return dataclasses.replace(recipes.load("quick", "digits", "conv8").data, **values)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_validation_images_are_training_images_that_are_not_trained_on() -> None:
     whole = loading.load("digits")
     held = loading.load("digits", data=recipe_data(split="validation", validation_size=0.25))

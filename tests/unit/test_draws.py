@@ -33,6 +33,7 @@ class Drawn(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", pai_bench.list_methods())
 def test_float32_and_float64_scoring_use_the_same_draws(method: str) -> None:
     model, data = tiny(dropout=0.3), batches(8)

@@ -66,6 +66,7 @@ def test_the_interrupted_cell_resumes_from_its_checkpoint_to_the_same_result(res
     assert (found["provenance"]["earlier_attempts"][0]["host"], len(found["curve"])) == ("vm", 12)
 
 
+@pytest.mark.slow
 def test_the_report_has_the_same_numbers(tmp_path: Path) -> None:
     root = tmp_path / "results"
     shutil.copytree(EARLIER / "folder", root)

@@ -37,6 +37,7 @@ def test_a_mask_without_dead_weights_equals_the_ordinary_mask() -> None:
     assert torch.equal(flat(plain), flat(effective))
 
 
+@pytest.mark.slow
 def test_a_jump_over_the_target_is_filled_by_weights_between_effective_units() -> None:
     """The two units of a hidden layer are joined by their last weights: the fourth weight makes four effective."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False), nn.Linear(2, 2, bias=False))
@@ -51,6 +52,7 @@ def test_a_jump_over_the_target_is_filled_by_weights_between_effective_units() -
         pai_bench.prune(model, data, "magnitude", sparsity=0.9, effective=True)
 
 
+@pytest.mark.slow
 def test_a_sweep_meets_effective_sparsities() -> None:
     settings = recipe(epochs=1)
     settings = replace(settings, scoring=replace(settings.scoring, effective=True))

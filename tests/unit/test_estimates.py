@@ -84,6 +84,7 @@ def test_unmeasured_costs_are_estimated_from_flops(tmp_path: Path) -> None:
     assert "assumed of Some GPU" in estimate([run("snip")], tmp_path / "none", "Some GPU")[0].source
 
 
+@pytest.mark.slow
 def test_a_core_can_be_measured() -> None:
     for setting in ("train.precision=float32", "train.precision=bfloat16", "train.channels_last=true"):
         assert 1e6 < operations.calibrate(run(settings=(setting,)), seconds=0.01) < 1e13

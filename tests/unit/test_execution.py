@@ -89,6 +89,7 @@ def leftovers(root: Path) -> list[str]:
     return [path.name for path in root.rglob("*") if path.suffix in (".tmp", ".claim", ".beat")]
 
 
+@pytest.mark.slow
 def test_a_cell_is_done_once_and_leaves_its_result_and_its_log(tmp_path: Path) -> None:
     lab = Lab(lambda *_: os.write(1, b"a method may print\n"))
     assert attempt(tmp_path, lab) == AttemptOutcome("done", None, 0.75, "ok")
@@ -117,6 +118,7 @@ def test_the_second_result_of_a_cell_is_a_duplicate(tmp_path: Path) -> None:
     assert "a different accuracy" in log(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -139,6 +141,7 @@ def test_failures_are_recorded_counted_and_distinguished(tmp_path: Path, error: 
     assert attempt(tmp_path, Lab()).kind == "done" and results.read_failure(tmp_path, RUN.key()) is None
 
 
+@pytest.mark.slow
 def test_a_stopped_cell_keeps_its_checkpoint(tmp_path: Path) -> None:
     stop = Stop()
 
@@ -178,6 +181,7 @@ def small_files(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_cell_to_do(tmp_path: Path) -> None:
     with small_files(4096):
         ended = attempt(tmp_path, Lab(), disk_patience=0.0)
@@ -190,6 +194,7 @@ def test_a_full_disk_leaves_the_cell_to_do(tmp_path: Path) -> None:
 AWAY = ("ENOSPC", "EROFS", "EIO", "ETIMEDOUT", "ENOTCONN", "ESHUTDOWN", "EREMOTEIO", "ENOLCK", "EHOSTDOWN", "EMFILE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [getattr(errno, name) for name in AWAY if hasattr(errno, name)])
 def test_a_result_waits_in_memory_for_a_disk_with_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -225,6 +230,7 @@ def test_an_error_that_persists_after_retries_fails(tmp_path: Path, monkeypatch:
     assert attempt(tmp_path, Lab()).kind == "failed"
 
 
+@pytest.mark.slow
 def test_an_unreadable_result_is_retried_and_never_recomputed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: Disk
 ) -> None:

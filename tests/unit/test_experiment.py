@@ -46,6 +46,7 @@ def outcome() -> Outcome:
     return run()
 
 
+@pytest.mark.slow
 def test_the_same_cell_gives_the_same_result(outcome: Outcome) -> None:
     again = run()
     torch.manual_seed(77)
@@ -71,6 +72,7 @@ def test_a_result_records_the_kept_weights(outcome: Outcome) -> None:
     assert result.recipe_values == recipe().values()
 
 
+@pytest.mark.slow
 def test_methods_of_a_seed_share_the_initial_network(outcome: Outcome) -> None:
     assert run("random", epochs=1).result.init_hash == outcome.result.init_hash
     assert run("dense", 0.0, epochs=1).result.init_hash == outcome.result.init_hash
@@ -136,6 +138,7 @@ def test_every_method_makes_a_result(name: str) -> None:
     assert result.n_kept == (result.n_prunable if name == "dense" else round(0.1 * result.n_prunable))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_pruned_weights_stay_exactly_zero(nesterov: bool) -> None:
     settings = recipe(weight_decay=0.1, momentum=0.9, nesterov=nesterov, lr=0.5)
@@ -153,6 +156,7 @@ def test_pruned_weights_stay_exactly_zero(nesterov: bool) -> None:
         assert weight[mask].all()
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_reported_and_not_the_best() -> None:
     # The rate explodes in the last epoch: what was learnt before is lost.
     result = run(epochs=3, lr=0.05, schedule="step", milestones=(2,), gamma=200.0).result
@@ -161,6 +165,7 @@ def test_the_last_epoch_is_reported_and_not_the_best() -> None:
     assert max(a for a in accuracies if a is not None) > accuracies[-1]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_divergence_is_a_result() -> None:
     result = run(lr=1e30, epochs=5).result
     assert result.status == "diverged"
@@ -168,6 +173,7 @@ def test_divergence_is_a_result() -> None:
     assert len(result.curve) < 5
 
 
+@pytest.mark.slow
 def test_an_emptied_layer_is_a_result_that_names_it() -> None:
     result = run("magnitude", 0.999, model="lenet-300-100", epochs=1).result
     assert result.status == "collapsed"
@@ -176,6 +182,7 @@ def test_an_emptied_layer_is_a_result_that_names_it() -> None:
     assert result.accuracy is not None
 
 
+@pytest.mark.slow
 def test_evaluation_follows_its_interval_and_always_includes_the_last_epoch() -> None:
     curve = run(epochs=3, evaluate_every=2).result.curve
     assert [epoch.accuracy is not None for epoch in curve] == [False, True, True]
@@ -203,6 +210,7 @@ def test_milestones_and_the_length_in_steps() -> None:
     assert epoch_steps(dataclasses.replace(base, steps=0, epochs=3), 4) == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_a_length_in_steps_ends_the_training_inside_an_epoch_and_resumes_exactly(tmp_path: Path) -> None:
     """Steps of the incomplete last epoch are those of the complete one, so both give the same weights after them."""
     job = Run(Cell("snip", "digits", "conv8", 0.9, 0), recipe(epochs=0, steps=30, schedule="step"))
@@ -225,6 +233,7 @@ def test_a_length_in_steps_ends_the_training_inside_an_epoch_and_resumes_exactly
     assert resumed.result.accuracy == whole.result.accuracy
 
 
+@pytest.mark.slow
 def test_training_matches_a_plain_loop() -> None:
     """The fused, gradient-masked step is SGD on the masked network (multiplied by its masks in forward)."""
     settings = recipe(epochs=1, weight_decay=1e-3)
@@ -278,6 +287,7 @@ def test_evaluation_changes_nothing_and_sees_every_test_image() -> None:
     assert tested.by_class == pytest.approx([float(right[data.test_y == c].double().mean()) for c in range(10)])
 
 
+@pytest.mark.slow
 def test_a_method_that_reinitialises_gets_different_weights_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     initialise = models.initialise
@@ -339,6 +349,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # 1437 images: with batches of 718 the third one has one image.
+@pytest.mark.slow
 @pytest.mark.usefixtures("networks")
 @pytest.mark.parametrize(
     ("model", "settings", "sizes"),
@@ -364,6 +375,7 @@ def test_a_last_batch_of_one_image_is_merged_where_batch_norm_cannot_take_it(
     assert seen == sizes and found.curve[0].loss is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("networks")
 def test_batches_of_one_image_are_refused_where_batch_norm_cannot_take_them() -> None:
     with pytest.raises(PaiBenchError, match="batch norm cannot be trained on batches of one image"):

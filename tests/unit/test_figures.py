@@ -175,6 +175,7 @@ def test_titles_are_in_the_figure_and_cover_nothing(recipes: list[str]) -> None:
     assert len(recipes) > 1 or recipes[0] in made.caption, "a recipe that all panels share is in the caption"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("venue", venues.VENUES)
 @pytest.mark.parametrize("width", venues.WIDTHS)
 def test_figures_have_the_width_of_the_venue(venue: str, width: str) -> None:
@@ -191,6 +192,7 @@ def test_figures_have_the_width_of_the_venue(venue: str, width: str) -> None:
     legible(figure)
 
 
+@pytest.mark.slow
 def test_files_have_type_42_fonts_the_final_size_and_equal_bytes(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -206,6 +208,7 @@ def test_files_have_type_42_fonts_the_final_size_and_equal_bytes(tmp_path: Path)
     assert table[table["method"] == "snip"]["density"].tolist() == [0.1, 0.05, 0.02]
 
 
+@pytest.mark.slow
 def test_the_points_are_those_of_the_summary() -> None:
     rows = [*dense(), *series("snip", "erk")]
     (ax,) = page("accuracy", rows).axes
@@ -220,6 +223,7 @@ def test_the_points_are_those_of_the_summary() -> None:
     assert np.isclose(band[:, 1].max(), 100 * (expected["mean"] + expected["std"]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("x", "sparsities", "ticks"), [
     ("density", (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), ["50", "20", "10", "5", "2", "1"]),
     ("sparsity", (0.5, 0.8, 0.9, 0.95, 0.98, 0.99), ["50", "80", "90", "95", "98", "99"]),
@@ -236,6 +240,7 @@ def test_ticks_are_round_numbers(x: str, sparsities: tuple[float, ...], ticks: l
     assert [label for _, label in sorted(places, reverse=True)] == ticks
 
 
+@pytest.mark.slow
 def test_data_sets_are_rows_and_models_are_columns() -> None:
     nets = {"cifar10": ("lottery_vgg11_bn", "tiny_resnet18"), "tinyimagenet": ("vgg11_bn", "resnet18")}
     made = drawn("accuracy", [r for d, models in nets.items() for m in models
@@ -250,6 +255,7 @@ def test_data_sets_are_rows_and_models_are_columns() -> None:
     assert "VGG-11-BN is lottery_vgg11_bn and vgg11_bn in the data." in made.caption
 
 
+@pytest.mark.slow
 def test_differences_to_dense_are_paired_by_seed_on_one_axis() -> None:
     rows = [*dense(), *runs_of("snip", 0.9, [0.94, 0.951, 0.932]), *series("erk", model="b"), *dense(model="b")]
     figure = page("difference-to-dense", rows)
@@ -262,12 +268,14 @@ def test_differences_to_dense_are_paired_by_seed_on_one_axis() -> None:
     assert made == "there is no dense result"
 
 
+@pytest.mark.slow
 def test_only_the_ten_highest_densities_are_in_the_zoom() -> None:
     sparsities = [0.5 + 0.04 * i for i in range(12)]
     made = drawn("difference-to-dense", [*dense(), *(r for s in sparsities for r in runs_of("snip", s))])
     assert len(made.table[made.table["method"] == "snip"]) == 10
 
 
+@pytest.mark.slow
 def test_thirteen_series_become_small_multiples() -> None:
     names = [f"m{i}" for i in range(13)]
     gaps = [row for name in names for s in SPARSITIES for row in absent(name, s, 1, first=1)]
@@ -279,6 +287,7 @@ def test_thirteen_series_become_small_multiples() -> None:
     assert len(drawn("accuracy", [*dense(), *series(*names[:12])]).pages[0].axes) == 1
 
 
+@pytest.mark.slow
 def test_highlighted_methods_keep_their_colour_and_all_others_are_grey() -> None:
     names = ["snip", "prospr", "prospr:steps=2", *(f"m{i}" for i in range(12))]
     figure = page("accuracy", [*dense(), *series(*names)], highlight=("prospr",))
@@ -289,6 +298,7 @@ def test_highlighted_methods_keep_their_colour_and_all_others_are_grey() -> None
     legible(figure)
 
 
+@pytest.mark.slow
 def test_more_than_twenty_four_panels_are_on_several_pages() -> None:
     made = drawn("accuracy", [r for i in range(26) for r in runs_of("snip", 0.9, [0.5], model=f"net{i:02}")])
     assert [len(figure.axes) for figure in made.pages] == [24, 2]
@@ -297,6 +307,7 @@ def test_more_than_twenty_four_panels_are_on_several_pages() -> None:
     assert all(figure.get_figheight() < 9 for figure in made.pages)
 
 
+@pytest.mark.slow
 def test_a_name_with_dollars_or_without_glyphs_is_drawn(recwarn: pytest.WarningsRecorder, tmp_path: Path) -> None:
     names = [r"a$\frac$b", "e$f$g", "☃ β 日本 _ % # $x$ <b> |"]
     made = drawn("accuracy", [*series(*names, model="m$x$", recipe="r$y$"), *series("snip", recipe=r"r$\frac$")])
@@ -315,6 +326,7 @@ def test_long_words_are_broken_to_fit() -> None:
     assert text.wrapped("a b", 5) == "a b"
 
 
+@pytest.mark.slow
 def test_captions_are_not_in_the_picture() -> None:
     made = drawn("accuracy", [*dense(), *series("snip")])
     made.pages[0].draw_without_rendering()
@@ -334,6 +346,7 @@ def test_variants_and_methods_can_be_told_apart_in_grey() -> None:
     assert not {look.marker for look in looks.values()} & {"8", "h", "H"}
 
 
+@pytest.mark.slow
 def test_variants_are_sorted_by_their_values() -> None:
     figure = page("accuracy", series(*sorted(VARIANTS), "snip", "prospr"))
     assert labels(figure) == ["ProsPr", *(f"ProsPr (steps = {steps})" for steps in STEPS), "SNIP"]
@@ -376,6 +389,7 @@ def test_colours_differ_for_colour_blind_eyes(sight: str) -> None:
             assert np.linalg.norm(lab(one, sight) - lab(other, sight)) > 10, (one, other)
 
 
+@pytest.mark.slow
 def test_sources_can_be_told_apart() -> None:
     rows = [row for source in ("", "a", "b") for row in (*dense(source=source), *series("erk", "snip", source=source))]
     figure = page("accuracy", rows)
@@ -387,6 +401,7 @@ def test_sources_can_be_told_apart() -> None:
     assert len(looks) == len(handles) == 9
 
 
+@pytest.mark.slow
 def test_a_panel_of_a_table_alone_says_so() -> None:
     figure = page("accuracy", [*series("snip"), *series("snip", source="lab", model="theirs")])
     assert labels(figure) == ["SNIP", "SNIP [lab]"]
@@ -394,17 +409,20 @@ def test_a_panel_of_a_table_alone_says_so() -> None:
     assert ours.get_linestyle() != theirs.get_linestyle()
 
 
+@pytest.mark.slow
 def test_notes_have_a_dagger_in_the_legend_and_a_text_in_the_caption() -> None:
     made = drawn("accuracy", [*dense(), *series("snip"), *series("grasp", note="sign inverted")])
     assert labels(made.pages[0]) == ["Dense", "GraSP†", "SNIP"]
     assert "† sign inverted." in made.caption
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epoch", "words"), [("best-test", "best test epoch"), ("", "epoch not stated")])
 def test_the_caption_states_the_epoch(epoch: str, words: str) -> None:
     assert words in drawn("accuracy", series("snip", source="lab", epoch=epoch)).caption
 
 
+@pytest.mark.slow
 def test_one_seed_has_neither_band_nor_bar_nor_words_about_them() -> None:
     made = drawn("accuracy", [*dense(seeds=1), *series("snip", seeds=1), *runs_of("erk", 0.9, [0.9])])
     (ax,) = made.pages[0].axes
@@ -412,6 +430,7 @@ def test_one_seed_has_neither_band_nor_bar_nor_words_about_them() -> None:
     assert "deviation" not in made.caption and "n = 1;" in made.caption
 
 
+@pytest.mark.slow
 def test_a_deviation_between_single_seeds_is_a_bar() -> None:
     rows = [*runs_of("snip", 0.9, [0.9]), *runs_of("snip", 0.95), *runs_of("snip", 0.98, [0.9])]
     (ax,) = page("accuracy", rows).axes
@@ -419,6 +438,7 @@ def test_a_deviation_between_single_seeds_is_a_bar() -> None:
     assert any(len(bar) == 2 and np.allclose(bar[:, 1], [89, 91]) for bar in bars)
 
 
+@pytest.mark.slow
 def test_collapsed_and_missing_dense_references_are_marked() -> None:
     broken = [*runs_of("dense", 0.0, [0.95, 0.96]), *runs_of("dense", 0.0, [0.1], seed=2, status="diverged")]
     figure = page("accuracy", [*broken, *series("snip")])
@@ -430,6 +450,7 @@ def test_collapsed_and_missing_dense_references_are_marked() -> None:
     assert labels(figure) == ["Dense", "SNIP", MISSING]
 
 
+@pytest.mark.slow
 def test_marks_of_missing_points_cover_no_other_mark() -> None:
     gaps = [row for i in range(5) for row in absent(f"none-{i}", 0.98)]
     figure = page("accuracy", series("snip", "erk"), gaps)
@@ -439,6 +460,7 @@ def test_marks_of_missing_points_cover_no_other_mark() -> None:
     assert all(np.hypot(*np.subtract(one, other)) >= size for one, other in combinations(missing, 2))
 
 
+@pytest.mark.slow
 def test_an_unfinished_sweep_is_stated_in_the_caption_rather_than_marked_at_each_point() -> None:
     gaps = [row for s in SPARSITIES for row in absent("snip", s, 1, first=3)]
     made = drawn("accuracy", series("snip"), gaps)
@@ -447,6 +469,7 @@ def test_an_unfinished_sweep_is_stated_in_the_caption_rather_than_marked_at_each
     assert labels(made.pages[0]) == ["ERK", "SNIP", MISSING] and "?: results are missing." in made.caption
 
 
+@pytest.mark.slow
 def test_points_at_chance_are_crosses_without_a_line_and_without_a_deviation() -> None:
     rows = [*runs_of("snip", 0.9), *runs_of("snip", 0.95, [0.1, 0.6, 0.62]), *runs_of("snip", 0.98, [0.1, 0.11, 0.1])]
     made = drawn("accuracy", rows)
@@ -460,6 +483,7 @@ def test_points_at_chance_are_crosses_without_a_line_and_without_a_deviation() -
     assert "accuracy of guessing" in made.caption
 
 
+@pytest.mark.slow
 def test_a_diverged_run_without_an_accuracy_counts_at_chance() -> None:
     rows = [*runs_of("erk", 0.9), *runs_of("erk", 0.98, [math.nan] * 3, status="diverged")]
     made = drawn("accuracy", rows)
@@ -476,6 +500,7 @@ def with_controls(inverted: Sequence[float] = (0.46, 0.19, 0.1)) -> list[Any]:
     return [*dense(), *series("snip", "snip:control=shuffle"), *broken]
 
 
+@pytest.mark.slow
 def test_methods_are_drawn_beside_their_controls() -> None:
     figure = page("controls", with_controls())
     assert [ax.get_title() for ax in figure.axes] == ["SNIP"]
@@ -488,6 +513,7 @@ def test_methods_are_drawn_beside_their_controls() -> None:
     assert "SNIP" in labels(page("accuracy", with_controls())) and len(labels(page("accuracy", with_controls()))) == 2
 
 
+@pytest.mark.slow
 def test_a_broken_control_leaves_the_axis_to_the_others() -> None:
     made = drawn("controls", with_controls())
     (ax,) = made.pages[0].axes
@@ -509,6 +535,7 @@ def test_unknown_options_are_refused(changes: dict[str, str]) -> None:
         figures.chosen(["acuracy"])
 
 
+@pytest.mark.slow
 def test_all_figures_of_a_report_share_the_look_of_a_method() -> None:
     made = figures.draw(material(with_controls())).drawings
     assert [one.name for one in made] == ["accuracy", "difference-to-dense", "controls"]

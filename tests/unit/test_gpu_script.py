@@ -28,6 +28,7 @@ OTHERS = ("typer", "submitit", "PIL", "sklearn", "scipy", "matplotlib", "torchvi
 """Packages that the Python of a GPU machine may lack; the steps that run sweeps need typer, rich and submitit then."""
 
 
+@pytest.mark.slow
 def test_every_step_loads_where_only_torch_pandas_and_pytest_are_installed() -> None:
     folder = Path(gpu.__file__).parent / "gpu_steps"
     names = [f"tests.gpu_steps.{path.stem}" for path in sorted(folder.glob("[a-z]*.py"))]
@@ -251,6 +252,7 @@ sys.exit(gpu.main([*sys.argv[2:], "--device", "cpu", "--seconds", "120"]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_step_loses_neither_finished_steps_nor_checkpoints(tmp_path: Path) -> None:
     """After `kill -9` of the script, also where the next run has the same output folder."""
     steps = tmp_path / "tests" / "gpu_steps"

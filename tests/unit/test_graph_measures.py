@@ -166,6 +166,7 @@ class Mixed(nn.Module):
         return F.log_softmax(self.head(F.adaptive_avg_pool2d(z, 2).flatten(1)), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("density", [1.0, 0.3, 0.1])
 @pytest.mark.parametrize("name", ["mixed", "resnet20", "conv8"])
 def test_the_nodes_are_those_of_an_explicit_graph(name: str, density: float) -> None:
@@ -219,6 +220,7 @@ def test_a_constant_behind_batch_norm_is_folded() -> None:
     assert found == {"channels": 3, "removable_channels": 1, "removable_channels_folded": 2}
 
 
+@pytest.mark.slow
 def test_removable_channels_are_those_that_shrink_removes() -> None:
     model = models.build("resnet20", 3, 8, 10)
     masks = random_masks(model, 0.01, 3)

@@ -137,6 +137,7 @@ def page(text: str) -> Page:
     return parse(text)
 
 
+@pytest.mark.slow
 def test_nothing_is_external(text: str, page: Page) -> None:
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", text.replace("// ", ""))
     assert all(link.startswith("#") for link in page.links)
@@ -267,6 +268,7 @@ def test_objections_failures_and_costs_are_on_the_page(page: Page) -> None:
     assert costs["snip"]["Runs"] == "6" and costs["snip"]["Scoring, median (s)"] == "0.50"
 
 
+@pytest.mark.slow
 def test_equal_figures_give_equal_markup_with_ids_of_their_own() -> None:
     figure = Figure((2, 1))
     ax = figure.add_subplot()
@@ -286,6 +288,7 @@ def more_seeds(rows: pd.DataFrame, times: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_take_less_than_three_megabytes() -> None:
     """Figures take a few hundred kilobytes more; the limit of the whole page is 5 MB."""
     rows = more_seeds(sound(), 79)

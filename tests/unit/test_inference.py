@@ -217,6 +217,7 @@ def test_empty_samples_are_refused() -> None:
             procedure([])
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_tests_hold_their_level() -> None:
     """A short run of `python -m tests.coverage`, whose full numbers are in docs/statistics.md."""
     page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")

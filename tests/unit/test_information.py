@@ -35,6 +35,7 @@ def test_a_mask_decided_by_positions_is_reported_with_the_number_of_ties() -> No
         pai_bench.prune(zero_head(), DATA, "snip", sparsity=0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in pai_bench.list_methods() if name != "magnitude"])
 def test_no_method_warns_without_ties(method: str) -> None:
     fewer = {"rounds": 2} if "rounds" in registry.hyperparameters(registry.get(method)) else BRIEF.get(method, {})

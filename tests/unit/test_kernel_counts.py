@@ -92,6 +92,7 @@ def test_paths_are_counted_through_the_layers_chosen_before() -> None:
     assert seen["3.weight"].paths.tolist() == [0] * 4 + [4] * 4 + [8] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "resnet20", "mobilenetv2"])
 def test_masks_reach_as_many_channels_as_their_counts_allow(name: str) -> None:
     torch.manual_seed(0)

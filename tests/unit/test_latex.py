@@ -214,6 +214,7 @@ def test_every_table_compiles_without_overfull_boxes(tmp_path: Path) -> None:
     assert expected > 30 and done >= {*NAMES, "numbers", "captions", "published"} - {"predictors"}
 
 
+@pytest.mark.slow
 def test_an_unknown_number_is_an_error_in_tex(tmp_path: Path) -> None:
     put(tmp_path / "digits")
     numbers = texts(tmp_path / "digits", [], "erk", 397.48)["numbers.tex"]

@@ -59,6 +59,7 @@ def test_the_builtin_methods_that_change_masks() -> None:
     assert not any(registry.has_controls(name) for name in changing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_counts_are_exact_after_every_update_and_resuming_changes_no_bit(
     method: str, tmp_path: Path, runner: CellRunner
@@ -84,6 +85,7 @@ def test_counts_are_exact_after_every_update_and_resuming_changes_no_bit(
     assert all((again.masks[name] == mask).all() for name, mask in whole.masks.items())
 
 
+@pytest.mark.slow
 def test_packed_cells_change_their_own_masks(runner: CellRunner) -> None:
     alone = {method: runner.run(run(method)).result for method in METHODS[:2]}
     pack: RoundRobin[str, Outcome] = RoundRobin(torch.device("cpu"))
@@ -95,11 +97,13 @@ def test_packed_cells_change_their_own_masks(runner: CellRunner) -> None:
         assert outcome.result.curve == alone[method].curve
 
 
+@pytest.mark.slow
 def test_the_cached_masks_stay_those_of_the_start(runner: CellRunner) -> None:
     first, second = (runner.run(run(METHODS[0])).result for _ in range(2))
     assert first.mask_hash == second.mask_hash and first.curve == second.curve
 
 
+@pytest.mark.slow
 def test_fixed_masks_have_no_updates_and_say_what_they_saw(runner: CellRunner) -> None:
     assert [runner.run(run(name, epochs=1)).result.saw for name in ("random", "snip")] == ["nothing", "labels"]
     assert runner.run(run("snip", epochs=1)).result.mask_updates == {}
@@ -211,6 +215,7 @@ def test_a_training_that_diverges_is_a_result_with_the_masks_at_that_point(runne
 CYCLES = ("ltr:cycles=2,early=0.3", "lr-rewinding:cycles=2,early=0.3", "after-training:tuning=0.5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CYCLES)
 def test_cycles_prune_at_their_ends_and_resume_to_the_bit(method: str, tmp_path: Path, runner: CellRunner) -> None:
     """Two epochs of three steps, then cycles of the second epoch."""
@@ -256,6 +261,7 @@ def states(method: str, runner: CellRunner, monkeypatch: pytest.MonkeyPatch) -> 
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CYCLES)
 def test_weights_return_to_the_early_epoch_or_stay(
     method: str, runner: CellRunner, monkeypatch: pytest.MonkeyPatch

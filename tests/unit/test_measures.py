@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,6 +19,7 @@ def all_kept(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(model).items()}
 
 
+@pytest.mark.slow
 def test_flops_equal_pytorchs_count() -> None:
     for name in ("lenet-300-100", "conv8", "resnet20", "resnet20-conv", "mobilenetv2"):
         model = models.build(name, 3, 16, 10).eval()
@@ -47,6 +49,7 @@ def test_a_weight_without_a_path_is_not_effective() -> None:
     assert effective["2.weight"].nonzero().tolist() == [[1, 0]]
 
 
+@pytest.mark.slow
 def test_a_broken_path_leaves_nothing_effective_without_a_shortcut() -> None:
     model = models.build("resnet20", 3, 8, 10)
     masks = all_kept(model)
@@ -58,6 +61,7 @@ def test_a_broken_path_leaves_nothing_effective_without_a_shortcut() -> None:
     assert not any(mask.any() for mask in effective_masks(model, masks, (3, 8, 8)).values())
 
 
+@pytest.mark.slow
 def test_a_dense_network_is_fully_effective_and_unchanged() -> None:
     model = models.build("resnet20-conv", 3, 8, 10)
     before = tensors_hash(model.state_dict())

@@ -122,6 +122,7 @@ print(number)
 """
 
 
+@pytest.mark.slow
 def test_a_merge_that_was_killed_is_completed_by_the_next(folders: tuple[Path, Path, Path]) -> None:
     a, b, c = folders
     merge([a, b], c)

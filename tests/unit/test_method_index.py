@@ -57,6 +57,7 @@ def test_valid_specs_are_accepted() -> None:
     method_index.check(["snip", "prospr:steps=3,lr=0.5", "snip:control=shuffle", "file:masks.npz"])
 
 
+@pytest.mark.slow
 def test_a_typo_is_answered_without_torch() -> None:
     code = (
         "import sys; sys.argv = ['pai-bench', 'sweep', '--methods', 'snipp']\n"
@@ -131,6 +132,7 @@ def test_what_is_verified_by_the_release_has_a_golden_test() -> None:
         assert has_case or entry.facts.verified in ("formula", ""), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["methods", "models", "datasets", "recipes"])
 def test_json_has_all_columns_of_all_names(capsys: pytest.CaptureFixture[str], what: str) -> None:
     lines = json.loads(listed(capsys, what, "--json"))
@@ -150,6 +152,7 @@ def test_json_has_all_columns_of_all_names(capsys: pytest.CaptureFixture[str], w
     assert {column: line[column] for column in examples[what]} == examples[what]
 
 
+@pytest.mark.slow
 def test_the_table_and_its_long_form(capsys: pytest.CaptureFixture[str]) -> None:
     table = listed(capsys, "methods", "--long")
     assert re.search(r"ntk-sap +Wang et al. 2023 +kernel +shape +20 +700 +release", table)
@@ -159,6 +162,7 @@ def test_the_table_and_its_long_form(capsys: pytest.CaptureFixture[str]) -> None
     assert "Three hidden layers of 16 units" in listed(capsys, "models", "--long")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("facts", "shown"),
     [

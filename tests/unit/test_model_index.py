@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from torch import nn
 
@@ -39,6 +40,7 @@ def written() -> str:
     return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
 
 
+@pytest.mark.slow
 def test_the_index_is_what_the_networks_are() -> None:
     remedy = "models have changed: run `python -m tests.unit.test_model_index` and commit what it writes"
     assert model_index.FILE.read_text(encoding="utf-8") == written(), remedy

@@ -138,6 +138,7 @@ def test_the_sum_for_wide_networks_gives_the_papers_36_5_million() -> None:
     assert wide_counts(28, 10, 10)[0] == 36_479_194
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.names())
 def test_logits_have_the_shape_of_the_classes(name: str) -> None:
     channels, size = SIZES.get(name, (3, 32))
@@ -167,6 +168,7 @@ def test_a_block_of_a_wide_network_activates_before_it_convolves() -> None:
     assert torch.equal(block(x), x)  # no ReLU after the sum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vgg16-bn"])
 def test_tiny_imagenet_takes_the_same_network(name: str) -> None:
     small, large = models.build(name, 3, 32, 10), models.build(name, 3, 64, 10)
@@ -214,6 +216,7 @@ def test_wiring_gives_the_authors_scores() -> None:
     torch.testing.assert_close(mine / mine.sum(), theirs / theirs.sum(), rtol=1e-5, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", models.schemes())
 @pytest.mark.parametrize("name", SMALL)
 def test_weights_are_a_function_of_the_seed(name: str, scheme: str) -> None:
@@ -273,6 +276,7 @@ def spread(weight: Tensor) -> float:
     return float(weight.detach().pow(2).mean().sqrt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "name", "conv", "linear", "linear_bias"),
     [
@@ -339,6 +343,7 @@ def test_the_rows_of_an_image_are_the_steps_of_a_recurrent_network() -> None:
     torch.testing.assert_close(step[:, 0], seen[0])
 
 
+@pytest.mark.slow
 def test_fan_out_and_fan_in_differ_where_the_width_changes() -> None:
     model = network("vgg16-bn")
     weight = model.get_parameter("features.7.weight")  # 64 to 128 channels

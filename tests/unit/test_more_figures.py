@@ -73,6 +73,7 @@ def from_folder(folder: Path, name: str, **options: Any) -> Drawing:
     return made
 
 
+@pytest.mark.slow
 def test_layers_show_the_kept_fraction_of_each_layer(folder: Path) -> None:
     made = from_folder(folder, "layers")
     legible(made.pages[0])
@@ -88,6 +89,7 @@ def test_layers_show_the_kept_fraction_of_each_layer(folder: Path) -> None:
     assert "no numbers by layer" in str(figures.chosen(["layers"])["layers"](material(series("snip", source="lab"))))
 
 
+@pytest.mark.slow
 def test_cost_shows_time_and_memory_with_the_front(folder: Path) -> None:
     made = from_folder(folder, "cost")
     legible(made.pages[0])
@@ -114,6 +116,7 @@ def test_masks_overlap_by_jaccard_and_beyond_the_quotas_of_layers() -> None:
     assert math.isnan(masks.overlap({"w": one["w"] & False}, {"w": one["w"] & False}).jaccard)
 
 
+@pytest.mark.slow
 def test_figures_on_request_are_drawn_from_the_results_folder(folder: Path) -> None:
     made = from_folder(folder, "mask-overlap")
     legible(made.pages[0])
@@ -132,6 +135,7 @@ def failing() -> list[Any]:
     return [*series("snip"), *runs_of("erk", 0.9), *lost]
 
 
+@pytest.mark.slow
 def test_failures_show_the_share_of_runs_and_the_critical_compression() -> None:
     made = drawn("failures", failing())
     made.pages[0].draw_without_rendering()
@@ -145,6 +149,7 @@ def test_failures_show_the_share_of_runs_and_the_critical_compression() -> None:
     assert figures.chosen(["failures"])["failures"](material(series("snip"))) == "no run is at chance"
 
 
+@pytest.mark.slow
 def test_the_difference_to_the_baseline_is_paired_with_a_t_interval_and_ticks() -> None:
     rows = [*runs_of("erk", 0.9, [0.90, 0.91, 0.92]), *runs_of("snip", 0.9, [0.93, 0.92, 0.95]),
             *runs_of("grasp", 0.9, [0.1, 0.1, 0.2])]  # fmt: skip
@@ -179,6 +184,7 @@ def settings(count: int, *methods: str, step: float = 0.01) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
     made = drawn("summary", settings(6, "synflow", "snip", "random"))
     made.pages[0].draw_without_rendering()
@@ -204,6 +210,7 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
     assert "P(SNIP > …)" in {ax.get_title() for ax in made.pages[0].axes}
 
 
+@pytest.mark.slow
 def test_the_methods_paragraph_describes_the_summary_that_is_drawn() -> None:
     both = pooling.described(material(settings(6, "synflow", "snip", "random")))
     assert both[0].startswith("Over 18 pairs of setting") and "mean [[agarwal2021]], with the percentile" in both[0]
@@ -212,6 +219,7 @@ def test_the_methods_paragraph_describes_the_summary_that_is_drawn() -> None:
     assert pooling.described(material(settings(2, "synflow", "snip", "random"))) == []
 
 
+@pytest.mark.slow
 def test_the_summary_has_no_interval_of_two_seeds_and_counts_failed_runs() -> None:
     rows = [run for run in settings(6, "synflow", "snip", "random") if run["seed"] < 2]
     rows[1] = {**rows[1], "counted": 0.1, "at_chance": True}
@@ -221,6 +229,7 @@ def test_the_summary_has_no_interval_of_two_seeds_and_counts_failed_runs() -> No
     assert "1 of 108 runs collapsed, diverged or are at chance" in made.caption
 
 
+@pytest.mark.slow
 def test_a_network_with_two_names_and_other_recipes_count_once() -> None:
     twice = [{**run, "model": name} for run in settings(1, "synflow", "snip") for name in ("resnet18", "wide_resnet18")]
     rows = [*settings(5, "synflow", "snip"), *twice]
@@ -229,6 +238,7 @@ def test_a_network_with_two_names_and_other_recipes_count_once() -> None:
     assert "second name: wide_resnet18" in made.caption
 
 
+@pytest.mark.slow
 def test_failures_count_a_network_with_two_names_once() -> None:
     rows = [run for model in ("resnet18", "wide_resnet18") for run in failing() for run in [{**run, "model": model}]]
     made = drawn("failures", rows)
@@ -242,6 +252,7 @@ def test_costs_of_runs_at_chance_have_no_deviation() -> None:
     assert math.isnan(found["erk"].std) and found["snip"].std > 0
 
 
+@pytest.mark.slow
 def test_a_report_says_that_no_published_number_matches() -> None:
     other = material(series("snip", model="vgg16-bn", dataset="cifar100", recipe="quick"))
     other = Material(other.runs, other.summary, other.options, published.load())
@@ -254,6 +265,7 @@ def test_a_report_says_that_no_published_number_matches() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("x", "words"), [("density", "weights remaining"), ("compression", "compression ratio")])
 def test_requested_sparsity_has_the_chosen_axis(folder: Path, x: str, words: str) -> None:
     made = from_folder(folder, "effective-sparsity", x=x)
@@ -271,6 +283,7 @@ def overlaid(**options: Any) -> Material:
     return Material(base.runs, base.summary, base.options, published.load())
 
 
+@pytest.mark.slow
 def test_published_numbers_are_hollow_in_the_panel_of_their_recipe() -> None:
     subject = overlaid()
     made = figures.chosen(["accuracy"])["accuracy"](subject)
@@ -290,6 +303,7 @@ def test_published_numbers_are_hollow_in_the_panel_of_their_recipe() -> None:
     assert "ours minus published" in made.caption
 
 
+@pytest.mark.slow
 def test_the_difference_to_published_has_a_welch_interval() -> None:
     subject = overlaid()
     panel = next(p for s in subject.settings if (p := curves.accuracy_panel(subject, s)).published)
@@ -306,6 +320,7 @@ def test_the_difference_to_published_has_a_welch_interval() -> None:
     assert row["match"] == "exact" and row["epoch"] == "last" and "dense" in table.index
 
 
+@pytest.mark.slow
 def test_the_table_of_published_numbers_states_what_differs() -> None:
     table = published_table.compare(overlaid())
     row = table.set_index("method").loc["synflow"]
@@ -324,6 +339,7 @@ def test_the_table_of_published_numbers_states_what_differs() -> None:
     assert published_table.compare(material(series("snip"))).empty
 
 
+@pytest.mark.slow
 def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -> None:
     table = tmp_path / "paper.csv"
     table.write_text("method,dataset,model,sparsity,seed,accuracy\n" + "".join(
@@ -365,6 +381,7 @@ def test_all_figures_of_a_folder_are_written_with_their_captions(folder: Path, t
     assert "- summary: interquartile mean" in (out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_figure_with_many_layers_has_numbers_and_bars_of_sizes(tmp_path: Path) -> None:
     layers = tuple(Layer(f"layer{i}.conv.weight", 10 ** (2 + i % 4), 5) for i in range(20))
     for method in ("snip", "erk"):

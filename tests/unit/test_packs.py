@@ -71,6 +71,7 @@ def chancy(seed: int, checkpoints: Checkpoints | None = None, callback: Callback
     return dataclasses.replace(trained, seconds=0.0)
 
 
+@pytest.mark.slow
 def test_every_draw_is_determined_by_seed_epoch_and_step(tmp_path: Path) -> None:
     alone = {seed: run_to_completion(chancy(seed), CPU) for seed in range(2)}
     assert alone[0] == run_to_completion(chancy(0), CPU) != alone[1]
@@ -101,6 +102,7 @@ def test_errors_during_the_measurement_are_shown_and_left_to_the_cell(
     assert sizes.of(run) == 3
 
 
+@pytest.mark.slow
 def test_members_give_the_same_results_as_alone_whenever_they_join(tmp_path: Path) -> None:
     alone = {seed: run_to_completion(member(seed), CPU) for seed in range(3)}
     with pytest.raises(Interrupted):
@@ -172,6 +174,7 @@ def test_the_wall_time_is_divided_among_the_cells_that_train(monkeypatch: pytest
     assert (first.seconds, second.seconds) == (3.5, 2.0) and first.most == second.most == 2
 
 
+@pytest.mark.slow
 def test_seconds_of_packed_cells_sum_up_to_the_time_of_the_worker() -> None:
     clock = SharedClock()
 
@@ -219,6 +222,7 @@ def test_measuring_sizes_trains_nothing_that_counts(monkeypatch: pytest.MonkeyPa
     assert Sizes(CellRunner(device="cpu"), None).of(run("snip")) == 1, "on a CPU processes do better"
 
 
+@pytest.mark.slow
 def test_sizes_take_turns_and_their_medians_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of an idle GPU is low at first, and a burst of load affects one round."""
     order: list[int] = []

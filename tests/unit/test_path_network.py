@@ -294,6 +294,7 @@ def test_flops_count_weights_that_are_used_by_function(call: Callable[[Tensor, T
     assert flops(model, masks, (12,)) == (2 * (12 * 16 + 16 * 48 + 16 * 5), 2 * (12 * 16 + 16 * 38 + 16 * 5))
 
 
+@pytest.mark.slow
 def test_flops_of_a_vision_transformer_equal_pytorchs_count() -> None:
     zoo = pytest.importorskip("torchvision.models")
     model = zoo.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5).eval()
@@ -306,6 +307,7 @@ def test_flops_of_a_vision_transformer_equal_pytorchs_count() -> None:
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 32, 32)).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm-s", "gru-s"])
 def test_flops_of_recurrent_layers_are_those_of_their_matrix_products(name: str) -> None:
     """The 28 rows of an image, each multiplied by the matrices of the embedding and the gates; then the classifier."""

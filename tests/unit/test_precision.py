@@ -50,6 +50,7 @@ def test_float32_results_record_the_overlap_with_float64_masks(monkeypatch: pyte
     assert runner.run(run("snip", "float32")).result.float64_overlap is None
 
 
+@pytest.mark.slow
 def test_memory_that_is_short_for_the_overlap_makes_a_pack_smaller_and_costs_a_single_cell_the_overlap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -53,6 +53,7 @@ def test_each_measure_has_a_rank_correlation_over_the_means_of_methods() -> None
     assert correlations(shuffled) == {key: (n, pytest.approx(rho)) for key, (n, rho) in found.items()}
 
 
+@pytest.mark.slow
 def test_controls_dense_runs_tables_and_unknown_measures_do_not_count() -> None:
     rows = runs()
     others = [
@@ -77,6 +78,7 @@ def test_the_table_has_measures_in_rows_and_states_n() -> None:
     assert grid.rows[0].cells[0].extra == "5" and "n in parentheses" in grid.caption
 
 
+@pytest.mark.slow
 def test_a_report_has_the_table_of_its_results(tmp_path: Path) -> None:
     for method, accuracy in zip(METHODS, ACCURACIES, strict=True):
         put(tmp_path, method, accuracy=accuracy, effective_sparsity=1 - accuracy / 10)
@@ -87,6 +89,7 @@ def test_a_report_has_the_table_of_its_results(tmp_path: Path) -> None:
     assert written.files["predictors.csv"].splitlines()[1].endswith("effective_sparsity,6,1.0")
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_against_the_dense_network_at_equal_seeds() -> None:
     rows = runs()
     dense = rows[rows["method"] == "erk"].assign(method="dense", sparsity=0.0, counted=0.95)
@@ -102,6 +105,7 @@ def test_the_loss_is_that_against_the_dense_network_at_equal_seeds() -> None:
     assert correlations(one)[0.9, "effective_sparsity"][1] < 1
 
 
+@pytest.mark.slow
 def test_pooled_correlations_take_ranks_in_each_group() -> None:
     rows = runs()
     other = rows.assign(dataset="mnist", counted=rows["counted"] / 2, score_seconds=100 - rows["score_seconds"])
@@ -121,6 +125,7 @@ def test_pooled_correlations_take_ranks_in_each_group() -> None:
     assert "A correlation is no cause" in grid.caption
 
 
+@pytest.mark.slow
 def test_a_report_has_the_pooled_table_of_several_sparsities(tmp_path: Path) -> None:
     for sparsity in (0.9, 0.98):
         for method, accuracy in zip(METHODS, ACCURACIES, strict=True):

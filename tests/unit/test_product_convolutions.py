@@ -136,6 +136,7 @@ def test_exact_zeros_stay_zeros() -> None:
     assert not out[:, 2].any() and not slope[:, 1].any() and not slope[2].any() and slope[0, 0].all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own, in forward mode
 @pytest.mark.usefixtures("everywhere")
 def test_transforms_of_functions_work_inside() -> None:
@@ -152,6 +153,7 @@ def test_transforms_of_functions_work_inside() -> None:
     assert abs(slope - torch.func.grad(value)(weight).sum()) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "grasp", "prospr", "ntk-sap"])
 def test_scores_are_the_same_up_to_rounding(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(product_convolutions, "CHANNELS", 8)
@@ -209,6 +211,7 @@ def test_the_measurement_takes_the_shortest_of_alternating_times(monkeypatch: py
     assert gain(CPU, [(2, 4)], images=2, rounds=1) > 0
 
 
+@pytest.mark.slow
 def test_the_mechanism_is_recorded_where_scoring_is_in_float64_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def difference(model: nn.Module, data: list[tuple[torch.Tensor, torch.Tensor]], 
     return float((flat(ours) - flat({n: theirs[n] for n in ours})).norm() / flat(ours).norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("detach", [True, False])
@@ -89,6 +90,7 @@ def test_a_parameter_without_a_graph_is_skipped() -> None:
     assert difference(Idle(), batches(), 3) < 1e-12
 
 
+@pytest.mark.slow
 def test_graphs_are_kept_up_to_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
     model, data = tiny(), [(x.double(), y) for x, y in batches(6)]

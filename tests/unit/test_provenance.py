@@ -54,6 +54,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         cached.cache_clear()
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_identified_by_its_sources(installed: Path) -> None:
     found = provenance.collect()
     assert found["commit"] is found["dirty_diff_hash"] is None
@@ -67,6 +68,7 @@ def test_an_installed_package_is_identified_by_its_sources(installed: Path) -> N
     assert provenance.source_hash() == found["source_hash"]
 
 
+@pytest.mark.slow
 def test_a_checkout_and_its_wheel_have_one_source_hash(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = provenance.source_hash()
     provenance.source_hash.cache_clear()

@@ -31,6 +31,7 @@ PRUNING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.7, 0.9, 0.995])
 @pytest.mark.parametrize("method", PRUNING)
 def test_a_mask_keeps_exactly_the_rounded_count(method: str, sparsity: float) -> None:
@@ -139,6 +140,7 @@ def test_masks_are_repeatable_with_a_shuffling_loader_and_dropout(method: str) -
     assert torch.equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", PRUNING)
 def test_frozen_weights_are_scored_too(method: str) -> None:
     model = tiny()

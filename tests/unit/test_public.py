@@ -68,6 +68,7 @@ def test_an_editable_install_is_a_plain_path_that_type_checkers_follow() -> None
     assert {".".join(folder.parts) for folder in folders} <= set(settings["packages"])
 
 
+@pytest.mark.slow
 def test_results_load_as_a_frame_equal_to_the_reports_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in (0, 1):
         results.write(tmp_path, result(method="snip", sparsity=1 - 1 / 3, seed=seed), {})

@@ -68,6 +68,7 @@ def test_papers_have_an_entry_in_the_bibliography() -> None:
     assert all(key in notice for key in KEYS)
 
 
+@pytest.mark.slow
 def test_match_and_differences_are_the_computed_ones() -> None:
     columns = ["paper", "dataset", "model", "model_published", "method", "method_published", "epoch", "recipe"]
     for row in ALL.to_dict("records"):
@@ -76,6 +77,7 @@ def test_match_and_differences_are_the_computed_ones() -> None:
         assert judge(point, protocols()) == (row["match"], row["differs"]), row["id"]
 
 
+@pytest.mark.slow
 def test_epochs_are_those_of_the_protocol_and_of_the_recipe() -> None:
     for row in ALL.to_dict("records"):
         (protocol,) = (
@@ -201,6 +203,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_list_published_names_the_groups(capsys: pytest.CaptureFixture[str]) -> None:
     names = run(capsys).splitlines()
     assert names == json.loads(run(capsys, "--json")) == published.names()

@@ -35,6 +35,7 @@ def sizes(net: str) -> list[int]:
     return [p.numel() for p in NETS[net].parameters() if p.ndim > 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_budget_is_met_exactly(net: str, method: str) -> None:

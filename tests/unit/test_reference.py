@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from pai_bench import results
 from pai_bench.analysis import reference
@@ -14,6 +15,7 @@ from pai_bench.reproductions.export import COLUMNS, export
 from tests.unit.test_results import result
 
 
+@pytest.mark.slow
 def test_every_released_table_can_be_read_and_states_its_provenance() -> None:
     tables = reference.tables()
     assert "fashion-mnist-quick" in [table.stem for table in tables]
@@ -29,6 +31,7 @@ def test_every_released_table_can_be_read_and_states_its_provenance() -> None:
             assert all(one["source_hash"] and one["dirty_diff_hash"] is None for one in facts["code"])
 
 
+@pytest.mark.slow
 def test_an_export_has_the_cells_and_their_provenance(tmp_path: Path) -> None:
     results.write(tmp_path, result(), {})
     table, facts = export(tmp_path, tmp_path / "out" / "mine", ["pai-bench sweep"])

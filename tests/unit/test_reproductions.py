@@ -192,6 +192,7 @@ def some_results() -> pd.DataFrame:
     return pd.DataFrame([{**point, "seed": s, "accuracy": 0.983 + s / 1000, "n_kept": 266200.0} for s in range(3)])
 
 
+@pytest.mark.slow
 def test_a_reproduction_is_written_in_all_formats(tmp_path: Path) -> None:
     reproduction = schema.load("snip-lenet-300-100-short")
     paths = output.write(reproduction, some_results(), tmp_path)
@@ -207,6 +208,7 @@ def test_a_reproduction_is_written_in_all_formats(tmp_path: Path) -> None:
     assert output.write(reproduction, some_results(), tmp_path)[3].read_bytes() == first
 
 
+@pytest.mark.slow
 def test_the_page_lists_all_verdicts_first(tmp_path: Path) -> None:
     text = page.write(tmp_path, some_results()).read_text(encoding="utf-8")
     sections = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
@@ -216,6 +218,7 @@ def test_the_page_lists_all_verdicts_first(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "reproduction-snip-lenet-300-100-short.png").exists()
 
 
+@pytest.mark.slow
 def test_the_command_lists_judges_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app(["reproduce", "list"], standalone_mode=False)
     listed = capsys.readouterr().out
@@ -232,6 +235,7 @@ def test_the_command_lists_judges_and_refuses(tmp_path: Path, capsys: pytest.Cap
         app(["reproduce", "snip-lenet-300-100-short", "--judge", "--workers", "1"], standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_a_quick_reproduction_runs_its_sweeps_and_gives_no_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def outcome(cell: Run) -> Outcome:
     return CellRunner(device="cpu").run(cell)
 
 
+@pytest.mark.slow
 def test_a_result_has_all_measures(outcome: Outcome) -> None:
     measures = outcome.result.measures
     assert set(measures) == set(MEASURES) == {"untrained_accuracy", *GRAPH, *CHANNELS} and not outcome.result.unmeasured
@@ -66,6 +67,7 @@ class Gated(nn.Module):
         return self.last(x)
 
 
+@pytest.mark.slow
 def test_a_network_without_a_graph_is_trained_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(building._builders._things, "gated", lambda *_: Gated())
     assert isinstance(models.build("gated", 1, 8, 10), Gated)

@@ -28,6 +28,7 @@ def small() -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.Tanh(), nn.Linear(4, 10)).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fisher", "fisher-pruning", "fts"])
 def test_fisher_scores_are_means_over_samples_however_they_are_batched(method: str) -> None:
     ((x, y),) = batches(1)
@@ -56,6 +57,7 @@ def test_fisher_taylor_is_the_sum_of_its_two_terms() -> None:
     assert bool((first_order.sign() * weights.sign() != 0).any())
 
 
+@pytest.mark.slow
 def test_hutchinson_over_all_probes_is_the_diagonal_of_the_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False)).double()
     x, y, weight = torch.randn(7, 3, dtype=torch.float64), torch.arange(7) % 2, model[1].weight.detach()
@@ -105,6 +107,7 @@ def test_absolute_grasp_is_the_absolute_value_of_grasp() -> None:
     assert torch.equal(flat(plain).abs(), flat(absolute)) and bool((flat(plain) < 0).any())
 
 
+@pytest.mark.slow
 def test_grasp_in_rounds_scores_the_pruned_network_again() -> None:
     data = batches(2)
     once, twice, thrice = (flat(pai_bench.prune(tiny(), data, "grasp", sparsity=0.9, rounds=r)) for r in (1, 1, 3))

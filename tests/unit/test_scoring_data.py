@@ -82,6 +82,7 @@ def scored(method: str, **scoring: Any) -> torch.Tensor:
     return flat(runner.masks(task, runner.model(task), Callback()).tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCORING_DATA[1:])
 def test_a_method_that_reads_data_scores_the_same_on_the_same_tensors(kind: str) -> None:
     settings = recipe(epochs=1)
@@ -109,6 +110,7 @@ def test_settings_are_in_the_fingerprint_only_at_other_values() -> None:
     assert {"data", "warmup", "effective"}.isdisjoint(plain.identity()["scoring"])
 
 
+@pytest.mark.slow
 def test_warm_up_runs_forward_passes_in_train_mode_before_scoring() -> None:
     model, data = tiny().double(), [(x.double(), y) for x, y in batches(3)]
     warmed = copy.deepcopy(model).train()

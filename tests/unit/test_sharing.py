@@ -62,6 +62,7 @@ def as_user(user: int, work: Callable[[], object]) -> None:
     assert not said, said
 
 
+@pytest.mark.slow
 def test_two_users_continue_with_each_others_files(shared: Path) -> None:
     root, name = shared / "results", RUN.key().name
     other = replace(RUN, cell=replace(RUN.cell, seed=1))
@@ -101,6 +102,7 @@ def test_two_users_continue_with_each_others_files(shared: Path) -> None:
     assert all(stat.S_IMODE(place.stat().st_mode) & 0o020 for place in everything)
 
 
+@pytest.mark.slow
 def test_a_job_refuses_the_specification_of_another_user(shared: Path) -> None:
     root = shared / "results"
     place = root / "state" / "sweeps" / spec(root).sweep / "c001.json"

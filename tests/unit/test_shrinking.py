@@ -85,6 +85,7 @@ def size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0.9, 0.5])
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_networks_give_equal_outputs_with_fewer_channels(name: str, kept: float) -> None:
@@ -228,6 +229,7 @@ def test_masks_on_the_model_are_the_default() -> None:
     assert pai_bench.masks_of(model), "the model itself keeps its masks"
 
 
+@pytest.mark.slow
 def test_masks_of_a_method_in_float32() -> None:
     torch.manual_seed(0)
     model = models.build("vgg11-bn", 3, 32, 10)

@@ -118,6 +118,7 @@ def test_a_job_whose_reply_was_lost_is_found_by_its_tag(home: Path, answer: str)
     assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
 
 
+@pytest.mark.slow
 def test_a_job_whose_reply_was_lost_and_that_squeue_does_not_show_stays_unknown(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_job_whose_reply_was_lost_and_that_squeue_does_not_show_stays_unknown(
     assert None not in [chunk.job for chunk in open_chunks(home)]
 
 
+@pytest.mark.slow
 def test_a_job_that_never_appears_is_submitted_again_after_the_grace_period(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

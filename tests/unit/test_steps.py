@@ -76,6 +76,7 @@ def test_channels_last_changes_only_rounding() -> None:
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_changes_results_and_a_graph_needs_a_gpu() -> None:
     plain = run(SETTINGS, double=False)
     assert not torch.equal(run(dataclasses.replace(SETTINGS, precision="bfloat16"), double=False), plain)
@@ -109,6 +110,7 @@ def test_masks_add_one_operator_per_step() -> None:
     assert not operators(False) - operators(True)
 
 
+@pytest.mark.slow
 def test_no_step_synchronises_with_the_device() -> None:
     def reads(steps: int) -> int:
         model = network()
@@ -292,6 +294,7 @@ def both(device: Device, short: tuple[int, ...] = (6,)) -> tuple[GraphStep, bool
     return graph, torch.equal(weights(ours), weights(theirs)) and torch.equal(graph.total, plain.total)
 
 
+@pytest.mark.slow
 def test_a_graph_step_equals_the_eager_step(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
     graph, same = both(device)
@@ -299,6 +302,7 @@ def test_a_graph_step_equals_the_eager_step(monkeypatch: pytest.MonkeyPatch) -> 
     assert device.replays == [16] * (9 - steps.WARM_UP)
 
 
+@pytest.mark.slow
 def test_batches_of_each_size_have_their_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
     graph, same = both(device, short=(1, 4, 5, 8, 10, 13))
@@ -317,6 +321,7 @@ def test_a_graph_that_fails_or_differs_is_not_used(
     assert len(device.replays) == (1 if error is None else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "channels_last"), [(0.0, False), (0.0, True), (0.5, False)])
 @pytest.mark.parametrize(("images", "batch_size"), [(70, 16), (65, 16), (12, 16)])
 def test_a_training_from_tables_equals_the_ordinary_one(
@@ -342,6 +347,7 @@ def test_a_training_from_tables_equals_the_ordinary_one(
     assert (several in device.replays) == (dropout == 0 and images > batch_size)
 
 
+@pytest.mark.slow
 def test_a_graph_with_random_draws_is_not_used_in_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
     """All graphs read the offset of the random generator from one shared location."""
     device = Device(monkeypatch)
@@ -359,6 +365,7 @@ def test_random_draws_on_the_host_are_detected(draw: Callable[[], object]) -> No
     assert host_random_state() != before
 
 
+@pytest.mark.slow
 def test_a_network_that_draws_on_the_host_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     device, draws = Device(monkeypatch), iter(range(10))
     monkeypatch.setattr(steps, "host_random_state", lambda: next(draws))

@@ -31,6 +31,7 @@ def points(collection: Collection, method: str | None = None) -> pd.DataFrame:
     return summary if method is None else summary[summary["method"] == method].reset_index(drop=True)
 
 
+@pytest.mark.slow
 def test_sparsities_that_differ_by_rounding_between_seeds_are_one_point(tmp_path: Path) -> None:
     lines = [f"snip,mnist,conv8,{0.95 + seed * 1e-7!r},{seed},0.{90 + seed}" for seed in range(3)]
     collection = read(tmp_path, lines)
@@ -53,11 +54,13 @@ def test_operating_points_end_at_one_per_cent_of_the_density() -> None:
     assert operating_points(pd.Series([0.0, 0.005])) == {}
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_two_operating_points(tmp_path: Path) -> None:
     lines = ["snip,mnist,conv8,0.95,0,0.9", "snip,mnist,conv8,0.9501,0,0.8", "erk,mnist,conv8,0.9501,0,0.7"]
     assert points(read(tmp_path, lines), "snip")["n"].tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_names_are_stripped_and_found_whatever_their_case(tmp_path: Path) -> None:
     lines = ["ERK,MNIST,conv8,0.9,0,0.9", " erk ,mnist, conv8 ,0.9,1,0.8", "DENSE,mnist,conv8,0,0,0.95"]
     lines += ["Prospr:steps=1,mnist,conv8,0.9,0,0.9", "snipp,mnist,conv8,0.9,0,0.9", "Mine,mnist,conv8,0.9,0,0.9"]
@@ -71,6 +74,7 @@ def test_names_are_stripped_and_found_whatever_their_case(tmp_path: Path) -> Non
     assert "Mine" not in said
 
 
+@pytest.mark.slow
 def test_a_failed_run_without_an_accuracy_counts_at_chance(tmp_path: Path) -> None:
     lines = ["snip,mnist,conv8,0.9,0,0.9,ok", "snip,mnist,conv8,0.9,1,,diverged", "snip,mnist,conv8,0.9,2,0.8,ok"]
     (point,) = points(read(tmp_path, lines, ",status")).itertuples()
@@ -79,6 +83,7 @@ def test_a_failed_run_without_an_accuracy_counts_at_chance(tmp_path: Path) -> No
     assert pd.isna(point.std), "two populations have no common deviation"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("column", "value", "chance"), [("classes", "4", 0.25), ("chance", "0.2", 0.2)])
 def test_a_table_may_state_the_chance_of_its_data_set(tmp_path: Path, column: str, value: str, chance: float) -> None:
     lines = [f"snip,faces,conv8,0.9,{seed},{acc},{status},{value}" for seed, acc, status in
@@ -93,12 +98,14 @@ def test_without_a_known_chance_a_failed_run_leaves_no_mean(tmp_path: Path) -> N
     assert (point.n, point.runs, point.diverged) == (0, 2, 1) and pd.isna(point.mean)
 
 
+@pytest.mark.slow
 def test_accuracy_at_chance_without_a_status_is_marked(tmp_path: Path) -> None:
     lines = [f"snip,CIFAR-100,conv8,0.9,{seed},{acc}" for seed, acc in ((0, 0.0149), (1, 0.0151))]
     (point,) = points(read(tmp_path, lines)).itertuples()
     assert (point.at_chance, point.chance) == (1, 0.01)
 
 
+@pytest.mark.slow
 def test_chance_and_classes_must_be_possible(tmp_path: Path) -> None:
     for column, value, words in (("chance", "1.5", "fraction between"), ("classes", "1", "whole number from 2")):
         with pytest.raises(PaiBenchError, match=words):
@@ -107,6 +114,7 @@ def test_chance_and_classes_must_be_possible(tmp_path: Path) -> None:
         read(tmp_path, ["snip,faces,conv8,0.9,0,0.5,0.1,20"], ",chance,classes")
 
 
+@pytest.mark.slow
 def test_sparsity_zero_of_any_method_is_dense(tmp_path: Path) -> None:
     lines = [f"{method},mnist,conv8,0,{seed},{0.9 + seed / 100 + offset}" for seed in (0, 1)
              for method, offset in (("snip", 0.0), ("erk", 0.001), ("dense", 0.0))]  # fmt: skip
@@ -118,12 +126,14 @@ def test_sparsity_zero_of_any_method_is_dense(tmp_path: Path) -> None:
     assert any("sparsity 0 counts as dense (erk, snip)" in remark for remark in collection.remarks)
 
 
+@pytest.mark.slow
 def test_dense_at_another_sparsity_is_not_the_reference(tmp_path: Path) -> None:
     collection = read(tmp_path, ["dense,mnist,conv8,0,0,0.9", "Dense,mnist,conv8,0.5,0,0.8"])
     assert set(points(collection)["method"]) == {"dense", "dense at sparsity 50 %"}
     assert any("not used as the dense reference" in remark for remark in collection.remarks)
 
 
+@pytest.mark.slow
 def test_epochs_are_never_averaged(tmp_path: Path) -> None:
     lines = ["snip,mnist,conv8,0.9,0,0.9,last", "snip,mnist,conv8,0.9,0,0.92,Best test", "snip,mnist,conv8,0.9,1,0.9,"]
     summary = points(read(tmp_path, lines, ",epoch"))
@@ -133,6 +143,7 @@ def test_epochs_are_never_averaged(tmp_path: Path) -> None:
         read(tmp_path, ["snip,mnist,conv8,0.9,0,0.9,first"], ",epoch")
 
 
+@pytest.mark.slow
 def test_notes_reach_the_points(tmp_path: Path) -> None:
     lines = ["snip,mnist,conv8,0.9,0,0.9,sign inverted,", "snip,mnist,conv8,0.9,1,0.9,sign inverted,odd"]
     (point,) = points(read(tmp_path, lines, ",note,suspect")).itertuples()
@@ -152,6 +163,7 @@ def test_errors_on_columns_name_those_found_and_the_separator(tmp_path: Path) ->
         read(tmp_path, ["snip,mnist,conv8,0.9,0,0.9,"])
 
 
+@pytest.mark.slow
 def test_seeds_may_be_text_and_rows_in_any_order(tmp_path: Path) -> None:
     frame = pd.DataFrame({"method": "snip", "dataset": "mnist", "model": "conv8", "sparsity": "0.9",
                           "seed": ["2", "0", "1"], "accuracy": [0.9, 0.8, 0.7]})  # fmt: skip

@@ -56,6 +56,7 @@ BASE = [0.925, 0.921, 0.928, 0.93, 0.924]
 ABOVE = [value + difference for value, difference in zip(BASE, WORKED, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_comparison_has_the_worked_numbers(tmp_path: Path, order: int) -> None:
     rows = [*lines("erk", BASE), *lines("snip", ABOVE), "snip,mnist,conv8,0.9,7,0.5,ok,quick"]
@@ -65,6 +66,7 @@ def test_the_comparison_has_the_worked_numbers(tmp_path: Path, order: int) -> No
     assert (line["comparisons"], line["seeds_needed"], line["dropped"]) == (1, 6, "7")
 
 
+@pytest.mark.slow
 def test_p_values_are_printed_only_where_they_can_be_small(tmp_path: Path) -> None:
     files_ = written(gathered(tmp_path, [*lines("erk", BASE), *lines("snip", ABOVE)])).files
     assert "1 comparison cannot be tested with 5 seeds; 6 would" in files_["comparison.md"]
@@ -77,6 +79,7 @@ def test_p_values_are_printed_only_where_they_can_be_small(tmp_path: Path) -> No
     assert "cannot" not in more.files["comparison.md"]
 
 
+@pytest.mark.slow
 def test_exact_ties_and_different_numbers_of_seeds_are_said_once(tmp_path: Path) -> None:
     rows = [*lines("erk", BASE * 2), *lines("snip", [*(BASE * 2)[:8], 0.95, 0.96])]
     text = written(gathered(tmp_path, rows)).files["comparison.md"]
@@ -105,6 +108,7 @@ def test_a_seed_counts_once_by_its_mean_over_the_common_sparsities(tmp_path: Pat
     assert (line["n"], line["sparsities"]) == (2, 2) and line["difference"] == pytest.approx((0.02 + 0.03) / 2)
 
 
+@pytest.mark.slow
 def test_failed_runs_leave_a_difference_without_interval(tmp_path: Path) -> None:
     rows = [*lines("erk", BASE), *lines("snip", ABOVE)]
     rows[-1] = "snip,mnist,conv8,0.9,4,,diverged,quick"
@@ -115,6 +119,7 @@ def test_failed_runs_leave_a_difference_without_interval(tmp_path: Path) -> None
     assert "| 5 (1f of 10) |" in written(collection).files["comparison.md"]
 
 
+@pytest.mark.slow
 def test_runs_at_chance_leave_no_interval_in_the_comparison_the_figure_and_the_numbers(tmp_path: Path) -> None:
     rows = [*lines("erk", BASE), *lines("snip", ABOVE), *lines("grasp", ABOVE)]
     rows[5] = "snip,mnist,conv8,0.9,0,0.12,ok,quick"  # 1.2 times chance
@@ -135,6 +140,7 @@ def test_runs_at_chance_leave_no_interval_in_the_comparison_the_figure_and_the_n
     assert "(1a of 5)" in files_["table.md"] and "then no ± is given" in files_["table.md"]
 
 
+@pytest.mark.slow
 def test_controls_at_chance_have_neither_an_interval_nor_a_test(tmp_path: Path) -> None:
     rows = [*lines("snip", [0.10, 0.11, 0.12]), *lines("snip:control=shuffle", [0.101, 0.11, 0.121])]
     rows += [*lines("grasp", [0.8, 0.81, 0.82]), *lines("grasp:control=invert", [0.10, 0.11, 0.12])]
@@ -159,6 +165,7 @@ def test_runs_with_other_initial_weights_are_not_paired() -> None:
     assert (pair.seeds, pair.dropped) == ((0,), (1,))
 
 
+@pytest.mark.slow
 def test_a_network_with_two_names_is_one_setting(tmp_path: Path) -> None:
     rows = []
     for model, gain in (("resnet18", 0.01), ("wide_resnet18", 0.05), ("vgg11", 0.03)):
@@ -170,6 +177,7 @@ def test_a_network_with_two_names_is_one_setting(tmp_path: Path) -> None:
     assert "Nothing is said of new settings" in written(collection).files["comparison.md"]
 
 
+@pytest.mark.slow
 def test_pooling_speaks_of_new_settings_from_six_on(tmp_path: Path) -> None:
     rows = []
     for place in range(6):
@@ -192,6 +200,7 @@ def emphasised(collection: Collection) -> tuple[set[str], set[str]]:
     return tuple({summary.at[index, "method"] for index in points} for points in (chosen.bold, chosen.second))
 
 
+@pytest.mark.slow
 def test_bold_are_the_best_and_all_that_cannot_be_told_from_it(tmp_path: Path) -> None:
     rows = [*lines("best", [0.92, 0.93, 0.94, 0.95]), *lines("like", [0.93, 0.92, 0.95, 0.935])]
     rows += [*lines("worse", [0.82, 0.831, 0.839, 0.85]), *lines("dense", [0.99] * 4, 0.0)]
@@ -204,12 +213,14 @@ def test_bold_are_the_best_and_all_that_cannot_be_told_from_it(tmp_path: Path) -
     assert emphasised(gathered(tmp_path, rows)) == ({"best"}, {"like"})
 
 
+@pytest.mark.slow
 def test_one_seed_distinguishes_nothing_and_one_method_is_not_best(tmp_path: Path) -> None:
     rows = [*lines("a", [0.9]), *lines("b", [0.5]), *lines("c", [0.4])]
     assert emphasised(gathered(tmp_path, rows)) == ({"a", "b", "c"}, {"b"})
     assert emphasised(gathered(tmp_path, lines("a", [0.9, 0.8]))) == (set(), set())
 
 
+@pytest.mark.slow
 def test_controls_and_other_epochs_do_not_compete(tmp_path: Path) -> None:
     rows = [f"{line},last" for line in [*lines("a", [0.9, 0.9]), *lines("b", [0.5, 0.51])]]
     rows += [f"{line},last" for line in lines("snip:control=shuffle", [0.95, 0.95])]
@@ -228,6 +239,7 @@ def test_entries_show_the_digits_of_their_deviation(std: float, digits: int) -> 
     assert decimals(std) == digits
 
 
+@pytest.mark.slow
 def test_an_entry_says_what_is_not_whole(tmp_path: Path) -> None:
     rows = [*lines("a", [0.90, 0.91, 0.92]), *lines("b", [0.5, 0.6, 0.7]), *lines("dense", [0.95, 0.96, 0.97], 0.0)]
     same = written(gathered(tmp_path, rows)).files["table.md"]
@@ -240,6 +252,7 @@ def test_an_entry_says_what_is_not_whole(tmp_path: Path) -> None:
     assert "number in parentheses" in other and "c collapsed" in other and "Superscript a: all runs at chance" in other
 
 
+@pytest.mark.slow
 def test_notes_are_marked_and_written_below(tmp_path: Path) -> None:
     rows = [f"{line},odd" for line in lines("a", [0.9, 0.8])] + [f"{line}," for line in lines("b", [0.9, 0.8])]
     rows += [f"{line},{note}" for line, note in zip(lines("b", [0.7, 0.6], 0.98), ("rerun", ""), strict=True)]
@@ -249,6 +262,7 @@ def test_notes_are_marked_and_written_below(tmp_path: Path) -> None:
     assert r"a\dag{} &" in files_["table.tex"] and r"\dag{} odd\\ \ddag{} rerun" in files_["table.tex"]
 
 
+@pytest.mark.slow
 def test_several_panels_have_a_table_of_all(tmp_path: Path) -> None:
     rows = []
     for model in ("resnet20", "vgg16-bn"):
@@ -265,6 +279,7 @@ def test_several_panels_have_a_table_of_all(tmp_path: Path) -> None:
     assert "table_across.md" not in one.files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [235, 397])
 def test_the_columns_of_a_panel_stay_together(tmp_path: Path, width: int) -> None:
     rows = [
@@ -280,6 +295,7 @@ def test_the_columns_of_a_panel_stay_together(tmp_path: Path, width: int) -> Non
     assert all(text.count(rf"\multicolumn{{4}}{{c}}{{{name}}}") == 1 for name in ("ResNet-20", "VGG-16-BN"))
 
 
+@pytest.mark.slow
 def test_no_deviation_and_no_interval_stand_where_runs_are_at_chance(tmp_path: Path) -> None:
     rows = [*lines("erk", [0.8, 0.81, 0.82]), *lines("snip", [0.1, 0.7, 0.71]), *lines("grasp", [0.1, 0.11, 0.1])]
     collection, summary = both(tmp_path, rows)
@@ -291,6 +307,7 @@ def test_no_deviation_and_no_interval_stand_where_runs_are_at_chance(tmp_path: P
     assert "(1f of 6)" in table["comparison.md"] and "has no interval" in table["comparison.md"]
 
 
+@pytest.mark.slow
 def test_a_note_about_some_dense_runs_is_not_one_about_the_dense_network(tmp_path: Path) -> None:
     rows = [f"{line},odd" for line in (*lines("grasp", [0.9, 0.8]), *lines("grasp", [0.95, 0.96], 0.0))]
     rows += [f"{line}," for line in (*lines("snip", [0.9, 0.8]), *lines("snip", [0.94, 0.97], 0.0))]
@@ -298,6 +315,7 @@ def test_a_note_about_some_dense_runs_is_not_one_about_the_dense_network(tmp_pat
     assert "| GraSP† " in text and re.search(r"Dense network: \S+ ± \S+ \(4\)\.", text)
 
 
+@pytest.mark.slow
 def test_a_network_with_two_names_is_said_to_be_one(tmp_path: Path) -> None:
     rows = [
         line
@@ -312,6 +330,7 @@ def test_a_network_with_two_names_is_said_to_be_one(tmp_path: Path) -> None:
     assert "same network" not in alone["comparison.md"], "nothing counts twice"
 
 
+@pytest.mark.slow
 def test_thirty_methods_fit_into_floats(tmp_path: Path) -> None:
     rows = [line for i in range(30) for s in range(50, 99, 4) for line in lines(f"method-{i}", [0.9, 0.8], s / 100)]
     text = written(gathered(tmp_path, rows)).files["table.tex"]
@@ -320,6 +339,7 @@ def test_thirty_methods_fit_into_floats(tmp_path: Path) -> None:
     assert sum(part.count("method-29") for part in floats) == text.count(r"\begin{tabular}")
 
 
+@pytest.mark.slow
 def test_numbers_have_a_key_for_every_point_and_comparison(tmp_path: Path) -> None:
     rows = [*lines("erk", BASE), *lines("snip", ABOVE), *lines("snip", BASE, 0.0)]
     text = written(gathered(tmp_path, rows)).files["numbers.tex"]
@@ -331,6 +351,7 @@ def test_numbers_have_a_key_for_every_point_and_comparison(tmp_path: Path) -> No
     assert values["/snip/mnist/conv8/all/p-smallest"] == "0.0625"
 
 
+@pytest.mark.slow
 def test_a_number_in_two_recipes_needs_the_recipe(tmp_path: Path) -> None:
     text = written(gathered(tmp_path, [*lines("snip", BASE), *lines("snip", ABOVE, recipe="frankle")])).files[
         "numbers.tex"
@@ -367,6 +388,7 @@ def test_every_name_of_ours_has_its_references() -> None:
         assert all(re.search(rf"^  {field} += \{{.+\}},?$", entry, re.MULTILINE) for field in fields), key
 
 
+@pytest.mark.slow
 def test_references_name_what_the_report_uses(tmp_path: Path) -> None:
     rows = [*lines("erk", BASE * 2, dataset="cifar10"), *lines("mine", [b + 0.01 for b in BASE * 2], dataset="cifar10")]
     text = written(gathered(tmp_path, rows)).files["references.bib"]
@@ -374,6 +396,7 @@ def test_references_name_what_the_report_uses(tmp_path: Path) -> None:
     assert "% no reference known: method mine" in text
 
 
+@pytest.mark.slow
 def test_models_displayed_alike_share_the_name_unless_they_share_a_data_set(tmp_path: Path) -> None:
     rows = [*lines("snip", BASE, model="lottery_vgg11_bn"), *lines("snip", BASE, model="vgg11_bn", dataset="cifar10")]
     text = written(gathered(tmp_path, rows)).files["table.md"]
@@ -391,6 +414,7 @@ def test_papers_of_published_numbers_are_added_once() -> None:
     assert published.bibliography().count("@inproceedings{tanaka2020,") == 1
 
 
+@pytest.mark.slow
 def test_the_methods_paragraph_counts_dense_runs_and_runs_at_chance(tmp_path: Path) -> None:
     rows = [*lines("snip", BASE), *lines("dense", [0.97] * 3, sparsity=0.0)]
     rows.append(rows[0].replace("snip", "grasp").replace(f"{BASE[0]:.6f}", "0.1"))
@@ -399,6 +423,7 @@ def test_the_methods_paragraph_counts_dense_runs_and_runs_at_chance(tmp_path: Pa
     assert " 1 run is at chance, with" in text and "No deviation is given for means over such runs." in text
 
 
+@pytest.mark.slow
 def test_the_methods_paragraph_states_what_was_done(tmp_path: Path) -> None:
     rows = [*lines("erk", BASE * 2), *lines("snip", [b + 0.01 for b in BASE * 2])]
     rows += lines("snip:control=shuffle", [b + 0.01 + d / 1000 for d, b in enumerate(BASE * 2)])
@@ -425,6 +450,7 @@ def test_display_names_that_coincide_stay_as_they_are() -> None:
     assert names.methods == {"snip": "SNIP", "dense": "Dense"} and names.models["tiny_resnet18"] == "tiny_resnet18"
 
 
+@pytest.mark.slow
 def test_tables_are_no_wider_than_the_page(tmp_path: Path) -> None:
     rows = [line for s in range(10, 99, 8) for line in lines("snip", [0.9, 0.8], s / 100)]
     summary = summarise(gathered(tmp_path, rows))
@@ -434,6 +460,7 @@ def test_tables_are_no_wider_than_the_page(tmp_path: Path) -> None:
     assert counts[0] > counts[1] > counts[2] == 1
 
 
+@pytest.mark.slow
 def test_a_control_that_may_be_equivalent_states_the_seeds_that_would_show_it(tmp_path: Path) -> None:
     rows = lines("snip", [0.80, 0.80, 0.80])
     rows += lines("snip:control=shuffle", [0.804, 0.797, 0.802]) + lines("snip:control=invert", [0.5, 0.51, 0.52])

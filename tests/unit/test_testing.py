@@ -48,6 +48,7 @@ def unlisted() -> Iterator[None]:
         now.update(old)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", list_methods())
 def test_every_method_obeys_every_law_on_every_network(method: str) -> None:
     report = check_method(BRIEF.get(method, method), rounds=2)
@@ -61,6 +62,7 @@ def test_every_method_obeys_every_law_on_every_network(method: str) -> None:
     assert kept >= always | claims
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", list_methods())
 def test_claims_are_complete(method: str) -> None:
     """An invariance that a method does not claim is broken on some network."""
@@ -186,6 +188,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_method_is_caught_by_the_law_that_names_it(name: str, unlisted: None) -> None:
     broken = BROKEN[name]
@@ -204,6 +207,7 @@ def method_verdicts(method: str) -> list[testing.Verdict]:
     return [case.verdict for case in method_cases(method, networks=("mlp",))]
 
 
+@pytest.mark.slow
 def test_a_method_that_raises_and_one_that_refuses_everything_are_reported(unlisted: None) -> None:
     @register("raising")
     @dataclass(frozen=True)
@@ -224,6 +228,7 @@ def test_a_method_that_raises_and_one_that_refuses_everything_are_reported(unlis
         check_method("refusing")
 
 
+@pytest.mark.slow
 def test_a_refused_network_is_shown_and_no_failure(unlisted: None) -> None:
     @register("images-only")
     @dataclass(frozen=True)
@@ -241,6 +246,7 @@ def test_a_refused_network_is_shown_and_no_failure(unlisted: None) -> None:
     assert "invariant-to-rescaling       does not apply" in str(report)
 
 
+@pytest.mark.slow
 def test_all_broken_laws_are_in_one_error(unlisted: None) -> None:
     @register("twice-broken")
     @dataclass(frozen=True)
@@ -291,6 +297,7 @@ def test_unknown_names_are_refused() -> None:
             check_method(**arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_hyper_parameters_are_part_of_the_method_and_rounds_are_short() -> None:
     subject = Subject("synflow:count=released", torch.device("cpu"), 3)
     assert (subject.scorer.rounds, subject.scorer.count) == (3, "released")
@@ -304,6 +311,7 @@ WITHOUT = {("mlp", "norm-rescaling"), ("residual", "rescaling"), ("depthwise", "
 """Networks without units of a kind: no norms, or norms behind all weights."""
 
 
+@pytest.mark.slow
 def test_changes_leave_the_outputs_as_they_are() -> None:
     """Otherwise a claim would be tested on another function."""
     from pai_bench.testing.changes import Setting, changed
@@ -385,6 +393,7 @@ def test_the_method_of_another_distribution_is_listed_and_checked(tmp_path: Path
     assert any("invariant-to-rescaling" in line and "kept mlp" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_method_of_the_documentation_obeys_the_laws(tmp_path: Path, unlisted: None) -> None:
     from pai_bench.core.plugins import load_plugin
 
@@ -406,6 +415,7 @@ def test_the_page_on_methods_lists_every_law_and_invariance() -> None:
         assert f"| `{name}` | {explanation} |" in page
 
 
+@pytest.mark.slow
 def test_the_example_plug_in_obeys_the_laws(unlisted: None) -> None:
     from pai_bench.core.plugins import load_plugin
 

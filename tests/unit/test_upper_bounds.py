@@ -61,12 +61,14 @@ def test_tables_without_upper_bounds_have_one_block() -> None:
     assert HEADING not in "".join(tables.accuracy(summarise(collection)))
 
 
+@pytest.mark.slow
 def test_captions_name_the_upper_bounds() -> None:
     rows = [*dense(), *series("erk", "rigl", "gmp")]
     assert "Masks found during training (upper bounds): GMP, RigL." in drawn("accuracy", rows).caption
     assert "upper bounds" not in drawn("accuracy", [*dense(), *runs_of("erk", 0.9)]).caption
 
 
+@pytest.mark.slow
 def test_masks_of_unknown_origin_are_objected_to_unless_a_table_states_it(tmp_path: Path) -> None:
     rows = sound()
     rows["method"] = rows["method"].replace({"snip": "their-method", "snip:control=shuffle": "file:masks-00000000"})

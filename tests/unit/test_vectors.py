@@ -38,6 +38,7 @@ def spiral(epochs: int, **data: object) -> recipes.Recipe:
     )
 
 
+@pytest.mark.slow
 def test_a_cell_on_vectors_trains_one_logit_and_keeps_its_budget() -> None:
     (sparse,) = {
         run.cell.sparsity

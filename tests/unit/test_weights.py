@@ -89,6 +89,7 @@ def network(name: str) -> nn.Module:
         return NETWORKS[name][0]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("method", PRUNING)
 def test_every_method_prunes_attention_recurrent_layers_and_conv1d(name: str, method: str) -> None:
@@ -102,6 +103,7 @@ def test_every_method_prunes_attention_recurrent_layers_and_conv1d(name: str, me
     assert not any(bool(model.get_parameter(name).grad[~mask].any()) for name, mask in masks.items())
 
 
+@pytest.mark.slow
 def test_conv1d_is_scored_as_the_linear_layer_that_it_is() -> None:
     model = network("conv1d")
     linear = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4))
