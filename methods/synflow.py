@@ -56,7 +56,10 @@ class SynFlow:
         parameters = dict(problem.model.named_parameters())
         total = replay(graph, flow, parameters, ones).sum()
         if not total.requires_grad:
-            raise PaiBenchError("the logits depend on no parameter or not on the input", "pass the model itself")
+            raise PaiBenchError(
+                "the logits depend on no parameter or not on the input, as far as the forward pass can be followed",
+                "compute it with torch alone (no NumPy, no nn.EmbeddingBag), or score with snip or prospr",
+            )
         weights = [parameters[name] for name in problem.weights]
         gradients = torch.autograd.grad(total, weights, allow_unused=True, retain_graph=first)
         zeros = torch.zeros((), dtype=total.dtype, device=total.device)

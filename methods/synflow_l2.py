@@ -37,7 +37,10 @@ class SynFlowL2:
         squares = [parameters[name].requires_grad_() for name in problem.weights]
         total = replay(graph, Flow(absolute_means=False), parameters, ones).sum()
         if not total.requires_grad:
-            raise PaiBenchError("the logits depend on no parameter or not on the input", "pass the model itself")
+            raise PaiBenchError(
+                "the logits depend on no parameter or not on the input, as far as the forward pass can be followed",
+                "compute it with torch alone (no NumPy, no nn.EmbeddingBag), or score with snip or prospr",
+            )
         problem.stream.tick()
         gradients = torch.autograd.grad(total, squares, allow_unused=True)
         check_factors(graph, [name for name, g in zip(problem.weights, gradients, strict=True) if g is None])

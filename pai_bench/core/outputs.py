@@ -17,16 +17,17 @@ def logits(outputs: Any) -> Tensor:
     Face's outputs; GoogLeNet and Inception with auxiliary classifiers, whose logits are left out); their item
     "logits", of a mapping; the first real tensor [B, classes, …] of a tuple or list.
 
-    Raises: PaiBenchError for outputs without logits.
+    Raises: PaiBenchError for outputs without logits, and for logits that are not real numbers.
     """
-    if isinstance(outputs, Tensor):
-        return outputs
-    found = getattr(outputs, "logits", None)
+    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
     if not isinstance(found, Tensor) and isinstance(outputs, Mapping):
         found = outputs.get("logits")
     if not isinstance(found, Tensor) and isinstance(outputs, (tuple, list)):
         tensors = (item for item in outputs if isinstance(item, Tensor))
         found = next((item for item in tensors if item.is_floating_point() and item.ndim >= 2), None)
+    if isinstance(found, Tensor) and not found.is_floating_point():
+        remedy = "their real part or absolute value" if found.is_complex() else "the logits, not the classes of argmax"
+        raise PaiBenchError(f"the model returns {str(found.dtype)[6:]} numbers instead of logits", f"return {remedy}")
     if isinstance(found, Tensor):
         return found
     raise PaiBenchError(

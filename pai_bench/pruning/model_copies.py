@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pai_bench.core.randomness import derive_seed, torch_seeded
 from pai_bench.errors import PaiBenchError
@@ -29,6 +29,23 @@ def copy_to_score(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} cannot be copied: {type(error).__name__}: {error}",
             "scoring works on a copy.deepcopy of the model: keep no activations or graphs in its attributes",
         ) from error
+
+
+def cast_to_score(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Convert a model in place to `dtype`, complex buffers to the complex type of its precision, and return it.
+
+    The gradients of its embeddings become dense, because sparse ones have no derivative.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            module.sparse = False
+
+    def converted(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():  # Module.to would discard the imaginary part
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    return model._apply(converted)
 
 
 def reinitialiser(seed: int) -> Callable[[nn.Module], None]:

@@ -16,7 +16,7 @@ from pai_bench.pruning.effective import EffectivePaths
 from pai_bench.pruning.effective_target import Pruned
 from pai_bench.pruning.granularity import Units, round_masks, units_of
 from pai_bench.pruning.masking import starting_masks
-from pai_bench.pruning.model_copies import copy_to_score, reinitialiser
+from pai_bench.pruning.model_copies import cast_to_score, copy_to_score, reinitialiser
 from pai_bench.pruning.rounding import noise_floor, perturb
 from pai_bench.pruning.score_checks import checked_dtype, checked_scores
 from pai_bench.pruning.selection import Select, keep_exactly, restarted
@@ -60,7 +60,7 @@ class Pruner:
         self._scorer = scorer
         self._seed = seed
         names, before = list(prunable(model, only=only, exclude=exclude)), starting_masks(model)
-        self._model = copy_to_score(model).to(precision)
+        self._model = cast_to_score(copy_to_score(model), precision)
         self._recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
         for parameter in self._model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
@@ -173,6 +173,8 @@ class Pruner:
             return cause
         if not registry.is_builtin_class(type(self._scorer)):
             return error  # a method under development: its author needs the exception itself
+        if (cause := diagnosis.no_gradient(error)) is not None:
+            return cause
         return PaiBenchError(
             f"method {self.name} cannot score this model: {diagnosis.line(error)}",
             "score with another method, or leave out the layer that the traceback names",

@@ -98,6 +98,16 @@ def line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0] or 'no message'}"
 
 
+def no_gradient(error: BaseException) -> PaiBenchError | None:
+    """Return the error for outputs that a model has cut off from its weights; None for another error of torch."""
+    if not any(words in str(error) for words in ("does not require grad", "Inference tensors cannot be saved")):
+        return None
+    return PaiBenchError(
+        "the outputs of the model have no gradient",
+        "remove detach(), torch.no_grad() and torch.inference_mode() from its forward pass",
+    )
+
+
 def _of_inputs(error: Exception, number: int, x: Tensor) -> PaiBenchError:
     if "more than 1 value per channel" in str(error):
         return PaiBenchError(

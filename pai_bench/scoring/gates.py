@@ -161,7 +161,8 @@ class Relus(FunctionOverrides):
         table |= {f: clamp(f, True) for f in (torch.clamp_, Tensor.clamp_)}
         table |= {f: least(f, False) for f in (torch.clamp_min, Tensor.clamp_min)}
         table |= {f: least(f, True) for f in (torch.clamp_min_, Tensor.clamp_min_)}
-        table |= {F.log_softmax: lambda input, *_, **__: input, torch.log_softmax: lambda input, *_, **__: input}
+        logs = (F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax)
+        table |= dict.fromkeys(logs, lambda input, *_, **__: input)
         return table
 
 

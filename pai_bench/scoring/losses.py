@@ -36,6 +36,8 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     shapes = f"outputs {list(outputs.shape)} and targets {list(targets.shape)} of {str(targets.dtype)[6:]}"
     if outputs.ndim < 2:
         raise PaiBenchError(f"cross entropy needs logits [B, classes], not {shapes}", _REMEDY)
+    if outputs.ndim > 2 and outputs.shape[1] == 1 and targets.ndim == 1:
+        raise PaiBenchError(f"cross entropy needs logits [B, classes], not {shapes}", "return logits [B, classes]")
     if outputs.shape[1] == 1:
         raise PaiBenchError(f"the cross entropy of one logit is constant: {shapes}", _REMEDY)
     if outputs.ndim == 2 and targets.ndim == 2 and len(outputs) == targets.numel():

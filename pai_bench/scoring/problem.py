@@ -20,6 +20,7 @@ from pai_bench.scoring import weights
 from pai_bench.scoring.convolutions import ChunkedConvolutions
 from pai_bench.scoring.losses import Loss, cross_entropy
 from pai_bench.scoring.paths.tracing import Graph
+from pai_bench.scoring.substitution import call_with
 
 Batch = tuple[Tensor, Tensor]
 """Inputs [B, …] and targets [B]."""
@@ -259,7 +260,7 @@ class Problem:
         self.stream.tick()
         if params is None:
             return logits(self.model(inputs))
-        return logits(torch.func.functional_call(self.model, dict(params), (inputs,)))
+        return logits(call_with(self.model, params, inputs))
 
     def train_mode(self, bn: str) -> None:
         """Put the copy in the mode of a method's option `bn`: "train" (batch statistics) or "eval" (running ones)."""

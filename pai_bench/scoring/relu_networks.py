@@ -16,6 +16,9 @@ _ATTENTION = {"_softmax", "_safe_softmax", "bmm", "baddbmm", "mm"}
 _LINEAR = {"convolution", "addmm", "mv", "addmv", "dot", "mul", "native_dropout"} | LINEAR | SHAPES | _ATTENTION
 _LINEAR |= {"alias", "detach", "lift_fresh", "neg", "positive", "upsample_bicubic2d", "upsample_linear1d"}
 _LINEAR -= {"topk", "sort", "glu", "addcmul", "addcdiv", "lerp"}
+_SOFTMAX = {"_softmax", "_safe_softmax"}
+_PASSING = SHAPES | {"native_dropout", "alias", "detach", "where", "masked_fill"}
+"""Operations after which the weights of an attention are still weights."""
 _POOLED = {"amax", "max"}
 """Maxima over the positions of one signal."""
 
@@ -24,19 +27,29 @@ def check_relu_network(graph: Graph, model: nn.Module) -> None:
     """Check that the operations which were recorded with all ReLUs and norms left out are linear.
 
     Poolings, which choose one of several values, count as linear, and so do attention and torch's own recurrent layers,
-    whose gates are taken as they are.
+    whose gates are taken as they are. A softmax that is not a factor of a product, as in attention, does not.
 
     Raises: PaiBenchError that names the layer with an activation composed of other operations.
     """
     recurrent = {name for name, module in model.named_modules() if isinstance(module, (nn.RNNBase, nn.RNNCellBase))}
     live, found = {graph.output}, None
+    factors: set[int] = set()
+    """Slots of which every use so far, from the last operation on, is a factor of the product of two signals."""
     producers = {slot: node for node in graph.nodes for slot in node.outputs if slot is not None}
     for node in reversed(graph.nodes):
         if not live.intersection(node.outputs) or all(not _varies(graph, slot) for slot in node.outputs):
             continue
         slots = [slot.index for slot in _slots(node)]
+        passes = node.name in _PASSING and factors.issuperset(live.intersection(node.outputs))
+        if passes or (node.name in _ATTENTION - _SOFTMAX and len(_signals(graph, node)) > 1):
+            factors.update(slot for slot in slots if slot not in live)
+        else:
+            factors.difference_update(slots)
+        what = _fault(graph, node, producers)
+        if node.name in _SOFTMAX and not factors.issuperset(live.intersection(node.outputs)):
+            what = "a softmax outside of attention"
         live.update(slots)
-        if node.layer not in recurrent and (what := _fault(graph, node, producers)) is not None:
+        if node.layer not in recurrent and what is not None:
             found = refusal(node.layer, what)  # the first one of the forward pass, at last
     if found is not None:
         raise found
@@ -47,17 +60,19 @@ def _slots(node: Node) -> list[Slot]:
     return [part for several in parts for part in several if isinstance(part, Slot)]
 
 
+def _signals(graph: Graph, node: Node) -> list[Slot]:
+    return [slot for slot in _slots(node) if graph.kinds[slot.index] in (Kind.SIGNAL, Kind.GATE)]
+
+
 def _varies(graph: Graph, slot: int | None) -> bool:
     return slot is not None and graph.kinds[slot] is not Kind.WEIGHT
 
 
 def _fault(graph: Graph, node: Node, producers: Mapping[int, Node]) -> str | None:
     """Return a description of an operation that is not linear in the input of the network; None for a linear one."""
-    kinds = [graph.kinds[slot.index] for slot in _slots(node)]
-    signals = [kind for kind in kinds if kind in (Kind.SIGNAL, Kind.GATE)]
-    if Kind.NEUTRAL in kinds:
+    if any(graph.kinds[slot.index] is Kind.NEUTRAL for slot in _slots(node)):
         return f"{node.name} with a condition on the input or a normaliser"
-    if node.name in ("mul", "dot", "mv") and len(signals) > 1:
+    if node.name in ("mul", "dot", "mv") and len(_signals(graph, node)) > 1:
         return "the product of two values that depend on the input"
     if node.name == "div" and _is_signal(graph, node.arguments["other"]):
         return "a division by a value that depends on the input"

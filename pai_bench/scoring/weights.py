@@ -136,8 +136,8 @@ def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns
     (fnmatch) of parameters or layers, such as ``fc``, ``layer4.*`` or ``*.in_proj_weight``. A weight with
     requires_grad=False is left out, unless `only` matches it or all prunable weights are frozen.
 
-    Raises: PaiBenchError when the model has none, one that is computed from other parameters or not drawn yet, or a
-    pattern that matches none.
+    Raises: PaiBenchError when the model has none, one that is complex, computed from other parameters or not drawn
+    yet, or a pattern that matches none.
     """
     found = {id(weight) for _, weight in _weights(model)}
     every = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in found}
@@ -147,6 +147,12 @@ def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns
             "pass a model with layers such as nn.Conv2d, nn.Linear, nn.MultiheadAttention or nn.LSTM"
             " (biases, norms and bare parameters are not prunable)",
         )
+    for name, parameter in every.items():
+        if parameter.is_complex():
+            raise PaiBenchError(
+                f"{name} has complex weights ({str(parameter.dtype)[6:]}), which no method scores",
+                "write the layer with real weights, one layer for each part",
+            )
     aliases: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(parameter), []).append(name)

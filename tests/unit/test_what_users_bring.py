@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -261,6 +262,121 @@ def test_networks_that_cannot_be_scored_are_refused(model: Callable[[], nn.Modul
     with pytest.raises(PaiBenchError, match=cause) as caught:
         pai_bench.prune(model(), batches(), "snip")
     assert remedy in caught.value.remedy
+
+
+class Ending(nn.Module):
+    """A small network whose logits pass through another function."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.end = tiny(), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.net(x))
+
+
+@pytest.mark.parametrize(
+    ("end", "methods", "cause", "remedy"),
+    [
+        (lambda o: o.argmax(1), ("snip", "synflow", "px"), "the model returns int64 numbers", "the logits, not the"),
+        (lambda o: o.cfloat(), ("snip", "synflow", "ntk-sap"), "the model returns complex64 numbers", "real part"),
+        (lambda o: o.detach(), ("snip", "grasp", "prospr", "px"), "outputs of the model have no gradient", "detach()"),
+        (torch.inference_mode()(lambda o: o * 2), ("snip",), "outputs of the model have no gradient", "inference_mode"),
+        (lambda o: o[:, None], ("snip", "grasp"), "cross entropy needs logits", "return logits [B, classes]"),
+        (lambda o: o.softmax(1), ("px",), "the model computes a softmax outside of attention", "ReLU"),
+    ],
+)
+def test_outputs_that_are_no_logits_are_refused(
+    end: Callable[[Tensor], Tensor], methods: tuple[str, ...], cause: str, remedy: str
+) -> None:
+    for method in methods:
+        with pytest.raises(PaiBenchError, match=cause) as caught:
+            pai_bench.prune(Ending(end), batches(), method)
+        assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("function", [F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax])
+def test_px_leaves_out_a_log_softmax_at_the_end(function: Callable[..., Tensor]) -> None:
+    found = scores(Ending(lambda o: function(o, 1)), "px")
+    assert torch.equal(found, scores(Ending(lambda o: o), "px"))
+
+
+def test_px_refuses_a_softmax_that_is_an_activation() -> None:
+    layers = [nn.Conv2d(3, 4, 3), nn.Softmax2d(), nn.Flatten(), nn.LazyLinear(10)]
+    model = nn.Sequential(*layers)
+    model(batches()[0][0])
+    with pytest.raises(PaiBenchError, match="layer 1 computes a softmax outside of attention"):
+        pai_bench.prune(model, batches(), "px", rounds=1)
+
+
+class SharedModule(nn.Module):
+    """A layer under two names (as in CoaT), and a parameter of two layers; `names` is 1 for the layer under one."""
+
+    def __init__(self, names: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.middle = nn.Linear(108, 12), nn.Linear(12, 12)
+        self.blocks = nn.ModuleList([self.middle] if names == 2 else [])
+        self.tied, self.last = nn.Linear(12, 12), nn.Linear(12, 10)
+        self.tied.weight = self.middle.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.middle(self.first(x.flatten(1)).relu()).relu()
+        return self.last(self.tied(self.middle(x).relu()).relu())
+
+
+@METHODS
+def test_a_module_under_two_names_is_scored_as_under_one(method: str) -> None:
+    options = {**BRIEF.get(method, {}), "sparsity": 0.5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pai_bench.TiedScoresWarning)
+        one, two = (pai_bench.prune(SharedModule(names), batches(), method, **options) for names in (1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one) and one.keys() == two.keys()
+
+
+class Rotary(nn.Module):
+    """A layer whose features are turned by a complex buffer, as in the position embeddings of Llama."""
+
+    def __init__(self, kind: torch.dtype) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(108, 16), nn.Linear(16, 10)
+        angles = torch.linspace(0, 3, 8)
+        self.register_buffer("turns", torch.polar(torch.ones(8), angles).to(kind))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(self.first(x.flatten(1)).view(-1, 8, 2))
+        return self.last(torch.view_as_real(pairs * self.turns).flatten(1))
+
+
+def test_complex_buffers_keep_their_imaginary_part_and_complex_weights_are_refused() -> None:
+    model = Rotary(torch.complex64)
+    ours = dict(pai_bench.score(model, batches(), "snip"))
+    twin = copy.deepcopy(model).double()
+    twin.turns = model.turns.to(torch.complex128)
+    data = [(x.double(), y) for x, y in batches()]
+    loss = torch.stack([F.cross_entropy(twin(x), y) for x, y in data]).mean()
+    expected = torch.autograd.grad(loss, [twin.first.weight, twin.last.weight])
+    for name, weight, gradient in zip(ours, (twin.first.weight, twin.last.weight), expected, strict=True):
+        torch.testing.assert_close(ours[name] / ours[name].sum(), (w := (weight * gradient).abs()) / w.sum())
+    with (
+        pytest.warns(UserWarning, match="Complex modules are a new feature"),
+        pytest.raises(PaiBenchError, match=r"conv1\.weight has complex weights \(complex64\)"),
+    ):
+        pai_bench.prune(tiny().to(torch.complex64), batches(), "random")
+
+
+@pytest.mark.parametrize("method", ["snip", "prospr", "grasp"])
+def test_embeddings_with_sparse_gradients_are_scored_as_others(method: str) -> None:
+    def tokens(sparse: bool) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 6, sparse=sparse), nn.Flatten(), nn.Linear(30, 10))
+        data = [(torch.arange(20).view(4, 5) % 9, torch.arange(4))] * 4
+        found = pai_bench.score(model, data, method)
+        assert model[0].sparse is sparse
+        return torch.cat([v.flatten() for v in found.values()])
+
+    assert torch.equal(tokens(True), tokens(False))
 
 
 # Data
