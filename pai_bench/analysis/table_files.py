@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -194,17 +195,22 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Strip whitespace from headers and text; convert 16- and 32-bit floats to the decimals that they print as."""
+    """Remove blanks and invisible characters around and in names; convert 16- and 32-bit floats to what they print."""
     frame = frame.rename(columns=lambda column: str(column).strip())
     _check_repeated(path, list(frame.columns))
     for column in frame.columns:
         if column in _WORDS:
-            texts = {value: value.strip() for value in frame[column].unique() if isinstance(value, str)}
+            texts = {value: _visible(value) for value in frame[column].unique() if isinstance(value, str)}
             if any(text != value for value, text in texts.items()):
                 frame[column] = frame[column].replace(texts)
         elif frame[column].dtype in ("float16", "float32"):
             frame[column] = frame[column].astype(str).astype(float)
     return frame
+
+
+def _visible(text: str) -> str:
+    """Return a text in one line, without characters that do not print, such as a zero-width space."""
+    return " ".join("".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf")).split())
 
 
 def _check_repeated(path: Path, columns: Sequence[str]) -> None:
@@ -227,7 +233,12 @@ def _open_table(path: Path) -> pd.DataFrame:
     except ImportError:
         raise PaiBenchError(f"{path} needs pyarrow to be read", "run: pip install 'pai-bench[parquet]'") from None
     except pd.errors.ParserWarning:
-        raise PaiBenchError(f"{path}: its rows have more fields than its header", "name every column") from None
+        raise PaiBenchError(
+            f"{path}: its rows have more fields than its header",
+            "name every column, separate columns by commas, and write decimals with a point",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise PaiBenchError(f"table {path} is not in UTF-8: {error.reason}", "save the table in UTF-8") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are subclasses of ValueError
         reason = str(error).strip().splitlines()[0]
         raise PaiBenchError(f"table {path} cannot be read: {reason}", "give a table that pandas can read") from None

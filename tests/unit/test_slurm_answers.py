@@ -16,7 +16,7 @@ from pai_bench.sweep.execution import claims
 from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.monitoring import cancel
 from pai_bench.sweep.slurm import answers, in_flight
-from pai_bench.sweep.slurm.controller import Controller
+from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, tag
 from pai_bench.sweep.slurm.ledger import Ledger, open_chunks, sweep_chunks, user
 from tests.unit import test_slurm
 from tests.unit.test_slurm import ROWS, TAG, begun, command, controller, n_queued, sweep
@@ -38,6 +38,7 @@ def answer_of(home: Path, text: str) -> str:
         "echo Submitted batch job 5",
         "echo Welcome to job 7 of the day; echo 'Submitted batch job 5 on cluster b'",
         "echo '5;cluster'",
+        "echo 42 of 100 GB used; echo 42; echo Submitted batch job 5",
         "echo 'sbatch: warning: something' >&2; echo Submitted batch job 5",
         "echo Submitted batch job 5; exit 3",
     ],
@@ -92,6 +93,7 @@ def test_explicit_refusals_are_quoted_once_with_a_remedy(
         "exit 0",
         "exit 1",
         "echo 'Welcome to job 7'",
+        "echo 42; echo 5",
         "kill -9 $$",
         "echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2; kill -9 $$",
         "exit 137",
@@ -108,6 +110,37 @@ def test_a_hanging_sbatch_leaves_the_outcome_unknown_and_a_missing_sbatch_is_an_
         answers.sbatch([], {"PATH": f"{home}/bin:/bin"}, seconds=0.1)
     with pytest.raises(PaiBenchError, match="cannot be started"):
         answers.sbatch([], {"PATH": str(home / "nowhere")})
+
+
+def squeue(monkeypatch: pytest.MonkeyPatch, *lines: str) -> Controller:
+    """A controller whose squeue prints these lines, followed by the fields after the state."""
+    text = "".join(f"{line}|None||{tag(SWEEP, 'c001')}|\n" for line in lines)
+    asked = Controller()
+    monkeypatch.setattr(asked, "ask", lambda *_: text)
+    return asked
+
+
+def test_an_array_in_one_row_stands_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """squeue prints such rows without -r, which wrappers of sites may leave out; rows of steps are left out."""
+    lines = ("7_[1-2,5%2]|PENDING", "7_0|RUNNING", "7_0.batch|RUNNING", "8+0|RUNNING", "9_[3]|PENDING")
+    rows = squeue(monkeypatch, *lines).rows()
+    assert [row.job for row in rows] == ["7_1", "7_2", "7_5", "7_0", "8", "9_3"]
+    assert [row.index for row in rows] == [1, 2, 5, 0, 0, 3] and {row.state for row in rows} == {"PENDING", "RUNNING"}
+
+
+@pytest.mark.parametrize("job", ["", "7_[1-3,...%2]", "7_[1-", "7_x", "x7", "7 8", "7_[]"])
+def test_a_row_with_an_unreadable_id_leaves_the_state_of_all_jobs_unknown(
+    monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    with pytest.raises(ControllerUnavailable, match="squeue returned"):
+        squeue(monkeypatch, "7_0|RUNNING", f"{job}|RUNNING").rows()
+
+
+@pytest.mark.parametrize("size", ["", "n/a", "10", "1_0"])
+def test_a_damaged_answer_of_scontrol_gives_default_limits(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    asked = Controller()
+    monkeypatch.setattr(asked, "ask", lambda *_: f"ClusterName = c\nMaxArraySize            = {size}\n")
+    assert asked.limits().max_array_size == (10 if size == "10" else 1001)
 
 
 @pytest.mark.parametrize("answer", [LOST, "exit 0"])

@@ -170,3 +170,28 @@ def test_seeds_may_be_text_and_rows_in_any_order(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "lab.parquet")
     (point,) = points(collect(tmp_path, [tmp_path / "lab.parquet"])).itertuples()
     assert point.seeds == (0, 1, 2) and point.mean == pytest.approx(0.8)
+
+
+def test_invisible_characters_and_line_breaks_make_no_second_name(tmp_path: Path) -> None:
+    lines = [
+        "my method,mnist,conv8,0.9,0,0.9",
+        '"my\nmethod",mnist,conv8,0.9,1,0.8',
+        "my\u00a0method\u200b,mnist,conv8,0.9,2,0.7",
+    ]
+    (point,) = points(read(tmp_path, [*lines, "my\0 method,\ufeffmnist,conv8,0.9,3,0.6"])).itertuples()
+    assert (point.method, point.dataset, point.n) == ("my method", "mnist", 4)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_table_in_another_encoding_is_refused_with_a_remedy(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "lab.csv").write_bytes(f"{HEAD}\nsnip,mnist,café,0.9,0,0.9\n".encode(encoding))
+    with pytest.raises(PaiBenchError, match=r"lab\.csv is not in UTF-8") as error:
+        collect(tmp_path, [tmp_path / "lab.csv"])
+    assert error.value.remedy == "save the table in UTF-8"
+
+
+def test_decimal_commas_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "lab.csv").write_text(HEAD.replace(",", ";") + "\nsnip;mnist;conv8;0,9;0;0,8\n")
+    with pytest.raises(PaiBenchError) as error:
+        collect(tmp_path, [tmp_path / "lab.csv"])
+    assert "separate columns by commas, and write decimals with a point" in error.value.remedy

@@ -17,7 +17,8 @@ SBATCH_SECONDS = 300.0
 LONGEST = 500
 """Maximum number of characters quoted from sbatch's messages."""
 
-_TAKEN = re.compile(r"^(?:.*\bSubmitted batch job (\d+)\b.*|(\d+)(?:;\S+)?)$", re.MULTILINE)
+_TAKEN = re.compile(r"\bSubmitted batch job (\d+)\b")
+_PARSABLE = re.compile(r"^(\d+)(?:;\S+)?\s*$", re.MULTILINE)
 _FAILED = "Batch job submission failed: "
 # Messages after which the job may be queued: the request or its reply was lost in transit.
 _LOST = re.compile(
@@ -84,12 +85,13 @@ def sbatch(
 def job_id(stdout: str, stderr: str) -> str:
     """Return the id of the submitted job from sbatch's output.
 
-    Raises: Unanswered when the output does not contain the id of a job.
+    Raises: Unanswered when the output does not contain the id of one job.
     """
-    found = _TAKEN.search(stdout)
-    if found is None:
-        raise Unanswered(_useful(stderr) or "sbatch ended without the id of a job")
-    return found[1] or found[2]
+    found = set(_TAKEN.findall(stdout)) or set(_PARSABLE.findall(stdout))
+    if len(found) != 1:
+        how_many = "with several numbers" if found else "without the id of a job"
+        raise Unanswered(_useful(stderr) or f"sbatch ended {how_many}")
+    return str(found.pop())
 
 
 def _failure(code: int, stderr: str) -> Refused | Unanswered:

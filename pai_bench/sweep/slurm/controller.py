@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from pai_bench.sweep.execution.owner import ENDED
 
 _TAG = re.compile(r"pai-bench:([\w.-]+):([\w.-]+)")
+_JOB = re.compile(
+    r"(\d+)(?:\+\d+)?(?:_(?:(\d+)|\[(\d{1,7}(?:-\d{1,7})?(?:,\d{1,7}(?:-\d{1,7})?)*)(?:%\d+)?\]))?", re.ASCII
+)
+"""An id in squeue's output: a job, a task of an array, or (from wrappers that ignore -r) all of its pending tasks."""
+_STEP = re.compile(r"[\d_+]+\.\w+")
+"""An id of a step of a job."""
 
 
 class ControllerUnavailable(Exception):
@@ -72,7 +78,7 @@ class Controller:
     def rows(self, users: Iterable[str] = ()) -> list[Row]:
         """Return all pai-bench tasks of this user, or of the users named, with a single call of squeue.
 
-        Raises: ControllerUnavailable.
+        Raises: ControllerUnavailable, also for a row of pai-bench with an id that cannot be read.
         """
         names = sorted(users)
         who = [f"--user={','.join(names)}"] if names else ["--me"]
@@ -82,8 +88,8 @@ class Controller:
         for line in lines:
             job, state, reason, node, words = (line.split("|", 4) + [""] * 4)[:5]
             ours = _TAG.search(words)
-            if ours:
-                found.append(Row(job, state, reason, node, ours[1], ours[2]))
+            if ours and not _STEP.fullmatch(job):
+                found += [Row(task, state, reason, node, ours[1], ours[2]) for task in _tasks(job.strip())]
         return found
 
     def forgotten(self, jobs: Iterable[str]) -> dict[str, str]:
@@ -113,7 +119,7 @@ class Controller:
         values = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", text, re.MULTILINE))
         self._limits = Limits(
             values.get("ClusterName", ""),
-            int(values.get("MaxArraySize", 1001)),
+            int(size) if (size := values.get("MaxArraySize", "")).isdecimal() else 1001,
             "jobs" not in values.get("PrivateData", "none"),
         )
         return self._limits
@@ -142,6 +148,21 @@ class Controller:
             words = done.stderr.strip().splitlines()
             raise ControllerUnavailable(words[-1] if words else f"{command[0]} ended with {done.returncode}")
         return done.stdout
+
+
+def _tasks(job: str) -> list[str]:
+    """Return the ids of the tasks in an id of squeue: "12_[1-2,7%4]" is 12_1, 12_2 and 12_7.
+
+    Raises: ControllerUnavailable for another text: a task whose id is unknown may be running.
+    """
+    found = _JOB.fullmatch(job)
+    if found is None:
+        raise ControllerUnavailable(f"squeue returned {job!r} as the id of a job")
+    array, index, several = found.groups()
+    if several is None:
+        return [array if index is None else f"{array}_{index}"]
+    ends = [part.partition("-") for part in several.split(",")]
+    return [f"{array}_{number}" for first, _, last in ends for number in range(int(first), int(last or first) + 1)]
 
 
 def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
