@@ -45,7 +45,8 @@ def cast_to_score(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             return tensor.to(dtype.to_complex())
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    return model._apply(converted)
+    model._apply(converted)  # type: ignore[no-untyped-call]
+    return model
 
 
 def reinitialiser(seed: int) -> Callable[[nn.Module], None]:
