@@ -258,9 +258,7 @@ class Problem:
         Raises: PaiBenchError for outputs without logits.
         """
         self.stream.tick()
-        if params is None:
-            return logits(self.model(inputs))
-        return logits(call_with(self.model, params, inputs))
+        return logits(self.model(inputs) if params is None else call_with(self.model, params, inputs))
 
     def train_mode(self, bn: str) -> None:
         """Put the copy in the mode of a method's option `bn`: "train" (batch statistics) or "eval" (running ones)."""
