@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 from pai_bench import results
-from pai_bench.analysis import check, figures, html, published, published_table, records, reference, tables
+from pai_bench.analysis import check, figures, html, published, published_table, records, reference, speed, tables
 from pai_bench.analysis.bibliography import with_papers
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.columns import POINT
@@ -54,12 +54,14 @@ def run(
     folder = out or resolved / "report"
     check_writable(folder, "--out")
     complete = len(collection.missing) == 0
-    material = Material(collection.rows, summary, options, _published(options))
+    measured, damaged = speed.read(resolved, collection.rows)
+    material = Material(collection.rows, summary, options, _published(options), speeds=measured)
     beside = published_table.compare(material)
     more = [*_aggregates(material), *published_table.described(beside)]
     texts = report_tables(collection, summary, _choices(options, margin), more)
     if absent := published_table.absence(material):
         texts = replace(texts, remarks=(*texts.remarks, absent))
+    texts = speed.with_table(replace(texts, remarks=(*texts.remarks, *damaged)), measured, _page_of(options))
     files = write(collection, material, texts, beside, folder, resolved)
     for line in [*status_lines(collection), *(f"  {remark}" for remark in texts.remarks)]:
         messages.print(line, highlight=False, markup=False)

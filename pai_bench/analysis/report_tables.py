@@ -52,9 +52,11 @@ class ReportTables:
     remarks: tuple[str, ...]
     predictors: tuple[Grid, ...] = ()
     """The tables of correlations with the accuracy lost, one per panel."""
+    speed: tuple[Grid, ...] = ()
+    """The tables of measured speed, one per setting of the measurement."""
 
 
-OPTIONAL = ("controls", "comparison", "pooled", "table_across", "predictors", "predictors_pooled")
+OPTIONAL = ("controls", "comparison", "pooled", "table_across", "predictors", "predictors_pooled", "speed")
 """Stems of files that only some reports have."""
 
 

@@ -22,7 +22,7 @@ def compare_masks(
     shown_datasets: ShownDatasets = None,
     shown_cells: ShownCells = None,
     between: Annotated[
-        str | None, typer.Option(help="Compare methods, seeds or (scoring) data.  [default: methods,seeds,data]")
+        str | None, typer.Option(help="Compare methods, seeds, (scoring) data or granularity.  [default: all four]")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for CSV, Markdown, LaTeX and a figure.  [default: print a table]")

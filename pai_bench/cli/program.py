@@ -24,6 +24,7 @@ from pai_bench.cli.merge import merge
 from pai_bench.cli.options import INTERRUPTED, OK, USAGE, messages, say
 from pai_bench.cli.report import report
 from pai_bench.cli.reproduce import reproduce
+from pai_bench.cli.speed import speed
 from pai_bench.cli.status import status
 from pai_bench.cli.sweep import sweep
 from pai_bench.errors import PaiBenchError
@@ -60,6 +61,7 @@ app.command(cls=Command)(cancel)
 app.command(cls=Command)(report)
 app.command(cls=Command)(merge)
 app.command(cls=Command)(compare_masks)
+app.command(cls=Command)(speed)
 app.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(reproduce)
 app.command(cls=Command)(doctor)
 app.command(cls=Command)(prune)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pai_bench import models, results
+from pai_bench import models, recipes, results
 from pai_bench.datasets import files
 from pai_bench.results import mask_files
 from pai_bench.scoring.problem import prunable
@@ -85,6 +85,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             about = {"recipe": f"quick-{name}", "recipe_values": {"scoring": scoring}, "fingerprint": name}
             mask = {"w": np.array([True, method == "snip", method == "erk", False])}
             results.write(folder / "compared", result(method=method, sparsity=0.95, **about), mask)
+    network = models.build("conv8", 1, 8, 10)
+    mask = {name: np.ones(weight.shape, bool) for name, weight in prunable(network).items()}
+    about = {"recipe": "quick", "recipe_values": recipes.load("quick", "digits", "conv8").values()}
+    results.write(folder / "measured", result(method="snip", sparsity=0.8, **about), mask)
     for name in ("a", "b", "cluster-a", "cluster-b"):  # of the documents' merges
         put(folder / name, DENSE)
     return folder
@@ -103,6 +107,9 @@ def test_commands_in_the_documents_are_valid(folder: Path, command: str) -> None
         files = any(word.endswith(".npz") for word in arguments)
         arguments = ["masks.npz" if word.endswith(".npz") else word for word in arguments]
         arguments += [] if files else ["--results", "compared"]
+    if arguments[0] == "speed":
+        arguments = [word for word in arguments if word not in ("--results", "results")]
+        arguments += ["--results", "measured", *([] if "--rounds" in arguments else ["--rounds", "3"])]
     if arguments[0] in ("status", "logs", "cancel"):
         arguments += ["--results", "seen"]
     arguments = ["snip/digits/conv8/0.9/0" if word == "CELL" else word for word in arguments]

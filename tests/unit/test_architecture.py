@@ -56,10 +56,11 @@ ALLOWED = {
         *(*BASE, "datasets", "experiment", "models", "pruning", "recipes", "results", "scoring", "sweep.execution"),
         *("sweep.local", "sweep.monitoring", "sweep.planning", "sweep.slurm", "training"),
     },
+    "speed": {*BASE, "analysis", "datasets", "experiment", "models", "pruning", "recipes", "results", "scoring"},
     "doctor": {*BASE, "datasets.files", "experiment", "results", "sweep.execution", "sweep.slurm"},
     "cli": {
-        *(*BASE, "__version__", "analysis", "datasets.files", "doctor", "recipes", "reproductions", "results", "sweep"),
-        *("sweep.execution", "sweep.monitoring", "sweep.planning", "sweep.slurm"),
+        *(*BASE, "__version__", "analysis", "datasets.files", "doctor", "recipes", "reproductions", "results", "speed"),
+        *("sweep", "sweep.execution", "sweep.monitoring", "sweep.planning", "sweep.slurm"),
     },
     "registry": {"scoring"},
     "data_files": {"datasets.files"},

@@ -17,6 +17,7 @@ from pai_bench.analysis.figures.layers import layers
 from pai_bench.analysis.figures.masks import mask_overlap
 from pai_bench.analysis.figures.material import Material
 from pai_bench.analysis.figures.options import Options
+from pai_bench.analysis.figures.speed import speed
 from pai_bench.analysis.figures.summary import summary
 from pai_bench.analysis.figures.training import effective, training
 from pai_bench.errors import unknown
@@ -33,6 +34,7 @@ DEFAULT: dict[str, Make] = {
     "layers": layers,
     "failures": failures,
     "cost": cost,
+    "speed": speed,
     "baseline": baseline,
     "summary": summary,
 }
@@ -79,7 +81,7 @@ def draw(material: Material) -> Figures:
         tuple(
             (name, made)
             for name, made in found.items()
-            if isinstance(made, str) and (name in names or name != "controls")
+            if isinstance(made, str) and (name in names or name not in ("controls", "speed"))
         ),
     )
 

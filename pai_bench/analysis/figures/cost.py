@@ -101,7 +101,7 @@ def _drawing(material: Material, name: str, title: str, columns: dict[str, str])
         f"({captions.count(table['n'])}) against the median cost",
         "Grey line: Pareto front, the best accuracy at each cost",
         "Points at the lower edge are below the axis, at the accuracy beside them" if any(
-            spot.mean < _limits(by_cost[c])[0] for _, by_cost in found.values() for c in shown for spot in by_cost[c]
+            spot.mean < limits(by_cost[c])[0] for _, by_cost in found.values() for c in shown for spot in by_cost[c]
         ) else "",
         _devices(material) if name == "cost" else "",
         captions.recipes(material),
@@ -114,7 +114,7 @@ def _devices(material: Material) -> str:
     return f"Measured on: {', '.join(map(str, devices))}" if len(devices) else ""
 
 
-def _limits(found: Sequence[Spot]) -> tuple[float, float]:
+def limits(found: Sequence[Spot]) -> tuple[float, float]:
     """Return the accuracy range; methods far below the median of the better half are left to the lower edge."""
     means = sorted((spot.mean for spot in found), reverse=True)
     if not means:
@@ -147,7 +147,7 @@ def _page(
         row = Row([], min(0.7 * wide, 1.7), own_ticks=alone or per_row == 1)
         for setting, column in part:
             spots_ = found[setting][1][column]
-            low, high = _limits([spot for c in shown for spot in found[setting][1][c]] if not alone else spots_)
+            low, high = limits([spot for c in shown for spot in found[setting][1][c]] if not alone else spots_)
             ax = new_axes(figure)
             _draw(ax, spots_, material, (low, high), (wide, row.height))
             title = f"{operating.title(material, setting)}, {per_cent(found[setting][0])} % sparsity"
@@ -193,10 +193,11 @@ def _draw(
         if math.isfinite(spot.std):
             ax.errorbar(spot.cost, spot.mean, spot.std, color=look.color, linewidth=0.8, zorder=3)
         ax.plot(spot.cost, spot.mean, color=look.color, linestyle="", zorder=4, **marker)
-    _cost_ticks(ax, left, right, sizes[0])
+    cost_ticks(ax, left, right, sizes[0])
 
 
-def _cost_ticks(ax: Axes, left: float, right: float, inches: float) -> None:
+def cost_ticks(ax: Axes, left: float, right: float, inches: float) -> None:
+    """Set the ticks of a logarithmic axis of so many inches."""
     decades = range(math.floor(math.log10(left)), math.ceil(math.log10(right)) + 1)
     ticks: list[float] = []
     for step in ((1, 2, 5), (1, 3), (1,)):

@@ -45,6 +45,7 @@ class Material:
     runs: one row a run, with at least source, method, dataset, model, recipe, sparsity, seed, accuracy and status.
     summary: one row a point, as `statistics.summarise` returns it.
     published: rows of published results, with the columns of `published.COLUMNS`.
+    speeds: one row a measured form of a network, as `analysis.speed.read` returns it.
     """
 
     runs: pd.DataFrame
@@ -52,6 +53,7 @@ class Material:
     options: Options = field(default_factory=Options)
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     root: Path | None = None
+    speeds: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @cached_property
     def settings(self) -> list[Setting]:

@@ -71,6 +71,7 @@ def render(content: Content) -> str:
         figures=[(drawing, svg.pages(drawing)) for drawing in content.figures.drawings],
         matrices=[Matrix(f"accuracy-{place}", grid) for place, grid in enumerate(texts.grids, 1)],
         tables=tables,
+        speed=[Matrix(f"speed-{place}", grid) for place, grid in enumerate(texts.speed, 1)],
         predictors=[Matrix(f"predictors-{place}", grid) for place, grid in enumerate(texts.predictors, 1)],
         methods=texts.files["methods.md"],
         after=[one for one in (failures if failures.rows else None, costs, runs) if one is not None],
