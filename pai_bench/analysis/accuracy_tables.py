@@ -214,20 +214,21 @@ def _dense(dense: Points, labels: dict[tuple[str, ...], str], n: int | None, not
 def _explained(points: Points, emphasis: Emphasis) -> list[str]:
     """Return sentences that explain what occurs in the table: emphasis, letters, missing runs, merged sparsities."""
     parts = [RULE] if any(point.Index in emphasis.bold for point in points) else []
+    marked = [point for point in points if point.collapsed or point.diverged or point.at_chance or point.tied]
     letters = [
         f"{letter} {text}"
         for column, (letter, text) in _LETTERS.items()
-        if any(getattr(point, column) and not (letter == "a" and _is_at_chance(point)) for point in points)
+        if any(getattr(point, column) and not (letter == "a" and _is_at_chance(point)) for point in marked)
     ]
     missing = any(point.planned > point.runs for point in points)
     if missing:
         parts.append("(k of n): k of n planned runs have finished.")
     if letters:
         parts.append(f"In parentheses, k of n runs: {', '.join(letters)}.")
-    if any(map(_is_at_chance, points)):
+    if any(map(_is_at_chance, marked)):
         described = any(letter.startswith("a ") for letter in letters)
         parts.append(f"Superscript a: all runs {'at chance' if described else _LETTERS['at_chance'][1]}.")
-    if any(point.collapsed or point.diverged or point.at_chance for point in points):
+    if any(point.collapsed or point.diverged or point.at_chance for point in marked):
         parts.append(
             "Runs that collapsed, diverged or are at chance count at their accuracy, or at chance without one;"
             " then no ± is given."

@@ -55,17 +55,16 @@ def pairs(runs: Runs, epochs: dict[str, str], baseline: str = BASELINE) -> list[
     The baseline of the same source is used, else the one of the results folder, else the first. Controls and dense
     runs are not compared. `epochs`: epoch by source.
     """
-    baselines = [series for series in runs if series.method == baseline]
+    baselines: dict[tuple[tuple[str, str, str], str], list[Series]] = {}
+    for series in runs:
+        if series.method == baseline:
+            baselines.setdefault((series.panel, epochs[series.source]), []).append(series)
     found = []
     for series, points in runs.items():
         if series.is_reference or series.method == baseline:
             continue
-        others = [
-            other
-            for other in baselines
-            if other.panel == series.panel and epochs[other.source] == epochs[series.source]
-        ]
-        others.sort(key=lambda other: (other.source != series.source, other.source))
+        others = baselines.get((series.panel, epochs[series.source]), [])
+        others = sorted(others, key=lambda other: (other.source != series.source, other.source))
         if others and (pair := _pair(series, epochs[series.source], others[0], points, runs[others[0]])):
             found.append(pair)
     return sorted(found, key=lambda one: (one.series.panel, one.series.source, by_value(one.series.method)))
@@ -147,6 +146,11 @@ def is_testable(row: Mapping[str, Any], smallest: str = "p_smallest") -> bool:
     smallest: the column of the smallest p before the adjustment.
     """
     return bool(row["comparisons"] * row[smallest] < inference.LEVEL)
+
+
+def testable(table: pd.DataFrame) -> pd.Series:
+    """Return `is_testable` of each row of `compare` or `pool`."""
+    return table["comparisons"] * table["p_smallest"] < inference.LEVEL
 
 
 def pool(found: Iterable[Paired]) -> pd.DataFrame:

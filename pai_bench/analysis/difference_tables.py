@@ -9,7 +9,7 @@ import pandas as pd
 
 from pai_bench.analysis import inference
 from pai_bench.analysis.columns import AT_CHANCE, PANEL
-from pai_bench.analysis.comparison import is_testable
+from pai_bench.analysis.comparison import is_testable, testable
 from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Row
 from pai_bench.analysis.labels import Names, measure, measured_at, panel_title, per_cent, same_networks, series_label
 
@@ -90,7 +90,7 @@ def pooled_grid(table: pd.DataFrame, names: Names) -> Grid:
 
 def limits(table: pd.DataFrame) -> list[str]:
     """Return a sentence for each number of comparisons of which some adjusted p cannot be below 0.05."""
-    small = table[[not is_testable(line) for line in table.to_dict("records")]]
+    small = table[~testable(table)]
     if "seeds_needed" not in table:
         return [f"{len(small)} of the pooled comparisons cannot be tested with these runs"] if len(small) else []
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 NONE = "–"
 """Entry of a combination that was not run."""
@@ -60,7 +61,7 @@ class Grid:
     notes: tuple[str, ...] = ()
     """Texts below the table; the first character of each is its mark."""
 
-    @property
+    @cached_property
     def groups(self) -> list[tuple[tuple[str, ...], int, int]]:
         """Heading, first column and end of each group of columns."""
         found: list[tuple[tuple[str, ...], int, int]] = []

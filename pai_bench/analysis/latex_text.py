@@ -52,7 +52,7 @@ def escape(text: str) -> str:
 
 def is_transliterated(text: str) -> bool:
     """Return True if `escape` transliterates letters of the text, because the default fonts lack them."""
-    return any(_latex(character)[1] for character in unicodedata.normalize("NFC", text))
+    return not text.isascii() and any(_latex(character)[1] for character in unicodedata.normalize("NFC", text))
 
 
 def row_start(cell: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pai_bench.analysis import inference
 from pai_bench.analysis.columns import AT_CHANCE, PANEL
-from pai_bench.analysis.comparison import is_testable
+from pai_bench.analysis.comparison import testable
 from pai_bench.analysis.difference_tables import limits
 from pai_bench.analysis.display_names import method_name
 from pai_bench.analysis.labels import measured_at
@@ -123,7 +123,7 @@ def _comparisons(numbers: Numbers) -> list[str]:
             f"{failed} of the {len(table)} differences {'have' if failed > 1 else 'has'} no interval, because a run of"
             " the method or the baseline collapsed, diverged or is at chance."
         )
-    if any(map(is_testable, table.to_dict("records"))):
+    if testable(table).any():
         exact = table["n"].max() <= inference.EXACT_FLIPS
         kind = "an exact" if exact else f"a (beyond {inference.EXACT_FLIPS} seeds, {inference.DRAWS:,} random flips)"
         parts.append(
@@ -154,7 +154,7 @@ def _pooling(numbers: Numbers) -> list[str]:
         )
     else:
         parts.append(f"No statement about new settings is made, which needs {inference.MIN_BLOCKS} settings.")
-    if any(map(is_testable, table.to_dict("records"))):
+    if testable(table).any():
         family = _range(table["comparisons"], "comparison")
         parts.append(
             f"The p values are adjusted over the methods of a recipe ({family}) by Holm's procedure [[holm1979]]."

@@ -58,7 +58,9 @@ def numbers_tex(summary: pd.DataFrame, compared: pd.DataFrame, pooled: pd.DataFr
         keys = [f"/{path}"] * (plain[path] == 1)
         keys += [f"{recipe}/{path}"] * (recipe != "" and by_recipe[path, recipe] == 1)
         keys += [f"{recipe}@{source}/{path}"] * (source != "" and plain[path] > 1)
-        texts += [rf"\paibench@set{{{key}/{name}}}{{{value}}}" for key in keys for name, value in values.items()]
+        for key in keys:
+            start = rf"\paibench@set{{{key}/"
+            texts += [f"{start}{name}}}{{{value}}}" for name, value in values.items()]
     return _HEAD + "\n".join(dict.fromkeys(texts)) + "\n\\makeatother\n"
 
 

@@ -85,8 +85,11 @@ def pool_predictions(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _samples(rows: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], str, Array, Array]]:
     """Yield panel and sparsity, measure, its values and the accuracy lost by method, where both have an order."""
-    pruned = np.array([method != DENSE and split_control(method)[1] is None for method in rows["method"]], dtype=bool)
-    runs = rows[pruned & (rows["source"] == OURS) & rows["counted"].notna()]
+    ours = rows[(rows["source"] == OURS) & rows["counted"].notna()]
+    pruned = [method != DENSE and split_control(method)[1] is None for method in ours["method"]]
+    runs = ours[np.array(pruned, dtype=bool)]
+    if not len(runs):
+        return
     present = [measure for measure in MEASURES if measure in runs]
     values = runs[present].apply(pd.to_numeric, errors="coerce")
     known = _lost(rows, runs)

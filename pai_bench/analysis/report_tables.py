@@ -24,6 +24,7 @@ from pai_bench.analysis.predictors import pool_predictions, pooled_grid, predict
 from pai_bench.analysis.series import by_series, sources_with_epoch
 from pai_bench.analysis.statistics import compare_controls, split_control
 from pai_bench.cells import DENSE
+from pai_bench.core.garbage import uncollected
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ OPTIONAL = ("controls", "comparison", "pooled", "table_across", "predictors", "p
 """Stems of files that only some reports have."""
 
 
+@uncollected()
 def report_tables(
     collection: Collection, summary: pd.DataFrame, choices: Choices | None = None, more: Sequence[str] = ()
 ) -> ReportTables:

@@ -66,11 +66,12 @@ def by_series(rows: pd.DataFrame) -> Runs:
 
 def paired_runs(ours: dict[int, Run], theirs: dict[int, Run]) -> dict[int, tuple[Run, Run]]:
     """Return the pairs of runs by seed, where both have the seed and, if known, the same initial weights."""
-    return {
-        seed: (ours[seed], theirs[seed])
-        for seed in sorted(ours.keys() & theirs.keys())
-        if ours[seed].init_hash == theirs[seed].init_hash or not (ours[seed].init_hash and theirs[seed].init_hash)
-    }
+    found = {}
+    for seed in sorted(ours.keys() & theirs.keys()):
+        one, other = ours[seed], theirs[seed]
+        if one.init_hash == other.init_hash or not (one.init_hash and other.init_hash):
+            found[seed] = (one, other)
+    return found
 
 
 def sources_with_epoch(rows: pd.DataFrame) -> dict[str, str]:

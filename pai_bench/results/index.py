@@ -5,18 +5,18 @@ The cache is rebuilt when it is missing, damaged or of another version; if it ca
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pai_bench import results
 from pai_bench.core.atomic import GONE, reason, replacing
+from pai_bench.core.garbage import uncollected
 from pai_bench.errors import PaiBenchError
 from pai_bench.results.key import ResultKey
 
@@ -56,19 +56,7 @@ class Index:
         return bool(self.unreadable) and any(str(path) in self.unreadable for path in (place, *place.parents))
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Disable the cyclic garbage collector: tens of thousands of new rows would trigger full collections."""
-    active = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if active:
-            gc.enable()
-
-
-@_uncollected()
+@uncollected()
 def read(root: Path) -> Index:
     """Read all results below the root; only files that are new or changed since the last cache write are parsed."""
     top = str(root / "runs")

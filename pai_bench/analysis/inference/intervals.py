@@ -75,8 +75,11 @@ def indistinguishable(differences: Sequence[ArrayLike], level: float = LEVEL) ->
 
     `differences`: one array [n] a comparison. Without an interval (n < 2) nothing can be distinguished.
     """
-    p = [float(_t_test(vector(sample))) for sample in differences]
-    return [bool(adjusted >= level) for adjusted in holm(p)]
+    # A table has thousands of short samples, for which Python is faster than NumPy.
+    samples = [np.ravel(sample).tolist() for sample in differences]
+    t = [_t_statistic(sample) for sample in samples]
+    freedom = [max(len(sample) - 1, 1) for sample in samples]
+    return [bool(adjusted >= level) for adjusted in holm(2 * stdtr(freedom, t))]
 
 
 def vector(values: ArrayLike) -> Array:
@@ -90,15 +93,17 @@ def vector(values: ArrayLike) -> Array:
     return sample
 
 
-def _t_test(sample: Array) -> float:
-    """Two-sided p of the paired t test; 1 where there is no interval."""
-    values = sample.tolist()  # a table has thousands of short samples, for which Python is faster than NumPy
+def _t_statistic(values: list[float]) -> float:
+    """Minus the absolute t of the paired t test; 0 where there is no interval.
+
+    Raises: ValueError when there are no values.
+    """
     n = len(values)
-    if n < 2:
-        return 1.0
+    if not n:
+        raise ValueError("a sample needs at least one value")
     mean = math.fsum(values) / n
-    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n) if n > 1 else math.inf
     # Equal values have a spread of rounding errors only; dividing by it would give a meaningless t.
     if error <= 1e-12:
-        return 1.0 if abs(mean) <= 1e-12 else 0.0
-    return float(2 * stdtr(n - 1, -abs(mean) / error))
+        return 0.0 if abs(mean) <= 1e-12 else -math.inf
+    return -abs(mean) / error
