@@ -188,7 +188,7 @@ def _controls_note(panel: pd.DataFrame, margin: float) -> str:
     failures = ["collapsed", "diverged", "at_chance", "failed_of_method"]
     if panel[failures].any(axis=None):
         parts.append(
-            "In parentheses, k of n runs: c, d, a: the control collapsed (a layer without weights), diverged, is at"
+            "In parentheses, k of n runs: c, d, a: the control collapsed (a layer without weights), diverged or is at"
             f" chance (accuracy of at most {AT_CHANCE:g} / classes); m: the method failed in one of these ways and the"
             " control did not. Then there is neither an interval nor a test."
         )

@@ -78,7 +78,7 @@ _SHADES = (0.0, 0.4, -0.4)
 
 _FILLS = ("full", "left", "bottom", "right", "top")
 CONTROL_LABELS = {
-    None: "as it is",
+    None: "unmodified",
     "shuffle": "masks shuffled",
     "reinit": "weights reinitialised",
     "invert": "scores inverted",

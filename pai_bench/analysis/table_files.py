@@ -46,7 +46,7 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
         invalid, or two rows describe the same cell.
     """
     frame = _without_blanks(path, _open_table(path))
-    _check_columns(path, frame)
+    _check_columns(path, [str(column) for column in frame.columns])
     _convert(path, frame)
     _check_numbers(path, frame)
     frame["seed"] = frame["seed"].astype(int)
@@ -86,11 +86,10 @@ def canonical(sparsities: pd.Series) -> pd.Series:
     return sparsities.map({value: canonical_sparsity(value, 1e-12) for value in sparsities.unique()})
 
 
-def _check_columns(path: Path, frame: pd.DataFrame) -> None:
-    absent = [column for column in CONTRACT if column not in frame]
+def _check_columns(path: Path, found: Sequence[str]) -> None:
+    absent = [column for column in CONTRACT if column not in found]
     if not absent:
         return
-    found = [str(column) for column in frame.columns]
     cause = f"{path} has no column {', '.join(absent)}; found: {', '.join(found)}"
     remedy = f"a table needs {', '.join(CONTRACT)}"
     if path.suffix.lower() == ".csv":
@@ -182,9 +181,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         frame: pd.DataFrame = pd.read_csv(
             path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False
         )
-    with path.open(encoding="utf-8-sig", newline="") as file:  # pandas renames the second of two equal columns
-        header = [name.strip() for name in next(csv.reader(file))]
-    _check_repeated(path, [name for name in header if name])
+    _check_repeated(path, [name for name in _header(path) if name])  # pandas renames the second of two equal columns
     for column in frame.columns:
         if str(column).strip() not in _WORDS:
             text = frame[column].str.strip()
@@ -192,6 +189,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
             with suppress(ValueError):
                 frame[column] = frame[column].astype(float)
     return frame
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [name.strip() for name in next(csv.reader(file))]
 
 
 def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
@@ -233,6 +235,7 @@ def _open_table(path: Path) -> pd.DataFrame:
     except ImportError:
         raise PaiBenchError(f"{path} needs pyarrow to be read", "run: pip install 'pai-bench[parquet]'") from None
     except pd.errors.ParserWarning:
+        _check_columns(path, _header(path))  # decimal commas between semicolons look like more fields
         raise PaiBenchError(
             f"{path}: its rows have more fields than its header",
             "name every column, separate columns by commas, and write decimals with a point",

@@ -523,6 +523,8 @@ def test_a_broken_control_leaves_the_axis_to_the_others() -> None:
     heights = [y for _, y in marks(ax, "v") if y < ax.bbox.y0 + 0.1 * ax.bbox.height]
     assert len([y for y in heights if y >= ax.bbox.y0]) >= 2
     assert "Markers on the lower edge: points below the axis." in made.caption
+    shown = "Methods beside their controls: masks shuffled within each layer, scores inverted. Points:"
+    assert made.caption.startswith(shown), "only the controls of the figure"
     (ax,) = page("controls", with_controls((0.8, 0.79, 0.78))).axes
     assert ax.get_ylim()[0] < 78
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rich.console import Console
 
@@ -20,7 +21,7 @@ from pai_bench.analysis import figures, inference, published, published_table
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import run
 from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks, overlay, pooling
-from pai_bench.analysis.figures.cost import Spot, front, spots
+from pai_bench.analysis.figures.cost import Spot, cost_ticks, front, spots
 from pai_bench.analysis.figures.failures import critical_compression, failed_runs
 from pai_bench.analysis.figures.layout import style as style_of_figures
 from pai_bench.analysis.masks.overlap import Overlap
@@ -101,6 +102,18 @@ def test_cost_shows_time_and_memory_with_the_front(folder: Path) -> None:
     assert "no two methods" in str(figures.chosen(["cost"])["cost"](material(series("snip"))))
 
 
+@pytest.mark.parametrize(("left", "right", "inches", "ticks"), [
+    (0.025, 3.5, 2.2, ["0.03", "0.1", "0.3", "1", "3"]),
+    (0.025, 3.5, 1.6, ["0.1", "1"]),
+    (1.1, 4.8, 2.2, ["2", "3", "4"]),
+])  # fmt: skip
+def test_ticks_of_costs_cover_their_range(left: float, right: float, inches: float, ticks: list[str]) -> None:
+    ax = Figure().subplots()
+    ax.set_xscale("log")
+    cost_ticks(ax, left, right, inches)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ticks
+
+
 def test_the_front_has_the_most_accurate_of_all_cheaper_methods() -> None:
     spots = [Spot(*spot, math.nan, 1) for spot in (("a", 1, 50), ("b", 2, 40), ("c", 3, 60), ("d", 3, 55))]
     assert [spot.method for spot in front(spots)] == ["a", "c"]
@@ -146,7 +159,8 @@ def test_failures_show_the_share_of_runs_and_the_critical_compression() -> None:
     critical = critical_compression(failed_runs(material(failing()))).set_index("method")
     assert critical["compression"].to_dict() == pytest.approx({"snip": 50, "erk": 10})
     assert critical["open"].to_dict() == {"snip": True, "erk": False}
-    assert figures.chosen(["failures"])["failures"](material(series("snip"))) == "no run is at chance"
+    none = figures.chosen(["failures"])["failures"](material(series("snip")))
+    assert none == "no run of a method collapsed, diverged or is at chance"
 
 
 @pytest.mark.slow
@@ -398,3 +412,5 @@ def test_every_default_figure_is_legible_in_a_column() -> None:
     rows = [*settings(6, "synflow", "snip", "erk"), *runs_of("random", 0.9, [0.1, 0.1], model="net0")]
     for name in ("accuracy", "difference-to-dense", "failures", "baseline", "summary"):
         legible(page(name, rows, width="column", venue="icml"))
+    for long in ("synflow-l2", "prospr:detach_first_buffer=true,lr=0.5,steps=10"):
+        legible(page("baseline", settings(2, "snip", long), width="column", baseline=long))

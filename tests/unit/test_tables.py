@@ -252,6 +252,19 @@ def test_an_entry_says_what_is_not_whole(tmp_path: Path) -> None:
     assert "number in parentheses" in other and "c collapsed" in other and "Superscript a: all runs at chance" in other
 
 
+def test_unequal_numbers_of_seeds_are_said_and_stand_at_each_entry(tmp_path: Path) -> None:
+    rows = [*lines("a", [0.90, 0.91, 0.93]), *lines("b", [0.8]), *lines("dense", [0.95, 0.96], 0.0)]
+    made = written(gathered(tmp_path, rows))
+    assert "numbers of seeds differ between points: 1 to 3" in made.remarks
+    table = made.files["table.md"]
+    assert re.search(r"\| a +\| 91\.3 ± 1\.5 \(3\) ", table) and re.search(r"\| b +\| 80\.00 \(1\) ", table)
+    assert "seeds (their number in parentheses)" in table and "Dense network: 95.50 ± 0.71 (2)." in table
+    assert "**" not in table, "one method alone has all seeds"
+    assert "over 1 to 3 seeds (dense networks: 2 runs)" in made.files["methods.md"]
+    equal = written(gathered(tmp_path, rows[:3] + lines("b", [0.8, 0.81, 0.82])))
+    assert not any("numbers of seeds" in remark for remark in equal.remarks)
+
+
 @pytest.mark.slow
 def test_notes_are_marked_and_written_below(tmp_path: Path) -> None:
     rows = [f"{line},odd" for line in lines("a", [0.9, 0.8])] + [f"{line}," for line in lines("b", [0.9, 0.8])]

@@ -85,12 +85,12 @@ def baseline(material: Material) -> Drawing | str:
         f" (not adjusted for the number of methods), and each seed as a tick ({n})",
         "The smallest p that a two-sided sign flip of one comparison can reach is "
         + " or ".join(f"{p:.3g}" for p in smallest),
-        "An arrow: the interval ends outside the axis",
+        "An arrow: the interval ends outside the axis" if any(map(_is_cut, every)) else "",
         "×, k/m: k of the m runs of the method and the baseline collapsed, diverged or are at chance (at most 1.5 times"
         " the accuracy of guessing), so there is no interval; at the edge where the mean is outside the axis"
         if any(d.failed for one in every for d in one.differences)
         else "",
-        "Sparsities: up to the highest at which the baseline does not fail",
+        f"Sparsities: at most {most}, up to the highest at which the baseline does not fail",
         *captions.notes_of(material, {(one.source, d.method) for one in every for d in one.differences}),
         captions.recipes(material),
     )  # fmt: skip
@@ -199,6 +199,12 @@ def _draw(ax: Axes, one: Comparison, methods: Sequence[str], material: Material,
     ticks = value_ticks(low, high, 0.55 * inches)
     set_ticks(ax.xaxis, ticks, numbers(ticks))
     ax.set_gid(OWN_AXIS)
+
+
+def _is_cut(one: Comparison) -> bool:
+    """Return True if an interval ends outside the axis."""
+    low, high = _limits(one)
+    return any(d.interval.low < low or d.interval.high > high for d in one.differences)
 
 
 def _limits(one: Comparison) -> tuple[float, float]:

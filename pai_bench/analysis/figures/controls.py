@@ -15,6 +15,14 @@ from pai_bench.analysis.style import CONTROL_LABELS, CONTROL_STYLES, by_value, f
 from pai_bench.analysis.tables import measure
 from pai_bench.cells import DENSE
 
+_DESCRIPTIONS = {
+    "shuffle": "masks shuffled within each layer",
+    "reinit": "weights drawn again after pruning",
+    "invert": "scores inverted",
+    "sample": "masks sampled by score",
+    "quota-of": "random masks with the same layer counts",
+}
+"""Descriptions of the controls in the caption."""
 _BROKEN = 3
 """Factor by which points of broken networks may lengthen the accuracy axis before they are moved below it."""
 
@@ -29,12 +37,17 @@ def controls(material: Material) -> Drawing | str:
     figures = grid.draw(material, found, label, _range, edges=True)
     below = any(_range([panel])[0] > p.mean for panel in panels for curve in panel.curves for p in curve.points)
     text = captions.sentences(
-        "Methods beside their controls: masks shuffled within each layer, weights drawn again after pruning, scores "
-        "inverted, masks sampled by score, and random masks with the same layer counts",
+        f"Methods beside their controls: {', '.join(_described(panels))}",
         *captions.curves(material, panels),
         "Markers on the lower edge: points below the axis" if below else "",
     )
     return Drawing("controls", "Methods beside their controls", tuple(figures), text, curves.table(panels))
+
+
+def _described(panels: Sequence[Panel]) -> list[str]:
+    """Return the descriptions of the controls that the panels have."""
+    shown = {curve.method for panel in panels for curve in panel.curves}
+    return [text for control, text in _DESCRIPTIONS.items() if CONTROL_LABELS[control] in shown]
 
 
 def control_panels(material: Material, setting: Setting) -> list[Panel]:

@@ -197,14 +197,14 @@ def _draw(
 
 
 def cost_ticks(ax: Axes, left: float, right: float, inches: float) -> None:
-    """Set the ticks of a logarithmic axis of so many inches."""
+    """Set round ticks on a logarithmic axis of `inches` from `left` to `right`, over its whole range."""
     decades = range(math.floor(math.log10(left)), math.ceil(math.log10(right)) + 1)
     ticks: list[float] = []
     for step in ((1, 2, 5), (1, 3), (1,)):
         ticks = [value for d in decades for m in step if left <= (value := float(f"{m}e{d}")) <= right]
-        if len(ticks) < inches / 0.45:
+        if len(ticks) <= inches / 0.4:
             break
-    if len(ticks) < 3:  # less than a decade: round steps
+    if len(ticks) < 3 and right < 10 * left:  # less than a decade: round steps
         ticks = [float(t) for t in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(left, right) if left <= t <= right]
     set_ticks(ax.xaxis, ticks, [_number(tick) for tick in ticks])
 

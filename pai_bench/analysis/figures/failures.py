@@ -60,7 +60,7 @@ def failures(material: Material) -> Drawing | str:
     """Draw the share of failed runs by method and density over all settings, and the critical compression."""
     runs = failed_runs(material)
     if not runs["failed"].any():
-        return "no run is at chance"
+        return "no run of a method collapsed, diverged or is at chance"
     groups = runs.groupby(["source", "method", "sparsity"])["failed"]
     table = groups.agg(share="mean", n="count").reset_index()
     critical = critical_compression(runs)

@@ -100,6 +100,7 @@ def place(
     labels of the vertical axis at the left of each row.
     """
     inches = figure.get_figwidth()
+    xlabel = wrapped(xlabel, inches - 2 * _EDGE, NORMAL)
     columns = max(len(row.axes) for row in rows)
     legend_height = _legend(figure, entries, inches)
     left = _EDGE + (height(ylabel, NORMAL) + _PAD if ylabel or strip_label else 0)
@@ -150,18 +151,23 @@ def place(
             middle = 1 - (top + row.height / 2) / total
             x = (left - _PAD - side / 2) / inches
             _write(figure, x, middle, row_titles[r], TITLE, rotation=90)
-    middle_x = (left + first + (inches - left - first - right) / 2) / inches
     if xlabel:
-        _write(figure, middle_x, (_EDGE + height(xlabel, NORMAL) / 2) / total, xlabel, NORMAL)
+        middle = _within(left + first + (inches - left - first - right) / 2, widest([xlabel], NORMAL), inches)
+        _write(figure, middle / inches, (_EDGE + height(xlabel, NORMAL) / 2) / total, xlabel, NORMAL)
     if ylabel:
-        top, low = tops[0], tops[-1] + rows[-1].height
-        _write(figure, (_EDGE + height(ylabel) / 2) / inches, 1 - (top + low) / 2 / total, ylabel, NORMAL, rotation=90)
+        middle = _within((tops[0] + tops[-1] + rows[-1].height) / 2, widest([ylabel], NORMAL), total)
+        _write(figure, (_EDGE + height(ylabel) / 2) / inches, 1 - middle / total, ylabel, NORMAL, rotation=90)
     if strip_label:
         for row, top in zip(rows, tops, strict=True):
             if row.strip_height:
                 middle = 1 - (top + row.height + _GAP + row.strip_height / 2) / total
                 x = (left - (side + _PAD if side else 0) - _PAD) / inches
                 _write(figure, x, middle, strip_label, SMALL, rotation=90)
+
+
+def _within(middle: float, length: float, room: float) -> float:
+    """Return the middle of a text of this length that is nearest to `middle` and inside the page, in inches."""
+    return max(min(middle, room - _EDGE - length / 2), _EDGE + length / 2)
 
 
 def _write(figure: Figure, x: float, y: float, text: str, size: float, rotation: int = 0) -> None:
