@@ -96,7 +96,9 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
         cause += " (separator: comma)"
         other = next((mark for mark in _SEPARATORS if len(found) == 1 and mark in found[0]), None)
         if other is not None:
-            remedy = f"the separator seems to be {other!r} ({_SEPARATORS[other]}): save the table with commas; {remedy}"
+            separator = f"{other!r} ({_SEPARATORS[other]})"
+            change = "separate columns by commas, and write decimals with a point"
+            remedy = f"the separator seems to be {separator}: {change}; {remedy}"
     if {name.lower() for name in absent} <= {name.lower() for name in found}:
         remedy = f"write the names in lower case; {remedy}"
     raise PaiBenchError(cause, remedy)
