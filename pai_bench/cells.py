@@ -14,9 +14,9 @@ from pai_bench.errors import PaiBenchError, unknown
 Value = bool | int | float | str
 """Type of a hyper-parameter in a method spec."""
 
-DENSE = "dense"
-"""Reference method without pruning: every grid contains it once per data set, model and seed, at sparsity 0."""
-
+DENSE, SMALL_DENSE = "dense", "small-dense"
+"""References without pruning: the network itself, which every grid contains once per data set, model and seed at
+sparsity 0, and a narrower one of density times the size."""
 GIVEN = "file:"
 """Prefix of the name of a method whose masks are read from a file; on the command line a path follows."""
 

@@ -12,7 +12,7 @@ import pandas as pd
 from pai_bench.analysis.columns import AT_CHANCE, PANEL
 from pai_bench.analysis.emphasis import RULE, Emphasis
 from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Notes, Row, joined
-from pai_bench.analysis.information import HEADING, is_upper_bound
+from pai_bench.analysis.information import HEADING, SMALLER, is_small_dense, is_upper_bound
 from pai_bench.analysis.labels import (
     Names,
     decimals,
@@ -48,7 +48,7 @@ def panel_grids(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Ite
         n, notes = _common_n(shown), Notes()
         columns = {sparsity: place for place, sparsity in enumerate(sorted({point.sparsity for point in shown}))}
         rows = [
-            (_row(labels[address], series, columns, n, notes, emphasis), any(is_upper_bound(p.saw) for p in series))
+            (_block(address[1], series), _row(labels[address], series, columns, n, notes, emphasis))
             for address, series in _grouped(shown, "source", "method").items()
         ]
         parts = [_measured(panel, n, with_std=any(point.std == point.std for point in shown))]
@@ -60,11 +60,20 @@ def panel_grids(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Ite
         )
 
 
-def _blocks(rows: Sequence[tuple[Row, bool]]) -> tuple[Row, ...]:
-    """Return the rows of methods, then under a heading the upper bounds, which the flags mark."""
-    bounds = [row for row, is_bound in rows if is_bound]
-    plain = [row for row, is_bound in rows if not is_bound]
-    return (*plain, *([Row(HEADING, ()), *bounds] if bounds else []))
+def _block(method: str, series: Points) -> str:
+    """Return the heading of the block of a method; "" for methods that compete."""
+    if is_small_dense(method):
+        return SMALLER
+    return HEADING if any(is_upper_bound(point.saw) for point in series) else ""
+
+
+def _blocks(rows: Sequence[tuple[str, Row]]) -> tuple[Row, ...]:
+    """Return the rows of methods, then the other blocks, each under its heading."""
+    found: list[Row] = []
+    for heading in ("", SMALLER, HEADING):
+        block = [row for name, row in rows if name == heading]
+        found += [*([Row(heading, ())] if block and heading else []), *block]
+    return tuple(found)
 
 
 def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Grid:
@@ -82,26 +91,24 @@ def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Gri
             places[*key, sparsity] = len(columns)
             heading = names.panel(*key)
             columns.append(Column(heading if several else heading[:2], per_cent(sparsity)))
-    rows: list[Row] = []
-    bounds: list[Row] = []
+    rows: list[tuple[str, Row]] = []
     for address, series in _grouped(points, "source", "method").items():
         mark, inner = _shared_note(series, notes)
         entries = [(point, _cell(point, n, inner, emphasis, with_std=False)) for point in series]
         if address[1] == DENSE:
             found = {_key(point): entry for point, entry in entries}
-            rows.append(Row(labels[address] + mark, tuple(found.get(key, EMPTY) for key in panels), by_group=True))
+            row = Row(labels[address] + mark, tuple(found.get(key, EMPTY) for key in panels), by_group=True)
+            rows.append(("", row))
             continue
         cells = [EMPTY] * len(columns)
         for point, entry in entries:
             cells[places[*_key(point), point.sparsity]] = entry
-        row = Row(labels[address] + mark, tuple(cells))
-        (bounds if any(is_upper_bound(point.saw) for point in series) else rows).append(row)
-    rows.sort(key=lambda row: not row.by_group)
-    rows += [Row(HEADING, ()), *bounds] if bounds else []
+        rows.append((_block(address[1], series), Row(labels[address] + mark, tuple(cells))))
+    rows.sort(key=lambda entry: not entry[1].by_group)
     models = dict.fromkeys(point.model for point in points)
     said = [*_explained(points, emphasis), *names.aliases(models), *same_networks(models)]
     caption = " ".join([_measured(points, n, with_std=False), *said])
-    return Grid("All data sets and networks", caption, "Sparsity (%)", tuple(columns), tuple(rows), notes.lines())
+    return Grid("All data sets and networks", caption, "Sparsity (%)", tuple(columns), _blocks(rows), notes.lines())
 
 
 def _grouped(points: Iterable[Any], *names: str) -> dict[tuple[str, ...], list[Any]]:

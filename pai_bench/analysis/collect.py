@@ -123,6 +123,7 @@ _EXTRA += [
     "scoring_dtype",
     "float64_overlap",
     "n_kept",
+    "n_prunable",
     "tied_at_cut",
     "saw",
     "chance",

@@ -45,6 +45,7 @@ _METHODS = {
     "after-training": "Magnitude after training",
     "ltr": "LTR",
     "lr-rewinding": "Learning-rate rewinding",
+    "small-dense": "Smaller dense",
 }
 _DATASETS = {
     "cifar10": "CIFAR-10",

@@ -31,7 +31,7 @@ class Emphasis:
 def emphasise(summary: pd.DataFrame, runs: Runs) -> Emphasis:
     """Select the points in bold and the second-best points of each panel, sparsity and epoch.
 
-    Methods compete if they have all planned seeds of the sparsity; controls, the dense network and methods that see
+    Methods compete if they have all planned seeds of the sparsity; controls, dense networks and methods that see
     training do not compete. A method with failed runs, or with some runs at chance, is bold only if its mean is the
     highest, because it has no t interval. With one seed nothing can be distinguished, so all competing methods are
     bold. One method alone is not bold.

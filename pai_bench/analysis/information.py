@@ -5,10 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 from pai_bench.analysis.style import parsed
+from pai_bench.cells import SMALL_DENSE
 from pai_bench.core import method_index
 
 HEADING = "Masks found during training (upper bounds)"
 """Heading of the block of a table."""
+
+SMALLER = "Smaller dense networks (references)"
+"""Heading of the block of dense networks with narrower layers."""
 
 
 @cache
@@ -18,6 +22,13 @@ def known(method: str) -> str:
     entry = None if spec is None else method_index.builtin().get(spec.name)
     seen = "" if entry is None else entry.facts.sees
     return "nothing" if seen == "shape" else seen
+
+
+@cache
+def is_small_dense(method: str) -> bool:
+    """Return True for a method that trains a narrower dense network."""
+    spec = parsed(method)
+    return spec is not None and spec.name == SMALL_DENSE
 
 
 def is_upper_bound(saw: object) -> bool:

@@ -12,6 +12,7 @@ from pai_bench.analysis import inference
 from pai_bench.analysis.columns import OURS, PANEL
 from pai_bench.analysis.grid import EMPTY, Cell, Column, Grid, Row
 from pai_bench.analysis.inference.intervals import Array
+from pai_bench.analysis.information import is_small_dense
 from pai_bench.analysis.labels import Names, panel_title, per_cent
 from pai_bench.analysis.statistics import split_control
 from pai_bench.cells import DENSE
@@ -86,7 +87,7 @@ def pool_predictions(rows: pd.DataFrame) -> pd.DataFrame:
 def _samples(rows: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], str, Array, Array]]:
     """Yield panel and sparsity, measure, its values and the accuracy lost by method, where both have an order."""
     ours = rows[(rows["source"] == OURS) & rows["counted"].notna()]
-    pruned = [method != DENSE and split_control(method)[1] is None for method in ours["method"]]
+    pruned = [m != DENSE and not is_small_dense(m) and split_control(m)[1] is None for m in ours["method"]]
     runs = ours[np.array(pruned, dtype=bool)]
     if not len(runs):
         return

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pai_bench.analysis.columns import PANEL
+from pai_bench.analysis.information import is_small_dense
 from pai_bench.analysis.statistics import split_control
 from pai_bench.cells import DENSE
 
@@ -29,8 +30,8 @@ class Series:
 
     @property
     def is_reference(self) -> bool:
-        """True for the dense network and for controls, which do not compete with methods."""
-        return self.method == DENSE or split_control(self.method)[1] is not None
+        """True for dense networks, also narrower ones, and for controls, which do not compete with methods."""
+        return self.method == DENSE or is_small_dense(self.method) or split_control(self.method)[1] is not None
 
 
 class Run(NamedTuple):

@@ -71,6 +71,7 @@ KNOWN = {
     "after-training": Style("#CEB48D", "d", (0, (1, 1))),
     "ltr": Style("#323F3F", "p", "-"),
     "lr-rewinding": Style("#668D9A", "<", "-"),
+    "small-dense": Style("#181800", "o", "--"),
 }
 _COLORS = ("#660055", "#FF1177", "#0000FF", "#886633", "#FF99CC", "#991122")
 _SHADES = (0.0, 0.4, -0.4)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
-from pai_bench.cells import GIVEN, QUOTA_OF, MethodSpec
+from pai_bench.cells import DENSE, GIVEN, QUOTA_OF, SMALL_DENSE, MethodSpec, canonical_sparsity
 from pai_bench.core.facts import Facts
 from pai_bench.core.registry import installed
 from pai_bench.errors import PaiBenchError, unknown
@@ -50,7 +51,7 @@ def check(specs: Sequence[str]) -> None:
     """
     known = builtin()
     for spec in specs:
-        if spec.removeprefix(f"{QUOTA_OF}:").startswith(GIVEN):
+        if spec.removeprefix(f"{QUOTA_OF}:").startswith(GIVEN) or smaller_dense(spec) is not None:
             continue
         method = MethodSpec.parse(spec)
         if method.name not in known:
@@ -64,6 +65,24 @@ def check(specs: Sequence[str]) -> None:
                     f"method {method.name} has no hyper-parameter {key!r}",
                     "omit it; the method has no hyper-parameters",
                 )
+
+
+def smaller_dense(text: str) -> tuple[str, float] | None:
+    """Return the method and the sparsity for which "dense:params=0.1" or "dense:flops=0.1" is short; None for others.
+
+    Raises: PaiBenchError for a ratio that is not in (0, 1].
+    """
+    if not text.strip().startswith(f"{DENSE}:"):
+        return None
+    spec = MethodSpec.parse(text)
+    values = dict(spec.hyperparameters)
+    if len(values) != 1 or not {"params", "flops"} & values.keys() or spec.control is not None:
+        return None
+    ((key, ratio),) = values.items()
+    if isinstance(ratio, (bool, str)) or not 0 < ratio <= 1:
+        raise PaiBenchError(f"{text}: {ratio} is not in (0, 1]", f"write for instance {DENSE}:{key}=0.1")
+    method = MethodSpec(SMALL_DENSE, (("equal", key),) if key != "params" else ())
+    return str(method), canonical_sparsity(float(1 - Fraction(repr(float(ratio)))))
 
 
 def first_sentence(text: str) -> str:

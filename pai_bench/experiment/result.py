@@ -15,6 +15,7 @@ from pai_bench.datasets import loading
 from pai_bench.experiment import provenance
 from pai_bench.experiment.cost import Cost
 from pai_bench.experiment.measuring import Structure
+from pai_bench.experiment.narrowing import Complete
 from pai_bench.experiment.passes import scoring_counts
 from pai_bench.experiment.run import Run
 from pai_bench.pruning.measures import Measures
@@ -45,14 +46,19 @@ class RunMeasurements:
     tied_at_cut: int | None
     float64_convolutions: str | None = None
     """Mechanism of wide convolutions where the scoring was done in float64 on a GPU."""
+    complete: Complete | None = None
+    """Sizes of the network at full width where the trained one is narrower."""
 
 
 def make_result(run: Run, found: RunMeasurements) -> Result:
     """Build the result record of a cell."""
     cell, trained = run.cell, found.trained
-    layers = tuple(Layer(name, mask.numel(), int(mask.sum())) for name, mask in found.masks.items())
-    size, kept = sum(layer.size for layer in layers), sum(layer.kept for layer in layers)
-    empty = tuple(layer.name for layer in layers if layer.kept == 0)
+    counts, full = {name: int(mask.sum()) for name, mask in found.masks.items()}, found.complete
+    sizes = {name: mask.numel() for name, mask in found.masks.items()} if full is None else full.sizes
+    # A narrower network may lack a layer: a shortcut between layers that rounding has made equally wide.
+    layers = tuple(Layer(name, size, counts.get(name, 0)) for name, size in sizes.items())
+    size, kept = sum(sizes.values()), sum(counts.values())
+    empty = tuple(name for name, count in counts.items() if count == 0)
     scorer = run.scorer()
     recorded: dict[str, Any] = {
         **provenance.collect(),
@@ -66,6 +72,8 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
     }
     if found.float64_convolutions is not None:
         recorded["float64_convolutions"] = found.float64_convolutions
+    if full is not None:
+        recorded["width"] = full.width
     return Result(
         method=cell.method,
         dataset=cell.dataset,
@@ -93,7 +101,7 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
             "score_peak_bytes": found.scoring.peak_bytes,
             "train_seconds": found.training.seconds,
             "train_peak_bytes": found.training.peak_bytes,
-            "flops_dense": found.structure.flops[0],
+            "flops_dense": found.structure.flops[0] if full is None else full.flops,
             "flops_sparse": found.structure.flops[1],
             **scoring_counts(found.scoring.passes),
         },

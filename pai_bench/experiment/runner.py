@@ -16,7 +16,7 @@ from pai_bench.core import plugins
 from pai_bench.core.randomness import derive_seed, torch_seeded
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
-from pai_bench.experiment import provenance
+from pai_bench.experiment import narrowing, provenance
 from pai_bench.experiment.cost import Cost, cost_of, float64_slowdown, measured
 from pai_bench.experiment.measuring import measure, measure_trained, untrained_accuracy
 from pai_bench.experiment.outcome import Outcome, device_name, to_arrays
@@ -98,7 +98,7 @@ class CellRunner:
         # A user's network may have parameters that are drawn in its constructor only.
         with torch_seeded(derive_seed(run.cell.seed, f"build for {purpose}")):
             outputs = n_outputs(run.recipe.train.loss, info.classes, run.cell.dataset)
-            network = models.build(run.cell.model, info.channels, info.size, outputs)
+            network = models.build(run.cell.model, info.channels, info.size, outputs, narrowing.width(run))
         models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, purpose))
         return network.to(self.device)
 
@@ -285,6 +285,7 @@ class CellRunner:
             float64_overlap=overlap,
             tied_at_cut=tied,
             float64_convolutions=convolutions,
+            complete=narrowing.complete(run),
         )
         return Outcome(make_result(run, found), to_arrays(masks))
 

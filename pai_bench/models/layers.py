@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from pai_bench.errors import PaiBenchError
@@ -19,6 +21,11 @@ def require_size(name: str, size: int, halvings: int) -> None:
             f"{name} halves the image {times}, and {size}x{size} pixels are too few",
             f"use images of {least}x{least} or more, or a model such as conv8",
         )
+
+
+def scaled(size: int, width: float) -> int:
+    """Return the number of units or channels of a layer of `size` in a network `width` times as wide; at least one."""
+    return max(1, math.floor(size * width + 0.5))
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pai_bench.models.layers import scaled
 from pai_bench.models.registry import register_model
 
 WIDTHS = (3, 4, 8, 16, 32, 64, 256)
@@ -28,12 +29,12 @@ class MLP(nn.Module):
         return logits
 
 
-def _register(name: str, width: int) -> None:
+def _register(name: str, units: int) -> None:
     @register_model(name)
-    def build(channels: int, size: int, classes: int) -> nn.Module:
-        return MLP(channels * size * size, width, classes)
+    def build(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
+        return MLP(channels * size * size, scaled(units, width), classes)
 
-    build.__doc__ = f"Three hidden layers of {width} units (Zhang and Papyan 2024)."
+    build.__doc__ = f"Three hidden layers of {units} units (Zhang and Papyan 2024)."
 
 
 _register("mlp-3x3", 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pai_bench.models.layers import conv
+from pai_bench.models.layers import conv, scaled
 from pai_bench.models.registry import register_model
 
 # (expansion, outputs, blocks, stride of the first); the second and the third would be 2 and the stem's too on ImageNet.
@@ -48,20 +48,21 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """kuangliu/pytorch-cifar's MobileNetV2: strides for 32x32, ReLU, an expansion and 1x1 shortcuts in every block."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, width: float = 1.0) -> None:
         super().__init__()
-        self.conv1 = conv(channels, 32)
-        self.bn1 = nn.BatchNorm2d(32)
+        inputs, last = scaled(32, width), scaled(1280, width)
+        self.conv1 = conv(channels, inputs)
+        self.bn1 = nn.BatchNorm2d(inputs)
         layers: list[nn.Module] = []
-        inputs = 32
-        for expansion, outputs, blocks, stride in STAGES:
+        for expansion, size, blocks, stride in STAGES:
+            outputs = scaled(size, width)
             for position in range(blocks):
                 layers.append(InvertedResidual(inputs, outputs, expansion, stride if position == 0 else 1))
                 inputs = outputs
         self.layers = nn.Sequential(*layers)
-        self.conv2 = conv(inputs, 1280, 1)
-        self.bn2 = nn.BatchNorm2d(1280)
-        self.linear = nn.Linear(1280, classes)
+        self.conv2 = conv(inputs, last, 1)
+        self.bn2 = nn.BatchNorm2d(last)
+        self.linear = nn.Linear(last, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(F.relu(self.bn1(self.conv1(x))))
@@ -71,5 +72,5 @@ class MobileNetV2(nn.Module):
 
 
 @register_model("mobilenetv2")
-def _mobilenetv2(channels: int, _size: int, classes: int) -> nn.Module:
-    return MobileNetV2(channels, classes)
+def _mobilenetv2(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
+    return MobileNetV2(channels, classes, width)

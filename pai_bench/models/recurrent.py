@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pai_bench.models.layers import scaled
 from pai_bench.models.registry import register_model
 
 
@@ -28,24 +29,24 @@ class RowReader(nn.Module):
 
 
 @register_model("lstm-s")
-def _lstm_s(channels: int, size: int, classes: int) -> nn.Module:
+def _lstm_s(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
     """LSTM-s of the SNIP paper: the rows of an image through one LSTM layer of 128 units."""
-    return RowReader(channels * size, 128, classes, nn.LSTM)
+    return RowReader(channels * size, scaled(128, width), classes, nn.LSTM)
 
 
 @register_model("lstm-b")
-def _lstm_b(channels: int, size: int, classes: int) -> nn.Module:
+def _lstm_b(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
     """LSTM-b of the SNIP paper: the rows of an image through one LSTM layer of 256 units."""
-    return RowReader(channels * size, 256, classes, nn.LSTM)
+    return RowReader(channels * size, scaled(256, width), classes, nn.LSTM)
 
 
 @register_model("gru-s")
-def _gru_s(channels: int, size: int, classes: int) -> nn.Module:
+def _gru_s(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
     """GRU-s of the SNIP paper: the rows of an image through one GRU layer of 128 units."""
-    return RowReader(channels * size, 128, classes, nn.GRU)
+    return RowReader(channels * size, scaled(128, width), classes, nn.GRU)
 
 
 @register_model("gru-b")
-def _gru_b(channels: int, size: int, classes: int) -> nn.Module:
+def _gru_b(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
     """GRU-b of the SNIP paper: the rows of an image through one GRU layer of 256 units."""
-    return RowReader(channels * size, 256, classes, nn.GRU)
+    return RowReader(channels * size, scaled(256, width), classes, nn.GRU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -10,8 +11,11 @@ from torch import nn
 from pai_bench.core.registry import Registry
 from pai_bench.errors import PaiBenchError
 
-Builder = Callable[[int, int, int], nn.Module]
-"""(channels, size, classes) to a network for images [B, channels, size, size] with logits [B, classes]."""
+Builder = Callable[..., nn.Module]
+"""(channels, size, classes) to a network for images [B, channels, size, size] with logits [B, classes].
+
+A fourth parameter `width: float = 1.0` multiplies the widths of the hidden layers, if the builder has it.
+"""
 
 _builders: Registry[Builder] = Registry("model", "pai_bench.models")
 
@@ -34,14 +38,36 @@ def names() -> list[str]:
     return _builders.names()
 
 
-def build(name: str, channels: int, size: int, classes: int) -> nn.Module:
+def has_width(name: str) -> bool:
+    """Return True if the hidden layers of the network `name` can be built narrower."""
+    return "width" in inspect.signature(_builders.get(name)).parameters
+
+
+def require_width(name: str) -> None:
+    """Check that the hidden layers of the network `name` can be built narrower.
+
+    Raises: PaiBenchError when its builder has no parameter `width`.
+    """
+    if not has_width(name):
+        raise PaiBenchError(
+            f"model {name} has no width, so that no smaller one can be built",
+            "give its builder a fourth parameter `width: float = 1.0` that multiplies the widths of its hidden layers",
+        )
+
+
+def build(name: str, channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
     """Build the network `name` for images [B, channels, size, size]; `initialise` draws its weights from a seed.
 
-    Raises: PaiBenchError for an unknown name, images that are too small for it, or a builder that returns no network.
+    `width` multiplies the widths of its hidden layers, each rounded to a whole number of at least 1.
+
+    Raises: PaiBenchError for an unknown name, images that are too small for it, a network without widths, or a builder
+        that returns no network.
     """
     builder = _builders.get(name)
+    if width != 1:
+        require_width(name)
     try:
-        network = builder(channels, size, classes)
+        network = builder(channels, size, classes, **({} if width == 1 else {"width": width}))
     except SystemExit as error:
         raise RuntimeError(f"its builder ended the program: SystemExit({error.code!r})") from error
     if not isinstance(network, nn.Module):

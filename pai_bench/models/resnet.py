@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pai_bench.models.layers import conv
+from pai_bench.models.layers import conv, scaled
 from pai_bench.models.registry import register_model
 
 
@@ -78,6 +78,7 @@ class ResNet(nn.Module):
     """A residual network with one stage a width and a global average before the classifier.
 
     The stem is a 3x3 convolution of stride 1; `large` makes it ImageNet's 7x7 of stride 2 with a pooling.
+    `width` multiplies all widths.
     """
 
     def __init__(
@@ -90,19 +91,21 @@ class ResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
         *,
         large: bool = False,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
+        widths = [scaled(size, width) for size in widths]
         self.conv1 = conv(channels, widths[0], 7, 2) if large else conv(channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if large else nn.Identity()
         self.stages = len(widths)
         inputs = widths[0]
-        for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), start=1):
+        for stage, (outputs, count) in enumerate(zip(widths, blocks, strict=True), start=1):
             layers: list[nn.Module] = []
             for position in range(count):
                 stride = 2 if stage > 1 and position == 0 else 1
-                layers.append(block(inputs, width, stride, shortcut))
-                inputs = width * block.expansion
+                layers.append(block(inputs, outputs, stride, shortcut))
+                inputs = outputs * block.expansion
             self.add_module(f"layer{stage}", nn.Sequential(*layers))
         self.linear = nn.Linear(inputs, classes)
 
@@ -118,54 +121,54 @@ NARROW, DOUBLE, FOUR_STAGES = (16, 32, 64), (32, 64, 128), (64, 128, 256, 512)
 
 
 @register_model("resnet20")
-def _resnet20(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet20(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """ProsPr's and the ResNet paper's wiring: shortcuts without weights."""
-    return ResNet(channels, classes, NARROW, (3, 3, 3), ZeroPadShortcut)
+    return ResNet(channels, classes, NARROW, (3, 3, 3), ZeroPadShortcut, width=width)
 
 
 @register_model("resnet20-conv")
-def _resnet20_conv(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet20_conv(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """The wiring of Synaptic-Flow, NTK-SAP and PX: 1x1 convolutions in the shortcuts."""
-    return ResNet(channels, classes, NARROW, (3, 3, 3))
+    return ResNet(channels, classes, NARROW, (3, 3, 3), width=width)
 
 
 @register_model("resnet20-wide")
-def _resnet20_wide(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet20_wide(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """Synaptic-Flow's wide-resnet20: twice the width."""
-    return ResNet(channels, classes, DOUBLE, (3, 3, 3))
+    return ResNet(channels, classes, DOUBLE, (3, 3, 3), width=width)
 
 
 @register_model("resnet32")
-def _resnet32(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet32(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """The ResNet-32 of Synaptic-Flow, NTK-SAP and mge-snn (0.46 M weights)."""
-    return ResNet(channels, classes, NARROW, (5, 5, 5))
+    return ResNet(channels, classes, NARROW, (5, 5, 5), width=width)
 
 
 @register_model("resnet32-wide")
-def _resnet32_wide(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet32_wide(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """The network named ResNet-32 in GraSP and wide-resnet32 in Synaptic-Flow (1.86 M weights)."""
-    return ResNet(channels, classes, DOUBLE, (5, 5, 5))
+    return ResNet(channels, classes, DOUBLE, (5, 5, 5), width=width)
 
 
 @register_model("resnet18")
-def _resnet18(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet18(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """The papers' ResNet-18 for CIFAR (32x32) and Tiny-ImageNet (64x64) alike."""
-    return ResNet(channels, classes, FOUR_STAGES, (2, 2, 2, 2))
+    return ResNet(channels, classes, FOUR_STAGES, (2, 2, 2, 2), width=width)
 
 
 @register_model("resnet18-imagenet")
-def _resnet18_imagenet(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet18_imagenet(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """ImageNet's stem; NTK-SAP uses it for Tiny-ImageNet too."""
-    return ResNet(channels, classes, FOUR_STAGES, (2, 2, 2, 2), large=True)
+    return ResNet(channels, classes, FOUR_STAGES, (2, 2, 2, 2), large=True, width=width)
 
 
 @register_model("resnet50")
-def _resnet50(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet50(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """The ResNet-50 of ProsPr and FORCE for CIFAR and Tiny-ImageNet."""
-    return ResNet(channels, classes, FOUR_STAGES, (3, 4, 6, 3), block=Bottleneck)
+    return ResNet(channels, classes, FOUR_STAGES, (3, 4, 6, 3), block=Bottleneck, width=width)
 
 
 @register_model("resnet50-imagenet")
-def _resnet50_imagenet(channels: int, _size: int, classes: int) -> nn.Module:
+def _resnet50_imagenet(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
     """torchvision's ResNet-50."""
-    return ResNet(channels, classes, FOUR_STAGES, (3, 4, 6, 3), block=Bottleneck, large=True)
+    return ResNet(channels, classes, FOUR_STAGES, (3, 4, 6, 3), block=Bottleneck, large=True, width=width)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pai_bench.models.layers import require_size
+from pai_bench.models.layers import require_size, scaled
 from pai_bench.models.registry import register_model
 
 Groups = Sequence[Sequence[int]]
@@ -16,6 +16,10 @@ Groups = Sequence[Sequence[int]]
 def _groups(first: int, deep: int) -> Groups:
     """Return groups with `first` convolutions in each of the first two and `deep` in the other three."""
     return [64] * first, [128] * first, [256] * deep, [512] * deep, [512] * deep
+
+
+def _scaled(groups: Groups, width: float) -> Groups:
+    return [[scaled(size, width) for size in group] for group in groups]
 
 
 class VGG(nn.Module):
@@ -50,9 +54,9 @@ class VGG(nn.Module):
 
 def _register(name: str, groups: Groups, bias: bool = True) -> None:
     @register_model(name)
-    def build(channels: int, size: int, classes: int) -> nn.Module:
+    def build(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
         require_size(name, size, 4)
-        return VGG(channels, classes, groups, bias)
+        return VGG(channels, classes, _scaled(groups, width), bias)
 
 
 _register("vgg11-bn", _groups(1, 2))
@@ -64,12 +68,12 @@ _register("vgg19-bn-nobias", _groups(2, 4), bias=False)
 
 
 @register_model("vgg16-bn-tinyimagenet")
-def _vgg16_tinyimagenet(channels: int, size: int, classes: int) -> nn.Module:
+def _vgg16_tinyimagenet(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
     """Synaptic-Flow's and NTK-SAP's VGG-16 for 64x64 images: three linear layers with dropout."""
     require_size("vgg16-bn-tinyimagenet", size, 5)
-    hidden = 1024
+    hidden = scaled(1024, width)
     classifier = nn.Sequential(
-        nn.Linear(512 * (size // 32) ** 2, hidden),
+        nn.Linear(scaled(512, width) * (size // 32) ** 2, hidden),
         nn.ReLU(),
         nn.Dropout(),
         nn.Linear(hidden, hidden),
@@ -77,16 +81,16 @@ def _vgg16_tinyimagenet(channels: int, size: int, classes: int) -> nn.Module:
         nn.Dropout(),
         nn.Linear(hidden, classes),
     )
-    return VGG(channels, classes, _groups(2, 3), classifier=classifier)
+    return VGG(channels, classes, _scaled(_groups(2, 3), width), classifier=classifier)
 
 
 @register_model("vgg-d")
-def _vgg_d(channels: int, size: int, classes: int) -> nn.Module:
+def _vgg_d(channels: int, size: int, classes: int, width: float = 1.0) -> nn.Module:
     """SNIP's VGG-D as in mil-ad/snip: linear layers of 512, each with BatchNorm after the ReLU."""
     require_size("vgg-d", size, 5)
-    hidden = 512
+    hidden = scaled(512, width)
     classifier = nn.Sequential(
-        nn.Linear(512 * (size // 32) ** 2, hidden),
+        nn.Linear(scaled(512, width) * (size // 32) ** 2, hidden),
         nn.ReLU(),
         nn.BatchNorm1d(hidden),
         nn.Linear(hidden, hidden),
@@ -94,4 +98,4 @@ def _vgg_d(channels: int, size: int, classes: int) -> nn.Module:
         nn.BatchNorm1d(hidden),
         nn.Linear(hidden, classes),
     )
-    return VGG(channels, classes, _groups(2, 3), classifier=classifier)
+    return VGG(channels, classes, _scaled(_groups(2, 3), width), classifier=classifier)

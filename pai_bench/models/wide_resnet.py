@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pai_bench.models.layers import conv
+from pai_bench.models.layers import conv, scaled
 from pai_bench.models.registry import register_model
 
 
@@ -28,15 +28,18 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-`depth`-`width` without dropout; 16, 32 and 64 channels times `width` in three stages."""
+    """WRN-`depth`-`width` without dropout; 16, 32 and 64 channels times `width` in three stages.
 
-    def __init__(self, channels: int, classes: int, depth: int, width: int) -> None:
+    `scale` multiplies all widths, also the one of the first convolution.
+    """
+
+    def __init__(self, channels: int, classes: int, depth: int, width: int, scale: float = 1.0) -> None:
         super().__init__()
         blocks = (depth - 4) // 6
-        self.conv1 = conv(channels, 16)
-        inputs = 16
+        inputs = scaled(16, scale)
+        self.conv1 = conv(channels, inputs)
         for stage in (1, 2, 3):
-            outputs = 16 * width * 2 ** (stage - 1)
+            outputs = scaled(16 * width * 2 ** (stage - 1), scale)
             layers: list[nn.Module] = []
             for position in range(blocks):
                 stride = 2 if stage > 1 and position == 0 else 1
@@ -54,10 +57,10 @@ class WideResNet(nn.Module):
         return logits
 
 
-def _register(name: str, depth: int, width: int) -> None:
+def _register(name: str, depth: int, factor: int) -> None:
     @register_model(name)
-    def build(channels: int, _size: int, classes: int) -> nn.Module:
-        return WideResNet(channels, classes, depth, width)
+    def build(channels: int, _size: int, classes: int, width: float = 1.0) -> nn.Module:
+        return WideResNet(channels, classes, depth, factor, width)
 
 
 _register("wrn-28-2", 28, 2)

@@ -121,6 +121,11 @@ def _pruner(
 ) -> Pruner:
     diagnosis.check_arguments(model, batches, spec.name, seed)
     scorer = registry.get(spec.name, {**dict(spec.hyperparameters), **hyperparameters})
+    if getattr(scorer, "narrows", False):
+        raise PaiBenchError(
+            f"{spec.name} trains a narrower network and prunes nothing",
+            "run it with pai-bench sweep, or build the network narrower",
+        )
     if changes_masks(scorer):
         raise PaiBenchError(
             f"{spec.name} changes its masks during training", "run it with pai-bench sweep, or name another method"

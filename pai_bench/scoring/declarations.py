@@ -13,7 +13,7 @@ HOOKS = ("batches_needed", "kept_after", "quotas", "rewinding", "update_masks", 
 """Declarations that are methods of the class."""
 
 DECLARATIONS = (
-    *("added", "controls", "costly", "fresh", "invariant_to", "may_tie", "optional", "per_sparsity"),
+    *("added", "controls", "costly", "fresh", "invariant_to", "may_tie", "narrows", "optional", "per_sparsity"),
     *("plugin_version", "prunes", "replaces_step", "revives", "rounds", "schedule", "starts_dense", "version"),
     *HOOKS,
 )

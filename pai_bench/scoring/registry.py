@@ -91,8 +91,9 @@ def names() -> list[str]:
 
 
 def names_at_initialisation() -> list[str]:
-    """Return the names of the methods whose masks are complete before training, in alphabetical order."""
-    return [name for name in names() if not changes_masks(method_class(name))]
+    """Return the methods that prune the network that they are given, before training, in alphabetical order."""
+    found = ((name, method_class(name)) for name in names())
+    return [name for name, cls in found if not changes_masks(cls) and not getattr(cls, "narrows", False)]
 
 
 def default_names() -> list[str]:

@@ -18,6 +18,7 @@ from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment import process
+from pai_bench.experiment.narrowing import narrows
 from pai_bench.experiment.runner import CellRunner, Run, to_arrays
 from pai_bench.pruning import effective as measures
 from pai_bench.pruning import fixed_masks
@@ -90,6 +91,8 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
             "prune computes the masks of one cell", "give one method and one sparsity; sweep takes lists"
         )
     run = _one_run(_request(options, methods[0], sparsities[0]), options.data_dir)
+    if narrows(run):
+        raise PaiBenchError(f"{methods[0]} trains a narrower network and prunes nothing", "run it with pai-bench sweep")
     if changes_masks(run.scorer()):
         raise PaiBenchError(
             f"{methods[0]} changes its masks during training",

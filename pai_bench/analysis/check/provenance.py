@@ -8,8 +8,13 @@ import pandas as pd
 
 from pai_bench.analysis.check.objection import Objection, counted, panel_name, sweep
 from pai_bench.analysis.columns import EPOCHS, OURS, PANEL
+from pai_bench.analysis.information import is_small_dense
 from pai_bench.analysis.labels import panel_title, per_cent
 from pai_bench.analysis.statistics import split_control
+from pai_bench.cells import SMALL_DENSE
+
+FAR = 0.1
+"""Relative difference of sizes from which a dense network with narrower layers is objected to."""
 
 REINIT = "reinit"
 """Control that trains other initial weights by design."""
@@ -82,9 +87,13 @@ def epochs(rows: pd.DataFrame) -> Iterator[Objection]:
 
 
 def unequal_masks(rows: pd.DataFrame) -> Iterator[Objection]:
-    """Object to methods that keep different numbers of weights at one density and seed."""
+    """Object to methods that keep different numbers of weights at one density and seed.
+
+    Narrower dense networks come as close as whole channels allow; `unequal_sizes` is about them.
+    """
     where = []
-    for group in _unequal(rows, [*PANEL, "sparsity", "seed"], "n_kept"):
+    pruned = rows.loc[[not is_small_dense(method) for method in rows["method"]]]
+    for group in _unequal(pruned, [*PANEL, "sparsity", "seed"], "n_kept"):
         first = group.iloc[0]
         at = f"{panel_name(first)} at {per_cent(first['sparsity'])} %, seed {int(first['seed'])}"
         counts = group.groupby("n_kept")["method"].agg(_names)
@@ -98,10 +107,38 @@ def unequal_masks(rows: pd.DataFrame) -> Iterator[Objection]:
         )
 
 
-def unequal_weights(rows: pd.DataFrame) -> Iterator[Objection]:
-    """Object to methods that start from different weights at one seed. The control reinit does so by design."""
+def unequal_sizes(rows: pd.DataFrame) -> Iterator[Objection]:
+    """Object to narrower dense networks whose size is far from the density (`FAR`), where it is known."""
+    measured = {"params": ("n_kept", "n_prunable"), "flops": ("flops_sparse", "flops_dense")}
     where = []
-    paired = rows.loc[[split_control(method)[1] != REINIT for method in rows["method"]]]
+    for equal, (part, whole) in measured.items():
+        if part not in rows or whole not in rows:
+            continue
+        names = (SMALL_DENSE, f"{SMALL_DENSE}:equal=params") if equal == "params" else (f"{SMALL_DENSE}:equal={equal}",)
+        chosen = rows["method"].isin(names)
+        small = rows.loc[chosen]
+        ratio = small[part].astype(float) / small[whole].astype(float) / (1 - small["sparsity"])
+        far = small.assign(ratio=ratio)[(ratio - 1).abs() > FAR]
+        for _, group in far.groupby([*PANEL, "method", "sparsity"], sort=False):
+            first = group.iloc[0]
+            at = f"{panel_name(first)} at {per_cent(first['sparsity'])} %"
+            where.append(f"{at}: {first['method']} has {first['ratio']:.2f} times the size")
+    if where:
+        yield Objection(
+            "unequal-sizes",
+            "dense networks with narrower layers are not of the size of the pruned ones: no width comes closer",
+            "compare at a density that a width reaches, or state the size",
+            tuple(where),
+        )
+
+
+def unequal_weights(rows: pd.DataFrame) -> Iterator[Objection]:
+    """Object to methods that start from different weights at one seed.
+
+    The control reinit and narrower dense networks do so by design.
+    """
+    where = []
+    paired = rows.loc[[split_control(m)[1] != REINIT and not is_small_dense(m) for m in rows["method"]]]
     for group in _unequal(paired, [*PANEL, "seed"], "init_hash"):
         counts = group.groupby("init_hash")["method"].agg(_names)
         shown = "; ".join(f"{init[:8]}: {names}" for init, names in counts.items())

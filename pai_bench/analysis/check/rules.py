@@ -36,6 +36,7 @@ def find(
         *provenance.uncommitted_code(rows, dirty),
         *provenance.epochs(rows),
         *provenance.unequal_masks(rows),
+        *provenance.unequal_sizes(rows),
         *provenance.unequal_weights(rows),
         *provenance.float32_scores(rows),
     )

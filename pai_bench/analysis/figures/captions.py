@@ -10,7 +10,7 @@ from pai_bench.analysis.figures.arrange import Arrangement
 from pai_bench.analysis.figures.curves import Panel, Point, mostly_partial
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.material import Material
-from pai_bench.analysis.information import is_upper_bound
+from pai_bench.analysis.information import is_small_dense, is_upper_bound
 from pai_bench.analysis.labels import same_networks
 from pai_bench.analysis.latex import breakable
 
@@ -55,6 +55,7 @@ def curves(material: Material, panels: Sequence[Panel], of: str = "accuracy") ->
         *_failures(panels, points),
         *_missing(panels, points),
         _upper_bounds(material, panels),
+        _smaller(panels),
         *_published(material, panels),
         *notes(material, panels),
         *same_networks(setting.model for setting in material.settings),
@@ -75,6 +76,12 @@ def _upper_bounds(material: Material, panels: Sequence[Panel]) -> str:
     bounds = set(summary.loc[summary["saw"].map(is_upper_bound), "method"])
     labels = dict.fromkeys(c.label for panel in panels for c in panel.curves if c.method in bounds)
     return f"Masks found during training (upper bounds): {', '.join(labels)}" if labels else ""
+
+
+def _smaller(panels: Sequence[Panel]) -> str:
+    """Describe the dense networks with narrower layers."""
+    labels = dict.fromkeys(c.label for panel in panels for c in panel.curves if is_small_dense(c.method))
+    return f"{', '.join(labels)}: unpruned networks with narrower layers, as large as the pruned ones" if labels else ""
 
 
 def _failures(panels: Sequence[Panel], points: Sequence[Point]) -> list[str]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from pai_bench import results
 from pai_bench.analysis.columns import OURS
+from pai_bench.analysis.information import is_small_dense
 from pai_bench.analysis.masks.overlap import Overlap, Packed, check_same, overlap
 from pai_bench.cells import DENSE
 from pai_bench.errors import PaiBenchError
@@ -51,7 +52,7 @@ def compare(rows: pd.DataFrame, kinds: Sequence[str] = KINDS) -> pd.DataFrame:
 
     Raises: PaiBenchError when no two results with masks can be compared.
     """
-    ours = rows[(rows["source"] == OURS) & (rows["method"] != DENSE)]
+    ours = rows[(rows["source"] == OURS) & (rows["method"] != DENSE) & ~rows["method"].map(is_small_dense)]
     names = ["method", "dataset", "model", "recipe", "sparsity", "seed", "init_hash", "path"]
     records: list[dict[str, Any]] = ours.reindex(columns=names).to_dict("records")
     found = [_Mask(**{**line, "path": Path(line["path"])}) for line in records]

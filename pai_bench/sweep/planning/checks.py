@@ -13,6 +13,7 @@ from pai_bench import models
 from pai_bench.cells import DENSE, MethodSpec, kept_count
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.experiment.narrowing import narrows
 from pai_bench.experiment.runner import Run
 from pai_bench.pruning import controls, fixed_masks
 from pai_bench.recipes import Data
@@ -77,6 +78,9 @@ def check(
     unusable, errors = _unusable_models(left, single)
     refused += errors
     left = [run for run in left if (run.cell.dataset, run.cell.model) not in unusable]
+    rigid, errors = _without_width(left)
+    refused += errors
+    left = [run for run in left if run not in rigid]
     broken = set()
     for spec, run in {run.cell.spec.uncontrolled: run for run in reversed(left)}.items():
         if not registry.is_builtin(spec.name):
@@ -186,6 +190,18 @@ def _unusable_models(
                     "lower the sparsity",
                 )
     return refused, errors
+
+
+def _without_width(runs: Sequence[Run]) -> tuple[set[Run], list[PaiBenchError]]:
+    """Return the runs that need a narrower network of a model without widths, and one error for each model."""
+    rigid: dict[str, PaiBenchError] = {}
+    narrower = [run for run in runs if narrows(run)]
+    for model in dict.fromkeys(run.cell.model for run in narrower):
+        try:
+            models.require_width(model)
+        except PaiBenchError as error:
+            rigid[model] = error
+    return {run for run in narrower if run.cell.model in rigid}, list(rigid.values())
 
 
 def _check_single_images(runs: Sequence[Run], network: nn.Module, splits: Collection[tuple[str, Data]]) -> None:

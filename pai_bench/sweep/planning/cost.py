@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from pai_bench import results
-from pai_bench.cells import MethodSpec
+from pai_bench.cells import SMALL_DENSE, MethodSpec
 from pai_bench.datasets import loading
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
@@ -119,7 +119,9 @@ class _Measured:
         self._samples = [
             s
             for s in samples
-            if s["provenance"].get("device") == device and {"train", "scoring"} <= s["recipe_values"].keys()
+            if s["provenance"].get("device") == device
+            and not s["method"].startswith(SMALL_DENSE)  # of another size
+            and {"train", "scoring"} <= s["recipe_values"].keys()
         ]
         peaks = [s["costs"].get(key) for s in self._samples for key in ("train_peak_bytes", "score_peak_bytes")]
         self.peak_bytes = max((int(peak) for peak in peaks if peak), default=None)

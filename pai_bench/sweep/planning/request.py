@@ -14,6 +14,7 @@ from pai_bench.cells import (
     DENSE,
     GIVEN,
     QUOTA_OF,
+    SMALL_DENSE,
     UNSTRUCTURED,
     Cell,
     MethodSpec,
@@ -21,6 +22,7 @@ from pai_bench.cells import (
     grid,
 )
 from pai_bench.core.filters import Filter
+from pai_bench.core.method_index import smaller_dense
 from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.runner import Run
@@ -65,7 +67,9 @@ def expand(request: Request) -> list[Run]:
         if name not in models.names():
             raise unknown("model", name, models.names())
     texts = registry.affordable_names() if request.methods == (ALL,) else request.methods or registry.default_names()
-    methods = _with_controls([_canonical(text) for text in texts], request.controls)
+    smaller = list(filter(None, map(smaller_dense, texts)))
+    listed = [_canonical(text) for text in texts if smaller_dense(text) is None]
+    methods = _with_controls(listed, request.controls)
     chosen = None if request.filter is None else request.filter.canonical(_canonical_or_same)
     runs: list[Run] = []
     planned: list[Cell] = []
@@ -74,7 +78,11 @@ def expand(request: Request) -> list[Run]:
         if not (seeds and (sparsities or request.budgets)):
             defaults = recipes.defaults(choice.dataset)
             sparsities, seeds = sparsities or defaults.sparsities, seeds or defaults.seeds
-        cells = grid(methods, [(choice.dataset, choice.model)], sparsities, seeds)
+        pair = choice.dataset, choice.model
+        cells = grid(methods, [pair], sparsities, seeds)
+        cells += [Cell(method, *pair, s, seed) for method, s in smaller if s > 0 for seed in seeds]
+        if request.methods == (ALL,) and not models.has_width(choice.model):
+            cells = [cell for cell in cells if cell.spec.name != SMALL_DENSE]
         cells = list(dict.fromkeys(map(_at_its_own_sparsity, cells)))
         planned += cells
         runs += [Run(cell, choice.recipe) for cell in cells if chosen is None or chosen.matches(cell)]
