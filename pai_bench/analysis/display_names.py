@@ -45,6 +45,8 @@ _METHODS = {
     "after-training": "Magnitude after training",
     "ltr": "LTR",
     "lr-rewinding": "Learning-rate rewinding",
+    "edge-popup": "Edge-Popup",
+    "gem-miner": "Gem-Miner",
     "small-dense": "Smaller dense",
 }
 _DATASETS = {

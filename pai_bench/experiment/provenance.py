@@ -75,6 +75,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def attempt(name: str, device: str) -> dict[str, str]:
+    """Describe an attempt at a cell for the record of a cell that a later attempt finishes."""
+    return {"attempt": name, "host": socket.gethostname(), "device": device}
+
+
 def collect() -> dict[str, Any]:
     """Collect commit, hash of the uncommitted diff, hash of the sources, versions, host, and the cluster job if any."""
     commit, dirty = _commit()

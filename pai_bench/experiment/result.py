@@ -123,6 +123,6 @@ def _saw(run: Run, trained: Trained) -> str:
     seen = registry.sees(run.cell.spec.name)
     if seen == "training":
         steps = trained.mask_updates.get("step", [0])[-1]
-        epochs = -(-steps // trained.epoch)
+        epochs = run.search_epochs() or -(-steps // trained.epoch)
         return f"{epochs} epoch{'s' if epochs != 1 else ''}"
     return "inputs" if seen == "nothing" and run.recipe.scoring.warmup else seen

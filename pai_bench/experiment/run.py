@@ -16,6 +16,7 @@ from pai_bench.scoring import registry
 from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.scoring.problem import Scorer
 from pai_bench.scoring.product_convolutions import mechanism
+from pai_bench.scoring.searching import searches
 from pai_bench.training import loop as training
 from pai_bench.training.mask_updates import Changing
 
@@ -52,9 +53,16 @@ class Run:
         rewinding = None if changing is None else changing.rewinding(epochs)
         return 1.0 if rewinding is None else 1 + rewinding.cycles * (epochs - rewinding.epoch) / epochs
 
+    def search_epochs(self) -> int:
+        """Return the epochs of the search that precedes the training; 0 for methods without one."""
+        scorer = self.scorer()
+        return (scorer.search().epochs or self.recipe.train.epochs) if searches(scorer) else 0
+
     def float64_convolutions(self, device: torch.device) -> str | None:
         """Return the mechanism of wide convolutions in the scoring; None unless it is done in float64 on a GPU."""
-        scored = getattr(self.scorer(), "prunes", True) and self.recipe.scoring.dtype == "float64"
+        scorer = self.scorer()
+        scores = getattr(scorer, "prunes", True) and not searches(scorer)
+        scored = scores and self.recipe.scoring.dtype == "float64"
         return mechanism(device) if scored else None
 
     def key(self) -> ResultKey:

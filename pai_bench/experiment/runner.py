@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from pai_bench.experiment.passes import passes
 from pai_bench.experiment.result import RunMeasurements, make_result
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.score_cache import ScoreCache, Scored
+from pai_bench.experiment.searching import searching
 from pai_bench.pruning import controls
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.pruning.measures import Measures
@@ -34,6 +34,7 @@ from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.scoring.problem import Scorer, prunable
+from pai_bench.scoring.searching import searches
 from pai_bench.training import loop as training
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
@@ -187,7 +188,7 @@ class CellRunner:
         scoring = run.recipe.scoring
         longest = cost.seconds * float64_slowdown(self.device)
         scorer = run.scorer()
-        final = getattr(scorer, "prunes", True) and not changes_masks(scorer)
+        final = getattr(scorer, "prunes", True) and not changes_masks(scorer) and not searches(scorer)
         if scoring.dtype != "float32" or not final or longest > OVERLAP_SECONDS:
             return None
         exact = Run(run.cell, replace(run.recipe, scoring=replace(scoring, dtype="float64")))
@@ -210,7 +211,7 @@ class CellRunner:
     ) -> Task[Outcome]:
         """Score, prune, train and measure one cell as a resumable task; resume from checkpoints if there are any.
 
-        Everything before the training is one step. Interleaving tasks (`RoundRobin`) does not change results.
+        Scoring is one step, a search is not. Interleaving tasks (`RoundRobin`) does not change results.
 
         Raises: PaiBenchError for bad input or scores that cannot be used; a collapsed or diverged network is a result.
             Interrupted when the checkpoints' request_stop was called.
@@ -228,11 +229,15 @@ class CellRunner:
             "init_hash": tensors_hash(dict(network.state_dict())),
             "data_hash": dataset.content_hash,
         }
-        saved = checkpoints.load(**identity) if checkpoints is not None else None
+        saved = checkpoints.load(**identity, stage=None) if checkpoints is not None else None
         if saved is None:
+            if searches(run.scorer()):
+                with self._clock.share() as share:
+                    found_masks = yield from searching(run, scored, dataset, callback, checkpoints, identity, share)
             callback.phase("scoring")
             with self._clock.unshared():
-                found_masks = self.masks(run, scored, callback)
+                if not searches(run.scorer()):
+                    found_masks = self.masks(run, scored, callback)
                 masks, scoring_cost = found_masks.tensors, found_masks.cost
                 ranked = run.recipe.scoring.granularity == PLAIN.granularity  # single weights
                 tied = found_masks.tied if ranked and not getattr(run.scorer(), "may_tie", False) else None
@@ -262,7 +267,7 @@ class CellRunner:
             "tied_at_cut": tied,
             "float64_convolutions": convolutions,
             "untrained_accuracy": untrained,
-            "attempts": [*earlier, self._attempt(checkpoints)],
+            "attempts": [*earlier, provenance.attempt(getattr(checkpoints, "attempt", ""), device_name(self.device))],
         }
         with self._clock.share() as share, measured(self.device) as training_cost:
             more = callback, checkpoints, saved, record, share, changing
@@ -288,8 +293,3 @@ class CellRunner:
             complete=narrowing.complete(run),
         )
         return Outcome(make_result(run, found), to_arrays(masks))
-
-    def _attempt(self, checkpoints: Checkpoints | None) -> dict[str, str]:
-        """Describe this attempt for the record of a cell that a later attempt finishes."""
-        name = checkpoints.attempt if checkpoints is not None else ""
-        return {"attempt": name, "host": socket.gethostname(), "device": device_name(self.device)}

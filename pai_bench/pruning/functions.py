@@ -21,6 +21,7 @@ from pai_bench.scoring import diagnosis, registry
 from pai_bench.scoring.losses import Loss
 from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.scoring.problem import Batch
+from pai_bench.scoring.searching import searches
 from pai_bench.scoring.weights import Patterns, warn_of_left_out
 
 
@@ -125,6 +126,10 @@ def _pruner(
         raise PaiBenchError(
             f"{spec.name} trains a narrower network and prunes nothing",
             "run it with pai-bench sweep, or build the network narrower",
+        )
+    if searches(scorer):
+        raise PaiBenchError(
+            f"{spec.name} searches its masks in a training", "run it with pai-bench sweep, or name another method"
         )
     if changes_masks(scorer):
         raise PaiBenchError(

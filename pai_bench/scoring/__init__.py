@@ -17,6 +17,7 @@ from pai_bench.scoring.paths.walks import Walker
 from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, more_than, one_of, prunable, ranked, real_inputs
 from pai_bench.scoring.registry import register
 from pai_bench.scoring.relu_networks import check_relu_network
+from pai_bench.scoring.searching import Search, straight_through
 
 __all__ = [
     "IDENTITY_NORMS",
@@ -36,6 +37,7 @@ __all__ = [
     "Relus",
     "Rewinding",
     "Scorer",
+    "Search",
     "Walker",
     "apportion",
     "check_factors",
@@ -62,6 +64,7 @@ __all__ = [
     "real_inputs",
     "register",
     "replay",
+    "straight_through",
     "uniform",
     "within",
     "within_training",

@@ -9,7 +9,10 @@ from typing import Any
 
 from pai_bench.core.facts import INVARIANCES
 
-HOOKS = ("batches_needed", "kept_after", "quotas", "rewinding", "update_masks", "update_steps")
+HOOKS = (
+    *("batches_needed", "kept_after", "project", "quotas", "rewinding", "search", "subnetwork"),
+    *("update_masks", "update_steps"),
+)
 """Declarations that are methods of the class."""
 
 DECLARATIONS = (

@@ -96,8 +96,11 @@ class ChangesMasks(Protocol):
 
 
 def changes_masks(method: Any) -> TypeGuard[ChangesMasks]:
-    """Return True for a method, or the class of one, that changes its masks during training."""
-    return hasattr(method, "update_masks")
+    """Return True for a method, or the class of one, that changes its masks during training.
+
+    A method that searches its masks before training (see `searching`) changes them in the search alone.
+    """
+    return hasattr(method, "update_masks") and not hasattr(method, "search")
 
 
 def within_training(option: str, fraction: float) -> None:

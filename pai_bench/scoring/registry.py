@@ -19,6 +19,7 @@ from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.scoring.declarations import check_spelling, check_values
 from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.scoring.problem import Scorer, round_densities
+from pai_bench.scoring.searching import searches
 
 Method = TypeVar("Method", bound=type)
 
@@ -91,9 +92,10 @@ def names() -> list[str]:
 
 
 def names_at_initialisation() -> list[str]:
-    """Return the methods that prune the network that they are given, before training, in alphabetical order."""
+    """Return the methods that prune the network that they are given, without a training, in alphabetical order."""
     found = ((name, method_class(name)) for name in names())
-    return [name for name, cls in found if not changes_masks(cls) and not getattr(cls, "narrows", False)]
+    trains = (changes_masks, searches, lambda cls: getattr(cls, "narrows", False))
+    return [name for name, cls in found if not any(of(cls) for of in trains)]
 
 
 def default_names() -> list[str]:
@@ -119,10 +121,11 @@ def has_controls(name: str) -> bool:
 def sees(name: str) -> str:
     """Return the data that decide the masks of a method: "nothing", "inputs", "labels", "training", or "unknown".
 
-    A method without facts sees "training" if it changes its masks in it, else "labels", which is all that a scorer can
-    see. Masks from files are "unknown".
+    A method without facts sees "training" if it changes or searches its masks in one, else "labels", which is all that
+    a scorer can see. Masks from files are "unknown".
     """
-    if changes_masks(method_class(name)):
+    cls = method_class(name)
+    if changes_masks(cls) or searches(cls):
         return "training"
     if name in _given:
         return "unknown"

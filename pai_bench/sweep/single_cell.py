@@ -24,6 +24,7 @@ from pai_bench.pruning import effective as measures
 from pai_bench.pruning import fixed_masks
 from pai_bench.results import Epoch, mask_files
 from pai_bench.scoring.mask_updates import changes_masks
+from pai_bench.scoring.searching import searches
 from pai_bench.scoring.weights import prunable
 from pai_bench.sweep.execution.attempt import execute
 from pai_bench.sweep.execution.claims import Owner
@@ -93,9 +94,10 @@ def prune(options: Options, method: str, sparsity: str, out: Path) -> None:
     run = _one_run(_request(options, methods[0], sparsities[0]), options.data_dir)
     if narrows(run):
         raise PaiBenchError(f"{methods[0]} trains a narrower network and prunes nothing", "run it with pai-bench sweep")
-    if changes_masks(run.scorer()):
+    if changes_masks(run.scorer()) or searches(run.scorer()):
+        how = "searches its masks in a" if searches(run.scorer()) else "changes its masks during"
         raise PaiBenchError(
-            f"{methods[0]} changes its masks during training",
+            f"{methods[0]} {how} training",
             "run it with pai-bench sweep: it saves the final masks",
         )
     check_writable(out.absolute().parent, "--out")

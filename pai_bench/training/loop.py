@@ -49,6 +49,7 @@ class Trained:
     """This training's share of the wall time of its process, including the time before an interruption."""
     mask_updates: dict[str, list[int]]  # see `Result.mask_updates`
     epoch: int  # number of steps in a complete epoch
+    steps: int  # number of steps of the training
     class_accuracy: tuple[float | None, ...] = ()  # of the last epoch; None for a class without test images
 
 
@@ -202,8 +203,8 @@ def training(
     if finite and updates is not None:
         updates.finish()
     past = {} if updates is None else updates.record()
-    curve, mechanism = tuple(at.curve), one_step.mechanism
-    return Trained(tested.accuracy, curve, not finite, mechanism, at.seconds, past, steps, tested.by_class)
+    lasted = at.seconds, past, steps, sum(lengths)
+    return Trained(tested.accuracy, tuple(at.curve), not finite, one_step.mechanism, *lasted, tested.by_class)
 
 
 def _completed(task: Callable[Concatenate[nn.Module, P], Task[T]]) -> Callable[Concatenate[nn.Module, P], T]:

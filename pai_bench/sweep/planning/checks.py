@@ -15,17 +15,19 @@ from pai_bench.datasets import loading as datasets
 from pai_bench.errors import PaiBenchError, unknown
 from pai_bench.experiment.narrowing import narrows
 from pai_bench.experiment.runner import Run
+from pai_bench.experiment.searching import search_recipe
 from pai_bench.pruning import controls, fixed_masks
 from pai_bench.recipes import Data
 from pai_bench.scoring import registry
 from pai_bench.scoring.losses import n_outputs
 from pai_bench.scoring.mask_updates import Length
 from pai_bench.scoring.problem import prunable
+from pai_bench.scoring.searching import searches
 from pai_bench.sweep.execution import dataset_copy as copies
 from pai_bench.sweep.planning import rehearsal
 from pai_bench.sweep.planning.split_sizes import training_images
 from pai_bench.sweep.planning.workload import trained_images
-from pai_bench.training.mask_updates import update_steps
+from pai_bench.training.mask_updates import Changing, update_steps
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ def _check_mask_updates(runs: Sequence[Run]) -> None:
     Raises: PaiBenchError for the first run that would fail.
     """
     for run in {(run.cell.dataset, run.cell.method, run.recipe): run for run in runs}.values():
-        changing = run.changing(10**9)
+        changing, scorer = run.changing(10**9), run.scorer()
+        if searches(scorer):
+            changing = Changing(scorer, run.cell.method, 1, 10**9)
         if changing is None:
             continue
         if run.recipe.scoring.effective:
@@ -133,10 +137,15 @@ def _check_mask_updates(runs: Sequence[Run]) -> None:
                 f"{run.cell.method} changes its masks during training, so that their effective weights cannot be set",
                 "leave --effective out, or the method",
             )
+        if searches(scorer) and run.recipe.scoring.data != "train":
+            raise PaiBenchError(
+                f"{run.cell.method} searches with the training batches, which --scoring-data does not change",
+                "leave --scoring-data out, or the method",
+            )
         if changing.rewinding(run.recipe.train.epochs) is not None:
             continue
         images = trained_images(run.recipe.values(), datasets.info(run.cell.dataset).train)
-        train = run.recipe.train
+        train = search_recipe(run.recipe, scorer).train if searches(scorer) else run.recipe.train
         epoch = math.ceil(images / train.batch_size - 1e-9)
         update_steps(changing, Length(train.steps or epoch * train.epochs, epoch))
 

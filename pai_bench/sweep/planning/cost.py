@@ -233,6 +233,8 @@ class _Arithmetic:
         scorer, settings = run.scorer(), run.recipe.scoring
         if not getattr(scorer, "prunes", True):
             return 0.0
+        if run.search_epochs():
+            return self.training(run) * run.search_epochs() / run.recipe.train.epochs
         needed = getattr(scorer, "batches_needed", None)
         passes = max(1, int(getattr(scorer, "rounds", 1))) * (needed() if needed else settings.batches)
         slower = float64_slowdown(self._device) if settings.dtype == "float64" else 1

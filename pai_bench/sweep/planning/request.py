@@ -31,6 +31,7 @@ from pai_bench.recipes import Settings
 from pai_bench.results import mask_files
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import prunable
+from pai_bench.scoring.searching import searches
 from pai_bench.sweep.planning import rehearsal
 
 ALL = "all"
@@ -173,7 +174,7 @@ def _canonical(text: str) -> str:
 
 def _allows(name: str, control: str) -> bool:
     """Return True if a control applies to a method; for example, masks from a file have no scores to invert."""
-    scored = fixed_masks.mask_file(name) is None
+    scored = fixed_masks.mask_file(name) is None and not searches(registry.method_class(name))
     return registry.has_controls(name) and (scored or control not in ("invert", "sample", UNSTRUCTURED))
 
 
