@@ -17,6 +17,7 @@ from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.experiment import narrowing, provenance
 from pai_bench.experiment.cost import Cost, cost_of, float64_slowdown, measured
+from pai_bench.experiment.first_trainings import FirstTrainings
 from pai_bench.experiment.measuring import measure, measure_trained, untrained_accuracy
 from pai_bench.experiment.outcome import Outcome, device_name, to_arrays
 from pai_bench.experiment.passes import passes
@@ -58,14 +59,15 @@ class CellRunner:
         data_root: Path | None = None,
         device: str | None = None,
         scores: ScoreCache | None = None,
+        trainings: FirstTrainings | None = None,
     ) -> None:
-        """Take the data root, the device (None: a GPU if available, else the CPU), and the score cache."""
+        """Take the data root, the device (None: a GPU if available, else the CPU), and what cells share."""
         self._data_root = data_root
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # events, streams and generators default to the current device
         self._dataset: tuple[tuple[object, ...], loading.InMemoryDataset | loading.StreamingDataset] | None = None
-        self._scores = scores or ScoreCache()
+        self._scores, self._trainings = scores or ScoreCache(), trainings or FirstTrainings()
         self._clock = SharedClock()
 
     def forget(self) -> None:
@@ -220,9 +222,8 @@ class CellRunner:
         if checkpoints is not None and checkpoints.stop_requested:
             raise Interrupted
         callback.phase("loading")
-        dataset = self.dataset(run)
+        dataset, purpose = self.dataset(run), controls.weights_purpose(run.cell.spec)
         scored = self.model(run)
-        purpose = controls.weights_purpose(run.cell.spec)
         network = scored if purpose == "init" else self.model(run, purpose)
         identity = {
             "fingerprint": run.fingerprint(),
@@ -244,8 +245,7 @@ class CellRunner:
                 overlap = self.float64_overlap(run, scored, masks, scoring_cost, callback)
                 convolutions = run.float64_convolutions(self.device)
         else:
-            convolutions = saved.get("float64_convolutions")
-            overlap, tied = saved.get("float64_overlap"), saved.get("tied_at_cut")
+            convolutions, overlap, tied = map(saved.get, ("float64_convolutions", "float64_overlap", "tied_at_cut"))
             masks = {name: mask.to(self.device) for name, mask in saved["masks"].items()}
             scoring_cost = cost_of(saved["scoring_cost"])
         earlier = saved["attempts"] if saved is not None else []
@@ -269,8 +269,9 @@ class CellRunner:
             "untrained_accuracy": untrained,
             "attempts": [*earlier, provenance.attempt(getattr(checkpoints, "attempt", ""), device_name(self.device))],
         }
-        with self._clock.share() as share, measured(self.device) as training_cost:
-            more = callback, checkpoints, saved, record, share, changing
+        firsts = self._trainings.of(run, identity, device_name(self.device))
+        with self._clock.share() as share, measured(self.device) as training_cost, firsts as first:
+            more = callback, checkpoints, saved, record, share, changing, first
             trained = yield from training.training(network, masks, dataset, run.recipe, run.cell.seed, *more)
         with self._clock.unshared():
             structure = before or measure(network, masks, shape)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,44 +48,62 @@ MAGIC = b"pai-bench scores 3"
 ENDING = ".scores"
 
 
-class DiskCache:
-    """Disk cache of scores in a folder shared with other processes; least recently used files are evicted.
+class FileCache:
+    """Checksummed files in a folder shared with other processes; least recently used ones are evicted.
 
     The cache holds up to `limit` bytes. It is only an optimisation: entries that are damaged, missing or not
     writable are computed again.
     """
 
-    def __init__(self, folder: Path, limit: int = DISK_CACHE_LIMIT) -> None:
+    def __init__(self, folder: Path, magic: bytes, ending: str, limit: int = DISK_CACHE_LIMIT) -> None:
         self._folder = folder
+        self._magic = magic
+        self._ending = ending
         self._limit = limit
 
-    def get(self, key: str) -> Scored | None:
-        """Return the entry stored under the key, bit for bit, or None."""
+    def read(self, key: str) -> dict[str, Any] | None:
+        """Return the state stored under the key, bit for bit and with tensors on the CPU, or None."""
         place = self._place(key)
         with suppress(OSError, CorruptFile):
-            state = load_checksummed(place, MAGIC)
+            state = load_checksummed(place, self._magic)
             with suppress(OSError):
                 os.utime(place)
-            return Scored(state["tensors"], cost_of(state["cost"]), state["tied"], state["noise"])
+            return state
         return None
 
-    def put(self, key: str, scored: Scored) -> None:
-        """Store an entry; write errors are ignored."""
+    def write(self, key: str, state: Mapping[str, Any]) -> None:
+        """Store a state; write errors are ignored."""
         with suppress(OSError):
-            save_checksummed(self._place(key), MAGIC, {**vars(scored), "cost": asdict(scored.cost)})
+            save_checksummed(self._place(key), self._magic, state)
             self._make_room()
 
     def _place(self, key: str) -> Path:
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}{ENDING}"
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}{self._ending}"
 
     def _make_room(self) -> None:
-        found = [(path.stat(), path) for path in self._folder.glob(f"*{ENDING}")]
+        found = [(path.stat(), path) for path in self._folder.glob(f"*{self._ending}")]
         excess = sum(stat.st_size for stat, _ in found) - self._limit
         for stat, path in sorted(found, key=lambda item: item[0].st_mtime_ns):
             if excess <= 0:
                 break
             path.unlink(missing_ok=True)
             excess -= stat.st_size
+
+
+class DiskCache(FileCache):
+    """Disk cache of scores."""
+
+    def __init__(self, folder: Path, limit: int = DISK_CACHE_LIMIT) -> None:
+        super().__init__(folder, MAGIC, ENDING, limit)
+
+    def get(self, key: str) -> Scored | None:
+        """Return the entry stored under the key, bit for bit, or None."""
+        state = self.read(key)
+        return state and Scored(state["tensors"], cost_of(state["cost"]), state["tied"], state["noise"])
+
+    def put(self, key: str, scored: Scored) -> None:
+        """Store an entry; write errors are ignored."""
+        self.write(key, {**vars(scored), "cost": asdict(scored.cost)})
 
 
 class ScoreCache:

@@ -25,6 +25,7 @@ from pai_bench.results.paths import (
     result_paths,
     scores_folder,
     sweeps_folder,
+    trainings_folder,
 )
 from pai_bench.results.plans import Plans, plan_name, plans, read_plans, write_plan
 from pai_bench.results.record import (
@@ -86,6 +87,7 @@ __all__ = [
     "state",
     "sweeps_folder",
     "tidy",
+    "trainings_folder",
     "write",
     "write_failure",
     "write_plan",

@@ -32,13 +32,15 @@ def drop_checkpoints(root: Path, key: ResultKey) -> None:
 
 
 def tidy(root: Path, spared: Container[str] = ()) -> None:
-    """Remove temporary files older than a day, cached scores unused for a day, and checkpoints of finished cells.
+    """Remove temporary files older than a day, scores and trainings unused for a day, and checkpoints of finished
+    cells.
 
     Checkpoints of cells with a claim, of cells whose names are in `spared`, and kept checkpoints stay."""
-    now, scores = server_time(root), str(paths.scores_folder(root))
+    now = server_time(root)
+    shared = {str(paths.scores_folder(root)), str(paths.trainings_folder(root))}
     for folder, _, names in os.walk(root):
         for name in names:
-            if _TEMPORARY.fullmatch(name) or folder == scores:
+            if _TEMPORARY.fullmatch(name) or folder in shared:
                 path = Path(folder, name)
                 with suppress(OSError):
                     if now - path.stat().st_mtime > DAY:

@@ -85,6 +85,11 @@ def data_copy_path(root: Path, dataset: str) -> Path:
     return root / "state" / "data" / f"{dataset}.json"
 
 
+def trainings_folder(root: Path) -> Path:
+    """Return the folder of the dense trainings shared by cells; it may be deleted at any time."""
+    return root / "state" / "trainings"
+
+
 def scores_folder(root: Path) -> Path:
     """Return the folder of the scores shared by workers; it may be deleted at any time."""
     return root / "state" / "scores"

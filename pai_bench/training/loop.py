@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,13 +14,14 @@ from pai_bench.core.precision import float32_products, forward, in_channels_last
 from pai_bench.core.randomness import derive_seed, seed_draws
 from pai_bench.datasets import loading
 from pai_bench.datasets.loading import Augment, InMemoryDataset, StreamingDataset
-from pai_bench.errors import PaiBenchError
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
 from pai_bench.scoring.losses import predictions
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import Share, SharedClock, Task, read, run_to_completion
+from pai_bench.training.first_training import FirstTraining
+from pai_bench.training.last_batch import last_batch
 from pai_bench.training.launches import Schedule, make_launches
 from pai_bench.training.mask_updates import Changing, MaskUpdates
 from pai_bench.training.rates import epoch_steps, learning_rate, recipe_epochs
@@ -95,6 +95,11 @@ class _Progress:
             "rewound": {} if self._updates is None else self._updates.early,
         }
 
+    def jump(self, state: Mapping[str, Any]) -> None:
+        """Take a state of another cell, with the time that it took, and keep the early state of this one."""
+        early = {} if self._updates is None else self._updates.early
+        self.restore({**state, "rewound": early, "seconds": state["seconds"] - self._share.seconds})
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a state returned by `capture`."""
         with torch.no_grad():
@@ -121,10 +126,12 @@ def training(
     record: Mapping[str, Any] | None = None,
     share: Share | None = None,
     changing: Changing | None = None,
+    first: FirstTraining | None = None,
 ) -> Task[Trained]:
     """Train `model` in place under `masks` (bool by parameter name) with the recipe, as a resumable task.
 
-    A method that is `changing` its masks changes these tensors; `record` must then contain them, to be resumed.
+    A method that is `changing` its masks changes these tensors; `record` must then contain them, to be resumed. Its
+    `first` training may end with a state that is known from another cell.
 
     Each `next()` runs one launch (one training step, or several captured ones on a GPU) or one evaluation batch. The
     reported accuracy is the last epoch's test accuracy, never the best one. A non-finite loss ends the training; the
@@ -141,14 +148,14 @@ def training(
     """
     if share is None:
         with SharedClock().share() as own:
-            more = callback, checkpoints, saved, record, own, changing
+            more = callback, checkpoints, saved, record, own, changing, first
             return (yield from training(model, masks, dataset, recipe, seed, *more))
     settings = recipe.train
     callback = callback or Callback()
     device = next(model.parameters()).device
     channels_last = in_channels_last(settings.precision, settings.channels_last, device)
     one_step = make_step(laid_out(model, channels_last), masks, settings, lambda: share.alone, changing is not None)
-    short = _last_batch(model, dataset, recipe)
+    short = last_batch(model, dataset, recipe)
     batches = loading.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
     steps = len(batches)
     of_recipe = epoch_steps(settings, steps)
@@ -177,6 +184,13 @@ def training(
         model.train()
         if updates is not None and at.step == 0:
             updates.before(at.epoch)
+            if first is not None and updates.may_jump(at.epoch):
+                known = yield from first.awaited(pause)
+                if known is not None:
+                    at.jump(known)
+                    updates.after(at.epoch)
+                    at.next_epoch()
+                    continue
         for launch in launches.epoch(at.epoch, at.step):
             yield from pause()
             yield from launches.room(pause)
@@ -196,6 +210,8 @@ def training(
         at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
         callback.epoch(at.curve[-1], len(lengths))
         if updates is not None and finite:
+            if first is not None and updates.ends_first(at.epoch):
+                first.store(at.capture())
             updates.after(at.epoch)
         at.next_epoch()
     if finite and not one_step.masked.intact():
@@ -218,30 +234,6 @@ def _completed(task: Callable[Concatenate[nn.Module, P], Task[T]]) -> Callable[C
 
 train = _completed(training)
 """Run `training` to completion."""
-
-
-def _last_batch(model: nn.Module, dataset: InMemoryDataset | StreamingDataset, recipe: Recipe) -> str:
-    """Return the treatment of the last batch: `train.last_batch` if it is a single image and batch norm fails on it.
-
-    Raises: PaiBenchError when no other batch precedes it.
-    """
-    n, size = len(dataset.train_y), recipe.train.batch_size
-    if n % size != 1 and size > 1:
-        return "keep"
-    image, _ = dataset.batch(torch.zeros(1, dtype=torch.long), recipe.data.mean, recipe.data.std)
-    try:
-        with torch.no_grad():
-            forward(copy.deepcopy(model).train(), image)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        if n > size > 1:
-            return recipe.train.last_batch
-        raise PaiBenchError(
-            f"batch norm cannot be trained on batches of one image ({n} images, train.batch_size = {size})",
-            "raise train.batch_size, or choose a network without batch norm over single values",
-        ) from error
-    return "keep"
 
 
 def _no_pause() -> Task[None]:

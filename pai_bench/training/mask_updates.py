@@ -117,6 +117,16 @@ class MaskUpdates:
             if state.get("momentum_buffer") is not None:
                 state["momentum_buffer"].zero_()
 
+    def may_jump(self, epoch: int) -> bool:
+        """Return True in epochs of the first training from which another cell's end of it may be taken over."""
+        if self._rewinding is None or epoch > self._last_epochs[0]:
+            return False
+        return bool(self.early) or not self._rewinding.weights
+
+    def ends_first(self, epoch: int) -> bool:
+        """Return True for the last epoch of the first training."""
+        return bool(self._last_epochs) and epoch == self._last_epochs[0]
+
     def resume(self, past: Sequence[Sequence[int]], early: Mapping[str, Tensor]) -> None:
         """Restore the past updates and the early state of a checkpoint."""
         self.past = [(step, kept, grown) for step, kept, grown in past]

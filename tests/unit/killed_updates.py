@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.cells import Cell
+from pai_bench.experiment.first_trainings import FirstTrainings
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.results import Result
 from pai_bench.training.callbacks import Callback
@@ -68,6 +69,7 @@ def facts(result: Result) -> Any:
 
 def killed(runner: CellRunner, method: str, folder: Path, attempt: int, callback: Callback | None) -> int:
     """Run the cell in a process of its own, killed by `callback` or in a mask update; return the signal."""
+    runner._trainings = FirstTrainings()  # the dense training of another cell must not be taken over
     child = os.fork()
     if child == 0:
         if callback is None:
@@ -87,6 +89,7 @@ def main(root: Path) -> None:
         undisturbed = facts(runner.run(run(method)).result)
         step = KillAt("searching" if method.startswith(("edge", "gem")) else "training", 2)
         signals = [killed(runner, method, folder, attempt, kill) for attempt, kill in enumerate((step, None))]
+        runner._trainings = FirstTrainings()
         resumed = facts(runner.run(run(method), None, Checkpoints(folder, "last")).result)
         found[method] = signals, undisturbed, resumed
     print(json.dumps(found))

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from pai_bench.models import registry as building
 from pai_bench.training import loop
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import MAGIC, Checkpoints, Interrupted
-from tests.unit import killing
+from tests.unit import killed_updates, killing
 
 
 def state(epoch: int, step: int, **more: object) -> dict[str, object]:
@@ -263,6 +264,20 @@ class StopInTraining(Ticks):
         super().tick()
         if self.phases[-1] == "training" and self.steps == self.stop:
             self.checkpoints.request_stop()
+
+
+@pytest.mark.slow
+def test_cells_killed_in_a_mask_update_and_in_a_step_resume_to_the_bit(tmp_path: Path) -> None:
+    """Cells of all kinds of methods that see training are killed with SIGKILL, and equal undisturbed ones."""
+    command = [sys.executable, "-m", "tests.unit.killed_updates", str(tmp_path)]
+    without_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # its threads do not survive a fork
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=without_gpu)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found) == list(killed_updates.METHODS)
+    for method, (signals, undisturbed, resumed) in found.items():
+        assert signals == [signal.SIGKILL, signal.SIGKILL], method
+        assert resumed == undisturbed, method
 
 
 @pytest.mark.slow

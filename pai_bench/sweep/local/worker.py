@@ -28,7 +28,7 @@ from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
-from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores
+from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores, shared_trainings
 from pai_bench.sweep.execution.claims import Owner
 from pai_bench.sweep.execution.device_fault import EXIT_CODE, DeviceFault
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
@@ -108,7 +108,7 @@ def main() -> None:
     process.prepare()
     for plugin in settings.plugins:
         fixed_masks.load_plugin(plugin)
-    runner = CellRunner(settings.data_dir, options.device, shared_scores(settings))
+    runner = CellRunner(settings.data_dir, options.device, shared_scores(settings), shared_trainings(settings))
     owner = Owner.current()
     sizes = Sizes(runner, settings.pack)
     numbers: dict[Run, int] = {}

@@ -26,7 +26,7 @@ from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import mask_files
-from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores
+from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores, shared_trainings
 from pai_bench.sweep.execution.device_fault import DeviceFault
 from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
@@ -118,7 +118,8 @@ class Work:
         for plugin in settings.plugins:
             self._load(plugin)
         self._check()
-        runner = CellRunner(settings.data_dir, "cuda" if self.spec.gpus else "cpu", shared_scores(settings))
+        shared = shared_scores(settings), shared_trainings(settings)
+        runner = CellRunner(settings.data_dir, "cuda" if self.spec.gpus else "cpu", *shared)
         sizes = Sizes(runner, settings.pack)
         packed = PackedRunner(runner, sizes, partial(self._start, runner))
         left = deque(self.entries)
