@@ -99,7 +99,9 @@ class DiskCache(FileCache):
     def get(self, key: str) -> Scored | None:
         """Return the entry stored under the key, bit for bit, or None."""
         state = self.read(key)
-        return state and Scored(state["tensors"], cost_of(state["cost"]), state["tied"], state["noise"])
+        return (
+            None if state is None else Scored(state["tensors"], cost_of(state["cost"]), state["tied"], state["noise"])
+        )
 
     def put(self, key: str, scored: Scored) -> None:
         """Store an entry; write errors are ignored."""

@@ -21,7 +21,6 @@ from pai_bench.experiment.score_cache import Scored
 from pai_bench.pruning import controls
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.recipes import Recipe
-from pai_bench.scoring.problem import Scorer
 from pai_bench.scoring.searching import Searches, searches
 from pai_bench.training import loop as training
 from pai_bench.training.callbacks import Callback
@@ -91,12 +90,12 @@ def search_recipe(recipe: Recipe, method: Searches) -> Recipe:
     return replace(recipe, train=train)
 
 
-def starting_scores(run: Run, model: nn.Module, scorer: Scorer) -> dict[str, Tensor]:
+def starting_scores(run: Run, model: nn.Module) -> dict[str, Tensor]:
     """Return the scores with which the search of a run begins, by name of the weight."""
     scoring = run.recipe.scoring
     seed = derive_seed(run.cell.seed, "method")
     choice: dict[str, Any] = {"only": scoring.only, "exclude": scoring.exclude, "loss": run.recipe.train.loss}
-    return Pruner(model, [], scorer, name=run.cell.method, seed=seed, **choice).score(run.cell.sparsity)
+    return Pruner(model, [], run.scorer(), name=run.cell.method, seed=seed, **choice).score(run.cell.sparsity)
 
 
 def searching(
@@ -116,7 +115,7 @@ def searching(
     scorer = run.scorer()
     assert searches(scorer)
     callback.phase("searching")
-    scores = starting_scores(run, model, scorer)
+    scores = starting_scores(run, model)
     size = sum(score.numel() for score in scores.values())
     kept = kept_count(run.cell.sparsity, size)
     network = SearchNetwork(model, scores, scorer, kept)

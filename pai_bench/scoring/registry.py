@@ -93,9 +93,12 @@ def names() -> list[str]:
 
 def names_at_initialisation() -> list[str]:
     """Return the methods that prune the network that they are given, without a training, in alphabetical order."""
-    found = ((name, method_class(name)) for name in names())
-    trains = (changes_masks, searches, lambda cls: getattr(cls, "narrows", False))
-    return [name for name, cls in found if not any(of(cls) for of in trains)]
+    return [name for name in names() if not _trains(method_class(name))]
+
+
+def _trains(cls: type) -> bool:
+    """Return True for methods whose masks or networks exist in a sweep only."""
+    return changes_masks(cls) or searches(cls) or bool(getattr(cls, "narrows", False))
 
 
 def default_names() -> list[str]:

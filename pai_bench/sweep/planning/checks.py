@@ -159,8 +159,10 @@ def _check_granularities(runs: Sequence[Run]) -> None:
         spec, granularity = run.cell.spec, run.recipe.scoring.granularity
         controls.check(spec, granularity)
         given = fixed_masks.mask_file(spec.name) is not None
-        if granularity != "weight" and (given or run.changing(10**9) is not None):
-            cause = "has masks from a file" if given else "changes its masks during training"
+        trained = run.changing(10**9) is not None or searches(run.scorer())
+        if granularity != "weight" and (given or trained):
+            cause = "searches its masks in a training" if searches(run.scorer()) else "changes its masks during training"
+            cause = "has masks from a file" if given else cause
             raise PaiBenchError(
                 f"{run.cell.method} {cause}, so that --granularity {granularity} has no effect on it",
                 "leave --granularity out, or the method",
