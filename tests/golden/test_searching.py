@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -64,8 +65,9 @@ class Search(Case):
         for name, theirs in self.under("score64/").items():
             place = key(f"{name}.weight")
             chosen = masks[place]
-            ours = network.get_parameter(place).detach()
-            assert (ours - theirs)[chosen].abs().max() <= 1e-8 * theirs.abs().max(), name
+            ours = network.get_parameter(place).detach().clone()
+            getattr(network._method, "project", lambda scores: None)(ours)  # the release does so after an epoch, too
+            assert (ours - theirs)[chosen].abs().max() <= 5e-9 * theirs.abs().max(), name
 
 
 @pytest.mark.parametrize("sparsity", [0.5, 0.9])
@@ -106,7 +108,7 @@ def test_gem_miner(name: str, sparsity: float) -> None:
     class Released(GemMiner):  # type: ignore[misc]
         def update_masks(self, moment: Moment) -> MaskChange:
             change: MaskChange = super().update_masks(moment)
-            assert isinstance(change.kept, int) and 0 <= change.kept - left[moment.step] <= 3  # it rounds up each time
+            assert isinstance(change.kept, int) and abs(change.kept - left[moment.step]) <= 3  # its rounding adds up
             return dataclasses.replace(change, kept=left[moment.step])
 
     def after(number: int, network: SearchNetwork, masks: Any) -> None:
@@ -114,7 +116,8 @@ def test_gem_miner(name: str, sparsity: float) -> None:
             found = {name: masks[key(name)] for name in network._names}
             case.compare_masks(f"mask_{number // 4 - 1}/", found)
 
-    method = Released(every=hyper["iter_period"], penalty=hyper["lmbda"], lr=0.1, momentum=0.9)
+    # The release holds its penalty in float32.
+    method = Released(every=hyper["iter_period"], penalty=float(np.float32(hyper["lmbda"])), lr=0.1, momentum=0.9)
     network, masks = search(case, method, [4] * hyper["epochs"], after)
     assert sum(int(mask.sum()) for mask in masks.values()) == case.meta["updates"][-1]["active_after"]
     case.compare_scores(network, masks)

@@ -161,7 +161,9 @@ def _check_granularities(runs: Sequence[Run]) -> None:
         given = fixed_masks.mask_file(spec.name) is not None
         trained = run.changing(10**9) is not None or searches(run.scorer())
         if granularity != "weight" and (given or trained):
-            cause = "searches its masks in a training" if searches(run.scorer()) else "changes its masks during training"
+            cause = (
+                "searches its masks in a training" if searches(run.scorer()) else "changes its masks during training"
+            )
             cause = "has masks from a file" if given else cause
             raise PaiBenchError(
                 f"{run.cell.method} {cause}, so that --granularity {granularity} has no effect on it",
