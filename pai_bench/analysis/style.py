@@ -71,10 +71,10 @@ KNOWN = {
     "after-training": Style("#CEB48D", "d", (0, (1, 1))),
     "ltr": Style("#323F3F", "p", "-"),
     "lr-rewinding": Style("#668D9A", "<", "-"),
-    "edge-popup": Style("#78784E", "v", "-"),
-    "gem-miner": Style("#A89C66", "D", "-."),
+    "edge-popup": Style("#78784E", "o", "--"),
+    "gem-miner": Style("#A89C66", "^", "-"),
     # A reference, near the black of dense networks.
-    "small-dense": Style("#181800", "o", "--"),
+    "small-dense": Style("#181800", "<", "--"),
 }
 _COLORS = ("#660055", "#FF1177", "#0000FF", "#886633", "#FF99CC", "#991122")
 _SHADES = (0.0, 0.4, -0.4)
