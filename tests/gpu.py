@@ -74,7 +74,7 @@ STEPS = (
     Step("cells", "cells of Fashion-MNIST, one kill -9, resume", 150, 190),
     Step("masks", "masks on the GPU against masks on the CPU", 60, 150),
     Step("parity", "accuracies of Fashion-MNIST cells in IEEE float32 and in TF32", 100, 180),
-    Step("other_checks", "the remaining tests of tests/cuda", 60, 110, ("tests/cuda", "-k", f"not ({RISKY})")),
+    Step("other_checks", "the remaining tests of tests/cuda", 90, 180, ("tests/cuda", "-k", f"not ({RISKY})")),
     Step("reference", "reference cells of CIFAR-10 with the recipe frankle", 120, 3600, fills=True),
 )
 

@@ -84,7 +84,9 @@ def _method(name: str) -> dict[str, Any]:
 def _cost(facts: Facts, hyperparameters: Mapping[str, Any]) -> float | int | None:
     """Return the cost of scoring with these hyper-parameters and one batch of TYPICAL_BATCH samples."""
     cost = facts.cost({**hyperparameters, "batches": 1, "batch_size": TYPICAL_BATCH})
-    return int(cost) if cost is not None and cost == int(cost) else cost
+    if cost is None:
+        return None
+    return int(cost) if cost == int(cost) else round(cost, 6)
 
 
 def _model(name: str) -> dict[str, Any]:
