@@ -14,6 +14,7 @@ from pai_bench import results
 from pai_bench.analysis.columns import CELL, OURS
 from pai_bench.analysis.table_files import LEFT_OUT, canonical, read_table
 from pai_bench.analysis.unify import dense_names, unify
+from pai_bench.core.garbage import uncollected
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import ResultKey, index
 from pai_bench.results.measures import MEASURES, SCORING
@@ -41,6 +42,7 @@ class Collection:
     """Changes to names, sparsities and rows that a reader must know."""
 
 
+@uncollected()
 def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     """Collect all results below the results root and in tidy tables.
 

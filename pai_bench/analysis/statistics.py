@@ -15,6 +15,7 @@ from pai_bench.analysis.inference import LEVEL, MARGIN
 from pai_bench.analysis.information import known
 from pai_bench.analysis.style import by_value
 from pai_bench.cells import CONTROLS, DENSE, MethodSpec
+from pai_bench.core.garbage import uncollected
 from pai_bench.errors import PaiBenchError
 from pai_bench.results import ties
 
@@ -33,6 +34,7 @@ __all__ = [
 _TEXT = ("source", "method", *PANEL, "epoch", "note", "suspect")
 
 
+@uncollected()
 def summarise(collection: Collection) -> pd.DataFrame:
     """Return one row per point, sorted, with the columns that `columns` describes."""
     rows = collection.rows

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pai_bench.analysis.inference.intervals import LEVEL, Array, Interval, t_interval, vector
 
@@ -71,13 +72,19 @@ def sign_flip(differences: ArrayLike, seed: int = 0) -> SignFlip:
 
 def _random_flips(sample: Array, seed: int) -> Array:
     """Return DRAWS sums of the sample with random signs. A random byte selects the signs of eight differences."""
-    generator = np.random.default_rng(seed)
     signs = 1.0 - 2 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)
     sums = np.zeros(DRAWS)
-    for start in range(0, len(sample), 8):
+    for start, selected in zip(range(0, len(sample), 8), _random_bytes(-(-len(sample) // 8), seed), strict=True):
         part = sample[start : start + 8]
-        sums += (signs[:, : len(part)] @ part)[generator.integers(0, 256, DRAWS, dtype=np.uint8)]
+        sums += (signs[:, : len(part)] @ part)[selected]
     return sums
+
+
+@lru_cache(maxsize=1)
+def _random_bytes(count: int, seed: int) -> list[NDArray[np.uint8]]:
+    """Return `count` arrays of random bytes [DRAWS]; the methods of a pooled comparison have the same."""
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, 256, DRAWS, dtype=np.uint8) for _ in range(count)]
 
 
 def seeds_needed(comparisons: int, level: float = LEVEL) -> int:
