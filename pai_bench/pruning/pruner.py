@@ -23,6 +23,7 @@ from pai_bench.pruning.selection import Select, keep_exactly, restarted
 from pai_bench.pruning.targets import PLAIN, Goal, check_target, counts_after, masks_for
 from pai_bench.results import ties
 from pai_bench.scoring import diagnosis, registry
+from pai_bench.scoring.attributes import reset_after_passes
 from pai_bench.scoring.derivatives import no_second_derivative
 from pai_bench.scoring.isolation import undisturbed, without_cudnn
 from pai_bench.scoring.losses import Loss, to_score
@@ -61,6 +62,7 @@ class Pruner:
         self._seed = seed
         names, before = list(prunable(model, only=only, exclude=exclude)), starting_masks(model)
         self._model = cast_to_score(copy_to_score(model), precision)
+        reset_after_passes(self._model)
         self._recurrent = any(isinstance(module, nn.RNNBase) for module in self._model.modules())
         for parameter in self._model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())

@@ -334,6 +334,39 @@ def test_a_module_under_two_names_is_scored_as_under_one(method: str) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one) and one.keys() == two.keys()
 
 
+class Caching(nn.Module):
+    """A network that keeps what it computes from its parameters in eval mode (as LeViT does), if `keeps`."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.head, self.keeps = tiny(), nn.Linear(10, 10), keeps
+        self.bias = nn.Parameter(torch.randn(10))
+        self.cache: dict[str, Tensor] = {}
+        self.seen: list[Tensor] = []
+        self.scale: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or not self.keeps:
+            bias, scale = self.bias * 2, self.head.weight.mean(1)
+        else:
+            if self.scale is None:
+                self.cache["bias"], self.scale, self.last = self.bias * 2, self.head.weight.mean(1), x
+            bias, scale = self.cache["bias"], self.scale
+        out: Tensor = self.head(self.net(x)) * scale + bias
+        self.seen.append(out)
+        return out
+
+
+@METHODS
+def test_tensors_that_a_network_keeps_between_passes_do_not_affect_scores(method: str) -> None:
+    kept, plain = Caching(True), Caching(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pai_bench.TiedScoresWarning)
+        assert torch.equal(scores(kept, method), scores(plain, method))
+    assert kept.cache == {} and kept.scale is None and kept.seen == []
+
+
 class Rotary(nn.Module):
     """A layer whose features are turned by a complex buffer, as in the position embeddings of Llama."""
 
