@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pai_bench.core.outputs import logits
 from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import weights
+from pai_bench.scoring.batch_checks import checked
 from pai_bench.scoring.convolutions import ChunkedConvolutions
 from pai_bench.scoring.losses import Loss, cross_entropy
 from pai_bench.scoring.paths.tracing import Graph
@@ -114,7 +115,7 @@ class Batches:
     def _next(self) -> Batch:
         if self._stream is None:
             self._stream = iter(self._source)
-        return _checked(next(self._stream))
+        return checked(next(self._stream), self._device)
 
     def _cast(self, batch: Batch) -> Batch:
         self.tick()
@@ -164,26 +165,6 @@ class Batches:
         stream = Batches(self._source, self._device, self._dtype).fresh()
         while True:
             yield Batches(list(itertools.islice(stream, size)), self._device, self._dtype, self.tick)
-
-
-def _checked(batch: Any) -> Batch:
-    """Return a batch as the caller's data give it.
-
-    Raises: PaiBenchError for what is not a pair of tensors, and for types that networks and losses do not take.
-    """
-    remedy = "batches are pairs (x, y) of tensors: inputs [B, …], and class indices [B] or probabilities [B, classes]"
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(t, Tensor) for t in batch):
-        kinds = [type(part).__name__ for part in batch] if isinstance(batch, (tuple, list)) else type(batch).__name__
-        raise PaiBenchError(f"a scoring batch is {kinds}, not a pair of tensors", remedy)
-    x, y = batch
-    if x.dtype == torch.uint8:
-        raise PaiBenchError("scoring batches of uint8 images", "give them as floats, normalised as in training")
-    if x.is_complex():
-        raise PaiBenchError(f"scoring batches of complex inputs ({x.dtype})", "give real numbers: x.real or x.abs()")
-    tokens = y.ndim == 1 and x.ndim >= 2 and len(y) == x.shape[0] * x.shape[1]  # [B·T] for inputs [B, T]
-    if (len(x) != len(y) and not tokens) or (y.ndim == 2 and y.shape[1] == 1 and not y.is_floating_point()):
-        raise PaiBenchError(f"a scoring batch has inputs {list(x.shape)} and targets {list(y.shape)}", remedy)
-    return x, y
 
 
 def _empty() -> PaiBenchError:

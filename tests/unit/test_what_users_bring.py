@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pai_bench
 from pai_bench import models
@@ -348,10 +348,10 @@ class Caching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or not self.keeps:
-            bias, scale = self.bias * 2, self.head.weight.mean(1)
+            bias, scale = self.bias * 2, self.head.weight[:, 0]
         else:
             if self.scale is None:
-                self.cache["bias"], self.scale, self.last = self.bias * 2, self.head.weight.mean(1), x
+                self.cache["bias"], self.scale, self.last = self.bias * 2, self.head.weight[:, 0], x
             bias, scale = self.cache["bias"], self.scale
         out: Tensor = self.head(self.net(x)) * scale + bias
         self.seen.append(out)
@@ -443,6 +443,10 @@ X, Y = batches()[0]
         ([(X.numpy(), Y.numpy())], "ndarray"),
         ([(X.to(torch.uint8), Y)], "uint8 images"),
         ([(X, Y[:, None])], r"targets \[12, 1\]"),
+        ([(X[:0], Y[:0])], "it has no samples"),
+        (TensorDataset(X, Y), "it is a single sample"),
+        ([(X.to("meta"), Y)], "on the meta device"),
+        ([(X, Y.to("meta"))], "on the meta device"),
         ([(X, Y[:5])], r"inputs \[12, 3, 6, 6\] and targets \[5\]"),
     ],
 )
