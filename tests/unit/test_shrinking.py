@@ -275,3 +275,64 @@ def test_a_size_written_as_a_constant_is_refused() -> None:
     masks["conv2.weight"][:, 2] = False
     smaller = check(model, masks, X)
     assert smaller.conv1.out_channels == 4, "a view pins the channels of its input"
+
+
+def test_a_norm_over_flattened_pixels_keeps_the_channels_before_it() -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.BatchNorm1d(80), nn.Linear(80, 10))
+    )
+    model = settled(model)
+    masks = channel_masks(model, 0.5)
+    smaller = check(model, masks, X)
+    assert smaller[2].out_channels == 5 and smaller[0].out_channels < 4
+
+
+def test_layers_that_share_a_weight_keep_their_channels() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.three = (nn.Conv2d(i, 8, 3, padding=1) for i in (3, 8, 8))
+            self.three.weight = self.two.weight
+            self.fc = nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(F.relu(self.three(F.relu(self.two(F.relu(self.one(x)))))).mean((2, 3)))
+
+    model = settled(Tied())
+    smaller = check(model, channel_masks(model, 0.5), X)
+    assert smaller.two.weight is smaller.three.weight and smaller.two.weight.shape == (8, 8, 3, 3)
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation: a product of channels with a gate of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.down, self.up, self.fc = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.conv(x)))
+        gate = torch.sigmoid(self.up(F.relu(self.down(F.adaptive_avg_pool2d(x, 1)))))
+        return self.fc((x * gate).mean((2, 3)))
+
+
+class Joined(nn.Module):
+    """An encoder and a decoder with a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
+        self.up, self.three, self.out = nn.ConvTranspose2d(12, 8, 2, 2), nn.Conv2d(16, 8, 3), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.one(x))
+        y = self.up(F.relu(self.two(F.max_pool2d(x, 2))))
+        return self.out(F.relu(self.three(torch.cat([y, x], 1)))).flatten(1)
+
+
+@pytest.mark.parametrize("kept", [0.8, 0.4])
+@pytest.mark.parametrize("kind", [Gated, Joined])
+def test_gates_and_concatenations(kind: type[nn.Module], kept: float) -> None:
+    model = settled(kind())
+    assert size(check(model, channel_masks(model, kept), X)) < size(model)

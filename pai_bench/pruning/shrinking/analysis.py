@@ -52,7 +52,7 @@ def analyse(model: nn.Module, example: Tensor) -> Structure:
     """
     graph = traced(model, example)
     with torch.no_grad():
-        return _Propagation(model, uses(graph)).run(graph)
+        return _Propagation(model, uses(graph, model)).run(graph)
 
 
 class _Propagation(Rules):
@@ -95,7 +95,8 @@ class _Propagation(Rules):
         value = self._values[source]
         if value is None:
             return None
-        if isinstance(module, _BatchNorm) and module.track_running_stats and not shared and value.dim == 1:
+        plain = value.dim == 1 and value.repeat == 1  # one entry of a norm for each channel
+        if isinstance(module, _BatchNorm) and module.track_running_stats and not shared and plain:
             return self._norm(name, module, value)
         if isinstance(module, ELEMENTWISE_MODULES) or type(module).__name__ == "StochasticDepth":
             return value.with_constant(applied(module, value.constant))

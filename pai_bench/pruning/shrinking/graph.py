@@ -39,9 +39,13 @@ def traced(model: nn.Module, example: Tensor) -> fx.Graph:
     return graph
 
 
-def uses(graph: fx.Graph) -> dict[str, int]:
-    """Count the calls by module name; a module that is called twice is shared."""
-    found: dict[str, int] = {}
+def uses(graph: fx.Graph, model: nn.Module) -> dict[str, int]:
+    """Count the calls by module name, plus one if another module has one of its parameters; shared ones have two."""
+    holders: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        holders.setdefault(id(parameter), set()).add(name.rpartition(".")[0])
+    tied = {name for names in holders.values() if len(names) > 1 for name in names}
+    found: dict[str, int] = dict.fromkeys(tied, 1)
     for node in graph.nodes:
         if node.op == "call_module":
             found[str(node.target)] = found.get(str(node.target), 0) + 1
