@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pai_bench import results
 from pai_bench.analysis.collect import OURS, collect
+from pai_bench.analysis.information import is_small_dense
 from pai_bench.analysis.markdown import to_markdown
 from pai_bench.analysis.selection import Selection
 from pai_bench.analysis.speed import grids
@@ -149,7 +150,11 @@ def _measured(
     network = CellRunner(device="cpu").model(Run(result.cell, recipe))
     masks = {name: torch.from_numpy(mask) for name, mask in results.read_masks(place).items()}
     shape = loading.info(result.dataset).shape
-    built, absent = _forms(names, network, masks, shape, device, dtype)
+    if is_small_dense(result.method):
+        wide = CellRunner(device="cpu").model(Run(replace(result.cell, method=DENSE, sparsity=0.0), recipe))
+        built, absent = _narrow_forms(names, wide, network, shape, device, dtype)
+    else:
+        built, absent = _forms(names, network, masks, shape, device, dtype)
     x = torch.randn(setting.batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     try:
         peaks = [timing.peak_bytes(form.model, x) for form in built]
@@ -196,6 +201,20 @@ def _forms(
                 raise
             absent[name] = error.cause
     return built, absent
+
+
+def _narrow_forms(
+    names: tuple[str, ...],
+    wide: nn.Module,
+    narrow: nn.Module,
+    shape: tuple[int, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[list[forms.Form], dict[str, str]]:
+    """Return the network of full width as "dense" and the narrower one, which has no masks, as "shrunk"."""
+    found = [forms.build("dense", model, {}, shape, device, dtype) for model in (wide, narrow)]
+    built = [found[0], *([replace(found[1], name="shrunk")] if "shrunk" in names else [])]
+    return built, {name: "a narrower dense network has no masks" for name in names if name not in ("dense", "shrunk")}
 
 
 def _line(speed: speeds.Speed) -> str:

@@ -277,3 +277,16 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
     place = speeds.write_speed(tmp_path, record)
     assert speeds.read_speed(place) == record and speeds.read_speeds(tmp_path) == ([record], [])
     assert str(setting) == "cpu, 2 threads, float32, batches of 8, 3 rounds"
+
+
+def test_a_narrower_dense_network_is_compared_with_the_one_of_full_width(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = "small-dense"
+    about = {"recipe": "quick", "recipe_values": load("quick", "digits", "conv8").values(), "layers": ()}
+    results.write(folder, result(method=method, sparsity=0.75, seed=0, empty_layers=(), **about), channels(0.0))
+    chosen = Selection(matches=lambda cell: cell.method == method)
+    assert run(folder, chosen, OPTIONS, QUIET)
+    dense, narrow = lines(capsys)
+    assert (dense["form"], narrow["form"]) == ("dense", "shrunk")
+    assert narrow["parameters"] < 0.4 * dense["parameters"] and narrow["flops"] < dense["flops"]
