@@ -6,12 +6,18 @@ BIN := $(VENV)/bin
 JOBS ?= auto
 WORKERS := -n $(JOBS) --maxprocesses 16 --dist worksteal
 
-.PHONY: demo gallery reproduction quick test test-cluster lint docs bench gpu chaos wheel clean
+.PHONY: demo demo-training gallery reproduction quick test test-cluster lint docs bench gpu chaos wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
 	$(BIN)/pai-bench report
 	@echo "next: $(BIN)/pai-bench report --reference; $(BIN)/pai-bench sweep --controls shuffle,reinit; $(BIN)/pai-bench reproduce list"
+
+# Upper bounds that see training, and smaller dense networks, beside pruning at initialisation (docs/dynamic.md).
+demo-training: $(VENV)/.installed
+	$(BIN)/pai-bench sweep --methods erk,prospr,rigl:every=20,ltr:cycles=3,small-dense \
+		--sparsities 0.8,0.9,0.95,0.98,0.99 --seeds 0-2 --results build/training
+	$(BIN)/pai-bench report --results build/training --out build/training/report
 
 # docs/reproduction.md and its figures, from results/reference.
 reproduction: $(VENV)/.installed
