@@ -23,6 +23,9 @@ if not SLURM:
 
 pytestmark = pytest.mark.slow_cluster
 
+CHANGING = "rigl:every=20"
+"""Method of a cell whose masks change during training."""
+
 Reference = dict[str, dict[str, Any]]
 
 
@@ -43,15 +46,15 @@ def test_killed_cancelled_and_requeued_tasks_resume_from_their_checkpoints(
     sweep.type()
     sweep.training(3)
     jobs = owners(sweep)
-    os.kill(jobs["dense"].pid, signal.SIGKILL)
+    os.kill(jobs[CHANGING].pid, signal.SIGKILL)
     cluster.ask("scancel", str(jobs["snip"].job))
-    cluster.ask("scontrol", "requeue", str(jobs["random"].job))
-    wait_for(lambda: cluster.tasks()[str(jobs["dense"].job)] == "FAILED", "the death")
+    cluster.ask("scontrol", "requeue", str(jobs["dense"].job))
+    wait_for(lambda: cluster.tasks()[str(jobs[CHANGING].job)] == "FAILED", "the death")
     wait_for(lambda: cluster.tasks()[str(jobs["snip"].job)] == "CANCELLED", "the cancellation")
     assert "interrupted" in sweep.output(), "SIGTERM makes the task save its cell"
     assert "2 to submit" in sweep.type("--dry-run"), "requeued tasks are not submitted again"
     sweep.complete(reference)
-    assert resumed(sweep) == ["dense", "random", "snip"]
+    assert resumed(sweep) == ["dense", CHANGING, "snip"]
 
 
 def test_a_sweep_survives_a_node_going_down_and_killed_daemons(
@@ -100,7 +103,7 @@ def test_preemption_saves_requeues_and_resumes(
     cluster.ask("sbatch", "--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
     wait_for(lambda: sweep.output().count("stopped by a signal; saved") == 3, "three warnings")
     sweep.complete(reference)
-    assert resumed(sweep) == ["dense", "random", "snip"]
+    assert resumed(sweep) == ["dense", CHANGING, "snip"]
     # SLURM requeued all tasks: nothing was submitted a second time.
     assert len(list((sweep.root / "state" / "sweeps").iterdir())) == 1
 
