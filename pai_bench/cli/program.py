@@ -89,6 +89,7 @@ codecs.register_error(PLAIN, _plain)
 _KEPT = {
     **dict.fromkeys(("sweep", "reproduce", "train", "merge"), "finished cells"),
     "data fetch": "downloaded parts of files",
+    "speed": "measurements of finished networks",
 }
 """Files that an interrupted command keeps, by command."""
 
