@@ -213,7 +213,8 @@ def _published(options: Options) -> pd.DataFrame:
     if options.published == "none":
         return pd.DataFrame()
     if options.published not in published.LEVELS:
-        return read_published(Path(options.published))
+        rows = read_published(Path(options.published))
+        return rows if options.suspect else rows[rows["suspect"] == ""].reset_index(drop=True)
     levels = published.LEVELS[: published.LEVELS.index(options.published) + 1]
     return published.load(levels, suspect=options.suspect)
 

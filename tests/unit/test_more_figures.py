@@ -354,6 +354,37 @@ def test_the_table_of_published_numbers_states_what_differs() -> None:
 
 
 @pytest.mark.slow
+def test_suspect_published_numbers_are_filled_with_grey_and_explained() -> None:
+    spec = "grasp:temperature=1,bn=eval"
+    base = material(runs_of(spec, 0.9, [0.6, 0.61], dataset="cifar100", model="vgg16-bn", recipe="synflow"))
+    loaded = published.load(recipe="synflow", dataset="cifar100", model="vgg16-bn", suspect=True)
+    subject = Material(base.runs, base.summary, base.options, loaded)
+    made = figures.chosen(["accuracy"])["accuracy"](subject)
+    assert isinstance(made, Drawing)
+    assert "Published, suspect" in labels(made.pages[0]) and "Published" not in labels(made.pages[0])
+    grey = [line for ax in made.pages[0].axes for line in ax.get_lines()
+            if line.get_markerfacecolor() == overlay.SUSPECT_FILL and line.get_marker() not in ("o", "None")]  # fmt: skip
+    assert grey and "Grey-filled points: published numbers that are suspect (GraSP" in made.caption
+    assert "(tanaka2020;" in made.caption, "papers of other panels are not named"
+    differs = published_table.compare(subject).set_index("method").loc[spec, "differs"]
+    assert differs.startswith("suspect: ")
+
+
+def test_published_rows_of_one_network_of_ours_say_which_they_are() -> None:
+    rows = [
+        *runs_of("dense", 0.0, [0.94, 0.95], dataset="cifar10", model="resnet18", recipe="synflow"),
+        *runs_of("synflow", 0.9, [0.93, 0.94], dataset="cifar10", model="resnet18", recipe="synflow"),
+    ]
+    base = material(rows)
+    table = published_table.compare(Material(base.runs, base.summary, base.options, published.load()))
+    ours = table[table["method"] == "synflow"]["differs"]
+    assert len(ours) == 2 and ours.str.contains("published as ResNet-18 (weiaicunzai)", regex=False).sum() == 1
+    assert ours.str.contains("published as WideResNet-18 (weiaicunzai)", regex=False).sum() == 1
+    dense_rows = table[table["method"] == "dense"]["differs"]
+    assert len(dense_rows) == 8 and dense_rows.is_unique and dense_rows.str.contains("series SNIP").sum() == 2
+
+
+@pytest.mark.slow
 def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -> None:
     table = tmp_path / "paper.csv"
     table.write_text("method,dataset,model,sparsity,seed,accuracy\n" + "".join(
@@ -368,6 +399,11 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
     assert r"given at 1 point, with a 95 \% Welch t interval for independent samples~\cite{welch1947}" in paragraph
     assert "@article{welch1947," in (tmp_path / "out" / "references.bib").read_text(encoding="utf-8")
     assert "(paper; epoch not stated; n = 3)" in (tmp_path / "out" / "captions.md").read_text()
+    table.write_text("method,dataset,model,sparsity,seed,accuracy,suspect\nsnip,digits,conv8,0.95,0,0.5,sign inverted\n")
+    run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",)))
+    assert not (tmp_path / "out" / "published.csv").exists(), "suspect rows are shown with --suspect only"
+    run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",), suspect=True))
+    assert pd.read_csv(tmp_path / "out" / "published.csv")["differs"].tolist() == ["suspect: sign inverted"]
     with pytest.raises(PaiBenchError, match="does not exist"):
         run(folder, tmp_path / "out", [], False, QUIET, Options(published="none.csv"))
 

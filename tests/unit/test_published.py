@@ -68,6 +68,18 @@ def test_papers_have_an_entry_in_the_bibliography() -> None:
     assert all(key in notice for key in KEYS)
 
 
+def test_sources_on_github_state_a_commit() -> None:
+    sources = ALL["source"].drop_duplicates()
+    github = sources[sources.str.startswith("https://github.com/")]
+    commits = github.str.extract(r"/(?:blob|tree)/([^/]+)/")[0]
+    without = github[~commits.str.fullmatch("[0-9a-f]{7,40}").fillna(False).astype(bool)]
+    # Two files of which no commit is recorded; NOTICE.md says so.
+    assert sorted(source.partition("/saved/results/")[2] for source in without) == [
+        "resnet20/concrete/gradbalance/init/long/fwkldlogit/finetuned_acc_val.json",
+        "vgg16/mbt_acc_val.json",
+    ]
+
+
 @pytest.mark.slow
 def test_match_and_differences_are_the_computed_ones() -> None:
     columns = ["paper", "dataset", "model", "model_published", "method", "method_published", "epoch", "recipe"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 
-from pai_bench.analysis.display_names import dataset_name, model_name
+from pai_bench.analysis.display_names import dataset_name, method_name, model_name
 from pai_bench.analysis.figures.arrange import Arrangement
 from pai_bench.analysis.figures.curves import Panel, Point, mostly_partial
 from pai_bench.analysis.figures.drawing import Drawing
@@ -146,9 +146,16 @@ def _published(material: Material, panels: Sequence[Panel]) -> list[str]:
     )
     named = ", ".join(dict.fromkeys(_EPOCHS.get(curve.epoch, "epoch not stated") for curve in shown))
     n = count(point.n for curve in shown for point in curve.points if math.isfinite(point.n))
-    papers = ", ".join(dict.fromkeys(material.published.get("paper", [])))
+    papers = ", ".join(dict.fromkeys(curve.paper for curve in shown))
+    suspect = {
+        f"{method_name(curve.method)}: {point.suspect}": None
+        for curve in shown
+        for point in curve.points
+        if point.suspect
+    }
     return [
         f"Hollow points and dotted line: published numbers ({papers}; {named}; {n}) for {where}",
+        f"Grey-filled points: published numbers that are suspect ({'; '.join(suspect)})" if suspect else "",
         "Lower panels: ours minus published with 95 % Welch intervals, cut at the ends of the axis; grey: ± 0.5 points",
     ]
 

@@ -67,6 +67,10 @@ class PublishedPoint:
     mean: float
     std: float
     n: float
+    series: str = ""
+    """Published network and series in words, where several are one network and method of ours."""
+    suspect: str = ""
+    """The reason why the number is no target, "" for none."""
 
 
 @dataclass(frozen=True)

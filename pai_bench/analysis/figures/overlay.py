@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BAND = 0.5
 """Half width of the band around zero, in points."""
-PUBLISHED, PUBLISHED_DENSE = "Published", "Dense, published"
+PUBLISHED, PUBLISHED_DENSE, PUBLISHED_SUSPECT = "Published", "Dense, published", "Published, suspect"
 _BESIDE = 0.035
 """Horizontal shift of published points in inches."""
 _REACH = 1.5
@@ -54,9 +54,19 @@ def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...
         ranked = own.assign(rank=own["match"].map(LEVELS.index) * 2 + (own["epoch"] != "last"))
         own = ranked[ranked["rank"] == ranked["rank"].min()]
         own = own[own["paper"] == own["paper"].iloc[0]]
+        if method == DENSE and (own["suspect"] == "").any():
+            own = own[own["suspect"] == ""]
+        own = own.assign(series=_series(own)).sort_values("sparsity", kind="stable")
         points = tuple(
-            PublishedPoint(density_of(row.sparsity), 100 * row.accuracy, 100 * _number(row.std), _number(row.n))
-            for row in own.sort_values("sparsity").itertuples()
+            PublishedPoint(
+                density_of(row.sparsity),
+                100 * row.accuracy,
+                100 * _number(row.std),
+                _number(row.n),
+                row.series,
+                row.suspect,
+            )
+            for row in own.itertuples()
         )
         first = own.iloc[0]
         found.append(
@@ -73,12 +83,22 @@ def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...
     return tuple(found) if any(curve.method != DENSE for curve in found) else ()
 
 
+def _series(rows: pd.DataFrame) -> list[str]:
+    """Return what distinguishes published rows of one network and method of ours, "" where nothing does."""
+    words = {"model_published": "published as", "method_published": "series"}
+    several = {word: rows[name] for name, word in words.items() if name in rows and rows[name].nunique() > 1}
+    return [", ".join(f"{word} {names.iloc[place]}" for word, names in several.items()) for place in range(len(rows))]
+
+
 def _number(value: object) -> float:
     return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type]
 
 
 def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
-    """Draw published points: hollow, in the colour and with the marker of the method, beside its points."""
+    """Draw published points: hollow, in the colour and with the marker of the method, beside its points.
+
+    Suspect points are filled with grey.
+    """
     left, right = ax.get_xlim()
     shift = (right / left) ** (_BESIDE / inches)
     size = 3.6 if inches < 2 else 4.6
@@ -91,7 +111,8 @@ def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
         for point in curve.points:
             if not min(left, right) <= point.density <= max(left, right):
                 continue
-            look: dict[str, Any] = {"marker": curve.look.marker, "markersize": size, "markerfacecolor": "white"}
+            fill = SUSPECT_FILL if point.suspect else "white"
+            look: dict[str, Any] = {"marker": curve.look.marker, "markersize": size, "markerfacecolor": fill}
             ax.errorbar(
                 point.density / shift,
                 point.mean,
@@ -103,12 +124,14 @@ def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
                 zorder=2.6,
                 **look,
             )
-        legend.marks.setdefault(
-            PUBLISHED,
-            Line2D([], [], marker="o", markersize=4.2, mfc="white", mec="#333333", mew=0.8, linestyle=""),
-        )
+        for label, fill in ((PUBLISHED, "white"), (PUBLISHED_SUSPECT, SUSPECT_FILL)):
+            if any(bool(point.suspect) == (label == PUBLISHED_SUSPECT) for point in curve.points):
+                legend.marks.setdefault(
+                    label, Line2D([], [], marker="o", markersize=4.2, mfc=fill, mec="#333333", mew=0.8, linestyle="")
+                )
 
 
+SUSPECT_FILL = "#C4C4C4"
 INK_DENSE = DENSE_LOOK.color
 DOTS = (0, (1, 1.3))
 
@@ -117,7 +140,7 @@ def differences(panel: Panel) -> pd.DataFrame:
     """Return ours minus published with a 95 % interval (Welch) where both have a deviation and n > 1, in points.
 
     Columns: method, density, ours, n, published, n_published, difference, half (half width of the interval), paper,
-    epoch, match, differs.
+    epoch, match, differs (with the published network or series where there are several, and the reason of a suspicion).
     """
     rows = []
     ours = {curve.method: curve for curve in panel.curves if curve.source == ""} or {
@@ -146,7 +169,9 @@ def differences(panel: Panel) -> pd.DataFrame:
                         "paper": curve.paper,
                         "epoch": curve.epoch,
                         "match": curve.match,
-                        "differs": curve.differs,
+                        "differs": "; ".join(
+                            filter(None, (theirs.suspect and f"suspect: {theirs.suspect}", curve.differs, theirs.series))
+                        ),
                         "half": inference.welch_half_width(near[0].spread, near[0].n, theirs.std, theirs.n),
                     }
                 )

@@ -30,5 +30,5 @@ def read(path: Path) -> pd.DataFrame:
             given = pd.to_numeric(groups[column].first(), errors="coerce")
             points[column] = given.fillna(points[column])
     for column in ("epoch", "suspect", "differs"):
-        points[column] = groups[column].first() if column in runs else ""
+        points[column] = groups[column].first().fillna("") if column in runs else ""
     return points.reset_index().assign(match="near", paper=path.stem)
