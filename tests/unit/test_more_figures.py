@@ -362,8 +362,8 @@ def test_suspect_published_numbers_are_filled_with_grey_and_explained() -> None:
     made = figures.chosen(["accuracy"])["accuracy"](subject)
     assert isinstance(made, Drawing)
     assert "Published, suspect" in labels(made.pages[0]) and "Published" not in labels(made.pages[0])
-    grey = [line for ax in made.pages[0].axes for line in ax.get_lines()
-            if line.get_markerfacecolor() == overlay.SUSPECT_FILL and line.get_marker() not in ("o", "None")]  # fmt: skip
+    lines = [line for ax in made.pages[0].axes for line in ax.get_lines() if line.get_marker() not in ("o", "None")]
+    grey = [line for line in lines if line.get_markerfacecolor() == overlay.SUSPECT_FILL]
     assert grey and "Grey-filled points: published numbers that are suspect (GraSP" in made.caption
     assert "(tanaka2020;" in made.caption, "papers of other panels are not named"
     differs = published_table.compare(subject).set_index("method").loc[spec, "differs"]
@@ -399,7 +399,8 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
     assert r"given at 1 point, with a 95 \% Welch t interval for independent samples~\cite{welch1947}" in paragraph
     assert "@article{welch1947," in (tmp_path / "out" / "references.bib").read_text(encoding="utf-8")
     assert "(paper; epoch not stated; n = 3)" in (tmp_path / "out" / "captions.md").read_text()
-    table.write_text("method,dataset,model,sparsity,seed,accuracy,suspect\nsnip,digits,conv8,0.95,0,0.5,sign inverted\n")
+    head = "method,dataset,model,sparsity,seed,accuracy,suspect"
+    table.write_text(f"{head}\nsnip,digits,conv8,0.95,0,0.5,sign inverted\n")
     run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",)))
     assert not (tmp_path / "out" / "published.csv").exists(), "suspect rows are shown with --suspect only"
     run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",), suspect=True))

@@ -169,14 +169,17 @@ def differences(panel: Panel) -> pd.DataFrame:
                         "paper": curve.paper,
                         "epoch": curve.epoch,
                         "match": curve.match,
-                        "differs": "; ".join(
-                            filter(None, (theirs.suspect and f"suspect: {theirs.suspect}", curve.differs, theirs.series))
-                        ),
+                        "differs": _remarks(curve, theirs),
                         "half": inference.welch_half_width(near[0].spread, near[0].n, theirs.std, theirs.n),
                     }
                 )
     names = ["method", "density", "ours", "n", "published", "n_published", "difference", "half"]
     return pd.DataFrame(rows, columns=[*names, "paper", "epoch", "match", "differs"])
+
+
+def _remarks(curve: PublishedCurve, point: PublishedPoint) -> str:
+    suspicion = f"suspect: {point.suspect}" if point.suspect else ""
+    return "; ".join(text for text in (suspicion, curve.differs, point.series) if text)
 
 
 def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], sizes: tuple[float, float]) -> None:
