@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import random
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.core.randomness import seed_draws
 from pai_bench.core.tensor_files import tensors_hash
@@ -22,11 +25,13 @@ from pai_bench.experiment.runner import CellRunner, Outcome, Run
 from pai_bench.sweep.execution import attempt, trial
 from pai_bench.sweep.execution.attempt import AttemptOutcome, executing
 from pai_bench.sweep.execution.cell_log import CellLog
+from pai_bench.sweep.execution.device_fault import DeviceFault
 from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes, best_size
 from pai_bench.sweep.execution.settings import RunSettings, parse_pack
+from pai_bench.sweep.slurm import crashes
 from pai_bench.sweep.slurm import task_runner as work
-from pai_bench.sweep.slurm.specification import Entry
+from pai_bench.sweep.slurm.specification import Entry, Spec
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import RoundRobin, SharedClock, Task, run_to_completion
@@ -309,6 +314,49 @@ def test_a_cluster_task_saves_its_pack_and_resumes_it(tmp_path: Path, monkeypatc
     assert again._ended["done"] == 3 and len(list(tmp_path.glob("runs/**/*.json"))) == 3
     logs = [log.read_text() for log in (tmp_path / "state" / "logs" / "cells").rglob("*.log")]
     assert sorted(text.count("resumes from a checkpoint") for text in logs) == [0, 2, 2]
+
+
+@pytest.mark.slow
+def test_a_cell_that_breaks_the_gpu_of_its_jobs_fails_alone_and_the_others_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any cell of a pack may have caused the error, so each of them runs alone afterwards, and last."""
+    runs = [run("random", seed=seed, epochs=1) for seed in range(3)]
+    entries = tuple(Entry(cell.cell, cell.recipe.as_dict(), cell.fingerprint()) for cell in runs)
+    broken, other, last = entries
+    place = spec(tmp_path, code={}, plugins=(), gpus=0, tasks=(entries,), pack=2).write()
+    real = attempt._AttemptCallback.tick
+
+    def tick(callback: Any) -> None:
+        real(callback)
+        if callback._phase == "training" and callback._claim.path == broken.key.claim_path(tmp_path):
+            raise DeviceFault("illegal memory access")
+
+    monkeypatch.setattr(attempt._AttemptCallback, "tick", tick)
+    monkeypatch.setattr(work, "STALE_SECONDS", -60)
+
+    def job(number: int) -> tuple[list[int], list[int]]:
+        """Run a job; return the seeds of the cells with a result, and of the failed ones."""
+        monkeypatch.setenv("SLURM_JOB_ID", str(number))
+        with pytest.raises(DeviceFault) if number < 4 else nullcontext():
+            work.Work(str(place)).run()
+        gc.collect()  # the claims of the cells that the error has ended
+        done = [entry.cell.seed for entry in entries if entry.key.path(tmp_path).exists()]
+        return done, [entry.cell.seed for entry in entries if entry.key.failure_path(tmp_path).exists()]
+
+    assert job(1) == ([], [])
+    assert crashes.suspected(tmp_path, [entry.key.name for entry in entries]) == {broken.key.name, other.key.name}
+    assert job(2) == ([2], [])
+    assert job(3) == ([2], [0])
+    note = results.read_failure(tmp_path, broken.key)
+    assert note is not None and (note.kind, note.cause) == (
+        "died", "3 jobs died on it: 3 GPU error, 2 GPU error, 1 GPU error"
+    )  # fmt: skip
+    without = dataclasses.replace(Spec.read(place), tasks=((other, last),))
+    monkeypatch.setattr(work.Spec, "read_trusted", lambda path: without)
+    assert job(4) == ([1, 2], [0])
+    crashes.forget(tmp_path, [broken.key.name])
+    assert not crashes.suspected(tmp_path, [broken.key.name])
 
 
 def test_output_of_interleaved_cells_goes_to_their_own_logs(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -345,6 +345,71 @@ def test_a_training_from_tables_equals_the_ordinary_one(
     assert mechanism == "cuda-graph" and torch.equal(ours, plain) and found == told
     several = images // batch_size * batch_size
     assert (several in device.replays) == (dropout == 0 and images > batch_size)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [(0.0, 16), (0.06, 16), (0.1, 10), (0.4, 2), (0.6, 1), (5.0, 1)],
+    ids=lambda value: str(value),
+)
+def test_a_launch_takes_at_most_a_second(seconds: float, size: int) -> None:
+    """Checkpoints and stops must wait for its end."""
+
+    class Slow:
+        several = True
+        device = torch.device("cpu")
+
+        def add_state(self, tensor: torch.Tensor) -> None:
+            pass
+
+        def replay_seconds(self, key: tuple[int, int]) -> float | None:
+            return seconds if key[0] == 1 else None
+
+    class Loader:
+        batch_size = 16
+
+        def __len__(self) -> int:
+            return 64
+
+        def images(self, index: int) -> int:
+            return 16
+
+    class Tables:
+        step = torch.zeros(1)
+
+        def fill(self, epoch: int, step: int, rates: list[float]) -> None:
+            pass
+
+    schedule = launches.Schedule(lambda epoch, step: 0.1, [64] * 20, 0)
+    made: Any = launches.TableLaunches(Slow(), Loader(), Tables(), schedule)  # type: ignore[arg-type]
+    assert launches.LAUNCH_SECONDS == 1
+    found = [launch.steps for launch in made.epoch(0, 0)]
+    assert found[0] == size and sum(found) == 64
+
+
+def test_the_host_is_a_few_launches_ahead_of_the_device() -> None:
+    """More of them would delay a stop, and fewer would leave the device idle."""
+    reached: list[int] = []
+
+    class Pending:
+        def query(self) -> bool:
+            return self.number in reached
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    made: Any = object.__new__(launches.TableLaunches)
+    made._running = deque(map(Pending, range(launches.AHEAD)))
+
+    def pause() -> Iterator[None]:
+        yield
+
+    waiting = made.room(pause)
+    for _ in range(3):
+        next(waiting)
+    reached.append(0)
+    assert list(waiting) == [] and [event.number for event in made._running] == [1, 2, 3]
+    assert list(made.room(pause)) == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pai_bench import results
 from pai_bench.core.atomic import write_json
-from pai_bench.results import shapes
+from pai_bench.results import ResultKey, shapes
 from pai_bench.sweep.execution.claims import ClaimStatus
 from pai_bench.sweep.planning.plan import PlannedRun
 from pai_bench.sweep.slurm.in_flight import InFlight, Task
@@ -19,6 +19,7 @@ MAX_DEATHS = 3
 CELL_FAULT_STATES = ("FAILED", "OUT_OF_MEMORY", "COMPLETED")
 """Job end states attributed to the cell itself (not to a node failure, a time limit, or a cancellation)."""
 FORGIVEN = "forgiven"
+GPU_ERROR = "GPU error"
 _MEMORY = re.compile(rb"exceeded (job )?memory limit|oom.kill|out of memory", re.IGNORECASE)
 
 
@@ -88,6 +89,26 @@ def _output(root: Path, task: Task) -> bytes:
         with suppress(OSError):
             return place.read_bytes()[-20_000:].rpartition(b"pai-bench: task ")[2]
     return b""
+
+
+def record_gpu_error(root: Path, keys: Iterable[ResultKey], job: str) -> None:
+    """Count an error of the GPU for all cells that a job was running, because any of them may have caused it.
+
+    A cell with MAX_DEATHS crashed jobs is recorded as failed; its last jobs ran it alone (see `suspected`).
+    """
+    for key in keys:
+        known = {job: GPU_ERROR} | _read(root, key.name)
+        counted = {job: how for job, how in known.items() if how != FORGIVEN}
+        with suppress(OSError):
+            write_json(_place(root, key.name), known)
+            if len(counted) >= MAX_DEATHS:
+                cause = f"{len(counted)} jobs died on it: {', '.join(f'{job} {how}' for job, how in counted.items())}"
+                results.write_failure(root, key, cause=cause, traceback="", kind="died")
+
+
+def suspected(root: Path, names: Iterable[str]) -> set[str]:
+    """Return the names of the cells that jobs have crashed on; each of them must run alone in its process."""
+    return {name for name in names if any(how != FORGIVEN for how in _read(root, name).values())}
 
 
 def forget(root: Path, names: Iterable[str]) -> None:

@@ -30,7 +30,7 @@ from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, s
 from pai_bench.sweep.execution.device_fault import DeviceFault
 from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
-from pai_bench.sweep.slurm import stops, trust
+from pai_bench.sweep.slurm import crashes, stops, trust
 from pai_bench.sweep.slurm.specification import Entry, Spec
 from pai_bench.training.cooperative import Task
 
@@ -62,6 +62,7 @@ class Work:
         self._error: BaseException | None = None
         self._ended: Counter[str] = Counter()
         self._current: dict[Run, Entry] = {}
+        self._suspected: set[str] = set()
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._in_thread, name="cells", daemon=True)
 
@@ -105,6 +106,8 @@ class Work:
             self._error = error
         except DeviceFault as fault:
             self._say(str(fault))
+            keys = [entry.key for entry in self._current.values()]
+            crashes.record_gpu_error(self.spec.root, keys, self.owner.job or self.owner.attempt)
             self._error = fault
         except Exception as error:
             # The error did not come from a cell: a failed cell writes its own note and does not raise.
@@ -122,7 +125,9 @@ class Work:
         runner = CellRunner(settings.data_dir, "cuda" if self.spec.gpus else "cpu", *shared)
         sizes = Sizes(runner, settings.pack)
         packed = PackedRunner(runner, sizes, partial(self._start, runner))
-        left = deque(self.entries)
+        self._suspected = crashes.suspected(self.spec.root, (entry.key.name for entry in self.entries))
+        # Last, because another crash would keep the other cells waiting for another job.
+        left = deque(sorted(self.entries, key=self._runs_alone))
         deadline: float | None = None
         while left and not self._ending.is_set():
             claimed = self._all(left, packed)
@@ -150,6 +155,8 @@ class Work:
                 saved = []
                 self._renew()
             while left and not self._stop.requested and packed.takes(run := _run_of(left[0])):
+                if packed.busy and any(map(self._runs_alone, (left[0], *self._current.values()))):
+                    break
                 self._current[run] = left.popleft()
                 packed.add(run)
             for run, ended in packed.turn():
@@ -169,6 +176,9 @@ class Work:
                     break
                 self._renew()
         return claimed
+
+    def _runs_alone(self, entry: Entry) -> bool:
+        return entry.key.name in self._suspected
 
     def _renew(self) -> None:
         """Reset the stop flag for the next request, but keep a request to end the task."""
