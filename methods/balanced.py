@@ -10,7 +10,7 @@ from torch import Tensor
 from pai_bench.scoring import Facts, Problem, apportion, proportional, random_scores, register
 
 
-@register("balanced", Facts("Gadhikar et al. 2023", "random", "nothing", "0", "formula"))
+@register("balanced", Facts("Gadhikar et al. 2023", "random", "nothing", "0", "release"))
 @dataclass(frozen=True)
 class Balanced:
     """Random weights, the same number in every layer; one that is too small is dense, and the others share the rest.

@@ -14,6 +14,7 @@ from . import nets
 from .test_golden import CASES
 
 QUOTAS = json.loads((CASES / "quotas_effective_sparsity.json").read_text(encoding="utf-8"))
+TURBOPRUNE = json.loads((CASES / "quotas_turboprune.json").read_text(encoding="utf-8"))
 OURS = {"igq": "igq", "uniform_plus": "uniform-plus"}
 
 
@@ -30,6 +31,15 @@ def test_ideal_gas_quotas_and_uniform_plus_equal_the_released_code(net: str) -> 
             assert abs(int(mask.sum()) - mask.numel() * (1 - theirs)) < 1, key
         compared += 1
     assert compared >= 12
+
+
+@pytest.mark.parametrize("net", ["tinyres", "resnet20", "mlp"])
+def test_balanced_quotas_equal_the_released_code_where_no_layer_is_full(net: str) -> None:
+    model = nets.build(net)
+    for density, layers in TURBOPRUNE[net].items():
+        masks = pai_bench.prune(model, [], "balanced", sparsity=1 - float(density))
+        for mask, theirs in zip(masks.values(), layers, strict=True):
+            assert abs(int(mask.sum()) - mask.numel() * theirs) < 1, density
 
 
 def test_smart_ratios_and_masks_of_the_hybrid_equal_the_released_code() -> None:
