@@ -21,7 +21,8 @@ class MULTIFLOW:
     Farina et al. 2024 (CVPR, arXiv 2404.05621), eq. 6 to 8, for one modality: a_j^2 is the sum of squares of input j
     over all samples and positions, divided by the number of samples; BatchNorm in eval mode. Extends the release,
     which has linear layers alone, to convolutions: inputs and outputs are channels, means run over kernels too. Weights
-    whose inputs are no argument of their layer (of hidden states, of attention's output projection) have all a_j = 1.
+    whose inputs are not an argument of their layer (of hidden states, of attention's output projection) have all a_j
+    equal to 1.
     """
 
     optional: ClassVar[bool] = True

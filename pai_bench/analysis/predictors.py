@@ -137,7 +137,7 @@ def predictors_grids(table: pd.DataFrame, names: Names) -> Iterator[Grid]:
         caption = (
             f"Spearman's rank correlation of measures with the accuracy lost by pruning, over methods ({number}; means"
             " over seeds, without controls) at one sparsity. Positive: methods with a greater measure lose more. The"
-            " methods are no random sample, so that there is neither an interval nor a test; a measure that does not"
+            " methods are not a random sample, so that there is neither an interval nor a test; a measure that does not"
             " differ between methods has no entry."
         )
         heads = tuple(Column((), per_cent(sparsity)) for sparsity in columns)
@@ -153,7 +153,7 @@ def pooled_grid(pooled: pd.DataFrame) -> Grid:
     caption = (
         "Rank correlation of measures with the accuracy lost over all methods of the tables above (n points). Ranks are"
         " taken in each group, that is at one data set, network and sparsity, so that these explain none of it. A"
-        " correlation is no cause: methods that differ in one measure differ in many things."
+        " correlation is not a cause: methods that differ in one measure differ in many things."
     )
     heads = tuple(Column((), head) for head in ("Correlation", "n", "Groups"))
     return Grid("All data sets, networks and sparsities", caption, "", heads, tuple(rows))

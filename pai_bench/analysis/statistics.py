@@ -145,7 +145,7 @@ def compare_controls(collection: Collection, margin: float = MARGIN) -> pd.DataF
     runs), failed_of_method (number of the method's runs that collapsed, diverged or are at chance).
 
     Intervals and p are NaN when n < 2, and when a run of the control or of the method failed: such runs are another
-    population, and two networks at chance level are no evidence of equivalence. low90, high90, p and seeds_needed are
+    population, and two networks at chance level are not evidence of equivalence. low90, high90, p and seeds_needed are
     also NaN when all differences are equal.
     """
     rows = collection.rows

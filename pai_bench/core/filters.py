@@ -103,7 +103,7 @@ def _holds(cell: Cell, field: str, comparison: str, value: str) -> bool:
 
 
 def _is_method(method: str, value: str) -> bool:
-    """Compare a method with a name or a spec; rows of a table may have names that are no spec."""
+    """Compare a method with a name or a spec; rows of a table may have names that are not specs."""
     if ":" not in value:
         return method.partition(":")[0] == value or method == value
     try:

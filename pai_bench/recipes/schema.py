@@ -169,7 +169,7 @@ class Recipe:
 
 
 def is_mechanism(key: str, value: Any) -> bool:
-    """Return True if a value selects how the same numbers are computed, and is no part of a recipe's identity."""
+    """Return True if a value selects how the same numbers are computed, and is not part of a recipe's identity."""
     return key == "train.cuda_graph" and value is not True
 
 

@@ -71,7 +71,7 @@ class Counted:
                 yield batch
                 continue
             self._seen = position + 1
-            with suppress(TypeError, ValueError, IndexError, KeyError):  # what is no batch is refused by its reader
+            with suppress(TypeError, ValueError, IndexError, KeyError):  # the reader refuses other values
                 inputs, targets = batch
                 self._meter.images += len(inputs)
                 self._meter.labels += len(targets)

@@ -96,7 +96,7 @@ def prunable(model: nn.Module, *, only: Patterns = (), exclude: Patterns = ()) -
     tables = [m for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
     embedded = {id(m.weight) for m in tables}
     counted = {id(weight) for weight in weights.values()}
-    # Gains and biases of a norm over several dimensions have its shape, but are no matrices.
+    # Gains and biases of a norm over several dimensions have its shape, but are not matrices.
     scales = {id(p) for m in model.modules() if isinstance(m, (nn.LayerNorm, nn.RMSNorm)) for p in m.parameters()}
     others = {
         name: parameter

@@ -160,7 +160,7 @@ def test_every_pruned_channel_disappears_and_the_outputs_stay(name: str, granula
     ("name", "method", "sparsity"), [("residual", "snip", 0.98), ("vgg", "magnitude", 0.95), ("mlp", "random", 0.95)]
 )
 def test_one_channel_of_every_layer_stays(name: str, method: str, sparsity: float) -> None:
-    """Where weights on paths are counted, high sparsities are reached, and no layer is empty."""
+    """High sparsities are reached where weights on paths are counted, and no layer is empty."""
     model = network(name)
     masks = pai_bench.prune(model, DATA, method, sparsity=sparsity, granularity="channel", effective=True)
     assert all(mask.any() for mask in masks.values())

@@ -122,7 +122,7 @@ def test_pooled_correlations_take_ranks_in_each_group() -> None:
     assert pool_predictions(rows[rows["sparsity"] == 0.9]).empty
     grid = pooled_grid(pool_predictions(rows))
     assert [cell.number for cell in grid.rows[1].cells] == ["-0.77", "12", "2"]
-    assert "A correlation is no cause" in grid.caption
+    assert "A correlation is not a cause" in grid.caption
 
 
 @pytest.mark.slow

@@ -68,14 +68,14 @@ class PublishedPoint:
     std: float
     n: float
     series: str = ""
-    """Published network and series in words, where several are one network and method of ours."""
+    """Published network and series in words, where several are one network and method of pai-bench."""
     suspect: str = ""
-    """The reason why the number is no target, "" for none."""
+    """The reason why the number is not a target, "" for none."""
 
 
 @dataclass(frozen=True)
 class PublishedCurve:
-    """Published points of a method of ours."""
+    """Published points of a method of pai-bench."""
 
     method: str
     look: Style

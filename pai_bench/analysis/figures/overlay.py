@@ -84,7 +84,7 @@ def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...
 
 
 def _series(rows: pd.DataFrame) -> list[str]:
-    """Return what distinguishes published rows of one network and method of ours, "" where nothing does."""
+    """Return what distinguishes published rows of one network and method of pai-bench, "" where nothing does."""
     words = {"model_published": "published as", "method_published": "series"}
     several = {word: rows[name] for name, word in words.items() if name in rows and rows[name].nunique() > 1}
     return [", ".join(f"{word} {names.iloc[place]}" for word, names in several.items()) for place in range(len(rows))]

@@ -12,7 +12,7 @@ Columns of the table, in this order:
 - epoch ("last", "best-test", "best-val" or "unknown"), split, epochs (length of the training);
 - recipe (name of the recipe in pai-bench with this training, or ""), match ("exact", "near" or "context") and differs
   (differences in words), both as computed by `matching.judge`;
-- suspect (the reason why the number is no target, or ""), dense_id (row of the same series at sparsity 0, or "").
+- suspect (the reason why the number is not a target, or ""), dense_id (row of the same series at sparsity 0, or "").
 
 The WideResNet-18 of Synaptic-Flow equals its ResNet-18, because its blocks ignore the width. Both have the model
 resnet18 here, so that statistics over settings count them once.

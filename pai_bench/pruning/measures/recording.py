@@ -52,7 +52,7 @@ class Recording:
         Raises: PaiBenchError for an operation without a rule, or a network without a path from inputs of real numbers.
         """
         if graph.input is None or graph.output is None:
-            raise PaiBenchError("the inputs are no real numbers, or do not reach the outputs", "leave the measures out")
+            raise PaiBenchError("the inputs are not real, or do not reach the outputs", "leave the measures out")
         self._graph = graph
         self._replay = Replay(graph, PathCount(), parameters, None)
         self._nodes = Nodes()

@@ -127,7 +127,7 @@ class Layer:
         """Yield blocks of edges: inputs [C, P], outputs [O, P] at P positions, kept weights [O, I], number of groups.
 
         Weight (o, i) of a block makes an edge from inputs[i + o // (O / groups) * I, p] to outputs[o, p] for every p;
-        an input 0 is no node.
+        an input 0 is not a node.
         """
         if self.kind == "matrix":
             yield self.inputs.T, self.outputs.T, self.weight.T, 1
