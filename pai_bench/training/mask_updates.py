@@ -201,7 +201,7 @@ def update_steps(changing: Changing, length: Length) -> frozenset[int]:
     if not due:
         raise PaiBenchError(
             f"{changing.name} would never change its masks in a training of {length.steps} steps",
-            "lower its hyper-parameter `every` (steps between two updates), or train longer",
+            "lower its hyper-parameter `every` (distance between two updates), or train longer",
         )
     if not 1 <= min(due) <= max(due) <= length.steps:
         raise PaiBenchError(

@@ -19,8 +19,9 @@ from . import nets
 
 CASES = Path(__file__).parent / "cases"
 # Cases with tests of their own: test_ntk_sap.py, test_quotas.py, test_phew.py, test_second_order.py, test_dpai.py,
-# test_mask_updates.py, test_structured.py.
-OTHERS = ("ntksap", "smartratio", "phew", "gollini", "dpai", "rigl", "itop", "gmp", "openlth", "prospr_structured")
+# test_mask_updates.py, test_structured.py, test_searching.py.
+OTHERS = ("ntksap", "smartratio", "phew", "gollini", "dpai", "rigl", "itop", "gmp", "openlth", "prospr_structured",
+          "edgepopup", "gemminer")  # fmt: skip
 NAMES = sorted(path.stem for path in CASES.glob("*.npz") if not path.stem.startswith(OTHERS))
 
 

@@ -15,6 +15,7 @@ BRIEF: dict[str, dict[str, int]] = {
     "dpai": {"steps": 3},
     **{name: {"every": 2} for name in ("rigl", "set", "gmp")},
     **{name: {"cycles": 1} for name in ("ltr", "lr-rewinding")},
+    "gem-miner": {"every": 1, "epochs": 2},
     **{name: {"probes": 1} for name in ("hutchinson", "hutchinson-pruning", "hts")},
 }
 """Hyper-parameters with which costly methods compute the same kind of score in less time; the golden tests use all."""

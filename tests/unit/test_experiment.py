@@ -135,7 +135,9 @@ def test_kept_scores_stay_within_their_bound() -> None:
 def test_every_method_makes_a_result(name: str) -> None:
     result = run(brief(name), epochs=1).result
     assert result.accuracy is not None
-    assert result.n_kept == (result.n_prunable if name == "dense" else round(0.1 * result.n_prunable))
+    kept = result.n_prunable if name == "dense" else round(0.1 * result.n_prunable)
+    # Whole channels of a smaller dense network: as close as its width allows.
+    assert result.n_kept == kept if name != "small-dense" else abs(result.n_kept / kept - 1) < 0.05
 
 
 @pytest.mark.slow

@@ -37,8 +37,9 @@ def run(method: str = METHODS[0], sparsity: float = 0.9, **changes: Any) -> Run:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def runner() -> CellRunner:
+    """A runner that shares no first training with another test."""
     return CellRunner(device="cpu")
 
 
@@ -231,7 +232,7 @@ def test_cycles_prune_at_their_ends_and_resume_to_the_bit(method: str, tmp_path:
     assert result.mask_updates["kept"] == ([round(size * (target / size) ** 0.5), target] if many else [target])
     assert result.saw == ("3 epochs" if many else "2 epochs")
     # In the first training, in its last evaluation, and in the last cycle.
-    again = resumed(runner, method, tmp_path, (4, 3, 2))
+    again = resumed(CellRunner(device="cpu"), method, tmp_path, (4, 3, 2))
     for name in ("accuracy", "curve", "mask_hash", "mask_updates", "saw"):
         assert getattr(again.result, name) == getattr(result, name), name
 
