@@ -282,7 +282,9 @@ class FakeEvent:
         return True
 
 
-def both(device: Device, short: tuple[int, ...] = (6,)) -> tuple[GraphStep, bool]:
+def both(
+    device: Device, short: tuple[int, ...] = (6,), rate: Callable[[int], float] = lambda number: 0.1 / (number + 1)
+) -> tuple[GraphStep, bool]:
     """Run a graph step on batches, some of them short; return it, and True if it equals the plain step."""
     ours, theirs = nn.Sequential(nn.Dropout(0.1), network()), nn.Sequential(nn.Dropout(0.1), network())
     graph, plain = device.of(GraphStep(ours, masks(ours), SETTINGS)), Step(theirs, masks(theirs), SETTINGS)
@@ -290,7 +292,7 @@ def both(device: Device, short: tuple[int, ...] = (6,)) -> tuple[GraphStep, bool
         torch.manual_seed(0)
         for number, (x, y) in enumerate(batches(9 + len(short))):
             count = 7 if number in short else 16
-            step(x[:count], y[:count], 0.1 / (number + 1))
+            step(x[:count], y[:count], rate(number))
     return graph, torch.equal(weights(ours), weights(theirs)) and torch.equal(graph.total, plain.total)
 
 
@@ -300,6 +302,14 @@ def test_a_graph_step_equals_the_eager_step(monkeypatch: pytest.MonkeyPatch) -> 
     graph, same = both(device)
     assert same and graph.mechanism == "cuda-graph"
     assert device.replays == [16] * (9 - steps.WARM_UP)
+
+
+@pytest.mark.slow
+def test_a_step_is_captured_while_the_learning_rate_warms_up_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step with the rate 0 changes no weight, and the comparison of the replay must accept that."""
+    device = Device(monkeypatch)
+    graph, same = both(device, rate=lambda number: 0.0 if number <= steps.WARM_UP else 0.01 * number)
+    assert same and graph.mechanism == "cuda-graph" and device.replays == [16] * (9 - steps.WARM_UP)
 
 
 @pytest.mark.slow
