@@ -30,6 +30,7 @@ class Draft:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        # It is in the folder of its target, because a rename is atomic only within one file system.
         self.temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}.tmp")
         self._moved = False
 
@@ -38,6 +39,7 @@ class Draft:
         """Open the temporary file, once; sync it at the end."""
         with self.temporary.open("xb") as file:
             yield file
+            # Without the sync, a crash of the machine after the rename may leave an empty file under the final name.
             file.flush()
             os.fsync(file.fileno())
 
@@ -46,6 +48,7 @@ class Draft:
         try:
             self.temporary.replace(self.place)
         except IsADirectoryError:
+            # A folder in the place of a file is damage, but its content may be of use.
             self.place.rename(self.place.with_name(f"{self.place.name}.damaged-{uuid.uuid4().hex[:8]}"))
             self.temporary.replace(self.place)
         self._moved = True
@@ -57,6 +60,7 @@ class Draft:
         within a short moment.
         """
         try:
+            # A link fails if the target exists, also on NFS; a rename would replace the file of another process.
             self.place.hardlink_to(self.temporary)
         except FileExistsError:
             if self.place.is_symlink() and not self.place.exists():
@@ -115,6 +119,7 @@ def move_away(place: Path, aside: Path, seen: os.stat_result | None = None) -> b
         place.rename(aside)
     except FileNotFoundError:
         return False
+    # The check follows the rename, because another process could replace the file between a check and the rename.
     if seen is None or (aside.stat().st_ino, aside.stat().st_mtime_ns) == (seen.st_ino, seen.st_mtime_ns):
         return True
     try:
@@ -152,6 +157,7 @@ def server_time(folder: Path) -> float:
         with draft(folder / "clock") as new:
             with new.writing() as file:
                 file.write(b" ")
+            # The server stamps the file when the synced byte reaches it, whatever the clock of this machine.
             return new.temporary.stat().st_mtime
     except OSError:
         return time.time()
@@ -205,6 +211,7 @@ def check_writable(folder: Path, option: str) -> None:
     """
     try:
         with replacing(folder / ".writable") as file:
+            # Random bytes need room on the disk even if its file system compresses files.
             file.write(os.urandom(PROBE_BYTES))
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:

@@ -45,6 +45,7 @@ class Filter:
                 )
             field, comparison, value = match.groups()
             if field not in _FIELDS:
+                # The comma before this item may separate two hyper-parameters of one method spec.
                 if clauses and clauses[-1][0] == "method" and ":" in clauses[-1][2]:
                     clauses[-1] = (*clauses[-1][:2], f"{clauses[-1][2]},{item}")
                     continue
@@ -134,6 +135,7 @@ def canonical_spec(text: str) -> str:
     if entry is None:
         return str(spec)
     defaults = dict(entry.hyperparameters)
+    # 1 and 1.0 are one value of a float hyper-parameter and must give the same spec.
     typed = (
         (k, float(v) if isinstance(defaults.get(k), float) and type(v) is int else v) for k, v in spec.hyperparameters
     )

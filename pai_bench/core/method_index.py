@@ -82,6 +82,7 @@ def smaller_dense(text: str) -> tuple[str, float] | None:
     if isinstance(ratio, (bool, str)) or not 0 < ratio <= 1:
         raise PaiBenchError(f"{text}: {ratio} is not in (0, 1]", f"write for instance {DENSE}:{key}=0.1")
     method = MethodSpec(SMALL_DENSE, (("equal", key),) if key != "params" else ())
+    # The difference is exact in fractions; in floats, 1 - 0.9 is 0.09999999999999998.
     return str(method), canonical_sparsity(float(1 - Fraction(repr(float(ratio)))))
 
 

@@ -35,6 +35,7 @@ def load_plugin(path: Path, content: bytes | None = None) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
+    # The module is registered before its code runs, because dataclasses look up their module by name.
     sys.modules[module_name] = module
     content = path.read_bytes() if content is None else content
     try:

@@ -75,4 +75,5 @@ def forward(model: nn.Module, x: Tensor, bfloat16: bool = False, channels_last: 
     # Without its cache of cast weights, which a captured graph could not renew; each weight is cast once either way.
     with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
         outputs = model(x)
+    # Losses need float32: bfloat16 has only eight significant bits.
     return logits(outputs).float()

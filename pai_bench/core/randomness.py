@@ -20,6 +20,7 @@ def derive_seed(seed: int, purpose: str, *more: int) -> int:
 
     The seeds spread over all 64 bits: draws for neighbouring seeds or for different purposes share no stream.
     """
+    # A slash inside a purpose is doubled, so that it cannot be taken for a separator.
     text = "/".join([str(int(seed)), purpose.replace("/", "//"), *(str(int(number)) for number in more)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
@@ -68,6 +69,7 @@ def torch_seeded(seed: int) -> Iterator[None]:
 def seed_draws(seed: int, *devices: torch.device) -> None:
     """Seed the generators that a forward pass on `devices` may draw from."""
     random.seed(seed)
+    # NumPy's legacy generator accepts only seeds of 32 bits.
     np.random.seed(seed % 2**32)
     # torch.manual_seed would also register the seed with every kind of device that is not in use, which takes most of
     # a millisecond.

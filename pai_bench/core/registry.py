@@ -49,6 +49,7 @@ class Registry(Generic[Thing]):
 
         Raises: PaiBenchError when a package's cannot be loaded.
         """
+        # A module that is being loaded may ask for names itself, which must not start the discovery again.
         if self._complete or self._discovering:
             return
         self._discovering = True

@@ -22,6 +22,7 @@ class CorruptFile(Exception):
 
 def save_checksummed(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
     """Write `state` to `place` atomically; `magic` names the format."""
+    # The content is serialised in memory first, because its checksum precedes it in the file.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getbuffer()
@@ -36,6 +37,7 @@ def load_checksummed(place: Path, magic: bytes) -> dict[str, Any]:
     Raises: OSError when the file cannot be read, CorruptFile when its content differs from what was written.
     """
     with place.open("rb") as file:
+        # The limit matters for damaged files, which may have no line break at all.
         head = re.fullmatch(re.escape(magic) + rb" ([0-9a-f]{64}) (\d+)\n", file.readline(200))
         content = file.read()
     if head is None:

@@ -89,6 +89,7 @@ class ResultKey:
 
 def name_prefix(cell: Cell, recipe: str) -> str:
     """Return the common prefix of the file names of all results of a cell and a recipe, for any fingerprint."""
+    # repr gives the shortest text from which float() recovers exactly this sparsity.
     return f"s{cell.sparsity!r}-seed{cell.seed}-{recipe}-"
 
 

@@ -31,6 +31,7 @@ def from_torch(path: Path) -> Arrays:
 
     Raises: PaiBenchError that describes the content when it has no tensors.
     """
+    # The import is slow, and results are otherwise read without torch.
     import torch
 
     with warnings.catch_warnings():
@@ -128,6 +129,7 @@ def renamed(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     for name in given:
         layer = layers.get(name, [])
         found[name] = by_bare.get(name) or (layer[0] if len(layer) == 1 else name)
+    # The length comes first, so that "10" follows "9".
     in_order = sorted(given, key=lambda name: (len(name), name))
     places = [str(place) for place in range(len(given))]
     if in_order == places and not set(found.values()) <= set(known) and len(given) == len(known):

@@ -61,6 +61,7 @@ class Merge:
                     continue  # already in `damaged`
                 target = self.out / "plans" / place.name
                 if not _put(content, target) and target.read_bytes() != content:
+                    # Plans of one name may differ between folders, and a report needs the cells of both.
                     _put(content, target.with_stem(f"{place.stem}-{hashlib.sha256(content).hexdigest()[:6]}"))
 
     def merge_fixed_masks(self) -> None:
@@ -145,6 +146,7 @@ class Merge:
         except GONE:
             return None
         except DamagedResult as error:
+            # Only the output folder may be changed; the merged folders stay as they are.
             if place.is_relative_to(self.out):
                 set_aside(place, seen)
             self.damaged.append(error.cause)
@@ -212,6 +214,7 @@ def _put_result(content: bytes, masks: bytes | None, target: Path) -> bool:
         for one, part in ((new_masks, masks), (new, content)):
             with one.writing() as file:
                 file.write(part)
+        # Masks come first: a merge that is killed in between must not leave a result without masks.
         new_masks.put()
         if not new.put():
             return False

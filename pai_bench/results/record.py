@@ -164,6 +164,7 @@ def _check(plain: Any) -> None:
     if type(plain) is not dict:
         raise TypeError(f"it holds a {type(plain).__name__}, not an object")
     for name, kinds in _KINDS.items():
+        # isinstance would accept true and false as numbers, because bool is a subclass of int.
         if type(plain[name]) not in kinds:
             raise TypeError(f"{name} is {plain[name]!r}")
     for field_name in ("costs", "measures"):
@@ -190,6 +191,7 @@ def read_masks(result_path: Path) -> dict[str, NDArray[np.bool_]]:
     """
     place = masks_path(result_path)
     try:
+        # The file is read at once, so that a disk error raises OSError and is not reported as damage.
         file = io.BytesIO(read_bytes(place))
     except FileNotFoundError:
         raise DamagedResult(f"masks {place} are missing", "--redo computes them again") from None

@@ -39,10 +39,12 @@ def check(plain: Mapping[str, Any], kinds: Kinds) -> None:
     """
     for name, allowed in kinds.items():
         value: Any = plain.get(name)
+        # isinstance would accept true and false as numbers, because bool is a subclass of int.
         if type(value) not in allowed or (name not in plain and type(None) not in allowed):
             raise ValueError(f"{name} is {str(value)[:40]!r}")
         if type(value) in (int, float) and not abs(value) <= LARGEST:  # infinities and NaN are not either
             raise ValueError(f"{name} is {value!r}"[:80])
+        # Python refuses a null character in a path later, with an error that does not name this file.
         if type(value) is str and "\0" in value:
             raise ValueError(f"{name} holds a null character")
 
@@ -65,6 +67,7 @@ def check_key(plain: Any, methods: dict[str, bool]) -> None:
         raise ValueError(f"method is {method!r}")
     if not 0 <= plain["sparsity"] < 1 or plain["seed"] < 0:
         raise ValueError(f"sparsity is {plain['sparsity']!r}, seed is {plain['seed']!r}")
+    # These fields become parts of paths, which a slash could lead out of the results folder.
     for name in ("dataset", "model", "method", "recipe", "fingerprint"):
         if not plain[name] or "/" in plain[name]:
             raise ValueError(f"{name} is {plain[name]!r}")

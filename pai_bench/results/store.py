@@ -54,6 +54,7 @@ def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed",
     if not redo:
         earlier = _present_or_set_aside(place, result)
         if earlier is not None:
+            # The stored form is compared, which has lists for tuples and null for NaN.
             return _note_duplicate(root, result, json.loads(content), earlier, place, owner)
     with draft(place) as new, draft(paths.masks_path(place)) as new_masks:
         with new_masks.writing() as file:
@@ -65,6 +66,7 @@ def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed",
             new.replace()
             return Delivery(place)
         new_masks.put()
+        # A damaged file in the way is set aside, after which the next attempt succeeds.
         while not new.put():
             earlier = _present_or_set_aside(place, result)
             if earlier is not None:
@@ -96,6 +98,7 @@ def _present_or_set_aside(place: Path, result: Result) -> dict[str, Any] | None:
     """Return the valid result at that path, or None; rename a damaged file."""
     while True:
         try:
+            # The status precedes the content: a file that replaces this one meanwhile must not be set aside.
             seen = place.stat()
             plain = read_plain(place)
             _check_key(place, plain, result.key)

@@ -25,6 +25,7 @@ class CellLog:
     def __enter__(self) -> CellLog:
         with suppress(OSError):
             self._place.parent.mkdir(parents=True, exist_ok=True)
+            # Appending keeps the lines of earlier attempts, and of a process that was wrongly taken for dead.
             self._file = os.open(self._place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         return self
 
@@ -41,7 +42,9 @@ class CellLog:
         if self._file is None:
             yield
             return
+        # Text that is still in a buffer was printed before the redirection and does not belong to this cell.
         _flush()
+        # File descriptors are redirected, because compiled libraries do not write through sys.stdout.
         before = [(os.dup(stream), stream) for stream in (1, 2)]
         for _, stream in before:
             os.dup2(self._file, stream)
@@ -59,6 +62,7 @@ class CellLog:
             _flush()
             with suppress(OSError):
                 now = datetime.now(UTC).isoformat(timespec="seconds")
+                # A single write keeps the message whole if several processes append to the log.
                 os.write(self._file, f"{now} {self._attempt}: {text}\n".encode())
 
 

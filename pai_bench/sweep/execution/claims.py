@@ -106,8 +106,10 @@ class Claim:
         """Stop the heartbeat, and remove the claim if this process still owns it."""
         self._end.set()
         if self._thread.is_alive():
+            # A heartbeat that is being written would appear again after its removal.
             self._thread.join()
         with suppress(OSError):
+            # A crash may follow: a claim alone is taken over later, but nobody would remove a heartbeat alone.
             self._place.unlink(missing_ok=True)
         with suppress(OSError):
             seen = self.path.stat()
@@ -240,6 +242,7 @@ def survey(
     names = sorted(results.names(folder, ".claim"))
     if not names:
         return []
+    # One time serves all claims, because each call writes and syncs a file.
     now = server_time(folder)
     found = [_look_patiently(folder, name, now, jobs, lambda text: complain(f"state/claims/{text}")) for name in names]
     return [held for held in found if held is not None]
@@ -252,6 +255,7 @@ def _look_patiently(
 
     A claim that is released during the read counts as gone too; NFS reports this as ESTALE instead of ENOENT.
     """
+    # A claim that is replaced during the first read gives ESTALE on NFS.
     for _ in range(2):
         try:
             held = _look(folder / f"{name}.claim", now, jobs)

@@ -11,6 +11,7 @@ EXIT_CODE = 71
 """Exit code of a worker whose GPU has failed (EX_OSERR of sysexits.h)."""
 
 
+# As a SystemExit it passes every `except Exception` on its way to the end of the process.
 class DeviceFault(SystemExit):
     """End of the process because of its GPU. Its cells are not affected: they resume in another process."""
 
@@ -30,6 +31,7 @@ def ends_process(error: Exception) -> bool:
     if not isinstance(error, torch.AcceleratorError):
         return False
     try:
+        # An error that has destroyed the CUDA context is reported again by any later call, also by this one.
         torch.cuda.synchronize()
     except torch.AcceleratorError:
         return True

@@ -67,6 +67,7 @@ def seconds_left(
         trained = cell.left()
         left.append(max(0.0, expected.get(cell.kind, other) - cell.seconds) if trained is None else trained)
     work = sum(expected.get(kind, other) for kind in todo)
+    # No sweep ends before its longest running cell, however many cells run at a time.
     return max([*left, (sum(left) + work) / max(places, 1)])
 
 

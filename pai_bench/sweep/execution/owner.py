@@ -79,6 +79,7 @@ def _machine() -> str:
 def _ticks(pid: int) -> int | None:
     """Return the start time of a live process; None if it does not exist, 0 if the system does not report it."""
     try:
+        # The name of the command precedes the last parenthesis, and may contain spaces and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         if Path("/proc/self/stat").exists():
@@ -88,6 +89,7 @@ def _ticks(pid: int) -> int | None:
         except OSError:
             return None
         return 0
+    # A zombie (Z) and a dead process (X) still have an entry, but do no work.
     return None if fields[0] in "ZX" else int(fields[19])
 
 
@@ -98,6 +100,7 @@ def liveness(owner: Owner, age: float, jobs: Mapping[str, str] | None) -> tuple[
         if here is not None:
             return ("alive" if here else "dead"), True
     elif jobs is not None and owner.job in jobs:
+        # Accounting also reports "CANCELLED by 1000", and appends a plus sign to a state that it has cut short.
         words = jobs[owner.job].split()
         return ("dead" if words and words[0].rstrip("+") in ENDED else "alive"), True
     elif here is False:
@@ -106,6 +109,7 @@ def liveness(owner: Owner, age: float, jobs: Mapping[str, str] | None) -> tuple[
         return "unknown", False  # a heartbeat from the future: the clock was set back after it was written
     if age <= STALE_SECONDS:
         return "alive", False
+    # Without an answer from the controller, a silent job is not declared dead.
     return ("dead" if owner.job is None or jobs is not None else "unknown"), False
 
 

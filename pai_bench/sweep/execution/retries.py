@@ -49,7 +49,9 @@ def retrying(
             raise Unusable(cause)
         phases.phase(f"waiting: {cause}")
         again = min(end, time.monotonic() + pause)
+        # The wait has short steps: a stop ends it, and ticks show that the worker does not hang.
         while time.monotonic() < again and not stopped():
             time.sleep(0.1)
             ticks.tick()
+        # Many workers may wait for the same server, which frequent retries would slow down further.
         pause = min(2 * pause, 30.0)

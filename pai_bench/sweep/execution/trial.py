@@ -113,4 +113,5 @@ class _Trial:
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
+            # Kernels run asynchronously; without the wait, the clock would measure their launches.
             torch.cuda.synchronize(self._device)

@@ -93,6 +93,7 @@ class Pool:
             self._end()
             for worker in self._workers.values():
                 worker.dismiss()
+            # Workers exit after GRACE_SECONDS themselves; their last events need a moment longer.
             end = time.monotonic() + GRACE_SECONDS + 1
             while self._workers and time.monotonic() < end:
                 self._step()
@@ -111,6 +112,7 @@ class Pool:
 
     def _step(self) -> None:
         try:
+            # The timeout lets the display and the checks for hanging workers continue while no event arrives.
             number, event = self._events.get(timeout=0.5)
         except queue.Empty:
             self._observer.tick()
@@ -205,6 +207,7 @@ class Pool:
 
     def _leave(self, run: Run) -> None:
         """Leave a run to the process that has claimed it, and check on it later."""
+        # An earlier failure must not be taken for the outcome of the attempt that is running elsewhere.
         self._elsewhere[run] = results.read_failure(self._settings.root, run.key())
         self._observer.elsewhere(run)
 
@@ -222,6 +225,7 @@ class Pool:
                 self._observer.failed(run, noted.cause)
             else:
                 self._jobs.append((run,))  # the worker that takes the run checks for an existing result
+        # The interval begins after the survey, which takes long on a slow file server.
         self._checked = time.monotonic()
         self._assign_work()
 
@@ -232,11 +236,13 @@ class Pool:
         self._places.append(worker.place)
         if not worker.ready and not self._ending:
             self._failed_starts += 1
+            # In a broken environment no worker gets ready, and each would be replaced without end.
             if self._failed_starts >= MAX_DEATHS:
                 raise PaiBenchError(f"workers exited with code {code} before they were ready", f"see {worker.log}")
         if not self._ending:
             if worker.pending:
                 self._jobs.appendleft(tuple(worker.pending))
+            # The runs return one by one, because any of them may have killed the worker.
             for run in worker.current.values():
                 if self._died(worker, run, code):
                     self._jobs.appendleft((run,))
@@ -251,6 +257,7 @@ class Pool:
         if worker.hung:
             cause = f"the worker hung: no sign of progress for {self._hang_after:g} s"
         epoch = worker.epochs[run]
+        # A cell that gains an epoch in each attempt will finish, however often its worker is killed.
         deaths = 0 if epoch > self._reached.get(run, 0) else self._deaths.get(run, 0)
         self._reached[run] = max(epoch, self._reached.get(run, 0))
         self._deaths[run] = deaths + 1
@@ -260,6 +267,7 @@ class Pool:
         cause = f"{cause}, {MAX_DEATHS} times"
         kind = "hang" if worker.hung else "died"
         with suppress(OSError):
+            # On a full disk the other cells continue, and the summary still names the failure.
             results.write_failure(self._settings.root, run.key(), cause=cause, traceback="", kind=kind)
         self._observer.failed(run, cause)
         return False

@@ -124,6 +124,7 @@ class Progress:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Render bar, counts and ETA in one line, followed by one line per running cell, as many as fit."""
+        # Some terminals wrap a line that fills the last column.
         width = options.max_width - 1
         texts = [self.line(), f"{self._counts()}, ETA {self.eta()}"]
         text = next((text for text in texts if len(text) + 1 + NARROWEST_BAR <= width), texts[-1])

@@ -33,6 +33,7 @@ def run(
     Raises: KeyboardInterrupt when interrupted.
     """
     root = settings.root
+    # Claims are cleared first, because tidy keeps the checkpoints of every cell with a claim.
     claims.clear(root, claims.survey(root))
     results.tidy(root)
     for line in _repeated_failures(plan, root):

@@ -46,6 +46,7 @@ class Channel:
     """The connection to the sweep; it reserves the real stdout for events and redirects all other output to stderr."""
 
     def __init__(self) -> None:
+        # File descriptors are exchanged, because compiled libraries that print do not use sys.stdout.
         self._file = os.dup(1)
         os.dup2(2, 1)
         self._ticked = 0.0
@@ -103,6 +104,7 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     runs: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     stop = Stop()
+    # A thread reads all the time, because the end of stdin must stop cells that are training.
     threading.Thread(target=_read, args=(runs, stop), daemon=True).start()
 
     process.prepare()

@@ -46,6 +46,7 @@ def devices() -> list[str]:
 
 def usable_cores() -> int:
     """Count the CPU cores in this process's affinity mask, or in its container's quota if that is smaller."""
+    # os.cpu_count counts all cores of a node, of which a SLURM job may use only a few.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -56,6 +57,7 @@ def usable_cores() -> int:
 
 def command(place: str, settings: RunSettings) -> list[str]:
     """Return the command line of a worker on the device `place`."""
+    # The index is left out, because `_environment` makes a single GPU visible to the worker.
     return [*_COMMAND, "--device", place.partition(":")[0], "--settings", settings.to_json()]
 
 
@@ -184,6 +186,7 @@ def _opened(log: Path) -> IO[bytes]:
 
 
 def _environment(place: str) -> dict[str, str]:
+    # The workers already occupy all cores, and another number of threads may change the order of sums.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     index = place.partition(":")[2]
     if index:
