@@ -24,7 +24,8 @@ _TYPED_ONLY = {
     "sweep": frozenset(("sparsity", "seed")),
     "prune": _ONE_CELL,
     "train": _ONE_CELL,
-    **dict.fromkeys(("report", "compare-masks"), frozenset(("methods", "datasets", "filter"))),  # they restrict output
+    # They restrict the output of these commands.
+    **dict.fromkeys(("report", "compare-masks", "speed"), frozenset(("methods", "datasets", "filter"))),
 }
 """Alternative option names that are not keys of a config file, where they belong to another command."""
 _SPARSITY = {"sparsities", "densities", "compressions", "budgets"}
