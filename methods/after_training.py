@@ -67,6 +67,7 @@ class LTR(_AfterTraining):
         within_training("ltr:early", self.early)
 
     def rewinding(self, epochs: int, density: float) -> Rewinding:
+        # The small term keeps a quotient that rounding has put just above a whole number from adding a cycle.
         needed = math.ceil(math.log(density) / math.log(1 - self.fraction) - 1e-9) if self.fraction < 1 else 1
         return Rewinding(self.cycles or max(1, needed), min(math.ceil(self.early * epochs), epochs - 1), self.rewinds)
 

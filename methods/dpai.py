@@ -61,6 +61,7 @@ class DPaI:
             masks = {name: highest(s, problem.masks[name], quotas[name]) for name, s in scores.items()}
             total = replay(graph, PathCount(), {**plain, **masks}, ones.double()).sum()
             # Without a path the number itself still shows which weights would make one.
+            # The inner `where` keeps the unused branch finite: its gradient is multiplied by zero, and 0 x inf is NaN.
             objective = torch.where(total > 0, torch.where(total > 0, total, 1.0).log(), total)
             gradients = torch.autograd.grad(objective, list(masks.values()), materialize_grads=True)
             for s, mask, slope in zip(scores.values(), masks.values(), gradients, strict=True):
@@ -75,5 +76,6 @@ class DPaI:
 
 def highest(scores: Tensor, living: Tensor, count: int) -> Tensor:
     """A mask of zeros and ones that keeps the `count` highest absolute scores of a layer; a leaf."""
+    # Absolute scores are at least 0, so that -1 ranks pruned weights last.
     kept = scores.abs().masked_fill(~living, -1).flatten().topk(count).indices
     return torch.zeros_like(scores).flatten().index_fill(0, kept, 1).view_as(scores).requires_grad_()

@@ -77,5 +77,6 @@ class EdgePopup:
 
 def _highest(scores: Tensor, count: int) -> Tensor:
     chosen = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    # Stable, so that ties are decided by position on every device.
     order = scores.flatten().argsort(descending=True, stable=True)
     return chosen.index_fill_(0, order[:count], True).view_as(scores)

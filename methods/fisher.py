@@ -16,6 +16,7 @@ def moments(problem: Problem, per: str) -> tuple[dict[str, Tensor], dict[str, Te
 
     The squares are of the gradients of single samples, or with `per="batch"` of the mean losses of whole batches.
     """
+    # In train mode batch norm would mix the samples, and single samples have no statistics.
     problem.model.eval()
     leaves = {name: w.detach().requires_grad_() for name, w in problem.weights.items()}
     means, squares = ([torch.zeros_like(w) for w in leaves.values()] for _ in range(2))
@@ -66,6 +67,7 @@ class FisherPruning(Fisher):
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         diagonal = moments(problem, self.per)[1]
+        # Second-order term of the Taylor expansion of the loss, with the Fisher matrix in place of the Hessian.
         return {name: w.square() * diagonal[name] / 2 for name, w in problem.weights.items()}
 
 

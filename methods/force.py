@@ -47,4 +47,5 @@ class FORCE:
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         gradients = problem.gradient()
+        # The dense weights, because those of the pruned network are zero where a weight may come back.
         return {name: (w * gradients[name]).abs() for name, w in problem.dense_weights.items()}

@@ -74,4 +74,5 @@ class GemMiner:
     def update_masks(self, moment: Moment) -> MaskChange:
         size = sum(mask.numel() for mask in moment.masks.values())
         kept = round(size * (moment.kept / size) ** moment.progress) if moment.progress < 1 else moment.kept
+        # The last SGD step may have moved scores beyond the interval, which `project` clamps before a step only.
         return MaskChange({name: s.clamp(0, 1) for name, s in moment.weights.items()}, kept)

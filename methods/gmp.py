@@ -62,5 +62,6 @@ class GMP:
         kept = cubic(sum(sizes.values()), moment.kept, moment.progress)
         return MaskChange(
             keep={name: w.abs() for name, w in moment.weights.items()},
+            # Rooms are the living weights, because nothing grows back.
             kept=apportion(uniform(sizes, moment.living(), kept), kept),
         )

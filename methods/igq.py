@@ -34,6 +34,7 @@ class IGQ:
 
         # A layer keeps fewer than 1/F weights, so the sum over L layers is below the budget at F = L / budget.
         low, high = 0.0, len(sizes) / max(problem.kept, 1)
+        # A hundred bisections exhaust the 53 bits of a float.
         for _ in range(100):
             middle = (low + high) / 2
             low, high = (middle, high) if sum(shares(middle).values()) > problem.kept else (low, middle)

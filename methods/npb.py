@@ -72,4 +72,5 @@ class NPB:
 
         masks = choose_in_order(problem.trace(x[:1]), plain, list(problem.weights), ones, choose)
         draws = random_scores(problem)
+        # Draws are below 1, so that the chosen weights, at 1 and above, always rank first.
         return {name: draw + masks.get(name, torch.zeros_like(draw)).to(draw) for name, draw in draws.items()}

@@ -42,6 +42,7 @@ class NTKSAP:
         for _ in range(self.repeats):
             for x in real_inputs("ntk-sap", problem):
                 problem.initialise(problem.model)
+                # The redraw has changed all parameters, and only weights are to be drawn anew.
                 problem.model.load_state_dict(kept, strict=False)
                 z = gaussian(x, problem.generator)
                 masks = [problem.masks[name].to(z.dtype).requires_grad_() for name in names]
@@ -61,6 +62,7 @@ def set_statistics(problem: Problem, z: Tensor, weights: dict[str, Tensor]) -> N
     for module in problem.model.modules():
         if isinstance(module, _BatchNorm):
             module.reset_parameters()
+            # With a momentum of 1 the running statistics become those of the one batch.
             module.momentum = 1.0
     problem.model.train()
     with torch.no_grad():

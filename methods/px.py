@@ -57,6 +57,7 @@ class PX:
             if number == 0:
                 with Relus(problem.model, lambda u, _: u), FunctionOverrides(IDENTITY_NORMS):
                     check_relu_network(problem.trace(x[:1]), problem.model)
+            # A list is sufficient, because both passes call the ReLUs in the same order.
             gates: list[Tensor] = []
             with torch.no_grad(), ChunkedConvolutions():
                 with Relus(problem.model, noting(gates)):

@@ -56,6 +56,7 @@ class RigL:
         return erk_quotas(problem)
 
     def update_steps(self, length: Length) -> Sequence[int]:
+        # The range excludes T, where the cosine is zero and nothing would be dropped.
         return range(self.every, round(self.stop * length.steps), self.every)
 
     def update_masks(self, moment: Moment) -> MaskChange:

@@ -65,6 +65,7 @@ class SET:
     def update_masks(self, moment: Moment) -> MaskChange:
         end = round(self.stop * moment.length.steps)
         share = cosine(self.fraction, moment.step, end) if self.drops == "cosine" else self.fraction
+        # Drawn on the CPU, so that masks do not depend on the device.
         draws = {name: torch.rand(w.shape, generator=moment.generator) for name, w in moment.weights.items()}
         return MaskChange(
             keep={name: w.abs() for name, w in moment.weights.items()},

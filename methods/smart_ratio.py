@@ -50,6 +50,7 @@ class SmartRatio:
         convolutions = {name: n for name, n in sizes.items() if name not in matrices}
         size = sum(sizes[name] for name in matrices)
         least = problem.kept - sum(convolutions.values())
+        # At least what the convolutions have no room for.
         of_matrices = max(least, min(self.linear * size, problem.kept / 2))
         shares = {name: sizes[name] * of_matrices / size for name in matrices}
         raw = {}

@@ -36,5 +36,6 @@ class SNIP:
 
     def __call__(self, problem: Problem) -> dict[str, Tensor]:
         problem.train_mode(self.bn)
+        # The derivative by a mask factor c at c = 1 is w dL/dw, so that no masks are needed.
         gradients = problem.gradient()
         return {name: (w * gradients[name]).abs() for name, w in problem.weights.items()}

@@ -46,10 +46,12 @@ class SynFlow:
         with torch.no_grad():
             for value in problem.model.state_dict(keep_vars=True).values():
                 if isinstance(value, Tensor) and value.is_floating_point():
+                    # In place, because `trace` and the path network read the values of the model itself.
                     value.abs_()
         x, _ = next(problem.batches())
         ones = torch.ones_like(x[:1])
         graph, flow = problem.trace(ones), Flow()
+        # The law is checked on the dense network alone: masks may rightly empty paths later.
         first = not x.is_meta and all(bool(mask.all()) for mask in problem.masks.values())
         ones.requires_grad_(first and ones.is_floating_point())
         problem.stream.tick()

@@ -43,6 +43,7 @@ class SynFlowL2:
             )
         problem.stream.tick()
         gradients = torch.autograd.grad(total, squares, allow_unused=True)
+        # Without the law of `synflow`, which holds for w^2 dR/d(w^2) and not for this score.
         check_factors(graph, [name for name, g in zip(problem.weights, gradients, strict=True) if g is None])
         weights = zip(problem.weights.items(), gradients, strict=True)
         return {name: w.abs() * g.abs() if g is not None else torch.zeros_like(w) for (name, w), g in weights}

@@ -37,6 +37,7 @@ class UniformPlus:
         *between, last = others
         rest = (budget - sizes[first]) / (sum(sizes.values()) - sizes[first])
         exempt = {first: float(sizes[first]), last: sizes[last] * max(self.last, rest)}
+        # One weight for each layer between, so that no layer is emptied.
         room = budget - min(len(between), budget)
         if (total := sum(exempt.values())) > room:
             exempt = {name: share * room / total for name, share in exempt.items()}

@@ -93,10 +93,12 @@ def _pass_seconds(device: torch.device, dtype: torch.dtype) -> float:
     for _ in range(6):  # the first ones choose kernels and raise the clock
         torch.cuda.synchronize(device)
         began = time.perf_counter()
+        # The same mechanism as in scoring, whose duration this ratio predicts.
         with fastest_convolutions(device, dtype):
             torch.autograd.grad(torch.nn.functional.conv2d(x, weight, padding=1).sum(), (x, weight))
         torch.cuda.synchronize(device)
         found.append(time.perf_counter() - began)
+    # Other processes on the device can only lengthen a measurement.
     return min(found)
 
 
@@ -104,6 +106,7 @@ def _reset_peak() -> int | None:
     """Reset the peak resident memory of the process (Linux) and return the current resident bytes."""
     return_freed()  # memory that the allocator retains would hide the same amount of new memory
     try:
+        # Linux: "5" sets VmHWM to the current resident size; other systems have no such file.
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None

@@ -42,8 +42,10 @@ class FirstTrainings:
         if not (getattr(scorer, "starts_dense", False) and hasattr(scorer, "rewinding")):
             yield None
             return
+        # The dense training precedes any scoring.
         tables = {name: table for name, table in run.recipe.values().items() if name != "scoring"}
         follows = (
+            # A state is a sequence of floating-point operations: another version or device would give other bits.
             (provenance.source_hash(), plugins.plugins(), torch.__version__, device),
             (run.cell.dataset, run.cell.model, run.cell.seed, identity["init_hash"], identity["data_hash"], tables),
         )
@@ -91,6 +93,7 @@ class _First:
 
     def store(self, state: Mapping[str, Any]) -> None:
         """Share the state at the end of this cell's first training."""
+        # Weights to rewind to depend on the method, and `jump` keeps those of the cell itself.
         self._trainings.store(self._key, {**state, "rewound": {}})
         self.release()
 

@@ -72,6 +72,7 @@ class _Family:
         return models.build(self.model, info.channels, info.size, outputs, factor)
 
     def sizes(self, factor: float) -> dict[str, int]:
+        # On the meta device, a search over widths allocates no memory and draws no weights.
         with torch.device("meta"):
             network = self.build(factor)
         weights = prunable(network, only=self.only, exclude=self.exclude)

@@ -24,6 +24,7 @@ def prepare() -> None:
     with suppress(AttributeError):
         set_option = ctypes.CDLL(None).mallopt
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
+        # A fixed threshold also switches off glibc's own adjustment of both thresholds.
         if not set_option(_M_MMAP_THRESHOLD, _LARGEST):
             set_option(_M_MMAP_THRESHOLD, _LARGEST_OF_OLD)
 

@@ -58,6 +58,7 @@ def _commit() -> tuple[str | None, str | None]:
     """Return the commit of the checkout and the hash of its uncommitted diff (None when clean or without git)."""
     if not (PACKAGE.parent / ".git").exists():
         return None, None
+    # The hash of the diff tells two uncommitted states apart without storing the code in each result.
     commit, difference = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
     dirty = hashlib.sha256(difference.encode()).hexdigest() if difference else None
     return (commit.strip() if commit else None), dirty

@@ -283,6 +283,7 @@ class CellRunner:
             init_hash=identity["init_hash"],
             dataset=dataset,
             scoring=scoring_cost,
+            # The peak of the allocator is the device's: cells that train together cannot be told apart in it.
             training=Cost(trained.seconds, training_cost.peak_bytes if share.most == 1 else None),
             pack=share.most,
             trained=trained,

@@ -67,6 +67,7 @@ class FileCache:
         with suppress(OSError, CorruptFile):
             state = load_checksummed(place, self._magic)
             with suppress(OSError):
+                # The last use decides which entries are evicted; access times are often switched off (noatime).
                 os.utime(place)
             return state
         return None
@@ -86,6 +87,7 @@ class FileCache:
         for stat, path in sorted(found, key=lambda item: item[0].st_mtime_ns):
             if excess <= 0:
                 break
+            # Another process may evict the same entry at the same time.
             path.unlink(missing_ok=True)
             excess -= stat.st_size
 
@@ -128,6 +130,7 @@ class ScoreCache:
             self._keep(key, scored)
         else:
             scored = compute()
+            # Device memory is scarcer, and the training needs it.
             on_host = scored.to(torch.device("cpu"))
             self._keep(key, on_host)
             if self._disk_cache is not None and scored.cost.seconds >= WORTH_SECONDS:

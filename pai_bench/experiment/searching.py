@@ -45,6 +45,7 @@ class SearchNetwork(nn.Module):
             for name, parameter in list(module._parameters.items()):
                 if parameter is not None:
                     del module._parameters[name]
+                    # As buffers, fixed weights get no gradients, no weight decay and no momentum.
                     module.register_buffer(name, parameter.detach())
         self._names = list(scores)
         fixed = dict(self.network.named_buffers())

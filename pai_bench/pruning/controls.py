@@ -60,6 +60,7 @@ def own_rounds(spec: MethodSpec) -> str:
 
 def weights_purpose(spec: MethodSpec) -> str:
     """Return the purpose (see `derive_seed`) of the draws of the weights that train."""
+    # The scored weights keep the purpose "init", so that the masks are those of the method without a control.
     return "reinit" if spec.control == "reinit" else "init"
 
 

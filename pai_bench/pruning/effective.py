@@ -31,6 +31,7 @@ class EffectivePaths:
 
     def __init__(self, model: nn.Module, names: Sequence[str], shape: tuple[int, ...]) -> None:
         """Take the model, the names of its masked parameters, and the shape of an input without batch dimension."""
+        # In float64 on the CPU zeros stay exact; some kernels of GPUs turn exact zeros into rounding errors.
         self._graph, network = record_forward(model, shape, torch.float64)
         self._ones = {name: torch.ones_like(p) for name, p in network.named_parameters()}
         self._names = list(names)
@@ -75,4 +76,5 @@ def _reached(
             return {name: torch.zeros_like(leaves[name], dtype=torch.bool) for name in names}
         weights = [leaves[name] for name in names]
         gradients = torch.autograd.grad(total, weights, materialize_grads=True)
+    # The gradient of a 0/1 path network by a weight is positive exactly where a path passes through that weight.
     return {name: g > 0 for name, g in zip(names, gradients, strict=True)}

@@ -117,6 +117,7 @@ def _filled(pruned: Pruned, effective: Masks, paths: EffectivePaths, target: int
     candidates = _flat(paths.reached(effective)) & ~_flat(pruned.masks)
     if int(candidates.sum()) < missing:
         return None
+    # A weight between effective units completes no other path, so that each one adds exactly itself.
     added = keep_exactly(_flat(pruned.scores), candidates, 0.0, missing)
     masks = _like(_flat(pruned.masks) | added, pruned.masks)
     return masks if _count(paths.masks(masks)) == target else None
@@ -139,6 +140,7 @@ def _thinned(pruned: Pruned, effective: Masks, paths: EffectivePaths, target: in
             low, high = (middle, high) if enough else (low, middle - 1)
         effective = paths.masks(_like(_flat(effective).index_fill(0, order[:low], False), effective))
         if low < len(order):
+            # Without this weight too few would be left: it stays, and the search goes on with the others.
             fixed[order[low]] = True
         elif not len(order):
             return None

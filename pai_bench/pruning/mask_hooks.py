@@ -133,6 +133,7 @@ def zero(masked: Sequence[tuple[LayerMask, nn.Parameter]]) -> None:
 @functools.cache
 def watch_optimizers() -> None:
     """Call `after_step` after each step of every torch.optim.Optimizer, from now on in this process."""
+    # A hook for all optimisers, because masks are applied without any reference to the caller's optimiser.
     register_optimizer_step_post_hook(after_step)
 
 

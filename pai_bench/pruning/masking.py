@@ -189,6 +189,7 @@ def sparsity(model: nn.Module) -> float:
     counted = {id(weight): weight.numel() for weight in prunable_weights(model).values()}
     pruned: dict[int, int] = {}
     for name, mask in masks.items():
+        # By identity: a shared weight has several names, and counts once.
         if (key := id(parameters[name])) in every:
             counted[key] = mask.numel()
             pruned[key] = int((~mask).sum())
@@ -233,6 +234,7 @@ def _owner(hook: object) -> object:
 def _forget_compiled() -> None:
     """Discard compiled code, because code compiled before does not call hooks that are registered later."""
     if "torch._dynamo" in sys.modules:
+        # Only if the compiler has been loaded, because loading it takes seconds.
         torch.compiler.reset()
 
 
@@ -275,6 +277,7 @@ class MaskedGradients:
             pairs = [(g, mask) for g, mask in zip(gradients, masks, strict=True) if g is not None]
             gradients, masks = [g for g, _ in pairs], [mask for _, mask in pairs]
         if gradients:
+            # A product and not masked_fill, of which there is no fused operation.
             torch._foreach_mul_(gradients, masks)  # type: ignore[arg-type]
 
     def intact(self) -> bool:

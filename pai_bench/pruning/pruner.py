@@ -273,6 +273,7 @@ class Pruner:
         rounds, schedule = self._rounds()
         densities = round_densities(final, rounds, schedule, self._living / self.size)
         streams = self._streams(rounds)
+        # Each search step for effective weights starts again with the same draws.
         self._generator.manual_seed(self._seed)
         with self._undisturbed():
             self._warm_up()

@@ -24,6 +24,7 @@ def noise_floor(scores: Mapping[str, Tensor], again: Callable[[float], Mapping[s
     flat = _flat(scores)
     if flat.is_meta:  # without values
         return 0.0
+    # The thresholds differ because float32 has a rounding error of 6e-8, and float64 one of 1e-16.
     double = flat.dtype == torch.float64
     sizes = flat.abs()
     highest = float(sizes.max())

@@ -37,6 +37,7 @@ def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int)
     kept = (scores >= threshold).logical_and_(candidates)
     if surplus := int((pool >= threshold).count_nonzero()) - count:
         tied = (scores == threshold).logical_and_(candidates).nonzero().squeeze(1)
+        # Dropped from the end: of equal scores the first positions stay, on every device.
         kept[tied[-surplus:]] = False
     return kept
 
@@ -89,6 +90,7 @@ class Sampling:
         least = float(keys[positive].min()) if positive.any() else 0.0
         falling = order[scores[order].argsort(descending=True, stable=True)]
         places = torch.empty_like(falling).index_put_((falling,), torch.arange(len(falling), device=falling.device))
+        # Scores without a probability rank below all others, by score and in random order where they are equal.
         return torch.where(positive, keys, least - 1.0 - places)
 
 

@@ -113,6 +113,7 @@ def counts_after(
     found = {}
     for name, count in counts.items():
         size, living = before[name].numel(), int(before[name].sum())
+        # `living` is 0 only where `count` is; the exponential schedule would then divide by zero.
         share = round_densities(count / size, rounds, schedule, living / size)[position - 1] if count else 0.0
         found[name] = count if position == rounds else max(count, min(round(share * size), living))
     return found

@@ -28,11 +28,14 @@ def reset_after_passes(model: nn.Module) -> None:
                 for name in [name for name in now if name not in attributes and name not in _STANDARD]:
                     del now[name]
             for name, (value, items) in attributes.items():
+                # `restore` stands for a missing attribute: no module stores it, whereas None may be a stored value.
                 if now.get(name, restore) is not value:
                     now[name] = value
+                # By identity: `==` of tensors is elementwise and has no single truth value.
                 if items is not None and list(map(id, _items(value) or ())) != list(map(id, items)):
                     _refill(value, items)
 
+    # Also after a pass that raises, because the same copy is then used to find the cause.
     model.register_forward_hook(restore, always_call=True)
 
 

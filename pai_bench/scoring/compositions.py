@@ -69,6 +69,7 @@ class Compositions:
         def compare(input: Any, other: Any, **options: Any) -> Any:
             result = function(input, other, **options)
             if isinstance(input, Tensor) and self._is_zero(other):
+                # The version detects a later write in place, after which the condition would belong to older values.
                 self._signs[id(result)] = _Sign(input, input._version, positive, result)
             return result
 
@@ -87,6 +88,7 @@ class Compositions:
         def make(*args: Any, **options: Any) -> Any:
             result = function(*args, **options)
             if not number or self._is_zero(args[-1] if args else None):
+                # The tensor itself is stored, because the id of a freed tensor may be reused.
                 self._zeros[id(result)] = result
             return result
 

@@ -59,6 +59,7 @@ def along(value: int | Sequence[int], dimensions: int) -> list[int]:
 
 def at_a_time(x: Tensor, weight: Tensor, stride: int | Sequence[int]) -> int:
     """Return the number of images of x [B, C, …] to convolve at a time."""
+    # Other types and devices have kernels of their own, and kernels of one element need no unfolding.
     if x.dtype != torch.float64 or x.device.type != "cpu" or weight[0, 0].numel() == 1:
         return len(x)
     places = math.prod(-(-side // step) for side, step in zip(x.shape[2:], along(stride, x.dim() - 2), strict=True))
@@ -80,6 +81,7 @@ def convolve_backward(
     for one, part in pairs:
         first, *rest = torch.ops.aten.convolution_backward(one, part, weight, bias_sizes, *options, output_mask)
         by_x.append(first)
+        # Summed in place, so that the memory of the weight gradient is needed at most twice.
         total = rest if total is None else [a if a is None else a.add_(b) for a, b in zip(total, rest, strict=True)]
     assert total is not None
     if len(by_x) == 1:

@@ -25,6 +25,7 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
         with LeanDoubleBackward(), sdpa_kernel(SDPBackend.MATH):
             value = loss()
     else:
+        # The cheap second derivatives are of no use here; chunks save time and memory of the first ones.
         with ChunkedConvolutions():
             value = loss()
     found = list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
@@ -66,6 +67,7 @@ class Graphs:
 
         `make` may draw random numbers (dropout, Python's, NumPy's): the same ones both times.
         """
+        # The second forward pass must draw the same numbers, or its graph would belong to another loss.
         restore = random_state(device)
         with saved_bytes() as size:
             made = make(self._room > 0)
@@ -88,6 +90,7 @@ def saved_bytes() -> Iterator[Callable[[], int]]:
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
+        # By address, because several nodes may save views of one storage.
         sizes[storage.data_ptr()] = storage.nbytes()
         return tensor.detach()  # itself, it would hold the graph that holds it
 
@@ -117,6 +120,7 @@ def no_second_derivative(method: str, error: RuntimeError, model: nn.Module, x: 
     `x` is an input of the model, which computes it once more to find the layer.
     """
     match = _NO_DERIVATIVE.search(str(error))
+    # PyTorch raises plain RuntimeErrors here: only the text tells them apart.
     if match is None and _ONCE_ONLY not in str(error):
         return None
     operation = match[1].lstrip("_") if match else "a custom autograd function"

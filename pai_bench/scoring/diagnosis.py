@@ -64,6 +64,7 @@ def check_values(model: nn.Module) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an error of torch means that memory is exhausted, on a GPU or on the host."""
     text = str(error).lower()
+    # On a CPU, exhausted memory is a plain RuntimeError with a text that depends on the system.
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in text for words in ("out of memory", "not enough memory", "can't allocate memory")
     )
@@ -78,6 +79,7 @@ def cause(
 
     Calls the model in train mode on each batch, without gradients; the caller has no further use for the model.
     """
+    # BatchNorm refuses a single value per channel in train mode only.
     model.train()
     for number, (x, y) in enumerate(batches, start=1):
         try:

@@ -47,6 +47,7 @@ def _convolution(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
+        # The ATen operation takes neither padding by name nor inputs without a batch dimension.
         if isinstance(padding, str) or input.dim() != weight.dim():  # or without a batch dimension
             return plain(input, weight, bias, stride, padding, dilation, groups)
         dimensions = weight.dim() - 2
@@ -88,6 +89,7 @@ def _normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, 
         return F.normalize(input, p, dim, eps, out)
     zeros = (input == 0).all(dim, keepdim=True)
     # Near 0 the norm is below eps, which divides instead.
+    # The 1 keeps the derivative of the norm finite: `where` multiplies the unused branch by zero, and 0 x NaN is NaN.
     return torch.where(zeros, input / eps, F.normalize(torch.where(zeros, 1, input), p, dim, eps))
 
 
@@ -124,6 +126,7 @@ class _ConvolutionBackward(Function):
     def forward(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, options: Any, output_mask: Sequence[bool]) -> Any:
         ctx.save_for_backward(grad, x, weight)
         ctx.options = options
+        # Missing gradients stay None, so that the products which they would only multiply by zero are not computed.
         ctx.set_materialize_grads(False)
         return tuple(convolve_backward(grad, x, weight, [weight.shape[0]], options, output_mask))
 
@@ -142,6 +145,7 @@ class _ConvolutionBackward(Function):
             if ctx.needs_input_grad[1]:
                 by_x, _, _ = convolve_backward(grad, x, p, None, ctx.options, [True, False, False])
         elif q is not None:
+            # An expanded view is not writable, and nothing adds to it: this branch excludes the one with `p`.
             q = q.view([-1] + [1] * (x.dim() - 2)).expand_as(grad)
             by_grad = q if by_grad is None else by_grad.add_(q)
         return by_grad, by_x, by_weight, None, None
@@ -150,6 +154,7 @@ class _ConvolutionBackward(Function):
 class _ReLU(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        # The output is saved instead of the input: the next layer saves it as well, and its sign gives the same mask.
         y = torch.relu(x)
         ctx.save_for_backward(y)
         return y
@@ -178,6 +183,7 @@ class _HardSigmoid(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        # Bool takes one byte per element, the input would take four or eight.
         ctx.save_for_backward((x > -3) & (x < 3))
         return F.hardsigmoid(x)
 
@@ -235,6 +241,7 @@ class _BatchNormBackward(Function):
         def channels(values: Tensor) -> Tensor:
             return values.view(along)
 
+        # In x and not in z, whose mean is moved to the constants: z would be one more tensor of this size.
         dg = (u * channels(gain)).addcmul_(x, channels(by_g))
         dg += channels((0 if q is None else q) - gain * u_ - by_g * mean)
         dx = (g * channels(by_g)).addcmul_(u, channels(by_u)).addcmul_(x, channels(by_x))

@@ -19,6 +19,7 @@ def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
 def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
     """Numbers -1 and +1 with equal probability, in the shape of a tensor."""
     draws = torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu")
+    # From uniform draws in float64, so that the signs are the same for every dtype of the model.
     return torch.where(draws < 0.5, -1.0, 1.0).to(like)
 
 

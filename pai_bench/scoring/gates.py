@@ -127,6 +127,7 @@ class Relus(FunctionOverrides):
         def clamp(function: Callable[..., Tensor], inplace: bool) -> Callable[..., Tensor]:
             def clamped(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
                 plain = not isinstance(min, Tensor) and not isinstance(max, Tensor)
+                # Bounds that are tensors may differ by element.
                 if plain and min == 0 and (max is None or max > 0):
                     return self._apply(input, inplace, math.inf if max is None else float(max))
                 return function(input, min, max) if max is not None else function(input, min=min)
@@ -162,6 +163,7 @@ class Relus(FunctionOverrides):
         table |= {f: least(f, False) for f in (torch.clamp_min, Tensor.clamp_min)}
         table |= {f: least(f, True) for f in (torch.clamp_min_, Tensor.clamp_min_)}
         logs = (F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax)
+        # A log-softmax at the end shifts all logits of a sample alike, and is not an activation inside the network.
         table |= dict.fromkeys(logs, lambda input, *_, **__: input)
         return table
 

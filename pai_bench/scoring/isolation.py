@@ -23,6 +23,7 @@ def undisturbed(seed: int, device: torch.device, dtype: torch.dtype) -> Iterator
     products on GPUs, no compiled modules (their second derivatives are wrong or missing), no activation
     checkpointing. Gradients are enabled. `device` and `dtype` of the model choose the mechanism of its convolutions.
     """
+    # Without an initialised CUDA there is no state to restore, and reading it would initialise CUDA.
     count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
     devices = [torch.device("cuda", index) for index in range(count)]
     with ExitStack() as stack:
@@ -31,6 +32,7 @@ def undisturbed(seed: int, device: torch.device, dtype: torch.dtype) -> Iterator
         stack.enter_context(kept_activations())
         stack.enter_context(torch.enable_grad())
         stack.enter_context(fastest_convolutions(device, dtype))
+        # autocast("cuda") warns on machines without a GPU.
         for kind in ("cpu", "cuda") if devices else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))
         if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and it takes seconds to load

@@ -22,7 +22,9 @@ def kernel_counts(
     """
     groups, inputs = paths.shape
     cpu = torch.device("cpu")  # whatever the default device
+    # Rows are shuffled before the stable sorts below, so that ties are decided by chance and not by position.
     order = torch.rand(groups, inputs, generator=generator, device=cpu).argsort(1)
+    # In float64, because the numbers of paths grow exponentially with the depth.
     rows = paths.detach().cpu().double().gather(1, order)
     node = alpha / (groups * (inputs + outputs))
     first = beta / max(1, total)
@@ -41,6 +43,7 @@ def kernel_counts(
     gains = torch.cat([gains + node, gains], 1)
     counts = torch.cat([reaching, counts - reaching], 1)
     owner = (torch.cat([owner, owner], 1) + inputs * torch.arange(groups, device=cpu)[:, None]).flatten()
+    # Stable: a row's first weight must come before its others where their gains are equal.
     by_gain = gains.flatten().argsort(descending=True, stable=True)
     sorted_counts = counts.flatten()[by_gain]
     taken = (total - (sorted_counts.cumsum(0) - sorted_counts)).clamp(min=0).minimum(sorted_counts)

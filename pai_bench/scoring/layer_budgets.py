@@ -19,6 +19,7 @@ def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
     left = total - sum(floors.values())
     if not 0 <= left <= len(shares):
         raise ValueError(f"shares sum to {sum(shares.values())}, not to {total}")
+    # Python's sort is stable, so that equal remainders are taken in the order of the layers on every machine.
     by_remainder = sorted(shares, key=lambda name: floors[name] - shares[name])
     for name in by_remainder[:left]:
         floors[name] += 1
@@ -40,6 +41,7 @@ def proportional(raw: Mapping[str, float], rooms: Mapping[str, int], total: int)
         overfull = {name for name, value in rest.items() if epsilon * value > rooms[name]}
         if not overfull:
             return {name: float(rooms[name]) if name in full else epsilon * rest[name] for name in raw}
+        # At most one pass per layer: full layers never become free again, because the factor only grows.
         full |= overfull
 
 

@@ -108,6 +108,7 @@ def to_score(loss: Loss | str, like: Tensor) -> Loss:
     reduction = getattr(loss, "reduction", "mean")
     if reduction not in ("mean", "batchmean"):
         raise PaiBenchError(f"the loss has reduction={reduction!r}", "pass one with reduction='mean'")
+    # A copy, because `to` would change the dtype of the class weights of the caller's module.
     given = copy.deepcopy(loss).to(like.device, like.dtype) if isinstance(loss, nn.Module) else loss
 
     def checked(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -115,6 +116,7 @@ def to_score(loss: Loss | str, like: Tensor) -> Loss:
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
             kind = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise PaiBenchError(f"the loss returned {kind}", "return the mean over the samples, a tensor of one number")
+        # A constant loss has gradients that are zero or rounding errors, and their ranking would be noise.
         if outputs.requires_grad and not _tells(value, outputs):
             raise PaiBenchError(
                 f"the loss of outputs {list(outputs.shape)} does not change with the outputs", "pass another loss"
@@ -129,6 +131,7 @@ def _tells(value: Tensor, outputs: Tensor) -> bool:
     if not value.requires_grad:
         return False
     (slope,) = torch.autograd.grad(value, outputs, retain_graph=True, materialize_grads=True)
+    # At least 1, because all logits of a network with a zero-initialised last layer are zero.
     reach = slope.abs().max() * outputs.detach().abs().max().clamp_min(1)
     return bool(reach > ROUNDING * torch.finfo(value.dtype).eps * value.detach().abs())
 

@@ -34,6 +34,7 @@ class Meter:
         self.forward += 1
         tensors = [part for part in tree_leaves(outputs) if isinstance(part, Tensor) and part.requires_grad]
         with suppress(RuntimeError):  # tensors inside a transform of torch.func take no hooks
+            # One output alone, because a backward pass through several would be counted several times.
             for tensor in tensors[:1]:
                 tensor.register_hook(self._returned)  # type: ignore[no-untyped-call]
 

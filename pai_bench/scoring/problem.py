@@ -83,6 +83,7 @@ def round_densities(density: float, rounds: int, schedule: str, start: float = 1
         raise PaiBenchError(f"rounds must be at least 1, not {rounds}", "write for instance synflow:rounds=100")
     one_of("schedule", schedule, ("exponential", "linear"))
     if schedule == "exponential":
+        # The last one is the density itself, because the power would differ from it by rounding.
         return [start * (density / start) ** (t / rounds) for t in range(1, rounds)] + [density]
     return [start - t * (start - density) / rounds for t in range(1, rounds)] + [density]
 
@@ -99,6 +100,7 @@ class Batches:
     def __init__(
         self, source: Iterable[Batch], device: torch.device, dtype: torch.dtype, tick: Callable[[], None] = lambda: None
     ) -> None:
+        # An iterator is empty the second time, which would silently score with fewer batches.
         if isinstance(source, Iterator):
             raise PaiBenchError(
                 f"the scoring batches are a {type(source).__name__}, which can be read only once",
@@ -215,6 +217,7 @@ class Problem:
     def samples(self) -> Iterator[Batch]:
         """Yield the samples of the scoring batches, each as a batch of one."""
         for x, y in self.batches():
+            # Targets of tokens may be flat, with several entries per sample.
             yield from zip(torch.split(x, 1), torch.split(y, len(y) // len(x)), strict=True)
 
     def fresh_batches(self) -> Iterator[Batch]:
@@ -265,6 +268,7 @@ class Problem:
         samples = 0
         for x, y in self.batches():
             with ChunkedConvolutions():
+                # Weighted by the batch size: a shorter last batch must not count as much as a complete one.
                 loss = self.loss(self.forward(x, weights), y) * len(x)
             parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
             total = [a + b for a, b in zip(total, parts, strict=True)] if total else list(parts)

@@ -182,6 +182,7 @@ def gain(device: torch.device, shapes: Sequence[tuple[int, int]] = SHAPES, image
             for name, work in works.items():
                 found[name].append(_seconds(device, work))
         for name in works:
+            # The shortest time is the one that other work on the device disturbs least.
             times[name] += min(found[name][2:])
     return times["library"] / times["products"]
 

@@ -185,6 +185,7 @@ def get(name: str, hyperparameters: Mapping[str, Any] | None = None) -> Scorer:
         scorer: Scorer = cls(**values)
     except PaiBenchError:
         raise
+    # Constructors of plug-ins are foreign code; any error of theirs is reported as one of the hyper-parameters.
     except (Exception, SystemExit) as error:
         line = str(error).partition("\n")[0] or "no message"
         raise PaiBenchError(
@@ -203,6 +204,7 @@ def _checked(method: str, key: str, value: Any, default: Any) -> Any:
         return value  # of which type is the method's to say
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    # The exact type, because bool is a subclass of int.
     if type(value) is not kind:
         raise PaiBenchError(
             f"{method}:{key} takes {kind.__name__}, not {value!r}", f"write for instance {method}:{key}={default}"

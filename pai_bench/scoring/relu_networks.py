@@ -15,6 +15,7 @@ _ATTENTION = {"_softmax", "_safe_softmax", "bmm", "baddbmm", "mm"}
 """Operations of attention, which is neither linear nor an activation: a signal may be a factor of another one."""
 _LINEAR = {"convolution", "addmm", "mv", "addmv", "dot", "mul", "native_dropout"} | LINEAR | SHAPES | _ATTENTION
 _LINEAR |= {"alias", "detach", "lift_fresh", "neg", "positive", "upsample_bicubic2d", "upsample_linear1d"}
+# Path networks have rules for these; as functions of the input they need not be linear.
 _LINEAR -= {"topk", "sort", "glu", "addcmul", "addcdiv", "lerp"}
 _SOFTMAX = {"_softmax", "_safe_softmax"}
 _PASSING = SHAPES | {"native_dropout", "alias", "detach", "where", "masked_fill"}

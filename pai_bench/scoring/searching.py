@@ -51,4 +51,5 @@ def searches(method: Any) -> TypeGuard[Searches]:
 
 def straight_through(chosen: Tensor, scores: Tensor) -> Tensor:
     """Return `chosen` (bool) as numbers 0 and 1 whose derivative by `scores` is that of the scores themselves."""
+    # The difference is exactly zero, so that the values stay 0 and 1, and its derivative by the scores is one.
     return chosen.to(scores.dtype) + (scores - scores.detach())

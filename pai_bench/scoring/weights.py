@@ -153,6 +153,7 @@ def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns
                 f"{name} has complex weights ({str(parameter.dtype)[6:]}), which no method scores",
                 "write the layer with real weights, one layer for each part",
             )
+    # A pattern may match a tied weight under any of its names.
     aliases: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(parameter), []).append(name)
@@ -182,6 +183,7 @@ def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns
 def _weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, module in model.named_modules():
         for attribute in _attributes(module):
+            # A score of the computed weight could not be turned into a mask: the layer computes it anew in each pass.
             if attribute not in module._parameters:
                 raise PaiBenchError(
                     f"the {attribute} of layer {name} is computed from other parameters (weight_norm, torch's own"

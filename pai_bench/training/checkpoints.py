@@ -51,6 +51,7 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Return True when `every` seconds have passed since the last save, or since the object was created."""
+        # Monotonic, because the wall clock may be set during a training.
         return time.monotonic() - self._last >= self.every
 
     def save(self, state: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ POLL_SECONDS = 0.0003
 def read(value: Tensor, pause: Callable[[], Task[None]]) -> Task[float]:
     """Read a scalar from the device; while the device is busy, `pause` lets other tasks run."""
     if value.is_cuda:
+        # Only a copy to pinned memory is asynchronous; `item()` would block the host, and with it all other tasks.
         host = torch.empty((), dtype=value.dtype, pin_memory=True).copy_(value.detach(), non_blocking=True)
         there = torch.cuda.Event()  # type: ignore[no-untyped-call]
         there.record()
@@ -59,6 +60,7 @@ def wait(event: torch.cuda.Event, pause: Callable[[], Task[None]]) -> Task[None]
 
 def release() -> None:
     """Release the memory of deleted objects, including the cache of the CUDA allocator, for use by other work."""
+    # Tensors in reference cycles (hooks, closures) are only freed by the collector.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -154,6 +156,7 @@ class RoundRobin(Generic[K, T]):
     def add(self, key: K, work: Task[T]) -> None:
         """Add a task under a key that no current member has."""
         if self._restore is None:
+            # Tasks seed the global generators before each use, so that one save for all of them is sufficient.
             self._restore = random_state(self._device)
         stream = None
         if self._device.type == "cuda":

@@ -39,6 +39,7 @@ class Step:
             momentum=settings.momentum,
             nesterov=settings.nesterov,
             weight_decay=settings.weight_decay,
+            # Few kernels for all parameters; the fused update also takes its rate from a tensor, which captured steps need.
             fused=True,
         )
         if settings.momentum:
@@ -71,6 +72,7 @@ class Step:
             self._descend()
         else:
             change(self._descend)
+        # Summed on the device; reading each loss would synchronise host and device in every step.
         self.total += loss.detach() * len(y)
 
     def _descend(self) -> None:

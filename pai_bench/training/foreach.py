@@ -49,11 +49,13 @@ class FewerKernels:
         with self._in_place():
             loss = forward()
         if self._counters:
+            # BatchNorm itself would launch one kernel per layer for this integer.
             torch._foreach_add_(self._counters, 1)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._casts:
             used = [(w, c.grad) for w, c in zip(self._weights, self._casts, strict=True) if c.grad is not None]
             for weight, _ in used:
+                # Made anew, so that in a capture the gradients lie in the graph's memory pool.
                 weight.grad = torch.empty_like(weight)
             torch._foreach_copy_([weight.grad for weight, _ in used], [cast for _, cast in used])  # type: ignore[misc]
         return loss

@@ -78,11 +78,13 @@ class GraphStep(Step):
     def __call__(
         self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = no_seed, change: Change | None = None
     ) -> None:
+        # A Python number would be a constant of the graph; a replay reads this tensor anew.
         self.rate.fill_(lr)
         if change is not None:
             self.by_hand(lambda: self.on_batch(x, y, change), seed)
             return
         if x.shape not in self._static:
+            # A graph reads fixed addresses; every batch is copied to the tensors that the capture has seen.
             self._static[x.shape] = x.clone(), y.clone()
         batch = self._static[x.shape]
         batch[0].copy_(x)
@@ -274,5 +276,6 @@ class GraphStep(Step):
 
 def _distance(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
     """Return the Euclidean distance, a scalar on the device."""
+    # In float64: the change of one step may be close to the rounding errors of float32 values.
     squares = [(a.double() - b.double()).square().sum() for a, b in zip(ours, theirs, strict=True)]
     return torch.stack(squares).sum().sqrt()

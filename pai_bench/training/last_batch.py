@@ -24,6 +24,7 @@ def last_batch(model: nn.Module, dataset: InMemoryDataset | StreamingDataset, re
     image, _ = dataset.batch(torch.zeros(1, dtype=torch.long), recipe.data.mean, recipe.data.std)
     try:
         with torch.no_grad():
+            # On a copy, because the pass changes running statistics.
             forward(copy.deepcopy(model).train(), image)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):

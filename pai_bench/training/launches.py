@@ -131,6 +131,7 @@ class TableLaunches:
 
     def _several(self, epoch: int, step: int) -> int:
         """Return the number of steps of the launch that begins at a step."""
+        # None also for steps that draw random numbers: each of them must be seeded by the host.
         seconds = self._step.replay_seconds(self._key(1, self._loader.batch_size))
         if seconds is None:
             return 1
@@ -169,6 +170,7 @@ class TableLaunches:
 
 def in_a_graph(steps: int) -> int:
     """Return the number of steps to capture in one graph: a divisor of the whole steps of an epoch near STEPS."""
+    # A divisor, because steps that remain at the end of an epoch are launched one by one.
     near = [count for count in range(STEPS // 2, 3 * STEPS // 2 + 1) if count <= steps and steps % count == 0]
     return min(near, key=lambda count: abs(count - STEPS)) if near else min(STEPS, steps)
 

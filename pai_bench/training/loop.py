@@ -206,6 +206,7 @@ def training(
         measured = None
         if last or (at.epoch + 1) % settings.evaluate_every == 0:
             tested = yield from evaluation(model, dataset, recipe, seed, at.epoch, callback, pause)
+            # Weights may overflow in the last step of an epoch, which its losses do not show yet.
             measured, finite = tested.accuracy, finite and tested.finite
         at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
         callback.epoch(at.curve[-1], len(lengths))
@@ -267,6 +268,7 @@ def evaluation(
     model.eval()
     callback = callback or Callback()
     device = next(model.parameters()).device
+    # On the device: reading a count after every batch would make the host wait for it.
     correct, images = torch.zeros(2, dataset.classes, dtype=torch.long, device=device)  # by class
     finite = torch.ones((), dtype=torch.bool, device=device)
     data, settings, seen = recipe.data, recipe.train, 0
@@ -279,6 +281,7 @@ def evaluation(
         correct.index_add_(0, y, (predictions(settings.loss, logits) == y).long())
         images.index_add_(0, y, torch.ones_like(y))
         seen += len(y)
+        # Accumulated on the device and read once, like the counts.
         finite &= torch.isfinite(logits).all()
         callback.tick()
     right, sound = (yield from read(correct.sum(), pause)), (yield from read(finite, pause))

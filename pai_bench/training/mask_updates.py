@@ -115,6 +115,7 @@ class MaskUpdates:
         self._one_step.masked.reset()
         for state in self._one_step.optimizer.state.values():
             if state.get("momentum_buffer") is not None:
+                # Set to zero instead of deleted: captured graphs contain the buffer's address.
                 state["momentum_buffer"].zero_()
 
     def may_jump(self, epoch: int) -> bool:
@@ -168,6 +169,7 @@ class MaskUpdates:
     @torch.no_grad()
     def _change(self, number: int, descend: Callable[[], None]) -> None:
         gradients = {
+            # Copied before the update, which sets gradients of pruned weights to zero.
             name: torch.zeros_like(w) if w.grad is None else w.grad.clone() for name, w in self._weights.items()
         }
         if not self._replaces:
@@ -180,14 +182,17 @@ class MaskUpdates:
 
     def put(self, number: int, new: Mapping[str, Tensor]) -> None:
         """Replace the masks in place; weights and momentum of pruned weights become zero."""
+        # One read from the device for all layers, instead of two per layer.
         counts = torch.stack([torch.stack([new[n].sum(), (new[n] & ~m).sum()]) for n, m in self._masks.items()])
         kept, grown = counts.sum(0).tolist()
         for name, mask in self._masks.items():
+            # In place, because captured graphs contain the addresses of these tensors.
             mask.copy_(new[name])
         self._one_step.masked.refresh(self._masks)
         for name, weight in self._weights.items():
             momentum = self._one_step.optimizer.state[weight].get("momentum_buffer")
             if momentum is not None:
+                # A weight that grows again later must start without its earlier momentum.
                 momentum.masked_fill_(~self._masks[name], 0)
         self.past.append((number, kept, grown))
 

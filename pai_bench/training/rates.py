@@ -18,6 +18,7 @@ def learning_rate(train: Train, epoch: int, step: int, steps: int) -> float:
     if done < train.warmup_epochs:
         return train.lr * (done + 1 / steps) / train.warmup_epochs
     if train.schedule == "cosine":
+        # A training limited in steps may end inside an epoch, and the cosine must reach 0 there.
         length = train.steps / steps if train.steps else train.epochs
         progress = (done - train.warmup_epochs) / (length - train.warmup_epochs)
         return train.lr * 0.5 * (1 + math.cos(math.pi * progress))

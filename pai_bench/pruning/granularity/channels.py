@@ -63,12 +63,14 @@ def find_channels(
     for name, weight in weights.items():
         count = weight.shape[1 if name in flipped else 0]
         ids = known.get(name.rpartition(".")[0])
+        # A layer without a rule gets rows of its own, which nothing else shares.
         if ids is None or len(ids) != count or name in flipped:
             rows[name] = np.arange(first, first + count)
             first += count
         else:
             rows[name] = roots[ids].numpy()
     _, place, numbers = np.unique(np.concatenate(list(rows.values())), return_index=True, return_inverse=True)
+    # np.unique numbers by id; ties between units are broken by position in the network instead.
     numbers = np.argsort(np.argsort(place))[numbers]  # in the order of their first channel
     layers = np.repeat(np.arange(len(rows)), [len(ids) for ids in rows.values()])
     joined = coo_array((np.ones(len(numbers)), (numbers, layers)), shape=(len(place), len(rows))).tocsr()

@@ -65,6 +65,7 @@ class Units:
         than `kept`. With `quotas`, and for a constant fan-in, units are kept in the order that gives every layer the
         same part of its quota; a constant fan-in takes the numbers of weights that `select` gives to the layers.
         """
+        # Sums over units are taken in float64: in float32 their rounding errors could decide between units.
         score = {name: self._oriented(name, scores[name].detach().double()) for name in alive}
         live = {name: self._oriented(name, mask) for name, mask in alive.items()}
         if self.granularity == "constant-fan-in" and quotas is None:
@@ -74,6 +75,7 @@ class Units:
         split = self._split(score, live, select)
         order = split.order if quotas is None else _by_quota(split, self._family_quotas(split, quotas))
         chosen = self._fixed(split, order)
+        # Stable, so that equal units are kept in the order of their position on every machine.
         rest = np.argsort(-order, kind="stable")
         rest = rest[~chosen[rest] & (split.sizes[rest] > 0)]
         totals = split.sizes[chosen].sum() + np.cumsum(split.sizes[rest])
@@ -182,8 +184,10 @@ def _two_of_four(ranked: Mapping[str, Floats], live: Mapping[str, NDArray[np.boo
     numbers, first = {}, 0
     for name, part in ranked.items():
         outputs, inputs, positions = part.shape
+        # Padding of minus infinity ranks last, so that a group which is not complete keeps its real inputs.
         padded = np.pad(part, ((0, 0), (0, -inputs % M), (0, 0)), constant_values=-np.inf)
         fours = padded.reshape(outputs, -1, M, positions)
+        # The second argsort inverts the first one, which gives the rank of each weight among the four.
         place = np.argsort(np.argsort(-fours, axis=2, kind="stable"), axis=2)
         allowed = (place < N).reshape(outputs, -1, positions)[:, :inputs] & live[name]
         numbers[name] = np.where(allowed, first + np.arange(part.size).reshape(part.shape), -1)
@@ -199,6 +203,7 @@ def _constant_fan_in(ranked: Mapping[str, Floats], live: Mapping[str, NDArray[np
     for name, part in ranked.items():
         rows = part.reshape(len(part), -1)
         counts = live[name].reshape(rows.shape).sum(1)
+        # No more than the sparsest output has left, because all outputs must keep equally many.
         width = int(counts[counts > 0].min()) if counts.any() else 0
         place = np.argsort(np.argsort(-rows, axis=1, kind="stable"), axis=1)
         allowed = (place < width) & (counts > 0)[:, None]

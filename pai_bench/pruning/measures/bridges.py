@@ -45,6 +45,7 @@ def cut_edges(layers: list[Layer], nodes: Nodes) -> int:
 def _first(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return True for the first kept weight of each row and of each column."""
     first = np.zeros_like(kept)
+    # argmax returns 0 for rows and columns without a kept weight, hence the intersection below.
     first[np.arange(len(kept)), kept.argmax(1)] = True
     first[kept.argmax(0), np.arange(kept.shape[1])] = True
     return first & kept
@@ -57,6 +58,7 @@ def _add(groups: Groups, nodes: Nodes, inputs: Ints, outputs: Ints, i: Ints, o: 
     one, other = _common(groups, nodes, inputs)[i], _common(groups, nodes, outputs)[o]
     listed = (one != other) | (one < 0)
     o, i = o[listed], i[listed]
+    # In parts, because one channel pair may have an edge at thousands of positions.
     step = max(1, PART // max(1, inputs.shape[1]))
     for start in range(0, len(o), step):
         sources, targets = inputs[i[start : start + step]].ravel(), outputs[o[start : start + step]].ravel()
@@ -104,6 +106,7 @@ class Groups:
         used, local = np.unique(pairs, return_inverse=True)
         count = len(used)
         local = np.sort(local.reshape(2, -1), axis=0)
+        # Pairs as single integers, because np.unique sorts numbers much faster than columns.
         codes, times = np.unique(local[0] * count + local[1], return_counts=True)
         a, b = codes // count, codes % count
         is_bridge = find_bridges(count, a, b, times > 1)

@@ -97,6 +97,7 @@ class Recording:
         return self._replay.values[slot].long().numpy()
 
     def _set(self, slot: int, nodes: Ints) -> None:
+        # Numbers of nodes pass through the shape operations as float64, in which integers up to 2^53 are exact.
         self._replay.values[slot] = torch.from_numpy(np.array(nodes, dtype=np.float64))
 
     def _signals(self, node: Node) -> Iterator[tuple[str, int]]:
@@ -118,6 +119,7 @@ class Recording:
         shape = next(s for slot, s in zip(node.outputs, node.shapes, strict=True) if slot is not None)
         if node.name in PRODUCTS and node.name != "mul":
             found = self._layer(node, signals, slots[0], shape)
+        # Elementwise functions connect each element with itself alone, and add no node.
         elif node.name in UNARY or node.name in NORMS or "batch_norm" in node.name:
             found = first
         elif node.name in SUMS:
@@ -158,6 +160,7 @@ class Recording:
         into = self._replay.values[slot]
         out = torch.zeros_like(multiplicity)
         if into.requires_grad:
+            # A layer of zeros and ones is linear: its gradient by an input counts the edges that leave it.
             (out,) = torch.autograd.grad(into.sum(), multiplicity)
         self._set(source, before)
         convolution = node.name == "convolution"

@@ -36,6 +36,7 @@ def removable_channels(model: nn.Module, masks: Mapping[str, Tensor], shape: tup
     """
     network = copy_to_score(unwrapped(model)).cpu()
     remove_masks(network)
+    # Applied and removed: the zeros stay, and torch.fx does not have to trace the hooks.
     apply_masks(network, {name: mask.cpu() for name, mask in masks.items()})
     remove_masks(network)
     network.eval()

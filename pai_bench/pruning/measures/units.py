@@ -34,6 +34,7 @@ class Nodes:
 
     def join(self, members: Ints) -> Ints:
         """Return one node for each row of `members` [n, k]: the member itself where there is one, else a joint node."""
+        # Sorted, so that the missing members (0) come first and a single one comes last.
         rows = np.sort(members, 1)
         single = (rows[:, :-1] == 0).all(1)
         result = rows[:, -1].copy()

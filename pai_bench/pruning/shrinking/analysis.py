@@ -85,6 +85,7 @@ class _Propagation(Rules):
 
     def _module(self, node: fx.Node, name: str) -> Channels | None:
         module, source = self._modules[name], node.args[0] if node.args else None
+        # A layer that is called twice would have to be sliced for both of its inputs.
         shared = self._uses[name] > 1
         if not isinstance(source, fx.Node) or shape_of(source) is None:
             return self._unknown(node)
@@ -137,7 +138,9 @@ class _Propagation(Rules):
         sums = sizes if sums is None else sums
         constant = inputs.constant.repeat_interleave(inputs.repeat)
         used = sizes != 0
+        # Zero padding makes an output at the border differ from the others unless the constant is zero.
         varies = (used & (constant.isnan() | ((constant != 0) & spreads))).any(1)
+        # Varying inputs have weights of zero here or make the output vary; as 0.0 they do not turn the sum into NaN.
         values = (sums * torch.where(constant.isnan(), 0.0, constant)).sum(1)
         values = values + (0.0 if bias is None else bias.double())
         outputs = Channels(
@@ -152,6 +155,7 @@ class _Propagation(Rules):
         if module.affine:
             scale = scale * module.weight.double()
         offset = -module.running_mean.double() * scale + (module.bias.double() if module.affine else 0.0)
+        # A scale of zero makes the channel constant even if its input varies (NaN times 0 would stay NaN).
         constant = torch.where(scale == 0, offset, value.constant * scale + offset)
         out = value.with_constant(constant)
         self._structure.per_channel.append(PerChannel(name, out))

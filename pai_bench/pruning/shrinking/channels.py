@@ -54,6 +54,7 @@ class Identities:
     def find(self, number: int) -> int:
         """Return the representative of an id."""
         while self._parent[number] != number:
+            # Path halving keeps later look-ups short.
             self._parent[number] = self._parent[self._parent[number]]
             number = self._parent[number]
         return number

@@ -86,6 +86,7 @@ class Rules:
                 constants.append(operand.constant if isinstance(operand, Channels) else torch.tensor(operand).double())
         constant = function(constants[0].clone(), constants[1])
         if function in PRODUCTS:
+            # Zero times a varying channel is zero, but NaN stands for "varies", and 0 x NaN would be NaN.
             constant = torch.where((constants[0] == 0) | (constants[1] == 0), 0.0, constant)
         return Channels(known[0].ids, constant.expand(len(known[0].ids)).clone(), dim, known[0].repeat)
 

@@ -48,6 +48,7 @@ class Choice:
         grown = True
         while grown:
             grown = False
+            # From the output backwards, so that most requirements are found in the first pass.
             for layer in reversed(self._structure.mixing):
                 read = layer.inputs.varying if self._fold else layer.inputs.constant != 0  # NaN is not 0 either
                 needed = used[layer.name][self.kept(layer.outputs)].any(0) & read
@@ -69,6 +70,7 @@ class Choice:
         if not removed.any():
             return None
         present = self.kept(layer.inputs) & ~layer.inputs.varying & (constant != 0)
+        # The largest constant, because the others are divided by it.
         candidates = torch.where(present if present.any() else removed, constant.abs(), -1.0)
         carrier = int(candidates.argmax())
         self._kept[self._root[layer.inputs.ids[carrier]]] = True
@@ -124,6 +126,7 @@ def _slice_mixing(module: nn.Module, layer: Mixing, choice: Choice) -> None:
         weight = weight.clone()
         weight[:, carrier] += added
     elif bool(constant.any()):
+        # In float64, because a whole layer's constants are added to one bias.
         sums = weight.double().flatten(2).sum(2) if weight.dim() > 2 else weight.double()
         offset = (sums * constant.repeat_interleave(layer.inputs.repeat)).sum(1).to(weight.dtype)
         module.bias = nn.Parameter(offset if module.bias is None else module.bias.detach() + offset)

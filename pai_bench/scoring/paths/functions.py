@@ -36,6 +36,7 @@ class Unit(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (p,) = ctx.saved_tensors
+        # Where p = 0 there is no flow to pass on, and the quotient would be infinite or NaN.
         return torch.where(p > 0, grad / p / 2, torch.zeros_like(p))
 
 
@@ -51,6 +52,7 @@ class Rooted(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (root,) = ctx.saved_tensors
+        # At zero the derivative of the root is infinite, and infinity times a flow of zero would be NaN.
         return torch.where(root > 0, grad / root / 2, torch.zeros_like(root))
 
 
@@ -81,6 +83,7 @@ class Flow:
         """Return minus the (absolute) mean; None where it is 0, as before any training."""
         if not mean.is_meta and not mean.any():
             return None
+        # From here on signals may be negative; until then a ReLU would only cost time.
         self._signed = True
         return -(mean.abs() if self._absolute_means else mean) * scale
 
@@ -188,6 +191,7 @@ class Reach:
             before = sizes["padding"][axis]
             pads += [before, length - before - x.shape[axis - rank]]
         flat = F.pad(x, pads).reshape(-1, 1, *F.pad(x, pads).shape[-rank:])
+        # Average pooling would need a product with the window's size, and has no dilation.
         window = torch.ones(1, 1, *sizes["kernel_size"], dtype=x.dtype)
         convolve = F.conv2d if rank == 2 else F.conv3d
         return [convolve(flat, window, None, steps, 0, sizes["dilation"]).reshape(shape), None]

@@ -31,6 +31,7 @@ def check_law(
     flow = float(total.detach())
     if not torch.isfinite(total.detach()):
         return  # the check of the scores has the words for it
+    # Far above rounding errors of sums over a whole network, far below the effect of an operation without a rule.
     tolerance = 1e-6 if total.dtype == torch.float64 else 1e-3
     sums = dict(zip(scores, torch.stack([score.sum() for score in scores.values()]).tolist(), strict=True))
     lows = torch.stack([score.min() for score in scores.values()]).tolist()
@@ -38,6 +39,7 @@ def check_law(
     if dead:
         raise _dead(dead, scores, parameters)
     for name, low in zip(scores, lows, strict=True):
+        # Relative to the sum of the layer, because single scores may be negative by rounding.
         if low < -tolerance * abs(sums[name]):
             raise _broken(name, "has negative scores", graph)
     sources = [source for source in sources if source.requires_grad]

@@ -66,6 +66,7 @@ class Replay:
                 continue
             shape = node.shapes[position]
             if self._graph.kinds[slot] is Kind.NEUTRAL:
+                # Ones leave the paths through a product with a condition or a normaliser as they are.
                 self.values[slot] = self._like.new_ones(shape)
                 continue
             value = results[position] if position < len(results) else None
@@ -176,6 +177,7 @@ class Replay:
         largest = max(self.value(a).numel() for _, a in chosen)
         for key, argument in chosen:
             term = self.value(argument)
+            # A mean that is subtracted would add paths between all elements which it averages.
             if name == "sub" and term.numel() < largest:  # centring
                 continue
             alpha = arguments.get("alpha", 1)

@@ -58,6 +58,7 @@ class Walker:
                 else:
                     for slot, shape in zip(node.outputs, node.shapes, strict=True):
                         numbered.values |= {} if slot is None else {slot: torch.zeros(shape, **_ON_CPU)}
+        # Numbers are float64 until here, in which all integers up to 2^53 are exact; NumPy indexes faster than torch.
         self._numbers = {slot: value.long().numpy() for slot, value in numbered.values.items()}
         self._weights = {slot: value.numpy() for slot, value in self._replay.values.items()}
         self._producers = {slot: node for node in graph.nodes for slot in node.outputs if slot is not None}
@@ -73,6 +74,7 @@ class Walker:
     @staticmethod
     def _uniform(generator: torch.Generator) -> Iterator[float]:
         while True:
+            # In blocks, because a call of torch.rand takes much longer than the draw of one number.
             yield from torch.rand(4096, generator=generator, **_ON_CPU).tolist()
 
     def _choice(self, weights: NDArray[np.float64]) -> int:
@@ -80,6 +82,7 @@ class Walker:
         sums = weights.cumsum()
         if not sums[-1] > 0:
             return min(int(next(self._draws) * len(weights)), len(weights) - 1)
+        # side="right" never chooses an index of weight 0; the minimum guards against a product rounded up to the sum.
         return int(min(sums.searchsorted(next(self._draws) * sums[-1], side="right"), len(weights) - 1))
 
     def _signals(self, node: Node) -> list[int]:

@@ -41,6 +41,7 @@ def weight_uses(graph: Graph, parameters: Mapping[str, Tensor]) -> list[Use]:
         weights = [key for key in keys if replayed.kind(node.arguments[key]) is Kind.WEIGHT]
         # A constant (the first hidden state of a recurrent layer, a table of positions) is multiplied like a signal.
         signals = [key for key in keys if key not in weights]
+        # A product of two signals, as in attention, involves no weight that pruning could save.
         if len(signals) == 1 and len(weights) == 1:
             signal = node.arguments[signals[0]]
             shape = graph.shapes[signal.index] if isinstance(signal, Slot) else tuple(signal.shape)
