@@ -39,7 +39,7 @@ class Step:
             momentum=settings.momentum,
             nesterov=settings.nesterov,
             weight_decay=settings.weight_decay,
-            # Few kernels for all parameters; the fused update also takes its rate from a tensor, which captured steps need.
+            # The fused update takes few kernels, and its rate may be a tensor, which captured steps need.
             fused=True,
         )
         if settings.momentum:
