@@ -168,8 +168,8 @@ class MaskUpdates:
 
     @torch.no_grad()
     def _change(self, number: int, descend: Callable[[], None]) -> None:
+        # Copied before the update, which sets gradients of pruned weights to zero.
         gradients = {
-            # Copied before the update, which sets gradients of pruned weights to zero.
             name: torch.zeros_like(w) if w.grad is None else w.grad.clone() for name, w in self._weights.items()
         }
         if not self._replaces:
