@@ -80,6 +80,7 @@ def resized_boxes(uniform: Tensor, size: tuple[int, int], augment: Augment) -> T
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     rows = (uniform[..., 2] * (height - heights + 1)).floor().long()
     columns = (uniform[..., 3] * (width - widths + 1)).floor().long()
+    # argmax returns the first of equal values, and thereby the first attempt that fits.
     first = fits.int().argmax(1)[:, None, None].expand(-1, 1, 4)
     boxes = torch.stack([rows, columns, heights, widths], 2).gather(1, first).squeeze(1)
     whole_height = height if width / height >= augment.ratio[0] else round(width / augment.ratio[0])
@@ -100,6 +101,7 @@ def resize_crops(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
 
     def places(first: Tensor, length: Tensor, n: int) -> Tensor:
         inside = (torch.arange(n, device=images.device) + 0.5) * (length / n) - 0.5
+        # Clamping replicates the border of the crop. With align_corners, -1 and 1 are the centres of the outer pixels.
         return (first + torch.minimum(inside.clamp(min=0), length - 1)) * (2 / max(n - 1, 1)) - 1
 
     x = places(left, widths, width)

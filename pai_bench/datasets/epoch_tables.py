@@ -44,12 +44,14 @@ class EpochTables:
         self._draws = torch.zeros(3, n, dtype=torch.long, device=device)
         """First byte of the crop, mirror flag and label of each image, in the order of the epoch."""
         self._rates = torch.zeros(len(loader), device=device)
+        # The counter is on the device, because the launch of a graph has no arguments.
         self.step = torch.zeros(1, dtype=torch.long, device=device)
         """Index in the epoch of the step that the next launch begins with."""
 
     def fill(self, epoch: int, step: int, rates: Sequence[float]) -> None:
         """Load an epoch, with the learning rate of each of its steps, and set the counter to `step`; no waiting."""
         order, corner, flip = self._loader.draws(epoch)
+        # A captured graph reads fixed addresses, so that every tensor is overwritten in place.
         torch.add(corner, order, alpha=self._image_bytes, out=self._draws[0])
         self._draws[1].copy_(flip)
         self._draws[2].copy_(self._loader.y.index_select(0, order))

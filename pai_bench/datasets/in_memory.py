@@ -141,6 +141,7 @@ class InMemoryLoader:
     def to_device(self, draws: Tensor) -> Tensor:
         """Copy a tensor of the host to the device without waiting for it."""
         if self.x.is_cuda:
+            # Only copies from pinned memory are asynchronous.
             return draws.pin_memory().to(self.x.device, non_blocking=True)
         return draws.to(self.x.device)
 

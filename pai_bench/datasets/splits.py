@@ -27,8 +27,10 @@ def split(name: str, labels: NDArray[np.int64], data: Data | None) -> tuple[Indi
     rank = np.empty(len(labels))
     for label in np.unique(labels):
         members = everything[labels == label]
+        # The ranks of each class spread evenly over (0, 1), so that a threshold takes the same share of every class.
         rank[draws.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
     held_out = rank < (data.validation_size if data.split == "validation" else 0)
+    # Training takes the upper ranks, so that train_fraction does not change the held-out images.
     kept = ~held_out & (rank > 1 - data.train_fraction)
     if not kept.any():
         lower = f"lower data.validation_size ({data.validation_size}) or " if data.split == "validation" else ""

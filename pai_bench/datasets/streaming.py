@@ -45,6 +45,7 @@ def loaders() -> int:
             raise PaiBenchError(f"{LOADERS_VARIABLE}={text!r} is not a whole number", "write for instance 8")
         return int(text)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # One core is left to the training itself.
     return min(cores - 1, MAX_LOADERS)
 
 
@@ -82,6 +83,7 @@ class Pictures:
 
         picture = self.open(index)
         width, height = picture.size
+        # Sizes are truncated and offsets rounded as in torchvision.
         short = round(self.size * 256 / 224)
         if width <= height:
             width, height = short, int(short * height / width)

@@ -69,6 +69,7 @@ def _rehearsal(root: Path, profile: profiles.Profile) -> Check:
     try:
         sbatch.check_folder(root)
         text = sbatch.script(spec, request)
+        # sbatch prints the result of --test-only to stderr.
         _, output = answers.sbatch(["--test-only"], clean_environment(), script=text, seconds=PATIENCE)
     except PaiBenchError as error:
         return Check("profile", FAILED, error.cause, error.remedy)

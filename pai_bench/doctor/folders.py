@@ -41,6 +41,7 @@ def _probe(folder: Path) -> Iterator[Path]:
         with place.open("xb") as file:
             file.write(b"pai-bench doctor\n")
             file.flush()
+            # On NFS, a full disk is reported only when the data reach the server.
             os.fsync(file.fileno())
         yield place
     finally:

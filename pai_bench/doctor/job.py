@@ -58,6 +58,7 @@ def asked_for(root: Path, profile: Profile) -> tuple[Spec, sbatch.Request]:
 def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Controller, say: Say) -> Checks:
     """Submit the job, wait for it, and compare the environment on the node with this one."""
     spec, request = asked_for(root, profile)
+    # Both folders are made here, because the parents of a trusted folder follow the umask.
     trust.make_folder(spec.folder.parent)
     trust.make_folder(spec.folder)
     question = spec.folder / "question"
@@ -86,6 +87,7 @@ def checks(root: Path, data_dir: Path | None, profile: Profile, controller: Cont
         yield Check("job", FAILED, f"job {job} {failure}{_last_error(spec.folder)}", _remedy(spec.folder))
         return
     finally:
+        # Ctrl-C ends the wait too, and a job that nobody waits for must not occupy a node.
         if not ended:
             with suppress(ControllerUnavailable):
                 controller.ask("scancel", job)
@@ -113,6 +115,7 @@ def _wait(answer: Path, job: str, controller: Controller, say: Say) -> Mapping[s
     asked, gone_since = float("-inf"), None
     while (now := time.monotonic()) < end:
         with suppress(FileNotFoundError):
+            # The file is complete as soon as it exists, because the job renames it into place.
             seen: Mapping[str, Any] = json.loads(answer.read_bytes())
             return seen
         if now - asked >= ASK_SECONDS:

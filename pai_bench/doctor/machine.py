@@ -36,6 +36,7 @@ def _package(name: str) -> Check:
 
 
 def _devices() -> Check:
+    # The import is part of the check, which reports a broken installation.
     import torch
 
     if not torch.cuda.is_available():

@@ -61,6 +61,7 @@ def choose(where: str, slurm: Options, given: Sources) -> Place:
             f"{options} can only be used on SLURM, but sbatch and squeue were not found on PATH",
             "run the command on a login node (with SLURM's module loaded), or omit it to run on this machine",
         )
+    # reachable() comes last, because it queries the controller.
     if where == "slurm" or given.typed or (where == "auto" and reachable()):
         unused = " and ".join(given.typed_here)
         return Place("slurm", (f"{unused} has no effect on SLURM's tasks",) if unused else ())

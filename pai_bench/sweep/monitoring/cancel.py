@@ -38,9 +38,11 @@ def run(folder: Path | None, filter_text: str | None, yes: bool, say: Say, ask: 
         raise PaiBenchError(f"results folder {root} does not exist", "name the folder of the results with --results")
     chosen = None if filter_text is None else select(filter_text, [item.cell for item in _cells(root)])
     controller = Controller()
+    # A job that one answer of squeue omits would continue; `sure` adds a second query.
     flight = in_flight.survey(root, controller, sure=True)
     for line in complaints(root):
         say(line)
+    # A completing task has ended, and only its node is being cleaned up.
     going = [task for task in flight.tasks if task.state != "COMPLETING"]
     tasks = [task for task in going if chosen is None or all(_matches(chosen, name) for name in task.names)]
     processes = _processes(claims.survey(root, flight.jobs, say))
@@ -111,6 +113,7 @@ def _cancel_unlisted(chunk: Chunk, controller: Controller, say: Say) -> bool:
     """Cancel a job that squeue does not list, by its id or its name; return True if it certainly no longer exists."""
     words = f"the job of chunk {chunk.sweep}/{chunk.token}" if chunk.job is None else f"job {chunk.job}"
     try:
+        # If the reply of sbatch was lost, only the tag is known, which is also the name of the job.
         controller.ask("scancel", *([chunk.job] if chunk.job else ["--me", f"--name={tag(chunk.sweep, chunk.token)}"]))
     except ControllerUnavailable as error:
         say(f"{words}, which squeue does not show, was not cancelled: {error}")

@@ -120,6 +120,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
     failed = results.names(results.failures_folder(root), ".json")
     found = index.read(root)
     present = {results.name_of(Path(row["path"])): row for row in found.rows}
+    # The last eight characters of a name are the fingerprint.
     other_settings = {name[:-8] for name in present}
     files = {results.name_of(Path(place)) for place in found.unreadable if place.endswith(".json")}
     plans = results.read_plans(root)
@@ -129,6 +130,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
         keys = [item for item in keys if chosen.matches(item.cell)]
 
     def state(name: str) -> str:
+        # A result outranks every other trace, because a claim or a queued task may outlive it for a moment.
         if name in present:
             return "done"
         if name in held:
@@ -137,6 +139,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
             return "queued"
         if name in flight.unknown or found.hides(root / "runs" / f"{name}.json"):
             return "unknown"
+        # The record of an earlier attempt does not count while the cell is claimed or queued again.
         if name in failed:
             return "failed"
         return "stale" if name[:-8] in other_settings else "missing"

@@ -84,6 +84,7 @@ def check(
     refused += errors
     left = [run for run in left if run not in rigid]
     broken = set()
+    # The last entry of a key remains, so the order is reversed to rehearse the first run of each method.
     for spec, run in {run.cell.spec.uncontrolled: run for run in reversed(left)}.items():
         if not registry.is_builtin(spec.name):
             try:
@@ -146,6 +147,7 @@ def _check_mask_updates(runs: Sequence[Run]) -> None:
             continue
         images = trained_images(run.recipe.values(), datasets.info(run.cell.dataset).train)
         train = search_recipe(run.recipe, scorer).train if searches(scorer) else run.recipe.train
+        # The small difference keeps a rounding error in `images` from adding a batch.
         epoch = math.ceil(images / train.batch_size - 1e-9)
         update_steps(changing, Length(train.steps or epoch * train.epochs, epoch))
 

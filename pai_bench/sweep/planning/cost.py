@@ -97,6 +97,7 @@ def _samples(root: Path, dataset: str, model: str) -> list[dict[str, Any]]:
         for name in _spread(names):
             try:
                 found.append(results.read_plain(name))
+            # An estimate does without this result, and the plan reports damaged files.
             except (OSError, PaiBenchError):
                 continue
     return found

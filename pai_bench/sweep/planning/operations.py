@@ -59,6 +59,7 @@ def calibrate(run: Run, seconds: float = 0.5) -> float:
     dataset, model, train = run.cell.dataset, run.cell.model, run.recipe.train
     info, flops = loading.info(dataset), dense_flops(run)
     # A batch of the usual size, unless a single step would take too long.
+    # Batch norm needs two images.
     size = int(max(2, min(128, 2e9 / flops)))
     images, targets = torch.rand(size, *info.shape), torch.arange(size) % info.classes
     network = laid_out(deepcopy(_network(dataset, model, train.loss)), train.channels_last)
@@ -75,6 +76,7 @@ def calibrate(run: Run, seconds: float = 0.5) -> float:
     try:
         step(2)  # the first pass chooses kernels and allocates
         taken = [step(size)]
+        # Processor time passes slowly on a busy machine, so the elapsed time has a limit too.
         end = time.monotonic() + 4 * seconds
         while sum(taken) < seconds and time.monotonic() < end:
             taken.append(step(size))

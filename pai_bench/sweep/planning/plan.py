@@ -96,6 +96,7 @@ def make_plan(
     damaged = [*results.read_plans(root).damaged]
     held = (claim for claim in survey(root, jobs, damaged.append) if claim.verdict != "dead")
     claimed = {claim.key.name for claim in held}
+    # The claims are read before the results: a cell that finishes in between is found by its result.
     finished = index.finished(root)
     fingerprints: dict[tuple[Any, ...], str] = {}
     for run in runs:

@@ -48,6 +48,7 @@ def fails_on_one_image(built: nn.Module, dataset: str) -> bool:
     info = loading.info(dataset)
     try:
         with torch.no_grad():
+            # A pass in train mode changes the running statistics of batch norm.
             copy.deepcopy(built).train()(torch.zeros(1, *info.shape))
     except ValueError as error:
         return "more than 1 value per channel" in str(error)
@@ -76,6 +77,7 @@ def score(run: Run, samples: int | None = None) -> None:
         pruner.score(run.cell.sparsity)
     except PaiBenchError:
         raise
+    # A plug-in that calls sys.exit must not end the command without a message.
     except (Exception, SystemExit) as error:
         raise PaiBenchError(
             f"method {run.cell.method} raised {_line(error)}",

@@ -82,6 +82,7 @@ def expand(request: Request) -> list[Run]:
         pair = choice.dataset, choice.model
         cells = grid(methods, [pair], sparsities, seeds)
         cells += [Cell(method, *pair, s, seed) for method, s in smaller if s > 0 for seed in seeds]
+        # "all" selects what the model supports; a method that is named is refused instead.
         if request.methods == (ALL,) and not models.has_width(choice.model):
             cells = [cell for cell in cells if cell.spec.name != SMALL_DENSE]
         cells = list(dict.fromkeys(map(_at_its_own_sparsity, cells)))

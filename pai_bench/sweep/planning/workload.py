@@ -43,6 +43,7 @@ def forward_passes(values: Mapping[str, Mapping[str, Any]], n_train: int, n_test
     """Return the cost of training and evaluation in forward passes of one image; a training step counts BACKWARD."""
     data, train = values.get("data", {}), values["train"]
     images = train["batch_size"] * trained_steps(values, n_train)
+    # The small difference keeps a rounding error from adding an epoch.
     epochs = math.ceil(images / trained_images(values, n_train) - 1e-9)
     evaluations = -(-epochs // train.get("evaluate_every", 1))
     evaluated = n_train * data.get("validation_size", 0.0) if data.get("split") == "validation" else n_test

@@ -77,6 +77,7 @@ def sbatch(
     except OSError as error:
         cause = f"sbatch cannot be started: {error.strerror}"
         raise PaiBenchError(cause, "run the command where sbatch is installed, or use --where local") from None
+    # A wrapper of sbatch may fail after the job was created: an id in the output counts more than the exit code.
     if done.returncode and "Submitted batch job" not in done.stdout:
         raise _failure(done.returncode, done.stderr)
     return done.stdout, done.stderr
@@ -87,6 +88,7 @@ def job_id(stdout: str, stderr: str) -> str:
 
     Raises: Unanswered when the output does not contain the id of one job.
     """
+    # Sites print other lines around the reply, so a bare number counts only if the usual sentence is missing.
     found = set(_TAKEN.findall(stdout)) or set(_PARSABLE.findall(stdout))
     if len(found) != 1:
         how_many = "with several numbers" if found else "without the id of a job"

@@ -29,6 +29,7 @@ class CachedSurvey:
         """Return the cells in flight, from a query at most 30 s old (15 s in the first minute)."""
         now = time.monotonic()
         wait = EARLY_SECONDS if now - self._began < MINUTE else SECONDS
+        # The screen may be redrawn far more often, but all users of a cluster share one controller.
         if self._seen is None or now - self._asked >= wait:
             self._seen = survey(self._root, self._controller)
             self._asked = now

@@ -69,11 +69,13 @@ def reachable() -> bool:
     Raises: PaiBenchError when SLURM is configured and does not respond. Training on this host instead would be wrong,
         because it is probably a login node.
     """
+    # A sweep inside a job runs on the resources of this job.
     if not installed() or "SLURM_JOB_ID" in os.environ:
         return False
     try:
         Controller(seconds=30).limits()
     except ControllerUnavailable as error:
+        # This message means that there is no slurm.conf: the commands are installed, but no cluster is set up.
         if "configuration source" in str(error):
             return False
         raise PaiBenchError(f"SLURM does not respond: {error}", "try again later, or use --where local") from None
@@ -99,6 +101,7 @@ def run(sweep: Sweep, options: Options, messages: Console) -> int:
     profile = profiles.load(options.profile or profiles.DEFAULT, options.settings)
     for plugin in sweep.settings.plugins:
         if plugin.suffix not in mask_files.SUFFIXES:
+            # The job would refuse such a plug-in, but only after its wait in the queue.
             trust.check(plugin)
     settings = sweep.settings
     if not sweep.dry_run:
@@ -114,6 +117,7 @@ def run(sweep: Sweep, options: Options, messages: Console) -> int:
     def say(text: str) -> None:
         messages.print(text, highlight=False, markup=False)
 
+    # The lock covers planning too, because two submitters with one view of the folder would submit the same cells.
     with nullcontext() if sweep.dry_run else submitting(sweep.settings.root, owner, say):
         situation = _look(sweep, controller)
         plan = situation.plan
@@ -132,6 +136,7 @@ def run(sweep: Sweep, options: Options, messages: Console) -> int:
             if submitter:
                 wording.show(submitter, sweep.as_json)
             return 0
+        # The plan precedes the submission, so that `status` and `report` list its cells even if sbatch fails.
         plan.write(sweep.settings.root)
         refused = 0
         if submitter:
@@ -162,6 +167,7 @@ def _look(sweep: Sweep, controller: Controller) -> _Situation:
     held = claims.survey(sweep.settings.root, flight.jobs)
     gone = {claim.owner.job for claim in held if claim.verdict == "dead" and claim.owner.job is not None}
     if flight.jobs is not None:
+        # slurmctld purges ended jobs after some minutes; accounting still has their end states.
         forgotten = controller.forgotten(gone - flight.jobs.keys())
         flight = replace(flight, jobs={**forgotten, **flight.jobs})
     # Read the results after the queue: a cell that ends between the two reads is then counted as done.
@@ -181,6 +187,7 @@ def _look(sweep: Sweep, controller: Controller) -> _Situation:
     busy = dict.fromkeys(flight.unknown, "unknown")
     for task in flight.tasks:
         busy |= dict.fromkeys(task.names, "queued" if task.waits else "running")
+    # The end state of a purged job may be unknown; any end state lets the new jobs take over its claims.
     ended_jobs = {job: (flight.jobs or {}).get(job, "COMPLETED") for job in gone}
     planned, todo = [], []
     due = set(plan.todo)

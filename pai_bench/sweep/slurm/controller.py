@@ -83,6 +83,7 @@ class Controller:
         names = sorted(users)
         who = [f"--user={','.join(names)}"] if names else ["--me"]
         # The comment is the last field because it may contain the separator.
+        # -t all adds ended tasks, whose states decide which claims are dead; -r prints one row for each task.
         lines = self.ask("squeue", *who, "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%k").splitlines()
         found = []
         for line in lines:
@@ -119,6 +120,7 @@ class Controller:
         values = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", text, re.MULTILINE))
         self._limits = Limits(
             values.get("ClusterName", ""),
+            # 1001 is the default of slurm.conf.
             int(size) if (size := values.get("MaxArraySize", "")).isdecimal() else 1001,
             "jobs" not in values.get("PrivateData", "none"),
         )
@@ -168,6 +170,7 @@ def _tasks(job: str) -> list[str]:
 def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment without the variables of an enclosing job, whose limits sbatch would inherit, and without
     the user's default filters for SLURM commands (SQUEUE_PARTITION, …), which would hide jobs."""
+    # These two select the cluster.
     kept = ("SLURM_CONF", "SLURM_CLUSTERS")
     jobs = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
     filters = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")

@@ -34,6 +34,7 @@ def count(root: Path, planned: Iterable[PlannedRun], held: Iterable[ClaimStatus]
         known = _read(root, name)
         if deaths.keys() <= known.keys():
             continue
+        # Recorded entries take precedence, because the user may have forgiven them.
         known = deaths | known
         write_json(_place(root, name), known)
         counted = {job: how for job, how in known.items() if how != FORGIVEN}
@@ -99,6 +100,7 @@ def record_gpu_error(root: Path, keys: Iterable[ResultKey], job: str) -> None:
     for key in keys:
         known = {job: GPU_ERROR} | _read(root, key.name)
         counted = {job: how for job, how in known.items() if how != FORGIVEN}
+        # The job ends in any case; without the record, its cells only get one more attempt.
         with suppress(OSError):
             write_json(_place(root, key.name), known)
             if len(counted) >= MAX_DEATHS:
@@ -114,6 +116,7 @@ def suspected(root: Path, names: Iterable[str]) -> set[str]:
 def forget(root: Path, names: Iterable[str]) -> None:
     """Reset the crash counts of cells that the user retries."""
     for name in names:
+        # The jobs stay listed as forgiven; without an entry, the next count would find and count them again.
         write_json(_place(root, name), dict.fromkeys(_read(root, name), FORGIVEN))
 
 

@@ -84,11 +84,13 @@ def survey(root: Path, controller: Controller, *, heal: bool = False, sure: bool
     still_open = [chunk for chunk in chunks if chunk.open]
     if not chunks or not (still_open or installed()):
         return InFlight(jobs={})
+    # In a shared folder, the jobs of all its users count.
     users = {user(), *(chunk.user for chunk in chunks if _exists(chunk.user))}
     try:
         limits = controller.limits()
         rows = controller.rows(users)
     except ControllerUnavailable as error:
+        # Without an answer no job counts as ended, so that none of these cells is submitted again.
         return InFlight(unknown=frozenset(_names(still_open)), silent=str(error))
     found = _Classification(root, chunks, limits, rows)
     if (heal or sure) and found.missing:
@@ -97,6 +99,7 @@ def survey(root: Path, controller: Controller, *, heal: bool = False, sure: bool
             again = {row.job: row for row in controller.rows(users)}
         except ControllerUnavailable as error:
             return InFlight(unknown=frozenset(_names(still_open)), silent=str(error))
+        # Each answer may be incomplete, so the rows of both count; of two states of a task, the later one.
         rows = list(({row.job: row for row in rows} | again).values())
         found = _Classification(root, chunks, limits, rows)
     if heal:
@@ -133,6 +136,7 @@ class _Classification:
 
     def note(self) -> None:
         """Update the ledgers of this user's sweeps with the findings."""
+        # Only its owner may write to a ledger (see `trust`).
         mine = [chunk for chunk in self.chunks if chunk.user == user()]
         for chunk in mine:
             rows = self._by_chunk.get((chunk.sweep, chunk.token), [])
@@ -186,6 +190,7 @@ class _Classification:
     def _may_live(self, chunk: Chunk, index: int, n_tasks: int) -> bool:
         """Return True when a task of a chunk may be in flight although squeue does not show it."""
         if chunk.job is None and not chunk.unanswered:
+            # sbatch has not returned, or its caller was killed: only a live submitter can still create the job.
             here = _runs_here(chunk)
             if here is not None:
                 return here
@@ -203,6 +208,7 @@ class _Classification:
     def _claimants(self) -> set[str]:
         """Return the ids of the tasks that keep a claim alive."""
         if self._alive is None:
+            # The states of jobs are not passed, because here the answer of squeue is in doubt; the heartbeats decide.
             held = claims.survey(self.root)
             self._alive = {claim.owner.job for claim in held if claim.verdict == "alive" and claim.owner.job}
         return self._alive

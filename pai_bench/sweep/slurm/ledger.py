@@ -185,6 +185,7 @@ def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
     closed = False
     for line in _lines(root, sweep):
         token, event = line.get("token", ""), line["event"]
+        # A line about an unknown chunk is skipped: the chunk's first line may be damaged.
         with suppress(KeyError, ValueError):
             if event == "submitting":
                 at = datetime.fromisoformat(line["at"])
@@ -248,6 +249,7 @@ def complaints(root: Path) -> list[str]:
             for place in (_ledger_path(root, sweep), chunk.specification):
                 with suppress(OSError):
                     status = place.stat()
+                    # The owner is taken as given, because a shared folder holds sweeps of several users.
                     if error := trust.fault(place, status, status.st_uid):
                         found.append(f"{error.cause}; {error.remedy}")
     return list(dict.fromkeys(found))

@@ -19,6 +19,7 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.results import shapes
 from pai_bench.sweep.execution.owner import Owner
 
+# Six intervals of TOUCH_SECONDS, because a slow file server delays single updates.
 STALE_SECONDS = 120.0
 TOUCH_SECONDS = 20.0
 
@@ -62,6 +63,7 @@ def _take(place: Path, owner: Owner) -> bool:
         with suppress(FileNotFoundError):
             seen = place.stat()
             age = new.temporary.stat().st_mtime - seen.st_mtime  # both times from the file server's clock
+            # The stale lock replaces our temporary file, which `draft` removes.
             if _is_dead(place, age) and move_away(place, new.temporary, seen):
                 return _take(place, owner)
     return False
@@ -72,6 +74,7 @@ def _is_dead(place: Path, age: float) -> bool:
         here = Owner(**shapes.table(place.read_bytes())).runs_here()
     except (ValueError, TypeError):
         here = None
+    # The processes of another machine cannot be examined, so that only the age of the lock counts.
     return age > STALE_SECONDS if here is None else not here
 
 

@@ -76,6 +76,7 @@ def explain(reason: str, state: str = "PENDING") -> Reason:
     """Return the explanation of a reason from squeue; an unknown reason is quoted."""
     text = reason.strip("() ").casefold()
     found = next((meaning for word, meaning in _KNOWN.items() if word.casefold() in text), None)
+    # A held job never starts by itself, whatever reason squeue shows.
     if state in _HELD and (found is None or not found.stuck):
         return Reason("it was requeued and held", _RELEASE)
     return found or Reason(f"SLURM's reason: {reason}")

@@ -87,6 +87,7 @@ def minutes(text: str | int) -> int:
     found = _minutes(str(text).strip())
     if not 0 < found <= LONGEST_MINUTES:
         raise ValueError(text)
+    # SLURM counts whole minutes, and 0 would mean no limit.
     return math.ceil(found) if found < 1 else round(found)
 
 
@@ -108,6 +109,7 @@ def _folders() -> list[Path]:
     inside = _PACKAGE / "profiles"
     ours = inside if inside.is_dir() else _PACKAGE.parent / "slurm"
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    # The user's folder comes first, so that a profile there replaces a built-in one of the same name.
     return [home / "pai-bench" / "slurm", ours]
 
 

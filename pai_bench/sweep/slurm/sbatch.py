@@ -68,8 +68,10 @@ def _parameters(spec: Spec, request: Request) -> dict[str, Any]:
             gpus["gpus_per_node"] = gpu_count
         else:
             options["gpus"] = gpu_count
+    # By default SLURM signals the steps that srun has started, with B: only the batch shell.
     options["signal"] = f"USR2@{delay}" if profile.use_srun else f"B:USR2@{delay}"
     if request.after is not None:
+        # Without this option, jobs whose canary has failed would stay in the queue (DependencyNeverSatisfied).
         options["kill-on-invalid-dep"] = "yes"
     return {
         "job_name": words,
@@ -123,6 +125,7 @@ def check_folder(root: Path) -> None:
 
 def signal_seconds(profile: Profile, minutes: int) -> int:
     """Return how many seconds before its time limit a task receives USR2: at most a third of the limit."""
+    # With a short limit, an early warning would leave no time for work.
     return min(profile.signal_seconds, minutes * 60 // 3)
 
 
@@ -173,6 +176,7 @@ def find(spec: Spec, controller: Controller) -> str | None:
     """
     for pause in LOOKS:
         time.sleep(pause)
+        # A controller that has lost the reply may be too busy for the first queries as well.
         with suppress(ControllerUnavailable):
             for row in controller.rows():
                 if (row.sweep, row.token) == (spec.sweep, spec.token):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+# Twice the estimate, because a task that reaches its limit is requeued and waits again.
 MARGIN = 2.0
 LEAST_MINUTES = 15
 """Shortest time limit: a task needs time for the warning signal and the requeue."""

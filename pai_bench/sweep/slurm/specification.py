@@ -76,8 +76,10 @@ class Spec:
         for task in self.tasks:
             lines = []
             for entry in task:
+                # A chunk may have thousands of cells with the same recipe, which is stored once.
                 if entry.recipe not in recipes:
                     recipes.append(entry.recipe)
+                # The name lets `status` and `sweep` identify the cells without parsing cells and recipes.
                 fields = {**asdict(entry.cell), "fingerprint": entry.fingerprint, "name": entry.key.name}
                 lines.append({**fields, "recipe": recipes.index(entry.recipe)})
             tasks.append(lines)
@@ -86,6 +88,7 @@ class Spec:
         trust.make_folder(self.place.parent)
         with replacing(self.place) as file:
             file.write(as_json(plain))
+            # The mode is set before the file gets its final name, so that no other user can write to it in between.
             trust.close_file(file.fileno())
         return self.place
 
@@ -97,6 +100,7 @@ class Spec:
             user or is writable by others, or when the content belongs to another chunk.
         """
         try:
+            # Whoever can write to the folder can replace the file, whatever the file's own mode.
             for path in (place.parent, place.with_name(LEDGER)):
                 with suppress(FileNotFoundError):
                     trust.check(path)

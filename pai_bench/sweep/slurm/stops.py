@@ -55,6 +55,7 @@ def place_of(spec: Spec, job: str | None) -> Path:
 
 def started(place: Path, restarts: int) -> None:
     """Record the number of requeues at the start of an attempt; the first attempt writes no file."""
+    # SLURM requeues tasks on its own as well (a failed node), which no stop records.
     if restarts > read(place).requeued:
         _write(place, restarts, read(place))
 
@@ -76,6 +77,7 @@ def stopped(place: Path, progress: Progress | None, minutes: float, restarts: in
 def _write(place: Path, requeued: int, record: Record) -> None:
     # The key "headway" is part of the file format.
     plain = {"requeued": requeued, "headway": record.progress or [], "minutes": list(record.minutes)}
+    # A full disk must not prevent the requeue; this stop then does not count.
     with suppress(OSError):
         write_json(place, plain)
 

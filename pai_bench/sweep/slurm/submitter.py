@@ -148,6 +148,7 @@ class Submitter:
             spec, request = self._chunk(tasks, canary if follows else None)
             # Write the specification before the ledger line, so that every reader of the line finds the cells.
             spec.write()
+            # The line precedes sbatch, so that the job of a submitter that is killed meanwhile is found by its tag.
             ledger.submitting(spec, self._controller.limits().cluster, asdict(owner))
             self._controller.calls["sbatch"] += 1
             try:
@@ -161,12 +162,14 @@ class Submitter:
                     return SubmissionReport(self.sweep, tuple(accepted), n_left, str(lost), n_unknown=len(tasks))
                 job = found
             except KeyboardInterrupt:
+                # The controller may have accepted the job before sbatch was interrupted.
                 ledger.unanswered(spec.token, "interrupted")
                 raise
             except answers.Refused as refusal:
                 words = str(refusal)
                 ledger.refused(spec.token, words)
                 if refusal.too_large and len(tasks) > 1:
+                    # SLURM does not name the limit, so chunks are halved until one is accepted.
                     self._size = len(tasks) // 2
                     rest = tasks + tuple(task for _, part in left if _ == follows for task in part)
                     left = deque([*self._cut(rest, follows), *(pair for pair in left if pair[0] != follows)])
@@ -199,6 +202,7 @@ class Submitter:
         spec = Spec(
             sweep=self.sweep,
             token=f"c{self._number:03d}",
+            # Relative paths depend on the working directory, which a job need not share.
             settings=replace(
                 run, data_dir=run.data_dir and run.data_dir.absolute(), plugins=tuple(map(Path.absolute, run.plugins))
             ),
@@ -206,6 +210,7 @@ class Submitter:
             any_code=self.settings.any_code,
             requeue=profile.requeue,
             gpus=profile.gpus,
+            # The rest of the time is for the requeue and the end of the process, before SLURM kills the task.
             patience=0.7 * sbatch.signal_seconds(profile, minutes),
             ended_jobs=self._ended_jobs,
             tasks=tuple(
@@ -213,5 +218,6 @@ class Submitter:
                 for task in tasks
             ),
         )
+        # SLURM applies the limit to each array, but the profile limits the whole sweep.
         parallelism = max(1, profile.parallelism // n_chunks)
         return spec, sbatch.Request(profile, minutes, parallelism, after)

@@ -89,10 +89,12 @@ def main(spec: str) -> int:
     early: list[int] = []
 
     def warned(_number: int, _frame: FrameType | None) -> NoReturn:
+        # A second warning must not interrupt the saving.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         # SystemExit ends the main thread only; the cells' thread is a daemon thread and ends with the process.
         sys.exit(ENDED_EARLY if task.stop() and _requeue() else 1)
 
+    # The default action would end the process at once, although SLURM may be about to requeue the job.
     signal.signal(signal.SIGTERM, lambda *_: None)
     # A handler that runs during an import may find half-initialised modules. Until the modules that record a stop are
     # loaded, the handler therefore only notes the signal.
@@ -100,6 +102,7 @@ def main(spec: str) -> int:
     from pai_bench.errors import PaiBenchError
     from pai_bench.sweep.slurm import stops
 
+    # Only the import matters; the assertion keeps linters from removing it.
     assert stops
     signal.signal(signal.SIGUSR2, warned)
     if early:

@@ -188,6 +188,7 @@ class Work:
 
     def _start(self, runner: CellRunner, run: Run, alone: Callable[[], bool]) -> Task[AttemptOutcome]:
         settings, stop = self.spec.settings, self._stop
+        # With --redo, a requeued task must not repeat the cells that its earlier attempts have redone.
         settings = replace(settings, redo=settings.redo and not self._is_new(self._current[run]))
         return executing(run, settings, runner, self.owner, stop=stop, jobs=self.spec.ended_jobs, alone=alone)
 

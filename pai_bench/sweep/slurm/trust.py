@@ -87,6 +87,7 @@ def close_file(descriptor: int) -> None:
 
 
 def _must_change(status: os.stat_result, mode: int) -> bool:
+    # Only the owner of a file may change its mode.
     return status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != mode
 
 
@@ -102,6 +103,7 @@ def closed() -> Iterator[None]:
 
 def umask() -> int:
     """Return the umask of this process."""
+    # The umask can be read only by setting it; CLOSED is safe if another thread creates a file meanwhile.
     mask = os.umask(CLOSED)
     os.umask(mask)
     return mask
