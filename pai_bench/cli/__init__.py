@@ -20,6 +20,7 @@ def main() -> None:
 
 def __getattr__(name: str) -> Any:
     if name == "app":
+        # The import is postponed, so that `main` can handle an interrupt during it.
         from pai_bench.cli.program import app
 
         return app

@@ -139,6 +139,7 @@ def check(
     _load(plugin)
     lines, bad = [], 0
     for name in names or [name for name in files.names() if files.present(name, data_dir)]:
+        # Remembered hashes would hide damage that changes neither the size nor the time of a file.
         found = files.check(name, data_dir, anew=True)
         line = _row(name, found, data_dir)
         problem = found.problem or _unreadable(name, data_dir)
@@ -178,6 +179,7 @@ def fetch(
     _load(plugin)
     failed = unusable = 0
     for name in names:
+        # An unknown name is refused before the first download.
         files.source(name)
     with _observer() as observer:
         for name in names:

@@ -38,6 +38,7 @@ def option(name: str, command: str) -> str | None:
     """Return the remedy for an unknown option of a command; None if no better remedy than its help is known."""
     if command not in ("sweep", "prune", "train"):
         return None
+    # The imports follow the first test, because most commands need none of them.
     from pai_bench.core import method_index
     from pai_bench.recipes import TABLES
 

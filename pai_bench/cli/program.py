@@ -128,10 +128,13 @@ def main() -> None:
     """Run the command line; an error is printed as cause and remedy, with a traceback only under -v."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
+            # In a locale without Unicode, a message with a dash or an ellipsis would otherwise raise an error.
             stream.reconfigure(errors=PLAIN)
+    # The option is looked up here, because an error may end the parsing before it is reached.
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     code: int | None = OK
     try:
+        # In standalone mode, typer would print errors in its own form and choose the exit codes.
         code = app(standalone_mode=False)
     except PaiBenchError as error:
         if verbose:

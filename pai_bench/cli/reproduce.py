@@ -47,6 +47,7 @@ def reproduce(
     code = OK
     if not judge:
         given = list(context.args)
+        # The parser has removed these two options from the arguments that are passed to sweep.
         given += [] if results is None else ["--results", str(results)]
         given += ["--verbose"] if verbose else []
         sweep = context.find_root().command.commands["sweep"]  # type: ignore[attr-defined]

@@ -120,6 +120,7 @@ def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None
 
     Paths in the file are relative to its folder. `sweep` is the context of the sweep if the file belongs to one.
     """
+    # The import is postponed, because most users have no such file.
     import tomllib
 
     try:
@@ -211,6 +212,7 @@ def _config(context: typer.Context, value: Path | None) -> Path | None:
         if "set_" in found:
             found["set_"] = _nearest(found["set_"], settings.get("set_", []))
         settings |= found
+    # The parser uses this map only where the command line and the environment give no value.
     context.default_map = settings
     context.meta[ORIGINS] = origins
     return value

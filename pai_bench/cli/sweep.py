@@ -163,6 +163,7 @@ def sweep(
     verbose: Verbose = False,
 ) -> None:
     """Run every cell of a grid without a result; run again, it continues with the missing cells."""
+    # A mistyped name is reported before the imports below, which load torch.
     hints.check_names(methods, datasets, plugin)
     from pai_bench.results import resolve_root
     from pai_bench.sweep import command

@@ -51,9 +51,9 @@ def tidy(root: Path, spared: Container[str] = ()) -> None:
             cell = Path(folder).relative_to(checkpoints)
             if str(cell) in spared:
                 continue
-            # A claimed cell may have a result and run again (--redo); its checkpoints are in use.
             result = root / "runs" / cell.with_name(f"{cell.name}.json")
             claim = paths.claims_folder(root) / cell.with_name(f"{cell.name}.claim")
             with suppress(OSError):
+                # A cell with a result may run again (--redo); a claim shows that its checkpoints are in use.
                 if result.exists() and not claim.exists():
                     shutil.rmtree(folder, ignore_errors=True)

@@ -126,7 +126,7 @@ def _files(top: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
                     about = entry.stat()
                     yield f"{inside}{entry.name}", [about.st_ino, about.st_mtime_ns, about.st_size]
                 elif entry.is_dir(follow_symlinks=False):
-                    # Links are not followed, because a link to a parent folder would make the scan endless.
+                    # Links are not followed, because a link to a parent folder would repeat the whole scan.
                     within.append((f"{inside}{entry.name}/", entry.path))
             except GONE:
                 continue  # replaced or renamed by another process during the scan

@@ -26,6 +26,7 @@ class CellLog:
         with suppress(OSError):
             self._place.parent.mkdir(parents=True, exist_ok=True)
             # Appending keeps the lines of earlier attempts, and of a process that was wrongly taken for dead.
+            # The umask limits the mode: in a group's folder, another user may resume the cell and append to its log.
             self._file = os.open(self._place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         return self
 

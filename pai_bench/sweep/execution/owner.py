@@ -41,9 +41,11 @@ class Owner:
         get = os.environ.get
         job = get("SLURM_JOB_ID")
         if get("SLURM_ARRAY_JOB_ID") and get("SLURM_ARRAY_TASK_ID"):
+            # squeue lists a task of an array under this id, and SLURM_JOB_ID is another number.
             job = f"{get('SLURM_ARRAY_JOB_ID')}_{get('SLURM_ARRAY_TASK_ID')}"
         return cls(
             id=uuid.uuid4().hex[:16],
+            # The cluster's name of a node may differ from its host name, and is the one that squeue shows.
             host=get("SLURMD_NODENAME") or socket.gethostname(),
             machine=_machine(),
             pid=os.getpid(),

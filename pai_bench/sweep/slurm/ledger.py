@@ -195,6 +195,7 @@ def sweep_chunks(root: Path, sweep: str) -> list[Chunk]:
                 chunks[token] = replace(chunks[token], job=line["job"], refused=False, unanswered=False)
             elif event in ("refused", "unanswered"):
                 chunks[token] = replace(chunks[token], refused=event == "refused", unanswered=event != "refused")
+        # A closed sweep opens again with its next submission.
         closed = event == "closed" or (closed and event not in ("submitting", "reopened"))
     return [replace(chunk, closed=closed) for chunk in chunks.values()]
 
