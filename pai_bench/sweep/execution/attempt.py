@@ -295,6 +295,6 @@ class _AttemptCallback(Callback):
     def tick(self) -> None:
         self._claim.tick()
         self._callback.tick()
-        # Only training has checkpoints, so that scoring may end at any tick without a loss.
+        # Scoring has no checkpoints: it stops at once, and begins anew in the next attempt.
         if self._stop.requested and self._phase == "scoring":
             raise Interrupted
