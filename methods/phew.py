@@ -53,6 +53,7 @@ class PHEW:
             if walks % 100 == 0:
                 problem.stream.tick()
         rank = torch.from_numpy(np.where(order > 0, 1 + seen - order, 0))
+        # Ranks are at least 1 and scaled magnitudes at most 1/2, so that weights on walks rank first.
         scores = torch.where(rank > 0, rank, absolute / (2 * absolute.max().clamp_min(1e-300)))
         parts = torch.split(scores, sizes)
         return {name: part.view_as(w).to(w) for (name, w), part in zip(problem.weights.items(), parts, strict=True)}

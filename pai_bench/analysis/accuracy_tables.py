@@ -104,6 +104,7 @@ def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Gri
         for point, entry in entries:
             cells[places[*_key(point), point.sparsity]] = entry
         rows.append((_block(address[1], series), Row(labels[address] + mark, tuple(cells))))
+    # The sort is stable: dense networks come first, and the other rows keep their order.
     rows.sort(key=lambda entry: not entry[1].by_group)
     models = dict.fromkeys(point.model for point in points)
     said = [*_explained(points, emphasis), *names.aliases(models), *same_networks(models)]
@@ -163,6 +164,7 @@ def _shared_note(series: Points, notes: Notes) -> tuple[str, Notes | None]:
 def _cell(point: Any, n: int | None, notes: Notes | None, emphasis: Emphasis, with_std: bool = True) -> Cell:
     """Return the entry of a point; its notes are marked unless `notes` is None."""
     digits = decimals(point.std)
+    # NaN is the only value that is not equal to itself.
     known = point.mean == point.mean
     return Cell(
         f"{100 * point.mean:.{digits}f}" if known else NONE,

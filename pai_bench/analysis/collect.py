@@ -150,6 +150,7 @@ def _current_fingerprints(
 ) -> dict[tuple[str, ...], str]:
     """Return the valid fingerprint by variant: from the newest plan, or without a plan, from the latest result."""
     current: dict[tuple[str, ...], str] = {}
+    # Times are in ISO format and UTC, so that their texts sort by time.
     for row in sorted(found, key=lambda row: row["finished_at"]):
         current[_variant(row)] = row["fingerprint"]
     for plan in plans:

@@ -89,6 +89,7 @@ def _pair(
     for common_methods in {frozenset(paired) for paired in by_sparsity.values()}:
         held = tuple(sparsity for sparsity, paired in by_sparsity.items() if common_methods <= paired.keys())
         options.append((len(held) * len(common_methods), len(common_methods), sorted(common_methods), held))
+    # Tuples, so that equal numbers of pairs are decided by more seeds, and the result is the same in every run.
     _, _, seeds, sparsities = max(options)
     used = [[by_sparsity[sparsity][seed] for sparsity in sparsities] for seed in seeds]
     differences = np.array([[ours.counted - theirs.counted for ours, theirs in line] for line in used])
@@ -130,6 +131,7 @@ def compare(found: Iterable[Paired]) -> pd.DataFrame:
                 "failed": pair.failed,
                 "runs": pair.runs,
                 "difference": interval.mean,
+                # Failed runs are another population, for whose mixture a t interval does not hold.
                 "std": interval.std if sound else np.nan,
                 "low": interval.low if sound else np.nan,
                 "high": interval.high if sound else np.nan,
@@ -179,6 +181,7 @@ def pool(found: Iterable[Paired]) -> pd.DataFrame:
         line |= {"failed": sum(pair.failed for pair in settings.values())}
         line |= {"runs": sum(pair.runs for pair in settings.values())}
         line |= {"p": result.seeds.p, "p_smallest": result.seeds.smallest}
+        # With fewer settings no p about new settings could be below 0.05.
         if len(settings) >= inference.MIN_BLOCKS:
             line |= {"low": result.interval.low, "high": result.interval.high}
             line |= {"p_settings": result.settings.p, "p_settings_smallest": result.settings.smallest}

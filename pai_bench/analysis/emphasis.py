@@ -49,6 +49,7 @@ def emphasise(summary: pd.DataFrame, runs: Runs) -> Emphasis:
     for column in columns.values():
         most = max(point.planned for point, _ in column)
         whole = [(point, series) for point, series in column if point.n == point.planned == most]
+        # A single method is not the best of anything.
         if len(whole) < 2:
             continue
         whole.sort(key=lambda entry: -entry[0].mean)
@@ -73,6 +74,7 @@ def _like_best(order: list[tuple[Any, dict[int, Run]]]) -> set[int]:
     differences = []
     for _, runs in others:
         pairs = paired_runs(best_runs, runs).values()
+        # Without a common seed nothing can be distinguished, which one difference of zero expresses.
         differences.append([ours.counted - theirs.counted for ours, theirs in pairs] or [0.0])
     alike = inference.indistinguishable(differences)
     return {point.Index for (point, _), same in zip(others, alike, strict=True) if same}

@@ -104,6 +104,7 @@ def per_cent(sparsity: float) -> str:
     """Format a sparsity in per cent without superfluous digits, but never rounded to 100."""
     for digits in range(1, 12):
         text = f"{100 * sparsity:.{digits}f}".rstrip("0").rstrip(".")
+        # Relative to the density: 99.99 % must not become 100 %.
         if digits >= 2 and abs(float(text) / 100 - sparsity) < 0.002 * (1 - sparsity):
             return text
         if math.isclose(float(text) / 100, sparsity, rel_tol=0, abs_tol=1e-12):

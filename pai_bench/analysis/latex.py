@@ -67,6 +67,7 @@ def _fitting(grid: Grid, page: Page) -> list[Grid]:
     """Return parts of the table with as many columns as fit beside the labels, of about equal size."""
     widths = [_column_width(grid, place) for place in range(len(grid.columns))]
     ends = _ends(grid, page, widths, len(widths))
+    # Parts of about equal size, instead of a full one and one with a single column.
     even = _ends(grid, page, widths, math.ceil(len(widths) / len(ends)))
     ends = even if len(even) == len(ends) else ends
     return [_columns(grid, start, end) for start, end in zip([0, *ends], ends, strict=False)]
@@ -202,6 +203,7 @@ def _entry(cell: Cell, places: tuple[int, int]) -> str:
     if cell.spread:
         spread = _number(cell.spread).replace("±", r"$\pm$\,")
         spread = spread.replace(r"$\pm$\, ", r"$\pm$\,")
+        # A macro, so that authors can change the look of all deviations in one place.
         text += rf"\paibenchsd{{{spread}{_padding(cell.spread, places[1])}}}"
     text += rf"\textsuperscript{{{cell.superscript}}}" if cell.superscript else ""
     if cell.extra:
@@ -226,6 +228,7 @@ def _padding(text: str, places: int) -> str:
     missing = places - _places(text)
     if missing <= 0 or not text[-1:].isdigit():
         return ""
+    # Invisible digits need no package, in contrast to columns of siunitx or dcolumn.
     return rf"\phantom{{{'' if '.' in text else '.'}{'0' * missing}}}"
 
 

@@ -47,6 +47,7 @@ _TRANSLITERATED = _CYRILLIC | {"đ": "d", "ð": "d", "þ": "th", "€": "EUR", "
 @cache
 def escape(text: str) -> str:
     """Convert text to LaTeX: special characters, Greek and symbols to commands, other scripts transliterated."""
+    # Composed first, so that a letter and its accent are one character.
     return "".join(_latex(character)[0] for character in unicodedata.normalize("NFC", text))
 
 

@@ -17,6 +17,7 @@ def to_markdown(grids: Iterable[Grid]) -> str:
 @cache
 def escape(text: str) -> str:
     """Escape the characters of a name that Markdown would interpret."""
+    # The ampersand first, or the ones of the entities would be escaped again.
     return re.sub(r"([|*`$\\])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
 
 

@@ -106,4 +106,5 @@ def _difference(line: dict[str, Any]) -> dict[str, str]:
 
 
 def _signed(fraction: float) -> str:
+    # In text mode LaTeX would print a hyphen; \ensuremath works in both modes.
     return f"{round(100 * fraction, 2) + 0.0:.2f}".replace("-", r"\ensuremath{-}")

@@ -74,6 +74,7 @@ def pool_predictions(rows: pd.DataFrame) -> pd.DataFrame:
     """
     ranks: dict[str, list[Array]] = {}
     for _, measure, measured, lost in _samples(rows):
+        # Divided by the number of methods, so that groups of different sizes have ranks on one scale.
         centred = [inference.centred_ranks(values) / len(lost) for values in (measured, lost)]
         ranks.setdefault(measure, []).append(np.stack(centred))
     lines = []

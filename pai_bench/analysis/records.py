@@ -88,6 +88,7 @@ def _settings(plain: Mapping[str, Any]) -> Settings:
         plain["recipe"],
         plain["method_version"],
         tuple(sorted(plain["hyperparameters"].items())),
+        # As text, because the settings are keys of a dict.
         json.dumps(plain["recipe_values"], sort_keys=True),
         str(provenance.get("data_origin") or ""),
         _pairs(provenance.get("plugins")),

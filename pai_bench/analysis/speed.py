@@ -84,6 +84,7 @@ def grids(table: pd.DataFrame) -> list[Grid]:
 def _rows(lines: pd.DataFrame) -> Iterator[Row]:
     """Yield a row for the dense network, the mean of its measurements, and for every form of the pruned ones."""
     dense = lines[lines["form"] == DENSE]
+    # A measured row and not a mean, so that its time, quantiles and memory belong together.
     middle = dense.iloc[(dense["seconds"] - dense["seconds"].median()).abs().argsort()[:1]].to_dict("records")[0]
     yield Row("Dense", _cells(middle, middle))
     for _, own in lines.groupby(["method", "sparsity"], sort=False):

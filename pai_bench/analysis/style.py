@@ -152,6 +152,7 @@ def from_source(look: Style, place: int) -> Style:
 
 
 def _picked(name: str, others: list[Style]) -> Style:
+    # Python's own hash of a text differs between processes.
     start = int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(_COLORS)
     known = {(look.marker, look.line) for look in KNOWN.values()}
     free = [pair for pair in _PAIRS if pair not in known]

@@ -128,6 +128,7 @@ def _convert(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
+    # Seeds are read as floats, which are exact up to 2^53 only.
     odd = frame[(frame["seed"] % 1 != 0) | (frame["seed"].abs() > 2**53)]
     if len(odd):
         raise PaiBenchError(
@@ -208,6 +209,7 @@ def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
             if any(text != value for value, text in texts.items()):
                 frame[column] = frame[column].replace(texts)
         elif frame[column].dtype in ("float16", "float32"):
+            # By way of the text: 0.9 in float32 would become 0.8999999761581421, another operating point.
             frame[column] = frame[column].astype(str).astype(float)
     return frame
 

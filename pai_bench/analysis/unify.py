@@ -170,7 +170,9 @@ def operating_points(sparsities: pd.Series, anchors: Iterable[float] = ()) -> di
     fixed = set(anchors)
     counts = sparsities.value_counts()
     for anchor in fixed:
+        # More than any sparsity can occur, so that an anchor always wins.
         counts[anchor] = len(sparsities) + 1
+    # Grouped from the largest density of a group: a chain of close sparsities must not merge distant ones.
     groups: list[list[float]] = []
     for sparsity in sorted(value for value in counts.index if value > 0):
         start = groups[-1][0] if groups else None

@@ -87,6 +87,7 @@ def _matrices(model: nn.Module) -> Iterator[tuple[Tensor, int, int]]:
             yield weight, weight.shape[1] * area, weight.shape[0] * area
         elif isinstance(module, nn.RNNBase):
             for layer in module.all_weights:
+                # The first two entries are the matrices; biases and projections follow.
                 into, hidden = layer[:2]
                 fan_in = into.shape[1] + hidden.shape[1]
                 yield from ((weight, fan_in, len(weight)) for weight in (into, hidden))
@@ -111,6 +112,7 @@ def _variance_scaling(scale: float, mode: Literal["fan_in", "fan_avg"]) -> Calla
     def draw(model: nn.Module) -> None:
         for weight, fan_in, fan_out in _matrices(model):
             fan = fan_in if mode == "fan_in" else (fan_in + fan_out) / 2
+            # Truncation reduces the deviation; TensorFlow divides by this factor to restore the requested variance.
             std = math.sqrt(scale / fan) / TRUNCATED_STD
             nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std)
         _zero_all_biases(model)
@@ -167,6 +169,7 @@ def initialise(model: nn.Module, scheme: str, generator_seed: int) -> None:
     with torch_seeded(generator_seed), torch.no_grad():
         reset_parameters(twin)
         _SCHEMES[scheme](twin)
+    # The state includes the reset statistics of norms.
     model.load_state_dict(twin.state_dict())
 
 

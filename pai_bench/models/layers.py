@@ -25,6 +25,7 @@ def require_size(name: str, size: int, halvings: int) -> None:
 
 def scaled(size: int, width: float) -> int:
     """Return the number of units or channels of a layer of `size` in a network `width` times as wide; at least one."""
+    # Python's round() rounds halves to even numbers, 2.5 to 2 and 3.5 to 4.
     return max(1, math.floor(size * width + 0.5))
 
 

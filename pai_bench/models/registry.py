@@ -68,6 +68,7 @@ def build(name: str, channels: int, size: int, classes: int, width: float = 1.0)
         require_width(name)
     try:
         network = builder(channels, size, classes, **({} if width == 1 else {"width": width}))
+    # `except Exception` elsewhere does not catch SystemExit, which would end the worker.
     except SystemExit as error:
         raise RuntimeError(f"its builder ended the program: SystemExit({error.code!r})") from error
     if not isinstance(network, nn.Module):
@@ -92,6 +93,7 @@ def describe(name: str) -> tuple[str, int | None]:
     text = builder.__doc__
     for size in (32, 64, 224):
         try:
+            # On the meta device no weights are allocated or drawn, so that a list of large networks takes no time.
             with torch.device("meta"):
                 network = builder(3, size, 10)
             text = text or type(network).__doc__

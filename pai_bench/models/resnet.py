@@ -17,6 +17,7 @@ class ZeroPadShortcut(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
+        # Attributes, because `shrink` removes channels of zeros on either side.
         self.before = (outputs - inputs) // 2
         self.after = outputs - inputs - self.before
         self.stride = stride

@@ -21,4 +21,5 @@ def closest_width(size: Callable[[float], int], target: float) -> float:
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if size(middle) <= target else (low, middle)
+    # `<=` prefers the smaller network, which has no advantage over the pruned ones.
     return low if abs(size(low) - target) <= abs(size(high) - target) else high

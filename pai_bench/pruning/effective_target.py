@@ -58,6 +58,7 @@ def meet(prune: Callable[[int], Pruned], paths: EffectivePaths, target: int, mos
         if low[3] and target - low[3] <= near * target and (found := _filled(*low[1:3], paths, target)) is not None:
             return found
         if above is None:
+            # An eighth more at least: at high sparsities most added weights lie on no path.
             count = min(most, low[0] + max(target - low[3], low[0] // 8, 1))
         elif above[0] - low[0] > 1:
             count = (low[0] + above[0]) // 2

@@ -58,6 +58,7 @@ def reinitialiser(seed: int) -> Callable[[nn.Module], None]:
     draws = itertools.count()
 
     def reinitialise(model: nn.Module) -> None:
+        # Modules draw on the device and in the dtype of their parameters, hence a copy on the CPU.
         twin = copy.deepcopy(model)
         # Tensors on the meta device have no values to copy.
         on_meta = any(parameter.is_meta for parameter in twin.parameters())

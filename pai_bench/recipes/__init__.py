@@ -62,6 +62,7 @@ __all__ = [
 
 def fingerprint(payload: Mapping[str, Any]) -> str:
     """Return the SHA-256 (hex) of plain data, independent of the order of its keys."""
+    # A canonical text: sorted keys and no blanks. NaN is refused because it is not JSON.
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

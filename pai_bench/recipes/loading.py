@@ -216,7 +216,9 @@ def checked_value(where: str, key: str, value: Any, kind: str) -> Any:
         value = tuple(_number(item, items) for item in value)
         good = all(type(item) is items for item in value)
     else:
+        # TOML distinguishes 1 and 1.0, users and fingerprints should not.
         value = _number(value, expected)
+        # The exact type, because True is an int in Python.
         good = type(value) is expected or (kind == "bool | str" and value == "auto")
     if not good:
         raise PaiBenchError(f"{where}: {key} = {value!r} is not {words}", f"write {words}")

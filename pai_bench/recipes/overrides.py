@@ -60,6 +60,7 @@ def _with_values(recipe: Recipe, values: dict[str, Any]) -> Recipe:
         table, _, name = key.partition(".")
         tables[table] = replace(tables.get(table, getattr(recipe, table)), **{name: value})
     sources = tuple((key, SOURCE if key in changed else source) for key, source in recipe.sources)
+    # A mechanism gives the same numbers, so that its results have the same name.
     named = {key: value for key, value in changed.items() if not is_mechanism(key, value)}
     result = replace(recipe, name=_name(recipe.name, named), sources=sources, **tables)
     check(result, SOURCE)
@@ -109,6 +110,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
+        # The shortest text, so that 0.1 and 1e-1 give one name and one file.
         return repr(value).removesuffix(".0").replace("e+", "e")
     return "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in str(value)

@@ -56,6 +56,7 @@ def judge_entry(entry: Entry, values: list[float]) -> Judged:
     if n < 2:
         return Judged(entry, n, mean, math.nan, math.nan, NOT_FINISHED if n else NOT_RUN)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    # Student's t, because the deviation is estimated from few seeds; scipy.special avoids the import of scipy.stats.
     half = float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * deviation / math.sqrt(n)
     # One hundred-thousandth of a point allows for the rounding of sums of decimals.
     inside = abs(mean - entry.published) <= half + entry.tolerance + 1e-5
@@ -68,6 +69,7 @@ def _values(entry: Entry, rows: pd.DataFrame) -> list[float]:
     """Return the measure of each run of an entry's point, in per cent."""
     if not len(rows):
         return []
+    # Sparsities read from files may differ from the entry's in the last digits.
     place = rows["sparsity"].sub(entry.sparsity).abs() < 1e-12
     for column in ("dataset", "model", "method", "recipe"):
         place &= rows[column] == getattr(entry, column)

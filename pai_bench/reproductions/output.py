@@ -227,5 +227,6 @@ def _latex_cells(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]], 
 
 
 def _latex_row(cells: Sequence[Any]) -> str:
+    # LaTeX would take a [ at the start of a row for an argument of the \\ before it.
     first, *others = (escape(str(cell)) for cell in cells)
     return " & ".join([row_start(first), *others]) + r" \\"

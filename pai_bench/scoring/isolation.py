@@ -86,5 +86,6 @@ def kept_activations() -> Iterator[None]:
     try:
         yield
     finally:
+        # Also after an error, because the functions are global and the caller may use them.
         for name, old in before.items():
             setattr(checkpoint, name, old)

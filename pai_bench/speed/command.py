@@ -68,6 +68,7 @@ def run(root: Path, selection: Selection, options: Options, messages: Console) -
     check_writable(root, "--results")
     if options.out is not None:
         check_writable(options.out.absolute().parent, "--out")
+    # The number of threads is global to the process, and is restored at the end.
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     sizes = options.threads, options.batch_size, options.rounds
@@ -147,6 +148,7 @@ def _measured(
     Raises: PaiBenchError if the network cannot be built or run, DamagedResult for damaged masks.
     """
     recipe = Recipe.from_dict({**result.recipe_values, "name": result.recipe, "dataset": result.dataset})
+    # At initialisation: the values of kept weights do not affect the time of a pass.
     network = CellRunner(device="cpu").model(Run(result.cell, recipe))
     masks = {name: torch.from_numpy(mask) for name, mask in results.read_masks(place).items()}
     shape = loading.info(result.dataset).shape

@@ -106,6 +106,7 @@ class _Converted(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Converted:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         first = next(self.model.parameters())
+        # Compression needs a GPU and half precision, and a device and a dtype may be set in two calls.
         if first.device.type == "cuda" and first.dtype != torch.float32:
             for name in self._layers:
                 layer = self.model.get_submodule(name)
@@ -142,6 +143,7 @@ def _two_of_four(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int
 
 
 def _fits(layer: nn.Module, mask: Tensor) -> bool:
+    # Torch has 2:4 kernels for linear layers of these shapes only.
     if not isinstance(layer, nn.Linear) or mask.shape[0] % 32 or mask.shape[1] % 64:
         return False
     return bool(mask.view(len(mask), -1, 4).sum(2).max() <= 2)

@@ -47,8 +47,10 @@ def interleaved(models: Sequence[nn.Module], x: Tensor, rounds: int) -> list[Tim
         found = np.empty((rounds, len(entries)))
         for number in range(rounds):
             for place in range(len(entries)):
+                # The order rotates, because a clock that rises or falls within a round would favour fixed places.
                 entry = (number + place) % len(entries)
                 found[number, entry] = _seconds(entries[entry], x, repeats[entry])
+    # The mean of both timings has less noise than one of them.
     dense = found[:, [0, -1]].mean(1)
     ratios = [found[:, -1] / found[:, 0], *(dense / found[:, n] for n in range(1, len(models)))]
     return [
@@ -97,6 +99,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.bytes += size
             self.peak = max(self.peak, self.bytes)
             self._seen.add(place)
+            # The storage and not the tensor: views keep the memory alive after the tensor is gone.
             weakref.finalize(storage, self._free, size, place)
         return result
 
@@ -106,6 +109,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _plain(value: Any) -> bool:
+    # Subclasses, such as compressed 2:4 weights, may have no storage.
     return type(value) in (Tensor, nn.Parameter)
 
 

@@ -35,6 +35,7 @@ def changed(what: str, network: Network, setting: Setting) -> tuple[Setting, Ren
     if what == "sample-order":
         return replace(setting, batches=[(x.flip(0), y.flip(0)) for x, y in setting.batches]), dict
     if what in ("loss-scale", "loss-sign"):
+        # A power of two, which changes no digit of a gradient.
         factor = 4.0 if what == "loss-scale" else -1.0
         return replace(setting, loss=lambda outputs, targets: factor * cross_entropy(outputs, targets)), dict
     if what in ("weights", "weight-signs"):

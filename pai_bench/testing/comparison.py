@@ -45,6 +45,7 @@ def _tied(run: Run, number: int, masks: dict[str, Tensor]) -> dict[str, Tensor]:
         kept = torch.cat([masks[name].cpu().flatten() for name in names])
         before = torch.cat([run.before[number][name].cpu().flatten() for name in names])
         pruned = ~kept if run.revives else ~kept & before
+        # Another order of summation changes scores in their last digits, also where a method is invariant.
         slack = TOLERANCE * float(flat.abs().max())
         low = flat[kept].min() if kept.any() else flat.max()
         high = flat[pruned].max() if pruned.any() else flat.min()

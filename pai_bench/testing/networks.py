@@ -46,6 +46,7 @@ class Network:
                 if tensor.is_floating_point() and tensor.ndim == 1:
                     spread = torch.rand(tensor.shape)
                     positive = name.endswith(("running_var", "norm.weight")) or ("norm" in name and "weight" in name)
+                    # Fresh networks have zeros and ones here, for which many mistakes in biases and norms go unnoticed.
                     tensor.copy_(0.5 + spread if positive else 0.4 * (spread - 0.5))
         return network.to(device)
 

@@ -147,6 +147,7 @@ def run(name: str, scorer: Scorer, setting: Setting, sparsity: float, *, seed: i
     if stop:
         return found
     for key, value in setting.model.state_dict().items():
+        # NaN is not equal to itself, and a hard case has a weight that is NaN.
         if not (key in state and torch.equal(value.nan_to_num(), state[key].nan_to_num())):
             found.fault("untouched", f"{key} of the caller's model has other values after pruning")
     if modes != [(module.training, len(module._forward_pre_hooks)) for module in setting.model.modules()]:

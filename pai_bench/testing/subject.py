@@ -76,6 +76,7 @@ class Subject:
             setting = Setting(self._model(network, device), given)
             self._runs[key] = self.observed(setting, sparsity, stop=device.type == "meta")
             if "untouched" in self._runs[key].faults:
+                # A method that changes the caller's model would otherwise spoil the runs that follow.
                 self._models.clear()
         return self._runs[key]
 

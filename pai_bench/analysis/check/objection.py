@@ -77,6 +77,7 @@ def sweep(rows: pd.DataFrame, *, methods: Iterable[str] = (), seeds: str = "", s
         "methods": ",".join(methods or sorted(pruned["method"].unique()) or [DENSE]),
         "datasets": ",".join(sorted(ours["dataset"].unique())),
         "models": ",".join(sorted(ours["model"].unique())),
+        # Names of recipes contain the changed values, which the command takes as --set.
         "recipes": _recipes(ours["recipe"].unique()),
         "sparsities": sparsities or ",".join(f"{level:.12g}" for level in levels),
         "seeds": seeds or seed_list(_seeds(ours)),

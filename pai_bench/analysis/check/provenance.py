@@ -175,6 +175,7 @@ def float32_scores(rows: pd.DataFrame) -> Iterator[Objection]:
     where = []
     for (method, *key), group in single.groupby(["method", *PANEL], sort=False):
         overlap = group["float64_overlap"].min()
+        # The comparison with itself is False for NaN: no overlap was measured.
         known = f", overlap with float64 at least {100 * overlap:.1f} %" if overlap == overlap else ""
         where.append(f"{panel_title(*key)}: {method} ({counted(len(group), 'result')}{known})")
     if where:

@@ -49,6 +49,7 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
         for name in models
         if len(found := tuple(dict.fromkeys(s.model for s in settings if names[s] == name))) > 1
     }
+    # A grid that is mostly empty would waste the page.
     if len(models) > 1 and len(settings) >= 0.6 * len(models) * len(groups):
         lines: list[Line] = []
         titles: dict[Setting, str] = {}

@@ -78,6 +78,7 @@ def baseline(material: Material) -> Drawing | str:
         pages = tuple(_page(material, part, most) for part in _parts(material, rows, most))
     every = [one for row in rows for one in row]
     n = captions.count(len(d.values) for one in every for d in one.differences)
+    # Of the 2^n sign flips at least two, all signs and none, are as extreme as the observed one.
     smallest = sorted({min(1.0, 2.0 ** (1 - len(d.values))) for one in every for d in one.differences})
     label = measure(material.summary["recipe"]).removesuffix(" (%)")
     caption = captions.sentences(
@@ -150,6 +151,7 @@ def _page(material: Material, rows: Sequence[Sequence[Comparison]], most: int) -
     same = len({tuple(one.sparsity for one in row) for row in rows}) == 1
     for comparisons_ in rows:
         methods = [m for m in material.methods if any(d.method == m for one in comparisons_ for d in one.differences)]
+        # Rows with a rotated title need the height of its text.
         row = Row([], max(_ROW * len(methods), 0.3 if len(rows) == 1 else 0.8), "" if len(rows) == 1 else
                   operating.title(material, comparisons_[0].setting).replace(" · ", "\n"))  # fmt: skip
         for one in comparisons_:

@@ -87,6 +87,7 @@ def _range(panels: Sequence[Panel]) -> tuple[float, float]:
         Panel(panel.setting, tuple(curve for curve in panel.curves if curve.method != inverted)) for panel in panels
     ]
     everything, others = curves.accuracy_range(panels), curves.accuracy_range(sound)
+    # Inverted scores often leave networks at chance, which would compress all other differences.
     broken = everything[1] - everything[0] > _BROKEN * max(others[1] - others[0], 2.0)
     low, high = others if broken and math.isfinite(others[0]) else everything
     return grid.padded(low, high, floor=-1.5, ceiling=101.5)

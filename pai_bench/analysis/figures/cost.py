@@ -57,6 +57,7 @@ def spots(runs: pd.DataFrame, column: str, methods: Sequence[str]) -> list[Spot]
             # Failed runs are another population, in cost figures as in tables.
             failed = (own["status"] != "ok").any() or own["at_chance"].any()
             std = 100 * accuracy.std(ddof=1) if len(accuracy) > 1 and not failed else math.nan
+            # The median, because single runs on a shared machine may take much longer.
             found.append(Spot(method, known.median() / _UNIT[column], 100 * accuracy.mean(), std, len(accuracy)))
     return found
 
@@ -64,6 +65,7 @@ def spots(runs: pd.DataFrame, column: str, methods: Sequence[str]) -> list[Spot]
 def front(found: Sequence[Spot]) -> list[Spot]:
     """Return the Pareto front: methods that are more accurate than every cheaper one, in order of cost."""
     best: list[Spot] = []
+    # At equal cost the most accurate method comes first, and the others are not on the front.
     for spot in sorted(found, key=lambda spot: (spot.cost, -spot.mean)):
         if not best or spot.mean > best[-1].mean:
             best.append(spot)
@@ -185,6 +187,7 @@ def _draw(
         marker: dict[str, Any] = marker_of(look, 5.0)
         if spot.mean < low:
             place_ = low + (0.06 + 0.09 * sum(spot.cost < 3 * other for other in under)) * (high - low)
+            # Labels of points below the axis are stacked where they would overlap.
             under.append(spot.cost)
             ax.plot(spot.cost, place_, color=look.color, linestyle="", zorder=4, **marker)
             ax.annotate(f"{spot.mean:.0f}", (spot.cost, place_), (4, 0), textcoords="offset points", size=7,

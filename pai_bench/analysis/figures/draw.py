@@ -57,6 +57,7 @@ def question() -> Path:
     """Return a question mark as a marker."""
     path = TextPath((0, 0), "?", size=10, prop=FontProperties(family=list(FAMILIES), weight="bold"))
     box = path.get_extents()
+    # Centred by its extents, because a text path begins at its baseline.
     return Path((path.vertices - [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]) / box.height, path.codes)
 
 
@@ -210,6 +211,7 @@ def _mark(ax: Axes, x: float, point: Point, color: str, legend: Legend) -> None:
         dot = Line2D([], [], marker="o", color="#AAAAAA", linestyle="", markersize=4.2, markeredgewidth=0)
         legend.marks.setdefault(SOME_FAILED, (dot, Line2D([], [], **_cross(INK, 3.2) | {"markeredgewidth": 0.7})))
     if point.n < point.planned and legend.mark_partial:
+        # An offset in points, so that it is the same on every axis and at every size.
         up = ScaledTranslation(0, 4.8 / 72, ax.figure.dpi_scale_trans)
         ax.plot([x], [point.mean], transform=ax.transData + up, zorder=5, clip_on=False, **_question(color))
         legend.marks.setdefault(MISSING, Line2D([], [], **_question(INK)))
@@ -223,6 +225,7 @@ def _mark_absent(ax: Axes, x: float, color: str, legend: Legend) -> None:
 
 def _mark_edge(ax: Axes, x: float, look: dict[str, Any]) -> None:
     """Put a marker just above the horizontal axis, over those that are already at this place."""
+    # Several methods may lack results at one density; their marks must not cover each other.
     taken = sum(line.get_gid() == _AT_EDGE and np.asarray(line.get_xdata())[0] == x for line in ax.lines)
     up = ScaledTranslation(0, (4 + 5.5 * taken) / 72, ax.figure.dpi_scale_trans)
     look = {**look, "linestyle": "", "clip_on": False, "zorder": 5, "gid": _AT_EDGE}

@@ -50,6 +50,7 @@ def critical_compression(runs: pd.DataFrame) -> pd.DataFrame:
     found = []
     for key, rows in runs.groupby(["source", "method", *PANEL], sort=False):
         share = rows.groupby("sparsity")["failed"].max().sort_index()
+        # Also no failure at lower sparsities: a method that recovers by chance is not reliable there.
         sound = [sparsity for sparsity, bad in share.items() if not share.loc[:sparsity].any() and not bad]
         best = 1 / density_of(float(sound[-1])) if sound else math.nan
         found.append((*key, best, len(sound) == len(share)))
@@ -175,5 +176,6 @@ def _widen(left: Axes, right: Axes, part: float) -> None:
     one, two = left.get_position(), right.get_position()
     gap = two.x0 - one.x1
     total = two.x1 - one.x0 - gap
+    # After `place`, which gives all panels the same width.
     left.set_position((one.x0, one.y0, part * total, one.height))
     right.set_position((one.x0 + part * total + gap, two.y0, (1 - part) * total, two.height))

@@ -159,10 +159,12 @@ def _draw(ax: Axes, kept: Kept, material: Material, low: float) -> None:
     ax.axhline(100 * (1 - kept.sparsity), color=INK, linewidth=0.7, zorder=1)
     for method, values in kept.kept.items():
         look, mean = material.look(method), 100 * values.mean(axis=0)
+        # A logarithmic axis has no zero; such layers get a cross at the lower edge.
         drawn = np.where(mean > 0, mean, np.nan)
         ax.plot(x, drawn, color=look.color, linestyle=look.line, zorder=3, **marker_of(look, 3.4))
         if len(values) > 1:
             spread = 100 * values.std(axis=0, ddof=1)
+            # Lower bars end inside the axis, because the logarithm of a negative end does not exist.
             lower = np.minimum(spread, mean - 100 * low / 1.2)
             both = np.array([np.maximum(lower, 0), spread])
             ax.errorbar(x, drawn, both, color=look.color, linestyle="", linewidth=0.6, zorder=2.5)

@@ -71,6 +71,7 @@ def style() -> Iterator[None]:
 def new_figure(inches: float) -> Figure:
     """Return an empty figure of that width; its height follows from `place`."""
     figure = Figure(figsize=(inches, 3.0), dpi=RC["savefig.dpi"])
+    # Without pyplot, which keeps figures in global state and chooses a backend by the environment.
     FigureCanvasAgg(figure)
     return figure
 
@@ -188,6 +189,7 @@ def _tick_width(row: Row, column: int) -> float:
     axes = [row.axes[column], row.strips[column] if column < len(row.strips) else None]
     if column == 0 and not row.own_ticks:
         axes += [ax for ax in row.axes if ax is not None][:1]
+    # The texts are fixed (FixedFormatter), so that their widths are known without drawing.
     texts = [text for ax in axes if ax is not None for text in ax.yaxis.get_major_formatter().seq]  # type: ignore[attr-defined]
     return widest(texts, SMALL) + 0.05
 

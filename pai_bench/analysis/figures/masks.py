@@ -58,6 +58,7 @@ def _pairs(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
     by_seed: dict[int, dict[str, Packed]] = {}
     for seed, method, path in rows[["seed", "method", "path"]].itertuples(index=False, name=None):
         if len(by_seed) < SEEDS or seed in by_seed:
+            # A damaged or replaced file is reported elsewhere, and does not prevent the figure.
             with suppress(PaiBenchError, OSError):
                 by_seed.setdefault(seed, {})[method] = Packed.of(results.read_masks(Path(path)))
     lines = []

@@ -100,6 +100,7 @@ def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
     Suspect points are filled with grey.
     """
     left, right = ax.get_xlim()
+    # A factor, because the axis is logarithmic: published points lie beside ours and do not cover them.
     shift = (right / left) ** (_BESIDE / inches)
     size = 3.6 if inches < 2 else 4.6
     for curve in panel.published:

@@ -66,6 +66,7 @@ def pool(material: Material) -> Pool | None:
         for source in material.runs_of(setting)["source"].unique():
             groups.setdefault((source, setting.recipe), []).append(setting)
     pools = [found for key, settings in groups.items() if (found := _pool(material, *key, settings))]
+    # Settings come first, because strata of one setting are not independent.
     return max(pools, key=lambda one: (len(one.settings), len(one.strata)), default=None)
 
 
@@ -90,6 +91,7 @@ def _pool(material: Material, source: str, recipe: str, settings: Sequence[Setti
     strata = []
     for setting, found in held.items():
         chance, dense = material.chance(setting), _dense(material, source, setting)
+        # A dense network at chance would divide by zero or turn the order of the methods around.
         usable = math.isfinite(chance) and math.isfinite(dense) and dense > chance
         for sparsity in sorted(set.intersection(*(set(found[m]) for m in shared))):
             raw = {m: found[m][sparsity] for m in shared}

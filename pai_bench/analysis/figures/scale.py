@@ -34,8 +34,10 @@ def _round_values(x: str, low: float, high: float, steps: Sequence[int] = (1, 5,
         for decade in range(9):
             value = float(f"{step}e{decade if x == 'compression' else -decade}")
             density = 1 / value if x == "compression" else value
+            # A thousandth of tolerance keeps round values at the ends in spite of rounding.
             if low / 1.001 <= density <= min(high * 1.001, 1):
                 shown = {"density": 100 * value, "sparsity": 100 * (1 - value), "compression": value}[x]
+                # Ten digits hide rounding errors such as 99.89999999999999.
                 found.setdefault(density, f"{float(f'{shown:.10g}'):.10g}")
     return list(found.items())
 
@@ -100,6 +102,7 @@ def value_ticks(low: float, high: float, inches: float) -> list[float]:
     """Return round ticks from `low` to `high` on a vertical axis of `inches`."""
     most = max(2, min(7, round(inches / 0.21)))
     ticks = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    # Ticks at the ends of the range may lie outside it by rounding.
     margin = 1e-9 * (high - low)
     return [float(tick) for tick in ticks if low - margin <= tick <= high + margin]
 
@@ -114,6 +117,7 @@ def set_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str]) -> None
     """Set the ticks of an axis and their labels."""
     axis.set_major_locator(FixedLocator(list(places)))
     axis.set_major_formatter(FixedFormatter([shown(text) for text in texts]))
+    # Logarithmic axes have minor ticks with labels by default.
     axis.set_minor_locator(NullLocator())
 
 

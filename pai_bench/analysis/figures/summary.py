@@ -247,6 +247,7 @@ def _groups(ranks: Sequence[float], difference: float) -> list[tuple[int, int]]:
     """Return the largest groups (first and last place) of sorted ranks that differ by less than `difference`."""
     found: list[tuple[int, int]] = []
     for first, low in enumerate(ranks):
+        # Ranks are sorted, so that a group is an interval, and only the largest ones are drawn.
         last = max(place for place, rank in enumerate(ranks) if place >= first and rank - low < difference)
         if last > first and (not found or last > found[-1][1]):
             found.append((first, last))

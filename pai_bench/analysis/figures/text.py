@@ -26,6 +26,7 @@ def _characters() -> frozenset[int]:
 
 def shown(text: str) -> str:
     """Replace characters that the fonts lack by their code point, such as U+65E5, so that nothing is drawn as a box."""
+    # Fonts have composed letters, and not all combining accents.
     composed = unicodedata.normalize("NFC", text)
     return "".join(
         character
@@ -43,6 +44,7 @@ def width(text: str, size: float = NORMAL) -> float:
     if not text:
         return 0.0
     font = FontProperties(family=list(FAMILIES), size=size)
+    # From the outlines of the glyphs, which is the width in the PDF and needs no renderer.
     return float(text_to_path.get_text_width_height_descent(shown(text), font, ismath=False)[0]) / 72
 
 

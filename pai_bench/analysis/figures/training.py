@@ -89,6 +89,7 @@ def _courses(material: Material, rows: pd.DataFrame) -> list[Course]:
                 curves.append({e["epoch"]: e["accuracy"] for e in plain if e["accuracy"] is not None})
         curves = [curve for curve in curves if curve]
         if curves:
+            # Runs that ended early lack later epochs, and a mean over other runs would jump there.
             epochs = sorted(set.intersection(*map(set, curves)))
             mean = 100 * np.array([[curve[epoch] for epoch in epochs] for curve in curves]).mean(axis=0)
             found.append(Course(method, np.array(epochs), mean, len(curves)))
@@ -182,6 +183,7 @@ def _effective_page(material: Material, table: pd.DataFrame, settings: Sequence[
             for (source, method), points in own.groupby(["source", "method"], sort=False):
                 look = material.look(method, source)
                 x = np.array([density_of(s) for s in points["sparsity"]])
+                # Zero has no place on a logarithmic axis; the caption says where it is drawn.
                 mean = np.maximum(points["mean"].to_numpy(), low)
                 ends_ = np.array([mean - np.maximum(points["min"], low), points["max"] - mean]).clip(0)
                 ax.errorbar(x, mean, ends_, color=look.color, linestyle="", linewidth=0.6, zorder=2)

@@ -46,6 +46,7 @@ def render(content: Content) -> str:
     """Return the page: one file that needs no other file and no network."""
     rows = content.collection.rows
     here = files(__package__)
+    # Names of methods and notes come from users, hence automatic escaping.
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -88,6 +89,7 @@ def _title(rows: pd.DataFrame) -> str:
     datasets = [dataset_name(name) for name in dict.fromkeys(rows["dataset"])]
     models = [model_name(name) for name in dict.fromkeys(rows["model"])]
     text = f"{_listed(datasets, 'data sets')} with {_listed(models, 'networks')}"
+    # A title that breaks within CIFAR-10 or ResNet-20 is hard to read.
     return text.replace("-", "\N{NON-BREAKING HYPHEN}")
 
 

@@ -68,6 +68,7 @@ def table(id_: str, title: str, intro: str, columns: Sequence[Column], rows: Ite
 
 def known(value: Any) -> bool:
     """Return True unless a value is missing: None, NaN, or a missing value of pandas."""
+    # pandas.NA has no truth value, hence the comparison of its text.
     return value is not None and not (isinstance(value, float) and math.isnan(value)) and str(value) != "<NA>"
 
 

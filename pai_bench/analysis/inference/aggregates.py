@@ -35,6 +35,7 @@ def normalise(accuracy: ArrayLike, chance: float, dense: float) -> Array:
 
     Raises: ValueError when the dense network is not better than chance.
     """
+    # Written with `not`, so that NaN is refused too.
     if not dense > chance:
         raise ValueError(f"dense accuracy {dense} is not above chance {chance}")
     return (np.asarray(accuracy, dtype=np.float64) - chance) / (dense - chance)
@@ -57,6 +58,7 @@ def iqm_interval(
     """Percentile bootstrap interval of the IQM over all values; values [n] are resampled within each stratum."""
     samples = [vector(stratum) for stratum in strata]
     generator = np.random.default_rng(seed)
+    # Within strata, because settings are fixed and only the seeds are a sample.
     resampled = [sample[generator.integers(0, len(sample), (draws, len(sample)))] for sample in samples]
     low, high = np.quantile(_iqm_of_rows(np.concatenate(resampled, axis=1)), (level / 2, 1 - level / 2))
     return float(low), float(high)
@@ -116,6 +118,7 @@ def rank(scores: ArrayLike, level: float = LEVEL) -> Ranks:
     if blocks < 2 or methods < 3:
         raise ValueError(f"{blocks} blocks of {methods} methods: ranks need at least 2 blocks and 3 methods")
     ranks = stats.rankdata(-table, axis=1)
+    # Infinite degrees of freedom and division by the root of 2, as in the table of Demsar 2006.
     q = float(stats.studentized_range.ppf(1 - level, methods, np.inf)) / math.sqrt(2)
     if np.ptp(ranks) == 0:  # nothing differs: the statistic is 0/0
         chi2, p = 0.0, 1.0

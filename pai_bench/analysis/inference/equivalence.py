@@ -35,6 +35,7 @@ def equivalence(differences: ArrayLike, margin: float = MARGIN, level: float = L
 
     Differences without any spread give no test: p is NaN and nothing is claimed.
     """
+    # Two one-sided tests at 5 % each correspond to the 90 % interval.
     interval = t_interval(differences, 2 * level)
     n = interval.n
     if n < 2:
@@ -58,4 +59,5 @@ def equivalence_seeds(std: float, margin: float = MARGIN, power: float = 0.8, le
         reach = margin * math.sqrt(n) / std - float(stdtrit(n - 1, 1 - level))
         return 2 * float(stdtr(n - 1, reach)) - 1 >= power
 
+    # Power grows with the number of seeds, so that bisection finds the smallest one.
     return 2 + bisect_left(range(2, 10_000), True, key=enough)

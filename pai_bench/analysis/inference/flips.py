@@ -58,6 +58,7 @@ def sign_flip(differences: ArrayLike, seed: int = 0) -> SignFlip:
     sample = vector(differences)
     n = len(sample)
     scale = float(np.abs(sample).max())
+    # A zero difference is the same under both signs, which doubles the number of equally extreme flips.
     zeros = int((np.abs(sample) <= 1e-9 * scale).sum())
     smallest = min(1.0, 2.0 ** (zeros + 1 - n))
     # Sums of other signs that equal the observed one up to rounding must count as equally extreme.
@@ -66,6 +67,7 @@ def sign_flip(differences: ArrayLike, seed: int = 0) -> SignFlip:
         flips = 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         extreme = int((np.abs(flips @ sample) >= observed).sum())
         return SignFlip(n, extreme, 2**n, extreme / 2**n, smallest)
+    # The observed assignment counts as one of the draws, so that p is never 0 and the test keeps its level.
     extreme = 1 + int((np.abs(_random_flips(sample, seed)) >= observed).sum())
     return SignFlip(n, extreme, DRAWS + 1, extreme / (DRAWS + 1), max(smallest, 1 / (DRAWS + 1)))
 

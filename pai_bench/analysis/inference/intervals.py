@@ -36,7 +36,9 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     n, mean = len(sample), float(sample.mean())
     if n < 2:
         return Interval(n, mean, math.nan, math.nan, math.nan)
+    # ddof 1: seeds are a sample, and the mean is estimated from the same values.
     std = float(sample.std(ddof=1))
+    # Student's t and not a bootstrap, whose intervals over three to five seeds are too short (docs/statistics.md).
     half = float(stdtrit(n - 1, 1 - level / 2)) * std / math.sqrt(n)
     return Interval(n, mean, std, mean - half, mean + half)
 
@@ -51,6 +53,7 @@ def welch_half_width(std: float, n: float, other_std: float, other_n: float, lev
     one, two = std**2 / n, other_std**2 / other_n
     if one + two == 0:
         return 0.0
+    # Welch-Satterthwaite: published runs and ours need not have equal variances.
     freedom = (one + two) ** 2 / (one**2 / (n - 1) + two**2 / (other_n - 1))
     return float(stdtrit(freedom, 1 - level / 2)) * math.sqrt(one + two)
 
@@ -101,6 +104,7 @@ def _t_statistic(values: list[float]) -> float:
     n = len(values)
     if not n:
         raise ValueError("a sample needs at least one value")
+    # Correctly rounded sums, whose result does not depend on the order of the values.
     mean = math.fsum(values) / n
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n) if n > 1 else math.inf
     # Equal values have a spread of rounding errors only; dividing by it would give a meaningless t.

@@ -60,6 +60,7 @@ def overlap(one: Packed | Masks, other: Packed | Masks) -> Overlap:
     """
     one, other = (mask if isinstance(mask, Packed) else Packed.of(mask) for mask in (one, other))
     check_same(one, other)
+    # The padding bits of packed masks are zero in both, and do not count.
     both = sum(int(np.bitwise_count(bits & other.bits[name]).sum()) for name, bits in one.bits.items())
     kept = sum(one.kept.values()) + sum(other.kept.values())
     sizes = {name: max(1, math.prod(shape)) for name, shape in one.shapes.items()}

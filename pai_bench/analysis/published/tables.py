@@ -24,6 +24,7 @@ def read(path: Path) -> pd.DataFrame:
     """
     runs = dense_names(read_table(path))
     groups = runs.groupby(_KEYS, sort=False)
+    # The std of pandas has ddof 1, like ours.
     points = groups["accuracy"].agg(accuracy="mean", std="std", n="count")
     for column in ("std", "n"):
         if column in runs:
