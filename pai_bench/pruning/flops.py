@@ -14,7 +14,7 @@ from pai_bench.scoring.paths.weight_uses import weight_uses
 def flops(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...]) -> tuple[int, int]:
     """Count the floating point operations of one forward pass of one sample: dense, and with pruned weights left out.
 
-    Two per multiply-add of a signal with a weight in convolutions and matrix products, however the model calls them, as
+    Two per multiply-add with a weight in convolutions and matrix products, however the model calls them, as
     torch.utils.flop_counter counts; nothing else is counted, nor are products of two signals (in attention).
     """
     graph, network = record_forward(model, shape, torch.float32)

@@ -294,6 +294,30 @@ def test_flops_count_weights_that_are_used_by_function(call: Callable[[Tensor, T
     assert flops(model, masks, (12,)) == (2 * (12 * 16 + 16 * 48 + 16 * 5), 2 * (12 * 16 + 16 * 38 + 16 * 5))
 
 
+class Composed(nn.Module):
+    """A low-rank update of a weight, and a bias that a small network computes from a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full, self.down, self.up = nn.Linear(6, 5), nn.Linear(6, 2, bias=False), nn.Linear(2, 5, bias=False)
+        self.table = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.full.weight + self.up.weight @ self.down.weight)
+        return y + self.table(torch.ones(5, 2)).squeeze(-1)
+
+
+def test_flops_count_products_of_two_weights() -> None:
+    model = Composed().eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 6))
+    masks = all_kept(model)
+    assert flops(model, masks, (6,)) == (counter.get_total_flops(), counter.get_total_flops())
+    masks["up.weight"][:, 1] = False
+    # half of the 5x2x6 multiply-adds of the update; the update is in every weight still
+    assert flops(model, masks, (6,))[1] == counter.get_total_flops() - 2 * 5 * 6
+
+
 @pytest.mark.slow
 def test_flops_of_a_vision_transformer_equal_pytorchs_count() -> None:
     zoo = pytest.importorskip("torchvision.models")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pai_bench.scoring.paths.functions import Reach
@@ -24,7 +25,7 @@ class Use:
 
 
 def weight_uses(graph: Graph, parameters: Mapping[str, Tensor]) -> list[Use]:
-    """Return the convolutions and matrix products of a weight with a signal or a constant.
+    """Return the convolutions and matrix products of a weight with a signal, a constant or another weight.
 
     `parameters` holds zeros and ones by name.
     """
@@ -48,7 +49,19 @@ def weight_uses(graph: Graph, parameters: Mapping[str, Tensor]) -> list[Use]:
             weight = replayed.value(node.arguments[weights[0]])
             positions = _positions(graph, node, weights[0], weight, shape)
             found.append(Use(positions, weight.numel(), int(weight.count_nonzero())))
+        elif len(weights) == 2 and node.name != "convolution":
+            found.append(_product(*(replayed.value(node.arguments[key]) for key in weights)))
     return found
+
+
+def _product(first: Tensor, second: Tensor) -> Use:
+    """Return the multiply-adds in a matrix product of two weights (low-rank updates, tables that a network computes).
+
+    Those with a factor that is zero in either weight are pruned.
+    """
+    dense = torch.ones_like(first) @ torch.ones_like(second)
+    kept = (first != 0).to(first.dtype) @ (second != 0).to(second.dtype)
+    return Use(1, int(dense.double().sum()), int(kept.double().sum()))
 
 
 def _positions(graph: Graph, node: Node, key: str, weight: Tensor, signal: tuple[int, ...]) -> int:
