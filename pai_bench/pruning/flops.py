@@ -18,8 +18,12 @@ def flops(model: nn.Module, masks: Mapping[str, Tensor], shape: tuple[int, ...])
     torch.utils.flop_counter counts; nothing else is counted, nor are products of two signals (in attention).
     """
     graph, network = record_forward(model, shape, torch.float32)
-    parameters = {name: torch.ones_like(p) for name, p in network.named_parameters()}
-    parameters |= {name: mask.detach().cpu().float() for name, mask in masks.items()}
+    whole = {name: torch.ones_like(p) for name, p in network.named_parameters()}
+    masked = whole | {name: mask.detach().cpu().float() for name, mask in masks.items()}
     with torch.no_grad():
-        uses = weight_uses(graph, parameters)
-    return 2 * sum(use.positions * use.size for use in uses), 2 * sum(use.positions * use.kept for use in uses)
+        uses = weight_uses(graph, whole)
+        kept = sum(use.positions * use.kept for use in weight_uses(graph, masked))
+    dense = sum(use.positions * use.size for use in uses)
+    # Computed weights may have zeros of their own, for instance behind a ReLU. Only zeros of the masks are left out.
+    pruned = sum(use.positions * use.kept for use in uses) - kept
+    return 2 * dense, 2 * (dense - pruned)

@@ -304,7 +304,8 @@ class Composed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.full.weight + self.up.weight @ self.down.weight)
-        return y + self.table(torch.ones(5, 2)).squeeze(-1)
+        # The second row of the table is zero, also behind the ReLU.
+        return y + self.table(torch.tensor([[1.0, -1.0], [0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [0.0, 1.0]])).squeeze(-1)
 
 
 def test_flops_count_products_of_two_weights() -> None:
