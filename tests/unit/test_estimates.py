@@ -160,6 +160,21 @@ def test_each_kind_of_arithmetic_is_measured_once(tmp_path: Path) -> None:
     assert "0.04 GFLOP/s" in found[1].source
 
 
+def test_each_network_is_measured_up_to_a_limit(tmp_path: Path) -> None:
+    """Another order of the networks gives the same estimates."""
+    rates = {"conv8": 4e9, "lenet-300-100": 4e8}
+
+    def at(*models: str) -> dict[str, float]:
+        calls: list[str] = []
+        runs = [replace(run(), cell=replace(run().cell, model=model)) for model in models]
+        found = estimate(runs, tmp_path, "cpu", lambda of: calls.append(of.cell.model) or rates.get(of.cell.model, 1e9))
+        assert len(calls) == len(set(calls)) == min(len(set(models)), cost.NETWORKS)
+        return {model: each.seconds for model, each in zip(models, found, strict=True)}
+
+    assert at("conv8", "lenet-300-100") == pytest.approx(at("lenet-300-100", "conv8"))
+    at("conv8", "lenet-300-100", "resnet20", "resnet32", "resnet20-conv", "vgg11-bn", "resnet18", "wrn-28-2")
+
+
 def test_few_results_of_a_recipe_are_found_among_many_of_another(tmp_path: Path) -> None:
     pilot = run("snip", 0.5, settings=("train.precision=bfloat16",))
     put(tmp_path, pilot, 1000.0, 2.0)

@@ -34,6 +34,9 @@ CAPTURED_STEP_SECONDS = 0.0005
 CPU_FLOPS = 2e10
 """Operations per second of one core, used if no core of the device can be measured."""
 _ASSUMED = CPU_FLOPS, "assumed of a core"
+NETWORKS = 6
+"""Number of networks whose rate is measured, which takes about half a second each; others take the rate of one of them
+in the same arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,8 @@ class _Arithmetic:
     def __init__(self, device: str, measure: Callable[[Run], float] | None) -> None:
         self._device = device
         self._measure = measure
-        self._flops: dict[tuple[str, bool], tuple[float, str]] = {}
+        self._networks: dict[tuple[str, bool, str, str], tuple[float, str]] = {}
+        """Measured rates by precision, memory format, data set and model."""
         self._failed: set[tuple[str, str]] = set()
         """Data sets and models on which no rate could be measured."""
 
@@ -193,16 +197,21 @@ class _Arithmetic:
 
     def _per_second(self, run: Run) -> tuple[float, str]:
         train = run.recipe.train
-        key = train.precision, train.channels_last
-        if key not in self._flops:
-            if self._measure is not None:
-                return self._flops.setdefault(key, measured) if (measured := self._measured(run)) else _ASSUMED
-            if self._device == "cpu":
-                self._flops[key] = _ASSUMED
-            else:
-                known = (flops for name, flops in GPU_FLOPS.items() if name in self._device)
-                self._flops[key] = next(known, OTHER_GPU_FLOPS), f"assumed of {self._device}"
-        return self._flops[key]
+        arithmetic = train.precision, train.channels_last
+        if self._measure is None:
+            return self._assumed()
+        network = (*arithmetic, run.cell.dataset, run.cell.model)
+        # A small network reaches a fraction of the rate of a large one, so that each is measured.
+        if network not in self._networks and len(self._networks) < NETWORKS and (measured := self._measured(run)):
+            self._networks[network] = measured
+        alike = (rate for other, rate in self._networks.items() if other[:2] == arithmetic)
+        return self._networks.get(network) or next(alike, _ASSUMED)
+
+    def _assumed(self) -> tuple[float, str]:
+        if self._device == "cpu":
+            return _ASSUMED
+        known = (flops for name, flops in GPU_FLOPS.items() if name in self._device)
+        return next(known, OTHER_GPU_FLOPS), f"assumed of {self._device}"
 
     def _measured(self, run: Run) -> tuple[float, str] | None:
         """Return the measured rate of the device on a run; None if this run's network cannot be timed."""
