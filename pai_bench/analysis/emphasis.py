@@ -49,7 +49,6 @@ def emphasise(summary: pd.DataFrame, runs: Runs) -> Emphasis:
     for column in columns.values():
         most = max(point.planned for point, _ in column)
         whole = [(point, series) for point, series in column if point.n == point.planned == most]
-        # A single method is not the best of anything.
         if len(whole) < 2:
             continue
         whole.sort(key=lambda entry: -entry[0].mean)

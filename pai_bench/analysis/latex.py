@@ -135,6 +135,7 @@ def _float(grid: Grid, blocks: Sequence[Grid], page: Page, label: str, continued
     caption = f"{title} (continued)." if continued else f"{title}. {escape(grid.caption)}"
     lines = [
         rf"\begin{{{kind}}}[tbp]",
+        # \emergencystretch lets LaTeX widen spaces where long names leave few places for a line break.
         r"\centering\emergencystretch=4em",
         rf"\caption{{{caption}}}",
         rf"\label{{{label}}}",

@@ -258,4 +258,5 @@ def _means(a: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, T
 
 
 def _native(a: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, scale: Tensor, output_mask: list[bool]) -> Any:
+    # In train mode the saved mean and scale are used: running statistics and eps (0.0) have no effect.
     return aten.native_batch_norm_backward(a, x, weight, None, None, mean, scale, True, 0.0, output_mask)

@@ -163,7 +163,7 @@ class Relus(FunctionOverrides):
         table |= {f: least(f, False) for f in (torch.clamp_min, Tensor.clamp_min)}
         table |= {f: least(f, True) for f in (torch.clamp_min_, Tensor.clamp_min_)}
         logs = (F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax)
-        # A log-softmax at the end shifts all logits of a sample alike, and is not an activation inside the network.
+        # A log-softmax at the end shifts all logits of a sample alike, and does not count as an activation.
         table |= dict.fromkeys(logs, lambda input, *_, **__: input)
         return table
 

@@ -55,7 +55,7 @@ class FewerKernels:
         if self._casts:
             used = [(w, c.grad) for w, c in zip(self._weights, self._casts, strict=True) if c.grad is not None]
             for weight, _ in used:
-                # Made anew, so that in a capture the gradients lie in the graph's memory pool.
+                # Gradients are None before the pass, and the copy needs memory to write to.
                 weight.grad = torch.empty_like(weight)
             torch._foreach_copy_([weight.grad for weight, _ in used], [cast for _, cast in used])  # type: ignore[misc]
         return loss

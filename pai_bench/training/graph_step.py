@@ -168,6 +168,7 @@ class GraphStep(Step):
         if host_random_state() != host:
             self._refuse("it draws random numbers on the host, which a replay cannot draw again", by_hand)
             return
+        # The state of the generator shows draws of any operation; a model does not declare them.
         program.draws = not torch.equal(generator.get_state(), draws)
         if program.draws and torch.cuda.current_stream(self.device) != torch.cuda.default_stream(self.device):
             # All CUDA graphs read the generator's offset from one shared tensor, which a replay for another cell
@@ -179,6 +180,7 @@ class GraphStep(Step):
         try:
             graph = self._captured(work)
             self._put(before)
+            # The replay must draw the numbers of the eager step, or their results could not be compared.
             generator.set_state(draws)
             program.seconds = self._timed(graph)
             reason = (

@@ -141,6 +141,7 @@ class MaskUpdates:
             gradients,
             self._masks,
             self._changing.kept,
+            # A function of the step alone, so that a resumed training draws the same numbers.
             torch.Generator().manual_seed(derive_seed(self._seed, "mask update", number)),
             progress,
         )

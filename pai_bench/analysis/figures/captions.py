@@ -181,6 +181,7 @@ def latex(drawings: Sequence[Drawing], inches: float) -> str:
                 "\n".join(
                     [
                         r"\begin{figure}",
+                        # \emergencystretch lets LaTeX widen spaces where long names leave few places for a line break.
                         r"\centering\emergencystretch=4em",
                         rf"\includegraphics[width={inches:.2f}in]{{{stem}}}",
                         rf"\caption{{{breakable(drawing.caption + more)}}}",

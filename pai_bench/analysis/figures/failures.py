@@ -50,7 +50,6 @@ def critical_compression(runs: pd.DataFrame) -> pd.DataFrame:
     found = []
     for key, rows in runs.groupby(["source", "method", *PANEL], sort=False):
         share = rows.groupby("sparsity")["failed"].max().sort_index()
-        # Also no failure at lower sparsities: a method that recovers by chance is not reliable there.
         sound = [sparsity for sparsity, bad in share.items() if not share.loc[:sparsity].any() and not bad]
         best = 1 / density_of(float(sound[-1])) if sound else math.nan
         found.append((*key, best, len(sound) == len(share)))
