@@ -17,6 +17,7 @@ from pai_bench.core import plugins
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.flops import flops
+from pai_bench.pruning.functions import prune
 from pai_bench.scoring import registry
 from pai_bench.scoring.problem import prunable
 
@@ -219,6 +220,17 @@ DENSE = {
 def test_a_dense_network_is_fully_effective(name: str) -> None:
     model = {**DENSE, **SAME_PATHS}[name]()
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 8, 8)).values())
+
+
+@pytest.mark.slow
+def test_views_of_signals_may_be_copies_of_flows() -> None:
+    """The windows of a MaxViT are views of its signals; the flows lie in memory in another order."""
+    maxvit = pytest.importorskip("torchvision.models.maxvit")
+    sizes = {"stem_channels": 8, "partition_size": 2, "block_channels": [8, 8], "block_layers": [1, 1], "head_dim": 4}
+    model = maxvit.MaxVit(input_size=(32, 32), stochastic_depth_prob=0.0, num_classes=5, **sizes)
+    assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 32, 32)).values())
+    masks = prune(model, [(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))], method="synflow:rounds=2", sparsity=0.5)
+    assert sum(int(mask.sum()) for mask in masks.values()) == round(sum(mask.numel() for mask in masks.values()) / 2)
 
 
 @pytest.mark.parametrize("name", sorted(DENSE.keys() - {"padding alone", "transformer", "product"}))

@@ -42,6 +42,12 @@ LINEAR = {
 }
 
 
+_VIEWS = dict.fromkeys(
+    (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default), torch.ops.aten.reshape.default
+)
+"""Views as operations that copy where needed: values of the path network may be laid out otherwise than the signals."""
+
+
 def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Return the operation with arguments by the names of its schema, of which the first may not be given by name."""
     schema = getattr(function, "_schema", None)
@@ -55,4 +61,4 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
             positional.append(arguments[argument.name])
         else:
             named[argument.name] = arguments[argument.name]
-    return function(*positional, **named)
+    return _VIEWS.get(function, function)(*positional, **named)
