@@ -42,7 +42,7 @@ LINEAR = {
 }
 
 
-_VIEWS = dict.fromkeys(
+_VIEWS: dict[Callable[..., Any], Callable[..., Any]] = dict.fromkeys(
     (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default), torch.ops.aten.reshape.default
 )
 """Views as operations that copy where needed: values of the path network may be laid out otherwise than the signals."""
