@@ -27,10 +27,10 @@ reproduction: $(VENV)/.installed
 gallery: $(VENV)/.installed
 	$(BIN)/python docs/draw_gallery.py
 
-# For every commit: lint, types, the quick unit tests, and the fingerprints and versions of stored results.
+# For every commit: lint, types, the quick unit tests, and the fingerprints of stored results.
 quick: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m "not slow" tests/unit \
-		tests/golden/test_fingerprints.py tests/golden/test_versions.py
+		tests/golden/test_fingerprints.py
 
 # All tests on all cores; then those that need the machine for themselves, one after the other.
 test: $(VENV)/.installed

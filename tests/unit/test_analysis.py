@@ -128,6 +128,7 @@ def test_stale_results_are_named_and_never_mixed(root: Path) -> None:
     assert (collection.rows.method == "random").sum() == 6
 
 
+@pytest.mark.slow
 def test_damaged_files_are_named_and_not_counted(root: Path) -> None:
     place = put(root, "erk")
     place.write_text(place.read_text()[:100])
@@ -151,6 +152,7 @@ def test_unreadable_results_are_listed_and_not_counted_as_missing(root: Path, di
         collect(root)
 
 
+@pytest.mark.slow
 def test_a_plan_with_a_future_timestamp_does_not_stay_the_newest(root: Path) -> None:
     old = put(root, "snip", 0.9, 5, fingerprint="f" * 16)
     plan(root, "20990101T000000-ffffff", [cell(seed=5)], fingerprint="f" * 16)
@@ -329,6 +331,7 @@ def test_latex_is_escaped_and_balanced(root: Path) -> None:
     assert text.count(r"\begin{") == text.count(r"\end{")
 
 
+@pytest.mark.slow
 def test_copies_of_a_result_count_once(root: Path) -> None:
     place = put(root)
     place.with_name("copy.json").write_bytes(place.read_bytes())
@@ -336,6 +339,7 @@ def test_copies_of_a_result_count_once(root: Path) -> None:
     assert len(rows) == 15
 
 
+@pytest.mark.slow
 def test_a_newer_schema_is_named_and_not_counted(root: Path) -> None:
     put(root, "erk", schema=results.SCHEMA + 1)
     collection = collect(root)
@@ -343,6 +347,7 @@ def test_a_newer_schema_is_named_and_not_counted(root: Path) -> None:
     assert "erk" not in set(collection.rows.method)
 
 
+@pytest.mark.slow
 def test_a_result_may_be_replaced_during_a_report(root: Path) -> None:
     """A result may be replaced while a report is read; the newest file counts."""
     before = collect(root).rows
@@ -459,6 +464,7 @@ def test_a_run_that_diverged_is_never_dropped(tmp_path: Path) -> None:
     assert ALL_FAILED in legend and MISSING not in legend
 
 
+@pytest.mark.slow
 def test_a_method_may_be_called_none(tmp_path: Path) -> None:
     lines = [f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in ("None", "NA", "null", "nan", "snip")]
     assert len(collect(tmp_path, [lab(tmp_path, HEAD + "".join(lines))]).rows) == 5
@@ -529,12 +535,14 @@ def test_json_and_csv_have_every_digit(tmp_path: Path, capsys: pytest.CaptureFix
     assert f",{third!r},{1 / 3!r}," in (tmp_path / "report" / "table.csv").read_text()
 
 
+@pytest.mark.slow
 def test_32_bit_floats_are_read_as_their_shortest_decimals(tmp_path: Path) -> None:
     table = pd.read_csv(lab(tmp_path, f"{HEAD}snip,mnist,conv8,0.9,0,0.5,ok\n"))
     table.astype({"sparsity": "float32"}).to_parquet(tmp_path / "lab.parquet")
     assert read_table(tmp_path / "lab.parquet")["sparsity"].tolist() == [0.9]
 
 
+@pytest.mark.slow
 def test_whitespace_around_names_headers_and_numbers_is_ignored(tmp_path: Path) -> None:
     content = "method, dataset, model , sparsity, seed, accuracy, time\nsnip ,cifar10 , conv8,0.9 , 0, 0.5 , 3.5\n"
     rows = read_table(lab(tmp_path, content + "snip,cifar10,conv8,0.9,1,0.7, \n"))
@@ -551,6 +559,7 @@ def test_whitespace_around_names_headers_and_numbers_is_ignored(tmp_path: Path) 
         read_table(lab(tmp_path, f"{HEAD.strip()},accuracy\nsnip,mnist,conv8,0.9,0,0.5,ok,0.6\n"))
 
 
+@pytest.mark.slow
 def test_remedies_of_a_table_name_what_is_wrong(tmp_path: Path) -> None:
     for row, words in (("90,0,0.5", "per cent"), ("0.9,0,93.1", "per cent"), ("-0.1,0,0.5", "correct the sparsity")):
         with pytest.raises(PaiBenchError) as caught:
@@ -589,6 +598,7 @@ def test_letters_without_a_font_become_commands_or_latin_letters(text: str, esca
     assert latex_text.is_transliterated(text) is transliterated
 
 
+@pytest.mark.slow
 def test_every_character_becomes_ascii_latex() -> None:
     for code in (*range(0x20, 0x3000), *range(0x1F000, 0x1FA00)):
         assert latex_text.escape(chr(code)).isascii(), hex(code)

@@ -204,6 +204,7 @@ def test_a_checkpoint_of_the_state_has_zeros_and_the_usual_keys() -> None:
     assert alive(fresh) == 0
 
 
+@pytest.mark.slow
 def test_names_may_have_the_prefixes_of_wrappers_or_lack_them() -> None:
     for wrap in (lambda m: m, nn.DataParallel, lambda m: torch.compile(m, backend="eager")):
         for prefix in ("", "module.", "_orig_mod.", "module._orig_mod."):
@@ -259,6 +260,7 @@ def test_layers_pruned_by_torch_are_listed_and_not_pruned_twice() -> None:
         other(X)
 
 
+@pytest.mark.slow
 def test_an_export_is_refused_until_the_masks_are_permanent() -> None:
     model = masked().eval()
     with pytest.raises(PaiBenchError, match="export"):
@@ -425,6 +427,7 @@ def test_wrapped_models_are_scored_and_pruned_by_their_inner_module(wrapper: str
             torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_effective_masks_of_a_model_that_carries_masks() -> None:
     model, plain = tiny(), tiny()
     masks = pai_bench.prune(model, batches(), "random", sparsity=0.97)

@@ -146,6 +146,7 @@ def test_a_method_imports_only_public_names_of_scoring(path: Path) -> None:
     assert {m for m in modules if m.startswith("pai_bench")} <= {"pai_bench.scoring", "pai_bench.errors"}
 
 
+@pytest.mark.slow
 def test_only_one_module_saves_and_restores_global_random_states() -> None:
     states = re.compile(r"fork_rng|[gs]et_rng_state|random\.[gs]et_?state")
     found = {path.relative_to(PACKAGE).as_posix() for _, path in sources() if states.search(path.read_text("utf-8"))}

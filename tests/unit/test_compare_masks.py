@@ -63,6 +63,7 @@ def test_the_expectation_is_the_mean_over_all_masks_with_these_counts() -> None:
     assert overlap(one, Packed.of({"w": np.arange(n) < m})).expected == pytest.approx(mean / (k + m - mean))
 
 
+@pytest.mark.slow
 def test_methods_are_compared_at_equal_seed_and_averaged(tmp_path: Path) -> None:
     for seed, other in ((0, masks(0, 1, 2, 3)), (1, masks(4, 5, 6, 7))):
         put(tmp_path, masks(0, 1, 2, 3), method="snip", seed=seed, init_hash=str(seed))
@@ -77,6 +78,7 @@ def test_methods_are_compared_at_equal_seed_and_averaged(tmp_path: Path) -> None
     assert line["excess"] == pytest.approx(line["jaccard"] - line["expected"])
 
 
+@pytest.mark.slow
 def test_seeds_of_a_method_are_compared_in_all_pairs(tmp_path: Path) -> None:
     for seed, kept in enumerate(((0, 1), (0, 2), (0, 1))):
         put(tmp_path, masks(*kept), method="snip", seed=seed, init_hash=str(seed))
@@ -85,6 +87,7 @@ def test_seeds_of_a_method_are_compared_in_all_pairs(tmp_path: Path) -> None:
     assert line["jaccard"] == pytest.approx((2 / 4 + 3 / 3 + 2 / 4) / 3)
 
 
+@pytest.mark.slow
 def test_kinds_of_scoring_data_are_compared_at_equal_weights(tmp_path: Path) -> None:
     for data, kept in (("train", (0, 1)), ("noise", (0, 1)), ("random-labels", (2, 3))):
         recipe = "quick" if data == "train" else f"quick+scoring.data={data}"
@@ -102,6 +105,7 @@ def test_kinds_of_scoring_data_are_compared_at_equal_weights(tmp_path: Path) -> 
     assert set(lines["within"]) == {"snip"} and set(lines["recipe"]) == {"quick"}
 
 
+@pytest.mark.slow
 def test_mask_files_are_compared_in_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / f"{name}.npz" for name in "abc"]
     for path, kept in zip(paths, ((0, 1), (0, 1), (2,)), strict=True):
@@ -130,6 +134,7 @@ def test_tables_and_the_figure_are_written_to_a_folder(tmp_path: Path, capsys: p
     assert "50.0" in text and "digits · conv8 · quick, 90 % sparsity" in text
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused_with_a_remedy(tmp_path: Path) -> None:
     one, other = tmp_path / "a.npz", tmp_path / "b.npz"
     mask_files.save(one, masks(0))

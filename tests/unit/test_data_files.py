@@ -307,6 +307,7 @@ def test_a_file_that_changes_during_reading_is_detected(digits_like: Path, monke
         data_files.load("mnist", digits_like, test=False)
 
 
+@pytest.mark.slow
 def test_files_are_hashed_once_and_again_when_they_change(
     digits_like: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:

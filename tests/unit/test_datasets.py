@@ -102,6 +102,7 @@ def test_test_images_are_never_augmented(images: tuple[Tensor, Tensor]) -> None:
     assert torch.equal(torch.cat([i for i, _ in batches]), loading.normalise(x, AUGMENT.mean, AUGMENT.std))
 
 
+@pytest.mark.slow
 def test_scoring_batches_are_balanced_and_decided_by_the_seed() -> None:
     data = loading.load("digits")
     batches = loading.scoring_batches(data, 25, 4, 7, (0.3,), (0.4,))
@@ -200,6 +201,7 @@ def test_unused_training_images_form_the_validation_part_first() -> None:
         split("x", labels, recipe_data(split="validation", validation_size=1e-6))
 
 
+@pytest.mark.slow
 def test_the_test_set_is_not_read_for_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[str] = []
     source = files.source("digits")

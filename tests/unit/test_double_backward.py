@@ -68,6 +68,7 @@ def test_second_derivatives_of_normalised_vectors_are_finite_at_zeros(p: float, 
     assert not ours[0][1].any()
 
 
+@pytest.mark.slow
 def test_attention_with_padded_tokens_has_finite_scores() -> None:
     """Queries and keys are normalised, and windows are padded with zeros, as in Swin v2."""
 

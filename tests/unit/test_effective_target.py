@@ -23,6 +23,7 @@ def on_paths(model: nn.Module, masks: dict[str, torch.Tensor], shape: tuple[int,
     return int(flat(effective_masks(model, masks, shape)).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "options"), [("snip", {}), ("random", {}), ("erk", {}), ("force", {"rounds": 3})])
 @pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.95])
 def test_the_weights_on_paths_equal_the_target(method: str, options: dict[str, int], sparsity: float) -> None:
@@ -31,6 +32,7 @@ def test_the_weights_on_paths_equal_the_target(method: str, options: dict[str, i
     assert on_paths(tiny(), masks) == wanted <= int(flat(masks).sum())
 
 
+@pytest.mark.slow
 def test_a_mask_without_dead_weights_equals_the_ordinary_mask() -> None:
     plain, effective = (pai_bench.prune(tiny(), batches(), "snip", sparsity=0.3, effective=e) for e in (False, True))
     assert on_paths(tiny(), plain) == int(flat(plain).sum())

@@ -101,6 +101,7 @@ def test_a_cell_is_done_once_and_leaves_its_result_and_its_log(tmp_path: Path) -
     assert results.read(RUN.key().path(tmp_path)).accuracy == 0.5
 
 
+@pytest.mark.slow
 def test_a_claimed_cell_is_not_run(tmp_path: Path) -> None:
     lab = Lab()
     claim = take(tmp_path, RUN.key(), Owner.current())
@@ -110,6 +111,7 @@ def test_a_claimed_cell_is_not_run(tmp_path: Path) -> None:
     assert attempt(tmp_path, lab).kind == "done"
 
 
+@pytest.mark.slow
 def test_the_second_result_of_a_cell_is_a_duplicate(tmp_path: Path) -> None:
     first = result(**vars_of(RUN))
     lab = Lab(lambda *_: results.write(tmp_path, first, MASKS), accuracy=0.5)
@@ -158,6 +160,7 @@ def test_a_stopped_cell_keeps_its_checkpoint(tmp_path: Path) -> None:
     assert len(list(RUN.key().checkpoints_folder(tmp_path).glob("*.checkpoint"))) == 2
 
 
+@pytest.mark.slow
 def test_scoring_stops_at_once(tmp_path: Path) -> None:
     stop = Stop()
 
@@ -224,6 +227,7 @@ def test_a_result_waits_in_memory_for_a_disk_with_room(
     assert attempt(tmp_path, lab, redo=True, disk_patience=0.0).kind == "unwritten"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENAMETOOLONG, errno.ENOENT])
 def test_an_error_that_persists_after_retries_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(execution.results, "deliver", lambda *_, **__: (_ for _ in ()).throw(OSError(code, "no")))
@@ -248,6 +252,7 @@ def test_an_unreadable_result_is_retried_and_never_recomputed(
     assert results.state(tmp_path, RUN.key()) == "done" and not leftovers(tmp_path)
 
 
+@pytest.mark.slow
 def test_waiting_for_a_stale_claim_sends_ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "WATCHED_SECONDS", 0.01)
     far = replace(Owner.current(), id="other", machine="elsewhere", job=None)
@@ -267,6 +272,7 @@ def test_waiting_for_a_stale_claim_sends_ticks(tmp_path: Path, monkeypatch: pyte
     assert attempt(tmp_path, Lab(), callback=Counter()).kind == "done" and signs[0] == "tick"
 
 
+@pytest.mark.slow
 def test_files_of_dead_owners_are_removed(tmp_path: Path) -> None:
     assert attempt(tmp_path, Lab()).kind == "done"
     old, new = (tmp_path / "runs" / f".{name}.json.{'0' * 32}.tmp" for name in ("old", "new"))

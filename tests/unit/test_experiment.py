@@ -56,6 +56,7 @@ def test_the_same_cell_gives_the_same_result(outcome: Outcome) -> None:
     assert again.result.fingerprint == outcome.result.fingerprint
 
 
+@pytest.mark.slow
 def test_a_result_records_the_kept_weights(outcome: Outcome) -> None:
     result = outcome.result
     assert result.status == "ok" and result.accuracy is not None and result.accuracy > 0.5
@@ -276,6 +277,7 @@ def test_training_matches_a_plain_loop() -> None:
         torch.testing.assert_close(ours.get_parameter(n), value, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_evaluation_changes_nothing_and_sees_every_test_image() -> None:
     data = loading.load("digits")
     model = models.build("conv8", 1, 8, 10)

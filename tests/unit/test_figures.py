@@ -380,6 +380,7 @@ def lab(color: str, sight: str) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sight", SIGHT)
 def test_colours_differ_for_colour_blind_eyes(sight: str) -> None:
     methods = [*(look.color for look in style.KNOWN.values()), *style._COLORS, "#555555"]

@@ -100,6 +100,7 @@ def test_a_record_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     assert records.read() == [{"step": "a", "what": "end", "outcome": "ok"}]
 
 
+@pytest.mark.slow
 def test_a_process_ends_at_its_limit_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "STOP_SECONDS", 0.5)
     env, log = dict(os.environ), tmp_path / "log"
@@ -204,6 +205,7 @@ def test_bad_steps_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert exited.value.code == 2 and "nosuch" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_leaves_records_log_and_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the driver with a step in place of the real ones, twice; the second run has nothing left to do."""
     package = tmp_path / "checkout" / "tests" / "gpu_steps"

@@ -85,6 +85,7 @@ def test_units_and_nodes_of_a_perceptron_by_hand() -> None:
     }
 
 
+@pytest.mark.slow
 def test_an_edge_on_a_cycle_is_no_cut_edge() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     masks = masks_of_ones(model)

@@ -175,6 +175,7 @@ def test_points_equal_the_csv(folder: Path, page: Page) -> None:
         assert row["Collapsed"] == str(point["collapsed"])
 
 
+@pytest.mark.slow
 def test_panels_equal_the_csv(folder: Path, page: Page) -> None:
     table = pd.read_csv(folder / "table.csv", keep_default_na=False, na_values=[""])
     table = table[table["method"] != "dense"]

@@ -54,6 +54,7 @@ def from_files(root: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_rows_equal_the_content_of_the_files(root: Path, parsed: list[Path]) -> None:
     expected = from_files(root)
     assert list(index.read(root).rows) == expected
@@ -62,6 +63,7 @@ def test_rows_equal_the_content_of_the_files(root: Path, parsed: list[Path]) -> 
     assert not parsed
 
 
+@pytest.mark.slow
 def test_only_changed_files_are_read_again(root: Path, parsed: list[Path]) -> None:
     index.read(root)
     parsed.clear()
@@ -74,6 +76,7 @@ def test_only_changed_files_are_read_again(root: Path, parsed: list[Path]) -> No
     assert len(rows) == COUNT
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_reported_until_it_is_replaced(root: Path) -> None:
     place = put(root, 0, method="snip")
     whole = place.read_bytes()
@@ -85,6 +88,7 @@ def test_a_damaged_file_is_reported_until_it_is_replaced(root: Path) -> None:
     assert len(index.read(root).rows) == COUNT and not index.read(root).damaged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", AWAY, ids=errno.errorcode.get)
 def test_unreadable_files_are_listed_and_neither_damaged_nor_missing(root: Path, disk: Disk, code: int) -> None:
     place = put(root, 0, method="snip")
@@ -97,6 +101,7 @@ def test_unreadable_files_are_listed_and_neither_damaged_nor_missing(root: Path,
     assert len(index.read(root).rows) == COUNT and not index.read(root).unreadable
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_read_hides_its_results(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = put(root, 0, method="snip")
     true = os.scandir
@@ -127,6 +132,7 @@ def not_writable(place: Path) -> None:
     place.parent.write_text("a file where a folder should be")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -151,6 +157,7 @@ def test_an_empty_folder_has_no_rows_and_gets_no_index(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_cell_is_finished_only_with_a_result_at_its_own_path(root: Path) -> None:
     whole = result(seed=1, method="prospr:lr=0.1")
     assert len(index.finished(root)) == COUNT

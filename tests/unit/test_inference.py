@@ -56,6 +56,7 @@ def test_the_exact_sign_flip_is_scipy_s() -> None:
     assert inference.sign_flip(sample).p == pytest.approx(right)
 
 
+@pytest.mark.slow
 def test_the_random_sign_flip_agrees_with_enumeration_and_is_seeded() -> None:
     sample = np.random.default_rng(3).normal(0.4, 1, 16)
     flips = np.array(list(itertools.product((-1, 1), repeat=16)))

@@ -71,6 +71,7 @@ def cancelling(seed: int = 0, mean: bool = True) -> nn.Module:
         return nn.Sequential(*layers).apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     ("method", "settings"), [("snip", {}), ("force", {"rounds": 2}), ("iterative-snip", {"rounds": 2}), ("grasp", {})]
@@ -105,6 +106,7 @@ def test_exact_small_scores_are_not_rounding_errors(method: str, scale: float) -
     assert int(flat(masks).sum()) == round(0.2 * flat(masks).numel())
 
 
+@pytest.mark.slow
 def test_the_second_scoring_changes_neither_masks_nor_scores() -> None:
     plain = Pruner(cancelling(), batches(1), registry.get("snip"), name="snip")
     plain.warns_of_ties = False
@@ -124,6 +126,7 @@ def test_rounding_errors_at_the_cut_are_ties_and_elsewhere_they_are_not() -> Non
     assert ties.at_cut(scores, everything, above, layers=False, noise=3e-17) == 0
 
 
+@pytest.mark.slow
 def test_ties_of_the_last_round_count(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Pruner(zero_head(), DATA, registry.get("force", {"rounds": 3}), name="force")
     masks = task.masks(0.8)

@@ -211,6 +211,7 @@ def test_a_method_that_misses_the_sparsity_or_the_training_is_told_so(
         update_steps(outside, Length(3, 3))
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_a_result_with_the_masks_at_that_point(runner: CellRunner) -> None:
     result = runner.run(run("gmp:every=2,stop=1", lr=1e30)).result
     assert result.status == "diverged" and result.n_kept > kept_count(0.9, result.n_prunable)

@@ -84,6 +84,7 @@ def test_the_hash_covers_names_shapes_types_and_values() -> None:
     assert len({tensors_hash(base), *map(tensors_hash, others)}) == 5
 
 
+@pytest.mark.slow
 def test_a_cost_has_its_memory_and_time() -> None:
     with measured(torch.device("cpu")) as cost:
         block = torch.ones(50_000_000 // 4)

@@ -68,6 +68,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
     return a, b, tmp_path / "c"
 
 
+@pytest.mark.slow
 def test_the_union_has_equal_results_once(folders: tuple[Path, Path, Path]) -> None:
     a, b, c = folders
     merged = merge([a, b], c)
@@ -83,6 +84,7 @@ def test_the_union_has_equal_results_once(folders: tuple[Path, Path, Path]) -> N
     assert results.data_copy_path(c, "digits").exists() and results.fixed_masks_path(c, "mine-01234567").exists()
 
 
+@pytest.mark.slow
 def test_a_second_merge_changes_nothing(folders: tuple[Path, Path, Path]) -> None:
     a, b, c = folders
     merge([a, b], c)
@@ -136,6 +138,7 @@ def test_a_merge_that_was_killed_is_completed_by_the_next(folders: tuple[Path, P
         assert tree(killed / str(number)) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "field"),
     [({"accuracy": 0.75}, "accuracy"), ({"mask_hash": "other"}, "mask_hash"), ({"status": "collapsed"}, "status"),
@@ -156,6 +159,7 @@ def test_conflicts_are_named_and_neither_is_taken(
     assert merge([a, b], c).complete and (c / ours.relative_to(a)).exists()
 
 
+@pytest.mark.slow
 def test_a_result_of_the_output_folder_stays_in_a_conflict(folders: tuple[Path, Path, Path]) -> None:
     a, b, c = folders
     merge([a, b], c)
@@ -198,6 +202,7 @@ def test_damaged_files_are_named_and_not_copied(folders: tuple[Path, Path, Path]
     assert all(name in damaged for name in ("seed3", "seed5", "cccccc", masks.name))
 
 
+@pytest.mark.slow
 def test_results_of_a_newer_version_are_named_and_not_copied(folders: tuple[Path, Path, Path]) -> None:
     a, b, c = folders
     newer = put(a, 3, schema=99)

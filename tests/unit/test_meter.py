@@ -64,6 +64,7 @@ class Shapes:
         return dict(problem.weights)
 
 
+@pytest.mark.slow
 def test_images_and_labels_count_where_they_decide_the_masks() -> None:
     found = {}
     file = MaskFile(Path("masks.npz"), {"w": np.ones(1, bool)})

@@ -116,6 +116,7 @@ def test_papers_are_those_of_the_bibliography() -> None:
         assert known or (name, cited) in ((DENSE, []), (SMALL_DENSE, [])), name
 
 
+@pytest.mark.slow
 def test_the_table_of_the_readme_has_the_same_facts() -> None:
     text = (TOP / "README.md").read_text(encoding="utf-8")
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.split("| name | paper |")[1].splitlines()[2:]]

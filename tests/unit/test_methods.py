@@ -43,6 +43,7 @@ def test_one_round_is_snip(method: str) -> None:
     assert torch.equal(flat(once), flat(pai_bench.prune(model, data, "snip", sparsity=0.9)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "revives"), [("iterative-snip", False), ("force", True)])
 def test_force_alone_lets_pruned_weights_come_back(method: str, revives: bool) -> None:
     rounds: list[torch.Tensor] = []
@@ -58,6 +59,7 @@ def test_force_alone_lets_pruned_weights_come_back(method: str, revives: bool) -
     assert [int(kept.sum()) for kept in rounds] == [round(task.size * 0.1 ** (t / 10)) for t in range(1, 11)]
 
 
+@pytest.mark.slow
 def test_prospr_with_one_detached_step_is_first_order() -> None:
     model, data = tiny(), batches(2)
     options = {"steps": 1, "momentum": 0.9, "lr": 0.1}
@@ -128,6 +130,7 @@ def test_px_gives_every_layer_of_a_chain_the_same_sum() -> None:
     assert relative(sums, sums[0].expand_as(sums)) < 1e-12 and sums[0] > 0
 
 
+@pytest.mark.slow
 def test_grasp_agrees_with_finite_differences() -> None:
     model, data, temperature = tiny().double(), batches(2), 3.0
     data = [(x.double(), y) for x, y in data]

@@ -117,6 +117,7 @@ def values(model: nn.Module) -> Tensor:
     return torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "classes"), COUNTS, ids=lambda value: str(value))
 def test_counts_are_those_of_the_papers(name: str, classes: int) -> None:
     with torch.device("meta"):
@@ -186,6 +187,7 @@ def ours(name: str) -> str:
     return {"conv": "conv1", "bn": "bn1", "fc": "linear"}.get(head, head) + f".{rest}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "name"),
     [("snip_milad_resnet20", "resnet20-conv"), ("prospr_resnet20A_full_m0.9_M3_new_lr0.5", "resnet20")],
@@ -305,6 +307,7 @@ def test_schemes_have_the_spread_they_are_named_for(
     assert all(bool(b.any()) == (scheme in ("torch", "ntk-sap")) for b in conv_biases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "first", "conv", "recurrent", "bound"),
     [

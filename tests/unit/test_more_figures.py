@@ -409,6 +409,7 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
         run(folder, tmp_path / "out", [], False, QUIET, Options(published="none.csv"))
 
 
+@pytest.mark.slow
 def test_a_selection_keeps_the_dense_reference(folder: Path) -> None:
     collection = collect(folder)
     chosen = Selection(methods=("snip",)).apply(collection)

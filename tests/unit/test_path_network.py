@@ -89,6 +89,7 @@ SAME_PATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAME_PATHS)
 def test_synflow_depends_only_on_paths(name: str) -> None:
     expected = pai_bench.score(net(nn.ReLU), DATA, "synflow")
@@ -216,6 +217,7 @@ DENSE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DENSE, *SAME_PATHS])
 def test_a_dense_network_is_fully_effective(name: str) -> None:
     model = {**DENSE, **SAME_PATHS}[name]()
@@ -455,6 +457,7 @@ def test_px_takes_maxima_over_positions_and_linear_functions_as_they_are() -> No
     assert all(torch.equal(found[keys[name]], score) for name, score in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "act",
     [

@@ -94,6 +94,7 @@ def test_an_unknown_place_is_refused() -> None:
         choose("slrum", NONE, Sources())
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_typed_options_from_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`wait` is in a file, the profile in the environment, --canary typed."""
     from typer.main import get_command

@@ -131,6 +131,7 @@ def test_plans_announce_a_last_batch_of_one_image() -> None:
     assert request.short_batches([Run(Cell("snip", "digits", "conv8", 0.5, 0), whole)]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_failed, code", [(0, 0), (1, 1), (2, 1)], ids=["none", "one of two", "all"])
 def test_failed_cells_set_the_exit_code_of_later_sweeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_failed: int, code: int

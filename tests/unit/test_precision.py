@@ -81,6 +81,7 @@ def test_results_without_an_overlap_are_read(tmp_path: Path) -> None:
 GPU = "NVIDIA GeForce RTX 4090"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("score", "train", "device", "dtype", "said"),
     [

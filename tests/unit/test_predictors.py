@@ -42,6 +42,7 @@ def correlations(rows: pd.DataFrame) -> dict[tuple[float, str], tuple[int, float
     return {(line.sparsity, line.measure): (line.n, line.rho) for line in predict(rows).itertuples()}
 
 
+@pytest.mark.slow
 def test_each_measure_has_a_rank_correlation_over_the_means_of_methods() -> None:
     found = correlations(runs())
     # Effective sparsity has the order of the accuracy lost. Scoring times have the ranks 1 to 6, accuracies lost the
@@ -68,6 +69,7 @@ def test_controls_dense_runs_tables_and_unknown_measures_do_not_count() -> None:
     assert predict(rows.drop(columns=["effective_sparsity", "score_seconds"])).empty
 
 
+@pytest.mark.slow
 def test_the_table_has_measures_in_rows_and_states_n() -> None:
     table = predict(runs())
     (grid,) = predictors_grids(table, Names.of(runs()))

@@ -74,6 +74,7 @@ def test_first_order_equals_plain_unrolling(momentum: float) -> None:
     assert difference(tiny(), batches(), 3, momentum=momentum, variant="first_order") < 1e-12
 
 
+@pytest.mark.slow
 def test_attention_is_differentiated_twice() -> None:
     torch.manual_seed(0)
     with sdpa_kernel(SDPBackend.MATH):  # which plain unrolling has to be told
@@ -82,10 +83,12 @@ def test_attention_is_differentiated_twice() -> None:
     assert all(torch.isfinite(s).all() for s in pai_bench.score(Attending(), data, "grasp").values())
 
 
+@pytest.mark.slow
 def test_dropout_is_repeated_in_the_backward_recursion() -> None:
     assert difference(tiny(dropout=0.5), batches(), 3) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_parameter_without_a_graph_is_skipped() -> None:
     assert difference(Idle(), batches(), 3) < 1e-12
 

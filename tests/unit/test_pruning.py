@@ -92,6 +92,7 @@ def test_the_highest_scores_are_kept_for_any_order_and_type(
         assert set(scores[kept].tolist()) == set(scores[candidates].sort().values[-20:].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pai_bench.TiedScoresWarning")
 @pytest.mark.parametrize("method", PRUNING)
 def test_a_dead_network_never_yields_a_dense_mask(method: str) -> None:
@@ -181,6 +182,7 @@ def test_each_round_prunes_from_the_remaining_weights() -> None:
     assert all(now == before for (now, _), (_, before) in zip(seen[1:], seen, strict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [True, False])
 def test_masked_weights_stay_exactly_zero(norm: bool) -> None:
     model = tiny(norm=norm)

@@ -37,6 +37,7 @@ def test_listing_the_names_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_plug_ins_register_by_the_public_names_and_data_sets_do_so_without_torch() -> None:
     assert pai_bench.register is scoring.register and pai_bench.Problem is scoring.Problem
     assert pai_bench.register is earlier_registry.register and pai_bench.register_model is models.register_model
@@ -83,6 +84,7 @@ def test_results_load_as_a_frame_equal_to_the_reports_table(tmp_path: Path, monk
         pai_bench.load_results(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_stale_results_are_left_out(tmp_path: Path) -> None:
     results.write(tmp_path, result(seed=0), {})
     results.write(tmp_path, result(seed=5, fingerprint="f" * 16, finished_at="2020-01-01T00:00:00+00:00"), {})

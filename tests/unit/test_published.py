@@ -129,6 +129,7 @@ def test_the_default_is_what_may_be_compared_with_a_recipe() -> None:
     assert len(suspect) == 812 + 25 + 143
 
 
+@pytest.mark.slow
 def test_values_are_those_of_the_sources() -> None:
     def value(dataset: str, model: str, method: str, sparsity: float, epoch: str) -> tuple[float, float]:
         rows = published.load(dataset=dataset, model=model)

@@ -40,6 +40,7 @@ def test_every_recipe_is_complete_and_every_value_has_a_source(name: str, datase
     assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", [name for name in loading.names() if loading.is_builtin(name)])
 def test_every_data_set_has_defaults_that_work(dataset: str) -> None:
     defaults = recipes.defaults(dataset)

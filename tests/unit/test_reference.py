@@ -49,6 +49,7 @@ def rows(source: str, dataset: str) -> pd.DataFrame:
     return pd.DataFrame([{"source": source, "dataset": dataset, "model": "conv28", "recipe": "quick", "accuracy": 0.5}])
 
 
+@pytest.mark.slow
 def test_released_rows_are_shown_where_the_user_has_results_of_the_same_settings() -> None:
     released = [rows("fashion-mnist-quick", name) for name in ("fashionmnist", "mnist")]
 

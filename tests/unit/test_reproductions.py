@@ -253,6 +253,7 @@ def test_a_quick_reproduction_runs_its_sweeps_and_gives_no_verdict(
     assert "2 cells = 2 done" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_reproduction_of_several_sweeps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def test_a_result_has_all_measures(outcome: Outcome) -> None:
     assert costs[:2] == [1, 1] and costs[2] == costs[3] == recipe().scoring.batch_size
 
 
+@pytest.mark.slow
 def test_accuracies_before_training_and_by_class_are_those_of_the_network(cell: Run, outcome: Outcome) -> None:
     runner, data = CellRunner(device="cpu"), loading.load("digits")
     network = runner.model(cell)
@@ -78,6 +79,7 @@ def test_a_network_without_a_graph_is_trained_all_the_same(monkeypatch: pytest.M
     assert found.unmeasured["channels"].startswith("Gated cannot be traced by torch.fx")
 
 
+@pytest.mark.slow
 def test_the_table_of_runs_has_the_measures_and_earlier_results_none(tmp_path: Path) -> None:
     counts: dict[str, float | None] = dict.fromkeys(MEASURES, 3) | {"untrained_accuracy": 0.25}
     costs: dict[str, float | None] = dict.fromkeys(SCORING, 7)
@@ -106,6 +108,7 @@ def test_damaged_measures_are_found(tmp_path: Path, name: str, value: object) ->
         results.read(place)
 
 
+@pytest.mark.slow
 def test_every_column_of_the_table_is_described(tmp_path: Path) -> None:
     results.write(tmp_path, result(), {})
     page = (Path(__file__).parents[2] / "docs" / "measures.md").read_text(encoding="utf-8")

@@ -47,6 +47,7 @@ def test_one_batch_without_samples_apart_is_the_square_of_the_gradient() -> None
     assert relative(weights.abs() * norm, flat(pai_bench.score(tiny(), data, "snip", bn="eval"))) < 1e-12
 
 
+@pytest.mark.slow
 def test_fisher_taylor_is_the_sum_of_its_two_terms() -> None:
     data = batches(1)
     weights = flat({n: p.detach() for n, p in tiny().named_parameters() if p.ndim > 1}).double()
@@ -91,6 +92,7 @@ def test_signed_and_absolute_hutchinson_keep_other_weights() -> None:
     assert int(signed.sum()) == int(absolute.sum()) and int((signed & absolute).sum()) < 0.9 * int(signed.sum())
 
 
+@pytest.mark.slow
 def test_the_temperature_weighs_the_terms_of_hutchinson_taylor() -> None:
     data = batches(1)
     snip = flat(pai_bench.score(tiny(), data, "snip", bn="eval"))
@@ -101,6 +103,7 @@ def test_the_temperature_weighs_the_terms_of_hutchinson_taylor() -> None:
     assert relative(hot, uniform_softmax) < 1e-4
 
 
+@pytest.mark.slow
 def test_absolute_grasp_is_the_absolute_value_of_grasp() -> None:
     data = batches(2)
     plain, absolute = (pai_bench.score(tiny(), data, "grasp", absolute=absolute) for absolute in (False, True))
@@ -159,6 +162,7 @@ def test_multiflow_of_a_convolution_is_the_linear_layer_of_its_patches(transpose
         assert relative(part, expected) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "released"),
     [

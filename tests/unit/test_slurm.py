@@ -446,6 +446,7 @@ def checkpoint(home: Path, method: str) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_redo_removes_the_checkpoints_of_submitted_cells_but_not_of_queued_ones(home: Path) -> None:
     sweep(home, "random")
     queued, new = checkpoint(home, "random"), checkpoint(home, "magnitude")
@@ -459,12 +460,14 @@ def test_without_redo_checkpoints_are_kept(home: Path) -> None:
     assert place.exists() and n_queued(home) == 1
 
 
+@pytest.mark.slow
 def test_a_partly_refused_sweep_exits_with_1(home: Path) -> None:
     code, said = sweep(home, "random", "magnitude", refuses_from=101)
     assert code == 1 and n_queued(home) == 1 and "did not accept the other 1 tasks (Invalid account" in said
     assert sweep(home, "random", "magnitude")[0] == 0 and n_queued(home) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_only_open_cells_have_failed_exits_with_1(home: Path) -> None:
     results.write_failure(home, key("random"), cause="boom", traceback="")
     code, said = sweep(home, "random")
@@ -476,10 +479,12 @@ def test_a_sweep_whose_only_open_cells_have_failed_exits_with_1(home: Path) -> N
     assert sweep(home, "random", "magnitude")[0] == 0
 
 
+@pytest.mark.slow
 def test_without_job_arrays_each_task_is_a_job(home: Path) -> None:
     assert sweep(home, "random", "magnitude", config="MaxArraySize = 0")[0] == 0 and n_queued(home) == 2
 
 
+@pytest.mark.slow
 def test_a_job_running_only_in_accounting_does_not_block_its_cell(home: Path) -> None:
     command(home, "sacct", "echo '77|RUNNING'")
     owner = replace(Owner.current(), job="77", machine="another")

@@ -143,6 +143,7 @@ def test_a_damaged_answer_of_scontrol_gives_default_limits(monkeypatch: pytest.M
     assert asked.limits().max_array_size == (10 if size == "10" else 1001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [LOST, "exit 0"])
 def test_a_job_whose_reply_was_lost_is_found_by_its_tag(home: Path, answer: str) -> None:
     code, said = sweep(home, "random", "magnitude", answer=answer)
@@ -241,6 +242,7 @@ def test_a_recent_task_without_a_row_is_in_flight(home: Path, rows: str) -> None
     assert len(found.unlisted) == (0 if rows else 1)
 
 
+@pytest.mark.slow
 def test_an_old_task_has_ended_when_two_queries_do_not_show_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "GRACE_SECONDS", 0.0)
     begun(home)
@@ -270,6 +272,7 @@ def test_a_task_with_a_live_claim_is_in_flight(
     assert len(open_chunks(home)) == (1 if n_cells else 0)
 
 
+@pytest.mark.slow
 def test_a_cell_with_a_live_claim_counts_as_running_without_a_row(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep(home, "random")
     claimed(home, "100", 0.0)
@@ -290,6 +293,7 @@ def test_tasks_whose_cells_all_have_results_have_ended(home: Path) -> None:
     assert one.calls["squeue"] == 1, "no second look is needed"
 
 
+@pytest.mark.slow
 def test_cancel_covers_closed_sweeps_and_jobs_without_rows(home: Path) -> None:
     command(home, "scancel", f'echo "$@" >> {home}/cancelled')
     begun(home)

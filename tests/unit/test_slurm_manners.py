@@ -59,6 +59,7 @@ def test_held_states_without_a_reason_count_as_stuck(state: str) -> None:
     assert task.waits and task.meaning.stuck and not explain("None").stuck
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row", ["PENDING|job requeued in held state", "REQUEUE_HOLD|None", "PENDING|JobHoldMaxRequeue"]
 )
@@ -71,6 +72,7 @@ def test_a_wait_ends_at_held_jobs_with_a_remedy(home: Path, row: str) -> None:
     assert "no job or process runs them" not in said and n_queued(home) == 1
 
 
+@pytest.mark.slow
 def test_a_wait_that_held_jobs_end_exits_with_1(home: Path) -> None:
     sweep(home, "random")  # puts the commands of SLURM there
     (home / "queue").write_text("")
@@ -90,6 +92,7 @@ def followed(home: Path) -> follow.WaitOutcome:
     return follow.follow(home, make_plan(runs, home).runs, Controller(), Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("patience", "n_lost"), [(30.0, 0), (0.0, 1)])
 def test_a_result_that_becomes_visible_late_is_not_lost(
     home: Path, monkeypatch: pytest.MonkeyPatch, patience: float, n_lost: int
@@ -125,6 +128,7 @@ def n_calls(home: Path) -> dict[str, int]:
     return {name: lines.count(name) for name in ("squeue", "scontrol")}
 
 
+@pytest.mark.slow
 def test_the_queue_is_queried_every_half_minute_and_the_limits_once(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +144,7 @@ def test_the_queue_is_queried_every_half_minute_and_the_limits_once(
     assert n_calls(home) == {"squeue": 8, "scontrol": 1}
 
 
+@pytest.mark.slow
 def test_repeated_redraws_of_the_status_share_one_query(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +194,7 @@ def finished(home: Path, method: str, job: str) -> tuple[Path, Path]:
     return claim.path, checkpoint(home, method)
 
 
+@pytest.mark.slow
 def test_claims_and_checkpoints_of_dead_workers_are_removed_for_finished_cells(home: Path) -> None:
     claim, left = finished(home, "random", "77")
     alive, kept = finished(home, "magnitude", "78")
@@ -199,6 +205,7 @@ def test_claims_and_checkpoints_of_dead_workers_are_removed_for_finished_cells(h
     assert alive.exists() and kept.exists() and unfinished.exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_of_cells_that_run_again_are_kept(home: Path) -> None:
     _, left = finished(home, "random", "77")
     assert sweep(home, "random", redo=True)[0] == 0 and not left.exists()

@@ -70,6 +70,7 @@ def run(settings: Train, double: bool = True) -> torch.Tensor:
     return weights(model)
 
 
+@pytest.mark.slow
 def test_channels_last_changes_only_rounding() -> None:
     torch.testing.assert_close(
         run(dataclasses.replace(SETTINGS, channels_last=True)), run(SETTINGS), rtol=1e-9, atol=1e-12
@@ -96,6 +97,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_masks_add_one_operator_per_step() -> None:
     def operators(sparse: bool) -> Counter[str]:
         model = network()
@@ -320,6 +322,7 @@ def test_batches_of_each_size_have_their_graph(monkeypatch: pytest.MonkeyPatch) 
     assert Counter(device.replays) == {16: 9 - steps.WARM_UP, 7: 6 - steps.WARM_UP}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "error"), [(1.1, None), (1.0, "operation not permitted when stream is capturing")])
 def test_a_graph_that_fails_or_differs_is_not_used(
     monkeypatch: pytest.MonkeyPatch, factor: float, error: str | None

@@ -59,6 +59,7 @@ def test_a_folder_with_the_right_numbers_passes_and_another_needs_to_be_accepted
     assert files.require("imagenet", other).startswith("accepted:") and (other / "imagenet").is_symlink()
 
 
+@pytest.mark.slow
 def test_pixels_equal_torchvisions(imagenet: Path) -> None:
     from torchvision.transforms import functional
 

@@ -92,6 +92,7 @@ def test_a_table_may_state_the_chance_of_its_data_set(tmp_path: Path, column: st
     assert point.low == pytest.approx(chance) and (point.collapsed, point.at_chance) == (1, 1)
 
 
+@pytest.mark.slow
 def test_without_a_known_chance_a_failed_run_leaves_no_mean(tmp_path: Path) -> None:
     lines = ["snip,faces,conv8,0.9,0,0.9,ok", "snip,faces,conv8,0.9,1,,diverged"]
     (point,) = points(read(tmp_path, lines, ",status")).itertuples()
@@ -150,6 +151,7 @@ def test_notes_reach_the_points(tmp_path: Path) -> None:
     assert (point.note, point.suspect) == ("sign inverted", "odd")
 
 
+@pytest.mark.slow
 def test_errors_on_columns_name_those_found_and_the_separator(tmp_path: Path) -> None:
     (tmp_path / "lab.csv").write_text(HEAD.replace(",", ";") + "\nsnip;mnist;conv8;0.9;0;0.9\n")
     with pytest.raises(PaiBenchError) as error:

@@ -90,6 +90,7 @@ def test_exact_ties_and_different_numbers_of_seeds_are_said_once(tmp_path: Path)
     ]
 
 
+@pytest.mark.slow
 def test_p_values_of_a_panel_are_adjusted_together(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     base = generator.normal(0.9, 0.005, 9)
@@ -101,6 +102,7 @@ def test_p_values_of_a_panel_are_adjusted_together(tmp_path: Path) -> None:
     assert table["p_holm"].tolist() == pytest.approx(list(holm(p)))
 
 
+@pytest.mark.slow
 def test_a_seed_counts_once_by_its_mean_over_the_common_sparsities(tmp_path: Path) -> None:
     rows = [*lines("erk", [0.9, 0.9]), *lines("erk", [0.8, 0.8], 0.98), *lines("snip", [0.91, 0.92])]
     rows += [*lines("snip", [0.83, 0.84], 0.98), *lines("snip", [0.1, 0.1], 0.99)]

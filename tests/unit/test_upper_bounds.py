@@ -38,6 +38,7 @@ def test_epochs_of_training_are_an_upper_bound_and_scoring_data_are_not(saw: str
     ]
 
 
+@pytest.mark.slow
 def test_tables_have_a_block_of_upper_bounds_whose_numbers_are_not_emphasised() -> None:
     rows = [*dense(), *series("erk", "snip"), *series("rigl", "own", saw="9 epochs")]
     for row in rows:
@@ -56,6 +57,7 @@ def test_tables_have_a_block_of_upper_bounds_whose_numbers_are_not_emphasised() 
     assert emphasis.bold and set(summary.loc[list(emphasis.bold), "method"]) <= {"erk", "snip"}
 
 
+@pytest.mark.slow
 def test_tables_without_upper_bounds_have_one_block() -> None:
     collection = Collection(pd.DataFrame(series("erk", "snip")), MISSING, (), ())
     assert HEADING not in "".join(tables.accuracy(summarise(collection)))

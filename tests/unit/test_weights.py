@@ -150,6 +150,7 @@ def test_what_is_not_prunable_is_listed_and_warned_of() -> None:
     pai_bench.prune(Mixed(), data, "magnitude", sparsity=0.5, only="head")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -180,6 +181,7 @@ def test_patterns_that_choose_nothing_are_refused(options: dict[str, str], cause
     assert "conv1.weight" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_frozen_weights_are_left_alone_unless_named() -> None:
     model = tiny()
     model.conv1.requires_grad_(False)
@@ -203,6 +205,7 @@ def test_recipes_hold_patterns_and_their_defaults_change_no_fingerprint() -> Non
 # Pruning that goes on from masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", pai_bench.list_methods())
 def test_pruning_goes_on_from_the_masks_that_are_there(method: str) -> None:
     options = FEW.get(method, {})
@@ -217,6 +220,7 @@ def test_pruning_goes_on_from_the_masks_that_are_there(method: str) -> None:
     assert all(torch.equal(same[name], mask) for name, mask in first.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["random", "uniform", "erk", "grasp", "magnitude"])
 def test_pruning_goes_on_from_the_zeros_that_removed_masks_leave(method: str) -> None:
     model = tiny()

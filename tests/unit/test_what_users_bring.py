@@ -102,6 +102,7 @@ def test_redrawn_weights_are_independent_of_the_methods_draws() -> None:
     assert np.abs(np.corrcoef(rows) - np.eye(3)).max() < 0.05
 
 
+@pytest.mark.slow
 def test_draws_of_every_generator_are_repeated_in_the_backward_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
     class Chancy(nn.Module):
         def __init__(self) -> None:
@@ -119,6 +120,7 @@ def test_draws_of_every_generator_are_repeated_in_the_backward_recursion(monkeyp
 # Settings around a call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "prospr", "px"])
 def test_neither_autocast_nor_no_grad_nor_inference_mode_changes_scores(method: str) -> None:
     plain = scores(tiny(), method, dtype="float32")
@@ -141,12 +143,14 @@ def test_the_default_device_does_not_affect_draws(method: str) -> None:
     assert torch.equal(flat(plain), flat(there))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_has_the_scores_of_the_original() -> None:
     plain, compiled = tiny(), torch.compile(tiny(), backend="aot_eager")
     for method in ("grasp", "prospr"):
         assert torch.equal(scores(compiled, method), scores(plain, method))
 
 
+@pytest.mark.slow
 @METHODS
 def test_masks_applied_earlier_do_not_affect_scoring(method: str) -> None:
     """A masked model is scored as one with these zeros."""
@@ -157,6 +161,7 @@ def test_masks_applied_earlier_do_not_affect_scoring(method: str) -> None:
     assert torch.equal(scores(masked, method), scores(zeros, method))
 
 
+@pytest.mark.slow
 def test_hyperparameters_and_seeds_may_be_numpy_values() -> None:
     plain = scores(tiny(), "prospr", seed=3, lr=0.1, steps=2)
     given = scores(tiny(), "prospr", seed=np.int64(3), lr=np.float64(0.1), steps=np.int32(2))
@@ -166,6 +171,7 @@ def test_hyperparameters_and_seeds_may_be_numpy_values() -> None:
 # Networks
 
 
+@pytest.mark.slow
 @METHODS
 def test_attention_and_its_position_are_scored(method: str) -> None:
     masks = pai_bench.prune(Attention(), batches(), method, sparsity=0.5, **BRIEF.get(method, {}))
@@ -173,6 +179,7 @@ def test_attention_and_its_position_are_scored(method: str) -> None:
     assert int(flat(masks).sum()) == round(0.5 * flat(masks).numel())
 
 
+@pytest.mark.slow
 @METHODS
 def test_tied_weights_count_once(method: str) -> None:
     class Tied(nn.Module):
@@ -188,6 +195,7 @@ def test_tied_weights_count_once(method: str) -> None:
     assert list(masks) == ["a.weight", "head.weight"]
 
 
+@pytest.mark.slow
 @METHODS
 def test_a_stride_tuple_of_one_number_applies_to_both_dimensions(method: str) -> None:
     def net(stride: tuple[int, ...]) -> nn.Module:
@@ -198,6 +206,7 @@ def test_a_stride_tuple_of_one_number_applies_to_both_dimensions(method: str) ->
     assert torch.equal(scores(net((2,)), method), scores(net((2, 2)), method))
 
 
+@pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_activation_checkpointing_changes_no_score(method: str, reentrant: bool) -> None:
@@ -218,6 +227,7 @@ def test_activation_checkpointing_changes_no_score(method: str, reentrant: bool)
         assert torch.equal(scores(Net(True), method), scores(Net(False), method))
 
 
+@pytest.mark.slow
 def test_integer_parameters_and_other_state_are_unchanged() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
@@ -462,6 +472,7 @@ def test_methods_with_inputs_of_their_own_require_real_numbers(method: str) -> N
         pai_bench.score(model, [(torch.ones(2, 3).long(), torch.zeros(2).long())], method)
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_finite_are_refused_with_a_remedy() -> None:
     with pytest.raises(PaiBenchError, match="not finite") as caught:
         pai_bench.score(tiny(), batches(), "prospr", lr=float("nan"))
@@ -556,6 +567,7 @@ def test_px_omits_norms_except_in_its_gates(norm: Callable[[], nn.Module]) -> No
     assert torch.allclose(scores(model, "px", rounds=1), expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 def test_px_detects_in_place_relus_whose_value_is_not_used() -> None:
     class Net(nn.Module):
         def __init__(self, relu: Callable[[Tensor], Tensor]) -> None:
@@ -585,6 +597,7 @@ def test_px_detects_in_place_relus_whose_value_is_not_used() -> None:
 # Masks on a model
 
 
+@pytest.mark.slow
 def test_masks_survive_a_copy_if_a_layers_forward_is_not_called() -> None:
     class Direct(nn.Module):
         def __init__(self) -> None:
@@ -639,6 +652,7 @@ def test_norms_do_not_interrupt_paths(norm: Callable[[], nn.Module]) -> None:
     assert all(mask.all() for mask in effective_masks(model, all_kept(model), (3, 6, 6)).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg-d", "vgg16-bn-tinyimagenet", "vgg11-bn", "conv6-bn"])
 def test_a_max_pool_of_equal_values_does_not_interrupt_paths(name: str) -> None:
     model = models.build(name, 3, 32, 10)
