@@ -82,7 +82,7 @@ def grids(table: pd.DataFrame) -> list[Grid]:
 
 
 def _rows(lines: pd.DataFrame) -> Iterator[Row]:
-    """Yield the row of the dense network nearest the median of its times, and a row for every form of the pruned ones."""
+    """Yield the row of the dense network nearest its median time, and a row for every form of the pruned ones."""
     dense = lines[lines["form"] == DENSE]
     # A measured row and not a mean, so that its time, quantiles and memory belong together.
     middle = dense.iloc[(dense["seconds"] - dense["seconds"].median()).abs().argsort()[:1]].to_dict("records")[0]
