@@ -8,7 +8,17 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pai_bench.scoring import Facts, MaskChange, Moment, Problem, Rewinding, more_than, register, within_training
+from pai_bench.scoring import (
+    Facts,
+    MaskChange,
+    Moment,
+    Problem,
+    Rewinding,
+    geometric,
+    more_than,
+    register,
+    within_training,
+)
 
 
 class _AfterTraining:
@@ -21,9 +31,7 @@ class _AfterTraining:
         return {name: w.abs() for name, w in problem.weights.items()}
 
     def update_masks(self, moment: Moment) -> MaskChange:
-        size = sum(mask.numel() for mask in moment.masks.values())
-        kept = round(size * (moment.kept / size) ** moment.progress) if moment.progress < 1 else moment.kept
-        return MaskChange({name: w.abs() for name, w in moment.weights.items()}, kept)
+        return MaskChange({name: w.abs() for name, w in moment.weights.items()}, geometric(moment))
 
 
 @register("after-training", Facts("Han et al. 2015", "after training", "training", "0", "formula"))
@@ -75,9 +83,6 @@ class LTR(_AfterTraining):
 @register("lr-rewinding", Facts("Renda et al. 2020", "after training", "training", "0", "release"))
 @dataclass(frozen=True)
 class LearningRateRewinding(LTR):
-    """As `ltr`, but the weights train on, and the learning rate alone returns to the early epoch.
-
-    Renda et al. 2020 (arXiv 2003.02389).
-    """
+    """As `ltr`, but only the learning rate returns to the early epoch. Renda et al. 2020 (arXiv 2003.02389)."""
 
     rewinds: ClassVar[bool] = False

@@ -16,6 +16,7 @@ from pai_bench.scoring import (
     Moment,
     Problem,
     Search,
+    geometric,
     more_than,
     register,
     straight_through,
@@ -72,7 +73,5 @@ class GemMiner:
         return range((self.every + 1) * length.epoch, length.steps + 1, self.every * length.epoch)
 
     def update_masks(self, moment: Moment) -> MaskChange:
-        size = sum(mask.numel() for mask in moment.masks.values())
-        kept = round(size * (moment.kept / size) ** moment.progress) if moment.progress < 1 else moment.kept
         # The last SGD step may have moved scores beyond the interval, which `project` clamps before a step only.
-        return MaskChange({name: s.clamp(0, 1) for name, s in moment.weights.items()}, kept)
+        return MaskChange({name: s.clamp(0, 1) for name, s in moment.weights.items()}, geometric(moment))

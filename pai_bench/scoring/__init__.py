@@ -8,7 +8,16 @@ from pai_bench.scoring.function_overrides import IDENTITY_NORMS, FunctionOverrid
 from pai_bench.scoring.gates import Relus, noting
 from pai_bench.scoring.kernel_counts import kernel_counts
 from pai_bench.scoring.layer_budgets import apportion, erdos_renyi_kernel, erk_quotas, proportional, uniform, within
-from pai_bench.scoring.mask_updates import Length, MaskChange, Moment, Rewinding, cosine, cubic, within_training
+from pai_bench.scoring.mask_updates import (
+    Length,
+    MaskChange,
+    Moment,
+    Rewinding,
+    cosine,
+    cubic,
+    geometric,
+    within_training,
+)
 from pai_bench.scoring.paths.functions import Flow, PathCount
 from pai_bench.scoring.paths.in_order import Inputs, choose_in_order
 from pai_bench.scoring.paths.law import check_factors, check_law
@@ -49,6 +58,7 @@ __all__ = [
     "erdos_renyi_kernel",
     "erk_quotas",
     "gaussian",
+    "geometric",
     "gradient",
     "hessian_product",
     "in_one_block",

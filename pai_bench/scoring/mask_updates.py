@@ -123,3 +123,10 @@ def cubic(start: int, final: int, progress: float) -> int:
     Zhu and Gupta 2017 (arXiv 1710.01878), eq. 1, in numbers of weights.
     """
     return final + round((start - final) * (1 - progress) ** 3)
+
+
+def geometric(moment: Moment) -> int:
+    """Return the number of kept weights at `moment.progress` of a geometric fall from all weights to `moment.kept`."""
+    size = sum(mask.numel() for mask in moment.masks.values())
+    # At the end, a power could round to another number than the one asked for.
+    return round(size * (moment.kept / size) ** moment.progress) if moment.progress < 1 else moment.kept
