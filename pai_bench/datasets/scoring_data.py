@@ -31,11 +31,26 @@ class ScoringBatches:
         self._std = std
         self._kind = kind
         self._seed = seed
+        self._loaded: list[Batch] | None = None
 
     def __len__(self) -> int:
         return len(self._chosen)
 
+    def loaded(self) -> ScoringBatches:
+        """Return the same batches, from now on in memory."""
+        self._loaded = list(self)
+        return self
+
+    @property
+    def different(self) -> int:
+        """Number of different images in all batches together."""
+        drawn = torch.cat([*self._chosen, torch.zeros(0, dtype=torch.long)])
+        return len(drawn) if self._kind == "noise" else len(set(drawn.tolist()))
+
     def __iter__(self) -> Iterator[Batch]:
+        if self._loaded is not None:
+            yield from self._loaded
+            return
         for position, chosen in enumerate(self._chosen):
             batch = self._dataset.batch(chosen, self._mean, self._std)
             yield altered(batch, self._kind, self._dataset.classes, generator(self._seed, self._kind, position))

@@ -13,14 +13,15 @@ from pai_bench.core import plugins
 from pai_bench.core.tensor_files import tensors_hash
 from pai_bench.datasets import loading
 from pai_bench.experiment import provenance
-from pai_bench.experiment.cost import Cost
+from pai_bench.experiment.cost import Cost, Passes
 from pai_bench.experiment.measuring import Structure
 from pai_bench.experiment.narrowing import Complete
-from pai_bench.experiment.passes import scoring_counts
+from pai_bench.experiment.passes import scoring_counts, with_training
 from pai_bench.experiment.run import Run
 from pai_bench.pruning.measures import Measures
 from pai_bench.results import Layer, Result
 from pai_bench.scoring import registry
+from pai_bench.scoring.mask_updates import changes_masks
 from pai_bench.training.loop import Trained
 
 
@@ -103,7 +104,7 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
             "train_peak_bytes": found.training.peak_bytes,
             "flops_dense": found.structure.flops[0] if full is None else full.flops,
             "flops_sparse": found.structure.flops[1],
-            **scoring_counts(found.scoring.passes),
+            **scoring_counts(_passes(run, found)),
         },
         chance=1 / loading.info(cell.dataset).classes,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,11 +119,24 @@ def make_result(run: Run, found: RunMeasurements) -> Result:
     )
 
 
+def _last_update(trained: Trained) -> int:
+    """Return the number of training steps until the last change of the masks."""
+    return trained.mask_updates.get("step", [0])[-1]
+
+
+def _passes(run: Run, found: RunMeasurements) -> Passes | None:
+    """Return the passes that decided the masks: of the scoring, and of the training until their last change."""
+    if not changes_masks(run.scorer()):
+        return found.scoring.passes
+    steps, images = _last_update(found.trained), len(found.dataset.train_y)
+    return with_training(found.scoring.passes, steps, run.recipe.train.batch_size, images)
+
+
 def _saw(run: Run, trained: Trained) -> str:
     """Return the data that decided the masks, see `Result.saw`."""
     seen = registry.sees(run.cell.spec.name)
     if seen == "training":
-        steps = trained.mask_updates.get("step", [0])[-1]
+        steps = _last_update(trained)
         epochs = run.search_epochs() or -(-steps // trained.epoch)
         return f"{epochs} epoch{'s' if epochs != 1 else ''}"
     return "inputs" if seen == "nothing" and run.recipe.scoring.warmup else seen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -105,7 +104,7 @@ class CellRunner:
         models.initialise(network, run.recipe.init.scheme, derive_seed(run.cell.seed, purpose))
         return network.to(self.device)
 
-    def scoring_batches(self, run: Run, scorer: Scorer) -> Iterable[tuple[Tensor, Tensor]]:
+    def scoring_batches(self, run: Run, scorer: Scorer) -> loading.ScoringBatches:
         """Return the batches for scoring: the method's own number, else the recipe's (per round for fresh batches)."""
         settings = run.recipe.scoring
         needed = getattr(scorer, "batches_needed", None)
@@ -121,7 +120,7 @@ class CellRunner:
             settings.data,
         )
         # Fresh batches are read only once, so they need not be in memory all at the same time.
-        return batches if fresh else list(batches)
+        return batches if fresh else batches.loaded()
 
     def masks(self, run: Run, network: nn.Module, callback: Callback) -> Scored:
         """Compute the masks of a run, their ties, and the cost of scoring (the full cost even if scores are shared)."""
@@ -142,9 +141,10 @@ class CellRunner:
         convolutions = run.float64_convolutions(self.device)  # the first call measures the device: before the clock
 
         def compute() -> Scored:
+            batches = self.scoring_batches(run, scorer)
             pruner = Pruner(
                 network,
-                self.scoring_batches(run, scorer),
+                batches,
                 scorer,
                 name=cell.method,
                 seed=derive_seed(cell.seed, "method"),
@@ -158,7 +158,7 @@ class CellRunner:
             )
             with measured(self.device) as cost:
                 tensors = pruner.score(cell.sparsity) if shared else pruner.masks(cell.sparsity, select, goal)
-            cost.passes = passes(pruner.meter, spec.name, run.recipe.scoring.warmup)
+            cost.passes = passes(pruner.meter, spec.name, run.recipe.scoring.warmup, batches.different)
             return Scored(tensors, cost, pruner.tied_at_cut, pruner.noise)
 
         # The key lists everything that determines the scores. It excludes the training settings of the recipe, and

@@ -15,7 +15,8 @@ from pai_bench.core.outputs import logits
 from pai_bench.core.randomness import derive_seed
 from pai_bench.datasets.loading import InMemoryDataset, StreamingDataset
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment.cost import Cost, Passes
+from pai_bench.experiment.cost import Cost
+from pai_bench.experiment.passes import with_training
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.score_cache import Scored
 from pai_bench.pruning import controls
@@ -131,9 +132,8 @@ def searching(
     record = {**stage, "masks": masks}
     more = callback, checkpoints, saved, record, share, changing
     trained = yield from training.training(network, masks, dataset, recipe, seed, *more)
-    steps = trained.steps
-    images = min(steps * recipe.train.batch_size, len(dataset.train_y))
-    cost = Cost(trained.seconds, None, Passes(steps, steps, images, images))
+    passes = with_training(None, trained.steps, recipe.train.batch_size, len(dataset.train_y))
+    cost = Cost(trained.seconds, None, passes)
     if trained.diverged:
         raise PaiBenchError(f"the search of {run.cell.method} has diverged", "lower its hyper-parameter lr")
     found = {names[name]: mask for name, mask in masks.items()}

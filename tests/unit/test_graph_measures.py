@@ -200,6 +200,22 @@ def test_bridges_are_those_of_networkx_also_when_the_edges_come_in_parts(
     assert 0 < len(expected) < len(pairs.T)
 
 
+def test_few_edges_of_a_dense_network_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [0]
+    add = bridges.Groups.add
+
+    def counted(groups: bridges.Groups, one: bridges.Ints, other: bridges.Ints) -> None:
+        listed[0] += len(one)
+        add(groups, one, other)
+
+    monkeypatch.setattr(bridges.Groups, "add", counted)
+    layers = nn.Conv2d(3, 32, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(32, 32, 3, padding=1), nn.MaxPool2d(2)
+    model = nn.Sequential(*layers, nn.Conv2d(32, 32, 3, padding=1), nn.Flatten(), nn.Linear(512, 10))
+    found = values(model, masks_of_ones(model), (3, 16, 16))
+    assert found["edges"] > 2_500_000 and found["cut_edges"] == 0
+    assert listed[0] < found["edges"] / 5
+
+
 def test_removable_channels_by_hand() -> None:
     model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
     masks = masks_of_ones(model)

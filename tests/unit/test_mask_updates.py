@@ -15,6 +15,8 @@ import pai_bench
 from pai_bench.cells import Cell, kept_count
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import CellRunner, Outcome, Run
+from pai_bench.results import Result
+from pai_bench.results.measures import SCORING
 from pai_bench.scoring import Length, MaskChange, Moment, Problem, Rewinding, registry
 from pai_bench.sweep import single_cell
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
@@ -63,6 +65,10 @@ def test_the_builtin_methods_that_change_masks() -> None:
     assert not any(registry.has_controls(name) for name in changing)
 
 
+def scoring_counts_of(result: Result) -> list[float | None]:
+    return [result.costs[name] for name in SCORING]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_counts_are_exact_after_every_update_and_resuming_changes_no_bit(
@@ -80,6 +86,7 @@ def test_counts_are_exact_after_every_update_and_resuming_changes_no_bit(
         assert updates["grown"] == [0, 0, 0] and result.saw == "2 epochs"
     else:
         assert updates["kept"] == [target, target] and min(updates["grown"]) > 0 and result.saw == "2 epochs"
+    assert scoring_counts_of(result) == [updates["step"][-1]] * 2 + [1437] * 2
     # Before, in and after steps in which masks change.
     again = resumed(runner, method, tmp_path, (1, 1, 2))
     for name in ("accuracy", "curve", "mask_hash", "layers", "effective_sparsity", "mask_updates", "saw", "costs"):
@@ -232,6 +239,7 @@ def test_cycles_prune_at_their_ends_and_resume_to_the_bit(method: str, tmp_path:
     assert result.mask_updates["step"] == ([6, 9] if many else [6])
     assert result.mask_updates["kept"] == ([round(size * (target / size) ** 0.5), target] if many else [target])
     assert result.saw == ("3 epochs" if many else "2 epochs")
+    assert scoring_counts_of(result) == [9 if many else 6] * 2 + [1437] * 2
     # In the first training, in its last evaluation, and in the last cycle.
     again = resumed(CellRunner(device="cpu"), method, tmp_path, (4, 3, 2))
     for name in ("accuracy", "curve", "mask_hash", "mask_updates", "saw"):

@@ -25,7 +25,7 @@ def cost(name: str, sparsity: float = 0.8, warmup: int = 0, **fields: object) ->
     scorer = registry.get(name, fields)
     pruner = Pruner(tiny(), batches(3, 8), scorer, name=name, warmup=warmup)
     pruner.masks(sparsity)
-    return passes(pruner.meter, name, warmup)
+    return passes(pruner.meter, name, warmup, 24)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_images_and_labels_count_where_they_decide_the_masks() -> None:
         for warmup in (0, 2):
             pruner = Pruner(tiny(), batches(3, 8), Shapes(), name="own", warmup=warmup)
             pruner.masks(0.5)
-            found[sees, warmup] = passes(pruner.meter, method, warmup)
+            found[sees, warmup] = passes(pruner.meter, method, warmup, 17)
     assert found == {
         ("shape", 0): Passes(1, 0, 0, 0),
         ("shape", 2): Passes(3, 0, 16, 0),
@@ -85,6 +85,7 @@ def test_images_and_labels_count_where_they_decide_the_masks() -> None:
         ("unknown", 0): None,
         ("unknown", 2): None,
     }
+    assert passes(pruner.meter, "snip", 2, 10) == Passes(3, 0, 10, 10)  # the batches repeat ten images
     assert scoring_counts(None) == dict.fromkeys(scoring_counts(Passes(1, 0, 0, 0)))
 
 

@@ -82,6 +82,16 @@ def scored(method: str, **scoring: Any) -> torch.Tensor:
     return flat(runner.masks(task, runner.model(task), Callback()).tensors)
 
 
+def test_images_that_are_repeated_count_once() -> None:
+    drawn = {kind: loading.scoring_batches(DATA, 30, 100, SEED, (0.3,), (0.4,), kind) for kind in SCORING_DATA}
+    found = {kind: batches.different for kind, batches in drawn.items()}
+    label = next(iter(drawn["one-class"]))[1][0]
+    size = len(DATA.train_y)
+    rest = dict.fromkeys(("train", "shuffled-pixels", "random-labels"), size)
+    assert found == {**rest, "noise": 3000, "one-class": int((DATA.train_y == label).sum())}
+    assert loading.scoring_batches(DATA, 30, 2, SEED, (0.3,), (0.4,)).different == 60
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SCORING_DATA[1:])
 def test_a_method_that_reads_data_scores_the_same_on_the_same_tensors(kind: str) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from pai_bench.pruning.measures.units import Ints, Layer, Nodes
+
+Kept = NDArray[np.bool_]
 
 PART = 1_000_000
 """Number of edges after which the groups are updated."""
 MOST = 200_000_000
 """Largest number of edges that are looked at one by one."""
+SOME = 4
+"""Number of weights that join the positions of a layer first."""
 
 
 class TooManyEdges(Exception):
@@ -32,32 +37,62 @@ def cut_edges(layers: list[Layer], nodes: Nodes) -> int:
     """
     groups = Groups(nodes.groups())
     for layer in layers:
-        # One weight of each channel joins most of the nodes; then nearly all other edges are inside of a group.
-        for first in (True, False):
-            for inputs, outputs, kept, parts in layer.blocks():
-                o, i = np.nonzero(_first(kept) if first else kept & ~_first(kept))
-                i = i + o // (len(outputs) // parts) * kept.shape[1]
-                _add(groups, nodes, inputs, outputs, i, o)
-            groups.settle()
+        _add_layer(groups, nodes, layer)
+    groups.settle()
     return groups.bridges.shape[1]
 
 
-def _first(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return True for the first kept weight of each row and of each column."""
-    first = np.zeros_like(kept)
-    # argmax returns 0 for rows and columns without a kept weight, hence the intersection below.
-    first[np.arange(len(kept)), kept.argmax(1)] = True
-    first[kept.argmax(0), np.arange(kept.shape[1])] = True
-    return first & kept
+def _add_layer(groups: Groups, nodes: Nodes, layer: Layer) -> None:
+    """Add the edges of a layer in rounds, until all nodes of the layer are in one group.
+
+    The first two rounds put all nodes of most layers into one group: edges from each channel at one place of the kernel
+    join the channels of a position, and a few edges at every other place join the positions. The order of the edges
+    changes the time alone.
+    """
+    blocks = list(layer.blocks())
+    fullest = max(range(len(blocks)), key=lambda place: np.count_nonzero(blocks[place][2]))
+    left = [kept.copy() for _, _, kept, _ in blocks]
+
+    def add(places: Iterable[int], chosen: Callable[[Kept], Kept]) -> None:
+        for place in places:
+            inputs, outputs, kept, parts = blocks[place]
+            now = chosen(left[place])
+            left[place] &= ~now
+            o, i = np.nonzero(now)
+            i = i + o // (len(outputs) // parts) * kept.shape[1]
+            ends = sources[i], targets[o]
+            listed = (ends[0] != ends[1]) | (ends[0] < 0)
+            _add(groups, nodes, inputs, outputs, i[listed], o[listed])
+        groups.settle_if_worthwhile()
+
+    rounds = ([fullest], _outermost), (range(len(blocks)), _some), (range(len(blocks)), _outermost)
+    for places, chosen in (*rounds, (range(len(blocks)), np.copy)):
+        sources, targets = (_common(groups, nodes, numbers) for numbers in layer.channels())
+        if sources[0] >= 0 and (sources == sources[0]).all() and (targets == sources[0]).all():
+            return
+        add(places, chosen)
+
+
+def _outermost(kept: Kept) -> Kept:
+    """Return True for the first and the last kept weight of each row and of each column."""
+    chosen = np.zeros_like(kept)
+    rows, columns = np.arange(len(kept)), np.arange(kept.shape[1])
+    chosen[rows, kept.argmax(1)] = chosen[kept.argmax(0), columns] = True
+    chosen[rows, -1 - kept[:, ::-1].argmax(1)] = chosen[-1 - kept[::-1].argmax(0), columns] = True
+    # argmax returns 0 for rows and columns without a kept weight, hence the intersection.
+    return chosen & kept
+
+
+def _some(kept: Kept) -> Kept:
+    """Return True for a few kept weights."""
+    chosen = np.zeros_like(kept)
+    places = np.flatnonzero(kept)
+    chosen.flat[places[:: max(1, len(places) // SOME)]] = True
+    return chosen
 
 
 def _add(groups: Groups, nodes: Nodes, inputs: Ints, outputs: Ints, i: Ints, o: Ints) -> None:
-    """Add the edges from inputs[i] to outputs[o] at every position, except between channels of one group."""
-    if not len(o):
-        return
-    one, other = _common(groups, nodes, inputs)[i], _common(groups, nodes, outputs)[o]
-    listed = (one != other) | (one < 0)
-    o, i = o[listed], i[listed]
+    """Add the edges from inputs[i] to outputs[o] at every position."""
     # In parts, because one channel pair may have an edge at thousands of positions.
     step = max(1, PART // max(1, inputs.shape[1]))
     for start in range(0, len(o), step):
@@ -66,11 +101,14 @@ def _add(groups: Groups, nodes: Nodes, inputs: Ints, outputs: Ints, i: Ints, o: 
 
 
 def _common(groups: Groups, nodes: Nodes, numbers: Ints) -> Ints:
-    """Return the group of all nodes of each row, -1 where a row has several groups, joint nodes or none."""
-    plain = np.where(nodes.is_plain(numbers), groups.of[numbers], -2)
-    plain[numbers == 0] = -3
-    largest, smallest = plain.max(1), np.where(numbers == 0, np.iinfo(np.int64).max, plain).min(1)
-    return np.where((largest == smallest) & (largest >= 0), largest, -1)
+    """Return the group of all nodes of each row, -1 where a row has several groups or no node."""
+    rows = np.repeat(np.arange(len(numbers)), numbers.shape[1])
+    rows, members = nodes.expanded(rows, numbers.ravel())
+    of = groups.of[members]
+    smallest, largest = np.full(len(numbers), np.iinfo(np.int64).max), np.full(len(numbers), -1)
+    np.minimum.at(smallest, rows, of)
+    np.maximum.at(largest, rows, of)
+    return np.where(smallest == largest, largest, -1)
 
 
 class Groups:
@@ -97,19 +135,29 @@ class Groups:
         if self._size > PART:
             self.settle()
 
+    def settle_if_worthwhile(self) -> None:
+        """Bring the groups up to date unless the bridges, which that goes through again, outnumber the new edges."""
+        if self._size >= self.bridges.shape[1]:
+            self.settle()
+
     def settle(self) -> None:
         """Bring the groups up to date."""
         pairs = np.concatenate([self.bridges, *self._waiting], axis=1)
         self._waiting, self._size = [], 0
         if not pairs.shape[1]:
             return
-        used, local = np.unique(pairs, return_inverse=True)
+        is_used = np.zeros(len(self.of), dtype=bool)
+        is_used[pairs] = True
+        used = np.flatnonzero(is_used)
         count = len(used)
-        local = np.sort(local.reshape(2, -1), axis=0)
-        # Pairs as single integers, because np.unique sorts numbers much faster than columns.
-        codes, times = np.unique(local[0] * count + local[1], return_counts=True)
-        a, b = codes // count, codes % count
-        is_bridge = find_bridges(count, a, b, times > 1)
+        place = np.zeros(len(self.of), dtype=np.int32)
+        place[used] = np.arange(count)
+        local = place[pairs]
+        # A sparse matrix adds up equal pairs, in less time than a sort of all pairs takes.
+        ones = np.ones(local.shape[1], dtype=np.int32)
+        times = coo_array((ones, (local.min(0), local.max(0))), shape=(count, count)).tocsr().tocoo()
+        a, b = (side.astype(np.int64) for side in times.coords)
+        is_bridge = find_bridges(count, a, b, times.data > 1)
         inside = csr_array((np.ones((~is_bridge).sum(), np.int8), (a[~is_bridge], b[~is_bridge])), shape=(count,) * 2)
         joined = connected_components(inside, directed=False)[1]
         representative = used[np.unique(joined, return_index=True)[1]]

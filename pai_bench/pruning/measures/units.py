@@ -124,6 +124,12 @@ class Layer:
     options: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int] = ((), (), (), 1)
     """Stride, padding and dilation of a convolution by dimension, and groups."""
 
+    def channels(self) -> tuple[Ints, Ints]:
+        """Return the nodes of the signal and of the result by channel: [C, P] and [O, P]."""
+        if self.kind == "matrix":
+            return self.inputs.T, self.outputs.T
+        return self.inputs.reshape(len(self.inputs), -1), self.outputs.reshape(len(self.outputs), -1)
+
     def blocks(self) -> Iterator[tuple[Ints, Ints, NDArray[np.bool_], int]]:
         """Yield blocks of edges: inputs [C, P], outputs [O, P] at P positions, kept weights [O, I], number of groups.
 
