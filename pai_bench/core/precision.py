@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ def laid_out(model: nn.Module, channels_last: bool) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
-def forward(model: nn.Module, x: Tensor, bfloat16: bool = False, channels_last: bool = False) -> Tensor:
+def forward(model: Callable[[Tensor], Any], x: Tensor, bfloat16: bool = False, channels_last: bool = False) -> Tensor:
     """Return the logits in float32 (see `outputs.logits`); with `bfloat16`, the forward pass runs under autocast."""
     if channels_last and x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)

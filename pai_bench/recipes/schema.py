@@ -70,6 +70,8 @@ class Train:
     """Length of the training in steps instead of `epochs`; the last epoch may be incomplete. 0: `epochs` is given."""
     milestone_steps: tuple[int, ...] = ()
     """Steps at which the schedule "step" multiplies by `gamma`, in addition to `milestones`; the first step is 0."""
+    compile: bool = False
+    """Compile the training steps with torch.compile: other kernels, which round differently."""
 
 
 @dataclass(frozen=True)

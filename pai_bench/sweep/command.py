@@ -131,6 +131,9 @@ def _run(options: Options, runs: Sequence[Run], asked: planning.Request, message
         messages.print(line, highlight=False, markup=False)
     work = jobs(plan)
     places = worker_process.places(options.workers, len(plan.todo))
+    todo = [planned.run for planned in plan.todo]
+    for line in plan_text.compilations([todo[index :: len(places)] for index in range(len(places))]):
+        messages.print(line, highlight=False, markup=False)
     device, costs = _costs(plan, root, places)
     if options.as_json:
         states = [

@@ -12,6 +12,7 @@ from pai_bench.core.precision import float32_products, forward, in_channels_last
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.recipes import Train
 from pai_bench.scoring.losses import by_name
+from pai_bench.training.compilation import CompiledNetwork
 
 Change = Callable[[Callable[[], None]], None]
 """A change of the masks in a step, after the backward pass. Its argument is the update of the weights, which it calls
@@ -48,6 +49,7 @@ class Step:
             for weight in model.parameters():
                 self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self._model = model
+        self._network = CompiledNetwork(model) if settings.compile else model
         self._bfloat16 = settings.precision == "bfloat16"
         self._channels_last = in_channels_last(settings.precision, settings.channels_last, self.device)
         self._products = products(settings.precision)
@@ -87,4 +89,4 @@ class Step:
         return loss
 
     def _forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._loss(forward(self._model, x, self._bfloat16, self._channels_last), y)
+        return self._loss(forward(self._network, x, self._bfloat16, self._channels_last), y)

@@ -22,9 +22,12 @@ class FewerKernels:
     first pass counts) and share no parameter; all others stay as they are.
     """
 
-    def __init__(self, model: nn.Module, bfloat16: bool) -> None:
+    def __init__(self, model: nn.Module, bfloat16: bool, compiled: bool = False) -> None:
+        """Take the network; one that is `compiled` keeps all of its kernels, which the compiler has fused."""
         self._bfloat16 = bfloat16
-        plain = not any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules())
+        plain = not compiled and not any(
+            hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules()
+        )
         owners = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
         self._candidates = [module for module in model.modules() if plain and self._affected(module, owners)]
         self._ready = False

@@ -69,7 +69,7 @@ class GraphStep(Step):
         self._stream = _capture_stream(self.device)
         self._programs: dict[Hashable, _Program] = {}
         self._static: dict[torch.Size, tuple[Tensor, Tensor]] = {}
-        self._fewer = FewerKernels(model, self._bfloat16)
+        self._fewer = FewerKernels(model, self._bfloat16, settings.compile)
         self._as_defined = False
         """Launch every kernel of the plain step, as a reference for the captured one."""
         self._refused = False

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from pai_bench.core.precision import float32_products
 from pai_bench.experiment import process
+from pai_bench.training import compilation
 
 STEADY = (0.93, 1.07)
 """Where the median of the yardstick by itself must lie, or what was measured beside it says nothing."""
@@ -144,6 +145,13 @@ def ieee() -> Iterator[None]:
     """
     with float32_products("ieee"):
         yield
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch, measuring: bool) -> None:
+    """Where nothing is measured, compile without a C++ compiler, which may not be there."""
+    if not measuring:
+        monkeypatch.setattr(compilation, "HOW", {"backend": "aot_eager"})
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import nn
 
 import pai_bench
 from pai_bench import models, recipes
@@ -23,19 +21,14 @@ from tests.benchmarks import peak
 from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count
 from tests.benchmarks.test_scoring import problem
-from tests.benchmarks.test_training import MEAN, STD, compiled, images
+from tests.benchmarks.test_training import MEAN, STD, images
 from tests.unrolling import unrolled_prospr
 
 
-def step(
-    device: torch.device,
-    batch: int,
-    change: Callable[[nn.Module], nn.Module] = lambda model: model,
-    **options: object,
-) -> tuple[Step, torch.Tensor, torch.Tensor]:
+def step(device: torch.device, batch: int, **options: object) -> tuple[Step, torch.Tensor, torch.Tensor]:
     model, [(x, y)] = problem(batch, 1, device)
     settings = recipes.load("quick", "digits", "resnet20").train
-    made = make_step(change(model), {}, dataclasses.replace(settings, **options))  # type: ignore[arg-type]
+    made = make_step(model, {}, dataclasses.replace(settings, **options))  # type: ignore[arg-type]
     for _ in range(10):
         made(x, y, 0.1)
     return made, x, y
@@ -62,11 +55,12 @@ def test_graph_step(compare: Compare, fact: Fact, measuring: bool, device: torch
     )
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_compiled_graph_step(compare: Compare, measuring: bool, device: torch.device, precision: str) -> None:
-    """Twenty captured steps of the network as torch.compile has it, against twenty of the network as it is."""
+    """Twenty captured steps of a compiled network, against twenty of the network as it is."""
     batch, number = (128, 20) if measuring else (4, 1)
-    fused, x, y = step(device, batch, lambda model: compiled(model, measuring), cuda_graph=True, precision=precision)
+    fused, x, y = step(device, batch, compile=True, cuda_graph=True, precision=precision)
     graph, _, _ = step(device, batch, cuda_graph=True, precision=precision)
 
     def run(chosen: Step) -> None:

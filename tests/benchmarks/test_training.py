@@ -24,15 +24,7 @@ from tests.benchmarks.conftest import Compare, Fact
 from tests.benchmarks.counting import count
 
 
-def compiled(model: nn.Module, measuring: bool) -> nn.Module:
-    """The network as torch.compile has it; where nothing is measured without a compiler, which may not be there."""
-    fused: nn.Module = torch.compile(model, dynamic=False, backend="inductor" if measuring else "aot_eager")
-    return fused
-
-
-def stepper(
-    masked: str, size: int = 32, change: Callable[[nn.Module], nn.Module] = lambda model: model, **options: Any
-) -> Callable[[], None]:
+def stepper(masked: str, size: int = 32, **options: Any) -> Callable[[], None]:
     """One SGD step of ResNet-20: dense, with masked gradients, under torch's pruning, or with weights times masks."""
     model = models.build("resnet20", 3, 32, 10)
     models.initialise(model, "kaiming-normal-fan-in", 0)
@@ -43,7 +35,7 @@ def stepper(
         recipes.load("quick", "digits", "resnet20").train, lr=0.1, weight_decay=1e-4, **options
     )
     model = laid_out(model, settings.channels_last)
-    step = Step(change(model), masks if masked == "gradients" else {}, settings)
+    step = Step(model, masks if masked == "gradients" else {}, settings)
     x, y = torch.randn(size, 3, 32, 32, generator=generator), torch.arange(size) % 10
     if masked == "torch":
         for name, mask in masks.items():
@@ -107,15 +99,16 @@ def test_step_in_another_arithmetic(compare: Compare, options: dict[str, Any]) -
     compare(stepper("gradients", **options), stepper("gradients"), "of a float32 step", rounds=15)
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_compiled_step(compare: Compare, fact: Fact, measuring: bool, precision: str) -> None:
-    """In channels-last, by the same step that is not compiled; dense, because compiling renames parameters."""
+    """In channels-last, by the same step that is not compiled."""
     options = {"size": 32 if measuring else 4, "precision": precision, "channels_last": True}
-    fused = stepper("dense", change=lambda model: compiled(model, measuring), **options)
+    fused = stepper("gradients", compile=True, **options)
     began = time.perf_counter()
     fused()
     fact(f"first step, compiled, {precision}", f"{time.perf_counter() - began:.0f} s")
-    compare(fused, stepper("dense", **options), "of the same step, not compiled", rounds=15)
+    compare(fused, stepper("gradients", **options), "of the same step, not compiled", rounds=15)
 
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

@@ -110,7 +110,8 @@ def _convolution(
     shape = torch.ops.aten.convolution(
         x.to("meta"), weight.to("meta"), None, stride, padding, dilation, transposed, output_padding, groups
     ).shape
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    # As cuDNN, which takes the format of the weight where the one of the input differs.
+    last = any(t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous() for t in (x, weight))
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout).fill_(0)
 

@@ -23,7 +23,7 @@ from pai_bench.sweep.execution.claims import Owner, take
 from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.local.pool import Pool
 from pai_bench.sweep.local.progress import Progress
-from pai_bench.sweep.planning import plan, request
+from pai_bench.sweep.planning import plan, plan_text, request
 from pai_bench.sweep.planning.plan import Plan, make_plan
 from tests.disk import AWAY, Disk
 from tests.unit.test_execution import RUN, vars_of
@@ -129,6 +129,17 @@ def test_plans_announce_a_last_batch_of_one_image() -> None:
     assert "1437 images in batches of 718 leave one" in line and "merged into the batch before it" in line
     whole = recipes.load("quick", "digits", "conv8")
     assert request.short_batches([Run(Cell("snip", "digits", "conv8", 0.5, 0), whole)]) == []
+
+
+def test_plans_announce_compilations_for_few_cells() -> None:
+    plain = recipes.load("quick", "digits", "conv8")
+    (compiled,) = recipes.variants(plain, (("train.compile", "true"),))
+    runs = [Run(Cell("snip", "digits", "conv8", 0.5, seed), compiled) for seed in range(8)]
+    others = [Run(Cell("snip", "digits", "conv8", 0.5, seed), plain) for seed in range(8)]
+    assert plan_text.compilations([runs]) == plan_text.compilations([others[:4], others[4:]]) == []
+    assert plan_text.compilations([runs, others]) == plan_text.compilations([]) == []
+    (line,) = plan_text.compilations([runs[:4] + others, runs[4:]])
+    assert line.startswith("train.compile: networks are compiled 2 times for 8 cells")
 
 
 @pytest.mark.slow

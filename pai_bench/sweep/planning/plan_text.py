@@ -11,6 +11,9 @@ from pai_bench.sweep.planning.plan import Plan
 Group = tuple[str, str, str]
 """Data set, model and recipe."""
 
+SEVERAL = 5
+"""Number of cells per compilation below which it can cost more time than it saves."""
+
 
 def _group(run: Run) -> Group:
     return run.cell.dataset, run.cell.model, run.recipe.name
@@ -58,3 +61,18 @@ def grid(runs: Sequence[Run]) -> list[str]:
         seeds = ",".join(str(seed) for seed in sorted({cell.seed for cell in group}))
         lines.append(f"{dataset} · {model} · recipe {recipe}: {methods}; sparsities {sparsities}; seeds {seeds}")
     return lines
+
+
+def compilations(shares: Sequence[Sequence[Run]]) -> list[str]:
+    """Return a line if `train.compile` is on in a plan whose workers (or tasks) compile for few cells each.
+
+    `shares` are the runs of each worker; each of them compiles a network once for all of its cells with one recipe.
+    """
+    compiled = [[_group(run) for run in share if run.recipe.train.compile] for share in shares]
+    n_cells, n_times = sum(map(len, compiled)), sum(len(set(groups)) for groups in compiled)
+    if n_cells >= SEVERAL * n_times:
+        return []
+    return [
+        f"train.compile: networks are compiled {n_times} times for {n_cells} cells, half a minute or more each time;"
+        f" with fewer than {SEVERAL} cells per worker (or task), network and recipe this can take longer than it saves"
+    ]

@@ -11,7 +11,7 @@ BACKWARD = 3
 
 _SPEED = (
     *(("train", key, default) for key, default in (("batch_size", None), ("precision", "float32"))),
-    *(("train", key, False) for key in ("channels_last", "cuda_graph")),
+    *(("train", key, False) for key in ("channels_last", "cuda_graph", "compile")),
     ("data", "crop", "pad"),
 )
 """Recipe values that determine the time per image: table, key, and the value of results that lack the key."""

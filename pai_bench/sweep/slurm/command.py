@@ -21,6 +21,7 @@ from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.planning import cost, request
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
+from pai_bench.sweep.planning.plan_text import compilations
 from pai_bench.sweep.slurm import crashes, in_flight, profiles, sbatch, sizing, trust, wording
 from pai_bench.sweep.slurm.controller import Controller, ControllerUnavailable, installed
 from pai_bench.sweep.slurm.ledger import PASSING, complaints
@@ -129,6 +130,8 @@ def run(sweep: Sweep, options: Options, messages: Console) -> int:
             work = pack(plan, _durations(plan, sweep.settings.root, profile), submission_settings, options.canary)
             submitter = Submitter(submission_settings, work, controller, situation.ended_jobs)
             say(wording.announce(work, submission_settings))
+            for line in compilations((*work.canaries, *work.tasks)):
+                say(line)
         if sweep.as_json:
             states = [{**planned.key.as_dict(), "state": planned.state} for planned in plan.runs]
             print(json.dumps({"summary": plan.summary(verb="submit"), "cells": states}, indent=1))

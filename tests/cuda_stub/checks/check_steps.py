@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import warnings
 from collections.abc import Callable
 
@@ -131,13 +133,41 @@ def test_out_of_memory_in_a_capture_is_raised_beside_other_cells_and_costs_the_g
 
 
 def test_memory_does_not_grow_with_the_cells_of_a_process() -> None:
-    """Some versions of PyTorch keep a workspace for each stream that has captured."""
-    found = []
-    for _ in range(6):
-        steps(network(), 6)
+    """Some versions of PyTorch keep a workspace for each stream that has captured, of which there are 32."""
+    model, found = network("lenet-300-100"), []
+    for _ in range(40):
+        assert steps(copy.deepcopy(model), 6).mechanism == "cuda-graph"
         torch.cuda.empty_cache()
         found.append(torch.cuda.memory_allocated())
     assert max(found[1:]) - found[0] < 8e6
+
+
+@pytest.mark.parametrize(
+    ("precision", "channels_last"), [("float32", False), ("bfloat16", False), ("tf32", True)], ids=lambda value: value
+)
+def test_tf32_implies_channels_last(precision: str, channels_last: bool) -> None:
+    """Weights, inputs and outputs of convolutions, in captured and eager training and in evaluation."""
+    layouts: set[bool] = set()
+
+    def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        for tensor in (*inputs, module.weight, output):
+            assert isinstance(tensor, Tensor)
+            last = tensor.is_contiguous(memory_format=torch.channels_last)
+            if last != tensor.is_contiguous():  # both for single pixels
+                layouts.add(last)
+
+    x, y = torch.zeros(64, 3, 8, 8, dtype=torch.uint8, device=CUDA), torch.zeros(64, dtype=torch.long, device=CUDA)
+    colours = dataclasses.replace(data(), train_x=x, train_y=y, test_x=x[:8], test_y=y[:8])
+    for cuda_graph in ("auto", False):
+        model, settings = models.build("conv8", 3, 8, 10).to(CUDA), recipe(precision=precision, cuda_graph=cuda_graph)
+        values = dataclasses.replace(settings.data, mean=(0.5,) * 3, std=(0.5,) * 3)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(note)
+        layouts.clear()
+        trained = train(model, {}, colours, dataclasses.replace(settings, data=values), seed=0)
+        assert trained.mechanism == ("eager" if cuda_graph is False else "cuda-graph")
+        assert layouts == {channels_last}
 
 
 def test_the_check_of_a_capture_waits_a_few_times() -> None:
