@@ -162,9 +162,15 @@ class GraphStep(Step):
         """Run the steps eagerly, then capture them and check that a replay from the same state does the same."""
         generator = torch.cuda.default_generators[self._stream.device_index]
         draws, host = generator.get_state(), host_random_state()
-        before = self._copies()
+        before = self._copies_if_room()
         self._on_stream(lambda: self._by_definition(work))
-        by_hand = self._copies()
+        by_hand = None if before is None else self._copies_if_room()
+        if before is None or by_hand is None:
+            if steps > 1:
+                self.several = False
+            else:
+                self._refuse("the memory does not suffice for copies of the training's state")
+            return
         if host_random_state() != host:
             self._refuse("it draws random numbers on the host, which a replay cannot draw again", by_hand)
             return
@@ -239,13 +245,14 @@ class GraphStep(Step):
         ):
             self.rate.mul_(1)
 
-    def _refuse(self, reason: str, by_hand: list[list[Tensor]]) -> None:
-        """Switch to eager steps for the rest of the training, starting from the state after the eager step."""
+    def _refuse(self, reason: str, by_hand: list[list[Tensor]] | None = None) -> None:
+        """Switch to eager steps for the rest of the training, from the state after the eager step if it is given."""
         warnings.warn(f"no CUDA graph: {reason}; the training continues with eager steps", RuntimeWarning, stacklevel=3)
         self._refused, self.mechanism = True, "eager"
         self._programs.clear()
         self.optimizer.zero_grad(set_to_none=True)
-        self._put(by_hand)
+        if by_hand is not None:
+            self._put(by_hand)
 
     def _state(self) -> list[list[Tensor]]:
         """Return all tensors that a step changes: parameters, buffers, momentum, the sum of the losses, counters."""
@@ -255,6 +262,15 @@ class GraphStep(Step):
 
     def _copies(self) -> list[list[Tensor]]:
         return [[tensor.detach().clone() for tensor in group] for group in self._state()]
+
+    def _copies_if_room(self) -> list[list[Tensor]] | None:
+        """Return copies of the state, or None if the memory does not suffice and no other cell could make room."""
+        try:
+            return self._copies()
+        except torch.OutOfMemoryError:
+            if not self._alone():
+                raise
+            return None
 
     def _put(self, copies: list[list[Tensor]]) -> None:
         with torch.no_grad():

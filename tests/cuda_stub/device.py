@@ -68,10 +68,15 @@ def seconds(graph: float = 0.0, kernel: float = 0.0) -> Iterator[None]:
         _library.stub_seconds(0.0, 0.0)
 
 
+def fail_after(launches: int) -> None:
+    """Answer every call with an illegal memory access after so many further launches; inside `failing_after`."""
+    _library.stub_fail_after(launches)
+
+
 @contextmanager
 def failing_after(launches: int) -> Iterator[None]:
     """Answer every call with an illegal memory access after so many further launches; the device recovers outside."""
-    _library.stub_fail_after(launches)
+    fail_after(launches)
     try:
         yield
     finally:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from pai_bench import models, recipes
 from pai_bench.errors import PaiBenchError
+from pai_bench.experiment.searching import search_recipe
+from pai_bench.scoring import registry
+from pai_bench.scoring.searching import searches
 from pai_bench.training import compilation
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import RoundRobin
@@ -73,6 +76,11 @@ def test_compilation_is_part_of_the_fingerprint_and_of_the_name_where_it_is_on()
     assert on.name == "quick+train.compile=true" and on.identity()["train"]["compile"] is True
     assert not recipe.train.compile and "compile" not in recipe.identity()["train"]
     assert recipes.Recipe.from_dict(on.as_dict()).train.compile
+
+
+def test_the_search_of_a_subnetwork_is_not_compiled() -> None:
+    method = registry.get("edge-popup", {})
+    assert searches(method) and not search_recipe(COMPILED, method).train.compile
 
 
 def test_a_recipe_compiles_every_step_and_no_evaluation(quick: list[int]) -> None:

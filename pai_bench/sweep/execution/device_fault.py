@@ -24,17 +24,17 @@ class DeviceFault(SystemExit):
 
 
 def ends_process(error: Exception) -> bool:
-    """Return True if an error of the GPU will be repeated by every later call in this process.
+    """Return True if the GPU is in an error state that every later call in this process will report.
 
-    Other errors of the same type, such as a failed capture, leave the GPU usable.
+    The error itself does not show it: libraries (cuBLAS, cuDNN, Triton) report an illegal access of an earlier kernel
+    by errors of their own, and a failed capture leaves the GPU usable.
     """
-    if not isinstance(error, torch.AcceleratorError):
-        return False
-    try:
-        # An error that has destroyed the CUDA context is reported again by any later call, also by this one.
-        torch.cuda.synchronize()
-    except torch.AcceleratorError:
-        return True
+    if isinstance(error, torch.AcceleratorError) or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        try:
+            # An error that has destroyed the CUDA context is reported again by any later call, also by this one.
+            torch.cuda.synchronize()
+        except torch.AcceleratorError:
+            return True
     return False
 
 
@@ -43,7 +43,7 @@ def device_faults() -> Iterator[None]:
     """Raise DeviceFault in place of an error of the GPU that ends the process."""
     try:
         yield
-    except torch.AcceleratorError as error:
+    except Exception as error:
         if not ends_process(error):
             raise
         raise DeviceFault(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error

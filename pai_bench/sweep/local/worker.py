@@ -123,15 +123,15 @@ def main() -> None:
     channel.send("ready")
     going = True
     while going or packed.busy:
-        with suppress(queue.Empty):
-            message = runs.get(block=not packed.busy)
-            going = message is not None
-            if message is not None:
-                run = Run(Cell(**message["cell"]), Recipe.from_dict(message["recipe"]))
-                numbers[run] = message["id"]
-                packed.add(run)
-                channel.send("room", room=sizes.of(run))
         try:
+            with suppress(queue.Empty):
+                message = runs.get(block=not packed.busy)
+                going = message is not None
+                if message is not None:
+                    run = Run(Cell(**message["cell"]), Recipe.from_dict(message["recipe"]))
+                    numbers[run] = message["id"]
+                    packed.add(run)
+                    channel.send("room", room=sizes.of(run))
             finished = packed.turn()
         except DeviceFault as fault:
             print(f"pai-bench: {fault}", file=sys.stderr, flush=True)

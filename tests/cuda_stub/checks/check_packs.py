@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
 from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.training.callbacks import Callback
-from pai_bench.training.cooperative import RoundRobin, SharedClock, Task
+from pai_bench.training.cooperative import RoundRobin, SharedClock, Task, run_to_completion
+from pai_bench.training.graph_step import GraphStep
 from pai_bench.training.loop import Trained, train, training
 from tests.cuda_stub import device
 from tests.cuda_stub.checks.check_steps import BATCH, CUDA, data, masks, network, recipe
@@ -92,6 +94,73 @@ def test_an_error_that_the_device_repeats_ends_the_process_and_blames_no_cell(
     assert not ended and not list(tmp_path.rglob("failed/**/*.json"))
     logs = [path.read_text() for path in (tmp_path / "state" / "logs" / "cells").rglob("*.log")]
     assert sum("illegal memory access" in log for log in logs) == 1
+
+
+@pytest.mark.parametrize("moment", ["scoring", "measuring", "training", 1, 127, 129], ids=str)
+def test_such_an_error_is_recognised_at_any_moment(moment: str | int, tmp_path: Path, runner: CellRunner) -> None:
+    """In any phase, in the last epoch, and after the batch of its evaluation, which follows 128 steps."""
+
+    class Failing(Callback):
+        ticks = 0
+        now = ""
+
+        def phase(self, phase: str) -> None:
+            self.now = phase
+            if phase == moment:
+                device.fail_after(0)
+
+        def tick(self) -> None:
+            self.ticks += self.now == "training"
+            if self.ticks == moment:
+                device.fail_after(0)
+
+    work = executing(cell(0), RunSettings(tmp_path), runner, Owner.current(), callback=Failing())
+    with pytest.raises(DeviceFault, match="illegal memory access"), device.failing_after(10**9):
+        run_to_completion(work, CUDA)
+    assert not list(tmp_path.rglob("failed/**/*.json"))
+
+
+def test_such_an_error_is_recognised_in_the_words_of_a_library(tmp_path: Path, runner: CellRunner) -> None:
+    """An illegal access of an earlier kernel makes cuBLAS, cuDNN or Triton raise errors of other types."""
+
+    def running(*arguments: object) -> Task[Outcome]:
+        yield
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(…)`")
+
+    runner.running = running  # type: ignore[method-assign]
+    for healthy in (False, True):
+        work = executing(cell(0), RunSettings(tmp_path), runner, Owner.current())
+        if healthy:
+            assert run_to_completion(work, CUDA).kind == "failed"
+        else:
+            with pytest.raises(DeviceFault, match="CUBLAS"), device.failing_after(0):
+                run_to_completion(work, CUDA)
+        assert len(list(tmp_path.rglob("failed/**/*.json"))) == int(healthy)
+
+
+def test_out_of_memory_in_a_capture_makes_the_pack_smaller(
+    tmp_path: Path, runner: CellRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, real = Sizes(runner, 2), GraphStep._captured
+    packed = PackedRunner(
+        runner, sizes, lambda run, alone: executing(run, RunSettings(tmp_path), runner, Owner.current(), alone=alone)
+    )
+
+    def full(self: GraphStep, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        if not self._alone():
+            torch.empty(2 * device.MEMORY, dtype=torch.uint8, device=CUDA)
+        return real(self, work)
+
+    monkeypatch.setattr(GraphStep, "_captured", full)
+    for seed in range(2):
+        assert packed.takes(cell(seed))
+        packed.add(cell(seed))
+    ended: list[tuple[Run, AttemptOutcome]] = []
+    while packed.busy:
+        ended += packed.turn()
+    assert [outcome.kind for _, outcome in ended] == ["done", "done"] and sizes.of(cell(0)) == 1
+    steps = [json.loads(path.read_text())["provenance"]["step"] for path in tmp_path.glob("runs/**/*.json")]
+    assert steps == ["cuda-graph"] * 2
 
 
 def test_such_an_error_while_the_kernels_of_a_finished_cell_are_awaited_ends_the_process_too(

@@ -132,6 +132,33 @@ def test_out_of_memory_in_a_capture_is_raised_beside_other_cells_and_costs_the_g
     torch.rand(4, device=CUDA)
 
 
+@pytest.mark.parametrize("failing", [0, 1], ids=["before the step by hand", "after it"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_out_of_memory_for_the_comparison_costs_the_graph_alone(
+    failing: int, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, copies, calls = network(), GraphStep._copies, iter(range(9))
+
+    def full(self: GraphStep) -> list[list[Tensor]]:
+        if next(calls) == failing:
+            torch.empty(2 * device.MEMORY, dtype=torch.uint8, device=CUDA)
+        return copies(self)
+
+    monkeypatch.setattr(GraphStep, "_copies", full)
+    step = GraphStep(model, masks(model), recipe().train, lambda: alone)
+    x, y = torch.zeros(BATCH, 1, 8, 8, device=CUDA), torch.zeros(BATCH, dtype=torch.long, device=CUDA)
+    for _ in range(graph_step.WARM_UP):
+        step(x, y, 0.1)
+    if alone:
+        with pytest.warns(RuntimeWarning, match="no CUDA graph: the memory does not suffice"):
+            step(x, y, 0.1)
+        step(x, y, 0.1)
+        assert step.mechanism == "eager"
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            step(x, y, 0.1)
+
+
 def test_memory_does_not_grow_with_the_cells_of_a_process() -> None:
     """Some versions of PyTorch keep a workspace for each stream that has captured, of which there are 32."""
     model, found = network("lenet-300-100"), []
