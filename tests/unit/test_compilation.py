@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +54,21 @@ def weights(model: nn.Module) -> Tensor:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A backend that needs no C++ compiler; the numbers of operations of the graphs that it has compiled."""
-    import torch._dynamo as dynamo
-
     compiled: list[int] = []
+    new_process(monkeypatch, compiled)
+    return compiled
+
+
+def new_process(monkeypatch: pytest.MonkeyPatch, compiled: list[int]) -> None:
+    """Compile again what has been compiled before: code belongs to the backend."""
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
         compiled.append(len(graph.graph.nodes))
         return graph.forward
 
     monkeypatch.setattr(compilation, "HOW", {"backend": backend})
-    dynamo.reset()
-    yield compiled
-    dynamo.reset()
 
 
 def test_compilation_is_part_of_the_fingerprint_and_of_the_name_where_it_is_on() -> None:
@@ -101,7 +102,9 @@ def settings(**changes: object) -> recipes.Train:
     return dataclasses.replace(COMPILED.train, **changes)  # type: ignore[arg-type]
 
 
-def test_packed_and_stopped_cells_end_as_alone(quick: list[int], tmp_path: Path) -> None:
+def test_packed_and_stopped_cells_end_as_alone(
+    quick: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = killing.small_data(32)
 
     def member(seed: int, checkpoints: Checkpoints | None = None, stop: int = 0) -> tuple[Tensor, Trained]:
@@ -124,7 +127,7 @@ def test_packed_and_stopped_cells_end_as_alone(quick: list[int], tmp_path: Path)
         try:
             resumed = member(0, Checkpoints(tmp_path, f"a{attempt}"), 3)
         except Interrupted:
-            torch._dynamo.reset()  # the next process compiles again
+            new_process(monkeypatch, quick)
         else:
             break
     assert attempt >= 1 and torch.equal(resumed[0], alone[0][0]) and resumed[1].curve == alone[0][1].curve

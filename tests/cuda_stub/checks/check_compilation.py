@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute")
 
 
 @pytest.fixture(autouse=True)
-def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A backend without kernels of its own, which the stub could not launch; the numbers of operations per graph."""
     found: list[int] = []
 
@@ -31,8 +31,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return graph.forward
 
     monkeypatch.setattr(compilation, "HOW", {"backend": backend})
-    yield found
-    torch._dynamo.reset()
+    return found
 
 
 def test_a_network_compiled_by_its_builder_is_captured() -> None:
