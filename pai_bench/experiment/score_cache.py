@@ -63,7 +63,7 @@ class FileCache:
 
     def read(self, key: str) -> dict[str, Any] | None:
         """Return the state stored under the key, bit for bit and with tensors on the CPU, or None."""
-        place = self._place(key)
+        place = self.place(key)
         with suppress(OSError, CorruptFile):
             state = load_checksummed(place, self._magic)
             with suppress(OSError):
@@ -75,10 +75,11 @@ class FileCache:
     def write(self, key: str, state: Mapping[str, Any]) -> None:
         """Store a state; write errors are ignored."""
         with suppress(OSError):
-            save_checksummed(self._place(key), self._magic, state)
+            save_checksummed(self.place(key), self._magic, state)
             self._make_room()
 
-    def _place(self, key: str) -> Path:
+    def place(self, key: str) -> Path:
+        """Return the path of the file of a key."""
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}{self._ending}"
 
     def _make_room(self) -> None:

@@ -20,6 +20,9 @@ Task = Generator[None, None, T]
 """A resumable task: each `next()` runs one step, and the return value is the result of the task. Between steps it
 holds no global state (precision, CUDA streams), and it seeds the random generators before each use."""
 
+IDLE_SECONDS = 0.05
+"""Pause of a task that waits for another process, after a turn in which no other task had anything to do."""
+
 
 def run_to_completion(work: Task[T], device: torch.device) -> T:
     """Run a task to completion and return its result."""
@@ -56,6 +59,18 @@ def wait(event: torch.cuda.Event, pause: Callable[[], Task[None]]) -> Task[None]
         if (passed := time.perf_counter() - looked) < POLL_SECONDS:
             # No other task has launched anything: polling without a pause would keep a core busy.
             time.sleep(POLL_SECONDS - passed)
+
+
+def waiting(seconds: float, pause: Callable[[], Task[None]]) -> Task[None]:
+    """Wait for some seconds; meanwhile `pause`, which is called at least once, lets other tasks run."""
+    end = time.monotonic() + seconds
+    while True:
+        looked = time.monotonic()
+        yield from pause()
+        if (now := time.monotonic()) >= end:
+            return
+        if now - looked < IDLE_SECONDS:
+            time.sleep(IDLE_SECONDS)  # no other task has anything to do
 
 
 def release() -> None:

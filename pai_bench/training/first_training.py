@@ -12,7 +12,7 @@ class FirstTraining(Protocol):
     """The first training of a cell, whose state at its end may be known from another cell."""
 
     def awaited(self, pause: Callable[[], Task[None]]) -> Task[Mapping[str, Any] | None]:
-        """Return the state at the end, or None if this cell is to train; wait while another one of this process trains.
+        """Return the state at the end, or None if this cell is to train; wait while another one trains.
 
         `pause` runs while this cell waits; it may raise Interrupted.
         """

@@ -178,6 +178,10 @@ def training(
             if checkpoints.stop_requested:
                 raise Interrupted(f"in epoch {at.epoch + 1}")
 
+    def ticking() -> Task[None]:
+        callback.tick()  # a cell that waits for another one must not be taken for one that hangs
+        yield from pause()
+
     tested = Tested(0.0, True)
     finite = True
     while finite and at.epoch < len(lengths):
@@ -185,7 +189,7 @@ def training(
         if updates is not None and at.step == 0:
             updates.before(at.epoch)
             if first is not None and updates.may_jump(at.epoch):
-                known = yield from first.awaited(pause)
+                known = yield from first.awaited(ticking)
                 if known is not None:
                     at.jump(known)
                     updates.after(at.epoch)

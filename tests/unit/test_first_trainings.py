@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import torch
 
 from pai_bench import results
 from pai_bench.cells import Cell
+from pai_bench.experiment import first_trainings
 from pai_bench.experiment.first_trainings import FirstTrainings
 from pai_bench.experiment.runner import CellRunner, Outcome, Run
 from pai_bench.results import Result
 from pai_bench.results.cleanup import tidy
-from pai_bench.sweep.execution.attempt import shared_trainings
+from pai_bench.sweep.execution.claims import Owner
 from pai_bench.sweep.execution.settings import RunSettings
+from pai_bench.sweep.execution.shared import shared_trainings
+from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import RoundRobin
@@ -64,7 +68,7 @@ def test_the_dense_training_is_done_once_for_all_sparsities_and_methods(
 ) -> None:
     epochs = {}
     for method, sparsity in alone:
-        found, result = trained(shared_trainings(RunSettings(tmp_path)), method, sparsity)
+        found, result = trained(shared_trainings(RunSettings(tmp_path), Owner.current()), method, sparsity)
         assert result == alone[method, sparsity]
         epochs[method, sparsity] = found
     assert list(epochs.values()) == [
@@ -74,7 +78,7 @@ def test_the_dense_training_is_done_once_for_all_sparsities_and_methods(
         [3],
     ]
     assert len(list(results.trainings_folder(tmp_path).iterdir())) == 1
-    assert trained(shared_trainings(RunSettings(tmp_path, redo=True)), LTR, 0.9)[0] == [1, 2, 3, 4]
+    assert trained(shared_trainings(RunSettings(tmp_path, redo=True), Owner.current()), LTR, 0.9)[0] == [1, 2, 3, 4]
 
 
 def test_other_seeds_and_recipes_share_nothing(tmp_path: Path) -> None:
@@ -120,6 +124,56 @@ def test_cells_of_a_pack_wait_for_the_one_that_trains(
     for cell, outcome in pack.drain().items():
         assert isinstance(outcome, Outcome) and numbers(outcome.result) == alone[cell]
     assert sorted(jumps.epochs for jumps in seen.values()) == [[1, 2, 3], [3], [3]]
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[CellRunner]:
+    """Two runners as two processes have them, which look for the state of the other one at every turn."""
+    monkeypatch.setattr(first_trainings, "LOOK_SECONDS", 0.0)
+    return [
+        CellRunner(device="cpu", trainings=shared_trainings(RunSettings(tmp_path), Owner.current())) for _ in range(2)
+    ]
+
+
+def test_processes_wait_for_the_one_that_trains(
+    tmp_path: Path, others: list[CellRunner], alone: dict[tuple[str, float], tuple[Any, ...]]
+) -> None:
+    pack: RoundRobin[tuple[str, float], Outcome] = RoundRobin(torch.device("cpu"))
+    seen = {cell: Jumps() for cell in alone if cell[0] == "after-training:tuning=0.5"}
+    for runner, (cell, jumps) in zip(others, seen.items(), strict=True):
+        pack.add(cell, runner.running(run(*cell), jumps))
+    for cell, outcome in pack.drain().items():
+        assert isinstance(outcome, Outcome) and numbers(outcome.result) == alone[cell]
+    assert sorted(jumps.epochs for jumps in seen.values()) == [[1, 2, 3], [3]]
+    assert [path.suffix for path in results.trainings_folder(tmp_path).iterdir()] == [".training"]
+
+
+@pytest.mark.parametrize("end", ["interrupted", "dead"])
+def test_a_process_that_ends_lets_another_one_train(
+    end: str, tmp_path: Path, others: list[CellRunner], alone: dict[tuple[str, float], tuple[Any, ...]]
+) -> None:
+    first, second = others
+    if end == "interrupted":
+        checkpoints = Checkpoints(tmp_path / "cell", "1")
+        with pytest.raises(Interrupted):
+            first.run(run(), StopInTraining(checkpoints, 1), checkpoints)
+        assert not list(results.trainings_folder(tmp_path).glob("*.claim"))
+    else:
+        dead = replace(Owner.current(), id="dead", pid=2**22 + 1, job=None)
+        trainings = shared_trainings(RunSettings(tmp_path), dead)
+        waiting = CellRunner(device="cpu", trainings=trainings).running(run())
+        while not list(results.trainings_folder(tmp_path).glob("*.claim")):
+            next(waiting)
+    jumps = Jumps()
+    assert numbers(second.run(run(sparsity=0.5), jumps).result) == alone["after-training:tuning=0.5", 0.5]
+    assert jumps.epochs == [1, 2, 3]
+
+
+def test_cells_with_one_dense_training_are_one_job() -> None:
+    cells = [run(method, sparsity, seed) for method in (LTR, RATES) for sparsity in (0.9, 0.5) for seed in (0, 1)]
+    todo = tuple(PlannedRun(cell, "", "missing") for cell in [*cells, run("rigl:every=2"), run("rigl:every=2", 0.5)])
+    found = [{(cell.cell.method, cell.cell.seed) for cell in job.runs} for job in jobs(Plan(todo, todo))]
+    assert found == [{(LTR, 0), (RATES, 0)}, *[{("rigl:every=2", 0)}] * 2, {(LTR, 1), (RATES, 1)}]
 
 
 def test_an_interrupted_cell_lets_another_one_train_and_jumps_when_it_resumes(

@@ -18,8 +18,8 @@ from pai_bench.experiment.cost import Cost
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.experiment.score_cache import DiskCache, ScoreCache, Scored
 from pai_bench.results.cleanup import DAY
-from pai_bench.sweep.execution.attempt import shared_scores
 from pai_bench.sweep.execution.settings import RunSettings
+from pai_bench.sweep.execution.shared import shared_scores
 from tests.unit.test_controls import Counting
 from tests.unit.test_experiment import recipe
 

@@ -15,9 +15,7 @@ import torch
 
 from pai_bench import results
 from pai_bench.errors import PaiBenchError
-from pai_bench.experiment.first_trainings import FirstTrainings
 from pai_bench.experiment.runner import CellRunner, Run
-from pai_bench.experiment.score_cache import DiskCache, ScoreCache
 from pai_bench.results import DamagedResult, Epoch
 from pai_bench.sweep.execution import dataset_copy
 from pai_bench.sweep.execution.cell_log import CellLog
@@ -91,19 +89,6 @@ def execute(
     except DeviceFault as fault:
         print(f"pai-bench: {fault}", file=sys.stderr, flush=True)
         raise
-
-
-def shared_trainings(settings: RunSettings) -> FirstTrainings:
-    """Return the dense trainings shared with the other processes of a results folder; none of them with `redo`."""
-    return FirstTrainings(None if settings.redo else results.trainings_folder(settings.root))
-
-
-def shared_scores(settings: RunSettings) -> ScoreCache:
-    """Return the score cache of this process, shared with the other processes of a results folder.
-
-    With `redo` the cached scores are ignored.
-    """
-    return ScoreCache(cache=None if settings.redo else DiskCache(results.scores_folder(settings.root)))
 
 
 def executing(

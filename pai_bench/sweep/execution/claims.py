@@ -143,13 +143,14 @@ def take(
     owner: Owner,
     jobs: Mapping[str, str] | None = None,
     tick: Callable[[], None] = lambda: None,
+    place: Path | None = None,
 ) -> Claim | None:
-    """Claim a cell; return None if a process that may be alive has claimed it.
+    """Claim a cell, or other work for it by its own `place`; return None if a process that may be alive has the claim.
 
     A claim whose owner is known to be dead is taken over at once. If a stale heartbeat is the only evidence, the
     claim is watched first, and `tick` is called meanwhile.
     """
-    place = key.claim_path(root)
+    place = place or key.claim_path(root)
     claimed_at = datetime.now(UTC).isoformat(timespec="seconds")
     content = as_json({"owner": asdict(owner), "claimed_at": claimed_at, **key.as_dict()})
     while True:

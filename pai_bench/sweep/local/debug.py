@@ -6,17 +6,18 @@ from rich.console import Console
 
 from pai_bench.experiment import process
 from pai_bench.experiment.runner import CellRunner
-from pai_bench.sweep.execution.attempt import execute, shared_scores, shared_trainings
+from pai_bench.sweep.execution.attempt import execute
 from pai_bench.sweep.execution.owner import Owner
 from pai_bench.sweep.execution.settings import RunSettings
+from pai_bench.sweep.execution.shared import shared
 from pai_bench.sweep.planning.plan import Plan, jobs
 
 
 def run(plan: Plan, settings: RunSettings, messages: Console) -> int:
     """Run the cells to do; return the number of cells without a result, including cells claimed by other processes."""
     process.prepare()
-    shared = shared_scores(settings), shared_trainings(settings)
-    runner, owner = CellRunner(settings.data_dir, None, *shared), Owner.current()
+    owner = Owner.current()
+    runner = CellRunner(settings.data_dir, None, *shared(settings, owner))
     left = 0
     for job in jobs(plan):
         for run in job.runs:

@@ -28,11 +28,12 @@ from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
-from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores, shared_trainings
+from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing
 from pai_bench.sweep.execution.claims import Owner
 from pai_bench.sweep.execution.device_fault import EXIT_CODE, DeviceFault
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
 from pai_bench.sweep.execution.settings import RunSettings
+from pai_bench.sweep.execution.shared import shared
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.cooperative import Task
 
@@ -110,8 +111,8 @@ def main() -> None:
     process.prepare()
     for plugin in settings.plugins:
         fixed_masks.load_plugin(plugin)
-    runner = CellRunner(settings.data_dir, options.device, shared_scores(settings), shared_trainings(settings))
     owner = Owner.current()
+    runner = CellRunner(settings.data_dir, options.device, *shared(settings, owner))
     sizes = Sizes(runner, settings.pack)
     numbers: dict[Run, int] = {}
 

@@ -19,6 +19,7 @@ from pai_bench import results
 from pai_bench.cells import DENSE
 from pai_bench.core.atomic import reason
 from pai_bench.errors import PaiBenchError
+from pai_bench.experiment.first_trainings import trains_dense_first
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.pruning import controls
 from pai_bench.results import ResultKey, index
@@ -151,7 +152,7 @@ def _read_with_retries(root: Path, key: ResultKey) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """Runs that one worker executes in turn and that share data, model, recipe and one score vector."""
+    """Runs that one worker executes in turn and that share data, model, recipe, and scores or the dense training."""
 
     runs: tuple[Run, ...]
 
@@ -163,7 +164,14 @@ def jobs(plan: Plan) -> list[Job]:
 
 
 def score_key(run: Run) -> tuple[Any, ...]:
-    """Return the key of the scores of a run; a single-shot method shares one key over all sparsities and controls."""
-    cell, spec = run.cell, run.cell.spec
-    rounds = () if CellRunner.shares_scores(run.scorer()) else (cell.sparsity, controls.own_rounds(spec))
-    return cell.dataset, cell.model, run.recipe.name, cell.method != DENSE, cell.seed, str(spec.uncontrolled), rounds
+    """Return the key of what a run shares with others.
+
+    A single-shot method shares its scores over all sparsities and controls. Methods that prune after training share
+    the dense training over all sparsities and methods.
+    """
+    cell, spec, scorer = run.cell, run.cell.spec, run.scorer()
+    place = cell.dataset, cell.model, run.recipe.name, cell.method != DENSE, cell.seed
+    if trains_dense_first(scorer):
+        return *place, "", ()
+    rounds = () if CellRunner.shares_scores(scorer) else (cell.sparsity, controls.own_rounds(spec))
+    return *place, str(spec.uncontrolled), rounds

@@ -26,10 +26,11 @@ from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.pruning import fixed_masks
 from pai_bench.recipes import Recipe
 from pai_bench.results import mask_files
-from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing, shared_scores, shared_trainings
+from pai_bench.sweep.execution.attempt import AttemptOutcome, Stop, executing
 from pai_bench.sweep.execution.device_fault import DeviceFault
 from pai_bench.sweep.execution.owner import STALE_SECONDS, Owner
 from pai_bench.sweep.execution.packing import PackedRunner, Sizes
+from pai_bench.sweep.execution.shared import shared
 from pai_bench.sweep.slurm import crashes, stops, trust
 from pai_bench.sweep.slurm.specification import Entry, Spec
 from pai_bench.training.cooperative import Task
@@ -121,8 +122,7 @@ class Work:
         for plugin in settings.plugins:
             self._load(plugin)
         self._check()
-        shared = shared_scores(settings), shared_trainings(settings)
-        runner = CellRunner(settings.data_dir, "cuda" if self.spec.gpus else "cpu", *shared)
+        runner = CellRunner(settings.data_dir, "cuda" if self.spec.gpus else "cpu", *shared(settings, self.owner))
         sizes = Sizes(runner, settings.pack)
         packed = PackedRunner(runner, sizes, partial(self._start, runner))
         self._suspected = crashes.suspected(self.spec.root, (entry.key.name for entry in self.entries))
