@@ -21,7 +21,7 @@ OPEN = """## Open decisions
 - *`torch.compile` inside a captured step* is an option of the recipe, off by default (`train.compile`), because it
   changes the bits of a training and takes about half a minute, which only workers with several cells regain. There is
   no ratio of a GPU yet. The option is to be removed if the median ratio of the step `compilation` stays below 1.2 in
-  TF32 and in bfloat16. On a CPU the ratio is 1.09 in channels-last, and 1.05 with bfloat16.
+  TF32 and in bfloat16. On a CPU the ratio is 1.07 in channels-last, and 1.01 with bfloat16.
 - *float64 convolutions of wide layers* are matrix products instead of cuDNN's where one measurement of the device at
   the beginning of a process shows a ratio of at least 1.2 (`pai_bench/scoring/product_convolutions.py`). The step
   `scoring` repeats this measurement, and compares both for each layer size, narrow layers included.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 import torch
@@ -66,6 +66,10 @@ class Step:
         seed()
         with float32_products(self._products):
             self._launch(x, y, change)
+
+    def replay_seconds(self, key: Hashable) -> float | None:
+        """Return the duration of a captured launch if it is known: never for a step that is not captured."""
+        return None
 
     def _launch(self, x: Tensor, y: Tensor, change: Change | None = None) -> None:
         self.optimizer.zero_grad(set_to_none=True)

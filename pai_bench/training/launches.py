@@ -19,7 +19,7 @@ from pai_bench.training.mask_updates import MaskUpdates
 from pai_bench.training.step import GraphStep, Step
 
 AHEAD = 4
-"""Launches that the device may have before it: enough to keep it busy, and few enough to stop within seconds."""
+"""Launches that the device may have before it, if they take a second together: enough to keep it busy."""
 
 SPARE = 4
 """The padded images are made only where so many times their size is free."""
@@ -75,6 +75,28 @@ class Schedule:
         return None if self.updates is None else self.updates.at(epoch, step)
 
 
+class Queue:
+    """Launches that the device has not finished. A stop waits for them; with a few of them it takes about a second."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._running: deque[torch.cuda.Event] = deque()
+        self._ahead = AHEAD
+
+    def add(self, seconds: float | None) -> None:
+        """Note that a launch is enqueued; `seconds` is its duration if it is known."""
+        if self._cuda:
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            self._running.append(event)
+            self._ahead = max(1, min(AHEAD, int(LAUNCH_SECONDS / seconds))) if seconds else AHEAD
+
+    def room(self, pause: Callable[[], Task[None]]) -> Task[None]:
+        """Wait until the device can take another launch."""
+        while len(self._running) >= self._ahead:
+            yield from wait(self._running.popleft(), pause)
+
+
 class LoaderLaunches:
     """One launch per step, with the batches of a loader."""
 
@@ -82,6 +104,8 @@ class LoaderLaunches:
         self._step = step
         self._batches = batches
         self._schedule = schedule
+        self._queue = Queue(step.device)
+        self.room = self._queue.room
 
     def epoch(self, epoch: int, start: int) -> Iterator[Launch]:
         schedule = self._schedule
@@ -92,11 +116,9 @@ class LoaderLaunches:
 
             def run() -> None:
                 self._step(x, y, rate, seed, change)  # noqa: B023 (it runs before the next batch is taken)
+                self._queue.add(self._step.replay_seconds(x.shape))  # noqa: B023
 
             yield Launch(1, len(y), run)
-
-    def room(self, pause: Callable[[], Task[None]]) -> Task[None]:
-        yield from ()
 
 
 class TableLaunches:
@@ -109,7 +131,8 @@ class TableLaunches:
         self._schedule = schedule
         step.add_state(tables.step)
         self._whole = sum(loader.images(index) == loader.batch_size for index in range(len(loader)))
-        self._running: deque[torch.cuda.Event] = deque()
+        self._queue = Queue(step.device)
+        self.room = self._queue.room
 
     def epoch(self, epoch: int, start: int) -> Iterator[Launch]:
         rates = [self._schedule.rate(epoch, step) for step in range(len(self._loader))]
@@ -124,10 +147,6 @@ class TableLaunches:
 
             yield Launch(count, count * size, run)
             step += count
-
-    def room(self, pause: Callable[[], Task[None]]) -> Task[None]:
-        while len(self._running) >= AHEAD:
-            yield from wait(self._running.popleft(), pause)
 
     def _several(self, epoch: int, step: int) -> int:
         """Return the number of steps of the launch that begins at a step."""
@@ -163,9 +182,7 @@ class TableLaunches:
             self._step.launch(self._key(count, size), work, seed, steps=count)
         else:
             self._step.by_hand(work, seed)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        self._running.append(event)
+        self._queue.add(self._step.replay_seconds(self._key(count, size)))
 
 
 def in_a_graph(steps: int) -> int:

@@ -403,6 +403,7 @@ EXPORT cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *f) {
     memset(a, 0, sizeof *a);
     a->maxThreadsPerBlock = 1024;
     a->numRegs = 32;
+    a->ptxVersion = a->binaryVersion = 90; /* by which CUB chooses its kernels */
     return 0;
 }
 EXPORT cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, const void *f, int block, size_t s, unsigned flags) {

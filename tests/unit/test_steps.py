@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -400,29 +400,47 @@ def test_a_launch_takes_at_most_a_second(seconds: float, size: int) -> None:
     assert found[0] == size and sum(found) == 64
 
 
-def test_the_host_is_a_few_launches_ahead_of_the_device() -> None:
-    """More of them would delay a stop, and fewer would leave the device idle."""
+@pytest.mark.parametrize(("seconds", "ahead"), [(None, 4), (0.01, 4), (0.3, 3), (0.9, 1), (5.0, 1)], ids=str)
+def test_the_host_is_about_a_second_ahead_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None, ahead: int
+) -> None:
+    """More of it would delay a stop, and without any launches ahead the device would be idle between short ones."""
     reached: list[int] = []
+    numbers = iter(range(9))
 
     class Pending:
+        def __init__(self) -> None:
+            self.number = next(numbers)
+
+        def record(self) -> None:
+            pass
+
         def query(self) -> bool:
             return self.number in reached
 
-        def __init__(self, number: int) -> None:
-            self.number = number
-
-    made: Any = object.__new__(launches.TableLaunches)
-    made._running = deque(map(Pending, range(launches.AHEAD)))
+    monkeypatch.setattr(torch.cuda, "Event", Pending)
+    queue = launches.Queue(torch.device("cuda"))
 
     def pause() -> Iterator[None]:
         yield
 
-    waiting = made.room(pause)
+    for _ in range(ahead):
+        assert list(queue.room(pause)) == []
+        queue.add(seconds)
+    waiting = queue.room(pause)
     for _ in range(3):
         next(waiting)
     reached.append(0)
-    assert list(waiting) == [] and [event.number for event in made._running] == [1, 2, 3]
-    assert list(made.room(pause)) == []
+    assert list(waiting) == []
+    queue.add(seconds)
+    assert next(queue.room(pause)) is None
+
+
+def test_a_device_without_a_queue_has_room() -> None:
+    queue = launches.Queue(torch.device("cpu"))
+    for _ in range(9):
+        queue.add(None)
+    assert list(queue.room(lambda: iter([None]))) == []  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.slow

@@ -53,8 +53,9 @@ def find_channels(
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    copy = copy_to_score(model).eval()
-    structure = analyse(copy, example)
+    # On the CPU, where the identities of the channels are.
+    copy = copy_to_score(model).cpu().eval()
+    structure = analyse(copy, example.cpu())
     roots = structure.identities.all_roots()
     known = {layer.name: layer.outputs.ids for layer in structure.mixing}
     known |= {other.name: other.channels.ids for other in structure.per_channel if other.parameter_dim is None}

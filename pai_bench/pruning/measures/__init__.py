@@ -90,6 +90,8 @@ def attempted(
         return measure(model, masks, shape)
     except PaiBenchError as error:
         reason = error.cause
+    except torch.AcceleratorError:  # of any earlier kernel: the process cannot use the GPU again
+        raise
     except Exception as error:  # the network is the user's, and may do anything
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return Measures(absent=dict.fromkeys(names, reason))

@@ -40,8 +40,10 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor] | None, example: Tensor
     given = masks_of(model) if masks is None else masks
     if not given:
         raise PaiBenchError("the model has no masks", "pass masks, or call pai_bench.apply_masks before")
-    smaller = copy_to_score(model)
-    apply_masks(smaller, given)
+    device = next(model.parameters()).device
+    # On the CPU: the channels are followed through the network entry by entry.
+    smaller, example = copy_to_score(model).cpu(), example.cpu()
+    apply_masks(smaller, {name: mask.cpu() for name, mask in given.items()})
     remove_masks(smaller)
     smaller.eval()
     with torch.no_grad():
@@ -63,4 +65,4 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor] | None, example: Tensor
             f"the outputs of the smaller {type(model).__name__} differ by {deviation:.1e} of the largest output",
             "please report the model: one of its operations is treated wrongly",
         )
-    return smaller
+    return smaller.to(device)

@@ -225,8 +225,9 @@ def test_pack_sizes_are_measured_with_captured_steps(monkeypatch: pytest.MonkeyP
     assert found[2] > 1.5 * found[1] > 200  # several steps in a graph of 20 ms
 
 
-def test_a_threshold_is_found_by_a_sort() -> None:
-    scores = torch.zeros(1000, device=CUDA)
+@pytest.mark.parametrize("n", [1000, 100_000])
+def test_a_threshold_is_found_by_a_sort(n: int) -> None:
+    scores = torch.zeros(n, device=CUDA)
     before = device.launched("gatherKthValue"), device.launched("ort")
     score_at(scores, 500)
     assert device.launched("gatherKthValue") == before[0] and device.launched("ort") > before[1]

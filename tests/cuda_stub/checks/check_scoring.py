@@ -10,7 +10,9 @@ import torch
 
 import pai_bench
 from pai_bench import models
+from pai_bench.pruning.granularity import units_of
 from pai_bench.scoring import product_convolutions
+from pai_bench.scoring.problem import prunable
 from pai_bench.scoring.product_convolutions import choice, faster, fastest_convolutions, gain
 from tests.cuda_stub import device
 from tests.cuda_stub.checks.check_steps import CUDA
@@ -72,3 +74,14 @@ def test_methods_run_with_products(method: str, monkeypatch: pytest.MonkeyPatch)
     pai_bench.score(model, data, method)
     # Only the first layer, of three channels, has not been a matrix product.
     assert {shape[1] for shape in device.convolutions} == {3} and device.launched("col2im") > folded
+
+
+def test_channels_of_a_network_on_a_gpu_are_found_and_removed() -> None:
+    """Constants of channels are on the CPU, and so must be the weights that they are compared with."""
+    model = models.build("conv8", 3, 8, 10).to(CUDA)
+    x = torch.zeros(2, 3, 8, 8, device=CUDA)
+    weights = prunable(model)
+    units = units_of("channel", model, weights, x)
+    assert units is not None and units.channels is not None and set(units.channels.rows) == set(weights)
+    smaller = pai_bench.shrink(model, {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}, x)
+    assert {tensor.device.type for tensor in smaller.state_dict().values()} == {"cuda"}
