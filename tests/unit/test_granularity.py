@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pai_bench
+from pai_bench import models
 from pai_bench.cells import Cell, kept_count
 from pai_bench.core.facts import GRANULARITIES
 from pai_bench.errors import PaiBenchError
@@ -19,7 +20,9 @@ from pai_bench.experiment.run import Run
 from pai_bench.experiment.runner import CellRunner
 from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.granularity import Units, units_of
-from pai_bench.pruning.selection import Sampling, keep_exactly, keep_lowest, keys
+from pai_bench.pruning.granularity.channels import find_channels
+from pai_bench.pruning.selection import Sampling, keep_exactly, keep_lowest, keys, to_masks
+from pai_bench.scoring.problem import prunable
 from pai_bench.sweep.planning.checks import check
 from pai_bench.training.callbacks import Callback
 
@@ -124,6 +127,66 @@ def test_the_number_of_weights_is_met_to_within_one_unit(name: str, granularity:
         else:
             padded = F.pad(mask.flatten(2).movedim(1, -1) if mask.dim() > 2 else mask, (0, -mask.shape[1] % 4))
             assert padded.unflatten(-1, (-1, 4)).sum(-1).max() <= 2
+
+
+def numbered(model: nn.Module, weights: Masks, granularity: str) -> tuple[Tensor, Tensor]:
+    """Return the number of the unit of each weight, and which units are outputs of the network."""
+    if granularity == "channel":
+        channels = find_channels(model, weights, frozenset(), torch.zeros(2, 3, 32, 32))
+        rows = [
+            torch.from_numpy(channels.rows[name])[:, None].expand(len(w), w[0].numel()) for name, w in weights.items()
+        ]
+        return torch.cat([row.flatten() for row in rows]), torch.from_numpy(channels.fixed)
+    sizes = torch.cat([torch.full((w.shape[0] * w.shape[1],), w[0, 0].numel()) for w in weights.values()])
+    return torch.arange(len(sizes)).repeat_interleave(sizes), torch.zeros(len(sizes), dtype=torch.bool)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("granularity", UNITS)
+@pytest.mark.parametrize("name", ["resnet20", "vgg16-bn", "mobilenetv2", "resnet50"])
+def test_one_more_unit_in_the_order_of_the_scores_would_be_too_many(name: str, granularity: str) -> None:
+    model = models.build(name, 3, 32, 10, 0.06 if name == "resnet50" else 0.125)
+    weights, draws = prunable(model), torch.Generator().manual_seed(1)
+    scores = {name: torch.rand(w.shape, generator=draws, dtype=torch.float64) for name, w in weights.items()}
+    alive = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+    units = units_of(granularity, model, weights, torch.zeros(2, 3, 32, 32))
+    assert units is not None
+    of_kernels = granularity in ("kernel", "channel")
+    number, fixed = numbered(model, weights, granularity) if of_kernels else (torch.zeros(0), torch.zeros(0))
+    met = 0
+    for sparsity in (0.5, 0.9, 0.98, 0.99):
+        wanted = kept_count(sparsity, len(flat(scores)))
+        masks = units.masks(scores, alive, 1 - sparsity, wanted)
+        missing = wanted - int(flat(masks).sum())
+        assert all(mask.any() for mask in masks.values()) or granularity == "2:4"
+        if granularity == "2:4":
+            # Of layers with an odd number of groups fewer than half of the weights can be kept.
+            assert missing == 0 or sparsity == 0.5
+        elif granularity == "constant-fan-in":
+            single = to_masks(scores, alive, 1 - sparsity, wanted)
+            pairs = [(int(mask.sum()), int(single[name].sum()), len(mask)) for name, mask in masks.items()]
+            # Where a layer keeps its unit beyond its number, others keep less.
+            assert any(one < outputs for _, one, outputs in pairs) or all(
+                abs(ours - one) < outputs for ours, one, outputs in pairs
+            )
+            assert missing < max(len(mask) for mask in masks.values() if not mask.all())
+        else:
+            sums = torch.zeros(len(fixed), dtype=torch.float64).index_add_(0, number, flat(scores))
+            sizes = torch.bincount(number, minlength=len(fixed))
+            kept = torch.zeros_like(fixed).index_put_((number[flat(masks)],), torch.tensor(True))
+            assert bool(kept[fixed].all()) and missing == wanted - int(sizes[kept].sum())
+            first = int(sums.masked_fill(kept, -1).argmax())
+            if missing >= 0:
+                assert missing < sizes[first]
+            # Units below the first one that is pruned are the outputs, or the best ones of a layer.
+            parts = [part.unique() for part in number.split([w.numel() for w in weights.values()])]
+            best = torch.stack([part[sums[part].argmax()] for part in parts])
+            spared = fixed.clone().index_fill_(0, best, True)
+            assert bool((spared | ~kept | (sums > sums[first])).all())
+            # Without a unit to prune, the floor is more than the number asked for.
+            assert missing >= 0 or bool((spared | ~kept).all())
+        met += missing >= 0
+    assert met
 
 
 @pytest.mark.parametrize("method", ["snip", "erk", "synflow:rounds=3"])
@@ -273,7 +336,7 @@ def test_conv1d_and_transposed_convolutions_have_their_inputs_first() -> None:
 
 
 @pytest.mark.parametrize("method", ["snip", "synflow:rounds=3"])
-@pytest.mark.parametrize("granularity", ["channel", "kernel"])
+@pytest.mark.parametrize("granularity", UNITS)
 def test_the_control_keeps_single_weights_with_the_same_layer_counts(method: str, granularity: str) -> None:
     masks = pruned("residual", granularity, 0.5, method)
     colon = "," if ":" in method else ":"

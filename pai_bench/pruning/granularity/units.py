@@ -62,8 +62,8 @@ class Units:
 
         Units are ranked by the sum of their scores, and kept until the next one would exceed `kept`. Each layer keeps
         its best unit (not with "2:4"), and outputs of the network keep all of their weights, even if these are more
-        than `kept`. With `quotas`, and for a constant fan-in, units are kept in the order that gives every layer the
-        same part of its quota; a constant fan-in takes the numbers of weights that `select` gives to the layers.
+        than `kept`. With `quotas`, and for a constant fan-in, units are kept in the order that meets the quota of every
+        layer to within one unit; a constant fan-in takes the numbers of weights that `select` gives to the layers.
         """
         # Sums over units are taken in float64: in float32 their rounding errors could decide between units.
         score = {name: self._oriented(name, scores[name].detach().double()) for name in alive}
@@ -218,13 +218,18 @@ def _layers(counts: list[int]) -> Ints:
 
 
 def _by_quota(split: _Split, quotas: Floats) -> Floats:
-    """Return keys by which units are kept so that all families reach the same part of their quotas together."""
+    """Return keys by which units are kept so that all families reach the same part of their quotas together.
+
+    The unit with which a family exceeds its quota comes after those of all families that do not, the smallest excess
+    in units first, and before any second one: counts differ from the quotas by less than one unit.
+    """
     order = np.lexsort((np.arange(len(split.order)), -split.order, split.families))
     sizes, families = split.sizes[order], split.families[order]
-    totals = np.cumsum(sizes)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(families, weights=sizes, minlength=len(quotas)))[:-1]])
-    given = quotas[families] > 0
-    part = np.where(given, (totals - starts[families]) / np.where(given, quotas[families], 1), np.inf)
+    of_families = np.bincount(families, weights=sizes, minlength=len(quotas))
+    totals = np.cumsum(sizes) - (np.cumsum(of_families) - of_families)[families]
+    quota = quotas[families]
+    excess = 1 + (totals - quota) / np.maximum(sizes, 1)
+    part = np.where(totals <= quota, totals / np.maximum(quota, 1), excess)
     result = np.empty(len(order))
-    result[order] = -part
+    result[order] = -np.where(quota > 0, part, np.inf)
     return result
