@@ -55,13 +55,14 @@ def run(
     check_writable(folder, "--out")
     complete = len(collection.missing) == 0
     measured, damaged = speed.read(resolved, collection.rows)
-    material = Material(collection.rows, summary, options, _published(options), speeds=measured)
+    shown, unified = _published(options, collection.rows)
+    material = Material(collection.rows, summary, options, shown, speeds=measured)
     beside = published_table.compare(material)
     more = [*_aggregates(material), *published_table.described(beside)]
     texts = report_tables(collection, summary, _choices(options, margin), more)
-    if absent := published_table.absence(material):
-        texts = replace(texts, remarks=(*texts.remarks, absent))
-    texts = speed.with_table(replace(texts, remarks=(*texts.remarks, *damaged)), measured, _page_of(options))
+    absent = published_table.absence(material)
+    remarks = (*texts.remarks, *unified, *[absent] * bool(absent), *damaged)
+    texts = speed.with_table(replace(texts, remarks=remarks), measured, _page_of(options))
     files = write(collection, material, texts, beside, folder, resolved)
     for line in [*status_lines(collection), *(f"  {remark}" for remark in texts.remarks)]:
         messages.print(line, highlight=False, markup=False)
@@ -208,15 +209,15 @@ def _remove_old(folder: Path) -> None:
             (folder / f"{stem}.{ending}").unlink(missing_ok=True)
 
 
-def _published(options: Options) -> pd.DataFrame:
-    """Return the published numbers that the options allow."""
+def _published(options: Options, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the published numbers that the options allow for these results, and remarks on a table of the user."""
     if options.published == "none":
-        return pd.DataFrame()
+        return pd.DataFrame(), []
     if options.published not in published.LEVELS:
-        rows = read_published(Path(options.published))
-        return rows if options.suspect else rows[rows["suspect"] == ""].reset_index(drop=True)
+        table, remarks = read_published(Path(options.published), rows)
+        return table if options.suspect else table[table["suspect"] == ""].reset_index(drop=True), remarks
     levels = published.LEVELS[: published.LEVELS.index(options.published) + 1]
-    return published.load(levels, suspect=options.suspect)
+    return published.load(levels, suspect=options.suspect), []
 
 
 def _page(collection: Collection, texts: ReportTables, drawn: Figures) -> str:

@@ -14,6 +14,7 @@ from pai_bench.analysis.display_names import dataset_name, method_name, model_na
 from pai_bench.analysis.figures.curves import accuracy_panel
 from pai_bench.analysis.figures.material import Material
 from pai_bench.analysis.figures.overlay import differences
+from pai_bench.analysis.figures.published_curves import paper_name
 from pai_bench.analysis.grid import NONE, Cell, Column, Grid, Row
 from pai_bench.analysis.labels import panel_title
 from pai_bench.analysis.latex import Page, to_latex
@@ -74,7 +75,7 @@ def markdown(table: pd.DataFrame) -> str:
     for (dataset, model, recipe), rows in table.groupby(["dataset", "model", "recipe"], sort=False):
         title = " · ".join(part for part in (dataset_name(dataset), model_name(model), recipe) if part)
         lines = [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in (_label(row), *_cells(row))) + " |"
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in (_label(row, rows), *_cells(row))) + " |"
             for row in rows.itertuples()
         ]
         head = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
@@ -92,10 +93,10 @@ def _grid(setting: tuple[str, str, str], table: pd.DataFrame) -> Grid:
     """Return the table of a setting; the differences in words are below it, by letter."""
     dataset, model, recipe = setting
     words = list(dict.fromkeys(text for text in table["differs"] if text))
-    letter = {text: chr(ord("a") + place) for place, text in enumerate(words)} | {"": NONE}
+    letter = {text: _letter(place) for place, text in enumerate(words)} | {"": NONE}
     rows = []
-    for method, points in table.groupby("method", sort=False):
-        rows.append(Row("Dense" if method == DENSE else method_name(method), ()))
+    for _, points in table.groupby(["method", "paper"], sort=False):
+        rows.append(Row(_label(next(points.itertuples()), table), ()))
         for point in points.itertuples():
             density, ours, theirs, *_ = _cells(point)
             half = "" if math.isnan(point.half_width) else f"± {point.half_width:.2f}"
@@ -107,8 +108,16 @@ def _grid(setting: tuple[str, str, str], table: pd.DataFrame) -> Grid:
     return Grid(title, _note(table), "Kept (%)", heads, tuple(rows), notes)
 
 
-def _label(row: Any) -> str:
-    return "Dense" if row.method == DENSE else method_name(row.method)
+def _label(row: Any, setting: pd.DataFrame) -> str:
+    """Return the method of a row, with the paper where the setting is compared with several."""
+    method = "Dense" if row.method == DENSE else method_name(row.method)
+    return f"{method}, {paper_name(row.paper)}" if setting["paper"].nunique() > 1 else method
+
+
+def _letter(place: int) -> str:
+    """Return a, b, ..., z, aa, ab, ... for 0, 1, ..."""
+    before, last = divmod(place, 26)
+    return (_letter(before - 1) if before else "") + chr(ord("a") + last)
 
 
 def _cells(row: Any) -> list[str]:
@@ -126,9 +135,12 @@ def _cells(row: Any) -> list[str]:
 
 
 def _note(table: pd.DataFrame) -> str:
-    papers = ", ".join(dict.fromkeys(table["paper"]))
-    epochs = ", ".join(dict.fromkeys(EPOCHS.get(epoch, EPOCHS[""]) for epoch in table["epoch"]))
+    epochs = table.groupby("paper", sort=False)["epoch"].unique()
+    papers = "; ".join(
+        f"{paper_name(paper)}, {', '.join(dict.fromkeys(EPOCHS.get(epoch, EPOCHS['']) for epoch in found))}"
+        for paper, found in epochs.items()
+    )
     return (
-        f"Test accuracy in per cent with the number of runs; published: {papers}, {epochs}. The difference is ours"
+        f"Test accuracy in per cent with the number of runs; published: {papers}. The difference is ours"
         " minus published, with the half width of a 95 % Welch interval where both have a deviation."
     )

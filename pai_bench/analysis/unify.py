@@ -36,7 +36,7 @@ class Unified:
 def unify(rows: pd.DataFrame) -> Unified:
     """Unify the rows of all sources; `rows` has CELL, accuracy, status, epoch, chance and the reported columns."""
     rows = rows.copy()
-    remarks = _unify_names(rows)
+    remarks = unify_names(rows)
     rows, dense = _unify_dense(rows)
     rows["chance"] = rows["chance"].fillna(rows["dataset"].map(_known_chance(rows["dataset"].unique())))
     by_name = rows["method"].map(known)
@@ -57,7 +57,7 @@ def dense_names(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(method=rows["method"].where(rows["sparsity"] != 0, DENSE))
 
 
-def _unify_names(rows: pd.DataFrame) -> list[str]:
+def unify_names(rows: pd.DataFrame) -> list[str]:
     """Replace names of tables in place that differ from known names only in case; suggest known names for others."""
     ours = rows["source"] == OURS
     known = {

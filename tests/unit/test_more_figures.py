@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pai_bench.analysis.figures.cost import Spot, cost_ticks, front, spots
 from pai_bench.analysis.figures.failures import critical_compression, failed_runs
 from pai_bench.analysis.figures.layout import style as style_of_figures
 from pai_bench.analysis.masks.overlap import Overlap
+from pai_bench.analysis.published import tables as published_tables
 from pai_bench.analysis.selection import Selection
 from pai_bench.analysis.statistics import summarise
 from pai_bench.errors import PaiBenchError
@@ -305,7 +306,7 @@ def test_published_numbers_are_hollow_in_the_panel_of_their_recipe() -> None:
     (figure,) = made.pages
     figure.draw_without_rendering()
     legible(figure)
-    assert {"Published", "Dense, published"} <= set(labels(figure))
+    assert {"Published: Tanaka et al. 2020, last epoch, n = 3", "Dense, published"} <= set(labels(figure))
     hollow = [line for ax in figure.axes for line in ax.get_lines() if line.get_markerfacecolor() == "white"
               and line.get_marker() == "p"]  # fmt: skip
     assert hollow and all(line.get_linestyle() == "None" for line in hollow)
@@ -341,7 +342,7 @@ def test_the_table_of_published_numbers_states_what_differs() -> None:
     assert row["ours"] == pytest.approx(63) and row["difference"] == pytest.approx(63 - row["published"])
     text = published_table.markdown(table)
     assert "| method | remaining (%) | ours | published | difference | differs in |" in text
-    assert "| SynFlow | 1 | 63.00 (3) |" in text and "scored in float32 |" in text and "tanaka2020, last epoch" in text
+    assert "| SynFlow | 1 | 63.00 (3) |" in text and "scored in float32 |" in text and "Tanaka et al. 2020, last epoch" in text
     tex = published_table.latex(table)
     (sentence,) = published_table.described(table)
     assert f"given at {len(table)} points, with a 95 % Welch t interval" in sentence
@@ -361,11 +362,12 @@ def test_suspect_published_numbers_are_filled_with_grey_and_explained() -> None:
     subject = Material(base.runs, base.summary, base.options, loaded)
     made = figures.chosen(["accuracy"])["accuracy"](subject)
     assert isinstance(made, Drawing)
-    assert "Published, suspect" in labels(made.pages[0]) and "Published" not in labels(made.pages[0])
+    shown = [label for label in labels(made.pages[0]) if label.startswith("Published")]
+    assert len(shown) == 1 and shown[0].startswith("Published, suspect: Tanaka et al. 2020, last epoch")
     lines = [line for ax in made.pages[0].axes for line in ax.get_lines() if line.get_marker() not in ("o", "None")]
     grey = [line for line in lines if line.get_markerfacecolor() == overlay.SUSPECT_FILL]
     assert grey and "Grey-filled points: published numbers that are suspect (GraSP" in made.caption
-    assert "(tanaka2020;" in made.caption, "papers of other panels are not named"
+    assert "(Tanaka et al. 2020: " in made.caption, "papers of other panels are not named"
     differs = published_table.compare(subject).set_index("method").loc[spec, "differs"]
     assert differs.startswith("suspect: ")
 
@@ -384,6 +386,92 @@ def test_published_rows_of_one_network_of_ours_say_which_they_are() -> None:
     assert len(dense_rows) == 8 and dense_rows.is_unique and dense_rows.str.contains("series SNIP").sum() == 2
 
 
+def two_papers(methods: Sequence[str], **options: Any) -> Material:
+    """Return results of methods at one density, with the numbers of two papers for each, one without a recipe."""
+    base = material([*dense(), *(run for method in methods for run in runs_of(method, 0.9, [0.9, 0.91]))], **options)
+    setting = base.settings[0].columns
+    rows = [
+        {**setting, **which, "method": method, "sparsity": sparsity, "accuracy": accuracy, "n": 3.0, "std": 0.002}
+        for which in (
+            {"paper": "later", "recipe": "", "match": "context", "epoch": "unknown", "differs": "other data"},
+            {"paper": "arora2025", "match": "near", "epoch": "best-test", "differs": ""},
+        )
+        for method, sparsity, accuracy in [("dense", 0.0, 0.95), *((method, 0.9, 0.89) for method in methods)]
+    ]
+    return Material(base.runs, base.summary, base.options, pd.DataFrame(rows).assign(suspect=""))
+
+
+def test_papers_of_one_panel_differ_in_marker_and_dense_line() -> None:
+    subject = two_papers(["snip", "erk"])
+    made = figures.chosen(["accuracy"])["accuracy"](subject)
+    assert isinstance(made, Drawing)
+    first = "Arora and Teuscher 2025"
+    texts = [text for text in labels(made.pages[0]) if "ublished" in text]
+    assert texts == [
+        f"Dense, published: {first}",
+        f"Published: {first}, best test epoch, n = 3",
+        "Dense, published: later",
+        "Published: later, epoch not stated, n = 3",
+    ], "the best match comes first"
+    points = [line for line in made.pages[0].axes[0].get_lines() if line.get_marker() == "o" and len(line.get_xdata())]
+    hollow = [line for line in points if line.get_markerfacecolor() == "white"]
+    half = [line for line in points if line.get_fillstyle() == "left"]
+    assert len(hollow) == len(half) == 1 and half[0].get_markerfacecoloralt() == "white"
+    assert hollow[0].get_xdata()[0] != half[0].get_xdata()[0]
+    flat = [line for line in made.pages[0].axes[0].get_lines() if set(np.asarray(line.get_ydata())) == {95.0}]
+    assert len({str(line._dash_pattern) for line in flat}) == 2  # type: ignore[attr-defined]
+    assert f"({first}: best test epoch, n = 3; later: epoch not stated, n = 3) for" in made.caption
+    table = published_table.compare(subject)
+    assert table.groupby("paper", sort=False).size().to_dict() == {"arora2025": 3, "later": 3}
+    text = published_table.markdown(table)
+    assert f"| SNIP, {first} | 10 |" in text and "| SNIP, later | 10 |" in text
+    assert f"{first}, best test epoch; later, epoch not stated." in text
+    assert r"\emph{SNIP, later}" in published_table.latex(table)
+
+
+def test_a_panel_draws_no_more_papers_than_series_allow() -> None:
+    subject = two_papers(["snip", "erk", "random", "grasp", "synflow"])
+    made = figures.chosen(["accuracy"])["accuracy"](subject)
+    assert isinstance(made, Drawing) and "too many series: the published numbers of later." in made.caption
+    assert not any("later" in text for text in labels(made.pages[0]))
+    assert set(published_table.compare(subject)["paper"]) == {"arora2025", "later"}
+    chosen = two_papers(["snip", "erk", "random", "grasp", "synflow"], highlight=("snip",))
+    made = figures.chosen(["accuracy"])["accuracy"](chosen)
+    assert isinstance(made, Drawing) and "too many series" not in made.caption
+    hollow = [line.get_color() for line in made.pages[0].axes[0].get_lines() if line.get_markerfacecolor() == "white"]
+    assert hollow == [chosen.look("snip").color], "methods in grey have no published points"
+
+
+def test_more_than_26_differences_have_letters() -> None:
+    table = pd.concat([published_table.compare(two_papers(["snip"]))[1:2]] * 28).reset_index(drop=True)
+    tex = published_table.latex(table.assign(differs=[f"difference {place}" for place in range(28)]))
+    assert "z: difference 25" in tex and "aa: difference 26" in tex and "ab: difference 27" in tex and "{:" not in tex
+
+
+def test_a_table_of_published_numbers_keeps_papers_and_epochs_apart(tmp_path: Path) -> None:
+    table = tmp_path / "ours.csv"
+    head = "method,dataset,model,sparsity,seed,accuracy,paper,epoch,std,n\n"
+    table.write_text(
+        f"{head}SNIP,Digits,CONV8,0.9,0,0.8,,last,0.01,3\nSNIP,Digits,CONV8,0.9,0,0.9,,best-test,0.01,3\n"
+        "SNIP,Digits,CONV8,0.9,1,0.7,Own 2026,last,,\n"
+    )
+    beside = pd.DataFrame([{"method": "snip", "dataset": "digits", "model": "conv8", "recipe": ""}])
+    rows, remarks = published_tables.read(table, beside)
+    assert rows[["paper", "epoch", "accuracy", "n"]].to_numpy().tolist() == [
+        ["ours", "last", 0.8, 3],
+        ["ours", "best-test", 0.9, 3],
+        ["Own 2026", "last", 0.7, 1],
+    ]
+    assert set(rows["method"] + rows["dataset"] + rows["model"]) == {"snipdigitsconv8"}
+    assert remarks == [
+        "names that differ in case only are unified: 'SNIP' as 'snip', 'Digits' as 'digits', 'CONV8' as 'conv8'"
+    ]
+    for std, n, problem in (("0.9", "3", "std 0.9"), ("-0.1", "3", "std -0.1"), ("0.1", "0", "n 0 ")):
+        table.write_text(f"{head}snip,digits,conv8,0.9,0,0.8,,last,{std},{n}\n")
+        with pytest.raises(PaiBenchError, match=problem):
+            published_tables.read(table)
+
+
 @pytest.mark.slow
 def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -> None:
     table = tmp_path / "paper.csv"
@@ -398,7 +486,7 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
     paragraph = (tmp_path / "out" / "methods.tex").read_text(encoding="utf-8")
     assert r"given at 1 point, with a 95 \% Welch t interval for independent samples~\cite{welch1947}" in paragraph
     assert "@article{welch1947," in (tmp_path / "out" / "references.bib").read_text(encoding="utf-8")
-    assert "(paper; epoch not stated; n = 3)" in (tmp_path / "out" / "captions.md").read_text()
+    assert "(paper: epoch not stated, n = 3)" in (tmp_path / "out" / "captions.md").read_text()
     head = "method,dataset,model,sparsity,seed,accuracy,suspect"
     table.write_text(f"{head}\nsnip,digits,conv8,0.95,0,0.5,sign inverted\n")
     run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",)))

@@ -10,6 +10,7 @@ from pai_bench.analysis.figures.arrange import Arrangement
 from pai_bench.analysis.figures.curves import Panel, Point, mostly_partial
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.material import Material
+from pai_bench.analysis.figures.published_curves import described, paper_name
 from pai_bench.analysis.information import is_small_dense, is_upper_bound
 from pai_bench.analysis.labels import same_networks
 from pai_bench.analysis.latex import breakable
@@ -139,14 +140,18 @@ def _published(material: Material, panels: Sequence[Panel]) -> list[str]:
     shown = [curve for panel in panels for curve in panel.published]
     if not shown:
         return []
-    where = ", ".join(
+    where = dict.fromkeys(
         f"{dataset_name(panel.setting.dataset)} with {model_name(panel.setting.model)}"
         for panel in panels
         if panel.published
     )
-    named = ", ".join(dict.fromkeys(_EPOCHS.get(curve.epoch, "epoch not stated") for curve in shown))
-    n = count(point.n for curve in shown for point in curve.points if math.isfinite(point.n))
-    papers = ", ".join(dict.fromkeys(curve.paper for curve in shown))
+    by_paper = {
+        paper: described(curve for curve in shown if curve.paper == paper)
+        for paper in dict.fromkeys(curve.paper for curve in shown)
+    }
+    papers = "; ".join(f"{paper_name(paper)}: {words}" for paper, words in by_paper.items())
+    hollow = "Hollow and half-filled points and dotted lines" if len(by_paper) > 1 else "Hollow points and dotted line"
+    left_out = ", ".join(paper_name(paper) for paper in dict.fromkeys(p for panel in panels for p in panel.undrawn))
     suspect = {
         f"{method_name(curve.method)}: {point.suspect}": None
         for curve in shown
@@ -154,7 +159,10 @@ def _published(material: Material, panels: Sequence[Panel]) -> list[str]:
         if point.suspect
     }
     return [
-        f"Hollow points and dotted line: published numbers ({papers}; {named}; {n}) for {where}",
+        f"{hollow}: published numbers ({papers}) for {', '.join(where)}",
+        f"Not drawn, because the panels would have too many series: the published numbers of {left_out}"
+        if left_out
+        else "",
         f"Grey-filled points: published numbers that are suspect ({'; '.join(suspect)})" if suspect else "",
         "Lower panels: ours minus published with 95 % Welch intervals, cut at the ends of the axis; grey: ± 0.5 points",
     ]

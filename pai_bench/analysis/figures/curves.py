@@ -82,6 +82,7 @@ class PublishedCurve:
     epoch: str
     match: str
     paper: str
+    """Key of the paper, or the name that a table gives."""
     differs: str
     """Differences in words, "" for none."""
     points: tuple[PublishedPoint, ...]
@@ -94,6 +95,8 @@ class Panel:
     setting: Setting
     curves: tuple[Curve, ...]
     published: tuple[PublishedCurve, ...] = ()
+    undrawn: tuple[str, ...] = ()
+    """Papers whose published curves are left out, because there would be too many series."""
     chance: float = NAN
     """Accuracy of guessing in per cent; NaN where the number of classes is not known."""
     title: str = ""
@@ -122,7 +125,8 @@ def accuracy_panel(material: Material, setting: Setting) -> Panel:
         Curve(method, source, material.label(method, source), material.look(method, source), points)
         for (source, method), points in points_by_series(found).items()
     ]
-    return Panel(setting, tuple(curves), material.published_curves(setting), 100 * material.chance(setting))
+    published = material.published_curves(setting)
+    return Panel(setting, tuple(curves), published, chance=100 * material.chance(setting))
 
 
 def points_by_series(
@@ -206,6 +210,7 @@ def table(panels: Sequence[Panel]) -> pd.DataFrame:
             "mean": point.mean,
             "std": point.std,
             "n": point.n,
+            "paper": curve.paper,
         }
         for panel in panels
         for curve in panel.published

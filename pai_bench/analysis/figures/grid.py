@@ -15,6 +15,7 @@ from pai_bench.analysis.figures.curves import Panel, mostly_partial
 from pai_bench.analysis.figures.draw import Legend, draw_panel
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.published_curves import chosen
 from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_value_axis
 
 SERIES = 12
@@ -52,7 +53,7 @@ def by_setting(material: Material, make: Callable[[Setting], Panel | None]) -> t
         return _small_multiples(material, panels, arrangement), arrangement
     muted = frozenset(key for key in material.series if not material.highlighted(key[1]))
     panels = {
-        setting: replace(panel, title=arrangement.titles.get(setting, ""), muted=muted)
+        setting: chosen(replace(panel, title=arrangement.titles.get(setting, ""), muted=muted), SERIES)
         for setting, panel in panels.items()
     }
     rows = tuple(tuple(None if slot is None else panels[slot] for slot in line.slots) for line in arrangement.lines)
@@ -135,7 +136,8 @@ def _page(
     figure = new_figure(material.options.inches)
     legend = Legend(mark_partial=not mostly_partial(grid.panels))
     rows = []
-    order = _order(material, grid.panels)
+    order, papers = _order(material, grid.panels), overlay.papers_of(grid.panels)
+    legend.marks.update(overlay.legend_marks(_on_page(grid, indices)))
     for index in indices:
         line, panels = grid.lines[index], grid.rows[index]
         group = [p for row, key in zip(grid.rows, grid.groups, strict=True) if key == grid.groups[index] for p in row]
@@ -149,14 +151,20 @@ def _page(
             low, top = value_range([panel]) if line.own_range else common
             ax = _axes(figure, panel, (low, top), (wide, high), material)
             draw_panel(ax, panel, legend, order, low, 3.4 if wide < 2 else 4.2, edges)
-            overlay.draw(ax, panel, legend, wide)
+            overlay.draw(ax, panel, wide, papers)
             row.axes.append(ax)
-            row.strips.append(_strip(figure, panel, (wide, strips[index]), material, group) if strips[index] else None)
+            strip = _strip(figure, panel, (wide, strips[index]), material, group, papers) if strips[index] else None
+            row.strips.append(strip)
         rows.append(row)
     strip_label = "Ours \N{MINUS SIGN} published\n(points)" if any(row.strip_height for row in rows) else ""
     entries = legend.entries()
     place(figure, rows, entries, AXIS_LABELS[material.options.x], ylabel, strip_label)
     return figure
+
+
+def _on_page(grid: Grid, indices: Sequence[int]) -> list[Panel]:
+    """Return the panels of a page."""
+    return [panel for index in indices for panel in grid.rows[index] if panel is not None]
 
 
 def _order(material: Material, panels: Sequence[Panel]) -> list[tuple[str, str]]:
@@ -183,13 +191,18 @@ def _axes(
 
 
 def _strip(
-    figure: Figure, panel: Panel, sizes: tuple[float, float], material: Material, group: Sequence[Panel | None]
+    figure: Figure,
+    panel: Panel,
+    sizes: tuple[float, float],
+    material: Material,
+    group: Sequence[Panel | None],
+    papers: Sequence[str],
 ) -> Axes | None:
     if not panel.published:
         return None
     ax = new_axes(figure)
     set_density_axis(ax, panel.densities, material.options.x, sizes[0])
-    overlay.draw_differences(ax, panel, [p for p in group if p is not None], sizes)
+    overlay.draw_differences(ax, panel, [p for p in group if p is not None], sizes, papers)
     return ax
 
 

@@ -175,9 +175,21 @@ class Material:
         chosen = self.options.highlight
         return not chosen or any(is_spec_of(method, name) for name in chosen)
 
+    def published_of(self, setting: Setting) -> pd.DataFrame:
+        """Return the published numbers for a setting; those without a recipe are for all recipes."""
+        rows = self._published_by_network.get((setting.dataset, setting.model), self.published.iloc[:0])
+        return rows[rows["recipe"].isin(["", setting.recipe])] if len(rows) else rows
+
+    @cached_property
+    def _published_by_network(self) -> dict[tuple[str, str], pd.DataFrame]:
+        if not len(self.published):
+            return {}
+        known = self.published[self.published["accuracy"].notna()]
+        return {(str(d), str(m)): rows for (d, m), rows in known.groupby(["dataset", "model"], sort=False)}
+
     def published_curves(self, setting: Setting) -> tuple[PublishedCurve, ...]:
-        """Return the published points of a setting, by method."""
-        from pai_bench.analysis.figures.overlay import curves_of
+        """Return the published points of a setting, by paper and method."""
+        from pai_bench.analysis.figures.published_curves import curves_of
 
         return curves_of(self, setting)
 

@@ -12,19 +12,25 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pai_bench.analysis import inference
-from pai_bench.analysis.figures.curves import Panel, PublishedCurve, PublishedPoint, density_of
+from pai_bench.analysis.figures.curves import Panel, PublishedCurve, PublishedPoint
+from pai_bench.analysis.figures.published_curves import described, paper_name
 from pai_bench.analysis.figures.scale import set_value_axis
-from pai_bench.analysis.published import LEVELS
 from pai_bench.analysis.style import DENSE_LOOK
 from pai_bench.cells import DENSE
 
 if TYPE_CHECKING:
     from pai_bench.analysis.figures.draw import Legend
-    from pai_bench.analysis.figures.material import Material, Setting
 
 BAND = 0.5
 """Half width of the band around zero, in points."""
 PUBLISHED, PUBLISHED_DENSE, PUBLISHED_SUSPECT = "Published", "Dense, published", "Published, suspect"
+SUSPECT_FILL = "#C4C4C4"
+INK_DENSE = DENSE_LOOK.color
+DOTS = (0, (1, 1.3))
+_DENSE_LINES = (DOTS, (0, (1, 3)), (0, (3, 1.5, 1, 1.5)), (0, (3, 1.5)), (0, (3, 1.5, 1, 1.5, 1, 1.5)))
+"""Lines of the dense networks of the papers of a figure, in order."""
+_HALVES = ("left", "bottom", "right", "top")
+"""Coloured half of the markers of the second and further papers; the markers of the first are hollow."""
 _BESIDE = 0.035
 """Horizontal shift of published points in inches."""
 _REACH = 1.5
@@ -33,87 +39,59 @@ SAME = 0.01
 """Densities that differ by less are the same operating point."""
 
 
-def curves_of(material: Material, setting: Setting) -> tuple[PublishedCurve, ...]:
-    """Return the published points for the methods of a setting, by method: those of the best match and epoch.
-
-    Ours is the last epoch. Where a method has published points of several matches or epochs, only the best is drawn.
-    """
-    rows = material.published
-    if not len(rows):
-        return ()
-    same = (rows["dataset"] == setting.dataset) & (rows["model"] == setting.model)
-    # Points of other protocols and of tables without a column `recipe` have no recipe.
-    same &= (rows["recipe"] == setting.recipe) | (rows["recipe"] == "")
-    rows = rows[same & rows["accuracy"].notna()]
-    methods = [DENSE, *dict.fromkeys(material.of(setting)["method"])]
-    found = []
-    for method in dict.fromkeys(methods):
-        own = rows[rows["method"] == method]
-        if not len(own):
-            continue
-        ranked = own.assign(rank=own["match"].map(LEVELS.index) * 2 + (own["epoch"] != "last"))
-        own = ranked[ranked["rank"] == ranked["rank"].min()]
-        own = own[own["paper"] == own["paper"].iloc[0]]
-        if method == DENSE and (own["suspect"] == "").any():
-            own = own[own["suspect"] == ""]
-        own = own.assign(series=_series(own)).sort_values("sparsity", kind="stable")
-        points = tuple(
-            PublishedPoint(
-                density_of(row.sparsity),
-                100 * row.accuracy,
-                100 * _number(row.std),
-                _number(row.n),
-                row.series,
-                row.suspect,
-            )
-            for row in own.itertuples()
-        )
-        first = own.iloc[0]
-        found.append(
-            PublishedCurve(
-                method,
-                material.look(method),
-                epoch=str(first["epoch"]),
-                match=str(first["match"]),
-                paper=str(first["paper"]),
-                differs="; ".join(dict.fromkeys(text for text in own["differs"] if text)),
-                points=points,
-            )
-        )
-    return tuple(found) if any(curve.method != DENSE for curve in found) else ()
+def legend_marks(panels: Sequence[Panel]) -> dict[str, Line2D]:
+    """Return the entries of the legend for the published numbers of panels: dense line and points of each paper."""
+    found: dict[str, Line2D] = {}
+    papers = papers_of(panels)
+    for paper in papers:
+        curves = [curve for panel in panels for curve in panel.published if curve.paper == paper]
+        label = f"{paper_name(paper)}, {described(curve for curve in curves if curve.method != DENSE)}"
+        if any(curve.method == DENSE for curve in curves):
+            line = _DENSE_LINES[papers.index(paper) % len(_DENSE_LINES)]
+            name = f"{PUBLISHED_DENSE}: {paper_name(paper)}" if len(papers) > 1 else PUBLISHED_DENSE
+            found[name] = Line2D([], [], color=INK_DENSE, linestyle=line, linewidth=0.9)
+        points = [point for curve in curves if curve.method != DENSE for point in curve.points]
+        for name, suspect in ((PUBLISHED, False), (PUBLISHED_SUSPECT, True)):
+            if any(bool(point.suspect) == suspect for point in points):
+                look = _marker("o", "#333333", papers.index(paper), suspect)
+                found[f"{name}: {label}"] = Line2D([], [], linestyle="", **{**look, "markersize": 4.2})
+    return found
 
 
-def _series(rows: pd.DataFrame) -> list[str]:
-    """Return what distinguishes published rows of one network and method of pai-bench, "" where nothing does."""
-    words = {"model_published": "published as", "method_published": "series"}
-    several = {word: rows[name] for name, word in words.items() if name in rows and rows[name].nunique() > 1}
-    return [", ".join(f"{word} {names.iloc[place]}" for word, names in several.items()) for place in range(len(rows))]
+def papers_of(panels: Sequence[Panel]) -> list[str]:
+    """Return the papers of the published curves of panels, in order; it decides about the fill of their markers."""
+    return list(dict.fromkeys(curve.paper for panel in panels for curve in panel.published))
 
 
-def _number(value: object) -> float:
-    return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type]
+def _marker(marker: Any, color: str, place: int, suspect: bool) -> dict[str, Any]:
+    """Return the look of a published point of the paper with index `place`."""
+    empty = SUSPECT_FILL if suspect else "white"
+    look: dict[str, Any] = {"marker": marker, "markeredgecolor": color, "markeredgewidth": 0.8}
+    if not place:
+        return look | {"markerfacecolor": empty}
+    half = _HALVES[(place - 1) % len(_HALVES)]
+    return look | {"markerfacecolor": color, "fillstyle": half, "markerfacecoloralt": empty}
 
 
-def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
+def draw(ax: Axes, panel: Panel, inches: float, papers: Sequence[str]) -> None:
     """Draw published points: hollow, in the colour and with the marker of the method, beside its points.
 
-    Suspect points are filled with grey.
+    Markers of the second and further papers are half filled. Suspect points are filled with grey.
     """
     left, right = ax.get_xlim()
-    # A factor, because the axis is logarithmic: published points lie beside ours and do not cover them.
-    shift = (right / left) ** (_BESIDE / inches)
     size = 3.6 if inches < 2 else 4.6
     for curve in panel.published:
+        place = papers.index(curve.paper)
         if curve.method == DENSE:
             mean = float(np.mean([point.mean for point in curve.points]))
-            ax.axhline(mean, color=INK_DENSE, linestyle=DOTS, linewidth=0.9, zorder=1.6)
-            legend.marks.setdefault(PUBLISHED_DENSE, Line2D([], [], color=INK_DENSE, linestyle=DOTS, linewidth=0.9))
+            line = _DENSE_LINES[place % len(_DENSE_LINES)]
+            ax.axhline(mean, color=INK_DENSE, linestyle=line, linewidth=0.9, zorder=1.6)
             continue
+        # A factor, because the axis is logarithmic: published points lie beside ours and do not cover them.
+        shift = (right / left) ** (_BESIDE * (place + 1) / inches)
         for point in curve.points:
             if not min(left, right) <= point.density <= max(left, right):
                 continue
-            fill = SUSPECT_FILL if point.suspect else "white"
-            look: dict[str, Any] = {"marker": curve.look.marker, "markersize": size, "markerfacecolor": fill}
             ax.errorbar(
                 point.density / shift,
                 point.mean,
@@ -121,20 +99,10 @@ def draw(ax: Axes, panel: Panel, legend: Legend, inches: float) -> None:
                 color=curve.look.color,
                 linestyle="",
                 elinewidth=0.7,
-                markeredgewidth=0.8,
                 zorder=2.6,
-                **look,
+                markersize=size,
+                **_marker(curve.look.marker, curve.look.color, place, bool(point.suspect)),
             )
-        for label, fill in ((PUBLISHED, "white"), (PUBLISHED_SUSPECT, SUSPECT_FILL)):
-            if any(bool(point.suspect) == (label == PUBLISHED_SUSPECT) for point in curve.points):
-                legend.marks.setdefault(
-                    label, Line2D([], [], marker="o", markersize=4.2, mfc=fill, mec="#333333", mew=0.8, linestyle="")
-                )
-
-
-SUSPECT_FILL = "#C4C4C4"
-INK_DENSE = DENSE_LOOK.color
-DOTS = (0, (1, 1.3))
 
 
 def differences(panel: Panel) -> pd.DataFrame:
@@ -183,31 +151,35 @@ def _remarks(curve: PublishedCurve, point: PublishedPoint) -> str:
     return "; ".join(text for text in (suspicion, curve.differs, point.series) if text)
 
 
-def draw_differences(ax: Axes, panel: Panel, group: Sequence[Panel], sizes: tuple[float, float]) -> None:
-    """Draw ours minus published for each method, with a band of half a point around zero."""
+def draw_differences(
+    ax: Axes, panel: Panel, group: Sequence[Panel], sizes: tuple[float, float], papers: Sequence[str]
+) -> None:
+    """Draw ours minus published for each method and paper, with a band of half a point around zero."""
     ax.axhspan(-BAND, BAND, color="#EBEBEB", linewidth=0, zorder=0.5)
     ax.axhline(0, color="#222222", linewidth=0.7, zorder=1)
     ax.grid(visible=False)
     low, high = _range([differences(other) for other in group])
     table = differences(panel)
     table = table[table["method"] != DENSE]
-    methods = list(dict.fromkeys(table["method"]))
+    series = list(dict.fromkeys(zip(table["method"], table["paper"], strict=True)))
     left, right = ax.get_xlim()
     looks = {curve.method: curve.look for curve in panel.published}
-    for index, method in enumerate(methods):
-        shift = (right / left) ** (0.045 / sizes[0] * (index - (len(methods) - 1) / 2))
-        rows = table[table["method"] == method]
+    for index, (method, paper) in enumerate(series):
+        shift = (right / left) ** (0.045 / sizes[0] * (index - (len(series) - 1) / 2))
+        rows = table[(table["method"] == method) & (table["paper"] == paper)]
+        look: dict[str, Any] = {"marker": looks[method].marker, "markeredgewidth": 0}
+        if len(papers) > 1:  # the same fill as above
+            look = _marker(looks[method].marker, looks[method].color, papers.index(paper), False)
         ax.errorbar(
             rows["density"] * shift,
             rows["difference"],
             rows["half"].to_numpy() if rows["half"].notna().any() else None,
             color=looks[method].color,
             linestyle="",
-            marker=looks[method].marker,
             markersize=2.6 if sizes[0] < 2 else 3.6,
-            markeredgewidth=0,
             linewidth=0.7,
             zorder=3,
+            **look,
         )
     set_value_axis(ax, low, high, sizes[1])
 
