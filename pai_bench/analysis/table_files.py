@@ -248,5 +248,8 @@ def _open_table(path: Path) -> pd.DataFrame:
         raise PaiBenchError(f"table {path} is not in UTF-8: {error.reason}", "save the table in UTF-8") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are subclasses of ValueError
         reason = str(error).strip().splitlines()[0]
-        raise PaiBenchError(f"table {path} cannot be read: {reason}", "give a table that pandas can read") from None
+        remedy = "give a table that pandas can read"
+        if "Expected" in reason and "saw" in reason:
+            remedy = 'put values that contain a comma in double quotes, as in "grasp:temperature=1,bn=eval"'
+        raise PaiBenchError(f"table {path} cannot be read: {reason}", remedy) from None
     return frame

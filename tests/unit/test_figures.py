@@ -255,6 +255,21 @@ def test_data_sets_are_rows_and_models_are_columns() -> None:
     assert "VGG-11-BN is lottery_vgg11_bn and vgg11_bn in the data." in made.caption
 
 
+def test_panels_of_a_column_share_the_density_axis_whose_labels_are_below_the_last() -> None:
+    # The first slot of the last row is empty, so that the second panel has the labels of the row.
+    spots = [("cifar10", "a", 0.5), ("cifar10", "b", 0.9), ("mnist", "b", 0.99)]
+    figure = page("accuracy", [r for d, model, s in spots for end in (s, 1 - (1 - s) / 5)
+                               for r in runs_of("snip", end, dataset=d, model=model, recipe="")])  # fmt: skip
+    top, *column = figure.axes
+    assert len(column) == 2 and len({ax.get_xlim() for ax in column}) == 1
+    assert {tick.get_text() for tick in column[1].get_xticklabels()} == {"10", "5", "2", "1", "0.5", "0.2"}
+    assert top.get_xlim() != column[0].get_xlim()
+    with_labels = [ax for ax in figure.axes if any(tick.get_visible() and tick.get_text() for tick in
+                   ax.get_yticklabels() if ax.yaxis.get_tick_params()["labelleft"])]  # fmt: skip
+    assert with_labels == [top, column[1]]
+    legible(figure)
+
+
 @pytest.mark.slow
 def test_differences_to_dense_are_paired_by_seed_on_one_axis() -> None:
     rows = [*dense(), *runs_of("snip", 0.9, [0.94, 0.951, 0.932]), *series("erk", model="b"), *dense(model="b")]

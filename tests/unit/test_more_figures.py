@@ -226,6 +226,27 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
 
 
 @pytest.mark.slow
+def test_trainings_of_different_length_have_their_own_axis(tmp_path: Path) -> None:
+    for model, epochs in (("a", 2), ("b", 40)):
+        curve = tuple(Epoch(epoch, 1.0, 0.5) for epoch in range(1, epochs + 1))
+        results.write(tmp_path, result(method="snip", model=model, curve=curve), {})
+    figure = from_folder(tmp_path, "training").pages[0]
+    short, long = figure.axes
+    assert short.get_xlim() == (0, 2) and long.get_xlim() == (0, 40)
+    assert all(ax.xaxis.get_tick_params()["labelbottom"] for ax in figure.axes)
+
+
+@pytest.mark.slow
+def test_requested_sparsities_of_a_column_share_an_axis(tmp_path: Path) -> None:
+    for place in range(5):
+        for sparsity in (0.5, 0.9) if place else (0.9, 0.99):
+            one = result(method="snip", model=f"m{place}", sparsity=sparsity, effective_sparsity=sparsity)
+            results.write(tmp_path, one, {})
+    axes = from_folder(tmp_path, "effective-sparsity").pages[0].axes
+    assert axes[0].get_xlim() == axes[4].get_xlim() != axes[1].get_xlim()
+
+
+@pytest.mark.slow
 def test_the_methods_paragraph_describes_the_summary_that_is_drawn() -> None:
     both = pooling.described(material(settings(6, "synflow", "snip", "random")))
     assert both[0].startswith("Over 18 pairs of setting") and "mean [[agarwal2021]], with the percentile" in both[0]
@@ -342,7 +363,8 @@ def test_the_table_of_published_numbers_states_what_differs() -> None:
     assert row["ours"] == pytest.approx(63) and row["difference"] == pytest.approx(63 - row["published"])
     text = published_table.markdown(table)
     assert "| method | remaining (%) | ours | published | difference | differs in |" in text
-    assert "| SynFlow | 1 | 63.00 (3) |" in text and "scored in float32 |" in text and "Tanaka et al. 2020, last epoch" in text
+    assert "| SynFlow | 1 | 63.00 (3) |" in text and "scored in float32 |" in text
+    assert "Tanaka et al. 2020, last epoch" in text
     tex = published_table.latex(table)
     (sentence,) = published_table.described(table)
     assert f"given at {len(table)} points, with a 95 % Welch t interval" in sentence
@@ -427,6 +449,26 @@ def test_papers_of_one_panel_differ_in_marker_and_dense_line() -> None:
     assert f"| SNIP, {first} | 10 |" in text and "| SNIP, later | 10 |" in text
     assert f"{first}, best test epoch; later, epoch not stated." in text
     assert r"\emph{SNIP, later}" in published_table.latex(table)
+
+
+def test_labels_of_rows_with_strips_cover_nothing_and_the_points_beside_a_density_stay_inside() -> None:
+    rows = [run for d, model in (("cifar10", "a"), ("cifar10", "b"), ("mnist", "b")) for method in ("snip", "erk")
+            for s in (0.9, 0.95) for run in runs_of(method, s, [0.9, 0.91], dataset=d, model=model)]  # fmt: skip
+    base = material(rows)
+    theirs = base.summary.rename(columns={"mean": "accuracy"})[["method", "dataset", "model", "sparsity", "accuracy"]]
+    columns = {"recipe": "", "paper": "own", "match": "near", "epoch": "last", "differs": "", "suspect": ""}
+    subject = Material(base.runs, base.summary, base.options, theirs.assign(**columns, n=3.0, std=0.01))
+    made = figures.chosen(["accuracy"])["accuracy"](subject)
+    assert isinstance(made, Drawing)
+    (figure,) = made.pages
+    figure.draw_without_rendering()
+    legible(figure)
+    assert [text.get_text() for text in figure.texts].count("Ours \N{MINUS SIGN} published\n(points)") == 2
+    for ax in figure.axes:
+        right, left = sorted(ax.get_xlim())
+        inside = [right < x < left for line in ax.get_lines() if line.get_linestyle() == "None"
+                  for x in np.asarray(line.get_xdata())]  # fmt: skip
+        assert inside and all(inside)
 
 
 def test_a_panel_draws_no_more_papers_than_series_allow() -> None:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pai_bench.analysis.figures import overlay
@@ -37,6 +36,11 @@ class Grid:
     def panels(self) -> list[Panel]:
         """All panels in order."""
         return [panel for row in self.rows for panel in row if panel is not None]
+
+    def densities(self, column: int) -> list[float]:
+        """All densities of the panels in a column, which share the horizontal axis."""
+        panels = [row[column] for row in self.rows if column < len(row)]
+        return sorted({density for panel in panels if panel is not None for density in panel.densities})
 
 
 def columns_of(material: Material) -> int:
@@ -137,24 +141,32 @@ def _page(
     legend = Legend(mark_partial=not mostly_partial(grid.panels))
     rows = []
     order, papers = _order(material, grid.panels), overlay.papers_of(grid.panels)
+    margin = max(overlay.margin(panel, wide) for panel in grid.panels)
     legend.marks.update(overlay.legend_marks(_on_page(grid, indices)))
     for index in indices:
         line, panels = grid.lines[index], grid.rows[index]
         group = [p for row, key in zip(grid.rows, grid.groups, strict=True) if key == grid.groups[index] for p in row]
         common = value_range([panel for panel in group if panel is not None])
         row = Row([], high, line.title, own_ticks=line.own_range, strip_height=strips[index])
-        for panel in panels:
+        for column, panel in enumerate(panels):
             if panel is None:
                 row.axes.append(None)
                 row.strips.append(None)
                 continue
             low, top = value_range([panel]) if line.own_range else common
-            ax = _axes(figure, panel, (low, top), (wide, high), material)
+            ax = new_axes(figure)
+            set_density_axis(ax, grid.densities(column), material.options.x, wide, margin)
+            set_value_axis(ax, low, top, high)
+            ax.set_title(panel.title)
             draw_panel(ax, panel, legend, order, low, 3.4 if wide < 2 else 4.2, edges)
             overlay.draw(ax, panel, wide, papers)
             row.axes.append(ax)
-            strip = _strip(figure, panel, (wide, strips[index]), material, group, papers) if strips[index] else None
+            strip = new_axes(figure) if strips[index] and panel.published else None
             row.strips.append(strip)
+            if strip is not None:
+                set_density_axis(strip, grid.densities(column), material.options.x, wide, margin)
+                shared = [other for other in group if other is not None]
+                overlay.draw_differences(strip, panel, shared, (wide, strips[index]), papers)
         rows.append(row)
     strip_label = "Ours \N{MINUS SIGN} published\n(points)" if any(row.strip_height for row in rows) else ""
     entries = legend.entries()
@@ -178,32 +190,6 @@ def _order(material: Material, panels: Sequence[Panel]) -> list[tuple[str, str]]
         )
         if key not in known
     ]
-
-
-def _axes(
-    figure: Figure, panel: Panel, limits: tuple[float, float], sizes: tuple[float, float], material: Material
-) -> Axes:
-    ax = new_axes(figure)
-    set_density_axis(ax, panel.densities, material.options.x, sizes[0])
-    set_value_axis(ax, *limits, sizes[1])
-    ax.set_title(panel.title)
-    return ax
-
-
-def _strip(
-    figure: Figure,
-    panel: Panel,
-    sizes: tuple[float, float],
-    material: Material,
-    group: Sequence[Panel | None],
-    papers: Sequence[str],
-) -> Axes | None:
-    if not panel.published:
-        return None
-    ax = new_axes(figure)
-    set_density_axis(ax, panel.densities, material.options.x, sizes[0])
-    overlay.draw_differences(ax, panel, [p for p in group if p is not None], sizes, papers)
-    return ax
 
 
 def padded(low: float, high: float, floor: float = -math.inf, ceiling: float = math.inf) -> tuple[float, float]:

@@ -104,7 +104,10 @@ def place(
     xlabel = wrapped(xlabel, inches - 2 * _EDGE, NORMAL)
     columns = max(len(row.axes) for row in rows)
     legend_height = _legend(figure, entries, inches)
-    left = _EDGE + (height(ylabel, NORMAL) + _PAD if ylabel or strip_label else 0)
+    strips = any(row.strip_height for row in rows)
+    ylabels = [wrapped(ylabel, row.height, NORMAL) if strips else ylabel for row in rows]
+    words = max([height(text, NORMAL) for text in ylabels] + [height(strip_label, SMALL)])
+    left = _EDGE + (words + _PAD if words else 0)
     row_titles = [wrapped(row.title, row.height + row.strip_height, TITLE) if row.title else "" for row in rows]
     side = max((height(text, TITLE) for text in row_titles), default=0.0)
     left += side + (_PAD if side else 0)
@@ -136,17 +139,18 @@ def place(
         return x / inches, 1 - (top + h) / total, w / inches, h / total
 
     for r, (row, top) in enumerate(zip(rows, tops, strict=True)):
+        leftmost = next((column for column, ax in enumerate(row.axes) if ax is not None), 0)
         for column, ax in enumerate(row.axes):
             x = left + first + column * (wide + gap)
             strip = row.strips[column] if column < len(row.strips) else None
             if ax is not None:
                 ax.set_position(position(x, top, wide, row.height))
                 quiet = strip is not None or (lowest[column] != r and not row.own_labels)
-                ax.tick_params(labelbottom=not quiet, labelleft=row.own_ticks or column == 0)
+                ax.tick_params(labelbottom=not quiet, labelleft=row.own_ticks or column == leftmost)
             if strip is not None:
                 strip.set_position(position(x, top + row.height + _GAP, wide, row.strip_height))
                 strip.tick_params(
-                    labelbottom=lowest[column] == r or row.own_labels, labelleft=row.own_ticks or column == 0
+                    labelbottom=lowest[column] == r or row.own_labels, labelleft=row.own_ticks or column == leftmost
                 )
         if row_titles[r]:
             middle = 1 - (top + row.height / 2) / total
@@ -155,15 +159,16 @@ def place(
     if xlabel:
         middle = _within(left + first + (inches - left - first - right) / 2, widest([xlabel], NORMAL), inches)
         _write(figure, middle / inches, (_EDGE + height(xlabel, NORMAL) / 2) / total, xlabel, NORMAL)
-    if ylabel:
+    x = (_EDGE + words / 2) / inches
+    if ylabel and not strips:
         middle = _within((tops[0] + tops[-1] + rows[-1].height) / 2, widest([ylabel], NORMAL), total)
-        _write(figure, (_EDGE + height(ylabel) / 2) / inches, 1 - middle / total, ylabel, NORMAL, rotation=90)
-    if strip_label:
-        for row, top in zip(rows, tops, strict=True):
-            if row.strip_height:
-                middle = 1 - (top + row.height + _GAP + row.strip_height / 2) / total
-                x = (left - (side + _PAD if side else 0) - _PAD) / inches
-                _write(figure, x, middle, strip_label, SMALL, rotation=90)
+        _write(figure, x, 1 - middle / total, ylabel, NORMAL, rotation=90)
+    for row, top, text in zip(rows, tops, ylabels, strict=True) if strips else ():
+        if text:
+            _write(figure, x, 1 - (top + row.height / 2) / total, text, NORMAL, rotation=90)
+        if strip_label and row.strip_height:
+            middle = 1 - (top + row.height + _GAP + row.strip_height / 2) / total
+            _write(figure, x, middle, strip_label, SMALL, rotation=90)
 
 
 def _within(middle: float, length: float, room: float) -> float:

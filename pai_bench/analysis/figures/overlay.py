@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from pai_bench.analysis.figures.scale import set_value_axis
 from pai_bench.analysis.style import DENSE_LOOK
 from pai_bench.cells import DENSE
 
-if TYPE_CHECKING:
-    from pai_bench.analysis.figures.draw import Legend
-
 BAND = 0.5
 """Half width of the band around zero, in points."""
 PUBLISHED, PUBLISHED_DENSE, PUBLISHED_SUSPECT = "Published", "Dense, published", "Published, suspect"
@@ -33,6 +30,8 @@ _HALVES = ("left", "bottom", "right", "top")
 """Coloured half of the markers of the second and further papers; the markers of the first are hollow."""
 _BESIDE = 0.035
 """Horizontal shift of published points in inches."""
+_STEP, _MOST = 0.045, 0.16
+"""Distance of two series in the strip of differences, and largest distance from the density, in inches."""
 _REACH = 1.5
 """Largest part of an interval on the axis, as a multiple of the largest difference."""
 SAME = 0.01
@@ -162,10 +161,11 @@ def draw_differences(
     table = differences(panel)
     table = table[table["method"] != DENSE]
     series = list(dict.fromkeys(zip(table["method"], table["paper"], strict=True)))
+    step = 2 * _spread(len(series)) / max(1, len(series) - 1)
     left, right = ax.get_xlim()
     looks = {curve.method: curve.look for curve in panel.published}
     for index, (method, paper) in enumerate(series):
-        shift = (right / left) ** (0.045 / sizes[0] * (index - (len(series) - 1) / 2))
+        shift = (right / left) ** (step / sizes[0] * (index - (len(series) - 1) / 2))
         rows = table[(table["method"] == method) & (table["paper"] == paper)]
         look: dict[str, Any] = {"marker": looks[method].marker, "markeredgewidth": 0}
         if len(papers) > 1:  # the same fill as above
@@ -182,6 +182,20 @@ def draw_differences(
             **look,
         )
     set_value_axis(ax, low, high, sizes[1])
+
+
+def _spread(series: int) -> float:
+    """Return the largest distance of a point in the strip from its density, in inches."""
+    return min(_STEP * (series - 1) / 2, _MOST)
+
+
+def margin(panel: Panel, inches: float) -> float:
+    """Return the space that the points beside each density need at the ends of an axis (see `set_density_axis`)."""
+    if not panel.published:
+        return 0.0
+    papers = len(papers_of([panel]))
+    beside = max(_BESIDE * papers, _spread(sum(curve.method != DENSE for curve in panel.published))) + 0.05
+    return beside / (inches - 2 * beside)
 
 
 def _range(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:

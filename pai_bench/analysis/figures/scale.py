@@ -24,7 +24,7 @@ _GAP = 0.05
 _REGULAR = 3
 """Smallest number of ticks at equal steps; fewer are completed by other round values."""
 _MARGIN = 0.05
-"""Part of the axis before the first and after the last point."""
+"""Space before the first and after the last point, as a part of the distance between them."""
 
 
 def _round_values(x: str, low: float, high: float, steps: Sequence[int] = (1, 5, 2)) -> list[tuple[float, str]]:
@@ -88,14 +88,18 @@ def label(density: float, x: str, digits: int = 3) -> str:
     return f"{float(f'{value:.{digits}g}'):g}"
 
 
-def set_density_axis(ax: Axes, densities: Sequence[float], x: str, inches: float) -> None:
-    """Prepare the horizontal axis: log density, decreasing to the right, for `densities` (fractions)."""
+def set_density_axis(ax: Axes, densities: Sequence[float], x: str, inches: float, margin: float = _MARGIN) -> None:
+    """Prepare the horizontal axis: log density, decreasing to the right, for `densities` (fractions).
+
+    margin: space before the first and after the last point, as a part of the distance between them.
+    """
     values = sorted(set(densities)) or [1.0]
+    margin = max(margin, _MARGIN)
     ax.set_xscale("log")
-    ticks = density_ticks(values, x, inches)
+    ticks = density_ticks(values, x, inches * (1 + 2 * _MARGIN) / (1 + 2 * margin))
     set_ticks(ax.xaxis, [density for density, _ in ticks], [text for _, text in ticks])
-    span = math.log(values[-1] / values[0]) or 1.0
-    ax.set_xlim(values[-1] * math.exp(_MARGIN * span), values[0] * math.exp(-_MARGIN * span))
+    room = (math.log(values[-1] / values[0]) or 1.0) * margin
+    ax.set_xlim(values[-1] * math.exp(room), values[0] * math.exp(-room))
 
 
 def value_ticks(low: float, high: float, inches: float) -> list[float]:

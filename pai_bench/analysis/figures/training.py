@@ -17,7 +17,7 @@ from pai_bench.analysis.figures import captions, operating
 from pai_bench.analysis.figures.curves import density_of
 from pai_bench.analysis.figures.draw import handle, marker_of
 from pai_bench.analysis.figures.drawing import Drawing
-from pai_bench.analysis.figures.layout import Entry, Row, new_axes, new_figure, panel_inches, place, style
+from pai_bench.analysis.figures.layout import OWN_AXIS, Entry, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_ticks, set_value_axis
 from pai_bench.analysis.tables import measure, per_cent
@@ -102,6 +102,7 @@ def _training_page(material: Material, found: dict[Setting, dict[float, list[Cou
     columns = min(_DENSITIES if inches > 5 else 2, max(len(by) for by in found.values()))
     wide = panel_inches(inches, columns)
     rows = []
+    lengths = {int(course.epochs.max()) for by in found.values() for courses in by.values() for course in courses}
     for setting, by in found.items():
         row = Row([], max(0.9, 0.62 * wide), "" if len(found) == 1 else
                   operating.title(material, setting).replace(" · ", "\n"))  # fmt: skip
@@ -121,6 +122,8 @@ def _training_page(material: Material, found: dict[Setting, dict[float, list[Cou
             set_ticks(ax.xaxis, ticks, [str(tick) for tick in ticks])
             set_value_axis(ax, low - margin, high + margin, row.height)
             ax.set_title(f"{per_cent(sparsity)} % sparsity")
+            if len(lengths) > 1:  # the labels below the lowest panel would be wrong for others
+                ax.set_gid(OWN_AXIS)
             row.axes.append(ax)
         row.axes += [None] * (columns - len(shown))
         rows.append(row)
@@ -174,7 +177,8 @@ def _effective_page(material: Material, table: pd.DataFrame, settings: Sequence[
         for setting in part:
             ax = new_axes(figure)
             own = _of(table, setting)
-            densities = [density_of(s) for s in own["sparsity"].unique()]
+            column = pd.concat([_of(table, other) for other in settings[len(row.axes) :: columns]])
+            densities = [density_of(s) for s in column["sparsity"].unique()]
             set_density_axis(ax, densities, material.options.x, wide)
             ax.set_yscale("log")
             ax.set_ylim(low, 1.2)
