@@ -37,10 +37,15 @@ Points = Sequence[Any]
 """Points of a summary as named tuples with the columns of `columns` and the value of its index."""
 
 
-def panel_grids(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Iterator[Grid]:
-    """Yield one table per data set, model and recipe: methods in rows, sparsities in columns, dense in the caption."""
+def panel_grids(
+    summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS, points: Points | None = None
+) -> Iterator[Grid]:
+    """Yield one table per data set, model and recipe: methods in rows, sparsities in columns, dense in the caption.
+
+    points: the rows of `summary`, where the caller has them.
+    """
     names = Names.of(summary)
-    for key, panel in _grouped(summary.itertuples(), *PANEL).items():
+    for key, panel in _grouped(points or summary.itertuples(), *PANEL).items():
         dense = [point for point in panel if point.method == DENSE]
         methods = [point for point in panel if point.method != DENSE]
         shown = methods or dense
@@ -76,9 +81,9 @@ def _blocks(rows: Sequence[tuple[str, Row]]) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS) -> Grid:
+def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS, points: Points | None = None) -> Grid:
     """Return one table of all panels: methods in rows, sparsities by panel in columns; means only."""
-    points = list(summary.itertuples())
+    points = points or list(summary.itertuples())
     methods = [point for point in points if point.method != DENSE]
     names = Names.of(summary)
     labels, notes, n = _labels(points, names), Notes(), _common_n(methods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import attrgetter
@@ -28,22 +29,24 @@ class Emphasis:
     second: frozenset[int]
 
 
-def emphasise(summary: pd.DataFrame, runs: Runs) -> Emphasis:
+def emphasise(summary: pd.DataFrame, runs: Runs, points: Sequence[Any] | None = None) -> Emphasis:
     """Select the points in bold and the second-best points of each panel, sparsity and epoch.
 
     Methods compete if they have all planned seeds of the sparsity; controls, dense networks and methods that see
     training do not compete. A method with failed runs, or with some runs at chance, is bold only if its mean is the
     highest, because it has no t interval. With one seed nothing can be distinguished, so all competing methods are
     bold. One method alone is not bold.
+
+    points: the rows of `summary` as named tuples, where the caller has them.
     """
     bold: set[int] = set()
     second: set[int] = set()
     columns: dict[tuple[Any, ...], list[tuple[Any, Series]]] = defaultdict(list)
     address = attrgetter(*(field.name for field in fields(Series)))
-    for key, points in groupby(summary.itertuples(), address):
+    for key, own in groupby(points or summary.itertuples(), address):
         series = Series(*key)
         if not series.is_reference:
-            for point in points:
+            for point in own:
                 if not is_upper_bound(point.saw):
                     columns[series.panel, point.sparsity, point.epoch].append((point, series))
     for column in columns.values():

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import pandas as pd
 
-from pai_bench.analysis.columns import PANEL
 from pai_bench.analysis.comparison import is_testable
 from pai_bench.analysis.difference_tables import p_text
 from pai_bench.analysis.labels import decimals
@@ -41,9 +40,9 @@ _HEAD = r"""% Numbers of a pai-bench report. \input this file, then write, for i
 """
 
 
-def numbers_tex(summary: pd.DataFrame, compared: pd.DataFrame, pooled: pd.DataFrame) -> str:
-    """Return the file numbers.tex for points, comparisons per panel, and pooled comparisons."""
-    found = [*_points(summary)]
+def numbers_tex(points: Sequence[Any], compared: pd.DataFrame, pooled: pd.DataFrame) -> str:
+    """Return the file numbers.tex for points (rows of a summary), comparisons per panel, and pooled comparisons."""
+    found = [*_points(points)]
     for line in compared.to_dict("records"):
         address = (line["method"], line["dataset"], line["model"], "all")
         found.append((address, line["recipe"], line["source"], _difference(line)))
@@ -60,7 +59,7 @@ def numbers_tex(summary: pd.DataFrame, compared: pd.DataFrame, pooled: pd.DataFr
         keys += [f"{recipe}@{source}/{path}"] * (source != "" and plain[path] > 1)
         for key in keys:
             start = rf"\paibench@set{{{key}/"
-            texts += [f"{start}{name}}}{{{value}}}" for name, value in values.items()]
+            texts.append("\n".join(f"{start}{name}}}{{{value}}}" for name, value in values.items()))
     return _HEAD + "\n".join(dict.fromkeys(texts)) + "\n\\makeatother\n"
 
 
@@ -71,12 +70,11 @@ def key_part(text: str) -> str:
     return re.sub(r"[^ -~]|[\\{}%#&^~]", "-", "".join(c for c in ascii_only if not unicodedata.combining(c)))
 
 
-def _points(summary: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], str, str, dict[str, str]]]:
-    sparsities = {value: f"{value:.6g}" for value in summary["sparsity"].unique()}
+def _points(points: Sequence[Any]) -> Iterator[tuple[tuple[str, ...], str, str, dict[str, str]]]:
+    sparsities = {value: f"{value:.6g}" for value in dict.fromkeys(point.sparsity for point in points)}
     repeated = {text for text, count in Counter(sparsities.values()).items() if count > 1}
     texts = {value: repr(float(value)) if text in repeated else text for value, text in sparsities.items()}
-    columns = [*PANEL, "method", "source", "sparsity", "n", "mean", "std", "low", "high", "collapsed", "diverged"]
-    for point in summary[[*columns, "at_chance"]].itertuples():
+    for point in points:
         if point.n:
             address = (point.method, point.dataset, point.model, texts[point.sparsity])
             yield address, point.recipe, point.source, _statistics(point)

@@ -70,8 +70,9 @@ def report_tables(
     runs = by_series(collection.rows)
     found = pairs(runs, sources_with_epoch(collection.rows), choices.baseline)
     compared, pooled, controls = compare(found), pool(found), compare_controls(collection, choices.margin)
-    emphasis = emphasise(summary, runs)
-    grids = tuple(panel_grids(summary, emphasis))
+    points = list(summary.itertuples())
+    emphasis = emphasise(summary, runs, points)
+    grids = tuple(panel_grids(summary, emphasis, points))
     markdown, latex = tables.both(grids, choices.page, "accuracy")
     emphasised = bool(emphasis.bold)
     numbers = Numbers(collection.rows, summary, compared, pooled, controls, choices.margin, emphasised, tuple(more))
@@ -84,7 +85,8 @@ def report_tables(
     parts = {"Accuracy": markdown}
     methods = summary[summary["method"] != DENSE]
     if len(methods[PANEL].drop_duplicates()) > 1:
-        files["table_across.md"], files["table_across.tex"] = tables.across(summary, emphasis, choices.page)
+        across = tables.across(summary, emphasis, choices.page, points)
+        files["table_across.md"], files["table_across.tex"] = across
     if len(compared):
         files["comparison.md"], files["comparison.tex"] = tables.comparison(
             compared, pooled, Names.of(summary), choices.page
@@ -106,7 +108,7 @@ def report_tables(
         files["predictors.md"], files["predictors.tex"] = tables.predictors(predicting, choices.page)
         files["predictors.csv"] = predicted.to_csv(index=False)
         parts["What predicts the accuracy lost"] = files["predictors.md"]
-    files["numbers.tex"] = numbers_tex(summary, compared, pooled)
+    files["numbers.tex"] = numbers_tex(points, compared, pooled)
     files["references.bib"] = references_bib(collection.rows, cited(text))
     files["methods.md"], files["methods.tex"] = methods_markdown(text), methods_latex(text)
     parts["Statistical methods"] = files["methods.md"]

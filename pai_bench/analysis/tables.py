@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pai_bench.analysis.accuracy_tables import across_grid, panel_grids
+from pai_bench.analysis.accuracy_tables import Points, across_grid, panel_grids
 from pai_bench.analysis.difference_tables import comparison_grid, controls_grids, pooled_grid
 from pai_bench.analysis.emphasis import Emphasis
 from pai_bench.analysis.grid import NONE, Grid
@@ -69,9 +69,11 @@ def latex(summary: pd.DataFrame) -> str:
     return to_latex(panel_grids(summary), Page(), "accuracy")
 
 
-def across(summary: pd.DataFrame, emphasis: Emphasis = _PLAIN, page: Page | None = None) -> tuple[str, str]:
+def across(
+    summary: pd.DataFrame, emphasis: Emphasis = _PLAIN, page: Page | None = None, points: Points | None = None
+) -> tuple[str, str]:
     """Format one table of all panels, as Markdown and LaTeX."""
-    grid = across_grid(summary, emphasis)
+    grid = across_grid(summary, emphasis, points)
     return both([grid], page or Page(), "across")
 
 

@@ -64,17 +64,22 @@ def sign_flip(differences: ArrayLike, seed: int = 0) -> SignFlip:
     # Sums of other signs that equal the observed one up to rounding must count as equally extreme.
     observed = abs(float(sample.sum())) - 1e-9 * scale * n
     if n <= EXACT_FLIPS:
-        flips = 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        extreme = int((np.abs(flips @ sample) >= observed).sum())
+        extreme = int((np.abs(_all_flips(n) @ sample) >= observed).sum())
         return SignFlip(n, extreme, 2**n, extreme / 2**n, smallest)
     # The observed assignment counts as one of the draws, so that p is never 0 and the test keeps its level.
     extreme = 1 + int((np.abs(_random_flips(sample, seed)) >= observed).sum())
     return SignFlip(n, extreme, DRAWS + 1, extreme / (DRAWS + 1), max(smallest, 1 / (DRAWS + 1)))
 
 
+@lru_cache(maxsize=2)
+def _all_flips(n: int) -> Array:
+    """Return all 2^n assignments of signs to n differences [2^n, n]; most samples of a report have the same n."""
+    return 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+
+
 def _random_flips(sample: Array, seed: int) -> Array:
     """Return DRAWS sums of the sample with random signs. A random byte selects the signs of eight differences."""
-    signs = 1.0 - 2 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)
+    signs = _all_flips(8)
     sums = np.zeros(DRAWS)
     for start, selected in zip(range(0, len(sample), 8), _random_bytes(-(-len(sample) // 8), seed), strict=True):
         part = sample[start : start + 8]
@@ -82,9 +87,9 @@ def _random_flips(sample: Array, seed: int) -> Array:
     return sums
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _random_bytes(count: int, seed: int) -> list[NDArray[np.uint8]]:
-    """Return `count` arrays of random bytes [DRAWS]; the methods of a pooled comparison have the same."""
+    """Return `count` arrays of random bytes [DRAWS]; the methods of a pooled comparison have the same two counts."""
     generator = np.random.default_rng(seed)
     return [generator.integers(0, 256, DRAWS, dtype=np.uint8) for _ in range(count)]
 

@@ -79,7 +79,7 @@ def indistinguishable(differences: Sequence[ArrayLike], level: float = LEVEL) ->
     `differences`: one array [n] a comparison. Without an interval (n < 2) nothing can be distinguished.
     """
     # A table has thousands of short samples, for which Python is faster than NumPy.
-    samples = [np.ravel(sample).tolist() for sample in differences]
+    samples = [sample if isinstance(sample, list) else np.ravel(sample).tolist() for sample in differences]
     t = [_t_statistic(sample) for sample in samples]
     freedom = [max(len(sample) - 1, 1) for sample in samples]
     return [bool(adjusted >= level) for adjusted in holm(2 * stdtr(freedom, t))]
