@@ -115,7 +115,9 @@ _REMEDIES = {
 def status_lines(collection: Collection) -> list[str]:
     """Summarise valid, missing, stale and damaged results in a few lines."""
     n_missing = len(collection.missing)
-    lines = [f"{len(collection.rows)} results" + (f", {n_missing} planned cells without one" if n_missing else "")]
+    count = len(collection.rows)
+    lines = [f"{count} result{'s' * (count != 1)}"]
+    lines[0] += f", {n_missing} planned cell{'s' * (n_missing != 1)} without one" if n_missing else ""
     for state, count in Counter(collection.missing["state"]).items():
         lines.append(f"  {count} {state}: {_REMEDIES[state]}")
     flagged = Counter(collection.rows["status"])
@@ -123,7 +125,8 @@ def status_lines(collection: Collection) -> list[str]:
         if flagged[status]:
             lines.append(f"  {flagged[status]} {status}: counted, and marked in figure and table")
     if collection.left_out:
-        lines.append(f"  {collection.left_out} rows of tables have no accuracy; not counted")
+        rows = "row of tables has" if collection.left_out == 1 else "rows of tables have"
+        lines.append(f"  {collection.left_out} {rows} no accuracy; not counted")
     lines += [f"  {remark}" for remark in collection.remarks]
     if collection.stale:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")

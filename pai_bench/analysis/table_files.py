@@ -29,6 +29,7 @@ _WORDS = (
 )
 _NUMBERS = ("sparsity", "accuracy", "seed", "chance", "classes", "sparsity_reported")
 _NO_NUMBER = ("", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None")
+_BOOLEAN = "True or False"
 _SEPARATORS = {";": "semicolon", "\t": "tab", "|": "vertical bar"}
 
 
@@ -112,12 +113,10 @@ def _convert(path: Path, frame: pd.DataFrame) -> None:
         try:
             unclear = frame[column].dtype == bool or not is_numeric_dtype(frame[column])
             if unclear and frame[column].astype(str).str.lower().isin(["true", "false"]).any():
-                raise ValueError("True or False")
+                raise ValueError(_BOOLEAN)
             frame[column] = pd.to_numeric(frame[column]).astype(float)
         except (ValueError, TypeError) as error:
-            raise PaiBenchError(
-                f"{path}: column {column} has a value that is not a number: {error}", "write numbers"
-            ) from None
+            raise _not_a_number(path, column, frame[column], str(error)) from None
     for column in _WORDS:
         if column in frame and not (frame[column].dtype == "str" and frame[column].notna().all()):
             frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
@@ -125,6 +124,17 @@ def _convert(path: Path, frame: pd.DataFrame) -> None:
         empty = frame[frame[column].isna() | (frame[column] == "")]
         if column != "accuracy" and len(empty):
             raise PaiBenchError(f"{path}: row {empty.index[0] + 2} has no {column}", "fill it in, or leave the row out")
+
+
+def _not_a_number(path: Path, column: str, values: pd.Series, reason: str) -> PaiBenchError:
+    """Return the error for a column with a value that is not a number; name the value and its row."""
+    texts = values.astype(str).where(values.notna())
+    wrong = texts[texts.notna() & pd.to_numeric(texts, errors="coerce").isna()]
+    remedy = "write numbers"
+    if len(wrong) and reason != _BOOLEAN:
+        reason = f"{wrong.iloc[0]!r} (row {wrong.index[0] + 2})"
+        remedy = "write fractions, not per cent" if wrong.iloc[0].rstrip().endswith("%") else remedy
+    return PaiBenchError(f"{path}: column {column} has a value that is not a number: {reason}", remedy)
 
 
 def _check_numbers(path: Path, frame: pd.DataFrame) -> None:
@@ -248,8 +258,9 @@ def _open_table(path: Path) -> pd.DataFrame:
         raise PaiBenchError(f"table {path} is not in UTF-8: {error.reason}", "save the table in UTF-8") from None
     except (OSError, ValueError) as error:  # pandas' parser errors are subclasses of ValueError
         reason = str(error).strip().splitlines()[0]
-        remedy = "give a table that pandas can read"
+        remedy = f"a table needs {', '.join(CONTRACT)}"
         if "Expected" in reason and "saw" in reason:
+            _check_columns(path, _header(path))  # decimal commas between semicolons look like fields
             remedy = 'put values that contain a comma in double quotes, as in "grasp:temperature=1,bn=eval"'
         raise PaiBenchError(f"table {path} cannot be read: {reason}", remedy) from None
     return frame

@@ -6,6 +6,7 @@ Each step returns the rows and remarks: sentences about changes that the reader 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def unify_names(rows: pd.DataFrame) -> list[str]:
         "model": set(rows.loc[ours, "model"]),
         "recipe": set(rows.loc[ours, "recipe"]),
     }
-    found, near = [], []
+    found, near, apart = [], [], []
     for column, names in known.items():
         folded = {name.casefold(): name for name in sorted(names)}
         new = {}
@@ -80,11 +81,30 @@ def unify_names(rows: pd.DataFrame) -> list[str]:
                 close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.8)
                 near += [f"{column} {name!r} is not known: did you mean {folded[other]!r}?" for other in close]
         new = {name: unified for name, unified in new.items() if name != unified}
+        if both := _with_equal_cells(rows, column, new):
+            apart.append(f"{_listed(map(repr, sorted(both)))} have the same cells as others of that name: kept apart")
+            new = {name: unified for name, unified in new.items() if name not in both}
+        others = Counter(name.casefold() for name in rows.loc[~ours, column].unique() if name not in new)
+        if several := sorted({name for name in rows.loc[~ours, column].unique() if others[name.casefold()] > 1} - both):
+            apart.append(f"{_listed(map(repr, several))} differ in case only: kept apart")
         if new:
             rows[column] = rows[column].where(ours, rows[column].replace(new))
             found += [f"{name!r} as {unified!r}" for name, unified in new.items()]
     counted = [f"names that differ in case only are unified: {_listed(found)}"] if found else []
-    return [*counted, *near]
+    return [*counted, *apart, *near]
+
+
+def _with_equal_cells(rows: pd.DataFrame, column: str, new: dict[str, str]) -> set[str]:
+    """Return the names that would give a second run of a cell to another name of the table, if they were replaced."""
+    if not new:
+        return set()
+    keys = [*CELL, *["epoch"] * ("epoch" in rows), *["paper"] * ("paper" in rows)]
+    # Tables list the dense network under every method.
+    changed = rows[rows["sparsity"] != 0].assign(**{column: rows[column].replace(new)})
+    twice = changed[changed.duplicated(keys, keep=False)].index.difference(
+        rows[rows.duplicated(keys, keep=False)].index
+    )
+    return set(rows.loc[twice, column]) & set(new)
 
 
 def _unify_dense(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -108,6 +128,8 @@ def _unify_dense(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         if len(copies):
             remarks.append(
                 f"{len(copies)} dense runs that repeat the seeds and accuracies of another method count once"
+                if len(copies) > 1
+                else "one dense run that repeats the seed and accuracy of another method counts once"
             )
     return rows, remarks
 

@@ -244,7 +244,8 @@ def test_a_table_alone_needs_no_results(tmp_path: Path) -> None:
         (tidy().drop(columns="seed"), "no column seed"),
         (tidy(accuracy=[70.0, 90.0, 50.0]), r"accuracy 70 \(row 2\)"),
         (tidy(sparsity=[0.9, 1.0, 0.9]), r"sparsity 1 \(row 3\)"),
-        (tidy(accuracy=["good", "bad", "x"]), "accuracy has a value that is not a number"),
+        (tidy(accuracy=["good", "bad", "x"]), r"accuracy has a value that is not a number: 'good' \(row 2\)"),
+        (tidy(sparsity=["0.5", "90 %", "0.9"]), r"'90 %' \(row 3\)\nwrite fractions, not per cent"),
         (tidy(seed=[0, 0, 0]), "row 3 repeats snip"),
     ],
 )
@@ -262,6 +263,28 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: 
         (tmp_path / name).write_text(content)
     with pytest.raises(PaiBenchError, match=name):
         read_table(tmp_path / name)
+
+
+def test_names_that_differ_in_case_are_kept_apart_where_they_have_the_same_cells(tmp_path: Path) -> None:
+    cells = [("SNIP", 0), ("snip", 1), ("Erk", 0), ("ERK", 0), ("Own", 0), ("OWN", 0)]
+    rows = [f"{name},mnist,conv8,0.9,{seed},0.5,ok\n" for name, seed in cells]
+    collection = collect(tmp_path, [lab(tmp_path, HEAD + "".join(rows))])
+    assert set(collection.rows["method"]) == {"snip", "Erk", "ERK", "Own", "OWN"}
+    assert collection.remarks[:3] == (
+        "names that differ in case only are unified: 'SNIP' as 'snip'",
+        "'ERK', 'Erk' have the same cells as others of that name: kept apart",
+        "'OWN', 'Own' differ in case only: kept apart",
+    )
+
+
+def test_commas_within_values_are_told_apart_from_other_separators(tmp_path: Path) -> None:
+    head, row = "method;dataset;model;sparsity;seed;accuracy\n", "snip;mnist;conv8;0,9;0;0,5\n"
+    with pytest.raises(PaiBenchError, match="separator seems to be ';'"):
+        collect(tmp_path, [lab(tmp_path, f"{head}erk;mnist;conv8;0;0;0,5\n{row}")])
+    with pytest.raises(PaiBenchError, match="in double quotes"):
+        collect(tmp_path, [lab(tmp_path, f"{HEAD}erk,mnist,conv8,0.9,0,0.5,ok\na:b=1,c=2,mnist,conv8,0.9,0,0.5,ok\n")])
+    with pytest.raises(PaiBenchError, match=r"no row with a result in .*lab\.csv"):
+        collect(tmp_path, [lab(tmp_path, HEAD)])
 
 
 @pytest.mark.slow
@@ -459,7 +482,7 @@ def test_a_run_that_diverged_is_never_dropped(tmp_path: Path) -> None:
     assert "10.00 (3d of 3)" in tables.markdown(summary)
     unknown = summarise(collect(tmp_path, [lab(tmp_path, f"{HEAD}{lines}".replace("mnist", "faces"))]))
     assert "– (3d of 3)" in tables.markdown(unknown)
-    assert any("1 rows of tables have no accuracy" in line for line in status_lines(collection))
+    assert any("1 row of tables has no accuracy" in line for line in status_lines(collection))
     legend = words(accuracy_figure(collection.rows, summary))
     assert ALL_FAILED in legend and MISSING not in legend
 

@@ -270,6 +270,16 @@ def test_panels_of_a_column_share_the_density_axis_whose_labels_are_below_the_la
     legible(figure)
 
 
+def test_a_line_leaves_the_zoom_where_all_runs_fail_at_the_next_density() -> None:
+    failed = runs_of("snip", 0.99, [0.1, 0.1, 0.1], at_chance=True)
+    made = drawn("difference-to-dense", [*dense(), *runs_of("snip", 0.9), *failed, *runs_of("snip", 0.999, [0.1] * 3)])
+    (ax,) = made.pages[0].axes
+    leaving = [line for line in ax.get_lines() if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
+    (line,) = [line for line in leaving if line.get_color() == KNOWN["snip"].color]
+    assert list(line.get_xdata()) == [0.1, 0.01] and line.get_ydata()[1] < ax.get_ylim()[0]
+    assert "Lines that leave the axis lead to points in the figure of accuracy" in made.caption
+
+
 @pytest.mark.slow
 def test_differences_to_dense_are_paired_by_seed_on_one_axis() -> None:
     rows = [*dense(), *runs_of("snip", 0.9, [0.94, 0.951, 0.932]), *series("erk", model="b"), *dense(model="b")]

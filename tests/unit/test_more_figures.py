@@ -101,6 +101,7 @@ def test_cost_shows_time_and_memory_with_the_front(folder: Path) -> None:
     assert labels(made.pages[0]) == ["ERK", "Random", "SNIP"]
     assert "FLOPs of a forward pass" in from_folder(folder, "flops").pages[0].axes[0].get_xlabel()
     assert "no two methods" in str(figures.chosen(["cost"])["cost"](material(series("snip"))))
+    assert "with FLOPs of a" in str(figures.chosen(["flops"])["flops"](material(series("snip"))))
 
 
 @pytest.mark.parametrize(("left", "right", "inches", "ticks"), [
@@ -223,6 +224,25 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
     assert "6 pairs of setting and sparsity" in str(none) and "10 are needed" in str(none)
     made = drawn("summary", settings(6, "synflow", "snip"), highlight=("snip",))
     assert "P(SNIP > …)" in {ax.get_title() for ax in made.pages[0].axes}
+
+
+@pytest.mark.slow
+def test_an_overlap_of_many_methods_is_legible(tmp_path: Path) -> None:
+    first, generator = np.arange(400) % 2 == 0, np.random.default_rng(0)
+    for place in range(30):
+        mask = first ^ (generator.random(400) < 0.02 * (place % 5 + 1))
+        results.write(tmp_path, result(method=f"m{place:02d}"), {"a.weight": mask})
+    full, column = (from_folder(tmp_path, "mask-overlap", width=width) for width in ("full", "column"))
+    texts = {text.get_text() for text in full.pages[0].axes[0].texts}
+    assert "90" in texts and not any(text.startswith("+") for text in texts), "no room for signs"
+    assert not any(text.get_text() for text in column.pages[0].axes[0].texts)
+    assert "shade only" in column.caption and "shade only" not in full.caption
+    legible(column.pages[0])
+
+
+@pytest.mark.slow
+def test_the_summary_is_legible_in_a_narrow_column() -> None:
+    legible(page("summary", settings(6, "iterative-snip", "snip", "synflow"), width="column", baseline="snip"))
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def difference_to_dense(material: Material) -> Drawing | str:
         f"{label} minus the accuracy of the dense network, paired by seed, at up to the {LAST} highest densities of "
         "each panel; all panels have the same axis",
         *captions.curves(material, found.panels, of="difference"),
-        "Points below the axis are in the figure of accuracy" if min(values) < LOWEST else "",
+        "Lines that leave the axis lead to points in the figure of accuracy" if min(values) < LOWEST else "",
         *captions.models(arrangement),
     )
     return Drawing("difference-to-dense", "Difference to dense", tuple(figures), text, _finite(found.panels))

@@ -81,7 +81,8 @@ def _drawing(material: Material, name: str, title: str, columns: dict[str, str])
             if any(len(values) > 1 for values in by_cost.values()):
                 found[setting] = (chosen[0], by_cost)
     if not found:
-        names = " or ".join(text[0].lower() + text[1:] for text in columns.values())
+        # An abbreviation such as FLOPs keeps its capitals.
+        names = " or ".join(text if text[1].isupper() else text[0].lower() + text[1:] for text in columns.values())
         return f"no two methods have results with {names}"
     shown = [c for c in columns if any(len(by_cost[c]) > 1 for _, by_cost in found.values())]
     settings = list(found)

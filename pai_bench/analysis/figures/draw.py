@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,11 @@ def _draw_curve(ax: Axes, curve: Curve, legend: Legend, sizes: tuple[float, floa
     _draw_spread(ax, np.array(x), np.array(y), spread, color)
     line: dict[str, Any] = {"color": color, "linestyle": curve.look.line, "linewidth": 1.0}
     ax.plot(x, y, zorder=3, **line, **marker_of(curve.look, size))
+    if not edges:
+        for one, other in pairwise(known):
+            # The line shows that the method fails at the next density, whose point is below the axis.
+            if _all_failed(other) and other.mean < low and not _all_failed(one):
+                ax.plot([one.density, other.density], [one.mean, other.mean], zorder=2.9, **line)
     for point in known:
         if _all_failed(point):
             if point.mean >= low:

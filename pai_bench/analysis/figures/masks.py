@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +20,14 @@ from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, place, style
 from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.analysis.figures.scale import set_ticks
-from pai_bench.analysis.figures.text import shown, widest, wrapped
+from pai_bench.analysis.figures.text import shown, widest, width, wrapped
 from pai_bench.analysis.figures.venues import SMALL
 from pai_bench.analysis.masks.overlap import Packed, overlap
 from pai_bench.analysis.tables import per_cent
 from pai_bench.errors import PaiBenchError
 
+_SPACE, _LINE = 0.02, 0.125
+"""Space between the numbers of neighbouring cells, and height of a line of a label, in inches."""
 SEEDS = 3
 """Largest number of seeds per pair of methods whose masks are read."""
 
@@ -48,9 +53,23 @@ def mask_overlap(material: Material) -> Drawing | str:
         "Below the diagonal: Jaccard index (%)",
         "Above: the index minus its expectation for random masks with the same number of weights in each layer, in "
         "points",
+        "Cells that are too narrow for a number have a shade only" if _is_narrow(material, found) else "",
         captions.recipes(material),
     )
     return Drawing("mask-overlap", "Overlap of masks", figures, caption, points)
+
+
+def _is_narrow(material: Material, found: Mapping[Setting, tuple[float, pd.DataFrame]]) -> bool:
+    """Return True if a page has no numbers."""
+    return any(not any(_texts(table, _side(material, table)[1])["jaccard"].values()) for _, table in found.values())
+
+
+def _side(material: Material, table: pd.DataFrame) -> tuple[list[str], float]:
+    """Return the labels of the methods of a table, and the width of its cells in inches."""
+    methods = [m for m in material.methods if m in set(table["method"]) | set(table["other"])]
+    inches = material.options.inches
+    labels = [wrapped(material.label(method), 0.22 * inches, SMALL) for method in methods]
+    return labels, (inches - widest(labels, SMALL) - 0.3) / len(methods)
 
 
 def _pairs(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
@@ -72,16 +91,15 @@ def _pairs(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _page(material: Material, setting: Setting, sparsity: float, table: pd.DataFrame) -> Figure:
     methods = [m for m in material.methods if m in set(table["method"]) | set(table["other"])]
-    inches = material.options.inches
-    figure = new_figure(inches)
+    figure = new_figure(material.options.inches)
     ax = new_axes(figure)
-    labels = [wrapped(material.label(method), 0.22 * inches, SMALL) for method in methods]
-    side = (inches - widest(labels, SMALL) - 0.3) / len(methods)
-    high = min(0.24, side)
+    labels, side = _side(material, table)
+    high = max(min(0.24, side), _LINE * max(text.count("\n") + 1 for text in labels))
+    texts = _texts(table, side)
     for row in table.itertuples():
         i, j = methods.index(str(row.method)), methods.index(str(row.other))
-        _cell(ax, i, j, float(row.jaccard), f"{100 * row.jaccard:.0f}")
-        _cell(ax, j, i, abs(float(row.excess)) * 2, _signed(100 * float(row.excess)))
+        _cell(ax, i, j, float(row.jaccard), texts["jaccard"][row.Index])
+        _cell(ax, j, i, abs(float(row.excess)) * 2, texts["excess"][row.Index])
     ax.set_xlim(-0.5, len(methods) - 0.5)
     ax.set_ylim(len(methods) - 0.5, -0.5)
     ax.grid(visible=False)
@@ -89,11 +107,26 @@ def _page(material: Material, setting: Setting, sparsity: float, table: pd.DataF
     ax.tick_params(length=0)
     places = list(range(len(methods)))
     set_ticks(ax.yaxis, places, [f"{shown(text)} {i + 1}" for i, text in enumerate(labels)])
-    set_ticks(ax.xaxis, places, [str(i + 1) for i in places])
+    step = math.ceil((width(str(len(methods)), SMALL) + _SPACE) / side)
+    set_ticks(ax.xaxis, places[::step], [str(i + 1) for i in places[::step]])
     ax.set_gid(OWN_AXIS)
     ax.set_title(f"{operating.title(material, setting)}, {per_cent(sparsity)} % sparsity")
     place(figure, [Row([ax], high * len(methods))])
     return figure
+
+
+def _texts(table: pd.DataFrame, side: float) -> dict[str, dict[int, str]]:
+    """Return the numbers of each column by row; without plus signs or not at all where the cells are too narrow."""
+    jaccard = {row: f"{100 * value:.0f}" for row, value in table["jaccard"].items()}
+    excess = {row: _signed(100 * value) for row, value in table["excess"].items()}
+    plain = {row: text.removeprefix("+") for row, text in excess.items()}
+    if not _fit(jaccard, side) or not _fit(plain, side):
+        return dict.fromkeys(("jaccard", "excess"), dict.fromkeys(table.index, ""))
+    return {"jaccard": jaccard, "excess": excess if _fit(excess, side) else plain}
+
+
+def _fit(texts: Mapping[Any, str], side: float) -> bool:
+    return all(width(text, SMALL) + _SPACE <= side for text in texts.values())
 
 
 def _signed(points: float) -> str:

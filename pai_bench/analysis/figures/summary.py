@@ -21,8 +21,8 @@ from pai_bench.analysis.figures.layout import new_axes, new_figure, style
 from pai_bench.analysis.figures.material import Material
 from pai_bench.analysis.figures.pooling import Pool
 from pai_bench.analysis.figures.scale import numbers, set_ticks, value_ticks
-from pai_bench.analysis.figures.text import shown, widest
-from pai_bench.analysis.figures.venues import INK, SMALL
+from pai_bench.analysis.figures.text import height, shown, widest, wrapped
+from pai_bench.analysis.figures.venues import INK, NORMAL, SMALL, TITLE
 
 _ROW, _TITLE, _BELOW = 0.19, 0.24, 0.34
 """Heights of a method, of a title, and of tick and axis labels, in inches."""
@@ -147,24 +147,28 @@ def _figure(material: Material, found: Pool, aggregates: _Aggregates) -> Figure:
     rows = [panels[start : start + per_row] for start in range(0, len(panels), per_row)]
     high = max(_ROW * len(order), 1.0)
     figure = new_figure(inches)
-    total = len(rows) * (_TITLE + high + _BELOW)
+    gap = 0.1
+    widths = [(inches - 0.08 - sum(panel[2] for panel in row) - gap * (len(row) - 1)) / len(row) for row in rows]
+    # A text that is wider than its panel has several lines.
+    titles = [[wrapped(panel[0], wide + gap, TITLE) for panel in row] for row, wide in zip(rows, widths, strict=True)]
+    xlabels = [[wrapped(panel[1], wide + gap, NORMAL) for panel in row] for row, wide in zip(rows, widths, strict=True)]
+    above = [_TITLE + max(height(text, TITLE) for text in texts) - height("one line", TITLE) for texts in titles]
+    below = [_BELOW + max(0.0, max(height(t, NORMAL) for t in texts) - height("one line", NORMAL)) for texts in xlabels]
+    total = sum(above) + sum(below) + len(rows) * high
     figure.set_figheight(total)
-    for r, row in enumerate(rows):
-        sides = sum(side for _, _, side, _ in row)
-        gap = 0.1
-        wide = (inches - 0.08 - sides - gap * (len(row) - 1)) / len(row)
+    for r, (row, wide) in enumerate(zip(rows, widths, strict=True)):
         x = 0.04
-        for index, (title, xlabel, side, draw) in enumerate(row):
+        top = sum(above[: r + 1]) + sum(below[:r]) + r * high
+        for index, (title, _, side, draw) in enumerate(row):
             x += side
             ax = new_axes(figure)
-            top = r * (_TITLE + high + _BELOW) + _TITLE
             ax.set_position((x / inches, 1 - (top + high) / total, wide / inches, high / total))
             draw(ax, wide)
             if (index == 0 and not title.startswith("Perf")) or (title.startswith("Mean") and per_row == 2):
                 set_ticks(ax.yaxis, list(range(len(order))), [names[m] for m in order])
-            ax.set_title(title, pad=3)
-            if xlabel:
-                ax.set_xlabel(xlabel, labelpad=1.5)
+            ax.set_title(titles[r][index], pad=3, linespacing=1.1)
+            if xlabels[r][index]:
+                ax.set_xlabel(xlabels[r][index], labelpad=1.5, linespacing=1.1)
             x += wide + gap
     return figure
 

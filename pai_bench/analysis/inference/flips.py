@@ -74,7 +74,7 @@ def sign_flip(differences: ArrayLike, seed: int = 0) -> SignFlip:
 @lru_cache(maxsize=2)
 def _all_flips(n: int) -> Array:
     """Return all 2^n assignments of signs to n differences [2^n, n]; most samples of a report have the same n."""
-    return 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    return np.asarray(1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1), dtype=np.float64)
 
 
 def _random_flips(sample: Array, seed: int) -> Array:
