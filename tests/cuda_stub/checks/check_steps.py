@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from pai_bench import models
 from pai_bench.core.precision import laid_out
 from pai_bench.datasets.loading import InMemoryDataset
+from pai_bench.experiment.searching import SearchNetwork
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
+from pai_bench.scoring import registry
+from pai_bench.scoring.problem import prunable
+from pai_bench.scoring.searching import searches
 from pai_bench.training import graph_step, launches
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.loop import train
@@ -267,3 +271,13 @@ def test_no_capture_allocates_where_cuda_forbids_it() -> None:
     before = Counts.now()
     steps(network("resnet20"), 6)
     assert Counts.now().since(before).forbidden == 0
+
+
+@pytest.mark.parametrize("method", ["edge-popup", "gem-miner"])
+def test_the_search_of_a_subnetwork_is_captured(method: str) -> None:
+    """Its choice of weights reads no value from the device."""
+    scorer, model = registry.get(method, {}), network()
+    assert searches(scorer)
+    weights = prunable(model)
+    kept = sum(weight.numel() for weight in weights.values()) // 2
+    assert steps(SearchNetwork(model, weights, scorer, kept), 6).mechanism == "cuda-graph"
