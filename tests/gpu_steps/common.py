@@ -18,6 +18,7 @@ from pai_bench import models, recipes
 from pai_bench.datasets.files import present
 from pai_bench.datasets.loading import InMemoryDataset
 from pai_bench.recipes import Recipe
+from pai_bench.training import launches
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.cooperative import RoundRobin
 from pai_bench.training.loop import Trained, training
@@ -150,9 +151,13 @@ class _Ticks(Callback):
 
 
 class Trainings:
-    """Several trainings of ResNet-20 under random masks that keep a tenth, in one pack."""
+    """Several trainings of ResNet-20 under random masks that keep a tenth, in one pack.
 
-    def __init__(self, size: int, data: InMemoryDataset, recipe: Recipe) -> None:
+    `several`: captured steps may be several in a graph, as in a sweep.
+    """
+
+    def __init__(self, size: int, data: InMemoryDataset, recipe: Recipe, several: bool = True) -> None:
+        self._several = several
         self.pack: RoundRobin[int, Trained] = RoundRobin(DEVICE)
         self._ticks = _Ticks()
         for seed in range(size):
@@ -167,10 +172,15 @@ class Trainings:
 
     def run(self, steps: int) -> None:
         """Run at least `steps` further training steps, all members together."""
-        end = self._ticks.n + steps
-        while self._ticks.n < end:
-            for _, ended in self.pack.turn():
-                raise ended if isinstance(ended, Exception) else RuntimeError("the training has ended")
+        end, least = self._ticks.n + steps, launches.CAPTURE_STEPS
+        if not self._several:
+            launches.CAPTURE_STEPS = 10**12  # more than ever remain
+        try:
+            while self._ticks.n < end:
+                for _, ended in self.pack.turn():
+                    raise ended if isinstance(ended, Exception) else RuntimeError("the training has ended")
+        finally:
+            launches.CAPTURE_STEPS = least
 
     @property
     def steps(self) -> int:

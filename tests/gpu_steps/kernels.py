@@ -16,7 +16,7 @@ def main() -> None:
     """Run the step."""
     data = cifar_like()
     for precision, last in (("ieee", False), ("tf32", True), ("bf16", True)):
-        made = started(1, data, precision, last, True)
+        made = started(1, data, precision, last)
         activities = [ProfilerActivity.CUDA] if REAL else [ProfilerActivity.CPU]
         began = made.steps
         with profile(activities=activities) as profiled:

@@ -31,23 +31,27 @@ SETTLING = 60 if REAL else 2
 """Training steps before the first measurement; they include the capture."""
 
 
-def started(size: int, data: InMemoryDataset, precision: str, channels_last: bool, captured: bool) -> Trainings:
+MECHANISMS = ("eager", "captured", "k steps")
+"""Launches of a step: kernel by kernel, one step per graph, and several steps per graph (the default of a sweep)."""
+
+
+def started(
+    size: int, data: InMemoryDataset, precision: str, channels_last: bool, mechanism: str = MECHANISMS[-1]
+) -> Trainings:
     """Return trainings that have passed warm-up and capture."""
+    captured = mechanism != "eager"
     recipe = cifar_recipe(precision=PRECISIONS[precision], channels_last=channels_last, cuda_graph=captured)
-    made = Trainings(size, data, recipe)
+    made = Trainings(size, data, recipe, several=mechanism == MECHANISMS[-1])
     made.run(SETTLING * size)
     return made
 
 
 def matrix(data: InMemoryDataset) -> None:
-    """Time one cell in every arithmetic, eager and captured, all interleaved."""
-    cases = {
-        f"{precision} {'NHWC' if last else 'NCHW'} {'captured' if captured else 'eager'}": (precision, last, captured)
-        for precision, last, captured in itertools.product(PRECISIONS, (False, True), (False, True))
-    }
-    trainings = {name: started(1, data, *case) for name, case in cases.items()}
+    """Time one cell in every arithmetic, layout and mechanism, all interleaved."""
+    cases = list(itertools.product(PRECISIONS, (False, True), MECHANISMS))
+    trainings = {" ".join(map(str, case)): started(1, data, *case) for case in cases}
     found = interleaved({name: lambda made=made: made.run(STEPS) for name, made in trainings.items()}, 24.0)  # type: ignore[misc]
-    for name, (precision, last, captured) in cases.items():
+    for name, (precision, last, mechanism) in zip(trainings, cases, strict=True):
         middle, spread = median_and_spread(found[name])
         host = time.thread_time()
         trainings[name].run(STEPS)
@@ -56,7 +60,7 @@ def matrix(data: InMemoryDataset) -> None:
             "step",
             precision=precision,
             layout="NHWC" if last else "NCHW",
-            mechanism="captured" if captured else "eager",
+            mechanism=mechanism,
             seconds=middle / STEPS,
             spread=round(spread, 3),
             host_seconds=host,
@@ -67,7 +71,7 @@ def packs(data: InMemoryDataset) -> None:
     """Time packs of 1, 2, 4 and 8 captured cells, interleaved; seconds per training step of any member."""
     for precision, last in (("tf32", True), ("bf16", True), ("ieee", False)):
         sizes = (1, 2, 4, 8) if REAL else (1, 2)
-        trainings = {size: started(size, data, precision, last, True) for size in sizes}
+        trainings = {size: started(size, data, precision, last) for size in sizes}
         works = {str(size): lambda made=made: made.run(5 * 8 if REAL else 1) for size, made in trainings.items()}  # type: ignore[misc]
         found = interleaved(works, 12.0)
         for size in sizes:

@@ -197,6 +197,8 @@ def test_the_page_states_ratios_and_verdicts() -> None:
         assert line in text, line
     hours = 90 * (160 * 391 * 0.0008 + 16 * 0.5) / 3600
     assert f"{hours:.2f} GPU-hours | met |" in text
+    several = {**step, "step": "training_step", "precision": "tf32", "mechanism": "k steps", "seconds": 0.0005}
+    assert "| share of the loader, tf32 | ≤ 3 % | 10.0 % | **missed** |" in gpu_page.page([*records, several])
 
 
 def test_bad_steps_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

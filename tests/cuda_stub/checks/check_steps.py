@@ -26,6 +26,7 @@ from pai_bench.training.loop import train
 from pai_bench.training.step import GraphStep, make_step
 from tests.cuda_stub import device
 from tests.cuda_stub.device import Counts
+from tests.gpu_steps.common import Trainings, cifar_recipe
 from tests.unit import killing
 
 CUDA = torch.device("cuda")
@@ -281,3 +282,16 @@ def test_the_search_of_a_subnetwork_is_captured(method: str) -> None:
     weights = prunable(model)
     kept = sum(weight.numel() for weight in weights.values()) // 2
     assert steps(SearchNetwork(model, weights, scorer, kept), 6).mechanism == "cuda-graph"
+
+
+def test_the_measurements_of_a_gpu_tell_one_step_in_a_graph_from_several() -> None:
+    x, y = torch.zeros(64, 3, 32, 32, dtype=torch.uint8, device=CUDA), torch.zeros(64, dtype=torch.long, device=CUDA)
+    images = InMemoryDataset("made-up", x, y, x[:8], y[:8], 10, "", "")
+    found = []
+    for several in (False, True):
+        trainings = Trainings(1, images, cifar_recipe(batch_size=4), several)
+        trainings.run(40)
+        before, steps = Counts.now(), trainings.steps
+        trainings.run(32)
+        found.append(Counts.now().since(before).graph_launches / (trainings.steps - steps))
+    assert found == [1, 1 / 16] and launches.CAPTURE_STEPS == 50
