@@ -7,11 +7,13 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import pai_bench
 from pai_bench.pruning.effective import effective_masks
+from pai_bench.scoring.paths.connections import OneByOne
 from pai_bench.scoring.paths.tracing import trace
+from pai_bench.scoring.paths.walk_steps import Linked
 from pai_bench.scoring.paths.walks import Walker
 
 from . import nets
@@ -88,3 +90,62 @@ def test_kept_weights_are_on_paths_except_in_the_truncated_walk() -> None:
     assert not torch.equal(kept, flat(pai_bench.prune(model, data, "phew", sparsity=0.98, seed=1)))
     more = flat(pai_bench.prune(model, data, "phew", sparsity=0.9))
     assert torch.equal(more & kept, kept)  # the walks of a sparser mask are the first ones of a denser
+
+
+class Odd(nn.Module):
+    """Standardised convolution, gate, branches, pools, a broadcast weight, and attention, with 3x16x16 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.down = nn.Conv2d(4, 4, 3, padding=1)
+        self.gate = nn.Conv2d(4, 4, 1)
+        self.scale = nn.Parameter(torch.tensor([0.5, 0.0, 2.0, 1.0]).view(4, 1, 1))
+        self.qkv = nn.Linear(4, 12)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.stem.weight
+        deviation, mean = torch.std_mean(weight, (1, 2, 3), keepdim=True)
+        x = nn.functional.max_pool2d(nn.functional.conv2d(x, (weight - mean) / deviation, padding=1), 3, 2, 1)
+        x = x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid() + self.scale * nn.functional.pad(x, (0, 1, 1, 0))[
+            :, :, :8, 1:
+        ].roll(1, 2)
+        x = nn.functional.avg_pool2d(torch.cat([self.down(x), 2 * x], 1)[:, 2:6], 2)
+        q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).chunk(3, 2)
+        y = (q @ k.mT).softmax(2) @ v - v.mean(1, keepdim=True)
+        logits: Tensor = self.head(torch.cat([y.mean(1), x.amax((2, 3))], 1))
+        return logits
+
+
+def test_connections_that_are_found_at_once_equal_single_derivatives() -> None:
+    torch.manual_seed(0)
+    walks = walker(Odd())
+    for turn in range(200):
+        walks.walk(turn, forward=turn % 2 == 0)
+    linked = [step for step in walks.steps.values() if isinstance(step, Linked)]
+    assert {type(step.links).__name__ for step in linked} >= {"Numbered", "MatrixProduct", "EachChannel"}
+    for step in linked:
+        slow = OneByOne(step.operation)
+        for slot, shape in step.operation.signals.items():
+            for i in range(0, math.prod(shape), 13):
+                assert step.links.onward((slot, i)) == slow.onward((slot, i)), (step.operation.node, slot, i)
+        for slot, shape in step.operation.outputs().items():
+            for i in range(0, math.prod(shape), 13):
+                assert step.links.back((slot, i)) == slow.back((slot, i)), (step.operation.node, slot, i)
+
+
+def test_walks_pass_through_weights_that_are_standardised() -> None:
+    torch.manual_seed(0)
+    model = Odd()
+    walks, stem = walker(model), model.stem.weight.numel()
+    assert all(walks.walk(turn, forward=True)[0] < stem for turn in range(20))
+
+
+def test_walks_through_excluded_layers_keep_no_weight_of_the_last_layer() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():
+        model[5].weight[3, 7] = 0  # never on a walk
+    masks = pai_bench.prune(model, [(torch.zeros(1, 3, 2, 2), torch.zeros(1).long())], "phew", 0.8, exclude=["3"])
+    assert not masks["5.weight"][3, 7]
