@@ -48,6 +48,8 @@ def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed",
 
     With `redo`, an existing result is replaced. An existing damaged file is renamed. The masks are written first, so
     that every result has its masks. NaN and infinity are written as null.
+
+    A process that dies while it replaces a result leaves masks and no result, and the next sweep runs the cell again.
     """
     place = result.key.path(root)
     content = as_json(asdict(result))
@@ -62,6 +64,8 @@ def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed",
         with new.writing() as file:
             file.write(content)
         if redo:
+            # Two files cannot be replaced at once, and a result must never have the masks of another run.
+            place.unlink(missing_ok=True)
             new_masks.replace()
             new.replace()
             return Delivery(place)

@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import asdict, fields, replace
 from importlib import import_module
@@ -24,6 +26,8 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.results import DamagedResult, Epoch, Layer, Result, ResultKey, record
 from pai_bench.results.key import NAME_BYTES
 from tests.disk import AWAY, Disk
+
+ROOT = Path(__file__).parents[2]
 
 MASKS = {"a.weight": np.array([[True, False, True], [False, False, True]]), "b.weight": np.zeros((3, 5), bool)}
 
@@ -107,6 +111,37 @@ def test_the_first_result_counts_and_a_second_one_is_compared_and_recorded(tmp_p
     results.write(tmp_path, result(accuracy=0.5), other, redo=True)
     assert results.read(place).accuracy == 0.5
     assert np.array_equal(results.read_masks(place)["a.weight"], other["a.weight"])
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_process_that_is_killed_while_it_replaces_a_result_leaves_no_result_with_other_masks(
+    tmp_path: Path, renames: int
+) -> None:
+    place = results.write(tmp_path, result(), MASKS)
+    code = """
+import os, signal, sys
+from pathlib import Path
+from pai_bench import results
+from pai_bench.core.atomic import Draft
+from tests.unit.test_results import MASKS, result
+
+renames, replace = int(sys.argv[2]), Draft.replace
+
+def killed(draft):
+    global renames
+    if not renames:
+        os.kill(os.getpid(), signal.SIGKILL)
+    renames -= 1
+    replace(draft)
+
+Draft.replace = killed
+results.write(Path(sys.argv[1]), result(accuracy=0.5), {name: ~mask for name, mask in MASKS.items()}, redo=True)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(renames)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert results.state(tmp_path, result().key) == "missing" and not place.exists()
+    assert not results.deliver(tmp_path, result(accuracy=0.5), MASKS).duplicate
+    assert np.array_equal(results.read_masks(place)["a.weight"], MASKS["a.weight"])
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
