@@ -142,6 +142,8 @@ def _numbers(graph: Graph, replay: Replay, values: Mapping[str, Tensor], weights
             kept = tracked[0] if len(tracked) == 1 else None
         for slot, shape in zip(node.outputs, node.shapes, strict=True):
             if slot is not None:
-                same = kept is not None and tuple(kept.shape) == shape
-                numbered.values[slot] = kept if same else torch.zeros(shape, **ON_CPU)
+                if kept is not None and tuple(kept.shape) == shape:
+                    numbered.values[slot] = kept
+                else:
+                    numbered.values[slot] = torch.zeros(shape, **ON_CPU)
     return numbered.values
