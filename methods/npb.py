@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import (
     Facts,
     Inputs,
@@ -62,6 +63,12 @@ class NPB:
             problem.stream.tick()
             shape = plain[name].shape
             turned = shape[1] * inputs.groups != len(inputs.paths)  # [in, out], as transposed convolutions
+            if turned and shape[0] != len(inputs.paths):
+                raise PaiBenchError(
+                    f"npb cannot place the weights of {name}: the network multiplies {len(inputs.paths)} inputs by a"
+                    f" tensor that it computes from {name} {list(shape)}",
+                    f"leave it out with exclude={name!r}, or score with another method (erk, synflow)",
+                )
             outputs = shape[1] if turned else shape[0] // inputs.groups
             size = max(1, plain[name][0, 0].numel())
             paths = inputs.paths.view(inputs.groups, -1)

@@ -1,7 +1,8 @@
 """Benchmark suite for pruning neural networks at initialisation.
 
-Public functions are imported on first use, so that `import pai_bench` and tools which only read results never load
-torch. To add one: name it in `__all__`, its module in `_HOMES`, and import it below for type checkers.
+`prune` and `score` apply a method to a model and batches; `apply_masks` keeps pruned weights at zero in training;
+`load_results` returns the results of a sweep as a DataFrame. `register` adds a method, `register_model` and
+`register_dataset` add networks and data.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pai_bench.scoring.registry import register
     from pai_bench.scoring.weights import prunable
 
+# Public functions are imported on first use, so that `import pai_bench` and tools which only read results never load
+# torch. To add one: name it in `__all__`, its module in `_HOMES`, and import it above for type checkers.
 __version__ = "0.1.0"
 __all__ = [
     "Facts",

@@ -79,6 +79,11 @@ def test_copies_are_added_listed_and_checked(
         return str({line["name"]: line["state"] for line in json.loads(out)}["bins"])
 
     assert state() == "missing"
+    (folder / "data/bins").mkdir(parents=True)
+    (folder / "data/bins/train.bin").write_bytes(b"half")
+    listed = data(capsys, monkeypatch, "list")[1].splitlines()
+    (place,) = (n for n, line in enumerate(listed) if line.startswith("bins "))
+    assert "refused" in listed[place] and "an incomplete copy of bins: test.bin is missing" in listed[place + 1]
     (folder / "broken").mkdir()
     for part in ("train", "test"):
         (folder / "broken" / f"{part}.bin").write_bytes(b"short")

@@ -56,7 +56,12 @@ def check(name: str, root: Path | None = None, *, anew: bool = False) -> Check:
         return _check_files(name, {file: path for file, path in paths.items() if path is not None}, root, anew)
     if found.tree and (where / found.tree).is_dir():
         return _check_tree(name, found, where / found.tree, root)
-    return Check("missing", "missing", problem=_missing(name, found, where, root))
+    missing = _missing(name, found, where, root)
+    if any(paths.values()):
+        gone = next(where / file.name for file, path in paths.items() if path is None)
+        incomplete = PaiBenchError(f"{where} is an incomplete copy of {name}: {gone.name} is missing", missing.remedy)
+        return Check("refused", "refused", problem=incomplete)
+    return Check("missing", "missing", problem=missing)
 
 
 def digests(path: Path, *, anew: bool = False) -> Digests:
@@ -180,7 +185,7 @@ def _refusal(
         cause = f"{path} is not the original file of {name}: MD5 {found.md5}, expected {official_md5(file, path)}"
     add = f"pai-bench data add {name} --from {path.parent} --accept-checksum{option(root)}"
     return PaiBenchError(
-        cause, f"get the original: pai-bench data fetch {name}{option(root)}; or accept this copy: {add}"
+        cause, f"get the original (pai-bench data fetch {name}{option(root)}), or accept this copy: {add}"
     )
 
 
@@ -216,12 +221,12 @@ def _missing(name: str, found: Source, where: Path, root: Path | None) -> PaiBen
     )
     if found.archives:
         remedy = (
-            f"where there is internet: pai-bench data fetch {name} --data-dir {data_root(root)}"
-            f" (or from a copy: pai-bench data add {name} --from DIR)"
+            f"fetch it where there is internet (pai-bench data fetch {name} --data-dir {data_root(root)}),"
+            f" add a copy (pai-bench data add {name} --from DIR)"
         )
     else:
         remedy = found.by_hand or f"put its files into {where}"
     return PaiBenchError(
         f"data set {name} is not on disk: {gone} is missing or not readable",
-        f"{remedy}; data elsewhere: --data-dir or PAI_BENCH_DATA",
+        f"{remedy}, or name another folder (--data-dir or PAI_BENCH_DATA)",
     )

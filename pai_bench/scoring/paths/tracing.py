@@ -263,14 +263,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._parameters[name] = self._new(tensor, Kind.WEIGHT)
             return self._parameters[name]
         writes = self._writes.get(storage, [])
-        seen = known.writes if known is not None else 0
         if known is None and not writes:
             return None
-        if seen == len(writes):
-            return known.slot if known is not None else None
+        if known is not None and known.writes == len(writes):
+            return known.slot
         value: Any = Slot(known.slot) if known is not None else tensor.clone()  # which may be overwritten later
-        for write in writes[seen:]:
-            slot = self._add(Kind.SIGNAL, tensor)
+        for write in writes[known.writes if known is not None else 0 :]:
+            kinds = {self._kinds[part.index] for part in (value, Slot(write.slot)) if isinstance(part, Slot)}
+            slot = self._add(Kind.SIGNAL if kinds & {Kind.SIGNAL, Kind.GATE} else Kind.WEIGHT, tensor)
             size = tensor.untyped_storage().nbytes() // tensor.element_size()
             arguments = {"base": value, "src": Slot(write.slot), "layouts": (layout, write.layout, size)}
             self._nodes.append(Node("overlay", overlay, arguments, (slot,), (tuple(tensor.shape),), self._layer[-1]))

@@ -170,7 +170,8 @@ class Progress:
         if phase == "training" and cell.training_since is None:
             cell.training_since = time.monotonic()
         if phase.startswith("waiting"):
-            self.console.print(f"{phase}; {run.cell} is kept in memory", highlight=False, markup=False)
+            remedy = f"free disk space or correct the permissions; until then {run.cell} is kept in memory"
+            self.console.print(f"{phase}\n  {remedy}", highlight=False, markup=False, soft_wrap=True)
 
     def epoch(self, run: Run, epoch: int, epochs: int) -> None:
         cell, now = self._cell(run), time.monotonic()
