@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pai_bench.core.randomness import own_randomness
 from pai_bench.pruning.masking import remove_masks
+from pai_bench.scoring.diagnosis import check_values
 from pai_bench.scoring.paths.functions import Reach
 from pai_bench.scoring.paths.network import replay
 from pai_bench.scoring.paths.tracing import Graph, trace
@@ -58,6 +59,7 @@ class EffectivePaths:
 
 def record_forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Graph, nn.Module]:
     """Return the operations of a forward pass of one sample in eval mode, and the copy of the model on the CPU."""
+    check_values(model)
     network = copy.deepcopy(model)
     remove_masks(network)  # their hooks write to weights, which the trace must not record
     network = network.cpu().to(dtype).eval()

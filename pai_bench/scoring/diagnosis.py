@@ -51,8 +51,14 @@ def check_arguments(model: Any, batches: Any, method: Any, seed: Any) -> None:
 def check_values(model: nn.Module) -> None:
     """Check that the parameters and buffers of a model have values.
 
-    Raises: PaiBenchError for tensors on the meta device.
+    Raises: PaiBenchError for tensors on the meta device, and for sparse parameters.
     """
+    for name, parameter in model.named_parameters():
+        if parameter.layout is not torch.strided:
+            raise PaiBenchError(
+                f"{name} is stored as a sparse tensor ({str(parameter.layout).removeprefix('torch.')})",
+                "pass the model with dense weights (to_dense()); masks are applied to dense weights with apply_masks",
+            )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise PaiBenchError(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from pai_bench.errors import PaiBenchError
 from pai_bench.scoring.paths.tracing import Node
 
 
@@ -68,7 +69,7 @@ class Flow:
 
     def constant(self, value: Tensor) -> Tensor:
         """Return the absolute value."""
-        return value.abs() if value.is_floating_point() else value
+        return value.abs() if value.is_floating_point() or value.is_complex() else value
 
     def bias(self, x: Tensor, bias: Tensor) -> Tensor:
         """Return the sum."""
@@ -121,6 +122,17 @@ class Flow:
         """Return the value."""
         return value
 
+    def unknown(self, node: Node, values: Sequence[Tensor], cause: str) -> Sequence[Tensor]:
+        """Raise an error, because a replacement would have other scores.
+
+        Raises: PaiBenchError that names the operation.
+        """
+        raise PaiBenchError(
+            f"{f'layer {node.layer}' if node.layer else 'the model'} computes {node.name}, which has no rule in a"
+            f" network of positive values{': ' if cause else ''}{cause.partition(chr(10))[0]}",
+            "score with a method that uses data (snip, prospr), or change the layer",
+        )
+
 
 class _Reached(Function):
     """Function that is one where there is a path, in the forward and in the backward pass."""
@@ -139,7 +151,7 @@ class Reach:
 
     def constant(self, value: Tensor) -> Tensor:
         """Return one where the value is not zero."""
-        return (value != 0).to(value.dtype) if value.is_floating_point() else value
+        return (value != 0).to(value.abs().dtype) if value.is_floating_point() or value.is_complex() else value
 
     def bias(self, x: Tensor, bias: Tensor) -> Tensor:
         """Return the signal alone, because a bias does not begin a path."""
@@ -200,6 +212,11 @@ class Reach:
         """Return the product: there is a path where both are reached."""
         return function(a, b)
 
+    def unknown(self, node: Node, values: Sequence[Tensor], cause: str) -> Sequence[Tensor]:
+        """Return the sum of all values for each result: any element may depend on any other."""
+        total = torch.stack([value.sum() for value in values]).sum()
+        return [total.expand(shape) for shape in node.shapes]
+
     def done(self, value: Tensor) -> Tensor:
         """Return zeros and ones again, so that deep networks neither overflow nor underflow."""
         reached: Tensor = _Reached.apply(value)
@@ -211,7 +228,7 @@ class PathCount(Reach):
 
     def constant(self, value: Tensor) -> Tensor:
         """One where it is not zero."""
-        return (value != 0).double() if value.is_floating_point() else value
+        return (value != 0).double() if value.is_floating_point() or value.is_complex() else value
 
     def done(self, value: Tensor) -> Tensor:
         """The number itself."""

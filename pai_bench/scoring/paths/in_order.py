@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pai_bench.scoring.paths.functions import PathCount
 from pai_bench.scoring.paths.network import Replay
-from pai_bench.scoring.paths.operations import PRODUCTS
-from pai_bench.scoring.paths.tracing import Graph, Kind, Node, Slot
+from pai_bench.scoring.paths.operations import PRODUCTS, slots
+from pai_bench.scoring.paths.tracing import Graph, Kind, Node
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ def choose_in_order(
     chosen: dict[str, Tensor] = {}
     with torch.no_grad():
         for node in graph.nodes:
-            used = [owner[part.index] for part in _slots(node) if part.index in owner]
+            used = [owner[part.index] for part in slots(node) if part.index in owner]
             outputs = [slot for slot in node.outputs if slot is not None]
             if all(graph.kinds[slot] is Kind.WEIGHT for slot in outputs):
                 for name in used[:1]:
                     derived[name].append(node)
                     owner.update(dict.fromkeys(outputs, name))
             elif used and used[-1] not in chosen and node.name in PRODUCTS:
-                signal = next(replay.values[part.index] for part in _slots(node) if replay.is_signal(part))
+                signal = next(replay.values[part.index] for part in slots(node) if replay.is_signal(part))
                 axis = 1 if node.name == "convolution" else signal.dim() - 1
                 paths = signal.sum([d for d in range(signal.dim()) if d != axis])
                 name = used[-1]
@@ -61,11 +61,3 @@ def choose_in_order(
     if graph.output is not None:
         graph.on_replay(replay.values[graph.output])
     return chosen
-
-
-def _slots(node: Node) -> list[Slot]:
-    """Return the recorded tensors among the arguments of a node; the weight of a product comes last."""
-    parts = [
-        part for value in node.arguments.values() for part in (value if isinstance(value, (list, tuple)) else [value])
-    ]
-    return [part for part in parts if isinstance(part, Slot)]

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pai_bench.scoring.diagnosis import is_out_of_memory
 from pai_bench.scoring.paths.functions import Halved, Unit
 from pai_bench.scoring.paths.operations import (
     ALIASES,
+    COMPLEX,
     FACTORS,
     JOINS,
     MATRIX_PRODUCTS,
@@ -28,6 +30,10 @@ from pai_bench.scoring.paths.operations import (
     SHAPES,
     UNARY,
     call,
+    complex_value,
+    mixes,
+    rounds,
+    slots,
 )
 from pai_bench.scoring.paths.semantics import Semantics
 from pai_bench.scoring.paths.tracing import Graph, Kind, Node, Slot
@@ -59,7 +65,12 @@ class Replay:
 
     def compute(self, node: Node) -> None:
         """Compute the outputs of one node from the values of its arguments."""
-        result = self._result(node)
+        try:
+            result = self._result(node)
+        except (RuntimeError, ArithmeticError) as error:
+            if is_out_of_memory(error):
+                raise
+            result = self._unknown(node, str(error))
         results = list(result) if isinstance(result, (list, tuple)) else [result]
         for position, slot in enumerate(node.outputs):
             if slot is None:
@@ -93,18 +104,18 @@ class Replay:
         return argument
 
     def _first(self, node: Node) -> Tensor:
-        for argument in node.arguments.values():
-            for part in argument if isinstance(argument, (list, tuple)) else [argument]:
-                if isinstance(part, Slot):
-                    return self.values[part.index]
-        raise AssertionError(node.name)
+        return self.values[slots(node)[0].index]
 
     def _result(self, node: Node) -> Any:
         name, arguments = node.name, node.arguments
         if all(self._graph.kinds[slot] is Kind.NEUTRAL for slot in node.outputs if slot is not None):
             return ()
-        if name in UNARY:
+        if name in UNARY or rounds(name):
             return self._unary(node)
+        if mixes(name):
+            return self._unknown(node, "")
+        if name in COMPLEX:
+            return complex_value(node, [self.value(part) for part in slots(node)])
         if name in ("add", "sub", "rsub", "lerp", "where", "addcdiv", "addcmul"):
             return self._sum(node)
         if name == "div":
@@ -128,6 +139,9 @@ class Replay:
             x = self.value(arguments["self"])
             return x if isinstance(kept, Slot) else x.masked_fill(kept, 0)
         return self._plain(node)
+
+    def _unknown(self, node: Node, cause: str) -> Any:
+        return self._semantics.unknown(node, [self.value(part) for part in slots(node)], cause)
 
     def _unary(self, node: Node) -> Tensor:
         x = self._first(node)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from pai_bench.scoring.paths.tracing import Node, Slot
+
+_CONJUGATES = {"_conj", "conj_physical", "_conj_physical", "resolve_conj", "_neg_view", "resolve_neg"}
 UNARY = {
+    *_CONJUGATES,
     *("abs", "acos", "acosh", "alias", "asin", "asinh", "atan", "atanh", "ceil", "celu", "clamp", "clamp_max"),
     *("clamp_min", "cos", "cosh", "detach", "digamma", "elu", "erf", "erfc", "erfinv", "exp", "exp2", "expm1"),
     *("fix", "floor", "frac", "gelu", "glu_jvp", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu"),
@@ -19,12 +25,14 @@ UNARY = {
     *("special_erf", "special_entr", "special_log_ndtr", "floor_divide", "fmod", "remainder", "xlogy", "copysign"),
 }
 """Operations whose first tensor argument passes through."""
-ALIASES = {"alias", "detach", "lift_fresh", "neg", "positive", "abs"}
+ALIASES = {"alias", "detach", "lift_fresh", "neg", "positive", "abs", *_CONJUGATES}
 SHAPES = {
     *("view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "slice", "select", "split"),
     *("split_with_sizes", "unbind", "squeeze", "unsqueeze", "clone", "_to_copy", "flip", "roll", "repeat"),
     *("as_strided", "overlay", "cat", "stack", "constant_pad_nd", "index", "gather", "unfold", "pixel_shuffle"),
 }
+COMPLEX = {"view_as_real", "view_as_complex", "complex", "polar", "_fft_r2c", "_fft_c2r", "_fft_c2c"}
+"""Operations between real and complex tensors, whose values are one positive number each."""
 NORMS = {"native_layer_norm": -1, "native_group_norm": 1, "_fused_rms_norm": -1, "rms_norm": -1}
 """Norms and the dimension at which their parameters' dimensions begin: 1 or the last ones."""
 PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "convolution", "_trilinear"}
@@ -62,3 +70,37 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         else:
             named[argument.name] = arguments[argument.name]
     return _VIEWS.get(function, function)(*positional, **named)
+
+
+def slots(node: Node) -> list[Slot]:
+    """Return the recorded tensors among the arguments of a node; the weight of a product comes last."""
+    parts = [
+        part for value in node.arguments.values() for part in (value if isinstance(value, (list, tuple)) else [value])
+    ]
+    return [part for part in parts if isinstance(part, Slot)]
+
+
+def rounds(name: str) -> bool:
+    """Return True for the simulated quantisations, which round the values of a tensor."""
+    return "fake_quant" in name or "fq_helper" in name
+
+
+def mixes(name: str) -> bool:
+    """Return True for factorisations, solutions and distances, whose results positive values do not describe."""
+    return name in ("_cdist_forward", "inverse") or ("linalg_" in name and name != "linalg_vector_norm")
+
+
+def complex_value(node: Node, parts: Sequence[Tensor]) -> Tensor:
+    """Return the value of an operation of `COMPLEX`; Fourier transforms have the absolute values of their factors."""
+    x, shape = parts[0], node.shapes[0]
+    if node.name == "view_as_real":
+        return x.unsqueeze(-1).expand(shape)
+    if node.name == "view_as_complex":
+        return x.sum(-1)
+    if node.name in ("complex", "polar"):
+        return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+    dim = node.arguments["dim"]
+    signal = shape if node.name == "_fft_c2r" else x.shape
+    points = math.prod(signal[d] for d in dim)
+    scale = (1.0, math.sqrt(points), float(points))[node.arguments["normalization"]]
+    return x.sum(dim, keepdim=True).expand(shape) / scale

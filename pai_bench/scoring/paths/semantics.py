@@ -56,3 +56,10 @@ class Semantics(Protocol):
     def done(self, value: Tensor) -> Tensor:
         """Return the result of an operation that sums."""
         ...
+
+    def unknown(self, node: Node, values: Sequence[Tensor], cause: str) -> Sequence[Tensor]:
+        """Return the results of an operation without a rule, for the `cause` that it gives with these values, if any.
+
+        Raises: PaiBenchError if that is not possible.
+        """
+        ...

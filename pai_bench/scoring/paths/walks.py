@@ -16,7 +16,7 @@ from torch import Tensor
 from pai_bench.scoring.paths.connections import ON_CPU, Operation, Place
 from pai_bench.scoring.paths.functions import PathCount
 from pai_bench.scoring.paths.network import Replay
-from pai_bench.scoring.paths.operations import NORMS, SHAPES, UNARY
+from pai_bench.scoring.paths.operations import NORMS, SHAPES, UNARY, slots
 from pai_bench.scoring.paths.tracing import Graph, Kind, Node, Slot
 from pai_bench.scoring.paths.walk_steps import Convolve, Draws, Linked, Multiply, Step, Straight
 
@@ -54,12 +54,7 @@ class Walker:
         """Steps that walks have taken, by the identity of the node."""
 
     def _signals(self, node: Node) -> list[int]:
-        found = []
-        for argument in node.arguments.values():
-            for part in argument if isinstance(argument, (list, tuple)) else [argument]:
-                if self._replay.is_signal(part):
-                    found.append(part.index)
-        return found
+        return [part.index for part in slots(node) if self._replay.is_signal(part)]
 
     def size(self, slot: int) -> int:
         """The number of channels (or features) of a tensor [1, C, …]."""
@@ -111,8 +106,8 @@ class Walker:
                 return Multiply(ends, *own)
         live = [slot for slot in outputs if slot in self._consumers or slot == self._graph.output]
         operation = Operation(self._replay, node, {slot: shapes[slot] for slot in signals}, live)
-        slots = [part.index for part in arguments.values() if isinstance(part, Slot) and part.index in self._numbered]
-        return Linked(operation, {slot: self._numbers[slot] for slot in slots}, self._draws)
+        numbers = {p.index: self._numbers[p.index] for p in slots(node) if p.index in self._numbered}
+        return Linked(operation, numbers, self._draws)
 
 
 def _numbers(graph: Graph, replay: Replay, values: Mapping[str, Tensor], weights: Sequence[str]) -> dict[int, Tensor]:
