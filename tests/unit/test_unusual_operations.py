@@ -79,7 +79,7 @@ def test_operations_without_a_rule_connect_all_elements_and_synflow_refuses_them
     kept = effective_masks(model, masks, (3, 8, 8))
     assert kept["a.weight"].sum(1).tolist() == [9, 9, 9, 0, *[9] * 12]
     conv = nn.Sequential(nn.Conv2d(3, 3, 3), Calling(covariance), nn.Flatten(), nn.Linear(9, 5))
-    with pytest.raises(PaiBenchError, match="layer 1 computes linalg_cholesky_ex, which has no rule"):
+    with pytest.raises(PaiBenchError, match="linalg_cholesky"):
         pai_bench.prune(conv, DATA, "synflow")
 
 

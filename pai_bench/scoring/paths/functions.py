@@ -122,14 +122,16 @@ class Flow:
         """Return the value."""
         return value
 
-    def unknown(self, node: Node, values: Sequence[Tensor], cause: str) -> Sequence[Tensor]:
-        """Raise an error, because a replacement would have other scores.
+    def unknown(self, node: Node, values: Sequence[Tensor], cause: str) -> Sequence[Tensor] | None:
+        """Return None: a replacement would have other scores, and the conservation law shows whether they are wrong.
 
-        Raises: PaiBenchError that names the operation.
+        Raises: PaiBenchError that names an operation which cannot be computed.
         """
+        if not cause:
+            return None
         raise PaiBenchError(
             f"{f'layer {node.layer}' if node.layer else 'the model'} computes {node.name}, which has no rule in a"
-            f" network of positive values{': ' if cause else ''}{cause.partition(chr(10))[0]}",
+            f" network of positive values: {cause.partition(chr(10))[0]}",
             "score with a method that uses data (snip, prospr), or change the layer",
         )
 

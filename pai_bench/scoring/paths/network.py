@@ -112,8 +112,8 @@ class Replay:
             return ()
         if name in UNARY or rounds(name):
             return self._unary(node)
-        if mixes(name):
-            return self._unknown(node, "")
+        if mixes(name) and (mixed := self._unknown(node, "")) is not None:
+            return mixed
         if name in COMPLEX:
             return complex_value(node, [self.value(part) for part in slots(node)])
         if name in ("add", "sub", "rsub", "lerp", "where", "addcdiv", "addcmul"):

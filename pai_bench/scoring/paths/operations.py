@@ -98,7 +98,7 @@ def complex_value(node: Node, parts: Sequence[Tensor]) -> Tensor:
     if node.name == "view_as_complex":
         return x.sum(-1)
     if node.name in ("complex", "polar"):
-        return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+        return torch.stack([part.expand(shape) for part in parts]).sum(0)
     dim = node.arguments["dim"]
     signal = shape if node.name == "_fft_c2r" else x.shape
     points = math.prod(signal[d] for d in dim)

@@ -57,9 +57,11 @@ class Semantics(Protocol):
         """Return the result of an operation that sums."""
         ...
 
-    def unknown(self, node: Node, values: Sequence[Tensor], cause: str) -> Sequence[Tensor]:
-        """Return the results of an operation without a rule, for the `cause` that it gives with these values, if any.
+    def unknown(self, node: Node, values: Sequence[Tensor], cause: str) -> Sequence[Tensor] | None:
+        """Return the results of an operation without a rule; None to compute it as it is.
 
-        Raises: PaiBenchError if that is not possible.
+        cause: the error that it raises with these values, or "".
+
+        Raises: PaiBenchError if the network cannot be evaluated.
         """
         ...
