@@ -24,6 +24,7 @@ from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks
 from pai_bench.analysis.figures.cost import Spot, cost_ticks, front, spots
 from pai_bench.analysis.figures.failures import critical_compression, failed_runs
 from pai_bench.analysis.figures.layout import style as style_of_figures
+from pai_bench.analysis.figures.material import MUTED
 from pai_bench.analysis.masks.overlap import Overlap
 from pai_bench.analysis.published import tables as published_tables
 from pai_bench.analysis.selection import Selection
@@ -224,6 +225,26 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
     assert "6 pairs of setting and sparsity" in str(none) and "10 are needed" in str(none)
     made = drawn("summary", settings(6, "synflow", "snip"), highlight=("snip",))
     assert "P(SNIP > …)" in {ax.get_title() for ax in made.pages[0].axes}
+
+
+@pytest.mark.slow
+def test_from_thirteen_methods_on_each_has_a_panel(tmp_path: Path) -> None:
+    curve = tuple(Epoch(epoch, 1.0, 0.5) for epoch in (1, 2))
+    for place in range(13):
+        layers = (Layer("a.weight", 40, 2 + place % 3), Layer("b.weight", 400, 20))
+        made = result(method=f"m{place:02d}", curve=curve, layers=layers, effective_sparsity=0.96)
+        results.write(tmp_path, made, {})
+    for name in ("layers", "training", "effective-sparsity"):
+        pages = from_folder(tmp_path, name).pages
+        assert sum(ax.get_title() != "" for page in pages for ax in page.axes) == 13, name
+        grey = [sum(line.get_color() == MUTED for line in ax.get_lines()) for page in pages for ax in page.axes]
+        assert grey == [12] * 13 and "Other methods" in labels(pages[0]), name
+        words = [text.get_text() for page in pages for text in page.findobj(Text)]
+        assert sum("m07" in text for text in words) == 1, name
+        pages[0].draw_without_rendering()
+        legible(pages[0])
+        (figure,) = from_folder(tmp_path, name, highlight=("m03",)).pages
+        assert len([ax for ax in figure.axes if ax.get_title()]) == 1 and labels(figure) == ["m03", "Other methods"]
 
 
 @pytest.mark.slow
@@ -471,10 +492,11 @@ def test_papers_of_one_panel_differ_in_marker_and_dense_line() -> None:
     assert r"\emph{SNIP, later}" in published_table.latex(table)
 
 
-def test_labels_of_rows_with_strips_cover_nothing_and_the_points_beside_a_density_stay_inside() -> None:
+@pytest.mark.parametrize("width", ["full", "column"])
+def test_labels_of_rows_with_strips_cover_nothing_and_the_points_beside_a_density_stay_inside(width: str) -> None:
     rows = [run for d, model in (("cifar10", "a"), ("cifar10", "b"), ("mnist", "b")) for method in ("snip", "erk")
             for s in (0.9, 0.95) for run in runs_of(method, s, [0.9, 0.91], dataset=d, model=model)]  # fmt: skip
-    base = material(rows)
+    base = material(rows, width=width)
     theirs = base.summary.rename(columns={"mean": "accuracy"})[["method", "dataset", "model", "sparsity", "accuracy"]]
     columns = {"recipe": "", "paper": "own", "match": "near", "epoch": "last", "differs": "", "suspect": ""}
     subject = Material(base.runs, base.summary, base.options, theirs.assign(**columns, n=3.0, std=0.01))
@@ -483,7 +505,8 @@ def test_labels_of_rows_with_strips_cover_nothing_and_the_points_beside_a_densit
     (figure,) = made.pages
     figure.draw_without_rendering()
     legible(figure)
-    assert [text.get_text() for text in figure.texts].count("Ours \N{MINUS SIGN} published\n(points)") == 2
+    labels = [text.get_text().replace("\n", " ") for text in figure.texts]
+    assert labels.count("Ours \N{MINUS SIGN} published (points)") == labels.count("Test accuracy (%)") == 2
     for ax in figure.axes:
         right, left = sorted(ax.get_xlim())
         inside = [right < x < left for line in ax.get_lines() if line.get_linestyle() == "None"

@@ -20,7 +20,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from pai_bench.analysis.figures.curves import Curve, Panel, Point
 from pai_bench.analysis.figures.layout import Entry, Handle
-from pai_bench.analysis.figures.material import MUTED
+from pai_bench.analysis.figures.material import MUTED, Material
 from pai_bench.analysis.figures.venues import FAMILIES, INK
 from pai_bench.analysis.style import DENSE_LOOK, Style
 
@@ -75,6 +75,14 @@ def handle(look: Style, dense: bool = False, size: float = 3.8) -> Line2D:
     """Return the legend's line of a series."""
     line: dict[str, Any] = {"linestyle": look.line} | ({} if dense else marker_of(look, size))
     return Line2D([], [], color=look.color, linewidth=1.0, **line)
+
+
+def series_entries(material: Material, methods: Sequence[str], coloured: Sequence[frozenset[str]]) -> list[Entry]:
+    """Return the legend of panels with these methods: those in colour, unless each has a panel, and the others."""
+    shown = coloured[0] if len(coloured) == 1 else frozenset()
+    entries = [Entry(material.label(method), handle(material.look(method))) for method in methods if method in shown]
+    grey = [Entry(OTHERS, Line2D([], [], color=MUTED, linewidth=0.8))]
+    return entries + grey * (len(shown) < len(methods))
 
 
 def marker_of(look: Style, size: float) -> dict[str, Any]:

@@ -13,12 +13,10 @@ from pai_bench.analysis.figures.arrange import Arrangement, Line, arrange, flow,
 from pai_bench.analysis.figures.curves import Panel, mostly_partial
 from pai_bench.analysis.figures.draw import Legend, draw_panel
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
-from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.material import SERIES, Material, Setting
 from pai_bench.analysis.figures.published_curves import chosen
 from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_value_axis
 
-SERIES = 12
-"""Largest number of series in one panel; more are drawn as small multiples, or with highlighted methods."""
 _CAPTION_ROOM, _LEGEND_ROOM = 0.9, 0.6
 """Space on a page for the caption, and for legend and axis labels, in inches."""
 
@@ -168,7 +166,7 @@ def _page(
                 shared = [other for other in group if other is not None]
                 overlay.draw_differences(strip, panel, shared, (wide, strips[index]), papers)
         rows.append(row)
-    strip_label = "Ours \N{MINUS SIGN} published\n(points)" if any(row.strip_height for row in rows) else ""
+    strip_label = "Ours \N{MINUS SIGN} published (points)" if any(row.strip_height for row in rows) else ""
     entries = legend.entries()
     place(figure, rows, entries, AXIS_LABELS[material.options.x], ylabel, strip_label)
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from pai_bench import results
 from pai_bench.analysis.figures import captions, operating
-from pai_bench.analysis.figures.draw import handle, marker_of
+from pai_bench.analysis.figures.draw import marker_of, series_entries
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Entry, Row, new_axes, new_figure, panel_inches, place, style
-from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.material import MUTED, Material, Setting
 from pai_bench.analysis.figures.scale import set_ticks
 from pai_bench.analysis.figures.text import widest
 from pai_bench.analysis.figures.venues import INK, SMALL
@@ -44,6 +44,8 @@ class Kept:
     sizes: tuple[int, ...]
     kept: dict[str, np.ndarray]
     """Kept fractions [runs, layers] by method."""
+    coloured: frozenset[str] = frozenset()
+    """Methods in colour; all others are grey."""
 
 
 def layers(material: Material) -> Drawing | str:
@@ -51,9 +53,13 @@ def layers(material: Material) -> Drawing | str:
     found = [kept for setting in material.settings if (kept := read(material, setting)) is not None]
     if not found:
         return "the results folder has no results of pruned networks; tables have no numbers by layer"
+    methods = [method for method in material.methods if any(method in kept.kept for kept in found)]
+    coloured, every = material.coloured(methods), found
+    found = [replace(kept, coloured=group) for kept in found for group in coloured if group & kept.kept.keys()]
     with style():
         parts = [found[start : start + _PER_PAGE] for start in range(0, len(found), _PER_PAGE)]
-        pages = tuple(_page(material, part) for part in parts)
+        entries = series_entries(material, methods, coloured)
+        pages = tuple(_page(material, part, entries, len(coloured) > 1) for part in parts)
     sparsities = sorted({kept.sparsity for kept in found})
     n = captions.count(len(values) for kept in found for values in kept.kept.values())
     caption = captions.sentences(
@@ -64,7 +70,7 @@ def layers(material: Material) -> Drawing | str:
         "×: the layer keeps no weight" if any((v == 0).any() for kept in found for v in kept.kept.values()) else "",
         captions.recipes(material),
     )
-    return Drawing("layers", "Weights kept by layer", pages, caption, _table(found))
+    return Drawing("layers", "Weights kept by layer", pages, caption, _table(every))
 
 
 def _columns(material: Material) -> int:
@@ -117,7 +123,7 @@ def _table(found: Sequence[Kept]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _page(material: Material, found: Sequence[Kept]) -> Figure:
+def _page(material: Material, found: Sequence[Kept], entries: Sequence[Entry], multiples: bool) -> Figure:
     figure = new_figure(material.options.inches)
     columns = min(_columns(material), len(found))
     wide = panel_inches(material.options.inches, columns)
@@ -132,7 +138,8 @@ def _page(material: Material, found: Sequence[Kept]) -> Figure:
         for kept in part:
             ax = new_axes(figure)
             _draw(ax, kept, material, low)
-            ax.set_title(operating.title(material, kept.setting))
+            name = material.label(*kept.coloured) if multiples else ""
+            ax.set_title("\n".join(part for part in (operating.title(material, kept.setting), name) if part))
             row.axes.append(ax)
             lower = None
             if many:
@@ -143,8 +150,6 @@ def _page(material: Material, found: Sequence[Kept]) -> Figure:
         row.axes += [None] * (columns - len(part))
         row.strips += [None] * (columns - len(part))
         rows.append(row)
-    methods = [method for method in material.methods if any(method in kept.kept for kept in found)]
-    entries = [Entry(material.label(method), handle(material.look(method))) for method in methods]
     strips = any(row.strip_height for row in rows)
     place(figure, rows, entries, "Layer" if strips else "", "Weights kept (%)", "Weights" if strips else "")
     return figure
@@ -161,6 +166,9 @@ def _draw(ax: Axes, kept: Kept, material: Material, low: float) -> None:
         look, mean = material.look(method), 100 * values.mean(axis=0)
         # A logarithmic axis has no zero; such layers get a cross at the lower edge.
         drawn = np.where(mean > 0, mean, np.nan)
+        if method not in kept.coloured:
+            ax.plot(x, drawn, color=MUTED, linewidth=0.7, zorder=1.2)
+            continue
         ax.plot(x, drawn, color=look.color, linestyle=look.line, zorder=3, **marker_of(look, 3.4))
         if len(values) > 1:
             spread = 100 * values.std(axis=0, ddof=1)

@@ -106,7 +106,8 @@ def place(
     legend_height = _legend(figure, entries, inches)
     strips = any(row.strip_height for row in rows)
     ylabels = [wrapped(ylabel, row.height, NORMAL) if strips else ylabel for row in rows]
-    words = max([height(text, NORMAL) for text in ylabels] + [height(strip_label, SMALL)])
+    strip_texts = [wrapped(strip_label, row.strip_height + _GAP, SMALL) if row.strip_height else "" for row in rows]
+    words = max([height(text, NORMAL) for text in ylabels] + [height(text, SMALL) for text in strip_texts])
     left = _EDGE + (words + _PAD if words else 0)
     row_titles = [wrapped(row.title, row.height + row.strip_height, TITLE) if row.title else "" for row in rows]
     side = max((height(text, TITLE) for text in row_titles), default=0.0)
@@ -163,12 +164,12 @@ def place(
     if ylabel and not strips:
         middle = _within((tops[0] + tops[-1] + rows[-1].height) / 2, widest([ylabel], NORMAL), total)
         _write(figure, x, 1 - middle / total, ylabel, NORMAL, rotation=90)
-    for row, top, text in zip(rows, tops, ylabels, strict=True) if strips else ():
+    for row, top, text, strip_text in zip(rows, tops, ylabels, strip_texts, strict=True) if strips else ():
         if text:
             _write(figure, x, 1 - (top + row.height / 2) / total, text, NORMAL, rotation=90)
-        if strip_label and row.strip_height:
+        if strip_text:
             middle = 1 - (top + row.height + _GAP + row.strip_height / 2) / total
-            _write(figure, x, middle, strip_label, SMALL, rotation=90)
+            _write(figure, x, middle, strip_text, SMALL, rotation=90)
 
 
 def _within(middle: float, length: float, room: float) -> float:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MARKS = ("†", "‡", "§", "¶", "*", "**")
 MUTED = "#BBBBBB"
+SERIES = 12
+"""Largest number of series in one panel; more are drawn as small multiples, or with highlighted methods."""
 
 
 class Setting(NamedTuple):
@@ -174,6 +176,12 @@ class Material:
         """Return True if the method keeps its colour."""
         chosen = self.options.highlight
         return not chosen or any(is_spec_of(method, name) for name in chosen)
+
+    def coloured(self, methods: Sequence[str]) -> list[frozenset[str]]:
+        """Return the methods in colour by panel: highlighted ones, all, or one per panel where there are many."""
+        if self.options.highlight:
+            return [frozenset(method for method in methods if self.highlighted(method))]
+        return [frozenset(methods)] if len(methods) <= SERIES else [frozenset({method}) for method in methods]
 
     def published_of(self, setting: Setting) -> pd.DataFrame:
         """Return the published numbers for a setting; those without a recipe are for all recipes."""

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pai_bench import results
 from pai_bench.analysis.columns import OURS
 from pai_bench.analysis.figures import captions, operating
 from pai_bench.analysis.figures.curves import density_of
-from pai_bench.analysis.figures.draw import handle, marker_of
+from pai_bench.analysis.figures.draw import OTHERS, handle, marker_of, series_entries
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Entry, Row, new_axes, new_figure, panel_inches, place, style
-from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.material import MUTED, Material, Setting
 from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_ticks, set_value_axis
 from pai_bench.analysis.tables import measure, per_cent
 from pai_bench.cells import DENSE
@@ -58,12 +60,18 @@ def training(material: Material) -> Drawing | str:
             found[setting] = by_sparsity
     if not found:
         return "the results folder has no results with accuracies by epoch"
-    settings = list(found)
+    used = {course.method for by in found.values() for courses in by.values() for course in courses}
+    methods = [method for method in material.methods if method in used]
+    coloured = material.coloured(methods)
+    lines = [(setting, group) for setting in found for group in coloured]
     label = measure(material.summary["recipe"])
     with style():
+        entries = series_entries(material, methods, coloured)
+        if DENSE in used:
+            entries.insert(0, Entry(material.label(DENSE), handle(material.look(DENSE), dense=True)))
         pages = tuple(
-            _training_page(material, {s: found[s] for s in settings[start : start + _ROWS]}, label)
-            for start in range(0, len(settings), _ROWS)
+            _training_page(material, found, lines[start : start + _ROWS], entries, (label, len(coloured) > 1))
+            for start in range(0, len(lines), _ROWS)
         )
     table = pd.DataFrame(
         [
@@ -96,16 +104,26 @@ def _courses(material: Material, rows: pd.DataFrame) -> list[Course]:
     return found
 
 
-def _training_page(material: Material, found: dict[Setting, dict[float, list[Course]]], label: str) -> Figure:
+def _training_page(
+    material: Material,
+    found: dict[Setting, dict[float, list[Course]]],
+    lines: Sequence[tuple[Setting, frozenset[str]]],
+    entries: Sequence[Entry],
+    words: tuple[str, bool],
+) -> Figure:
+    """Draw a page; `words`: the label of the axis, and whether each row has one method in colour and in its title."""
+    label, multiples = words
     inches = material.options.inches
     figure = new_figure(inches)
     columns = min(_DENSITIES if inches > 5 else 2, max(len(by) for by in found.values()))
     wide = panel_inches(inches, columns)
     rows = []
     lengths = {int(course.epochs.max()) for by in found.values() for courses in by.values() for course in courses}
-    for setting, by in found.items():
-        row = Row([], max(0.9, 0.62 * wide), "" if len(found) == 1 else
-                  operating.title(material, setting).replace(" · ", "\n"))  # fmt: skip
+    for setting, coloured in lines:
+        by = found[setting]
+        name = material.label(*coloured) if multiples else ""
+        title = [operating.title(material, setting).replace(" · ", "\n")] * (len(found) > 1) + [name] * bool(name)
+        row = Row([], max(0.9, 0.62 * wide), "\n".join(title))
         shown = list(by.items())[-columns:]
         values = np.concatenate([course.mean for _, courses in shown for course in courses])
         low, high = float(values.min()), float(values.max())
@@ -114,7 +132,10 @@ def _training_page(material: Material, found: dict[Setting, dict[float, list[Cou
             ax = new_axes(figure)
             for course in courses:
                 look = material.look(course.method)
-                ax.plot(course.epochs, course.mean, color=look.color, linestyle=look.line, linewidth=0.9)
+                line: dict[str, Any] = {"color": look.color, "linestyle": look.line, "linewidth": 0.9}
+                if course.method not in coloured and course.method != DENSE:
+                    line = {"color": MUTED, "linewidth": 0.7, "zorder": 1.2}
+                ax.plot(course.epochs, course.mean, **line)
             last = int(max(course.epochs.max() for course in courses))
             ax.set_xlim(0, last)
             step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if last / s * 0.3 < wide)
@@ -127,10 +148,6 @@ def _training_page(material: Material, found: dict[Setting, dict[float, list[Cou
             row.axes.append(ax)
         row.axes += [None] * (columns - len(shown))
         rows.append(row)
-    used = {course.method for by in found.values() for courses in by.values() for course in courses}
-    entries = [
-        Entry(material.label(m), handle(material.look(m), dense=True)) for m in (DENSE, *material.methods) if m in used
-    ]
     place(figure, rows, entries, "Epoch", label)
     return figure
 
@@ -144,10 +161,13 @@ def effective(material: Material) -> Drawing | str:
     rows = rows.assign(effective=1 - rows["effective_sparsity"].astype(float))
     keys = ["source", "method", "dataset", "model", "recipe", "sparsity"]
     table = rows.groupby(keys, sort=False)["effective"].agg(["mean", "min", "max", "count"]).reset_index()
-    settings = [s for s in material.settings if len(_of(table, s))]
+    methods = [method for method in material.methods if method in set(table["method"])]
+    coloured = material.coloured(methods)
+    panels = [(s, group) for s in material.settings if len(_of(table, s)) for group in coloured]
     with style():
         pages = tuple(
-            _effective_page(material, table, settings[start : start + 24]) for start in range(0, len(settings), 24)
+            _effective_page(material, table, panels[start : start + 24], len(coloured) > 1)
+            for start in range(0, len(panels), 24)
         )
     caption = captions.sentences(
         "Effective density (weights on a path from input to output) against requested density: mean over seeds "
@@ -164,20 +184,22 @@ def _of(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
     ]
 
 
-def _effective_page(material: Material, table: pd.DataFrame, settings: Sequence[Setting]) -> Figure:
+def _effective_page(
+    material: Material, table: pd.DataFrame, panels: Sequence[tuple[Setting, frozenset[str]]], multiples: bool
+) -> Figure:
     inches = material.options.inches
     figure = new_figure(inches)
-    columns = min(4 if inches > 5 else 2, len(settings))
+    columns = min(4 if inches > 5 else 2, len(panels))
     wide = panel_inches(inches, columns)
     low = float(table.loc[table["mean"] > 0, "mean"].min()) / 2
     rows = []
-    for start in range(0, len(settings), columns):
+    for start in range(0, len(panels), columns):
         row = Row([], min(wide, 2.2))
-        part = settings[start : start + columns]
-        for setting in part:
+        part = panels[start : start + columns]
+        for setting, coloured in part:
             ax = new_axes(figure)
             own = _of(table, setting)
-            column = pd.concat([_of(table, other) for other in settings[len(row.axes) :: columns]])
+            column = pd.concat([_of(table, other) for other, _ in panels[len(row.axes) :: columns]])
             densities = [density_of(s) for s in column["sparsity"].unique()]
             set_density_axis(ax, densities, material.options.x, wide)
             ax.set_yscale("log")
@@ -189,6 +211,9 @@ def _effective_page(material: Material, table: pd.DataFrame, settings: Sequence[
                 x = np.array([density_of(s) for s in points["sparsity"]])
                 # Zero has no place on a logarithmic axis; the caption says where it is drawn.
                 mean = np.maximum(points["mean"].to_numpy(), low)
+                if method not in coloured:
+                    ax.plot(x, mean, color=MUTED, linewidth=0.7, zorder=1.2)
+                    continue
                 ends_ = np.array([mean - np.maximum(points["min"], low), points["max"] - mean]).clip(0)
                 ax.errorbar(x, mean, ends_, color=look.color, linestyle="", linewidth=0.6, zorder=2)
                 ax.plot(x, mean, color=look.color, linestyle=look.line, zorder=3, **marker_of(look, 3.2))
@@ -196,12 +221,17 @@ def _effective_page(material: Material, table: pd.DataFrame, settings: Sequence[
             while len(ticks) * 0.16 > row.height:
                 ticks = ticks[::2]
             set_ticks(ax.yaxis, ticks, [f"{100 * t:g}" for t in ticks])
-            ax.set_title(operating.title(material, setting).replace(" · ", "\n"))
+            name = [material.label(*coloured)] * multiples
+            ax.set_title("\n".join([operating.title(material, setting).replace(" · ", "\n"), *name]))
             row.axes.append(ax)
         row.axes += [None] * (columns - len(part))
         rows.append(row)
     used = set(table[["source", "method"]].itertuples(index=False, name=None))
-    entries = [Entry(material.label(m, s), handle(material.look(m, s))) for s, m in material.series if (s, m) in used]
+    shown = frozenset() if multiples else panels[0][1]
+    series = [(s, m) for s, m in material.series if (s, m) in used]
+    entries = [Entry(material.label(m, s), handle(material.look(m, s))) for s, m in series if m in shown]
+    if any(m not in shown for _, m in series):
+        entries.append(Entry(OTHERS, Line2D([], [], color=MUTED, linewidth=0.8)))
     place(
         figure,
         rows,
