@@ -228,6 +228,12 @@ def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
 
 
 @pytest.mark.slow
+def test_pages_of_differences_leave_room_for_the_caption() -> None:
+    made = drawn("baseline", settings(12, "erk", "snip"))
+    assert len(made.pages) == 2 and all(page.get_figheight() < 9.0 - 1.0 for page in made.pages)
+
+
+@pytest.mark.slow
 def test_from_thirteen_methods_on_each_has_a_panel(tmp_path: Path) -> None:
     curve = tuple(Epoch(epoch, 1.0, 0.5) for epoch in (1, 2))
     for place in range(13):
@@ -243,6 +249,8 @@ def test_from_thirteen_methods_on_each_has_a_panel(tmp_path: Path) -> None:
         assert sum("m07" in text for text in words) == 1, name
         pages[0].draw_without_rendering()
         legible(pages[0])
+        narrow = from_folder(tmp_path, name, width="column").pages
+        assert all(page.get_figheight() < 9.0 - 0.9 for page in (*pages, *narrow)), name
         (figure,) = from_folder(tmp_path, name, highlight=("m03",)).pages
         assert len([ax for ax in figure.axes if ax.get_title()]) == 1 and labels(figure) == ["m03", "Other methods"]
 

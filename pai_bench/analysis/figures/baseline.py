@@ -138,9 +138,14 @@ def _chosen(
 def _parts(material: Material, rows: list[list[Comparison]], most: int) -> list[list[list[Comparison]]]:
     """Split the rows into pages."""
     room = material.options.page.height - 1.2
-    high = max(len(one.differences) for row in rows for one in row) * _ROW + 0.45
+    high = _row_height(max(len(one.differences) for row in rows for one in row), len(rows) > 1) + 0.45
     per_page = max(1, min(PANELS // most, int(room / high)))
     return [rows[start : start + per_page] for start in range(0, len(rows), per_page)]
+
+
+def _row_height(methods: int, titled: bool) -> float:
+    """Return the height of a row of panels in inches; a rotated title needs the height of its text."""
+    return max(_ROW * methods, 0.8 if titled else 0.3)
 
 
 def _page(material: Material, rows: Sequence[Sequence[Comparison]], most: int) -> Figure:
@@ -151,9 +156,8 @@ def _page(material: Material, rows: Sequence[Sequence[Comparison]], most: int) -
     same = len({tuple(one.sparsity for one in row) for row in rows}) == 1
     for comparisons_ in rows:
         methods = [m for m in material.methods if any(d.method == m for one in comparisons_ for d in one.differences)]
-        # Rows with a rotated title need the height of its text.
-        row = Row([], max(_ROW * len(methods), 0.3 if len(rows) == 1 else 0.8), "" if len(rows) == 1 else
-                  operating.title(material, comparisons_[0].setting).replace(" · ", "\n"))  # fmt: skip
+        title = operating.title(material, comparisons_[0].setting).replace(" · ", "\n") if len(rows) > 1 else ""
+        row = Row([], _row_height(len(methods), len(rows) > 1), title)
         for one in comparisons_:
             ax = new_axes(figure)
             _draw(ax, one, methods, material, wide)

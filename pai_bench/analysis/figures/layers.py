@@ -29,7 +29,8 @@ from pai_bench.errors import PaiBenchError
 
 SEEDS = 5
 """Largest number of runs per method that are read."""
-_PER_PAGE = 12
+_AROUND, _STRIP, _ELSE = 0.72, 0.28, 1.5
+"""Heights of titles and labels of a row, of its bars of sizes, and of legend and caption of a page, in inches."""
 _NAMED = 8
 """Largest number of layers that are labelled with names and sizes; beyond it, sizes are drawn as bars."""
 
@@ -57,24 +58,39 @@ def layers(material: Material) -> Drawing | str:
     coloured, every = material.coloured(methods), found
     found = [replace(kept, coloured=group) for kept in found for group in coloured if group & kept.kept.keys()]
     with style():
-        parts = [found[start : start + _PER_PAGE] for start in range(0, len(found), _PER_PAGE)]
+        columns = _columns(material, len(coloured) > 1)
+        most = _per_page(material, found, columns)
         entries = series_entries(material, methods, coloured)
-        pages = tuple(_page(material, part, entries, len(coloured) > 1) for part in parts)
+        pages = tuple(
+            _page(material, found[start : start + most], entries, (columns, len(coloured) > 1))
+            for start in range(0, len(found), most)
+        )
     sparsities = sorted({kept.sparsity for kept in found})
     n = captions.count(len(values) for kept in found for values in kept.kept.values())
     caption = captions.sentences(
         f"Fraction of weights that each layer keeps at {' and '.join(per_cent(s) for s in sparsities)} % sparsity:"
         f" mean over seeds ({n}); bars: ± 1 sample standard deviation",
         "Black line: fraction kept in the whole network",
-        *_sizes_in_words(found, _columns(material)),
+        *_sizes_in_words(found, columns),
         "×: the layer keeps no weight" if any((v == 0).any() for kept in found for v in kept.kept.values()) else "",
         captions.recipes(material),
     )
     return Drawing("layers", "Weights kept by layer", pages, caption, _table(every))
 
 
-def _columns(material: Material) -> int:
-    return 2 if material.options.inches > 5 else 1
+def _columns(material: Material, multiples: bool) -> int:
+    return (2 if material.options.inches > 5 else 1) * (2 if multiples else 1)
+
+
+def _high(material: Material, columns: int) -> float:
+    """Return the height of a panel in inches."""
+    return 1.35 if columns > 1 else min(0.5 * panel_inches(material.options.inches, columns), 2.0)
+
+
+def _per_page(material: Material, found: Sequence[Kept], columns: int) -> int:
+    """Return the number of panels of a page."""
+    high = _high(material, min(columns, len(found))) + _AROUND + (_STRIP + 0.1 if _has_bars(found) else 0)
+    return columns * max(1, int((material.options.page.height - _ELSE) / high))
 
 
 def _has_bars(row: Sequence[Kept]) -> bool:
@@ -123,18 +139,19 @@ def _table(found: Sequence[Kept]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _page(material: Material, found: Sequence[Kept], entries: Sequence[Entry], multiples: bool) -> Figure:
+def _page(material: Material, found: Sequence[Kept], entries: Sequence[Entry], arrangement: tuple[int, bool]) -> Figure:
+    """Draw a page; `arrangement`: the number of columns, and whether each panel has one method in colour."""
     figure = new_figure(material.options.inches)
-    columns = min(_columns(material), len(found))
+    columns, multiples = min(arrangement[0], len(found)), arrangement[1]
     wide = panel_inches(material.options.inches, columns)
-    high = 1.35 if columns > 1 else min(0.5 * wide, 2.0)
+    high = _high(material, columns)
     low = min(kept.kept[m][kept.kept[m] > 0].min(initial=1.0) for kept in found for m in kept.kept) / 1.4
     rows = []
     for start in range(0, len(found), columns):
         part = found[start : start + columns]
         row = Row([], high)
         many = _has_bars(part)
-        row.strip_height = 0.28 if many else 0.0
+        row.strip_height = _STRIP if many else 0.0
         for kept in part:
             ax = new_axes(figure)
             _draw(ax, kept, material, low)

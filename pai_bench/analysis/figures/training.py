@@ -29,7 +29,6 @@ from pai_bench.errors import PaiBenchError
 SEEDS = 3
 """Largest number of runs per method whose curves are read."""
 _DENSITIES = 3
-_ROWS = 6
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,17 @@ def training(material: Material) -> Drawing | str:
     coloured = material.coloured(methods)
     lines = [(setting, group) for setting in found for group in coloured]
     label = measure(material.summary["recipe"])
+    columns = min(_DENSITIES if material.options.inches > 5 else 2, max(map(len, found.values())))
+    high = min(max(0.9, 0.62 * panel_inches(material.options.inches, columns)), 2.2)
+    # Legend and caption need 1.5 inches, the titles of a row 0.32.
+    most = max(1, int((material.options.page.height - 1.5) / (high + 0.32)))
     with style():
         entries = series_entries(material, methods, coloured)
         if DENSE in used:
             entries.insert(0, Entry(material.label(DENSE), handle(material.look(DENSE), dense=True)))
         pages = tuple(
-            _training_page(material, found, lines[start : start + _ROWS], entries, (label, len(coloured) > 1))
-            for start in range(0, len(lines), _ROWS)
+            _training_page(material, found, lines[start : start + most], entries, (label, len(coloured) > 1))
+            for start in range(0, len(lines), most)
         )
     table = pd.DataFrame(
         [
@@ -123,7 +126,7 @@ def _training_page(
         by = found[setting]
         name = material.label(*coloured) if multiples else ""
         title = [operating.title(material, setting).replace(" · ", "\n")] * (len(found) > 1) + [name] * bool(name)
-        row = Row([], max(0.9, 0.62 * wide), "\n".join(title))
+        row = Row([], min(max(0.9, 0.62 * wide), 2.2), "\n".join(title))
         shown = list(by.items())[-columns:]
         values = np.concatenate([course.mean for _, courses in shown for course in courses])
         low, high = float(values.min()), float(values.max())
@@ -164,10 +167,14 @@ def effective(material: Material) -> Drawing | str:
     methods = [method for method in material.methods if method in set(table["method"])]
     coloured = material.coloured(methods)
     panels = [(s, group) for s in material.settings if len(_of(table, s)) for group in coloured]
+    columns = min(4 if material.options.inches > 5 else 2, len(panels))
+    # Legend and caption need 1.5 inches, titles of three lines 0.5.
+    height = min(panel_inches(material.options.inches, columns), 2.2) + 0.5
+    most = min(24, columns * max(1, int((material.options.page.height - 1.5) / height)))
     with style():
         pages = tuple(
-            _effective_page(material, table, panels[start : start + 24], len(coloured) > 1)
-            for start in range(0, len(panels), 24)
+            _effective_page(material, table, panels[start : start + most], len(coloured) > 1)
+            for start in range(0, len(panels), most)
         )
     caption = captions.sentences(
         "Effective density (weights on a path from input to output) against requested density: mean over seeds "
