@@ -5,6 +5,7 @@ Needs Debian's texlive-latex-base, texlive-latex-extra and texlive-fonts-recomme
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pai_bench.analysis import bibliography, figures, published, published_table
-from pai_bench.analysis.collect import collect
+from pai_bench.analysis.collect import Collection, collect
 from pai_bench.analysis.figures import Material, Options, captions
 from pai_bench.analysis.latex import Page
 from pai_bench.analysis.report_tables import Choices, report_tables
@@ -57,9 +58,8 @@ SOME = ("table_across", "controls", "predictors")
 """Files that not every report has."""
 
 
-def texts(root: Path, source: list[Path], baseline: str, width: float) -> dict[str, str]:
-    collection = collect(root, source)
-    return report_tables(collection, summarise(collection), Choices(baseline, page=Page(width))).files
+def texts(collection: Collection, summary: pd.DataFrame, baseline: str, width: float) -> dict[str, str]:
+    return report_tables(collection, summary, Choices(baseline, page=Page(width))).files
 
 
 def digits(folder: Path) -> Path:
@@ -139,12 +139,13 @@ def beside_published(width: float) -> str:
     return published_table.latex(table, Page(width))
 
 
-def figure_captions(root: Path, source: list[Path], options: Options, folder: Path) -> str:
+def figure_captions(collection: Collection, summary: pd.DataFrame, options: Options, folder: Path) -> str:
     """Return captions.tex of the figures of a report, with an empty picture for each page."""
-    collection = collect(root, source)
-    drawings = figures.draw(Material(collection.rows, summarise(collection), options)).drawings
+    drawings = figures.draw(Material(collection.rows, summary, options)).drawings
+    empty = io.BytesIO()
+    Figure(figsize=(1, 1)).savefig(empty, format="pdf")
     for stem in (stem for drawing in drawings for stem in drawing.stems()):
-        Figure(figsize=(1, 1)).savefig(folder / f"{stem}.pdf")
+        (folder / f"{stem}.pdf").write_bytes(empty.getvalue())
     return captions.latex(drawings, options.inches)
 
 
@@ -181,12 +182,14 @@ def test_every_table_compiles_without_overfull_boxes(tmp_path: Path) -> None:
     }
     body, expected, done = [], 0, set()
     for name, (root, source, baseline) in inputs.items():
+        collection = collect(root, source)
+        summary = summarise(collection)
         for venue, width in WIDTHS.items():
-            files = texts(root, source, baseline, width)
+            files = texts(collection, summary, baseline, width)
             assert {f"{stem}.tex" for stem in NAMES if stem not in SOME} <= set(files)
             options = Options(venue, "full" if venue == "neurips" else "column", baseline=baseline, figures=FIGURES)
             if name != "synflow":
-                files["captions.tex"] = figure_captions(root, source, options, tmp_path)
+                files["captions.tex"] = figure_captions(collection, summary, options, tmp_path)
             if name == "digits":
                 files["published.tex"] = beside_published(width)
             body.append(rf"\clearpage\textwidth={width}pt\columnwidth=\textwidth\hsize=\textwidth\linewidth=\textwidth")
@@ -217,7 +220,8 @@ def test_every_table_compiles_without_overfull_boxes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_unknown_number_is_an_error_in_tex(tmp_path: Path) -> None:
     put(tmp_path / "digits")
-    numbers = texts(tmp_path / "digits", [], "erk", 397.48)["numbers.tex"]
+    collection = collect(tmp_path / "digits")
+    numbers = texts(collection, summarise(collection), "erk", 397.48)["numbers.tex"]
     text = DOCUMENT + numbers + r"\paibench{snip}{digits}{conv8}{0.9}{means}" + "\n\\end{document}\n"
     with pytest.raises(AssertionError, match=re.escape("no number has the key /snip/digits/conv8/0.9/means")):
         compiled(tmp_path, text)

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -357,14 +358,15 @@ def test_requested_sparsity_has_the_chosen_axis(folder: Path, x: str, words: str
     assert any(text.get_text().startswith(f"Requested: {words}") for text in made.pages[0].findobj(Text))
 
 
-def overlaid(**options: Any) -> Material:
+@cache
+def overlaid() -> Material:
     """Return results with the network, recipe and names of published ones."""
     rows = [
         *runs_of("dense", 0.0, [0.72, 0.73, 0.74], dataset="cifar100", model="vgg16-bn", recipe="synflow"),
         *runs_of("synflow", 0.99, [0.62, 0.63, 0.64], dataset="cifar100", model="vgg16-bn", recipe="synflow"),
         *runs_of("synflow", 0.99, [0.62, 0.63, 0.64], dataset="cifar100", model="vgg16-bn", recipe="quick"),
     ]
-    base = material(rows, **options)
+    base = material(rows)
     return Material(base.runs, base.summary, base.options, published.load())
 
 
@@ -584,8 +586,10 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
     table.write_text(f"{head}\nsnip,digits,conv8,0.95,0,0.5,sign inverted\n")
     run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",)))
     assert not (tmp_path / "out" / "published.csv").exists(), "suspect rows are shown with --suspect only"
-    run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",), suspect=True))
-    assert pd.read_csv(tmp_path / "out" / "published.csv")["differs"].tolist() == ["suspect: sign inverted"]
+    collection = collect(folder)
+    theirs, _ = published_tables.read(table, collection.rows)
+    subject = Material(collection.rows, summarise(collection), Options(published=str(table), suspect=True), theirs)
+    assert published_table.compare(subject)["differs"].tolist() == ["suspect: sign inverted"]
     with pytest.raises(PaiBenchError, match="does not exist"):
         run(folder, tmp_path / "out", [], False, QUIET, Options(published="none.csv"))
 
