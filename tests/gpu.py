@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -135,6 +136,12 @@ def run_steps(
     return [step.name for step in steps if outcomes.get(step.name) != "ok"]
 
 
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent dies (Linux), so that no step outlives a killed script."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def run_process(
     command: Sequence[str], env: dict[str, str], log: Path, limit: float, meanwhile: Callable[[], None] = lambda: None
 ) -> str:
@@ -145,7 +152,13 @@ def run_process(
     end = time.monotonic() + limit
     with log.open("a") as file:
         process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=env,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
         )
         try:
             while (remaining := end - time.monotonic()) > ARCHIVE_SECONDS:

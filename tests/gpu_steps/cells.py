@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+from tests.gpu import end_with_parent
 from tests.gpu_steps.common import REAL, WORK, grid, missing, record
 
 ROOT = WORK / "cells"
@@ -40,7 +41,7 @@ def main() -> None:
         sys.exit(1)
     sweep = arguments(*SWEEP, "--seeds", "0", "--set", f"train.epochs={EPOCHS}")
     began, before = time.perf_counter(), results()
-    process = subprocess.Popen(sweep)
+    process = subprocess.Popen(sweep, preexec_fn=end_with_parent)
     # The kill hits the first training after scoring: a checkpoint or a result exists by then.
     deadline = time.perf_counter() + (60 if REAL else 120)
     while process.poll() is None and time.perf_counter() < deadline and results() == before:
@@ -50,7 +51,7 @@ def main() -> None:
         os.kill(pid, signal.SIGKILL)
     code = process.wait()
     record("killed", workers=len(killed), exit_code=code, results=results(), seconds=time.perf_counter() - began)
-    again = subprocess.run(sweep, check=False)
+    again = subprocess.run(sweep, check=False, preexec_fn=end_with_parent)
     status = subprocess.run(arguments("status", "--json"), capture_output=True, text=True, check=False)
     record(
         "continued",

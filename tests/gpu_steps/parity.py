@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from pai_bench import load_results
+from tests.gpu import end_with_parent
 from tests.gpu_steps.common import REAL, WORK, grid, missing, record
 
 ROOT = WORK / "parity"
@@ -22,7 +23,7 @@ def main() -> None:
         root = ROOT / precision
         settings = ("--set", f"train.epochs={EPOCHS}", "--set", f"train.precision={precision}")
         command = [sys.executable, "-m", "pai_bench", "sweep", *cells, *settings, "--results", str(root)]
-        if code := subprocess.run(command, check=False).returncode:
+        if code := subprocess.run(command, check=False, preexec_fn=end_with_parent).returncode:
             sys.exit(code)
         for row in load_results(root).to_dict("records"):
             kept = {name: row[name] for name in ("method", "sparsity", "seed", "accuracy", "train_seconds")}

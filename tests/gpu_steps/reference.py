@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+from tests.gpu import end_with_parent
 from tests.gpu_steps.common import REAL, STUB, WORK, grid, missing, record
 
 ROOT = WORK / "reference"
@@ -22,7 +23,8 @@ def main() -> None:
     if missing("cifar10"):
         sys.exit(1)
     cells = (*GRID, *METHODS) if REAL else REHEARSAL
-    process = subprocess.Popen([sys.executable, "-m", "pai_bench", "sweep", *cells, "--results", str(ROOT)])
+    command = [sys.executable, "-m", "pai_bench", "sweep", *cells, "--results", str(ROOT)]
+    process = subprocess.Popen(command, preexec_fn=end_with_parent)
     limit = float(os.environ.get("PAI_GPU_SECONDS", "3600")) - MARGIN
     try:
         code = process.wait(limit)

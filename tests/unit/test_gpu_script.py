@@ -112,13 +112,32 @@ def test_a_process_ends_at_its_limit_with_its_children(tmp_path: Path, monkeypat
         f"child = subprocess.Popen(['sleep', '600']); open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\n"
         "time.sleep(600)\n"
     )
-    assert run_process(["-c", stubborn], env, log, 1.5) == "timed out"
+    assert run_process(["-c", stubborn], env, log, 4) == "timed out"
     child = int((tmp_path / "child").read_text())
     for _ in range(100):
         if not Path(f"/proc/{child}/stat").exists() or " Z " in Path(f"/proc/{child}/stat").read_text():
             return
         time.sleep(0.05)
     raise AssertionError("the child is alive")
+
+
+def test_a_step_ends_with_a_killed_script(tmp_path: Path) -> None:
+    """A second run would measure beside it."""
+    told = tmp_path / "child"
+    step = f"import os, time; open({str(told)!r}, 'w').write(f'{{os.getpid()}}.'); time.sleep(600)"
+    script = f"import os; from pathlib import Path; from tests.gpu import run_process; run_process(['-c', {step!r}],"
+    script += f" dict(os.environ), Path({str(tmp_path / 'log')!r}), 600)"
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while not (told.exists() and told.read_text().endswith(".")):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    child = told.read_text()[:-1]
+    for _ in range(100):
+        if not Path(f"/proc/{child}/stat").exists() or " Z " in Path(f"/proc/{child}/stat").read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError("the step is alive")
 
 
 def test_the_archive_keeps_results_before_checkpoints_and_within_its_limit(tmp_path: Path) -> None:
