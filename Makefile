@@ -5,8 +5,15 @@ BIN := $(VENV)/bin
 # Test processes: one per core, 16 at most, because each loads torch. JOBS=0 runs the tests in one process.
 JOBS ?= auto
 WORKERS := -n $(JOBS) --maxprocesses 16 --dist worksteal
+# Development clusters side by side, each with a test process: their tests mostly wait for SLURM's timers.
+CLUSTERS ?= 2
+# Tests that `make test` runs in one process at its end.
+ALONE ?= tests/cluster tests/benchmarks tests/browser
 
-.PHONY: demo demo-training gallery reproduction quick test test-cluster lint docs bench gpu chaos wheel clean
+# Bytecode is kept even where the environment forbids it: the tests start hundreds of processes from these sources.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo demo-training gallery reproduction quick test test-cluster lint docs bench gpu chaos wheel wheel-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
@@ -36,10 +43,10 @@ quick: lint
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) --ignore tests/cluster --ignore tests/benchmarks \
 		--ignore tests/browser
-	$(BIN)/python -m pytest tests/cluster tests/benchmarks tests/browser
+	$(BIN)/python -m pytest $(ALONE)
 
 test-cluster: $(VENV)/.installed
-	$(BIN)/python -m pytest tests/cluster -m ""
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CLUSTERS) --dist worksteal tests/cluster -m ""
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -64,6 +71,12 @@ chaos: $(VENV)/.installed
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --wheel
+
+# That the wheel works without this checkout.
+wheel-check:
+	rm -rf build/lib build/bdist.* dist
+	$(MAKE) wheel
+	.ci/wheel
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

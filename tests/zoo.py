@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torchvision.models
 from torch import nn
 
 import pai_bench
@@ -76,6 +75,8 @@ def builders(words: Sequence[str] = ()) -> dict[str, tuple[Callable[[], nn.Modul
     """The constructor of each network with one of these words in its name (all without words), and its image side."""
 
     def from_torchvision(name: str) -> Callable[[], nn.Module]:
+        import torchvision.models  # takes seconds, and make quick imports this module without a call
+
         aside = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # a slow SciPy initialiser
         image = {"image_size": 32} if name.startswith("vit_") else {}
         return lambda: torchvision.models.get_model(name, weights=None, num_classes=10, **aside, **image)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from pai_bench.core.dispatch import DispatchMode
 from pai_bench.scoring.convolutions import along
 
 aten = torch.ops.aten
@@ -36,20 +36,12 @@ SHAPES = ((64, 32), (256, 8), (512, 4))
 """Channels and image sizes that are measured: layers of VGG-16 and ResNet-18 with equal numbers of operations."""
 
 
-class ProductConvolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ProductConvolutions(DispatchMode):
     """Context in which wide float64 convolutions are matrix products, on devices where that is faster.
 
     The results are equal up to rounding, and so are derivatives of any order, because PyTorch composes them of the two
     replaced operations. Exact zeros stay zeros.
     """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Scoring compiles nothing. By default PyTorch loads its compiler for a mode, which takes seconds.
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func is aten.convolution.default and not kwargs and _applies(args[0], args[1], args[3:]):

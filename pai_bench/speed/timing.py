@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from pai_bench.core.dispatch import DispatchMode
 
 WINDOW = 0.02
 """Least seconds of one timing; short passes are repeated to fill it."""
@@ -78,11 +79,11 @@ def _wait(x: Tensor) -> None:
         torch.cuda.synchronize(x.device)
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Live(DispatchMode):
     """Bytes of the tensors that operations have made and that still exist, and their maximum."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.bytes = self.peak = 0
         self._seen: set[int] = set()
 

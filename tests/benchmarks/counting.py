@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from pai_bench.core.dispatch import DispatchMode
 
-class _Traffic(TorchDispatchMode):
+
+class _Traffic(DispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operators = 0

@@ -71,8 +71,9 @@ _processes.set_forkserver_preload(
 )
 
 
-def _program(arguments: tuple[str, ...], folder: Path, env: dict[str, str], out: Path, err: Path) -> None:
+def _program(arguments: tuple[str, ...], folder: Path, env: dict[str, str], umask: int, out: Path, err: Path) -> None:
     """The console script's call, in a process that has just begun."""
+    os.umask(umask)
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder)
@@ -94,9 +95,12 @@ def pai_bench(
         return subprocess.run(
             command, cwd=folder, env=settings, preexec_fn=before, capture_output=True, text=True, timeout=PATIENCE
         )
+    # The process is forked from a server, whose umask may be another one. It can be read only by setting it.
+    umask = os.umask(0o077)
+    os.umask(umask)
     with tempfile.TemporaryDirectory() as scratch:
         out, err = Path(scratch, "out"), Path(scratch, "err")
-        process = _processes.Process(target=_program, args=(arguments, folder, settings, out, err))
+        process = _processes.Process(target=_program, args=(arguments, folder, settings, umask, out, err))
         process.start()
         process.join(PATIENCE)
         if process.exitcode is None:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pai_bench import results as files
-from tests.cli.program import PAI_BENCH, environment
+from tests.cli.program import PAI_BENCH, environment, pai_bench
 
 DEV = Path(__file__).resolve().parents[2] / "slurm" / "dev"
 SLURM = shutil.which("slurmctld", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
@@ -124,10 +123,9 @@ class Sweep:
 
     def type(self, *more: str, code: int = 0, env: dict[str, str] | None = None) -> str:
         """Run the command to its end; returns its stderr."""
-        process = self.start(*more, env=env or {})
-        out, said = process.communicate(timeout=300)
-        assert process.returncode == code, f"{out}\n{said}"
-        return said
+        done = pai_bench(self.folder, *self.arguments, *more, env={**self.env, **(env or {})})
+        assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
+        return done.stderr
 
     def results(self) -> dict[str, dict[str, Any]]:
         found = {}
@@ -163,14 +161,7 @@ class Sweep:
 
 def undisturbed(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
     """Return the results of a sweep run in one process, without a cluster."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pai_bench", "sweep", "--where", "debug", *arguments],
-        cwd=folder,
-        env={**environment(folder), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = pai_bench(folder, "sweep", "--where", "debug", *arguments)
     assert done.returncode == 0, done.stderr
     root = folder / "results"
     return {str(path.relative_to(root)): json.loads(path.read_text()) for path in files.result_paths(root)}

@@ -1,7 +1,8 @@
-"""Fixtures: one development cluster for all tests, in a folder with a short path (its sockets limit the length)."""
+"""Fixtures: one development cluster per test process, in a folder with a short path (its sockets limit the length)."""
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,11 +36,15 @@ Checkpoints.due = slowly
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="pai-", dir="/tmp"))
     try:
-        # Short timeouts, so that a fault and the recovery fit into a test; at most four tasks in an array.
-        yield Cluster.up(folder, KILL_WAIT="4", GRACE="20", SLURMD_TIMEOUT="15", MAX_ARRAY="4")
+        # One cluster starts at a time, because each looks for free ports and binds to them later.
+        with (tmp_path_factory.getbasetemp().parent / "cluster.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Short timeouts, so that a fault and the recovery fit into a test; at most four tasks in an array.
+            started = Cluster.up(folder, KILL_WAIT="4", GRACE="20", SLURMD_TIMEOUT="15", MAX_ARRAY="4")
+        yield started
     finally:
         Cluster(folder).down()
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pai_bench
+from pai_bench.scoring.product_convolutions import ProductConvolutions
 from tests.unit import diagram
 
 PACKAGE = Path(pai_bench.__file__).parent
@@ -181,6 +182,14 @@ def test_a_module_has_at_most_300_lines() -> None:
 def test_loading_it_does_not_load_torch(module: str) -> None:
     check = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_no_mode_loads_the_compiler_of_pytorch() -> None:
+    """The import takes two seconds of each process that plans a sweep."""
+    sources = {path: path.read_text(encoding="utf-8") for path in (*PACKAGE.rglob("*.py"), *METHODS.glob("*.py"))}
+    using = [path.relative_to(PACKAGE).as_posix() for path, text in sources.items() if "TorchDispatchMode" in text]
+    assert using == ["core/dispatch.py"]
+    assert not hasattr(ProductConvolutions.__torch_dispatch__, "__wrapped__")
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pai_bench import models
+from pai_bench.core.dispatch import DispatchMode
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.scoring import convolutions
 from pai_bench.scoring.convolutions import ChunkedConvolutions, at_a_time, convolve, convolve_backward
@@ -21,12 +21,8 @@ from pai_bench.scoring.registry import get
 from tests.unit.test_double_backward import CONVOLUTIONS
 
 
-class Calls(TorchDispatchMode):
+class Calls(DispatchMode):
     """Counts convolutions and the most images that one had."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else PyTorch loads its compiler, which takes seconds
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pai_bench import recipes
+from pai_bench.core.dispatch import DispatchMode
 from pai_bench.datasets import files, loading
 from pai_bench.datasets.files import sources
 from pai_bench.datasets.loading import Augment, InMemoryLoader
@@ -47,6 +47,7 @@ def images() -> tuple[Tensor, Tensor]:
     return x, torch.arange(50)
 
 
+@pytest.mark.slow  # the import of torchvision
 def test_crops_and_flips_are_those_of_pil_bit_for_bit(images: tuple[Tensor, Tensor]) -> None:
     from torchvision.transforms import functional
 
@@ -126,6 +127,7 @@ def test_scoring_batches_are_balanced_and_decided_by_the_seed() -> None:
 RESIZED = Augment(0, True, AUGMENT.mean, AUGMENT.std, "random-resized", (0.2, 1.0), (3 / 4, 4 / 3))
 
 
+@pytest.mark.slow  # the import of torchvision
 def test_random_resized_crops_are_torchvisions(images: tuple[Tensor, Tensor]) -> None:
     from torchvision.transforms import InterpolationMode, functional
 
@@ -222,7 +224,7 @@ def test_a_gpu_divides_as_the_cpu_does() -> None:
     """A GPU divides by a Python number through its rounded reciprocal; so every operand must be a tensor."""
     divisors: list[object] = []
 
-    class Divisions(TorchDispatchMode):
+    class Divisions(DispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func.overloadpacket in (torch.ops.aten.div_, torch.ops.aten.div):
                 divisors.append(args[1])

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pai_bench
 from pai_bench import models
+from pai_bench.core.dispatch import DispatchMode
 from pai_bench.scoring import double_backward
 from pai_bench.scoring.derivatives import gradient, hessian_product
 from pai_bench.scoring.double_backward import LeanDoubleBackward
@@ -227,7 +227,7 @@ def test_an_operation_without_a_second_derivative_is_refused_by_name(
     pai_bench.prune(model, data, "snip")
 
 
-class LargeTensors(TorchDispatchMode):
+class LargeTensors(DispatchMode):
     """Counts new tensors of a size."""
 
     def __init__(self, size: int) -> None:

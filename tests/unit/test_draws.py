@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pai_bench
+from pai_bench.core.dispatch import DispatchMode
 from pai_bench.scoring import registry
 
 from .nets import batches, flat, tiny
@@ -19,7 +19,7 @@ SHORT = {"rounds": 3, "repeats": 2, "probes": 2}
 """Hyper-parameters that make a method short, where it has them."""
 
 
-class Drawn(TorchDispatchMode):
+class Drawn(DispatchMode):
     """Notes the results of all operations that draw random numbers."""
 
     def __init__(self) -> None:

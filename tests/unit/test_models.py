@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 
 import pai_bench
@@ -150,6 +149,8 @@ def test_logits_have_the_shape_of_the_classes(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "theirs"), [("resnet18-imagenet", "resnet18"), ("resnet50-imagenet", "resnet50")])
 def test_imagenets_networks_compute_what_torchvisions_do(name: str, theirs: str) -> None:
+    import torchvision.models  # takes seconds
+
     reference = torchvision.models.get_model(theirs, weights=None).eval()
     renamed = {
         key.replace("downsample", "shortcut").replace("fc.", "linear."): value

@@ -8,38 +8,42 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision.models as zoo
 from torch import Tensor, nn
-from torchvision.models.convnext import CNBlockConfig, ConvNeXt
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import pai_bench
 from pai_bench import models
 from pai_bench.errors import PaiBenchError
 from pai_bench.scoring.weights import prunable_weights
 
-BLOCKS = [CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 1)]
-TORCHVISION: dict[str, Callable[[], nn.Module]] = {
-    "resnet": lambda: zoo.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10),
-    "bottleneck": lambda: zoo.ResNet(Bottleneck, [1, 1, 1, 1], num_classes=10),
-    "vgg": lambda: vgg(),
-    "mobilenet": lambda: zoo.MobileNetV2(10, width_mult=0.25),
-    "mobilenet_v3": lambda: zoo.mobilenet_v3_small(num_classes=10, width_mult=0.25),
-    "densenet": lambda: zoo.DenseNet(8, (2, 2), 16, num_classes=10),
-    "convnext": lambda: ConvNeXt(BLOCKS, num_classes=10),
-    "squeezenet": lambda: zoo.squeezenet1_1(num_classes=10),
-}
+TORCHVISION = ("resnet", "bottleneck", "vgg", "mobilenet", "mobilenet_v3", "densenet", "convnext", "squeezenet")
 OURS = ("lenet-300-100", "conv8", "conv4-lth", "conv6-bn", "resnet20", "resnet20-conv", "mobilenetv2")
 LARGE = tuple(name for name in models.names() if models.is_builtin(name) and name not in OURS)
 
 
-def vgg() -> nn.Module:
-    """Build a VGG of three layers, whose classifier reads flattened maps of pixels."""
-    model = zoo.VGG(
-        zoo.vgg.make_layers([8, "M", 16, "M", 16, "M"], batch_norm=True), num_classes=10, init_weights=False
-    )
-    model.classifier = nn.Sequential(nn.Linear(16 * 49, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 10))
-    return model
+def torchvision_network(name: str) -> nn.Module:
+    """Build a small network of torchvision, which is imported here because the import takes seconds."""
+    import torchvision.models as zoo
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+    def vgg() -> nn.Module:
+        """Build a VGG of three layers, whose classifier reads flattened maps of pixels."""
+        features = zoo.vgg.make_layers([8, "M", 16, "M", 16, "M"], batch_norm=True)
+        model = zoo.VGG(features, num_classes=10, init_weights=False)
+        model.classifier = nn.Sequential(nn.Linear(16 * 49, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 10))
+        return model
+
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "resnet": lambda: zoo.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10),
+        "bottleneck": lambda: zoo.ResNet(Bottleneck, [1, 1, 1, 1], num_classes=10),
+        "vgg": vgg,
+        "mobilenet": lambda: zoo.MobileNetV2(10, width_mult=0.25),
+        "mobilenet_v3": lambda: zoo.mobilenet_v3_small(num_classes=10, width_mult=0.25),
+        "densenet": lambda: zoo.DenseNet(8, (2, 2), 16, num_classes=10),
+        "convnext": lambda: ConvNeXt([CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 1)], num_classes=10),
+        "squeezenet": lambda: zoo.squeezenet1_1(num_classes=10),
+    }
+    return builders[name]()
 
 
 def settled(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -90,7 +94,7 @@ def size(model: nn.Module) -> int:
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision_networks_give_equal_outputs_with_fewer_channels(name: str, kept: float) -> None:
     torch.manual_seed(0)
-    model = settled(TORCHVISION[name]())
+    model = settled(torchvision_network(name))
     masks = channel_masks(model, kept)
     smaller = check(model, masks, torch.randn(1, 3, 40, 40, dtype=torch.float64))
     assert size(smaller) < size(model)

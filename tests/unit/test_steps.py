@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pai_bench import models, recipes
 from pai_bench.core import precision as arithmetic
+from pai_bench.core.dispatch import DispatchMode
 from pai_bench.core.randomness import host_random_state
 from pai_bench.recipes import Train
 from pai_bench.training import graph_step as steps
@@ -85,7 +85,7 @@ def test_bfloat16_changes_results_and_a_graph_needs_a_gpu() -> None:
     assert type(make_step(network(), {}, dataclasses.replace(SETTINGS, cuda_graph=True))) is Step
 
 
-class Operators(TorchDispatchMode):
+class Operators(DispatchMode):
     """A mode that counts the operators called in PyTorch."""
 
     def __init__(self) -> None:

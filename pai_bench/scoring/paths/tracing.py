@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from pai_bench.core.dispatch import DispatchMode
 from pai_bench.core.outputs import logits
 
 
@@ -129,11 +129,11 @@ class _Known:
     """The number of writes to the storage that the slot includes."""
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(DispatchMode):
     """Tensors are recognised by their storage and layout: views of one layout are one tensor."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._nodes: list[Node] = []
         self._kinds: list[Kind] = []
         self._shapes: list[tuple[int, ...]] = []
