@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
@@ -23,6 +24,16 @@ def no_seed() -> None:
     """Leave the random generators alone."""
 
 
+class SGD(torch.optim.SGD):
+    """PyTorch's SGD without the decorators that import torch._dynamo, which takes two seconds of each process."""
+
+    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
+
+
 class Step:
     """Forward pass, backward pass, masking and SGD update of one batch; accumulates the loss without synchronising."""
 
@@ -34,7 +45,7 @@ class Step:
         self.total = torch.zeros((), device=self.device)
         """Sum of the losses over images; the caller reads it and resets it to zero."""
         self.masked = MaskedGradients(model, masks, changing)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             model.parameters(),
             lr=settings.lr,
             momentum=settings.momentum,

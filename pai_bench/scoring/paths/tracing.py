@@ -129,7 +129,7 @@ class _Known:
     """The number of writes to the storage that the slot includes."""
 
 
-class _Recorder(DispatchMode):
+class _Recorder(DispatchMode):  # type: ignore[no-untyped-call]
     """Tensors are recognised by their storage and layout: views of one layout are one tensor."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
