@@ -7,13 +7,13 @@ JOBS ?= auto
 WORKERS := -n $(JOBS) --maxprocesses 16 --dist worksteal
 # Development clusters side by side, each with a test process: their tests mostly wait for SLURM's timers.
 CLUSTERS ?= 2
-# Tests that `make test` runs in one process at its end.
+# Tests that `make test` runs in one process at its end; .ci/run leaves out the cluster, which it tests as a whole.
 ALONE ?= tests/cluster tests/benchmarks tests/browser
 
 # Bytecode is kept even where the environment forbids it: the tests start hundreds of processes from these sources.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-training gallery reproduction quick test test-cluster lint docs bench gpu chaos wheel wheel-check clean
+.PHONY: demo demo-training gallery reproduction quick test test-cores test-alone test-cluster lint docs bench gpu chaos wheel wheel-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
@@ -36,14 +36,18 @@ gallery: $(VENV)/.installed
 
 # For every commit: lint, types, the quick unit tests, and the fingerprints of stored results.
 quick: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(WORKERS) -m "not slow" tests/unit \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p tests.forks --forks $(JOBS) -m "not slow" tests/unit \
 		tests/golden/test_fingerprints.py
 
-# All tests on all cores; then those that need the machine for themselves, one after the other.
-test: $(VENV)/.installed
+# All tests on all cores; then the sweep on a cluster, the benchmarks and the browser, one after the other.
+test: test-cores test-alone
+
+test-cores: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) --ignore tests/cluster --ignore tests/benchmarks \
 		--ignore tests/browser
-	$(BIN)/python -m pytest $(ALONE)
+
+test-alone: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ALONE)
 
 test-cluster: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CLUSTERS) --dist worksteal tests/cluster -m ""

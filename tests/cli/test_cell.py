@@ -15,7 +15,8 @@ def test_masks_written_by_hand_train_as_the_method_itself_does(tmp_path: Path) -
     summary = json.loads(made.stdout)
     assert sum(layer["kept"] for layer in summary["layers"]) == summary["kept"] == round(0.05 * summary["size"])
     methods = f"file:{tmp_path}/m.npz,snip"
-    swept = pai_bench(tmp_path, "sweep", "--methods", methods, *cell, "--sparsities", "0.5,0.95", "--seeds", "0")
+    grid = ["--methods", methods, *cell, "--sparsities", "0.5,0.95", "--seeds", "0", "--where", "debug"]
+    swept = pai_bench(tmp_path, "sweep", *grid)
     assert swept.returncode == 0 and "plan: 4 cells" in swept.stderr, swept.stderr
     found = {(r["method"], r["sparsity"]): r for r in results(tmp_path / "results").values()}
     given, snip = found[summary["as_method"], 0.95], found["snip", 0.95]

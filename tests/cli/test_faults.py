@@ -16,7 +16,7 @@ from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.local import run as local
 from tests.cli.program import alive, children, pai_bench, recipe, results
 from tests.cli.test_bad_input import _without_override
-from tests.cli.test_sweep import MOODY, started, sweep, wait_for
+from tests.cli.test_sweep import DEBUG, MOODY, started, sweep, wait_for
 
 EPOCHS = 40
 
@@ -165,11 +165,11 @@ def test_an_unwritable_folder_ends_the_sweep_without_loss(tmp_path: Path) -> Non
     locked = tmp_path / "results" / "runs"
     locked.mkdir(parents=True, mode=0o500)
     command = sweep(tmp_path, "--disk-patience", "1", seeds="0")
-    run = pai_bench(tmp_path, *command, before=_without_override)
+    run = pai_bench(tmp_path, *command, "--workers", "1", before=_without_override)
     assert run.returncode == 1, run.stderr
     assert "5 cells remain: the results folder cannot be written to: Permission denied" in run.stderr
     assert "Traceback" not in run.stderr and not list((tmp_path / "results" / "state" / "failed").rglob("*.json"))
     locked.chmod(0o700)
-    again = pai_bench(tmp_path, *command)
+    again = pai_bench(tmp_path, *command, *DEBUG)
     assert again.returncode == 0 and "0 done, 5 to run" in again.stderr
     assert len(results(tmp_path / "results")) == 5

@@ -74,7 +74,8 @@ def train_only(channels, size, classes):
     return Eager(channels, size, classes, None)
 """
 
-SWEEP = ("sweep", "--plugin", "models.py", "--methods", "snip", "--sparsities", "0.5", "--seeds", "0", "--workers", "1")
+GRID = ("--sparsities", "0.5", "--seeds", "0", "--where", "debug")
+SWEEP = ("sweep", "--plugin", "models.py", "--methods", "snip", *GRID)
 
 BROKEN = {
     "other-key": "cannot be trained on digits: the model returns a dict with the keys 'out' instead of logits",
@@ -203,8 +204,7 @@ def plugin(tmp_path: Path) -> tuple[str, ...]:
     fast = Path(recipe(tmp_path))
     tables = "".join(f"[datasets.{name}]\n" for name in ("fine", "short", "lost", "leaves"))
     fast.write_text(fast.read_text() + tables)
-    few = ("--sparsities", "0.5", "--seeds", "0", "--workers", "1", "--models", "conv8")
-    return "sweep", "--plugin", "plugin.py", "--recipe", str(fast), *few
+    return "sweep", "--plugin", "plugin.py", "--recipe", str(fast), *GRID, "--models", "conv8"
 
 
 def test_broken_methods_and_data_sets_are_left_out_and_the_others_run(tmp_path: Path, plugin: tuple[str, ...]) -> None:

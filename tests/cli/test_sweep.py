@@ -20,6 +20,9 @@ from pai_bench.cli.program import app
 from pai_bench.core import method_index
 from tests.cli.program import PAI_BENCH, alive, children, environment, pai_bench, recipe, results
 
+DEBUG = ("--where", "debug")
+"""Options for a sweep in which workers are not tested: the start of one takes seconds."""
+
 
 def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
@@ -94,7 +97,7 @@ def test_only_missing_cells_are_run(done: Path, tmp_path: Path) -> None:
     lost = next((folder / "results" / "runs" / "digits" / "conv8" / "snip").glob("s0.9-seed1*.json"))
     kept = json.loads(lost.read_text())
     lost.unlink()
-    run = pai_bench(folder, *sweep(folder))
+    run = pai_bench(folder, *sweep(folder), *DEBUG)
     assert "plan: 10 cells = 9 done, 1 to run" in run.stderr
     again = json.loads(lost.read_text())
     for key in ("accuracy", "curve", "mask_hash", "init_hash", "fingerprint", "effective_sparsity"):
@@ -146,7 +149,7 @@ def test_redo_with_a_filter_runs_only_the_selected_cells(done: Path, tmp_path: P
     folder = copy(done, tmp_path)
     runs = folder / "results" / "runs"
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
-    run = pai_bench(folder, *sweep(folder), "--redo", "--filter", "method=snip,sparsity>=0.9,seed=0")
+    run = pai_bench(folder, *sweep(folder), "--redo", "--filter", "method=snip,sparsity>=0.9,seed=0", *DEBUG)
     assert run.returncode == 0 and "plan: 1 cells = 0 done, 1 to run" in run.stderr
     changed = [path for path in runs.rglob("*.json") if path.stat().st_mtime_ns != before[path]]
     assert [(path.parent.name, path.name[:10]) for path in changed] == [("snip", "s0.9-seed0")]
@@ -159,7 +162,7 @@ def test_results_of_other_settings_are_kept_separately(done: Path, tmp_path: Pat
     run = ["--methods", "snip", "--sparsities", "0.9", "--seeds", "0", "--recipe", str(path)]
     path.write_text(text.replace("lr = { value = 0.1", "lr = { value = 0.2"))
     # The worker writes what was planned, whatever becomes of the file.
-    changed = pai_bench(folder, "sweep", *run)
+    changed = pai_bench(folder, "sweep", *run, "--workers", "1")
     assert "2 to run (2 of them have results of other settings or versions, which are kept)" in changed.stderr
     assert len(results(folder / "results")) == 12
     report = pai_bench(folder, "report")
@@ -178,7 +181,7 @@ def test_a_damaged_result_is_set_aside_and_recomputed(done: Path, tmp_path: Path
     dry = pai_bench(folder, *sweep(folder), "--dry-run")
     assert str(victim) in dry.stderr and "9 done, 1 to run" in dry.stderr
     assert len(victim.read_text()) == 200  # a dry run touches nothing
-    run = pai_bench(folder, *sweep(folder))
+    run = pai_bench(folder, *sweep(folder), *DEBUG)
     assert run.returncode == 0 and "set aside as" in run.stderr
     aside = list(victim.parent.glob("*.damaged-*"))
     assert len(aside) == 1 and len(aside[0].read_text()) == 200
@@ -195,7 +198,7 @@ def test_a_killed_sweep_resumes(tmp_path: Path) -> None:
         wait_for(lambda: not any(map(alive, workers)), 60)
     before = results(tmp_path / "results")
     assert 2 <= len(before) < 10
-    again = pai_bench(tmp_path, *sweep(tmp_path, epochs=4))
+    again = pai_bench(tmp_path, *sweep(tmp_path, epochs=4), *DEBUG)
     assert again.returncode == 0, again.stderr
     assert f"plan: 10 cells = {len(before)} done, {10 - len(before)} to run" in again.stderr
     after = results(tmp_path / "results")
@@ -246,7 +249,7 @@ def moody(folder: Path, how: str) -> list[str]:
 
 def test_a_failed_cell_does_not_affect_others_and_needs_retry(tmp_path: Path) -> None:
     command = moody(tmp_path, "raise RuntimeError('not in the mood [x]')")
-    run = pai_bench(tmp_path, *command)
+    run = pai_bench(tmp_path, *command, "--workers", "1")
     assert run.returncode == 1, run.stderr
     assert "1 x RuntimeError: not in the mood [x]" in run.stderr and "--retry failed" in run.stderr
     assert len(results(tmp_path / "results")) == 4
@@ -258,7 +261,7 @@ def test_a_failed_cell_does_not_affect_others_and_needs_retry(tmp_path: Path) ->
     report = pai_bench(tmp_path, "report", "--strict")
     assert report.returncode == 3 and "1 failed" in report.stderr
     (tmp_path / "calm").touch()
-    retry = pai_bench(tmp_path, *command, "--retry", "failed")
+    retry = pai_bench(tmp_path, *command, "--retry", "failed", *DEBUG)
     assert retry.returncode == 0 and "4 done, 1 to run" in retry.stderr
     assert len(results(tmp_path / "results")) == 5
     assert not list((tmp_path / "results" / "state" / "failed").rglob("*.json"))

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import pai_bench
-from pai_bench.scoring.product_convolutions import ProductConvolutions
 from tests.unit import diagram
 
 PACKAGE = Path(pai_bench.__file__).parent
@@ -184,12 +183,26 @@ def test_loading_it_does_not_load_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_no_mode_loads_the_compiler_of_pytorch() -> None:
-    """The import takes two seconds of each process that plans a sweep."""
-    sources = {path: path.read_text(encoding="utf-8") for path in (*PACKAGE.rglob("*.py"), *METHODS.glob("*.py"))}
-    using = [path.relative_to(PACKAGE).as_posix() for path, text in sources.items() if "TorchDispatchMode" in text]
-    assert using == ["core/dispatch.py"]
-    assert not hasattr(ProductConvolutions.__torch_dispatch__, "__wrapped__")
+@pytest.mark.slow
+def test_planning_and_training_do_not_load_the_compiler_of_pytorch() -> None:
+    """Its import takes more than two seconds of each process."""
+    check = """
+import sys, torch
+from pai_bench import recipes
+from pai_bench.pruning.flops import flops
+from pai_bench.scoring.product_convolutions import ProductConvolutions
+from pai_bench.training.eager_step import Step
+
+model = torch.nn.Linear(4, 2)
+assert flops(model, {}, (4,))[0] == 16
+with ProductConvolutions():
+    model(torch.ones(2, 4))
+step = Step(model, {}, recipes.load("quick", "digits", "conv8").train)
+step(torch.ones(2, 4), torch.tensor([0, 1]), 0.1)
+step.optimizer.load_state_dict(step.optimizer.state_dict())
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 @pytest.mark.slow
