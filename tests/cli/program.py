@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,32 @@ batches = { value = 1, source = "test" }
 dtype = { value = "float64", source = "test" }
 [datasets.digits]
 """
+
+
+DEBUG = ("--where", "debug")
+"""Options for a sweep in which workers are not tested: the start of one takes seconds."""
+
+MOODY = """
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from pai_bench.registry import register
+
+@register("moody")
+@dataclass(frozen=True)
+class Moody:
+    rounds: int = 2
+
+    def __call__(self, problem):
+        print("a method may print")
+        # In the second round alone, so that the rehearsal before the sweep does not see it.
+        late = not all(mask.all() for mask in problem.masks.values())
+        if late and problem.density < 0.2 and not Path("calm").exists():
+            HOW
+        return {name: w.abs() for name, w in problem.weights.items()}
+"""
+"""Source of a plug-in with a method whose second round, at a density below 0.2, does HOW."""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -132,3 +160,37 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def wait_for(what: Callable[[], Any], words: str = "a condition", seconds: float = 300, every: float = 0.02) -> Any:
+    """Poll a condition until it is true, and return its value."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {words}"
+        time.sleep(every)
+    return found
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `pai-bench` in a folder, in a session of its own; kill it at the end."""
+    process = subprocess.Popen(
+        [*PAI_BENCH, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def sweep(folder: Path, *more: str, methods: str = "random,snip", seeds: str = "0,1", epochs: int = 1) -> list[str]:
+    """Return the arguments of a sweep of a fast recipe at two sparsities."""
+    grid = ["--methods", methods, "--sparsities", "0.5,0.9", "--seeds", seeds, "--recipe", recipe(folder, epochs)]
+    return ["sweep", *grid, *more]

@@ -14,9 +14,19 @@ from pai_bench import recipes
 from pai_bench.cells import Cell
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.sweep.local import run as local
-from tests.cli.program import alive, children, pai_bench, recipe, results
+from tests.cli.program import (
+    DEBUG,
+    MOODY,
+    alive,
+    children,
+    pai_bench,
+    recipe,
+    results,
+    started,
+    sweep,
+    wait_for,
+)
 from tests.cli.test_bad_input import _without_override
-from tests.cli.test_sweep import DEBUG, MOODY, started, sweep, wait_for
 
 EPOCHS = 40
 

@@ -13,9 +13,8 @@ from pai_bench import recipes
 from pai_bench.cells import Cell
 from pai_bench.core.atomic import as_json
 from pai_bench.experiment.runner import CellRunner, Run
-from tests.cli.program import alive, children, pai_bench, recipe, results
+from tests.cli.program import alive, children, pai_bench, recipe, results, started, sweep, wait_for
 from tests.cli.test_faults import trained
-from tests.cli.test_sweep import started, sweep, wait_for
 
 EPOCHS = 24
 SAME = ("accuracy", "curve", "mask_hash", "init_hash", "fingerprint", "effective_sparsity", "status")

@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +16,7 @@ from pai_bench.analysis.figures import Options
 from pai_bench.analysis.selection import Selection
 from pai_bench.cli.program import app
 from pai_bench.core import method_index
-from tests.cli.program import PAI_BENCH, alive, children, environment, pai_bench, recipe, results
-
-DEBUG = ("--where", "debug")
-"""Options for a sweep in which workers are not tested: the start of one takes seconds."""
-
-
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-@contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [*PAI_BENCH, *arguments],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def sweep(folder: Path, *more: str, methods: str = "random,snip", seeds: str = "0,1", epochs: int = 1) -> list[str]:
-    grid = ["--methods", methods, "--sparsities", "0.5,0.9", "--seeds", seeds, "--recipe", recipe(folder, epochs)]
-    return ["sweep", *grid, *more]
+from tests.cli.program import DEBUG, MOODY, alive, children, pai_bench, recipe, results, started, sweep, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +160,7 @@ def test_a_killed_sweep_resumes(tmp_path: Path) -> None:
         workers = children(process.pid)
         process.kill()
         process.wait()
-        wait_for(lambda: not any(map(alive, workers)), 60)
+        wait_for(lambda: not any(map(alive, workers)), seconds=60)
     before = results(tmp_path / "results")
     assert 2 <= len(before) < 10
     again = pai_bench(tmp_path, *sweep(tmp_path, epochs=4), *DEBUG)
@@ -215,31 +180,9 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors
         assert "interrupted" in errors and "Traceback" not in errors
-        wait_for(lambda: not any(map(alive, workers)), 20)
+        wait_for(lambda: not any(map(alive, workers)), seconds=20)
     report = pai_bench(tmp_path, "report", "--strict")
     assert report.returncode in (2, 3)  # 2 when no cell had ended yet
-
-
-MOODY = """
-import os
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from pai_bench.registry import register
-
-@register("moody")
-@dataclass(frozen=True)
-class Moody:
-    rounds: int = 2
-
-    def __call__(self, problem):
-        print("a method may print")
-        # In the second round alone, so that the rehearsal before the sweep does not see it.
-        late = not all(mask.all() for mask in problem.masks.values())
-        if late and problem.density < 0.2 and not Path("calm").exists():
-            HOW
-        return {name: w.abs() for name, w in problem.weights.items()}
-"""
 
 
 def moody(folder: Path, how: str) -> list[str]:

@@ -6,29 +6,20 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pai_bench import results as files
+from tests.cli import program
 from tests.cli.program import PAI_BENCH, environment, pai_bench
 
 DEV = Path(__file__).resolve().parents[2] / "slurm" / "dev"
 SLURM = shutil.which("slurmctld", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
-WAIT = 300.0
-"""Default time limit in seconds of `wait_for`, sized for a busy machine."""
 SAME = ("accuracy", "curve", "init_hash", "mask_hash", "status")
 
 
-def wait_for(what: Callable[[], Any], words: str, seconds: float = WAIT) -> Any:
-    """Poll a condition until it is true; returns its value."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {words}"
-        time.sleep(0.2)
-    return found
+wait_for = partial(program.wait_for, every=0.2)  # most conditions ask SLURM
 
 
 @dataclass(frozen=True)
@@ -128,10 +119,7 @@ class Sweep:
         return done.stderr
 
     def results(self) -> dict[str, dict[str, Any]]:
-        found = {}
-        for path in files.result_paths(self.root):
-            found[str(path.relative_to(self.root))] = json.loads(path.read_text())
-        return found
+        return program.results(self.root)
 
     def checkpoints(self) -> list[Path]:
         return list((self.root / "state" / "checkpoints").rglob("*.checkpoint"))
@@ -163,5 +151,4 @@ def undisturbed(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
     """Return the results of a sweep run in one process, without a cluster."""
     done = pai_bench(folder, "sweep", "--where", "debug", *arguments)
     assert done.returncode == 0, done.stderr
-    root = folder / "results"
-    return {str(path.relative_to(root)): json.loads(path.read_text()) for path in files.result_paths(root)}
+    return program.results(folder / "results")

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from pai_bench.sweep.execution import claims
-from tests.cli.program import recipe
-from tests.cli.test_sweep import MOODY
+from tests.cli.program import MOODY, recipe
 from tests.cluster.cluster import SLURM, Cluster, Sweep, wait_for
 
 if not SLURM:
@@ -211,6 +210,7 @@ def test_concurrent_sweeps_submit_once_and_the_first_result_of_a_cell_wins(
     sweep.complete(reference)
     assert not sweep.duplicates()
     # An NFS client may see a result up to a minute late; if the cell runs again meanwhile, the first result counts.
+    wait_for(lambda: not cluster.ask("squeue", "-h"), "the end of the tasks, which live on after their results")
     late = sweep.root / next(iter(reference))
     late.rename(folder / "hidden")
     assert "1 to submit" in sweep.type()

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.program import pai_bench, recipe
-from tests.cli.test_sweep import MOODY
+from tests.cli.program import MOODY, pai_bench, recipe
 from tests.cluster.cluster import SLURM, Cluster, Sweep, wait_for
 
 if not SLURM:
