@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow_cluster
 def test_status_logs_and_cancel_show_and_end_a_sweep(cluster: Cluster, folder: Path) -> None:
     """Run three cells one at a time: the first succeeds, the second fails, the third is held and cancelled."""
     (folder / "moody.py").write_text(MOODY.replace("HOW", "raise RuntimeError('not in the mood')"))
-    cells = ("--methods", "moody,random", "--sparsities", "0.9", "--seeds", "0", "--recipe", recipe(folder, 300))
+    cells = ("--methods", "moody,random", "--sparsities", "0.9", "--seeds", "0", "--recipe", recipe(folder, 150))
     sweep = Sweep(cluster, folder, *cells, "--plugin", "moody.py", "--slurm", "parallelism=1", every=60)
 
     def status() -> dict[str, Any]:
@@ -35,7 +35,7 @@ def test_status_logs_and_cancel_show_and_end_a_sweep(cluster: Cluster, folder: P
     )
     assert seen["counts"] | {"done": 0, "running": 1, "queued": 2} == seen["counts"]
     (running,) = seen["running"]
-    assert running["cell"]["method"] == "dense" and running["epochs"] == 300 and " on n" in running["where"]
+    assert running["cell"]["method"] == "dense" and running["epochs"] == 150 and " on n" in running["where"]
     assert seen["seconds_left"] > running["seconds_left"]
     (waiting,) = seen["waiting"]
     assert waiting["n_tasks"] == 2 and waiting["remedy"] is None and "requested number of tasks" in waiting["words"]
@@ -53,7 +53,7 @@ def test_status_logs_and_cancel_show_and_end_a_sweep(cluster: Cluster, folder: P
     finally:
         cluster.daemon("start", "slurmctld")
 
-    wait_for(lambda: status()["counts"]["failed"], "the failure")
+    wait_for(lambda: status()["counts"]["failed"], "the failure", seconds=900)
     shown = pai_bench(folder, "status", env=cluster.env).stdout
     assert "1 x RuntimeError: not in the mood" in shown and "pai-bench logs moody/digits/conv8/0.9/0" in shown
     logs = pai_bench(folder, "logs", "--failed", env=cluster.env)

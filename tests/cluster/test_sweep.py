@@ -42,9 +42,11 @@ def test_a_sweep_submits_canary_and_chunks_once_and_completes(cluster: Cluster, 
 def test_a_job_refuses_changed_code_and_the_next_sweep_submits_it_again(cluster: Cluster, folder: Path) -> None:
     cells = ("--methods", "dense", "--seeds", "0", "--recipe", recipe(folder))
     sweep = Sweep(cluster, folder, *cells)
-    sweep.type("--slurm", "options.begin=now+3")
+    cluster.nodes("drain")  # the job does not begin before its specification is changed
+    sweep.type()
     (spec,) = (sweep.root / "state" / "sweeps").glob("*/c001.json")
     spec.write_text(spec.read_text().replace('"code":{"pai-bench":"', '"code":{"pai-bench":"0'))
+    cluster.nodes("resume")
     cluster.idle()
     assert "has changed since the sweep was planned" in sweep.output() and not sweep.results()
     assert "1 to submit" in sweep.type("--wait") and len(sweep.results()) == 1

@@ -18,7 +18,6 @@ if not SLURM:
 pytestmark = pytest.mark.slow_cluster
 
 CELL = ("--methods", "dense", "--seeds", "0")
-LATER = ("--slurm", "options.begin=now+4")
 
 
 def mode(place: Path) -> int:
@@ -42,7 +41,8 @@ def test_a_replaced_specification_or_plugin_is_refused_and_no_pickle_is_written(
         assert {mode(place) for place in places if place.is_file()} <= {0o644, 0o600}
         assert not [place for place in sweep.root.rglob("*") if place.suffix == ".pkl"]
         for damage in ("specification", "plugin"):
-            sweep.type("--redo", *LATER)
+            cluster.nodes("drain")  # no job begins before its files are replaced
+            sweep.type("--redo")
             newest = max((sweep.root / "state" / "sweeps").iterdir())
             marker = folder / f"{damage}-ran"
             evil = f"open({str(marker)!r}, 'w')\n"
@@ -55,6 +55,7 @@ def test_a_replaced_specification_or_plugin_is_refused_and_no_pickle_is_written(
                 spec.chmod(0o666)
             else:
                 (folder / "mine.py").write_text(evil)
+            cluster.nodes("resume")
             cluster.idle()
             assert not marker.exists()
             said = (next(newest.glob("c001/*_log.err"))).read_text()
