@@ -1,9 +1,10 @@
-"""Command `pai-bench speed`: measure the networks of finished results, one record each."""
+"""Command `pai-bench speed`: measure the networks of finished results, one record each, or of mask files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import pandas as pd
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 
 from pai_bench import results
 from pai_bench.analysis.collect import OURS, collect
@@ -20,7 +20,7 @@ from pai_bench.analysis.information import is_small_dense
 from pai_bench.analysis.markdown import to_markdown
 from pai_bench.analysis.selection import Selection
 from pai_bench.analysis.speed import grids
-from pai_bench.cells import DENSE
+from pai_bench.cells import DENSE, Cell
 from pai_bench.core.atomic import check_writable
 from pai_bench.core.plugins import load_plugin
 from pai_bench.datasets import loading
@@ -28,9 +28,12 @@ from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.outcome import device_name
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.runner import CellRunner
+from pai_bench.pruning.mask_io import load_masks
 from pai_bench.recipes import Recipe
-from pai_bench.results import speeds
-from pai_bench.speed import forms, timing
+from pai_bench.recipes.selection import choose
+from pai_bench.results import mask_files, speeds
+from pai_bench.speed import forms
+from pai_bench.speed.networks import forms_of, measured, narrow_forms
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -61,20 +64,11 @@ def run(root: Path, selection: Selection, options: Options, messages: Console) -
     """
     for plugin in options.plugins:
         load_plugin(plugin)
-    device, dtype = _device(options), _dtype(options)
-    names = ("dense", *(form for form in options.forms if form != "dense"))
-    forms.check_forms(names, device, dtype)
+    device, dtype, names = _check(options)
     rows = _with_masks(selection.apply(collect(root)).rows)
     check_writable(root, "--results")
-    if options.out is not None:
-        check_writable(options.out.absolute().parent, "--out")
-    # The number of threads is global to the process, and is restored at the end.
-    before = torch.get_num_threads()
-    torch.set_num_threads(options.threads)
-    sizes = options.threads, options.batch_size, options.rounds
-    setting = speeds.Setting(device_name(device), options.dtype, *sizes, torch.__version__)
-    found, failed = [], False
-    try:
+    setting, found, failed = _setting(options, device), [], False
+    with _threads(options.threads):
         for number, row in enumerate(rows, start=1):
             result = results.read(Path(row["path"]))
             known = speeds.read_speed(speeds.speed_path(root, result.key, setting))
@@ -90,12 +84,7 @@ def run(root: Path, selection: Selection, options: Options, messages: Console) -
                 messages.print(f"{number}/{len(rows)} {result.cell}: not {form}: {reason}", markup=False)
             messages.print(f"{number}/{len(rows)} {result.cell}: {_line(known)}", markup=False, highlight=False)
             found.append(known)
-    finally:
-        torch.set_num_threads(before)
-    lines = [line for speed in found for line in speed.rows()]
-    if options.out is not None:
-        pd.DataFrame(lines).to_csv(options.out, index=False)
-    print(json.dumps(lines, indent=1) if options.as_json else to_markdown(grids(pd.DataFrame(lines))), end="")
+    _show(found, options)
     return not failed
 
 
@@ -154,69 +143,80 @@ def _measured(
     shape = loading.info(result.dataset).shape
     if is_small_dense(result.method):
         wide = CellRunner(device="cpu").model(Run(replace(result.cell, method=DENSE, sparsity=0.0), recipe))
-        built, absent = _narrow_forms(names, wide, network, shape, device, dtype)
+        built, absent = narrow_forms(names, wide, network, shape, device, dtype)
     else:
-        built, absent = _forms(names, network, masks, shape, device, dtype)
-    x = torch.randn(setting.batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-    try:
-        peaks = [timing.peak_bytes(form.model, x) for form in built]
-        times = timing.interleaved([form.model for form in built], x, setting.rounds)
-    except torch.OutOfMemoryError:
-        raise PaiBenchError(f"{result.model} does not fit in the memory of the device", "lower --batch-size") from None
-    except RuntimeError as error:
-        line = str(error).partition("\n")[0]
-        raise PaiBenchError(
-            f"a pass of {result.model} in {setting.dtype} fails: {line}", "choose another --dtype"
-        ) from error
-    forms_ = [
-        speeds.FormSpeed(
-            form=form.name,
-            **dict(zip(("seconds_low", "seconds", "seconds_high"), time.seconds, strict=True)),
-            **dict(zip(("ratio_low", "ratio", "ratio_high"), time.ratio, strict=True)),
-            repeats=time.repeats,
-            parameters=form.parameters,
-            flops=form.flops,
-            peak_bytes=peak,
-        )
-        for form, time, peak in zip(built, times, peaks, strict=True)
-    ]
+        built, absent = forms_of(names, network, masks, shape, device, dtype)
+    found = measured(built, result.model, setting, shape, dtype)
     key = result.recipe, result.fingerprint, result.mask_hash
-    ended = datetime.now(UTC).isoformat(timespec="seconds")
-    return speeds.Speed(result.cell, *key, setting, tuple(forms_), absent, ended)
+    return speeds.Speed(result.cell, *key, setting, found, absent, _now())
 
 
-def _forms(
-    names: tuple[str, ...],
-    network: nn.Module,
-    masks: Mapping[str, Tensor],
-    shape: tuple[int, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[list[forms.Form], dict[str, str]]:
-    """Return the forms of a network, and the reasons of those that it does not have."""
-    built, absent = [], {}
-    for name in names:
-        try:
-            built.append(forms.build(name, network, masks, shape, device, dtype))
-        except PaiBenchError as error:
-            if name in ("dense", "masked"):
-                raise
-            absent[name] = error.cause
-    return built, absent
+def run_masks(places: Sequence[Path], dataset: str, model: str | None, options: Options, messages: Console) -> None:
+    """Measure a model (None: the data set's own) at initialisation under the masks of files, and print their table.
+
+    Nothing is recorded.
+
+    Raises: PaiBenchError for bad input, and for a form without a kernel on the device.
+    """
+    for plugin in options.plugins:
+        load_plugin(plugin)
+    device, dtype, names = _check(options)
+    (choice, *_) = choose([dataset], [] if model is None else [model]).choices
+    network = CellRunner(device="cpu").model(Run(Cell(DENSE, dataset, choice.model, 0.0, 0), choice.recipe))
+    shape, found = loading.info(dataset).shape, []
+    with _threads(options.threads):
+        for place in places:
+            file = mask_files.read(place)
+            cell = Cell(file.method, dataset, choice.model, file.sparsity, 0)
+            built, absent = forms_of(names, network, load_masks(place, network), shape, device, dtype)
+            times = measured(built, choice.model, _setting(options, device), shape, dtype)
+            speed = speeds.Speed(cell, "", "", file.digest, _setting(options, device), times, absent, _now())
+            for form, reason in absent.items():
+                messages.print(f"{place}: not {form}: {reason}", markup=False)
+            messages.print(f"{place}: {_line(speed)}", markup=False, highlight=False)
+            found.append(speed)
+    _show(found, options)
 
 
-def _narrow_forms(
-    names: tuple[str, ...],
-    wide: nn.Module,
-    narrow: nn.Module,
-    shape: tuple[int, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[list[forms.Form], dict[str, str]]:
-    """Return the network of full width as "dense" and the narrower one, which has no masks, as "shrunk"."""
-    found = [forms.build("dense", model, {}, shape, device, dtype) for model in (wide, narrow)]
-    built = [found[0], *([replace(found[1], name="shrunk")] if "shrunk" in names else [])]
-    return built, {name: "a narrower dense network has no masks" for name in names if name not in ("dense", "shrunk")}
+def _check(options: Options) -> tuple[torch.device, torch.dtype, tuple[str, ...]]:
+    """Return the device, the data type and the names of all forms.
+
+    Raises: PaiBenchError for bad input, and for a form without a kernel on the device.
+    """
+    device, dtype = _device(options), _dtype(options)
+    names = ("dense", *(form for form in options.forms if form != "dense"))
+    forms.check_forms(names, device, dtype)
+    if options.out is not None:
+        check_writable(options.out.absolute().parent, "--out")
+    return device, dtype, names
+
+
+def _setting(options: Options, device: torch.device) -> speeds.Setting:
+    sizes = options.threads, options.batch_size, options.rounds
+    return speeds.Setting(device_name(device), options.dtype, *sizes, torch.__version__)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Run with so many threads on a CPU; the number is global to the process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _show(found: Sequence[speeds.Speed], options: Options) -> None:
+    """Print the table or JSON, and write the file `out`."""
+    lines = [line for speed in found for line in speed.rows()]
+    if options.out is not None:
+        pd.DataFrame(lines).to_csv(options.out, index=False)
+    print(json.dumps(lines, indent=1) if options.as_json else to_markdown(grids(pd.DataFrame(lines))), end="")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _line(speed: speeds.Speed) -> str:

@@ -291,6 +291,33 @@ def test_a_norm_over_flattened_pixels_keeps_the_channels_before_it() -> None:
     assert smaller[2].out_channels == 5 and smaller[0].out_channels < 4
 
 
+ENDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "flatten(1)": lambda x: x.flatten(1),
+    "flatten(start_dim=1)": lambda x: x.flatten(start_dim=1),
+    "torch.flatten": lambda x: torch.flatten(x, 1),
+    "view": lambda x: x.view(x.size(0), -1),
+    "mean": lambda x: x.mean((2, 3)),
+    "amax": lambda x: torch.amax(x, (2, 3)),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_channels_disappear_before_every_kind_of_classifier(end: str) -> None:
+    class Ending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3)
+            self.fc = nn.Linear(6 if end in ("mean", "amax") else 6 * (X.shape[2] - 2) * (X.shape[3] - 2), 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(ENDS[end](F.relu(self.conv(x))))
+
+    model = settled(Ending())
+    masks = ones(model)
+    masks["conv.weight"][:2] = False
+    assert check(model, masks, X).conv.out_channels == 4
+
+
 def test_layers_that_share_a_weight_keep_their_channels() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import pai_bench
 from pai_bench import results
@@ -23,12 +24,13 @@ from pai_bench.analysis.command import run as report
 from pai_bench.analysis.figures import Options as FigureOptions
 from pai_bench.analysis.selection import Selection
 from pai_bench.cells import Cell
+from pai_bench.cli.program import app
 from pai_bench.errors import PaiBenchError
 from pai_bench.models import build
 from pai_bench.recipes import load
 from pai_bench.results import speeds
 from pai_bench.speed import forms, timing
-from pai_bench.speed.command import Options, run
+from pai_bench.speed.command import Options, run, run_masks
 
 from .test_results import result
 
@@ -238,6 +240,40 @@ def test_records_of_other_masks_are_left_out_and_measured_again(
     assert measured.empty and "1 records of pai-bench speed are damaged" in remarks[0]
     run(folder, Selection(), OPTIONS, QUIET)
     assert len(table.read(folder, rows)[0]) == 6
+
+
+def test_masks_of_files_are_measured_without_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for sparsity in (0.5, 0.75):
+        masks = {name: torch.from_numpy(mask) for name, mask in channels(sparsity).items()}
+        pai_bench.save_masks(f"s{sparsity}.npz", masks)
+    files = [tmp_path / "s0.5.npz", tmp_path / "s0.75.npz"]
+    run_masks(files, "digits", "conv8", replace(OPTIONS, out=tmp_path / "speed.csv"), QUIET)
+    found = lines(capsys)
+    assert [line["form"] for line in found] == ["dense", "masked", "shrunk"] * 2
+    assert found[2]["parameters"] > found[5]["parameters"] and found[0]["model"] == "conv8"
+    assert str(found[0]["method"]).startswith("file:s0.5-") and found[0]["sparsity"] != found[3]["sparsity"]
+    assert {path.name for path in tmp_path.iterdir()} == {"s0.5.npz", "s0.75.npz", "speed.csv"}
+    run_masks(files[:1], "digits", None, replace(OPTIONS, as_json=False), QUIET)  # the model of the data set
+    assert "shrunk" in capsys.readouterr().out
+    with pytest.raises(PaiBenchError, match=r"has no mask for|which model|has shape"):
+        run_masks(files[:1], "digits", "lenet-300-100", OPTIONS, QUIET)
+    with pytest.raises(PaiBenchError, match=r"no kernel for 2:4 on the device cpu"):
+        run_masks(files[:1], "digits", None, replace(OPTIONS, forms=("2:4",)), QUIET)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--masks", "a.npz", "--methods", "snip"), "--methods cannot be used with --masks"),
+        (("--model", "conv8"), "--model cannot be used without --masks"),
+    ],
+)
+def test_options_of_mask_files_are_separate(arguments: tuple[str, ...], text: str) -> None:
+    found = CliRunner().invoke(app, ["speed", *arguments])
+    assert isinstance(found.exception, PaiBenchError) and text in str(found.exception)
 
 
 def test_a_damaged_result_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

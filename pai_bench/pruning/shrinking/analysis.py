@@ -197,7 +197,7 @@ class _Propagation(Rules):
         if function is F.avg_pool2d:
             padding = option(node, 3, "padding", 0)
             return value if not any(pair(padding)) else value.with_constant(zeros_only(value.constant))
-        if function is torch.mean:
+        if function in (torch.mean, torch.amax, torch.amin):
             return self._mean(node, value)
         if function is torch.permute:
             return self._permuted(node, value, arguments[1])
@@ -216,14 +216,15 @@ class _Propagation(Rules):
                 return value.with_constant(applied(getattr(torch, name.rstrip("_")), value.constant))
             return value
         if name == "flatten":
-            return self._flattened(node, source, value, *(*node.args[1:], 0, -1)[:2])
+            start, end = option(node, 1, "start_dim", 0), option(node, 2, "end_dim", -1)
+            return self._flattened(node, source, value, start, end)
         if name in ("view", "reshape"):
             after, before = shape_of(node), shape_of(source)
             free = isinstance(node.args[-1], int) and node.args[-1] == -1
             if after and before and len(after) == 2 and after[0] == before[0] and free:
                 return self._flattened(node, source, value, 1, -1)
             return self._unknown(node)
-        if name == "mean":
+        if name in ("mean", "amax", "amin"):
             return self._mean(node, value)
         if name == "permute":
             return self._permuted(node, value, node.args[1:])

@@ -116,6 +116,7 @@ class Rules:
         return Channels(value.ids, value.constant, 1, value.repeat * pixels)
 
     def _mean(self, node: fx.Node, value: Channels) -> Channels | None:
+        """Return the channels of a mean, maximum or minimum over pixels, which leaves constants as they are."""
         dims = option(node, 1, "dim", None)
         dims = list(node.args[1:]) if node.op == "call_method" and len(node.args) > 2 else dims
         source = shape_of(node.args[0])
