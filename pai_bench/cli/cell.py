@@ -1,4 +1,7 @@
-"""The commands `pai-bench prune` and `pai-bench train`."""
+"""The commands `pai-bench prune` and `pai-bench train`.
+
+`_options` reads the parameters that both share from the context; the functions do not use these themselves.
+"""
 
 from __future__ import annotations
 
@@ -88,23 +91,6 @@ def prune(
     verbose: Verbose = False,
 ) -> None:
     """Make the masks of one cell, identical to the masks in a sweep, and show the weights that they keep."""
-    del (
-        dataset,
-        model,
-        recipe,
-        set_,
-        split,
-        scoring_data,
-        effective,
-        granularity,
-        only,
-        exclude,
-        seed,
-        data_dir,
-        plugin,
-        config,
-    )
-    del as_json, verbose
     options = _options(context, method)
     from pai_bench.sweep import single_cell
 
@@ -131,7 +117,6 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train one network under your own masks, with the same initial weights and data as all methods."""
-    del dataset, model, recipe, set_, split, only, exclude, seed, data_dir, plugin, config, as_json, verbose
     options = _options(context, None)
     from pai_bench.sweep import single_cell
 
