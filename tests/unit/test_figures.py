@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 from pai_bench.analysis import figures, style
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import CELL
-from pai_bench.analysis.figures import Drawing, Material, Options, drawing, text, venues
+from pai_bench.analysis.figures import Drawing, Material, Options, drawing, scale, text, venues
 from pai_bench.analysis.figures.draw import ALL_FAILED, MISSING, OTHERS, SOME_FAILED, question
 from pai_bench.analysis.figures.layout import style as style_of_figures
 from pai_bench.analysis.statistics import summarise
@@ -253,6 +254,13 @@ def test_data_sets_are_rows_and_models_are_columns() -> None:
     assert {"CIFAR-10", "Tiny-ImageNet"} <= {t.get_text() for t in texts(figure)}
     assert all(len({ax.get_ylim() for ax in figure.axes[i : i + 2]}) == 1 for i in (0, 2))
     assert "VGG-11-BN is lottery_vgg11_bn and vgg11_bn in the data." in made.caption
+
+
+@pytest.mark.parametrize("x", ["density", "sparsity", "compression"])
+def test_ticks_of_very_high_sparsities_have_no_exponent(x: str) -> None:
+    for densities in ([1e-6, 1e-7], [1.3e-6, 1.1e-6]):
+        texts = [text for _, text in scale.density_ticks(densities, x, 3.0)]
+        assert len(texts) >= 2 and all(re.fullmatch(r"[\d.]+", text) for text in texts), texts
 
 
 def test_panels_of_a_column_share_the_density_axis_whose_labels_are_below_the_last() -> None:

@@ -38,7 +38,7 @@ def _round_values(x: str, low: float, high: float, steps: Sequence[int] = (1, 5,
             if low / 1.001 <= density <= min(high * 1.001, 1):
                 shown = {"density": 100 * value, "sparsity": 100 * (1 - value), "compression": value}[x]
                 # Ten digits hide rounding errors such as 99.89999999999999.
-                found.setdefault(density, f"{float(f'{shown:.10g}'):.10g}")
+                found.setdefault(density, _plain(float(f"{shown:.10g}")))
     return list(found.items())
 
 
@@ -85,7 +85,12 @@ def label(density: float, x: str, digits: int = 3) -> str:
         places = max(0, 1 - math.floor(math.log10(100 * density)))
         text = f"{value:.{places}f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{float(f'{value:.{digits}g}'):g}"
+    return _plain(float(f"{value:.{digits}g}"))
+
+
+def _plain(value: float) -> str:
+    """Return a number without an exponent, and without zeros at its end."""
+    return str(np.format_float_positional(value, trim="-"))
 
 
 def set_density_axis(ax: Axes, densities: Sequence[float], x: str, inches: float, margin: float = _MARGIN) -> None:
