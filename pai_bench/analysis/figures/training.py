@@ -228,7 +228,7 @@ def _effective_page(
             while len(ticks) * 0.16 > row.height:
                 ticks = ticks[::2]
             set_ticks(ax.yaxis, ticks, [f"{100 * t:g}" for t in ticks])
-            name = [material.label(*coloured)] * multiples
+            name = [material.label(*coloured)] if multiples else []
             ax.set_title("\n".join([operating.title(material, setting).replace(" · ", "\n"), *name]))
             row.axes.append(ax)
         row.axes += [None] * (columns - len(part))
