@@ -1,10 +1,11 @@
-"""Every method on public networks: `python tests/zoo.py [--models WORD,…] [--methods NAME,…] [--dtype float32]`.
+"""Every method on public networks: `python -m tests.zoo [--models WORD,…] [--methods NAME,…] [--side 64] [--dtype float32]`.
 
 A table with a line per network and a column per method: "ok", "ties" (ok, with the warning that many kept weights
 are tied with pruned ones), "refused" (a PaiBenchError) or "CRASH" (any other exception); messages follow the table. The
 last column is the effective sparsity of the dense network, which must be 0. The exit status is 1 after a crash or
 another effective sparsity. Networks come from torchvision and, where they are installed, from timm and transformers;
-none is downloaded, all are drawn at random. The smallest variant of each family is taken, with small inputs.
+none is downloaded, all are drawn at random. The smallest variant of each family is taken, with small inputs. With
+`--side`, Inception v3 below 299 has no auxiliary classifier, and the windows of MaxViT have a side of `side` / 32.
 """
 
 from __future__ import annotations
@@ -71,17 +72,28 @@ SPARSITIES = {"phew": 0.999}
 """Sparsities other than 0.5, where the time of a method grows with the number of kept weights."""
 
 
-def builders(words: Sequence[str] = ()) -> dict[str, tuple[Callable[[], nn.Module], int]]:
-    """The constructor of each network with one of these words in its name (all without words), and its image side."""
+def builders(words: Sequence[str] = (), side: int | None = None) -> dict[str, tuple[Callable[[], nn.Module], int]]:
+    """The constructor of each network with one of these words in its name (all without words), and its image side.
 
-    def from_torchvision(name: str) -> Callable[[], nn.Module]:
+    side: of the images of torchvision's networks; None for the sides of `TORCHVISION`.
+    """
+
+    def from_torchvision(name: str, side: int) -> Callable[[], nn.Module]:
         import torchvision.models  # takes seconds, and make quick imports this module without a call
 
-        aside = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # a slow SciPy initialiser
-        image = {"image_size": 32} if name.startswith("vit_") else {}
-        return lambda: torchvision.models.get_model(name, weights=None, num_classes=10, **aside, **image)
+        aside: dict[str, Any] = {}
+        if name in ("googlenet", "inception_v3"):
+            aside["init_weights"] = False  # a slow SciPy initialiser
+        if name == "inception_v3":
+            aside["aux_logits"] = side >= TORCHVISION[name]
+        if name.startswith("vit_"):
+            aside["image_size"] = side
+        if name == "maxvit_t" and side != TORCHVISION[name]:
+            return lambda: _maxvit(side)
+        return lambda: torchvision.models.get_model(name, weights=None, num_classes=10, **aside)
 
-    found = {f"torchvision/{name}": (from_torchvision(name), side) for name, side in TORCHVISION.items()}
+    sides = {name: side or own for name, own in TORCHVISION.items()}
+    found = {f"torchvision/{name}": (from_torchvision(name, n), n) for name, n in sides.items()}
     try:
         import timm
     except ModuleNotFoundError:
@@ -104,6 +116,23 @@ def builders(words: Sequence[str] = ()) -> dict[str, tuple[Callable[[], nn.Modul
     else:
         found |= {f"transformers/{name}": (_hugging_face(transformers, name), n) for name, n in TRANSFORMERS.items()}
     return {name: entry for name, entry in found.items() if not words or any(word in name for word in words)}
+
+
+def _maxvit(side: int) -> nn.Module:
+    """Return MaxViT-T for images of another side than 224; its builder in torchvision has no argument for windows."""
+    import torchvision.models
+
+    network: nn.Module = torchvision.models.MaxVit(
+        input_size=(side, side),
+        stem_channels=64,
+        partition_size=side // 32,
+        block_channels=[64, 128, 256, 512],
+        block_layers=[2, 2, 5, 2],
+        head_dim=32,
+        stochastic_depth_prob=0.2,
+        num_classes=10,
+    )
+    return network
 
 
 def _hugging_face(library: Any, name: str) -> Callable[[], nn.Module]:
@@ -173,12 +202,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="every method on public networks")
     parser.add_argument("--models", default="", help="parts of names, with commas")
     parser.add_argument("--methods", default=",".join(pai_bench.list_methods()), help="names, with commas")
+    parser.add_argument("--side", type=int, help="side of the images of torchvision's networks")
     parser.add_argument("--dtype", default="float64", help="float64 or float32")
     options = parser.parse_args(arguments)
     methods, words = options.methods.split(","), [word for word in options.models.split(",") if word]
     print(f"{'':36}" + "".join(f"{method[:9]:10}" for method in methods) + f"{'effective':10}")
     crashed, messages = False, []
-    for name, (build, side) in builders(words).items():
+    for name, (build, side) in builders(words, options.side).items():
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = build()
