@@ -1,4 +1,4 @@
-"""Every method on public networks: `python -m tests.zoo [--models WORD,…] [--methods NAME,…] [--side N] [--dtype NAME]`.
+"""Every method on public networks: `python -m tests.zoo [--models WORD,…] [--methods NAME,…] [--side N] [--dtype D]`.
 
 A table with a line per network and a column per method: "ok", "ties" (ok, with the warning that many kept weights
 are tied with pruned ones), "refused" (a PaiBenchError) or "CRASH" (any other exception); messages follow the table. The
