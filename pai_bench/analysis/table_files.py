@@ -30,6 +30,7 @@ _WORDS = (
 _NUMBERS = ("sparsity", "accuracy", "seed", "chance", "classes", "sparsity_reported")
 _NO_NUMBER = ("", "NA", "N/A", "<NA>", "NaN", "nan", "null", "None")
 _BOOLEAN = "True or False"
+_DERIVED = {"density": "1 - density", "compression": "1 - 1 / compression"}
 _SEPARATORS = {";": "semicolon", "\t": "tab", "|": "vertical bar"}
 
 
@@ -100,6 +101,9 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
             separator = f"{other!r} ({_SEPARATORS[other]})"
             change = "separate columns by commas, and write decimals with a point"
             remedy = f"the separator seems to be {separator}: {change}; {remedy}"
+    derived = next((f"sparsity = {_DERIVED[name.lower()]}" for name in found if name.lower() in _DERIVED), None)
+    if "sparsity" in absent and derived is not None:
+        remedy = f"{remedy}; {derived}"
     if {name.lower() for name in absent} <= {name.lower() for name in found}:
         remedy = f"write the names in lower case; {remedy}"
     raise PaiBenchError(cause, remedy)

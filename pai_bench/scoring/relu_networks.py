@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pai_bench.scoring.gates import refusal
 from pai_bench.scoring.paths.operations import LINEAR, SHAPES
@@ -75,6 +75,10 @@ def _fault(graph: Graph, node: Node, producers: Mapping[int, Node]) -> str | Non
         return f"{node.name} with a condition on the input or a normaliser"
     if node.name in ("mul", "dot", "mv") and len(_signals(graph, node)) > 1:
         return "the product of two values that depend on the input"
+    if node.name in ("sub", "rsub") and len(_signals(graph, node)) > 1:
+        return "the difference of two values that depend on the input"
+    if node.name == "neg" or (node.name in ("mul", "div") and any(map(_is_negative, node.arguments.values()))):
+        return "a change of sign"
     if node.name == "div" and _is_signal(graph, node.arguments["other"]):
         return "a division by a value that depends on the input"
     if node.name in _POOLED and "other" not in node.arguments:
@@ -84,6 +88,13 @@ def _fault(graph: Graph, node: Node, producers: Mapping[int, Node]) -> str | Non
 
 def _is_signal(graph: Graph, argument: Any) -> bool:
     return isinstance(argument, Slot) and graph.kinds[argument.index] in (Kind.SIGNAL, Kind.GATE)
+
+
+def _is_negative(argument: Any) -> bool:
+    """Return True for a constant below 0, with which paths would have negative values."""
+    if isinstance(argument, Tensor):
+        return argument.is_floating_point() and bool((argument < 0).any())
+    return isinstance(argument, (int, float)) and argument < 0
 
 
 def _joined(node: Node, producers: Mapping[int, Node]) -> bool:

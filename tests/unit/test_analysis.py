@@ -591,6 +591,10 @@ def test_remedies_of_a_table_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(PaiBenchError) as caught:
         read_table(lab(tmp_path, f"{HEAD.upper()}snip,mnist,conv8,0.9,0,0.5,ok\n"))
     assert "lower case" in caught.value.remedy
+    for column, formula in (("density", "1 - density"), ("compression", "1 - 1 / compression")):
+        with pytest.raises(PaiBenchError) as caught:
+            read_table(lab(tmp_path, f"{HEAD.replace('sparsity', column)}snip,mnist,conv8,0.1,0,0.5,ok\n"))
+        assert f"sparsity = {formula}" in caught.value.remedy
 
 
 @pytest.mark.slow

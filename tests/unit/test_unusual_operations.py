@@ -140,3 +140,17 @@ def test_sparse_parameters_are_refused_by_name() -> None:
             pai_bench.prune(model, DATA, "random")
         with pytest.raises(PaiBenchError, match=r"1\.weight is stored as a sparse tensor"):
             effective_masks(model, {}, (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("middle", "what"),
+    [
+        (lambda y: y - torch.relu(y.flip(1)), "the difference of two values"),
+        (lambda y: torch.relu(torch.cat([y[:, :8], -y[:, :8]], 1)), "a change of sign"),
+        (lambda y: torch.relu(y * -0.5), "a change of sign"),
+        (lambda y: torch.relu(y * torch.linspace(-1, 1, 16, dtype=y.dtype)), "a change of sign"),
+    ],
+)
+def test_px_refuses_networks_whose_paths_have_negative_values(middle: Callable[[Tensor], Tensor], what: str) -> None:
+    with pytest.raises(PaiBenchError, match=f"networks of ReLUs, and the model computes {what}"):
+        pai_bench.prune(Net(middle=middle), DATA, "px", rounds=1)
