@@ -38,7 +38,8 @@ class PX:
     h and g biases are 0, norms identities, and poolings choose anew. It differs from all three states of the released
     code, whose last one scores convolutions by rounding noise.
 
-    Raises: PaiBenchError for an activation that is not a ReLU, also one composed of other operations.
+    Raises: PaiBenchError for an activation that is not a ReLU, also one composed of other operations, and for a
+        difference or a change of sign of signals.
     """
 
     rounds: int = 100
