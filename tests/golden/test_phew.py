@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -149,3 +150,28 @@ def test_walks_through_excluded_layers_keep_no_weight_of_the_last_layer() -> Non
         model[5].weight[3, 7] = 0  # never on a walk
     masks = pai_bench.prune(model, [(torch.zeros(1, 3, 2, 2), torch.zeros(1).long())], "phew", 0.8, exclude=["3"])
     assert not masks["5.weight"][3, 7]
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_walks_pass_every_weight_with_the_probability_of_the_paper(forward: bool) -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2)).double().eval()
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.ndim > 1}
+    start, number = 1, 400
+    # The chance to be at a unit, layer by layer, times the chance of the next weight: |w| over the sum at the unit.
+    at = torch.zeros(4 if forward else 2, dtype=torch.float64)
+    at[start] = 1
+    chances = []
+    for weight in list(weights.values())[:: 1 if forward else -1]:
+        size = weight.abs()
+        passed = size / size.sum(0) * at if forward else size / size.sum(1, keepdim=True) * at[:, None]
+        at = passed.sum(1 if forward else 0)
+        chances.append(passed.flatten())
+    expected = torch.cat(chances[:: 1 if forward else -1])
+    graph = trace(model, torch.ones(1, 4, dtype=torch.float64))
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    walks = Walker(graph, parameters, list(weights), torch.Generator().manual_seed(1))
+    counts = torch.zeros_like(expected)
+    for _ in range(number):
+        counts[walks.walk(start, forward)] += 1
+    deviation = (number * expected * (1 - expected) + 1).sqrt()
+    assert ((counts - number * expected).abs() / deviation).max() < 5

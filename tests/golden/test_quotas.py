@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 import pai_bench
+from pai_bench import models
+from pai_bench.cells import kept_count
+from pai_bench.scoring.problem import prunable
 
 from . import nets
 from .test_golden import CASES
@@ -58,3 +62,34 @@ def test_smart_ratios_and_masks_of_the_hybrid_equal_the_released_code() -> None:
             theirs = arrays.get(f"hybrid_{key}/{name.removesuffix('.weight')}")
             assert theirs is None or bool((torch.from_numpy(theirs).bool() <= mask).all())
     assert sum(key.startswith("hybrid_") for key in arrays) == 28
+
+
+def released_smart_ratios(sizes: list[int], linear: list[bool], density: float, shape: str) -> list[int]:
+    """Return the layer counts of SmartRatio.py of sanity-checking-pruning, from its description."""
+    total, count = sum(sizes), len(sizes)
+    raw = [((count - i) ** 2 + count - i) / (1 if shape == "resnet" else (i + 1) ** 2) for i in range(count)]
+    of_linear = sum(size for size, is_linear in zip(sizes, linear, strict=True) if is_linear)
+    convolutions = [i for i in range(count) if not linear[i]]
+    scale = (int(total * density) - int(0.3 * of_linear)) / sum(int(raw[i] * sizes[i]) for i in convolutions)
+    densities = [0.3 if is_linear else scale * value for value, is_linear in zip(raw, linear, strict=True)]
+    for here, following in itertools.pairwise(convolutions):
+        if densities[here] <= 1:
+            break
+        densities[following] += (densities[here] - 1) * sizes[here] / sizes[following]
+        densities[here] = 1.0
+    return [int(min(value, 1) * size) for value, size in zip(densities, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("shape", ["resnet", "vgg"])
+@pytest.mark.parametrize("name", ["conv8", "conv28", "resnet20"])
+def test_smart_ratios_of_other_networks_follow_the_released_rule(name: str, shape: str) -> None:
+    model = models.build(name, 1, 16, 10)
+    weights = prunable(model)
+    sizes, linear = [w.numel() for w in weights.values()], [w.ndim == 2 for w in weights.values()]
+    for sparsity in (0.3, 0.5, 0.8, 0.9, 0.98):
+        masks = pai_bench.prune(model, [], "smart-ratio", sparsity=sparsity, shape=shape)
+        counts = [int(mask.sum()) for mask in masks.values()]
+        theirs = released_smart_ratios(sizes, linear, 1 - sparsity, shape)
+        assert sum(counts) == kept_count(sparsity, sum(sizes))
+        # The release rounds down in every layer; what it loses goes to the layers with the largest remainders.
+        assert all(abs(ours - released) <= 2 for ours, released in zip(counts, theirs, strict=True)), sparsity

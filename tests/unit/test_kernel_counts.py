@@ -71,6 +71,24 @@ def test_the_optimum_is_that_of_a_solver_of_integer_programs(total: int, alpha: 
     assert objective(counts, paths, size, alpha, beta) == pytest.approx(-solved.fun, rel=1e-6)
 
 
+@pytest.mark.parametrize(("alpha", "beta"), [(0.99, 0.001), (0.01, 1.0)])
+def test_the_value_is_the_one_of_the_released_program_but_for_a_constant(alpha: float, beta: float) -> None:
+    paths, size, inputs, outputs = torch.tensor([3.0, 0.0, 7.0]), 4, 3, 2
+    for seed in range(5):
+        counts = torch.randint(0, size + 1, (inputs, outputs), generator=torch.Generator().manual_seed(seed))
+        total = int(counts.sum())
+        # The release minimises what is missing: channels without a weight and kernels without a weight.
+        nodes = inputs + outputs
+        missing = int((1 - counts.sum(1)).clamp(0).sum() + (1 - counts.sum(0)).clamp(0).sum())
+        unused = int((1 - counts).clamp(0).sum())
+        most = sum(float(p) * max(0, min(outputs * size, total - i * outputs * size)) for i, p in enumerate((7, 3, 0)))
+        share = float((paths[:, None] * counts).sum()) / most
+        released = alpha * (nodes - missing) / nodes + (1 - alpha) * share + beta * (total - unused) / total
+        constant = beta * (1 - inputs * outputs / total)
+        found = objective(counts[None], paths[None], size, alpha, beta)
+        assert found == pytest.approx(released - constant, rel=1e-12)
+
+
 def test_paths_are_counted_through_the_layers_chosen_before() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 2, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).double().eval()
     x = torch.ones(1, 2, 3, 3, dtype=torch.float64)
