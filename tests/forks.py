@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import tempfile
 from itertools import groupby
 
@@ -25,8 +26,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     config = session.config
     asked = config.getoption("--forks")
     files = [list(items) for _, items in groupby(session.items, lambda item: item.path)]
-    count = min(len(os.sched_getaffinity(0)) if asked == "auto" else int(asked), len(files))
-    if count < 2 or config.option.collectonly or session.testsfailed:
+    count = min(os.cpu_count() or 1 if asked == "auto" else int(asked), len(files))
+    # Libraries of macOS do not work in a fork.
+    if count < 2 or sys.platform == "darwin" or config.option.collectonly or session.testsfailed:
         return None  # pytest's own loop
     # The queue is a pipe with the numbers of the files; a read of four bytes takes one, in one process only.
     queue, source = os.pipe()
