@@ -13,7 +13,7 @@ ALONE ?= tests/cluster tests/benchmarks tests/browser
 # Bytecode is kept even where the environment forbids it: the tests start hundreds of processes from these sources.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-training gallery reproduction quick test test-cores test-alone test-cluster lint docs bench gpu chaos wheel wheel-check clean
+.PHONY: demo demo-training gallery reproduction quick quick-a-m quick-n-z test test-cores test-alone test-cluster lint docs bench gpu chaos wheel wheel-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
@@ -34,10 +34,15 @@ reproduction: $(VENV)/.installed
 gallery: $(VENV)/.installed
 	$(BIN)/python docs/draw_gallery.py
 
-# For every commit: lint, types, the quick unit tests, and the fingerprints of stored results.
+# For every commit: lint, types, the quick unit tests, and the fingerprints of stored results. Two processes of pytest with
+# half of the files each: with pytest-xdist, each process would collect all tests and report every one to a third.
 quick: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p tests.forks --forks $(JOBS) -m "not slow" tests/unit \
-		tests/golden/test_fingerprints.py
+	$(MAKE) --no-print-directory --jobs=2 quick-a-m quick-n-z
+
+quick-a-m: TESTS = tests/unit/test_[a-m]*.py tests/golden/test_fingerprints.py
+quick-n-z: TESTS = tests/unit/test_[n-z]*.py
+quick-a-m quick-n-z: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" $(TESTS)
 
 # All tests on all cores; then the sweep on a cluster, the benchmarks and the browser, one after the other.
 test: test-cores test-alone

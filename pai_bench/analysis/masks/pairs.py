@@ -59,7 +59,7 @@ def compare(rows: pd.DataFrame, kinds: Sequence[str] = KINDS) -> pd.DataFrame:
     held = [mask for mask in found if results.masks_path(mask.path).is_file()]
     if found and not held:
         raise PaiBenchError(
-            f"none of the {len(found)} results has masks beside it",
+            f"no result has masks beside it (results: {len(found)})",
             "a sweep stores them as *.masks.npz; run the cells again with --redo, or name mask files",
         )
     lines: list[dict[str, Any]] = []
@@ -67,7 +67,7 @@ def compare(rows: pd.DataFrame, kinds: Sequence[str] = KINDS) -> pd.DataFrame:
         lines += _Setting(setting, members).compare(kinds)
     if not lines:
         raise PaiBenchError(
-            f"the {len(held)} results with masks have no pair to compare",
+            f"no two results can be compared (with masks: {len(held)})",
             "masks are compared between methods, seeds, kinds of scoring data or granularities, at one data set, model"
             " and sparsity",
         )
