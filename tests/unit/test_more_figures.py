@@ -479,7 +479,7 @@ def test_papers_of_one_panel_differ_in_marker_and_dense_line() -> None:
     made = figures.chosen(["accuracy"])["accuracy"](subject)
     assert isinstance(made, Drawing)
     first = "Arora and Teuscher 2025"
-    texts = [text for text in labels(made.pages[0]) if "ublished" in text]
+    texts = [text for text in labels(made.pages[0]) if "published" in text.lower()]
     assert texts == [
         f"Dense, published: {first}",
         f"Published: {first}, best test epoch, n = 3",
