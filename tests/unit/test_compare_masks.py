@@ -154,7 +154,7 @@ def test_what_cannot_be_compared_is_refused_with_a_remedy(tmp_path: Path) -> Non
         run(tmp_path / "results", [], Selection(), ("layers",), None, as_json=False)
     for path in (tmp_path / "results").rglob("*.npz"):
         path.unlink()
-    with pytest.raises(PaiBenchError, match="none of the 1 results has masks") as error:
+    with pytest.raises(PaiBenchError, match=r"no result has masks beside it \(results: 1\)") as error:
         compared(tmp_path / "results", ["methods"])
     assert "--redo" in error.value.remedy
 
