@@ -14,7 +14,7 @@ from pai_bench.cli.selecting import ShownCells, ShownDatasets, ShownMethods, sel
 from pai_bench.errors import PaiBenchError
 
 
-def refuse(options: Mapping[str, object], how: str) -> None:
+def _refuse(options: Mapping[str, object], how: str) -> None:
     """Refuse options that have no meaning with, or without, --masks.
 
     Raises: PaiBenchError if one is given.
@@ -57,7 +57,7 @@ def speed(
         "--filter": shown_cells,
         "--redo": redo or None,
     }
-    refuse(of_results if masks else {"--model": model, "--dataset": dataset}, "with" if masks else "without")
+    _refuse(of_results if masks else {"--model": model, "--dataset": dataset}, "with" if masks else "without")
     shown = selection(shown_methods, shown_datasets, shown_cells)
     from pai_bench.results import resolve_root
     from pai_bench.speed.command import Options, run, run_masks

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pai_bench.errors import PaiBenchError
 
-HOW: Mapping[str, Any] = {"backend": "inductor", "options": {"deterministic": True}}
+BACKEND: Mapping[str, Any] = {"backend": "inductor", "options": {"deterministic": True}}
 """Backend of torch.compile. Without choices by timing, which would differ between two compilations of a network."""
 
 COMPILING_STEPS = 8
@@ -30,7 +30,7 @@ class CompiledNetwork:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._run = torch.compile(model, dynamic=False, **HOW)
+        self._run = torch.compile(model, dynamic=False, **BACKEND)
         self._name = type(model).__name__
         self._compiling_steps = 0
 

@@ -151,7 +151,7 @@ def ieee() -> Iterator[None]:
 def compiler(monkeypatch: pytest.MonkeyPatch, measuring: bool) -> None:
     """Where nothing is measured, compile without a C++ compiler, which may not be there."""
     if not measuring:
-        monkeypatch.setattr(compilation, "HOW", {"backend": "aot_eager"})
+        monkeypatch.setattr(compilation, "BACKEND", {"backend": "aot_eager"})
 
 
 @pytest.fixture

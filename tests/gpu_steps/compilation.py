@@ -28,7 +28,7 @@ STEPS = 20 if REAL else 1
 def main() -> None:
     """Run the step."""
     if not REAL or STUB:
-        compilation.HOW = {"backend": "aot_eager"}  # no compiler for kernels
+        compilation.BACKEND = {"backend": "aot_eager"}  # no compiler for kernels
     x, y = batch(128 if REAL else 4)
     for precision in ("tf32", "bf16") if REAL else ("ieee",):
         settings = cifar_recipe(precision=PRECISIONS[precision], channels_last=True).train

@@ -68,7 +68,7 @@ def new_process(monkeypatch: pytest.MonkeyPatch, compiled: list[int]) -> None:
         compiled.append(len(graph.graph.nodes))
         return graph.forward
 
-    monkeypatch.setattr(compilation, "HOW", {"backend": backend})
+    monkeypatch.setattr(compilation, "BACKEND", {"backend": backend})
 
 
 def test_compilation_is_part_of_the_fingerprint_and_of_the_name_where_it_is_on() -> None:
@@ -184,7 +184,7 @@ def test_a_missing_compiler_is_named_and_memory_errors_keep_their_type(
         ),
         (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError, "out of memory"),
     ):
-        monkeypatch.setattr(compilation, "HOW", {"backend": failing(error)})
+        monkeypatch.setattr(compilation, "BACKEND", {"backend": failing(error)})
         with pytest.raises(expected, match=text):
             train(model, {}, killing.small_data(16), COMPILED, seed=0)
 

@@ -18,8 +18,8 @@ PART = 1_000_000
 """Number of edges after which the groups are updated."""
 MOST = 200_000_000
 """Largest number of edges that are looked at one by one."""
-SOME = 4
-"""Number of weights that join the positions of a layer first."""
+JOINING = 4
+"""Number of weights at each place of a kernel that join the positions of a layer."""
 
 
 class TooManyEdges(Exception):
@@ -87,7 +87,7 @@ def _some(kept: Kept) -> Kept:
     """Return True for a few kept weights."""
     chosen = np.zeros_like(kept)
     places = np.flatnonzero(kept)
-    chosen.flat[places[:: max(1, len(places) // SOME)]] = True
+    chosen.flat[places[:: max(1, len(places) // JOINING)]] = True
     return chosen
 
 

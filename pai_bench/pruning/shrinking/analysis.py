@@ -198,7 +198,7 @@ class _Propagation(Rules):
             padding = option(node, 3, "padding", 0)
             return value if not any(pair(padding)) else value.with_constant(zeros_only(value.constant))
         if function in (torch.mean, torch.amax, torch.amin):
-            return self._mean(node, value)
+            return self._pooled(node, value)
         if function is torch.permute:
             return self._permuted(node, value, arguments[1])
         if function is getattr:  # the shape of a tensor
@@ -225,7 +225,7 @@ class _Propagation(Rules):
                 return self._flattened(node, source, value, 1, -1)
             return self._unknown(node)
         if name in ("mean", "amax", "amin"):
-            return self._mean(node, value)
+            return self._pooled(node, value)
         if name == "permute":
             return self._permuted(node, value, node.args[1:])
         return self._unknown(node)

@@ -115,7 +115,7 @@ class Rules:
         pixels = after[1] // (len(value.ids) * value.repeat)
         return Channels(value.ids, value.constant, 1, value.repeat * pixels)
 
-    def _mean(self, node: fx.Node, value: Channels) -> Channels | None:
+    def _pooled(self, node: fx.Node, value: Channels) -> Channels | None:
         """Return the channels of a mean, maximum or minimum over pixels, which leaves constants as they are."""
         dims = option(node, 1, "dim", None)
         dims = list(node.args[1:]) if node.op == "call_method" and len(node.args) > 2 else dims

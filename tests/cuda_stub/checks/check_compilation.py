@@ -30,7 +30,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(graph.graph.nodes))
         return graph.forward
 
-    monkeypatch.setattr(compilation, "HOW", {"backend": backend})
+    monkeypatch.setattr(compilation, "BACKEND", {"backend": backend})
     return found
 
 
