@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pai_bench.core import plugins
+from pai_bench.datasets.files import sources
+from pai_bench.models import registry as models
+from pai_bench.scoring import registry as methods
 from tests.disk import Disk
 
 torch.set_num_threads(1)
@@ -21,6 +25,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     return cache
+
+
+@pytest.fixture(autouse=True)
+def own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the methods, models, data sets, and plug-ins that a test registers."""
+    for registry in (methods._methods, models._builders, sources.CATALOGUE):
+        registry.discover()
+        monkeypatch.setattr(registry, "_things", dict(registry._things))
+    for module, name in ((methods, "_facts"), (methods, "_given"), (plugins, "_plugins")):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
 
 
 @pytest.fixture

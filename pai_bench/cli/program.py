@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pai_bench import __version__
-from pai_bench.cli import config, data, hints
+from pai_bench.cli import config, data, hints, is_interrupt
 from pai_bench.cli.cancel import cancel
 from pai_bench.cli.cell import prune, train
 from pai_bench.cli.commands import Command
@@ -124,6 +124,21 @@ def _misused(error: TyperException) -> int:
     return USAGE
 
 
+def _failed(error: PaiBenchError | TyperException | OSError, verbose: bool) -> int:
+    """Print cause and remedy; return the exit code."""
+    if isinstance(error, TyperException):
+        if type(error).__name__ == "NoArgsIsHelpError":  # a command group without a command: its help was the message
+            typer.echo(error.format_message())
+            return OK
+        return _misused(error)
+    if verbose:
+        messages().print_exception()
+    cause, remedy = (error.cause, error.remedy) if isinstance(error, PaiBenchError) else _explain(error)
+    say(f"error: {cause}")
+    say(f"  {remedy}")
+    return USAGE
+
+
 def main() -> None:
     """Run the command line; an error is printed as cause and remedy, with a traceback only under -v."""
     for stream in (sys.stdout, sys.stderr):
@@ -136,26 +151,13 @@ def main() -> None:
     try:
         # In standalone mode, typer would print errors in its own form and choose the exit codes.
         code = app(standalone_mode=False)
-    except PaiBenchError as error:
-        if verbose:
-            messages().print_exception()
-        say(f"error: {error.cause}")
-        say(f"  {error.remedy}")
-        code = USAGE
-    except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
-    except TyperException as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # a command group without a command: its help was the message
-            typer.echo(error.format_message())
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, typer.Abort) or is_interrupt(error):
+            code = INTERRUPTED
+        elif isinstance(error, PaiBenchError | TyperException | OSError):
+            code = _failed(error, verbose)
         else:
-            code = _misused(error)
-    except OSError as error:
-        if verbose:
-            messages().print_exception()
-        cause, remedy = _explain(error)
-        say(f"error: {cause}")
-        say(f"  {remedy}")
-        code = USAGE
+            raise
     if code == INTERRUPTED:
         words = [argument for argument in sys.argv[1:] if not argument.startswith("-")][:2]
         kept = _KEPT.get(words[0] if words else "") or _KEPT.get(" ".join(words))

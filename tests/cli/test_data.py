@@ -13,7 +13,6 @@ import pytest
 from pai_bench.cli import main
 from pai_bench.core.plugins import load_plugin
 from pai_bench.datasets import loading
-from pai_bench.datasets.files import sources
 from pai_bench.errors import PaiBenchError
 from tests.cli import program
 
@@ -50,7 +49,6 @@ CONTENT = bytes(range(16))
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a plug-in, its data in origin/ and a copy that is not the original in other/."""
-    monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
     for name, content in (("origin", CONTENT), ("other", bytes(16))):
@@ -151,7 +149,7 @@ def test_a_failed_fetch_is_reported_in_two_lines(
     ],
 )
 def test_a_plugin_data_set_that_differs_from_its_info_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], words: str
+    folder: Path, change: tuple[str, str], words: str
 ) -> None:
     (folder / "mine.py").write_text((folder / "mine.py").read_text().replace(*change, 1))
     load_plugin(folder / "mine.py")

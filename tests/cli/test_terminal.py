@@ -63,10 +63,14 @@ def test_typed_densities_beat_the_environment_and_filters_are_canonical(tmp_path
 EARLY = """
 import os, signal, sys
 
+class Attribute:
+    def __set_name__(self, owner, name):  # an error in it becomes the cause of a RuntimeError before Python 3.12
+        os.kill(os.getpid(), signal.SIGINT)
+
 class Interrupting:
     def find_spec(self, name, path, target=None):
         if name == MODULE:
-            os.kill(os.getpid(), signal.SIGINT)
+            type("Class", (), {"attribute": Attribute()}) if IN_A_CLASS else os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
 sys.argv = sys.argv[1:]
@@ -75,11 +79,20 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "pai_bench.cli.sweep", "pai_bench.cli.listing", "torch"])
-def test_an_interrupt_during_an_import_ends_the_command_in_one_line(tmp_path: Path, module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "in_a_class"),
+    [
+        *((name, False) for name in ("typer", "pai_bench.cli.sweep", "pai_bench.cli.listing", "torch")),
+        *((name, True) for name in ("typer", "torch")),
+    ],
+)
+def test_an_interrupt_during_an_import_ends_the_command_in_one_line(
+    tmp_path: Path, module: str, in_a_class: bool
+) -> None:
     arguments = ["pai-bench", "list", "methods"] if module != "torch" else ["pai-bench", "sweep", "--dry-run"]
+    early = EARLY.replace("MODULE", repr(module)).replace("IN_A_CLASS", str(in_a_class))
     done = subprocess.run(
-        [sys.executable, "-c", EARLY.replace("MODULE", repr(module)), *arguments],
+        [sys.executable, "-c", early, *arguments],
         cwd=tmp_path,
         env=environment(tmp_path),
         capture_output=True,

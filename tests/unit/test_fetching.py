@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pai_bench.datasets import files
-from pai_bench.datasets.files import Archive, File, Info, Patience, Source, sources
+from pai_bench.datasets.files import Archive, File, Info, Patience, Source
 from pai_bench.errors import PaiBenchError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
@@ -109,9 +109,8 @@ class Notes:
 
 
 @pytest.fixture
-def blob(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def blob(server: Server) -> Server:
     """Register a data set of one file, blob/blob.bin, which the server has at /blob.bin."""
-    monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     server.files["/blob.bin"] = CONTENT
     archive = Archive("blob.bin", md5(CONTENT), (f"{server.url}/blob.bin",))
     source = Source(Info(1, 1, 1, 1, 1), "blob", (File("blob.bin", md5(CONTENT)),), lambda *_: None, (archive,))  # type: ignore[arg-type,return-value]
@@ -220,9 +219,8 @@ def test_a_folder_that_cannot_be_written_is_named(blob: Server) -> None:
 
 
 @pytest.fixture
-def packed(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def packed(server: Server) -> Server:
     """Register a data set of two files, packed/a and packed/b, in an archive with further members."""
-    monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name in ("packed/a", "packed/b", "../evil", "/tmp/evil-absolute", "packed/../../evil"):

@@ -90,9 +90,6 @@ def test_an_editors_lock_file_is_not_a_source(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_changed_file_of_a_plugin_makes_its_results_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for catalogue in (registry._methods, building._builders):
-        catalogue.discover()
-        monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))
     monkeypatch.setattr(plugins, "_plugins", {})
     ours = fingerprint("snip")
     methods, models = [], []
@@ -114,9 +111,6 @@ def test_a_changed_file_of_a_plugin_makes_its_results_stale(tmp_path: Path, monk
 def test_plugin_files_with_one_name_have_their_own_source_hashes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for catalogue in (registry._methods, building._builders):
-        catalogue.discover()
-        monkeypatch.setattr(catalogue, "_things", dict(catalogue._things))
     monkeypatch.setattr(plugins, "_plugins", {})
     hashes = {}
     for folder in ("a", "b"):

@@ -11,7 +11,7 @@ from torch import nn
 from pai_bench import recipes
 from pai_bench.cells import Cell
 from pai_bench.datasets import loading
-from pai_bench.datasets.files import register_dataset, sources
+from pai_bench.datasets.files import register_dataset
 from pai_bench.datasets.files.types import Info
 from pai_bench.errors import PaiBenchError
 from pai_bench.experiment.runner import Run
@@ -27,7 +27,6 @@ NOTHING, DIGITS, SINGLE = 1e-9, 0.5 / 146, 0.5 / 40
 
 @pytest.fixture(autouse=True)
 def uneven(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.CATALOGUE, "_things", dict(sources.CATALOGUE._things))
     labels = np.repeat([0, 1], [50, 10])
     images = np.zeros((60, 1, 8, 8), np.uint8)
     register_dataset("uneven", Info(1, 8, 2, 60, 60))(lambda _: (images, labels, images, labels))

@@ -6,7 +6,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,6 @@ from torch import Tensor
 from pai_bench import Facts, Problem, list_methods, register, testing
 from pai_bench.core.facts import INVARIANCES
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import registry
 from pai_bench.testing import LAWS, NETWORKS, check_method, method_cases
 from pai_bench.testing.comparison import difference
 from pai_bench.testing.subject import IMPLIED, Subject
@@ -35,17 +34,6 @@ HOLD_UNCLAIMED = {
     ("hts", "loss-sign"),  # not with ranking=signed
 }
 """Invariances that a method has with its default hyper-parameters only."""
-
-
-@pytest.fixture
-def unlisted() -> Iterator[None]:
-    """Forget the methods that a test registers."""
-    registry.names()
-    before = dict(registry._methods._things), dict(registry._facts)
-    yield
-    for now, old in zip((registry._methods._things, registry._facts), before, strict=True):
-        now.clear()
-        now.update(old)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -190,7 +178,7 @@ BROKEN = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_method_is_caught_by_the_law_that_names_it(name: str, unlisted: None) -> None:
+def test_a_broken_method_is_caught_by_the_law_that_names_it(name: str) -> None:
     broken = BROKEN[name]
     body = {"__call__": lambda self, problem: broken.score(problem), **(broken.declared or {})}
     method = f"broken-{name.replace(' ', '-')}"
@@ -208,7 +196,7 @@ def method_verdicts(method: str) -> list[testing.Verdict]:
 
 
 @pytest.mark.slow
-def test_a_method_that_raises_and_one_that_refuses_everything_are_reported(unlisted: None) -> None:
+def test_a_method_that_raises_and_one_that_refuses_everything_are_reported() -> None:
     @register("raising")
     @dataclass(frozen=True)
     class Raising:
@@ -229,7 +217,7 @@ def test_a_method_that_raises_and_one_that_refuses_everything_are_reported(unlis
 
 
 @pytest.mark.slow
-def test_a_refused_network_is_shown_and_no_failure(unlisted: None) -> None:
+def test_a_refused_network_is_shown_and_no_failure() -> None:
     @register("images-only")
     @dataclass(frozen=True)
     class ImagesOnly:
@@ -247,7 +235,7 @@ def test_a_refused_network_is_shown_and_no_failure(unlisted: None) -> None:
 
 
 @pytest.mark.slow
-def test_all_broken_laws_are_in_one_error(unlisted: None) -> None:
+def test_all_broken_laws_are_in_one_error() -> None:
     @register("twice-broken")
     @dataclass(frozen=True)
     class Twice:
@@ -276,7 +264,7 @@ def test_cases_are_parameters_of_a_test(case: testing.Case) -> None:
     case.check()
 
 
-def test_a_case_of_a_broken_law_raises(unlisted: None) -> None:
+def test_a_case_of_a_broken_law_raises() -> None:
     body = {"__call__": lambda self, problem: not_a_number(problem)}
     register("broken-case")(dataclass(frozen=True)(type("Method", (), body)))
     (case,) = method_cases("broken-case", networks=("mlp",), laws=("scores",))
@@ -394,7 +382,7 @@ def test_the_method_of_another_distribution_is_listed_and_checked(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_the_method_of_the_documentation_obeys_the_laws(tmp_path: Path, unlisted: None) -> None:
+def test_the_method_of_the_documentation_obeys_the_laws(tmp_path: Path) -> None:
     from pai_bench.core.plugins import load_plugin
 
     page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
@@ -416,7 +404,7 @@ def test_the_page_on_methods_lists_every_law_and_invariance() -> None:
 
 
 @pytest.mark.slow
-def test_the_example_plug_in_obeys_the_laws(unlisted: None) -> None:
+def test_the_example_plug_in_obeys_the_laws() -> None:
     from pai_bench.core.plugins import load_plugin
 
     load_plugin(Path(__file__).parents[2] / "examples" / "lamp.py")
