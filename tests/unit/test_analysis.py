@@ -265,6 +265,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: 
         read_table(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_names_that_differ_in_case_are_kept_apart_where_they_have_the_same_cells(tmp_path: Path) -> None:
     cells = [("SNIP", 0), ("snip", 1), ("Erk", 0), ("ERK", 0), ("Own", 0), ("OWN", 0)]
     rows = [f"{name},mnist,conv8,0.9,{seed},0.5,ok\n" for name, seed in cells]

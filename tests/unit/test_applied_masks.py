@@ -76,6 +76,7 @@ WRITERS: dict[str, Callable[[nn.Module], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("copied", [False, True])
 def test_pruned_weights_are_zero_at_the_next_forward_pass_after_any_write(writer: str, copied: bool) -> None:

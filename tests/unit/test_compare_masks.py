@@ -174,6 +174,7 @@ def test_random_methods_share_their_random_numbers_at_one_seed_and_are_independe
     assert abs(float(np.mean(others))) < 0.05
 
 
+@pytest.mark.slow
 def test_granularities_are_compared_at_equal_weights(tmp_path: Path) -> None:
     for granularity, kept in (("weight", (0, 1)), ("channel", (0, 3))):
         plain = granularity == "weight"

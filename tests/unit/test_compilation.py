@@ -84,6 +84,7 @@ def test_the_search_of_a_subnetwork_is_not_compiled() -> None:
     assert searches(method) and not search_recipe(COMPILED, method).train.compile
 
 
+@pytest.mark.slow
 def test_a_recipe_compiles_every_step_and_no_evaluation(quick: list[int]) -> None:
     """A batch of 16 and one of 8; a second cell finds both compiled. The backend computes with the same kernels."""
     data = killing.small_data(40)
@@ -102,6 +103,7 @@ def settings(**changes: object) -> recipes.Train:
     return dataclasses.replace(COMPILED.train, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_packed_and_stopped_cells_end_as_alone(
     quick: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ def test_packed_and_stopped_cells_end_as_alone(
     assert attempt >= 1 and torch.equal(resumed[0], alone[0][0]) and resumed[1].curve == alone[0][1].curve
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_networks_that_were_compiled_before(quick: list[int]) -> None:
     """More of them than torch.compile keeps (8 by default), after which it would run networks without compiling."""
     data, first = killing.small_data(40), network(0.0)
@@ -157,6 +160,7 @@ class Counting(Tiny):
         return super().forward(x) * (1 + self.calls)
 
 
+@pytest.mark.slow
 def test_a_network_that_would_be_compiled_in_every_step_is_refused(
     quick: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +170,7 @@ def test_a_network_that_would_be_compiled_in_every_step_is_refused(
     assert len(quick) == 3
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_is_named_and_memory_errors_keep_their_type(
     quick: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

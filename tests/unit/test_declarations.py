@@ -36,6 +36,7 @@ def method(field: str = "", namespace: dict[str, Any] | None = None) -> type:
     return make_dataclass("Method", [(field, int, 3)] if field else [], namespace=namespace, frozen=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", DECLARATIONS)
 def test_a_declaration_without_one_of_its_letters_is_refused_with_the_right_name(right: str) -> None:
     check_spelling("own", method(right))

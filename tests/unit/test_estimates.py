@@ -160,6 +160,7 @@ def test_each_kind_of_arithmetic_is_measured_once(tmp_path: Path) -> None:
     assert "0.04 GFLOP/s" in found[1].source
 
 
+@pytest.mark.slow
 def test_each_network_is_measured_up_to_a_limit(tmp_path: Path) -> None:
     """Another order of the networks gives the same estimates."""
     rates = {"conv8": 4e9, "lenet-300-100": 4e8}
@@ -211,6 +212,7 @@ def test_large_costs_are_written_out(tmp_path: Path, hours: float, words: str) -
     assert line.startswith(f"cost: {words} core-hours, {duration(1800 * hours)} on 2 workers")
 
 
+@pytest.mark.slow
 def test_a_median_needs_few_of_thousands_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "runs" / "digits" / "conv8" / "snip"
     put(tmp_path, run("snip", 0.5), 10.0, 2.0)

@@ -123,6 +123,7 @@ def fetch(root: Path, mirrors: tuple[str, ...] = (), name: str = "blob") -> tupl
     return files.fetch(name, root, notes, mirrors, PATIENCE), notes
 
 
+@pytest.mark.slow
 def test_a_file_is_fetched_checked_and_not_fetched_twice(blob: Server, tmp_path: Path) -> None:
     blob.manners["/blob.bin"] = ["slow"]
     found, notes = fetch(tmp_path)
@@ -194,6 +195,7 @@ def test_an_unreachable_server_is_reported_in_one_line(blob: Server, tmp_path: P
         fetch(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_fetches_at_once_fetch_once(blob: Server, tmp_path: Path) -> None:
     blob.manners["/blob.bin"] = ["slow"]
     found: list[tuple[files.Check, Notes]] = []

@@ -263,6 +263,7 @@ def test_ticks_of_very_high_sparsities_have_no_exponent(x: str) -> None:
         assert len(texts) >= 2 and all(re.fullmatch(r"[\d.]+", text) for text in texts), texts
 
 
+@pytest.mark.slow
 def test_panels_of_a_column_share_the_density_axis_whose_labels_are_below_the_last() -> None:
     # The first slot of the last row is empty, so that the second panel has the labels of the row.
     spots = [("cifar10", "a", 0.5), ("cifar10", "b", 0.9), ("mnist", "b", 0.99)]
@@ -278,6 +279,7 @@ def test_panels_of_a_column_share_the_density_axis_whose_labels_are_below_the_la
     legible(figure)
 
 
+@pytest.mark.slow
 def test_a_line_leaves_the_zoom_where_all_runs_fail_at_the_next_density() -> None:
     failed = runs_of("snip", 0.99, [0.1, 0.1, 0.1], at_chance=True)
     made = drawn("difference-to-dense", [*dense(), *runs_of("snip", 0.9), *failed, *runs_of("snip", 0.999, [0.1] * 3)])

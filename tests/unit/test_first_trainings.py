@@ -63,6 +63,7 @@ def trained(trainings: FirstTrainings, method: str, sparsity: float) -> tuple[li
     return jumps.epochs, numbers(CellRunner(device="cpu", trainings=trainings).run(run(method, sparsity), jumps).result)
 
 
+@pytest.mark.slow
 def test_the_dense_training_is_done_once_for_all_sparsities_and_methods(
     tmp_path: Path, alone: dict[tuple[str, float], tuple[Any, ...]]
 ) -> None:
@@ -95,6 +96,7 @@ def test_other_seeds_and_recipes_share_nothing(tmp_path: Path) -> None:
             assert first is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["damaged", "unwritable"])
 def test_a_state_that_cannot_be_used_is_trained_again(
     fault: str, tmp_path: Path, alone: dict[tuple[str, float], tuple[Any, ...]]
@@ -113,6 +115,7 @@ def test_a_state_that_cannot_be_used_is_trained_again(
     assert found == [1, 2, 3] and result == alone[RATES, 0.9]
 
 
+@pytest.mark.slow
 def test_cells_of_a_pack_wait_for_the_one_that_trains(
     tmp_path: Path, alone: dict[tuple[str, float], tuple[Any, ...]]
 ) -> None:
@@ -135,6 +138,7 @@ def others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[CellRunner]:
     ]
 
 
+@pytest.mark.slow
 def test_processes_wait_for_the_one_that_trains(
     tmp_path: Path, others: list[CellRunner], alone: dict[tuple[str, float], tuple[Any, ...]]
 ) -> None:
@@ -148,6 +152,7 @@ def test_processes_wait_for_the_one_that_trains(
     assert [path.suffix for path in results.trainings_folder(tmp_path).iterdir()] == [".training"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["interrupted", "dead"])
 def test_a_process_that_ends_lets_another_one_train(
     end: str, tmp_path: Path, others: list[CellRunner], alone: dict[tuple[str, float], tuple[Any, ...]]
@@ -176,6 +181,7 @@ def test_cells_with_one_dense_training_are_one_job() -> None:
     assert found == [{(LTR, 0), (RATES, 0)}, *[{("rigl:every=2", 0)}] * 2, {(LTR, 1), (RATES, 1)}]
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_lets_another_one_train_and_jumps_when_it_resumes(
     tmp_path: Path, alone: dict[tuple[str, float], tuple[Any, ...]]
 ) -> None:
@@ -189,6 +195,7 @@ def test_an_interrupted_cell_lets_another_one_train_and_jumps_when_it_resumes(
     assert numbers(result) == alone["after-training:tuning=0.5", 0.9] and jumps.epochs == [1, 3]
 
 
+@pytest.mark.slow
 def test_the_full_time_of_the_training_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainings = FirstTrainings(tmp_path)
     capture = _Progress.capture
@@ -212,6 +219,7 @@ def test_files_are_bounded_and_old_ones_are_removed(tmp_path: Path, monkeypatch:
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_last_state_is_in_memory(alone: dict[tuple[str, float], tuple[Any, ...]]) -> None:
     trainings = FirstTrainings()
     for cell, epochs in ((("after-training:tuning=0.5", 0.9), [1, 2, 3]), ((RATES, 0.9), [3])):

@@ -121,6 +121,7 @@ def test_a_process_ends_at_its_limit_with_its_children(tmp_path: Path, monkeypat
     raise AssertionError("the child is alive")
 
 
+@pytest.mark.slow
 def test_a_step_ends_with_a_killed_script(tmp_path: Path) -> None:
     """A second run would measure beside it."""
     told = tmp_path / "child"

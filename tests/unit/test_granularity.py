@@ -195,6 +195,7 @@ def test_single_weights_are_the_default_bit_for_bit(method: str) -> None:
     assert torch.equal(flat(plain), flat(pruned("residual", "weight", 0.9, method)))
 
 
+@pytest.mark.slow
 def test_channels_that_meet_in_a_sum_are_one_unit() -> None:
     masks = pruned("residual", "channel", 0.5)
     rows = {name.partition(".")[0]: mask.flatten(1).any(1) for name, mask in masks.items()}
@@ -219,6 +220,7 @@ def test_every_pruned_channel_disappears_and_the_outputs_stay(name: str, granula
             assert len(mask) - len(smaller.get_parameter(key)) in (removed, max(removed - 1, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method", "sparsity"), [("residual", "snip", 0.98), ("vgg", "magnitude", 0.95), ("mlp", "random", 0.95)]
 )
@@ -258,6 +260,7 @@ SCORES = {
 ALIVE = {name: torch.ones_like(score, dtype=torch.bool) for name, score in SCORES.items()}
 
 
+@pytest.mark.slow
 def test_the_best_of_all_masks_of_two_of_four() -> None:
     """The kept weights have the highest sum of scores among all masks with the pattern and this count."""
     bits = (torch.arange(2**18)[:, None] >> torch.arange(18)) & 1
@@ -270,6 +273,7 @@ def test_the_best_of_all_masks_of_two_of_four() -> None:
         assert float(flat(SCORES)[flat(masks)].sum()) == pytest.approx(float(best), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_channels_are_kept_in_the_order_of_their_sums() -> None:
     """Without the outputs, of which all stay, the kept channels are a prefix of those sorted by their sums."""
     sums = SCORES["0.weight"].sum(1)
@@ -335,6 +339,7 @@ def test_conv1d_and_transposed_convolutions_have_their_inputs_first() -> None:
     assert whole(mask.transpose(0, 1).flatten(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "synflow:rounds=3"])
 @pytest.mark.parametrize("granularity", UNITS)
 def test_the_control_keeps_single_weights_with_the_same_layer_counts(method: str, granularity: str) -> None:
@@ -351,6 +356,7 @@ def a_run(method: str, granularity: str, **scoring: object) -> Run:
     return Run(Cell(method, "digits", "conv8", 0.8, 0), replace(settings, scoring=replace(settings.scoring, **scoring)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", UNITS)
 def test_a_cell_has_the_masks_of_the_function(granularity: str) -> None:
     runner, callback = CellRunner(device="cpu"), Callback()
@@ -369,6 +375,7 @@ def test_a_cell_has_the_masks_of_the_function(granularity: str) -> None:
     assert [int(m.sum()) for m in found.values()] == [int(m.sum()) for m in of_units.values()]
 
 
+@pytest.mark.slow
 def test_a_result_records_its_granularity() -> None:
     result = CellRunner(device="cpu").run(a_run("snip", "channel")).result
     assert result.recipe_values["scoring"]["granularity"] == "channel" and result.tied_at_cut is None

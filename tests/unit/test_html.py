@@ -145,6 +145,7 @@ def test_nothing_is_external(text: str, page: Page) -> None:
     assert page.tags["script"] == 1 and page.tags["svg"] == 1 and "<metadata" not in text
 
 
+@pytest.mark.slow
 def test_ids_are_unique_and_all_links_lead_somewhere(text: str, page: Page) -> None:
     assert page.ids and not [name for name, count in Counter(page.ids).items() if count > 1]
     targets = {link[1:] for link in page.links} | set(re.findall(r"url\(#([^)]+)\)", text))

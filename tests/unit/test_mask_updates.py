@@ -133,6 +133,7 @@ def test_the_command_prune_refuses_them(tmp_path: Path) -> None:
     assert not (tmp_path / "masks.npz").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rigl:every=50", "gmp:every=50"])
 def test_a_training_without_an_update_is_refused(method: str, runner: CellRunner) -> None:
     with pytest.raises(PaiBenchError, match=f"{method} would never change its masks in a training of {STEPS} steps"):
@@ -191,6 +192,7 @@ def test_set_draws_the_same_weights_at_the_same_step_only() -> None:
     assert any(not torch.equal(first[name], later[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_a_method_that_misses_the_sparsity_or_the_training_is_told_so(
     monkeypatch: pytest.MonkeyPatch, runner: CellRunner
 ) -> None:

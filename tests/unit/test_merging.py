@@ -249,6 +249,7 @@ def test_a_file_in_place_of_the_output_folder_is_refused(folders: tuple[Path, Pa
         merge([a, b], c)
 
 
+@pytest.mark.slow
 def test_the_command_prints_conflicts_and_exits_with_1(folders: tuple[Path, Path, Path]) -> None:
     a, b, _ = folders
     put(b, 0, accuracy=0.25)

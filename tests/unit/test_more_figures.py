@@ -445,6 +445,7 @@ def test_suspect_published_numbers_are_filled_with_grey_and_explained() -> None:
     assert differs.startswith("suspect: ")
 
 
+@pytest.mark.slow
 def test_published_rows_of_one_network_of_ours_say_which_they_are() -> None:
     rows = [
         *runs_of("dense", 0.0, [0.94, 0.95], dataset="cifar10", model="resnet18", recipe="synflow"),
@@ -474,6 +475,7 @@ def two_papers(methods: Sequence[str], **options: Any) -> Material:
     return Material(base.runs, base.summary, base.options, pd.DataFrame(rows).assign(suspect=""))
 
 
+@pytest.mark.slow
 def test_papers_of_one_panel_differ_in_marker_and_dense_line() -> None:
     subject = two_papers(["snip", "erk"])
     made = figures.chosen(["accuracy"])["accuracy"](subject)
@@ -502,6 +504,7 @@ def test_papers_of_one_panel_differ_in_marker_and_dense_line() -> None:
     assert r"\emph{SNIP, later}" in published_table.latex(table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["full", "column"])
 def test_labels_of_rows_with_strips_cover_nothing_and_the_points_beside_a_density_stay_inside(width: str) -> None:
     rows = [run for d, model in (("cifar10", "a"), ("cifar10", "b"), ("mnist", "b")) for method in ("snip", "erk")
@@ -524,6 +527,7 @@ def test_labels_of_rows_with_strips_cover_nothing_and_the_points_beside_a_densit
         assert inside and all(inside)
 
 
+@pytest.mark.slow
 def test_a_panel_draws_no_more_papers_than_series_allow() -> None:
     subject = two_papers(["snip", "erk", "random", "grasp", "synflow"])
     made = figures.chosen(["accuracy"])["accuracy"](subject)
@@ -537,12 +541,14 @@ def test_a_panel_draws_no_more_papers_than_series_allow() -> None:
     assert hollow == [chosen.look("snip").color], "methods in grey have no published points"
 
 
+@pytest.mark.slow
 def test_more_than_26_differences_have_letters() -> None:
     table = pd.concat([published_table.compare(two_papers(["snip"]))[1:2]] * 28).reset_index(drop=True)
     tex = published_table.latex(table.assign(differs=[f"difference {place}" for place in range(28)]))
     assert "z: difference 25" in tex and "aa: difference 26" in tex and "ab: difference 27" in tex and "{:" not in tex
 
 
+@pytest.mark.slow
 def test_a_table_of_published_numbers_keeps_papers_and_epochs_apart(tmp_path: Path) -> None:
     table = tmp_path / "ours.csv"
     head = "method,dataset,model,sparsity,seed,accuracy,paper,epoch,std,n\n"

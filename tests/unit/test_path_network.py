@@ -322,6 +322,7 @@ class Composed(nn.Module):
         return y + self.table(torch.tensor([[1.0, -1.0], [0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [0.0, 1.0]])).squeeze(-1)
 
 
+@pytest.mark.slow
 def test_flops_count_products_of_two_weights() -> None:
     model = Composed().eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

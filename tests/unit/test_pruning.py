@@ -200,6 +200,7 @@ def test_masked_weights_stay_exactly_zero(norm: bool) -> None:
     assert all(bool(model.get_parameter(name)[mask].all()) for name, mask in masks.items())
 
 
+@pytest.mark.slow
 def test_masked_training_equals_a_forward_multiply() -> None:
     model = tiny().double()
     masks = pai_bench.prune(model, batches(), "random", sparsity=0.7)

@@ -58,6 +58,7 @@ def test_a_dense_id_names_the_unpruned_row_of_the_same_series() -> None:
     assert set(shown["dense_id"]) - {""} <= set(shown["id"])
 
 
+@pytest.mark.slow
 def test_methods_and_models_are_those_of_pai_bench() -> None:
     method_index.check([spec for spec in sorted(set(ALL["method"])) if spec])
     assert set(ALL["model"]) - {""} <= set(models.names())

@@ -113,6 +113,7 @@ def test_the_first_result_counts_and_a_second_one_is_compared_and_recorded(tmp_p
     assert np.array_equal(results.read_masks(place)["a.weight"], other["a.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renames", [0, 1])
 def test_a_process_that_is_killed_while_it_replaces_a_result_leaves_no_result_with_other_masks(
     tmp_path: Path, renames: int

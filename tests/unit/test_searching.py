@@ -59,6 +59,7 @@ def whole(runner: CellRunner) -> dict[str, Result]:
     return {method: runner.run(run(method)).result for method in METHODS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_counts_are_exact_and_the_cost_of_the_search_is_recorded(method: str, whole: dict[str, Result]) -> None:
     result = whole[method]
@@ -72,6 +73,7 @@ def test_counts_are_exact_and_the_cost_of_the_search_is_recorded(method: str, wh
     assert costs["score_images"] == costs["score_labels"] == 1437 and (costs["score_seconds"] or 0) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_stops_in_the_search_and_after_it_change_no_bit(
     method: str, tmp_path: Path, runner: CellRunner, whole: dict[str, Result]
@@ -86,6 +88,7 @@ def test_stops_in_the_search_and_after_it_change_no_bit(
     assert result.costs["score_images"] == 1437 and len(result.provenance["earlier_attempts"]) == 1
 
 
+@pytest.mark.slow
 def test_packed_cells_search_their_own_masks(runner: CellRunner, whole: dict[str, Result]) -> None:
     pack: RoundRobin[str, Outcome] = RoundRobin(torch.device("cpu"))
     for method in METHODS:
@@ -94,6 +97,7 @@ def test_packed_cells_search_their_own_masks(runner: CellRunner, whole: dict[str
         assert isinstance(outcome, Outcome) and numbers(outcome.result) == numbers(whole[method])
 
 
+@pytest.mark.slow
 def test_controls_apply_to_the_masks_that_are_found(runner: CellRunner, whole: dict[str, Result]) -> None:
     shuffled = runner.run(run("edge-popup:control=shuffle")).result
     assert shuffled.layers == whole["edge-popup"].layers and shuffled.mask_hash != whole["edge-popup"].mask_hash

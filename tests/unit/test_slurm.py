@@ -219,6 +219,7 @@ def test_cells_of_live_tasks_are_in_flight_and_cells_of_ended_tasks_are_not(
     assert not in_flight.survey(home, controller(home), heal=True).names() and not open_chunks(home)
 
 
+@pytest.mark.slow
 def test_cells_are_unknown_when_the_controller_does_not_respond(home: Path) -> None:
     begun(home)
     command(home, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
@@ -454,6 +455,7 @@ def test_redo_removes_the_checkpoints_of_submitted_cells_but_not_of_queued_ones(
     assert queued.exists() and not new.exists() and n_queued(home) == 2
 
 
+@pytest.mark.slow
 def test_without_redo_checkpoints_are_kept(home: Path) -> None:
     place = checkpoint(home, "random")
     sweep(home, "random")

@@ -104,6 +104,7 @@ def test_any_other_output_leaves_the_outcome_unknown(home: Path, text: str) -> N
         answer_of(home, text)
 
 
+@pytest.mark.slow
 def test_a_hanging_sbatch_leaves_the_outcome_unknown_and_a_missing_sbatch_is_an_error(home: Path) -> None:
     command(home, "sbatch", "exec sleep 9")
     with pytest.raises(answers.Unanswered, match=r"within 0 s"):

@@ -55,6 +55,7 @@ def test_no_other_width_comes_closer(target: float) -> None:
     assert abs(size(models.closest_width(size, target)) - target) == best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "classes"), {name: (name, classes) for name, classes in COUNTS}.values())
 def test_every_network_can_be_built_narrower(name: str, classes: int) -> None:
     channels, size = SIZES.get(name, (3, 32))
@@ -65,6 +66,7 @@ def test_every_network_can_be_built_narrower(name: str, classes: int) -> None:
     assert sum(p.numel() for p in half.parameters()) < 0.75 * full
 
 
+@pytest.mark.slow
 def test_results_record_the_real_size() -> None:
     runner = CellRunner(device="cpu")
     result = runner.run(run()).result
@@ -81,6 +83,7 @@ def test_results_record_the_real_size() -> None:
     assert (result.costs["flops_sparse"] or 0) < 0.2 * dense_flops
 
 
+@pytest.mark.slow
 def test_equal_flops_and_equal_weights_are_two_widths() -> None:
     mnist = [
         narrowing.complete(Run(Cell(f"small-dense{equal}", "mnist", "lenet-5-caffe", 0.8, 0), run().recipe))
@@ -142,6 +145,7 @@ def test_it_prunes_nothing(tmp_path: Path) -> None:
         single_cell.prune(options, "small-dense", "0.9", tmp_path / "masks.npz")
 
 
+@pytest.mark.slow
 def test_tables_have_a_block_of_references_that_do_not_compete() -> None:
     rows = [*dense(), *series("erk", "snip", "small-dense")]
     for row in rows:
@@ -160,6 +164,7 @@ def test_tables_have_a_block_of_references_that_do_not_compete() -> None:
 MISSING = pd.DataFrame(columns=[*CELL, "state"])
 
 
+@pytest.mark.slow
 def test_sizes_and_weights_may_differ_but_not_by_much() -> None:
     rows = sound()
     rows["method"] = rows["method"].replace({"snip:control=shuffle": "small-dense"})

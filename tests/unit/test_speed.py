@@ -185,6 +185,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_point_is_measured_once_and_shown_in_the_report(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +227,7 @@ def test_every_point_is_measured_once_and_shown_in_the_report(
     assert (written / "speed.tex").read_text().count("snip") == 0  # display names
 
 
+@pytest.mark.slow
 def test_records_of_other_masks_are_left_out_and_measured_again(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +244,7 @@ def test_records_of_other_masks_are_left_out_and_measured_again(
     assert len(table.read(folder, rows)[0]) == 6
 
 
+@pytest.mark.slow
 def test_masks_of_files_are_measured_without_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +267,7 @@ def test_masks_of_files_are_measured_without_results(
         run_masks(files[:1], "digits", None, replace(OPTIONS, forms=("2:4",)), QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -276,6 +280,7 @@ def test_options_of_mask_files_are_separate(arguments: tuple[str, ...], text: st
     assert isinstance(found.exception, PaiBenchError) and text in str(found.exception)
 
 
+@pytest.mark.slow
 def test_a_damaged_result_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (broken,) = (p for p in results.result_paths(folder) if p.name.startswith("s0.5-seed0"))
     results.masks_path(broken).write_bytes(b"no masks")
@@ -299,6 +304,7 @@ def test_bad_options_are_refused(folder: Path, changes: dict[str, object], text:
     assert not (folder / "speed").exists()
 
 
+@pytest.mark.slow
 def test_results_without_masks_are_refused(folder: Path) -> None:
     for place in results.result_paths(folder):
         results.masks_path(place).unlink()
@@ -315,6 +321,7 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
     assert str(setting) == "cpu, 2 threads, float32, batches of 8, 3 rounds"
 
 
+@pytest.mark.slow
 def test_a_narrower_dense_network_is_compared_with_the_one_of_full_width(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,6 +174,7 @@ def test_seeds_may_be_text_and_rows_in_any_order(tmp_path: Path) -> None:
     assert point.seeds == (0, 1, 2) and point.mean == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_invisible_characters_and_line_breaks_make_no_second_name(tmp_path: Path) -> None:
     lines = [
         "my method,mnist,conv8,0.9,0,0.9",

@@ -254,6 +254,7 @@ def test_an_entry_says_what_is_not_whole(tmp_path: Path) -> None:
     assert "number in parentheses" in other and "c collapsed" in other and "Superscript a: all runs at chance" in other
 
 
+@pytest.mark.slow
 def test_unequal_numbers_of_seeds_are_said_and_stand_at_each_entry(tmp_path: Path) -> None:
     rows = [*lines("a", [0.90, 0.91, 0.93]), *lines("b", [0.8]), *lines("dense", [0.95, 0.96], 0.0)]
     made = written(gathered(tmp_path, rows))

@@ -335,6 +335,7 @@ class SharedModule(nn.Module):
         return self.last(self.tied(self.middle(x).relu()).relu())
 
 
+@pytest.mark.slow
 @METHODS
 def test_a_module_under_two_names_is_scored_as_under_one(method: str) -> None:
     options = {**BRIEF.get(method, {}), "sparsity": 0.5}
@@ -368,6 +369,7 @@ class Caching(nn.Module):
         return out
 
 
+@pytest.mark.slow
 @METHODS
 def test_tensors_that_a_network_keeps_between_passes_do_not_affect_scores(method: str) -> None:
     kept, plain = Caching(True), Caching(False)
