@@ -131,7 +131,7 @@ def test_a_sweep_that_ignores_sighup_continues() -> None:
 def test_two_sweeps_on_one_folder_share_the_work(tmp_path: Path) -> None:
     command = sweep(tmp_path, "--workers", "1", seeds="0", epochs=20)
     with started(tmp_path, *command) as one, started(tmp_path, *command) as other:
-        said = [process.communicate(timeout=240)[1] for process in (one, other)]
+        said = [process.communicate(timeout=300)[1] for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), said
     assert all("5/5 done, 0 running, 0 failed" in errors for errors in said), said
     others = [int(n) for errors in said for n in re.findall(r"(\d) of 5 were completed by other processes", errors)]

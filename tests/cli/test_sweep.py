@@ -160,7 +160,7 @@ def test_a_killed_sweep_resumes(tmp_path: Path) -> None:
         workers = children(process.pid)
         process.kill()
         process.wait()
-        wait_for(lambda: not any(map(alive, workers)), seconds=60)
+        wait_for(lambda: not any(map(alive, workers)))
     before = results(tmp_path / "results")
     assert 2 <= len(before) < 10
     again = pai_bench(tmp_path, *sweep(tmp_path, epochs=4), *DEBUG)
@@ -177,10 +177,10 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
         time.sleep(1)
         workers = children(process.pid)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 130, errors
         assert "interrupted" in errors and "Traceback" not in errors
-        wait_for(lambda: not any(map(alive, workers)), seconds=20)
+        wait_for(lambda: not any(map(alive, workers)))
     report = pai_bench(tmp_path, "report", "--strict")
     assert report.returncode in (2, 3)  # 2 when no cell had ended yet
 

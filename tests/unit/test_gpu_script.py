@@ -292,7 +292,7 @@ def test_a_run_killed_in_a_step_loses_neither_finished_steps_nor_checkpoints(tmp
     options = {"cwd": gpu.ROOT, "env": {**os.environ, "TMPDIR": str(work)}}
     script, step = subprocess.Popen(command, **options), None  # type: ignore[call-overload]
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while step is None and time.monotonic() < deadline:
             time.sleep(0.05)
             if (out / gpu.ARCHIVE).exists():

@@ -240,7 +240,7 @@ def test_a_task_warned_while_torch_loads_is_requeued_twice_and_then_fails_with_a
         assert process.stderr is not None
         assert process.stderr.readline() == "loading\n"
         process.send_signal(signal.SIGUSR2)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=300)[1]
         codes.append(process.returncode)
         assert "stopped by a signal before the work began" in said and "Traceback" not in said
     assert codes == [task.ENDED_EARLY, task.ENDED_EARLY, 1]
