@@ -83,6 +83,6 @@ class LTR(_AfterTraining):
 @register("lr-rewinding", Facts("Renda et al. 2020", "after training", "training", "0", "release"))
 @dataclass(frozen=True)
 class LearningRateRewinding(LTR):
-    """As `ltr`, but only the learning rate returns to the early epoch. Renda et al. 2020 (arXiv 2003.02389)."""
+    """Variant of `ltr`: only the learning rate returns to the early epoch. Renda et al. 2020 (arXiv 2003.02389)."""
 
     rewinds: ClassVar[bool] = False

@@ -18,7 +18,7 @@ class NTKSAP:
     """|sum of dJ/dm|, J = |f(z; m w) - f(z; m (w + epsilon d))|^2 summed over Gaussian inputs z.
 
     Wang et al. 2023 (ICLR, NTK-SAP), eq. 9 and algorithm 1. For each of `repeats` times the scoring batches, of which
-    only the shape is used, w is drawn anew as the recipe draws weights, d and z are standard normal; 20 rounds and
+    only the shape is used, w is drawn again as the recipe draws weights, d and z are standard normal; 20 rounds and
     5 repeats are the release's script for CIFAR-10 (elsewhere 100 and 1). Biases keep their values and norms are reset,
     as released. BatchNorm takes the statistics of z under m w, then is in eval mode and a constant for the gradient.
     Differs from the release in the exact count, and in that the original weights are trained, not the last draw.
@@ -42,7 +42,7 @@ class NTKSAP:
         for _ in range(self.repeats):
             for x in real_inputs("ntk-sap", problem):
                 problem.initialise(problem.model)
-                # The redraw has changed all parameters, and only weights are to be drawn anew.
+                # The redraw has changed all parameters, and only weights are to be drawn again.
                 problem.model.load_state_dict(kept, strict=False)
                 z = gaussian(x, problem.generator)
                 masks = [problem.masks[name].to(z.dtype).requires_grad_() for name in names]

@@ -35,7 +35,7 @@ class PX:
 
     Iurada et al. 2024 (CVPR, arXiv 2406.01820): h is the network with all weights 1 and the gates that its ReLUs have
     at x, g the one with squared weights, open gates and an input of ones. As in the paper, all layers are squared; in
-    h and g biases are 0, norms identities, and poolings choose anew. It differs from all three states of the released
+    h and g biases are 0, norms identities, and poolings choose again. It differs from all three states of the released
     code, whose last one scores convolutions by rounding noise.
 
     Raises: PaiBenchError for an activation that is not a ReLU, also one composed of other operations, and for a

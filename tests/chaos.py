@@ -1,4 +1,4 @@
-"""Kill a sweep again and again, start it again and again, and compare what comes of it with one left in peace.
+"""Kill a sweep repeatedly, start it again each time, and compare its results with those of an undisturbed sweep.
 
     python tests/chaos.py --kills 100 [--seed 0]
 

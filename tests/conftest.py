@@ -14,7 +14,7 @@ from tests.disk import Disk
 
 torch.set_num_threads(1)
 
-# What a shell starts in the background ignores Ctrl-C, and hands that on to the programs that tests start and stop.
+# A process that a shell started in the background ignores Ctrl-C, and so would the programs that tests start and stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

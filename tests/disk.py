@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 AWAY = [errno.EIO, errno.ESTALE, errno.EACCES, errno.ETIMEDOUT, errno.EMFILE]
-"""What it says then, also for a file of somebody else, and for want of file numbers."""
+"""Numbers of the errors that a read may raise, also for a file of another user and without free file descriptors."""
 
 
 class Disk:
-    """Lets files that match a pattern not be read, by one of the ways of `how`, so many `times`."""
+    """Makes reads by `how` of files that match a pattern fail, so many `times`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, how: str = "read_bytes") -> None:
         self.pattern, self.code, self.times = "", 0, 0

@@ -188,7 +188,7 @@ def _is_at_chance(point: Any) -> bool:
 
 
 def _extra(point: Any, n: int | None) -> str:
-    """Return what is said of the runs of a point: "3", "2 of 3" (finished of planned), "1c of 3" (collapsed)."""
+    """Return the words on the runs of a point: "3", "2 of 3" (finished of planned), "1c of 3" (collapsed)."""
     letters = (
         [
             f"{count}{letter}"

@@ -17,7 +17,7 @@ SMALLER = "Smaller dense networks (references)"
 
 @cache
 def known(method: str) -> str:
-    """Return what a built-in method sees (see `registry.sees`), and "" for any other text."""
+    """Return the information that a built-in method sees (see `registry.sees`), and "" for any other text."""
     spec = parsed(method)
     entry = None if spec is None else method_index.builtin().get(spec.name)
     seen = "" if entry is None else entry.facts.sees

@@ -47,7 +47,7 @@ class Names:
         return self.datasets[dataset], self.models[model], recipe
 
     def aliases(self, models: Iterable[str]) -> list[str]:
-        """Return sentences on the names in the data of those of the models that share their displayed name."""
+        """Return sentences that give the full names of models that share a displayed name."""
         found: dict[str, list[str]] = {}
         for model in dict.fromkeys(models):
             if [*self.models.values()].count(self.models[model]) > 1:

@@ -85,7 +85,7 @@ def _ends(grid: Grid, page: Page, widths: list[float], most: int) -> list[int]:
         column, width = grid.columns[place], widths[place]
         new_group = place == start or column.group != grid.columns[place - 1].group
         title = _title_width(column)
-        # The heading of a group may be wider than its columns: `heading` is what it still needs.
+        # The heading of a group may be wider than its columns: `heading` is the width that is still missing.
         needed = used + heading + max(width, title) if new_group else used + max(width, heading)
         if place > start and (needed > room or place - start == most):
             _, first, end = next(group for group in grid.groups if group[1] <= place < group[2])

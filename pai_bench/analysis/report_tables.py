@@ -119,7 +119,7 @@ def report_tables(
 def _remarks(
     collection: Collection, summary: pd.DataFrame, compared: pd.DataFrame, choices: Choices
 ) -> tuple[str, ...]:
-    """Return sentences on what a reader should know before citing the tables."""
+    """Return the caveats that a reader should know before citing the tables."""
     said = []
     methods = summary[(summary["method"] != DENSE) & (summary["n"] > 0)]
     if len(methods) and methods["n"].nunique() > 1:

@@ -179,7 +179,7 @@ def compare_controls(collection: Collection, margin: float = MARGIN) -> pd.DataF
 def _paired(differences: list[float], margin: float, sound: bool) -> dict[str, Any]:
     """Compute the statistics of paired differences [n]; without `sound` there is neither an interval nor a test."""
     interval = inference.t_interval(differences)
-    # Not equivalent until it is shown: a difference that is not significant is no evidence of equality.
+    # A difference that is not significant is not evidence of equality, so equivalence must be shown.
     line = {"n": interval.n, "difference": interval.mean, "margin": margin, "equivalent": False}
     if not sound:
         return {**line, **dict.fromkeys(("low", "high", "low90", "high90", "p", "seeds_needed"), math.nan)}

@@ -27,7 +27,7 @@ class Command(TyperCommand):
 
         Raises: PaiBenchError for an empty value, and for an option of one value that is given twice.
         """
-        # While a shell completes a line, an unfinished value is no error.
+        # While a shell completes a line, an unfinished value is not an error.
         if not ctx.resilient_parsing:
             # The parser runs a second time, because the parsed values do not show that an option was given twice.
             values, _, given = self.make_parser(ctx).parse_args(args=list(args))

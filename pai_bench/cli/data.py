@@ -140,7 +140,7 @@ def check(
     lines, bad = [], 0
     for name in names or [name for name in files.names() if files.present(name, data_dir)]:
         # Remembered hashes would hide damage that changes neither the size nor the time of a file.
-        found = files.check(name, data_dir, anew=True)
+        found = files.check(name, data_dir, rehash=True)
         line = _row(name, found, data_dir)
         problem = found.problem or _unreadable(name, data_dir)
         if problem is not None:

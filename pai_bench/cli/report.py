@@ -51,7 +51,7 @@ def report(
         bool,
         typer.Option(
             "--check",
-            help="Write nothing; list what a reviewer would object to, with remedies. Exit with 3 if there are any.",
+            help="Write nothing; list the objections of a reviewer, with remedies. Exit with 3 if there are any.",
         ),
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a planned cell has no result.")] = False,

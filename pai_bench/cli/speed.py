@@ -43,7 +43,9 @@ def speed(
     threads: Annotated[int, typer.Option(min=1, help="Threads of a pass on a CPU.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.  [default: a GPU if there is one]")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    redo: Annotated[bool, typer.Option("--redo", help="Measure again what has a record of this setting.")] = False,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Also measure points that have a record with these settings.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="CSV file of the numbers, besides the records.")] = None,
     plugin: Plugins = None,
     as_json: AsJson = False,

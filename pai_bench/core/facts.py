@@ -15,7 +15,7 @@ SEES = {
     "labels": "inputs and labels",
     "training": "a training of the network",
 }
-"""What a method may see of the scoring data; each entry includes the ones above it."""
+"""Information that a method may see of the scoring data; each entry includes the ones above it."""
 
 VERIFICATIONS = {
     "release": "scores, masks or layer counts equal those of the authors' code on the same weights and batches",
@@ -63,7 +63,7 @@ class Facts:
     kind: str = ""
     """Family of the method in one or two words, such as "gradient"."""
     sees: str = ""
-    """What the method may see of the scoring data: one of SEES."""
+    """Information that the method may see of the scoring data: one of SEES."""
     passes: str = ""
     """Cost of scoring in forward passes over one scoring batch, where a backward pass counts as two.
 

@@ -46,7 +46,7 @@ def random_state(*devices: torch.device) -> Callable[[], None]:
 
 @contextmanager
 def own_randomness(*devices: torch.device) -> Iterator[None]:
-    """Restore the state of the global generators, including those of `devices`, when the context ends."""
+    """Restore the state of the global generators, including the generators of `devices`, when the context ends."""
     restore = random_state(*devices)
     try:
         yield

@@ -17,7 +17,7 @@ from pai_bench.core.atomic import replacing
 
 
 class CorruptFile(Exception):
-    """Exception for a file whose content differs from what was written."""
+    """Exception for a file whose content has changed since it was written."""
 
 
 def save_checksummed(place: Path, magic: bytes, state: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ def load_checksummed(place: Path, magic: bytes) -> dict[str, Any]:
         raise CorruptFile("its checksum does not match")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # another PyTorch's file; what is raised is not documented
+    except Exception as error:  # a file of another version of PyTorch; the exception is not documented
         raise CorruptFile(f"it cannot be read: {str(error).partition(chr(10))[0]}") from None
     return state
 

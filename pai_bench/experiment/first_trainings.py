@@ -135,7 +135,7 @@ class _First:
 
     def store(self, state: Mapping[str, Any]) -> None:
         """Share the state at the end of this cell's first training."""
-        # Weights to rewind to depend on the method, and `jump` keeps those of the cell itself.
+        # The weights to rewind to depend on the method: `jump` keeps the ones that the cell itself saved.
         self._trainings.store(self._key, {**state, "rewound": {}})
         self.release()
 

@@ -8,7 +8,7 @@ from pai_bench.scoring.meter import Meter
 
 
 def passes(meter: Meter, method: str, warmup: int, different: int) -> Passes | None:
-    """Return what a scoring by a method has cost, None for masks from a file.
+    """Return the cost of a scoring by a method, None for masks from a file.
 
     Images and labels count where they may decide the masks, as the facts about the method state: SynFlow draws a batch
     for its shape alone, and a method without data sees images in the passes that settle BatchNorm (`warmup`). A method
@@ -29,7 +29,7 @@ def with_training(scoring: Passes | None, steps: int, batch_size: int, images: i
     `scoring` is None for methods that begin with the dense network.
     """
     before, seen = scoring or Passes(0, 0, 0, 0), min(steps * batch_size, images)
-    # The images of the scoring are some of those of the training.
+    # The scoring images belong to the training set.
     return Passes(before.forward + steps, before.backward + steps, max(before.images, seen), max(before.labels, seen))
 
 

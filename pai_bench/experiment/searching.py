@@ -88,7 +88,7 @@ def search_recipe(recipe: Recipe, method: Searches) -> Recipe:
         schedule="cosine",
         warmup_epochs=0.0,
         evaluate_every=max(1, epochs),
-        compile=False,  # the choice of the subnetwork is no part of the network
+        compile=False,  # the choice of the subnetwork is not part of the network
     )
     return replace(recipe, train=train)
 

@@ -3,7 +3,7 @@
 The ablations of Frankle et al. 2021 (arXiv 2009.08576) and Su et al. 2020 (arXiv 2009.11094):
 
 shuffle  Every layer's mask is permuted at random: the share of each layer stays, which weights it is does not.
-reinit   The masks stay as they are, and the weights that train are drawn anew.
+reinit   The masks stay as they are, and the weights that train are drawn again.
 invert   In every round the lowest scores are kept.
 
 and three more:
@@ -29,7 +29,7 @@ from pai_bench.pruning.targets import PLAIN
 
 
 def selection(spec: MethodSpec, seed: int) -> Select:
-    """Return the selection rule of the pruning rounds; that of `sample` draws by the seed, and is for one use."""
+    """Return the selection rule of the pruning rounds; the rule of `sample` draws by the seed and is for one use."""
     if spec.control == "sample":
         return Sampling(derive_seed(seed, "sample"))
     return keep_lowest if spec.control == "invert" else keep_exactly

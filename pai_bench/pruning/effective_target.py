@@ -141,7 +141,7 @@ def _thinned(pruned: Pruned, effective: Masks, paths: EffectivePaths, target: in
             low, high = (middle, high) if enough else (low, middle - 1)
         effective = paths.masks(_like(_flat(effective).index_fill(0, order[:low], False), effective))
         if low < len(order):
-            # Without this weight too few would be left: it stays, and the search goes on with the others.
+            # Without this weight too few would be left: it stays, and the search continues with the others.
             fixed[order[low]] = True
         elif not len(order):
             return None

@@ -64,7 +64,7 @@ class LayerMask:
         zero([(self, self.weight(module))])
 
     def before_state_dict(self, module: nn.Module, prefix: str, keep_vars: bool) -> None:
-        """Set to zero what was written into pruned entries since the last forward pass."""
+        """Set the pruned entries, which may have been written to since the last forward pass, to zero."""
         del prefix, keep_vars
         zero([(self, self.weight(module))])
 

@@ -40,7 +40,7 @@ def reset_after_passes(model: nn.Module) -> None:
 
 
 def _items(value: Any) -> list[Any] | None:
-    """Return the items of a container, those of a dict as keys and values in turn; None for another object."""
+    """Return the items of a container, for a dict its keys and values in turn; None for another object."""
     if isinstance(value, dict):
         return [part for pair in value.items() for part in pair]
     return list(value) if isinstance(value, (list, set)) else None

@@ -183,7 +183,7 @@ def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns
 def _weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, module in model.named_modules():
         for attribute in _attributes(module):
-            # A score of the computed weight could not be turned into a mask: the layer computes it anew in each pass.
+            # A score of the computed weight could not be turned into a mask: the layer computes it again in each pass.
             if attribute not in module._parameters:
                 raise PaiBenchError(
                     f"the {attribute} of layer {name} is computed from other parameters (weight_norm, torch's own"

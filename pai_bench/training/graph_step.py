@@ -78,7 +78,7 @@ class GraphStep(Step):
     def __call__(
         self, x: Tensor, y: Tensor, lr: float, seed: Callable[[], None] = no_seed, change: Change | None = None
     ) -> None:
-        # A Python number would be a constant of the graph; a replay reads this tensor anew.
+        # A Python number would be a constant of the graph; a replay reads this tensor again.
         self.rate.fill_(lr)
         if change is not None:
             self.by_hand(lambda: self.on_batch(x, y, change), seed)

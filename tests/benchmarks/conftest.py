@@ -20,7 +20,7 @@ from pai_bench.experiment import process
 from pai_bench.training import compilation
 
 STEADY = (0.93, 1.07)
-"""Where the median of the yardstick by itself must lie, or what was measured beside it says nothing."""
+"""Range for the median ratio of the yardstick to itself; outside it, the measurements beside it are not usable."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def ieee() -> Iterator[None]:
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch, measuring: bool) -> None:
-    """Where nothing is measured, compile without a C++ compiler, which may not be there."""
+    """Compile, where nothing is measured, without a C++ compiler, which may not be there."""
     if not measuring:
         monkeypatch.setattr(compilation, "BACKEND", {"backend": "aot_eager"})
 
@@ -161,7 +161,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture
 def fact(benchmark: BenchmarkFixture) -> Fact:
-    """Notes something that is no ratio of times."""
+    """Notes a number that is not a ratio of times."""
 
     def note(name: str, value: str) -> None:
         benchmark.extra_info[name] = value

@@ -28,7 +28,7 @@ class _Traffic(DispatchMode):
 
 
 def count(work: Callable[[], Any]) -> tuple[int, int, int]:
-    """Operators that are no views, bytes that they read and write, and floating point operations."""
+    """Operators except views, the bytes that they read and write, and floating point operations."""
     with _Traffic() as traffic:
         work()
     with FlopCounterMode(display=False) as flops:

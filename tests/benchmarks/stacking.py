@@ -106,7 +106,7 @@ class GroupedLinear(nn.Module):
 
 
 class GroupedShortcut(nn.Module):
-    """New channels of zeros around those of each cell, which for it are further images."""
+    """Add channels of zeros around the channels of each cell, which it sees as further images."""
 
     def __init__(self, shortcut: ZeroPadShortcut, size: int) -> None:
         super().__init__()

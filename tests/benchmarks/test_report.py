@@ -60,11 +60,11 @@ def plain_reading(root: Path) -> pd.DataFrame:
 def test_reading_ten_thousand_results(compare: Compare, folder: Callable[[int], Path]) -> None:
     root = folder(10_000)
 
-    def anew() -> Collection:
+    def read_again() -> Collection:
         results.index_path(root).unlink(missing_ok=True)
         return collect(root)
 
-    collection = compare(anew, lambda: plain_reading(root), "of json_normalize", rounds=3)
+    collection = compare(read_again, lambda: plain_reading(root), "of json_normalize", rounds=3)
     assert len(collection.rows) == len(plain_reading(root))
 
 

@@ -81,7 +81,7 @@ def in_turns(some: Cells, device: torch.device) -> Callable[[], None]:
 
 
 def by_separate(kind: type[Joint], size: int, compare: Compare, measuring: bool, device: torch.device) -> None:
-    """The steps of all cells as one, by those of one cell after the other (on a GPU twenty, all of them captured)."""
+    """Compare steps of all cells as one network with steps of one cell after the other (on a GPU twenty, captured)."""
     on_gpu = device.type == "cuda"
     batch, number = ((128, 20) if on_gpu else (32, 1)) if measuring else (2, 1)
     some = cells(list(range(size)), batch, 32, device)

@@ -18,7 +18,7 @@ PAI_BENCH = [sys.executable, "-m", "pai_bench"]
 PATIENCE = 900.0
 """Seconds after which a command is taken to hang; many times what any takes, for machines with other work."""
 
-# One epoch and a small model, so that a cell takes a second; the values are no protocol of anybody.
+# One epoch and a small model, so that a cell takes a second; the values are not a published protocol.
 FAST = """
 [init]
 scheme = { value = "torch", source = "test" }

@@ -179,7 +179,7 @@ def test_results_of_a_plugin_data_set_record_its_copy(folder: Path) -> None:
     assert len(found) == 4 and len({result["recipe"] for result in found.values()}) == 2
     (origin,) = {result["provenance"]["data_origin"] for result in found.values()}
     assert origin.startswith("plug-in:")
-    # The hash is of what was read, which on the validation split is the training set alone.
+    # Only the training set was read and hashed, because the validation split is a part of it.
     assert len({result["provenance"]["data_hash"] for result in found.values()}) == 2
     plugin = folder / "mine.py"
     plugin.write_text(plugin.read_text().replace("default_rng(0)", "default_rng(1)"))

@@ -86,7 +86,7 @@ def test_a_cell_killed_during_training_resumes_from_its_checkpoint(tmp_path: Pat
     assert first[0] == 1 and second[0] == epoch_in(before[0]) and third[0] == epoch_in(second_newest)
     assert third[-1] == EPOCHS and "is skipped" in text
     assert text.count("resumes from a checkpoint") == 2
-    # What it ends with is what it ends with undisturbed.
+    # The results equal those of an undisturbed run.
     path = Path(recipe(tmp_path, EPOCHS))
     cell = Cell("snip", "digits", "conv8", 0.9, 0)
     expected = CellRunner(device="cpu").run(Run(cell, recipes.load(str(path), "digits", "conv8"))).result

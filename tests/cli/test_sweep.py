@@ -100,8 +100,8 @@ def test_controls_are_trained_by_all_workers_and_reported(tmp_path: Path) -> Non
     owners = [log.read_text().splitlines()[0].split()[1] for log in logs]
     assert len(owners) == 8 and len(set(owners)) == 2
     for sparsity in (0.5, 0.9):
-        plain, anew = (found[f"snip{more}", sparsity] for more in ("", ":control=reinit"))
-        assert plain["mask_hash"] == anew["mask_hash"] and plain["init_hash"] != anew["init_hash"]
+        plain, redrawn = (found[f"snip{more}", sparsity] for more in ("", ":control=reinit"))
+        assert plain["mask_hash"] == redrawn["mask_hash"] and plain["init_hash"] != redrawn["init_hash"]
         assert found["snip:control=shuffle", sparsity]["mask_hash"] != plain["mask_hash"]
     report = pai_bench(tmp_path, "report")
     assert report.returncode == 0, report.stderr
@@ -126,7 +126,7 @@ def test_results_of_other_settings_are_kept_separately(done: Path, tmp_path: Pat
     text = path.read_text()
     run = ["--methods", "snip", "--sparsities", "0.9", "--seeds", "0", "--recipe", str(path)]
     path.write_text(text.replace("lr = { value = 0.1", "lr = { value = 0.2"))
-    # The worker writes what was planned, whatever becomes of the file.
+    # The worker writes the planned recipe, also after the file has changed.
     changed = pai_bench(folder, "sweep", *run, "--workers", "1")
     assert "2 to run (2 of them have results of other settings or versions, which are kept)" in changed.stderr
     assert len(results(folder / "results")) == 12

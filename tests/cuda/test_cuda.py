@@ -314,7 +314,7 @@ def test_cells_that_train_side_by_side_end_as_alone() -> None:
 
 @pytest.mark.parametrize("steps", [0, 2, 30])
 def test_a_cell_that_was_stopped_ends_as_one_never_stopped(tmp_path: Path, steps: int) -> None:
-    """At any step, also before and after the capture; the process that goes on captures anew."""
+    """An interruption may come at any step, also before and after the capture; the next process captures again."""
     run = cells()[1]
     undisturbed = told(CellRunner(device=str(DEVICE)).run(run))
     checkpoints = Checkpoints(tmp_path, "1")

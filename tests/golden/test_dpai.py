@@ -21,7 +21,7 @@ def test_scores_after_many_steps_equal_the_transcription(monkeypatch: pytest.Mon
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays["meta"]))
     first, second = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.Conv2d(6, 5, 3, padding=1, stride=2, bias=False)
-    # Norms and activations are no part of the paths.
+    # Paths do not include norms and activations.
     model = nn.Sequential(first, nn.BatchNorm2d(6), nn.ReLU(), second, nn.ReLU(), nn.Flatten(), nn.Linear(45, 10))
     initial = iter(torch.from_numpy(arrays[f"score_init/{i}"]).double() for i in range(3))
     home = sys.modules[registry.method_class("dpai").__module__]

@@ -91,5 +91,5 @@ def test_smart_ratios_of_other_networks_follow_the_released_rule(name: str, shap
         counts = [int(mask.sum()) for mask in masks.values()]
         theirs = released_smart_ratios(sizes, linear, 1 - sparsity, shape)
         assert sum(counts) == kept_count(sparsity, sum(sizes))
-        # The release rounds down in every layer; what it loses goes to the layers with the largest remainders.
+        # The release rounds down in every layer; ours gives the lost weights to the layers with the largest remainders.
         assert all(abs(ours - released) <= 2 for ours, released in zip(counts, theirs, strict=True)), sparsity

@@ -9,7 +9,7 @@ import pytest
 from . import versions
 
 TABLE = versions.read()
-UPDATE = "then write the table anew with `python -m tests.golden.versions`"
+UPDATE = "then write the table again with `python -m tests.golden.versions`"
 
 
 def compare(name: str, now: dict[str, Any], tolerance: float, where: str) -> None:
@@ -39,7 +39,7 @@ def test_a_trainer_with_changed_results_has_a_new_version() -> None:
     [
         ({"mask": "0"}, "the numbers of snip moved: raise `version`"),
         ({"numbers": [[1.0]]}, "the numbers of snip moved: raise `version`"),
-        ({"version": 2, "mask": "0"}, "snip has a new version, 2: then write the table anew"),
+        ({"version": 2, "mask": "0"}, "snip has a new version, 2: then write the table again"),
         ({"version": 0}, "the version of snip went back"),
     ],
 )

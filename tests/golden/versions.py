@@ -1,6 +1,6 @@
 """Numbers of every method and of the trainer on fixed small inputs, to see when they move without a new version.
 
-`python -m tests.golden.versions` writes the table anew; it refuses where numbers moved under an old version.
+`python -m tests.golden.versions` writes the table again; it refuses where numbers moved under an old version.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def fill(model: nn.Module) -> nn.Module:
 
 
 def specs() -> list[str]:
-    """All methods of ours, and variants of them."""
+    """All built-in methods, and variants of them."""
     return [*(name for name in registry.names() if registry.is_builtin(name)), *VARIANTS]
 
 

@@ -13,7 +13,7 @@ Rules = Mapping[str, Set[str]]
 """Each package or module, and those that it may import."""
 
 _BOX_HEIGHT, _ROW, _GAP, _MARGIN, _CHARACTER = 26, 74, 18, 16, 7.3
-"""Pixels; a character's width is that of the 12-pixel monospaced font."""
+"""Sizes in pixels; the width of a character is for the monospaced font of 12 pixels."""
 _STYLE = (
     "rect.page{fill:#fff}rect.box{fill:#eef3f8;stroke:#5b7a99}"
     "text{font:12px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:#1b2733;text-anchor:middle}"

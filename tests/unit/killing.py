@@ -71,7 +71,7 @@ class StopAfter(Callback):
 def interrupted_until_done(
     data: loading.InMemoryDataset, settings: Recipe, folder: Path, steps: int
 ) -> tuple[str, int]:
-    """Stop every `steps` steps; what the training ends with, and how many stops it took."""
+    """Stop every `steps` steps; return the outcome of the training and the number of stops."""
     for attempt in range(1000):
         checkpoints = Checkpoints(folder, f"a{attempt}")
         try:

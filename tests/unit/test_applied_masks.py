@@ -116,7 +116,7 @@ def test_masks_survive_common_operations_on_a_model(how: str) -> None:
     noise(model)
     model(x).float().sum().backward()
     assert alive(model) == 0
-    # Two forward passes, then one way back: the zeroing must not look like a change of what the first has saved.
+    # Two forward passes before one backward pass: zeroing must not change tensors that the first one saved.
     (model(x) + model(x)).float().sum().backward()
 
 
@@ -438,7 +438,7 @@ def test_effective_masks_of_a_model_that_carries_masks() -> None:
     found = effective_masks(model, masks, (3, 6, 6))
     assert all(torch.equal(found[name], expected[name]) for name in masks)
     assert sum(int(mask.sum()) for mask in found.values()) < sum(int(mask.sum()) for mask in masks.values())
-    # The masks on the model are no part of the question.
+    # The question is independent of the masks on the model.
     assert all(mask.all() for mask in effective_masks(model, dense, (3, 6, 6)).values())
     assert all(torch.equal(mask, masks[name]) for name, mask in pai_bench.masks_of(model).items())
 

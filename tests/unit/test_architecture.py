@@ -21,7 +21,7 @@ METHODS = PACKAGE.parent / "methods"
 PAGE = PACKAGE.parent / "docs" / "architecture.md"
 DRAWING = PACKAGE.parent / "docs" / "figures" / "imports.svg"
 
-# A package may import those to the right of it, and nothing else of ours.
+# A package may import the packages to the right of it, and nothing else of pai-bench.
 BASE = {"cells", "core", "errors"}
 ALLOWED = {
     "errors": set(),

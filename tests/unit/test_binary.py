@@ -77,7 +77,7 @@ def difference(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def test_targets_are_checked_against_the_given_loss() -> None:
-    """Floats [B] are no targets of cross entropy, and right for this loss: the model is the one to blame."""
+    """Float targets [B] do not fit cross entropy but fit this loss, so the message must name the model."""
     with pytest.raises(pai_bench.PaiBenchError, match="no gradients on Mondays"):
         pai_bench.prune(_Reversed(), REGRESSION, "snip", loss=mse)
     with pytest.raises(pai_bench.PaiBenchError, match="not class indices"):

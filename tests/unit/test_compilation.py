@@ -62,7 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def new_process(monkeypatch: pytest.MonkeyPatch, compiled: list[int]) -> None:
-    """Compile again what has been compiled before: code belongs to the backend."""
+    """Forget what was compiled, as a new process would, by setting a new backend, to which compiled code belongs."""
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
         compiled.append(len(graph.graph.nodes))

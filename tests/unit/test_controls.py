@@ -104,12 +104,12 @@ def test_every_method_has_every_control_at_the_exact_count(name: str, control: s
 
 @pytest.mark.slow
 def test_reinitialised_weights_train_under_the_same_masks() -> None:
-    plain, anew = (CellRunner(device="cpu").run(a_run(f"snip{more}")).result for more in ("", ":control=reinit"))
-    assert plain.mask_hash == anew.mask_hash
-    assert plain.init_hash != anew.init_hash
-    assert plain.accuracy != anew.accuracy
-    assert anew.hyperparameters == {**plain.hyperparameters, "control": "reinit"}
-    assert len({plain.fingerprint, anew.fingerprint}) == 2
+    plain, redrawn = (CellRunner(device="cpu").run(a_run(f"snip{more}")).result for more in ("", ":control=reinit"))
+    assert plain.mask_hash == redrawn.mask_hash
+    assert plain.init_hash != redrawn.init_hash
+    assert plain.accuracy != redrawn.accuracy
+    assert redrawn.hyperparameters == {**plain.hyperparameters, "control": "reinit"}
+    assert len({plain.fingerprint, redrawn.fingerprint}) == 2
     shuffled = CellRunner(device="cpu").run(a_run("snip:control=shuffle")).result
     assert shuffled.init_hash == plain.init_hash
 
@@ -123,7 +123,7 @@ def test_one_score_serves_a_method_at_every_sparsity_and_all_its_controls() -> N
         for sparsity in (0.5, 0.9):
             masks_of(runner, f"snip:control={control}", sparsity, callback=callback)
     assert callback.ticks == once > 0
-    # What is removed in a round decides the next: only an inverted iterative method has scores of its own.
+    # A round decides the scores of the next, so that an inverted iterative method has scores of its own.
     callback.ticks = 0
     masks_of(runner, "synflow:rounds=3", callback=callback)
     once = callback.ticks

@@ -1,4 +1,4 @@
-"""Convolutions a few images at a time are those of PyTorch, and their derivatives are."""
+"""Convolutions of a few images at a time equal those of PyTorch, and so do their derivatives."""
 
 from __future__ import annotations
 

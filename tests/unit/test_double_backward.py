@@ -1,4 +1,4 @@
-"""The lean second derivatives are those of PyTorch."""
+"""The memory-saving second derivatives equal those of PyTorch."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_pruned_weights_stay_exactly_zero(nesterov: bool) -> None:
 
 @pytest.mark.slow
 def test_the_last_epoch_is_reported_and_not_the_best() -> None:
-    # The rate explodes in the last epoch: what was learnt before is lost.
+    # The rate explodes in the last epoch, so the accuracy of the epochs before is lost.
     result = run(epochs=3, lr=0.05, schedule="step", milestones=(2,), gamma=200.0).result
     accuracies = [epoch.accuracy for epoch in result.curve]
     assert result.accuracy == accuracies[-1]
@@ -318,11 +318,11 @@ def test_the_seed_determines_parameters_drawn_in_a_constructor() -> None:
     state = torch.get_rng_state()
     seeds = [Run(Cell("snip", "digits", "placed", 0.9, seed), recipe()) for seed in (0, 0, 1)]
     one, again, other = (CellRunner(device="cpu").model(job).state_dict() for job in seeds)
-    anew = CellRunner(device="cpu").model(seeds[0], "reinit").state_dict()
+    redrawn = CellRunner(device="cpu").model(seeds[0], "reinit").state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     for name in ("place", "attention.in_proj_weight", "fc.weight"):
         assert torch.equal(one[name], again[name])
-        assert not torch.equal(one[name], other[name]) and not torch.equal(one[name], anew[name])
+        assert not torch.equal(one[name], other[name]) and not torch.equal(one[name], redrawn[name])
 
 
 def test_the_runner_makes_its_device_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:

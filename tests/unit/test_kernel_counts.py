@@ -77,7 +77,7 @@ def test_the_value_is_the_one_of_the_released_program_but_for_a_constant(alpha: 
     for seed in range(5):
         counts = torch.randint(0, size + 1, (inputs, outputs), generator=torch.Generator().manual_seed(seed))
         total = int(counts.sum())
-        # The release minimises what is missing: channels without a weight and kernels without a weight.
+        # The release minimises the numbers of channels and of kernels without a weight.
         nodes = inputs + outputs
         missing = int((1 - counts.sum(1)).clamp(0).sum() + (1 - counts.sum(0)).clamp(0).sum())
         unused = int((1 - counts).clamp(0).sum())

@@ -384,7 +384,7 @@ def test_published_numbers_are_hollow_in_the_panel_of_their_recipe() -> None:
     assert hollow and all(line.get_linestyle() == "None" for line in hollow)
     (panel,) = [p for s in subject.settings if (p := curves.accuracy_panel(subject, s)).published]
     assert panel.setting.recipe == "synflow" and {c.match for c in panel.published} == {"exact"}
-    # They are in no mean: the numbers of ours are those without them.
+    # No mean includes them: our numbers equal those of a report without them.
     ours = made.table[(made.table["source"] == "") & (made.table["method"] == "synflow")]
     assert ours["mean"].tolist() == pytest.approx([63, 63]) and set(ours["n"]) == {3}
     assert "ours minus published" in made.caption

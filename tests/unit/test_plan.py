@@ -52,7 +52,7 @@ def test_an_unreadable_result_stops_planning_and_is_kept(tmp_path: Path, disk: D
     disk.refuse(f"*/{place.name}", code)
     with pytest.raises(PaiBenchError, match=f"{place} cannot be read: {os.strerror(code)}"):
         make_plan([RUN], tmp_path)
-    make_plan([OTHER], tmp_path)  # what is not asked for is in nobody's way
+    make_plan([OTHER], tmp_path)  # results that the plan does not ask for do not matter
     disk.refuse(f"*/{place.name}", code, times=3)
     assert state(make_plan([RUN], tmp_path)) == "done"
     assert place.exists() and not list(place.parent.glob("*.damaged-*"))

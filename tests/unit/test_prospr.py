@@ -48,7 +48,7 @@ class Attending(nn.Module):
 
 
 def difference(model: nn.Module, data: list[tuple[torch.Tensor, torch.Tensor]], steps: int, **options: object) -> float:
-    """The relative difference of ours from plain unrolling, over all weights."""
+    """Return the relative difference between our meta-gradients and plain unrolling, over all weights."""
     ours = pai_bench.score(model, data, "prospr", steps=steps, lr=0.1, seed=5, **options)
     first_order = options.pop("variant", "full") == "first_order"
     used = data[: steps + 1] if options.pop("new_batches", True) else data[:1] * (steps + 1)

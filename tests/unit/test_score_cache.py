@@ -126,7 +126,7 @@ def test_cells_of_two_processes_are_scored_once_and_keep_the_same_weights(
         assert masks(method, 0.9, shared_scores(RunSettings(tmp_path))) == alone
         assert callback.ticks == 0
         assert masks(method, 0.9, shared_scores(RunSettings(tmp_path, redo=True))) == alone
-        assert callback.ticks > 0, "what is done again is scored again"
+        assert callback.ticks > 0, "a cell that runs again is scored again"
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def test_a_network_with_two_names_is_one_setting(tmp_path: Path) -> None:
     collection = gathered(tmp_path, rows)
     (line,) = pool(pairs(by_series(collection.rows), sources_with_epoch(collection.rows))).to_dict("records")
     assert (line["settings"], line["units"]) == (2, 4) and line["difference"] == pytest.approx(0.02)
-    assert np.isnan(line["low"]), "two settings say nothing of new ones"
+    assert np.isnan(line["low"]), "two settings do not bound the difference in new ones"
     assert "Nothing is said of new settings" in written(collection).files["comparison.md"]
 
 

@@ -1,4 +1,4 @@
-"""Prunable weights: attention, recurrent layers and Conv1D, patterns, frozen weights, and what is left out."""
+"""Prunable weights: attention, recurrent layers and Conv1D, patterns, frozen weights, and excluded weights."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_recipes_hold_patterns_and_their_defaults_change_no_fingerprint() -> Non
     assert recipes.Recipe.from_dict(old) == recipe
 
 
-# Pruning that goes on from masks
+# Pruning that continues from masks
 
 
 @pytest.mark.slow

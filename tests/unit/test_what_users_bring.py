@@ -346,7 +346,7 @@ def test_a_module_under_two_names_is_scored_as_under_one(method: str) -> None:
 
 
 class Caching(nn.Module):
-    """A network that keeps what it computes from its parameters in eval mode (as LeViT does), if `keeps`."""
+    """Network that, with `keeps`, stores tensors computed from its parameters in eval mode, as LeViT does."""
 
     def __init__(self, keeps: bool) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from pai_bench.analysis.figures.text import height, shown, widest, wrapped
 from pai_bench.analysis.figures.venues import NORMAL, RC, SMALL, TITLE
 
 _EDGE, _GAP, _PAD = 0.03, 0.1, 0.04
-"""Margin of the page, gap between panels, and space between text and what it belongs to, in inches."""
+"""Margin of the page, gap between panels, and space between a text and its panel or axis, in inches."""
 _HANDLE, _LETTER = 0.30, SMALL / 72
 """Length of a line in the legend, and its font size, in inches."""
 

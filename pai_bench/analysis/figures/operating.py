@@ -23,7 +23,7 @@ def sparsity(rows: pd.DataFrame) -> float | None:
 
 
 def runs(material: Material, setting: Setting, ours: bool = True) -> tuple[float, pd.DataFrame] | None:
-    """Return that sparsity and the runs of all methods at it; with `ours`, only those of the results folder."""
+    """Return that sparsity and the runs of all methods at it; with `ours`, runs of the results folder only."""
     rows = material.runs_of(setting)
     rows = rows[rows["method"].isin(material.methods)]
     if ours:

@@ -40,8 +40,8 @@ class Check:
     problem: PaiBenchError | None = None
 
 
-def check(name: str, root: Path | None = None, *, anew: bool = False) -> Check:
-    """Verify the copy below `root`. Only new or changed files are hashed, or all files with `anew`.
+def check(name: str, root: Path | None = None, *, rehash: bool = False) -> Check:
+    """Verify the copy below `root`. Only new or changed files are hashed, or all files with `rehash`.
 
     Raises: PaiBenchError for an unknown name.
     """
@@ -53,7 +53,7 @@ def check(name: str, root: Path | None = None, *, anew: bool = False) -> Check:
         return Check("built-in", "built-in")
     paths = {file: find(where / file.name, file.gz_md5 is not None) for file in found.files}
     if found.files and all(paths.values()):
-        return _check_files(name, {file: path for file, path in paths.items() if path is not None}, root, anew)
+        return _check_files(name, {file: path for file, path in paths.items() if path is not None}, root, rehash)
     if found.tree and (where / found.tree).is_dir():
         return _check_tree(name, found, where / found.tree, root)
     missing = _missing(name, found, where, root)
@@ -64,7 +64,7 @@ def check(name: str, root: Path | None = None, *, anew: bool = False) -> Check:
     return Check("missing", "missing", problem=missing)
 
 
-def digests(path: Path, *, anew: bool = False) -> Digests:
+def digests(path: Path, *, rehash: bool = False) -> Digests:
     """Return the hashes of a file, cached while its size, modification time and inode stay the same.
 
     The cache has one small file per hashed file in the user's cache folder; if it cannot be written, it is skipped.
@@ -75,7 +75,7 @@ def digests(path: Path, *, anew: bool = False) -> Digests:
     memory = user_cache() / "checksums" / f"{key}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(memory.read_bytes())
-        if kept["state"] == state and not anew:
+        if kept["state"] == state and not rehash:
             return Digests(kept["md5"], kept["sha256"])
     found = hash_file(path)
     after = path.stat()
@@ -147,13 +147,13 @@ def _accepted(name: str, root: Path | None) -> dict[str, str]:
     return {}
 
 
-def _check_files(name: str, paths: Mapping[File, Path], root: Path | None, anew: bool) -> Check:
+def _check_files(name: str, paths: Mapping[File, Path], root: Path | None, rehash: bool) -> Check:
     accepted = _accepted(name, root)
     size = 0
     content = {}
     for file, path in paths.items():
         try:
-            found = digests(path, anew=anew)
+            found = digests(path, rehash=rehash)
             size += path.stat().st_size
         except OSError as error:
             problem = PaiBenchError(f"{path} cannot be read: {error.strerror}", "change its permissions")

@@ -30,7 +30,7 @@ class Channels:
 
 
 def inputs_first(model: nn.Module, names: Sequence[str]) -> frozenset[str]:
-    """Return the weights whose first dimension is that of the inputs: of transposed convolutions and of Conv1D."""
+    """Return the weights whose first dimension is the inputs: those of transposed convolutions and of Conv1D."""
 
     def first(name: str) -> bool:
         module = model.get_submodule(name.rpartition(".")[0])

@@ -280,6 +280,6 @@ class _AttemptCallback(Callback):
     def tick(self) -> None:
         self._claim.tick()
         self._callback.tick()
-        # Scoring has no checkpoints: it stops at once, and begins anew in the next attempt.
+        # Scoring has no checkpoints: it stops at once, and begins again in the next attempt.
         if self._stop.requested and self._phase == "scoring":
             raise Interrupted

@@ -35,7 +35,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_network_compiled_by_its_builder_is_captured() -> None:
-    """As a module of a compiled one, and in place."""
+    """A module within a compiled one, and one compiled in place."""
     inner = nn.Sequential(network(), torch.compile(nn.Linear(10, 10).to(CUDA), backend="eager", dynamic=False))
     in_place = network()
     in_place.compile(backend="eager", dynamic=False)
@@ -76,7 +76,7 @@ def test_a_compiled_network_that_cannot_be_captured_is_compiled_in_eager_steps(c
 
 
 def test_a_compiled_network_keeps_all_kernels_of_its_graph(compiled: list[int]) -> None:
-    """Its kernels are those of the compiler: weights are not replaced by casts, nor counters taken away."""
+    """A compiled step launches the kernels of the compiler: it keeps its weights and counters."""
     nodes = []
     for compile in (False, True):
         model = network()

@@ -1,4 +1,4 @@
-"""Checks of the stub itself: what it counts, refuses and takes time for."""
+"""Checks of the stub itself: its counters, its refusals and its delays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of packs: seconds, errors of the device, and what a cell launches besides its training steps."""
+"""Checks of packs: seconds, errors of the device, and the launches of a cell besides its training steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of captured steps: what is launched, when a capture is refused, and what remains afterwards."""
+"""Checks of captured steps: their launches, refused captures, and the state afterwards."""
 
 from __future__ import annotations
 
