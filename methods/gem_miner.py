@@ -29,10 +29,10 @@ class GemMiner:
     """Scores between 0 and 1 are trained while the weights stay; weights with scores above 1/2 compute, in rounds.
 
     Sreenivasan et al. 2022 (Rare Gems, arXiv 2202.12002): dL/ds = dL/dmask, plus `penalty` times the sum of s² in the
-    loss; scores start uniform in [0, 1] and are clamped to it before each step. After epochs `every` + 1, 2 `every` + 1,
-    …, the weights with the lowest scores of the network are pruned, so that the density falls geometrically. `lr`,
-    `momentum`, `penalty` and `every` are those of the released configurations, which search for 150 epochs; `epochs=0`
-    searches for as many epochs as the training has.
+    loss; scores start uniform in [0, 1] and are clamped to it before each step. After epochs `every` + 1,
+    2 `every` + 1, …, the weights with the lowest scores of the network are pruned, so that the density falls
+    geometrically. `lr`, `momentum`, `penalty` and `every` are those of the released configurations, which search for
+    150 epochs; `epochs=0` searches for as many epochs as the training has.
 
     Differences from the release: counts are exact and ties are in the order of position, where the release removes all
     tied scores and rounds up; the ticket is the set of weights that were not pruned ("unflag_before_finetune"); weights

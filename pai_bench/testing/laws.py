@@ -221,7 +221,7 @@ LAWS = {
             for name, what in INVARIANCES.items()
         ),
         Law("cost", "scoring takes as many passes as the facts say", cost, once=True),
-        Law("refusal", "what cannot be scored is refused with PaiBenchError, or scored", refusal, once=True),
+        Law("refusal", "a network that the method cannot score is refused with PaiBenchError", refusal, once=True),
     )
 }
 """All laws by name, in the order in which they are checked."""
