@@ -271,6 +271,14 @@ def test_an_overlap_of_many_methods_is_legible(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_masks_of_smaller_dense_networks_are_not_compared(tmp_path: Path) -> None:
+    for method, channels in (("snip", 16), ("erk", 16), ("small-dense", 3)):
+        results.write(tmp_path, result(method=method), {"a.weight": np.ones((channels, 4), bool)})
+    made = from_folder(tmp_path, "mask-overlap")
+    assert {*made.table["method"], *made.table["other"]} == {"snip", "erk"}
+
+
+@pytest.mark.slow
 def test_the_summary_is_legible_in_a_narrow_column() -> None:
     legible(page("summary", settings(6, "iterative-snip", "snip", "synflow"), width="column", baseline="snip"))
 

@@ -19,7 +19,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import ScaledTranslation
 
 from pai_bench.analysis.figures.curves import Curve, Panel, Point
-from pai_bench.analysis.figures.layout import Entry, Handle
+from pai_bench.analysis.figures.legend import Entry, Handle
 from pai_bench.analysis.figures.material import MUTED, Material
 from pai_bench.analysis.figures.venues import FAMILIES, INK
 from pai_bench.analysis.style import DENSE_LOOK, Style

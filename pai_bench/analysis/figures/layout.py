@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import matplotlib as mpl
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pai_bench.analysis.figures.legend import EDGE, PAD, Entry, draw_legend
 from pai_bench.analysis.figures.text import height, shown, widest, wrapped
 from pai_bench.analysis.figures.venues import NORMAL, RC, SMALL, TITLE
 
-_EDGE, _GAP, _PAD = 0.03, 0.1, 0.04
-"""Margin of the page, gap between panels, and space between a text and its panel or axis, in inches."""
-_HANDLE, _LETTER = 0.30, SMALL / 72
-"""Length of a line in the legend, and its font size, in inches."""
-
-
-Handle = Artist | tuple[Artist, ...]
-"""Symbol of an entry of the legend; several artists are drawn over each other."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An entry of the legend."""
-
-    label: str
-    handle: Handle
-
+_GAP = 0.1
+"""Gap between panels in inches."""
 
 OWN_AXIS = "own-axis"
 """Group of panels whose horizontal tick labels differ from those of the panels below."""
@@ -101,80 +84,134 @@ def place(
     labels of the vertical axis at the left of each row.
     """
     inches = figure.get_figwidth()
-    xlabel = wrapped(xlabel, inches - 2 * _EDGE, NORMAL)
+    xlabel = wrapped(xlabel, inches - 2 * EDGE, NORMAL)
+    texts = _side_texts(rows, ylabel, strip_label)
+    page = _page(inches, rows, texts, draw_legend(figure, entries, inches), height(xlabel, NORMAL) if xlabel else 0.0)
+    figure.set_figheight(page.height)
+    for number, row in enumerate(rows):
+        _place_row(page, number, row)
+    _write_sides(figure, page, rows, texts)
+    if xlabel:
+        middle = _within((page.panels_left + page.panels_right) / 2, widest([xlabel], NORMAL), page.width)
+        _write(figure, middle / page.width, (EDGE + height(xlabel, NORMAL) / 2) / page.height, xlabel, NORMAL)
+
+
+@dataclass(frozen=True)
+class _SideTexts:
+    """Texts at the left of the rows, wrapped to their heights; an empty one is missing."""
+
+    ylabels: list[str]
+    strips: list[str]
+    titles: list[str]
+    by_row: bool
+    """True where each row has its own label, because it has strips with another one; else one label is for all."""
+
+    @property
+    def label_width(self) -> float:
+        """Width of the labels of the vertical axes in inches."""
+        return max([height(text, NORMAL) for text in self.ylabels] + [height(text, SMALL) for text in self.strips])
+
+    @property
+    def title_width(self) -> float:
+        """Width of the titles of the rows in inches."""
+        return max((height(text, TITLE) for text in self.titles), default=0.0)
+
+
+def _side_texts(rows: Sequence[Row], ylabel: str, strip_label: str) -> _SideTexts:
+    by_row = any(row.strip_height for row in rows)
+    return _SideTexts(
+        [wrapped(ylabel, row.height, NORMAL) if by_row else ylabel for row in rows],
+        [wrapped(strip_label, row.strip_height + _GAP, SMALL) if row.strip_height else "" for row in rows],
+        [wrapped(row.title, row.height + row.strip_height, TITLE) if row.title else "" for row in rows],
+        by_row,
+    )
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Positions of the panels on a page, in inches from its left and upper edges."""
+
+    width: float
+    height: float
+    panels_left: float
+    panels_right: float
+    panel_width: float
+    gap: float
+    tops: list[float]
+    """Upper edges of the panels, by row."""
+    lowest: dict[int, int]
+    """Row of the lowest panel, by column."""
+
+    def box(self, column: int, top: float, tall: float) -> tuple[float, float, float, float]:
+        """Return left, bottom, width and height of a panel as fractions of the page."""
+        left = self.panels_left + column * (self.panel_width + self.gap)
+        return left / self.width, 1 - (top + tall) / self.height, self.panel_width / self.width, tall / self.height
+
+
+def _page(inches: float, rows: Sequence[Row], texts: _SideTexts, legend: float, xlabel: float) -> _Page:
+    """Measure all texts, wrap the titles of panels, and return the positions.
+
+    `inches` is the width of the page, `legend` and `xlabel` are the heights of texts above and below the panels.
+    """
     columns = max(len(row.axes) for row in rows)
-    legend_height = _legend(figure, entries, inches)
-    strips = any(row.strip_height for row in rows)
-    ylabels = [wrapped(ylabel, row.height, NORMAL) if strips else ylabel for row in rows]
-    strip_texts = [wrapped(strip_label, row.strip_height + _GAP, SMALL) if row.strip_height else "" for row in rows]
-    words = max([height(text, NORMAL) for text in ylabels] + [height(text, SMALL) for text in strip_texts])
-    left = _EDGE + (words + _PAD if words else 0)
-    row_titles = [wrapped(row.title, row.height + row.strip_height, TITLE) if row.title else "" for row in rows]
-    side = max((height(text, TITLE) for text in row_titles), default=0.0)
-    left += side + (_PAD if side else 0)
+    left = EDGE + sum(width + PAD for width in (texts.label_width, texts.title_width) if width)
     ticks = [[_tick_width(row, column) for column in range(len(row.axes))] for row in rows]
-    first = max(line[0] for line in ticks) + _PAD
+    left += max(line[0] for line in ticks) + PAD
     own = any(row.own_ticks for row in rows)
-    gap = _GAP + (max((w for line in ticks for w in line[1:]), default=0.0) + _PAD if own else 0)
-    right = _EDGE + max((_overhang(row) for row in rows), default=0.0)
-    wide = (inches - left - first - right - gap * (columns - 1)) / columns
-    titles = [[_fit_title(ax, wide) for ax in row.axes] for row in rows]
-    lowest = {
-        column: max(r for r, row in enumerate(rows) if column < len(row.axes) and row.axes[column] is not None)
-        for column in range(columns)
-        if any(column < len(row.axes) and row.axes[column] is not None for row in rows)
-    }
-    below = [any(low == r for low in lowest.values()) and r < len(rows) - 1 for r in range(len(rows))]
-    bottoms = [_bottom(row) for row in rows]
-    total = _EDGE + legend_height
+    gap = _GAP + (max((w for line in ticks for w in line[1:]), default=0.0) + PAD if own else 0)
+    right = inches - EDGE - max((_overhang(row) for row in rows), default=0.0)
+    wide = (right - left - gap * (columns - 1)) / columns
+    filled = [(column, r) for r, row in enumerate(rows) for column, ax in enumerate(row.axes) if ax is not None]
+    lowest = dict(sorted(filled))  # of several rows of a column, the last one stays
+    total = EDGE + legend
     tops = []
-    for row, texts, under, bottom in zip(rows, titles, below, bottoms, strict=True):
-        total += max((height(text, TITLE) for text in texts), default=0.0) + _PAD
+    for r, row in enumerate(rows):
+        total += max((height(_fit_title(ax, wide), TITLE) for ax in row.axes), default=0.0) + PAD
         tops.append(total)
         total += row.height + (row.strip_height + _GAP if row.strip_height else 0)
-        total += bottom if under or row is rows[-1] or row.own_labels else _GAP
-    total += (height(xlabel, NORMAL) + _PAD if xlabel else 0) + _EDGE
-    figure.set_figheight(total)
+        labelled = r in lowest.values() or r == len(rows) - 1 or row.own_labels
+        total += _bottom(row) if labelled else _GAP
+    total += (xlabel + PAD if xlabel else 0) + EDGE
+    return _Page(inches, total, left, right, wide, gap, tops, lowest)
 
-    def position(x: float, top: float, w: float, h: float) -> tuple[float, float, float, float]:
-        return x / inches, 1 - (top + h) / total, w / inches, h / total
 
-    for r, (row, top) in enumerate(zip(rows, tops, strict=True)):
-        leftmost = next((column for column, ax in enumerate(row.axes) if ax is not None), 0)
-        for column, ax in enumerate(row.axes):
-            x = left + first + column * (wide + gap)
-            strip = row.strips[column] if column < len(row.strips) else None
-            if ax is not None:
-                ax.set_position(position(x, top, wide, row.height))
-                quiet = strip is not None or (lowest[column] != r and not row.own_labels)
-                ax.tick_params(labelbottom=not quiet, labelleft=row.own_ticks or column == leftmost)
-            if strip is not None:
-                strip.set_position(position(x, top + row.height + _GAP, wide, row.strip_height))
-                strip.tick_params(
-                    labelbottom=lowest[column] == r or row.own_labels, labelleft=row.own_ticks or column == leftmost
-                )
-        if row_titles[r]:
-            middle = 1 - (top + row.height / 2) / total
-            x = (left - _PAD - side / 2) / inches
-            _write(figure, x, middle, row_titles[r], TITLE, rotation=90)
-    if xlabel:
-        middle = _within(left + first + (inches - left - first - right) / 2, widest([xlabel], NORMAL), inches)
-        _write(figure, middle / inches, (_EDGE + height(xlabel, NORMAL) / 2) / total, xlabel, NORMAL)
-    x = (_EDGE + words / 2) / inches
-    if ylabel and not strips:
-        middle = _within((tops[0] + tops[-1] + rows[-1].height) / 2, widest([ylabel], NORMAL), total)
-        _write(figure, x, 1 - middle / total, ylabel, NORMAL, rotation=90)
-    for row, top, text, strip_text in zip(rows, tops, ylabels, strip_texts, strict=True) if strips else ():
+def _place_row(page: _Page, number: int, row: Row) -> None:
+    """Move the panels and strips of a row to their positions, and show their tick labels where they belong."""
+    leftmost = next((column for column, ax in enumerate(row.axes) if ax is not None), 0)
+    for column, ax in enumerate(row.axes):
+        strip = row.strips[column] if column < len(row.strips) else None
+        at_left = row.own_ticks or column == leftmost
+        at_bottom = row.own_labels or page.lowest.get(column) == number
+        if ax is not None:
+            ax.set_position(page.box(column, page.tops[number], row.height))
+            ax.tick_params(labelbottom=at_bottom and strip is None, labelleft=at_left)
+        if strip is not None:
+            strip.set_position(page.box(column, page.tops[number] + row.height + _GAP, row.strip_height))
+            strip.tick_params(labelbottom=at_bottom, labelleft=at_left)
+
+
+def _write_sides(figure: Figure, page: _Page, rows: Sequence[Row], texts: _SideTexts) -> None:
+    """Write the labels of the vertical axes and the titles of the rows."""
+    x = EDGE + texts.label_width / 2
+    middles = [top + row.height / 2 for top, row in zip(page.tops, rows, strict=True)]
+    beside = EDGE + (texts.label_width + PAD if texts.label_width else 0) + texts.title_width / 2
+    upright = [(beside, middle, text, TITLE) for middle, text in zip(middles, texts.titles, strict=True)]
+    if texts.by_row:
+        upright += [(x, middle, text, NORMAL) for middle, text in zip(middles, texts.ylabels, strict=True)]
+        below = [top + row.height + _GAP + row.strip_height / 2 for top, row in zip(page.tops, rows, strict=True)]
+        upright += [(x, middle, text, SMALL) for middle, text in zip(below, texts.strips, strict=True)]
+    elif texts.ylabels[0]:
+        label = texts.ylabels[0]
+        middle = (page.tops[0] + page.tops[-1] + rows[-1].height) / 2
+        upright.append((x, _within(middle, widest([label], NORMAL), page.height), label, NORMAL))
+    for left, middle, text, size in upright:
         if text:
-            _write(figure, x, 1 - (top + row.height / 2) / total, text, NORMAL, rotation=90)
-        if strip_text:
-            middle = 1 - (top + row.height + _GAP + row.strip_height / 2) / total
-            _write(figure, x, middle, strip_text, SMALL, rotation=90)
+            _write(figure, left / page.width, 1 - middle / page.height, text, size, rotation=90)
 
 
 def _within(middle: float, length: float, room: float) -> float:
     """Return the middle of a text of this length that is nearest to `middle` and inside the page, in inches."""
-    return max(min(middle, room - _EDGE - length / 2), _EDGE + length / 2)
+    return max(min(middle, room - EDGE - length / 2), EDGE + length / 2)
 
 
 def _write(figure: Figure, x: float, y: float, text: str, size: float, rotation: int = 0) -> None:
@@ -205,10 +242,10 @@ def _bottom(row: Row) -> float:
     axes = [ax for ax in (*row.axes, *row.strips) if ax is not None]
     texts = [str(text) for ax in axes for text in getattr(ax.xaxis.get_major_formatter(), "seq", [])]
     ticks = max((height(text, SMALL) + 0.04 * text.count("\n") for text in texts), default=0.0)
-    labels = max((height(ax.get_xlabel(), NORMAL) + _PAD if ax.get_xlabel() else 0.0 for ax in axes), default=0.0)
+    labels = max((height(ax.get_xlabel(), NORMAL) + PAD if ax.get_xlabel() else 0.0 for ax in axes), default=0.0)
     for ax in axes:
         ax.xaxis.labelpad = 1.5
-    return ticks + 2 * _PAD + labels
+    return ticks + 2 * PAD + labels
 
 
 def _overhang(row: Row) -> float:
@@ -224,49 +261,3 @@ def _fit_title(ax: Axes | None, room: float) -> str:
     text = wrapped(ax.get_title(), room, TITLE)
     ax.set_title(text, size=TITLE, pad=2.5, linespacing=1.1)
     return text
-
-
-def _legend(figure: Figure, entries: Sequence[Entry], inches: float) -> float:
-    """Draw the legend above the panels, in as few rows as fit the width, and return its height in inches."""
-    if not entries:
-        return 0.0
-    room = inches - 2 * _EDGE
-    before, between = _HANDLE + 0.05, 0.15
-    labels = [wrapped(entry.label, room - before, SMALL) for entry in entries]
-    wide = [before + widest([label], SMALL) + between for label in labels]
-    least = _filled(wide, room + between)
-    # Rows of equal length rather than a long one and a short one.
-    limit = min((w for w in (room * part / 20 for part in range(6, 21)) if len(_filled(wide, w)) == len(least)),
-                default=room) + between  # fmt: skip
-    top = _EDGE
-    for row in _filled(wide, limit) if len(_filled(wide, limit)) == len(least) else least:
-        handles: list[Any] = [entries[i].handle for i in row]
-        legend = figure.legend(
-            handles,
-            [labels[i] for i in row],
-            loc="upper center",
-            bbox_to_anchor=(0.5, 1.0),
-            ncols=len(row),
-            handlelength=_HANDLE / _LETTER,
-            handletextpad=0.05 / _LETTER,
-            columnspacing=between / _LETTER,
-            borderpad=0.0,
-            borderaxespad=top / _LETTER,
-        )
-        for text in legend.get_texts():
-            text.set_linespacing(1.05)
-        top += max(height(labels[i], SMALL) for i in row) + 0.03
-    return top + _PAD
-
-
-def _filled(wide: Sequence[float], room: float) -> list[list[int]]:
-    """Return rows of entries with these widths that fit `room`, in order."""
-    rows: list[list[int]] = []
-    used = math.inf
-    for index, width_ in enumerate(wide):
-        if used + width_ > room:
-            rows.append([])
-            used = 0.0
-        rows[-1].append(index)
-        used += width_
-    return rows

@@ -22,6 +22,7 @@ from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.analysis.figures.scale import set_ticks
 from pai_bench.analysis.figures.text import shown, widest, width, wrapped
 from pai_bench.analysis.figures.venues import SMALL
+from pai_bench.analysis.information import is_small_dense
 from pai_bench.analysis.masks.overlap import Packed, overlap
 from pai_bench.analysis.tables import per_cent
 from pai_bench.errors import PaiBenchError
@@ -73,7 +74,7 @@ def _side(material: Material, table: pd.DataFrame) -> tuple[list[str], float]:
 
 
 def _pairs(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of each pair of methods with masks at a common seed."""
+    """Return the mean overlap of each pair of methods with masks of the same network at a common seed."""
     by_seed: dict[int, dict[str, Packed]] = {}
     for seed, method, path in rows[["seed", "method", "path"]].itertuples(index=False, name=None):
         if len(by_seed) < SEEDS or seed in by_seed:
@@ -81,7 +82,7 @@ def _pairs(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
             with suppress(PaiBenchError, OSError):
                 by_seed.setdefault(seed, {})[method] = Packed.of(results.read_masks(Path(path)))
     lines = []
-    for one, other in combinations(material.methods, 2):
+    for one, other in combinations((m for m in material.methods if not is_small_dense(m)), 2):
         values = [overlap(masks[one], masks[other]) for masks in by_seed.values() if {one, other} <= masks.keys()]
         if values:
             jaccard, excess = (float(np.mean([getattr(v, name) for v in values])) for name in ("jaccard", "excess"))

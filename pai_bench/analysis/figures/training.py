@@ -19,7 +19,8 @@ from pai_bench.analysis.figures import captions, operating
 from pai_bench.analysis.figures.curves import density_of
 from pai_bench.analysis.figures.draw import OTHERS, handle, marker_of, series_entries
 from pai_bench.analysis.figures.drawing import Drawing
-from pai_bench.analysis.figures.layout import OWN_AXIS, Entry, Row, new_axes, new_figure, panel_inches, place, style
+from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, panel_inches, place, style
+from pai_bench.analysis.figures.legend import Entry
 from pai_bench.analysis.figures.material import MUTED, Material, Setting
 from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_ticks, set_value_axis
 from pai_bench.analysis.tables import measure, per_cent
