@@ -13,7 +13,9 @@ memory, random generators) on a stub of the CUDA libraries. To measure a GPU, ru
     python3 tests/gpu.py OUT --seconds 540 --data FOLDER
 
 on its machine. The script needs a checkout and the packages that pai-bench imports, but no installation. It stops at
-the time limit, and the next run continues with `--previous OUT`. The steps, in the order of their value:
+the time limit, and the next run continues with `--previous OUT`. Each measurement is appended to `OUT/gpu.jsonl`. To
+write this page from these records, copy the file to `results/reference/gpu.jsonl` and run `python -m tests.gpu_page`.
+The steps, in the order of their value:
 """
 
 OPEN = """## Open decisions
@@ -21,7 +23,9 @@ OPEN = """## Open decisions
 - *`torch.compile` inside a captured step* is an option of the recipe, off by default (`train.compile`), because it
   changes the bits of a training and takes about half a minute, which only workers with several cells regain. There is
   no ratio of a GPU yet. The option is to be removed if the median ratio of the step `compilation` stays below 1.2 in
-  TF32 and in bfloat16. On a CPU the ratio is 1.07 in channels-last, and 1.01 with bfloat16.
+  TF32 and in bfloat16. On a CPU the ratio is 1.07 in channels-last, and 1.01 with bfloat16. The compiled network is a
+  separate callable of the training step, not `model.compile()` in place, which would run the same code, but also
+  compile the evaluation and skip the hooks that measurements register on layers afterwards.
 - *float64 convolutions of wide layers* are matrix products instead of cuDNN's where one measurement of the device at
   the beginning of a process shows a ratio of at least 1.2 (`pai_bench/scoring/product_convolutions.py`). The step
   `scoring` repeats this measurement, and compares both for each layer size, narrow layers included.

@@ -23,10 +23,13 @@ _LIMITS = {"recompile_limit": 2**20, "accumulated_recompile_limit": 2**20}
 class CompiledNetwork:
     """The compiled forward pass of a network; the backward pass is compiled with it.
 
-    The network itself, the names of its parameters, its evaluation and its measurements are not affected. Networks of
-    the same structure in one process share the compiled code, so that only the first cell waits for it. Each shape of
-    inputs is compiled separately: code for varying shapes would be used only if several shapes had occurred before,
-    and the results of a cell would depend on the cells before it.
+    The network itself, the names of its parameters, its evaluation and its measurements are not affected. The compiled
+    code is the same as after `model.compile()` in place, which is not used because it would also compile the evaluation
+    and skip the hooks that measurements register on layers after the first step.
+
+    Networks of the same structure in one process share the compiled code, so that only the first cell waits for it.
+    Each shape of inputs is compiled separately: code for varying shapes would be used only if several shapes had
+    occurred before, and the results of a cell would depend on the cells before it.
     """
 
     def __init__(self, model: nn.Module) -> None:

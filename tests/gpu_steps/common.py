@@ -37,9 +37,9 @@ PLUGINS: tuple[str, ...] = ("--plugin", str(Path(__file__).parents[1] / "cuda_st
 """Options of pai-bench that prepare its processes for the stub."""
 
 
-def grid(dataset: str) -> tuple[str, ...]:
-    """Return the options of `pai-bench sweep` for a data set, in a rehearsal on a CPU for one of random patterns."""
-    return ("--datasets", dataset, *PLUGINS) if REAL else (*patterns.PLUGIN, "--models", "conv8")
+def grid(dataset: str, rehearsed: bool = not REAL) -> tuple[str, ...]:
+    """Return the options of `pai-bench sweep` for a data set, or for one of random patterns in a rehearsal."""
+    return (*patterns.PLUGIN, *PLUGINS, "--models", "conv8") if rehearsed else ("--datasets", dataset, *PLUGINS)
 
 
 def missing(dataset: str) -> bool:

@@ -86,7 +86,10 @@ def test_the_search_of_a_subnetwork_is_not_compiled() -> None:
 
 @pytest.mark.slow
 def test_a_recipe_compiles_every_step_and_no_evaluation(quick: list[int]) -> None:
-    """A batch of 16 and one of 8; a second cell finds both compiled. The backend computes with the same kernels."""
+    """A batch of 16 and one of 8; a second cell finds both compiled. The backend computes with the same kernels.
+
+    Hooks that a measurement registers afterwards are called, which they are not after `model.compile()` in place.
+    """
     data = killing.small_data(40)
     plain, ours, later = network(0.0), network(0.0), network(0.0)
     wanted = train(plain, masks(plain), data, dataclasses.replace(COMPILED, train=settings(compile=False)), seed=0)
@@ -97,6 +100,10 @@ def test_a_recipe_compiles_every_step_and_no_evaluation(quick: list[int]) -> Non
     assert list(ours.state_dict()) == list(plain.state_dict())
     train(later, masks(later), data, COMPILED, seed=0)
     assert len(quick) == 2 and torch.equal(weights(later), weights(ours))
+    calls: list[nn.Module] = []
+    ours.first.register_forward_hook(lambda module, inputs, outputs: calls.append(module))
+    ours.train()(data.train_x[:16].float())  # the shape of a compiled batch
+    assert calls == [ours.first]
 
 
 def settings(**changes: object) -> recipes.Train:

@@ -76,6 +76,12 @@ def test_steps_that_fit_run_in_order_and_the_last_one_gets_the_remaining_time(tm
     assert ran == [("a", 20), ("b", 60), ("c", 9), ("z", 35.0)] and left == []
 
 
+def test_a_rehearsal_gives_steps_more_time_within_that_of_the_run(tmp_path: Path) -> None:
+    clock = Clock()
+    run_steps([gpu.rehearsed(step) for step in STEPS[2:]], Records(tmp_path / "r"), clock.run, 80 + gpu.RESERVE, clock)
+    assert clock.ran == [("c", 80), ("z", 75)]
+
+
 def test_a_step_that_does_not_fit_is_left_to_the_next_run(tmp_path: Path) -> None:
     records = Records(tmp_path / "r")
     assert run(records, 40.0) == ([("a", 20), ("c", 9), ("z", 25.0)], ["b"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import random
 from collections import Counter
@@ -21,10 +20,10 @@ from pai_bench.core.randomness import host_random_state
 from pai_bench.recipes import Train
 from pai_bench.training import graph_step as steps
 from pai_bench.training import launches, loop
-from pai_bench.training.eager_step import Change
 from pai_bench.training.loop import train
 from pai_bench.training.step import GraphStep, Step, make_step
 from tests.unit import killing
+from tests.unit.graph_device import Device, FakeStream
 
 SETTINGS = dataclasses.replace(killing.recipe().train, batch_size=16)
 
@@ -203,85 +202,6 @@ def test_precision_is_part_of_the_fingerprint_except_at_its_default() -> None:
     mechanism = killing.recipe(cuda_graph=False)
     assert recipe.train.cuda_graph == "auto" and mechanism.identity() == recipe.identity()
     assert dict(recipes.load("quick", "digits", "conv8").sources)["train.precision"] == "default"
-
-
-class Device:
-    """A CPU substitute for the part of torch.cuda that GraphStep uses: a replay repeats the captured launches."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, factor: float = 1.0, error: str | None = None) -> None:
-        self.replays: list[int] = []
-        """The images of each."""
-        self.factor, self.error = factor, error
-        self.current = self.default = FakeStream()
-        monkeypatch.setattr(steps, "_capture_stream", lambda device: FakeStream())
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.current)
-        monkeypatch.setattr(torch.cuda, "default_stream", lambda device: self.default)
-        monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
-        monkeypatch.setattr(torch.cuda, "default_generators", [torch.default_generator])
-        # The generator of the host, which is the device's here, stands still for the host.
-        monkeypatch.setattr(steps, "host_random_state", lambda: ())
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: FakeGraph(self))
-        monkeypatch.setattr(torch.cuda, "graph", self.graph)
-        monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**34, 2**34))
-
-    @contextlib.contextmanager
-    def graph(self, graph: FakeGraph, pool: object, stream: object, capture_error_mode: str) -> Iterator[None]:
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise RuntimeError(error)
-        assert pool == ("pool" if self.replays else None)
-        yield
-        graph.work = self.work
-
-    def of(self, step: GraphStep) -> GraphStep:
-        self.step, launch, captured = step, step._launch, step._captured
-        self.sizes: list[int] = []
-
-        def launching(x: torch.Tensor, y: torch.Tensor, change: Change | None = None) -> None:
-            self.sizes.append(len(x))
-            launch(x, y, change)
-
-        def capturing(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-            self.work = work
-            return captured(lambda: None)  # a capture computes nothing
-
-        step._launch, step._captured = launching, capturing  # type: ignore[method-assign]
-        return step
-
-
-class FakeGraph:
-    work: Callable[[], None]
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-
-    def pool(self) -> str:
-        return "pool"
-
-    def replay(self) -> None:
-        self.device.sizes.clear()
-        self.device.step.rate.mul_(self.device.factor)
-        self.work()
-        self.device.replays.append(sum(self.device.sizes))
-
-
-class FakeStream:
-    device_index = 0
-
-    def wait_stream(self, other: object) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-
-class FakeEvent:
-    def record(self) -> None:
-        pass
-
-    def query(self) -> bool:
-        return True
 
 
 def both(
