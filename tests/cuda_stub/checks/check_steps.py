@@ -85,6 +85,31 @@ def test_training_continues_after_a_refused_capture(dropout: float) -> None:
     assert after.mechanism == "cuda-graph"
 
 
+class ReadingInEvaluation(Reading):
+    """A network that reads a value in eval mode only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) if self.training else super().forward(x)
+
+
+def test_a_network_that_reads_a_value_in_evaluation_only_is_captured() -> None:
+    assert train(ReadingInEvaluation(), {}, data(), recipe(), seed=0).mechanism == "cuda-graph"
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "binary-cross-entropy"])
+def test_steps_on_vectors_are_captured_one_by_one(loss: str) -> None:
+    """Their batches are not gathered from bytes: a copy of inputs and of labels precedes each graph."""
+    x, y = torch.zeros(64 + 4, 2, device=CUDA), torch.arange(64 + 4, device=CUDA) % 2
+    points = InMemoryDataset("made-up", x, y, x[:8], y[:8], 2, "", "")
+    settings = recipe(epochs=12, evaluate_every=12, loss=loss)
+    vectors = dataclasses.replace(settings.data, kind="vectors", mean=(0.0, 0.0), std=(1.0, 1.0), padding=0, flip=False)
+    model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1 if loss.startswith("binary") else 2)).to(CUDA)
+    before = Counts.now()
+    assert train(model, {}, points, dataclasses.replace(settings, data=vectors), seed=0).mechanism == "cuda-graph"
+    # All steps but the warm-up of each batch size; the step that is captured is replayed once for the comparison.
+    assert Counts.now().since(before).graph_launches == 12 * 9 - 2 * graph_step.WARM_UP
+
+
 class HostDraws(nn.Module):
     """A network, such as a plug-in's, that draws on the host; a replay would repeat the draw of the capture."""
 
