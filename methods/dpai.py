@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import (
     Facts,
     PathCount,
@@ -60,6 +61,11 @@ class DPaI:
             problem.stream.tick()
             masks = {name: highest(s, problem.masks[name], quotas[name]) for name, s in scores.items()}
             total = replay(graph, PathCount(), {**plain, **masks}, ones.double()).sum()
+            if not bool(total.isfinite()):
+                raise PaiBenchError(
+                    "dpai: this network has more than 1.8e308 paths (gates of recurrent layers multiply them)",
+                    "score with another method without data (synflow, phew, erk)",
+                )
             # Without a path the number itself still shows which weights would make one.
             # The inner `where` keeps the unused branch finite: its gradient is multiplied by zero, and 0 x inf is NaN.
             objective = torch.where(total > 0, torch.where(total > 0, total, 1.0).log(), total)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from pai_bench.scoring import Facts, Problem, register
+from pai_bench.scoring import Facts, Problem, check_outside_vmap, register
 
 
 @register("multiflow", Facts("Farina et al. 2024", "activations", "inputs", "batches", "formula"))
@@ -68,6 +68,7 @@ def adder(sums: dict[str, Tensor], name: str, layer: nn.Module) -> Callable[...,
     place = ARGUMENTS.get(name.rpartition(".")[2])
 
     def add(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        check_outside_vmap("multiflow", name.rpartition(".")[0])
         if place is not None and place < len(arguments):
             x = arguments[place]
             axis = 1 if isinstance(layer, _ConvNd) else x.ndim - 1

@@ -27,6 +27,7 @@ class PHEW:
     patience: int = 200
 
     optional: ClassVar[bool] = True
+    ordinal: ClassVar[bool] = True
     per_sparsity: ClassVar[bool] = True
     invariant_to: ClassVar[tuple[str, ...]] = ("weight-signs",)
 

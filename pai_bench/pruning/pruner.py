@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,12 @@ from pai_bench.pruning.masking import starting_masks
 from pai_bench.pruning.model_copies import cast_to_score, copy_to_score, reinitialiser
 from pai_bench.pruning.rounding import noise_floor, perturb
 from pai_bench.pruning.score_checks import checked_dtype, checked_scores
+from pai_bench.pruning.score_failures import Failure
 from pai_bench.pruning.selection import Select, keep_exactly, restarted
 from pai_bench.pruning.targets import PLAIN, Goal, check_target, counts_after, masks_for
 from pai_bench.results import ties
-from pai_bench.scoring import diagnosis, registry
+from pai_bench.scoring import diagnosis
 from pai_bench.scoring.attributes import reset_after_passes
-from pai_bench.scoring.derivatives import no_second_derivative
 from pai_bench.scoring.isolation import undisturbed, without_cudnn
 from pai_bench.scoring.losses import Loss, to_score
 from pai_bench.scoring.meter import Meter
@@ -149,38 +150,34 @@ class Pruner:
             self._graphs[key] = replace(graph, on_replay=self.meter.passed)
         return self._graphs[key]
 
-    def _scores(self, problem: Problem) -> dict[str, Tensor]:
+    def _scores(self, problem: Problem, drawn: Tensor) -> dict[str, Tensor]:
+        """Return the checked scores; `drawn` is the state of the generator before they are computed."""
+        explain = Failure(self.name, self._scorer, problem, self._other_loss)
         try:
-            # cuDNN's recurrent layers have no second derivative, and no derivative in eval mode.
-            with without_cudnn() if self._recurrent else nullcontext():
-                scores = self._scorer(problem)
+            scores = self._raw_scores(problem)
         except diagnosis.RAISED as error:
-            if (explained := self._explained(error, problem)) is error:
+            if (explained := explain.error(error)) is error:
                 raise
             raise explained from error
-        return checked_scores(self.name, scores, problem.weights)
-
-    def _explained(self, error: Exception, problem: Problem) -> Exception:
-        """Return the error to raise instead of an error of torch, the model or the method."""
-        if diagnosis.is_out_of_memory(error):
-            return error
-        try:
-            x, _ = next(problem.stream.drawn())
-        except Exception:  # of the caller's data
-            return error
-        refusal = no_second_derivative(self.name, error, problem.model, x) if isinstance(error, RuntimeError) else None
-        if refusal is not None:
-            return refusal
-        if (cause := diagnosis.cause(problem.model, problem.stream.drawn(), self._other_loss)) is not None:
-            return cause
-        if not registry.is_builtin_class(type(self._scorer)):
-            return error  # a method under development: its author needs the exception itself
-        if (cause := diagnosis.no_gradient(error)) is not None:
-            return cause
-        return PaiBenchError(
-            f"method {self.name} cannot score this model: {diagnosis.line(error)}",
-            "score with another method, or leave out the layer that the traceback names",
+        return checked_scores(
+            self.name,
+            scores,
+            problem.weights,
+            lambda: explain.not_finite(self._state, lambda: self._repeated(problem, drawn)),
         )
+
+    def _raw_scores(self, problem: Problem) -> Any:
+        # cuDNN's recurrent layers have no second derivative, and no derivative in eval mode.
+        with without_cudnn() if self._recurrent else nullcontext():
+            return self._scorer(problem)
+
+    def _repeated(self, problem: Problem, drawn: Tensor, step: float = 0.0) -> Any:
+        """Return the scores of the same problem again, with the same draws, after relative changes of that size."""
+        self._generator.set_state(drawn)
+        with self._undisturbed():
+            repeated = self._problem(problem.masks, problem.density, problem.kept, problem.stream)
+            perturb(repeated.weights, step)
+            return self._raw_scores(repeated)
 
     def _undisturbed(self) -> AbstractContextManager[None]:
         first = next(iter(self._weights.values()))
@@ -196,7 +193,7 @@ class Pruner:
             self._warm_up()
             drawn = self._generator.get_state()
             problem = self._problem(full, density, kept, next(self._streams(rounds)))
-            scores = self._scores(problem)
+            scores = self._scores(problem, drawn)
         self.noise = self._noise(scores, problem, drawn)
         return scores
 
@@ -204,14 +201,12 @@ class Pruner:
         """Return the noise floor of scores; `drawn` is the state of the generator before they were computed."""
 
         def again(step: float) -> dict[str, Tensor]:
-            self._generator.set_state(drawn)
-            with self._undisturbed():
-                repeated = self._problem(problem.masks, problem.density, problem.kept, problem.stream)
-                perturb(repeated.weights, step)
-                return self._scores(repeated)
+            return checked_scores(self.name, self._repeated(problem, drawn, step), problem.weights)
 
+        if not self.warns_of_ties or getattr(self._scorer, "ordinal", False):
+            return 0.0
         with self.meter.paused():
-            return noise_floor(scores, again) if self.warns_of_ties else 0.0
+            return noise_floor(scores, again)
 
     def _rounds(self) -> tuple[int, str]:
         return int(getattr(self._scorer, "rounds", 1)), str(getattr(self._scorer, "schedule", "exponential"))
@@ -283,7 +278,7 @@ class Pruner:
                     kept = min(kept, units.extent(masks)[1])
                 drawn = self._generator.get_state()
                 problem = self._problem(masks, density, kept, next(streams))
-                scores = self._scores(problem)
+                scores = self._scores(problem, drawn)
                 quotas = self._scorer.quotas(problem) if hasattr(self._scorer, "quotas") else None
                 if counts is not None:
                     quotas = counts_after(counts, self._start, position, rounds, schedule)

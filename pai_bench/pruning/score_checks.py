@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,8 +26,13 @@ def checked_dtype(dtype: object) -> torch.dtype:
     return DTYPES[name]
 
 
-def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the scores in the order of the weights, detached.
+def checked_scores(
+    method: str,
+    scores: Any,
+    weights: Mapping[str, Tensor],
+    reason: Callable[[], tuple[str, str] | None] = lambda: None,
+) -> dict[str, Tensor]:
+    """Return the scores in the order of the weights, detached; `reason` gives cause and remedy if they are not finite.
 
     Raises: PaiBenchError when a weight has no score, or one of another shape, or not finite.
     """
@@ -51,8 +56,7 @@ def checked_scores(method: str, scores: Any, weights: Mapping[str, Tensor]) -> d
     if not bool(torch.isfinite(torch.stack([scores[key].sum() for key in weights])).all()):
         for key in weights:
             if count := int((~torch.isfinite(scores[key])).sum()):
-                raise PaiBenchError(
-                    f"method {method} returned {count} scores for {key} that are not finite",
-                    "look for NaN in weights and data; score in float64, or with a lower lr; else correct the method",
-                )
+                cause = f"method {method} returned {count} scores for {key} that are not finite"
+                why, cure = reason() or ("", remedy)
+                raise PaiBenchError(f"{cause}: {why}" if why else cause, cure)
     return {key: scores[key].detach() for key in weights}

@@ -27,6 +27,7 @@ from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, more_than
 from pai_bench.scoring.registry import register
 from pai_bench.scoring.relu_networks import check_relu_network
 from pai_bench.scoring.searching import Search, straight_through
+from pai_bench.scoring.transforms import check_outside_vmap
 
 __all__ = [
     "IDENTITY_NORMS",
@@ -51,6 +52,7 @@ __all__ = [
     "apportion",
     "check_factors",
     "check_law",
+    "check_outside_vmap",
     "check_relu_network",
     "choose_in_order",
     "cosine",

@@ -16,8 +16,9 @@ HOOKS = (
 """Declarations that are methods of the class."""
 
 DECLARATIONS = (
-    *("added", "controls", "costly", "fresh", "invariant_to", "may_tie", "narrows", "optional", "per_sparsity"),
-    *("plugin_version", "prunes", "replaces_step", "revives", "rounds", "schedule", "starts_dense", "version"),
+    *("added", "controls", "costly", "fresh", "invariant_to", "may_tie", "narrows", "optional"),
+    *("ordinal", "per_sparsity", "plugin_version", "prunes", "replaces_step", "revives", "rounds", "schedule"),
+    *("starts_dense", "version"),
     *HOOKS,
 )
 """Attributes of a method's class that change what the harness does (docs/methods.md describes each of them)."""

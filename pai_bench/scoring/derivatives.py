@@ -124,14 +124,14 @@ def no_second_derivative(method: str, error: RuntimeError, model: nn.Module, x: 
     if match is None and _ONCE_ONLY not in str(error):
         return None
     operation = match[1].lstrip("_") if match else "a custom autograd function"
-    place = _layer_that_calls(match[1] if match else None, model, x)
+    place = layer_that_calls(match[1] if match else None, model, x)
     return PaiBenchError(
         f"method {method} needs a second derivative that torch does not have: {operation}, in {place}",
         "score with a method of first derivatives (snip, force, synflow, …), or replace that operation",
     )
 
 
-def _layer_that_calls(operation: str | None, model: nn.Module, x: Tensor) -> str:
+def layer_that_calls(operation: str | None, model: nn.Module, x: Tensor) -> str:
     """Return the innermost layer that uses an operation (None: a custom autograd function)."""
     found: list[str] = []
     handles = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
@@ -94,7 +95,7 @@ def cause(
         except PaiBenchError as error:
             return error
         except RAISED as error:
-            return None if is_out_of_memory(error) else _of_inputs(error, number, x)
+            return None if is_out_of_memory(error) else _of_inputs(error, number, x, model)
         problem = _of_targets(outputs, y) if loss is None else _of_loss(loss, outputs, y)
         if problem is not None:
             return problem
@@ -116,7 +117,29 @@ def no_gradient(error: BaseException) -> PaiBenchError | None:
     )
 
 
-def _of_inputs(error: Exception, number: int, x: Tensor) -> PaiBenchError:
+def layer_of(error: BaseException, model: nn.Module) -> str | None:
+    """Return the innermost layer whose forward pass raised an error; None where no layer did."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_locals.get("self")
+        if names.get(id(module)):
+            found = f"layer {names[id(module)]} ({type(module).__name__})"
+    return found
+
+
+def _is_inside_transform(error: BaseException) -> bool:
+    """Return True for an error inside a transform of torch.func (vmap, grad, …)."""
+    return any("_functorch" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _of_inputs(error: Exception, number: int, x: Tensor, model: nn.Module) -> PaiBenchError:
+    if _is_inside_transform(error):
+        where = layer_of(error, model) or f"{type(model).__name__}.forward"
+        return PaiBenchError(
+            f"{where} cannot be computed inside a transform of torch.func (vmap, grad, …): {line(error)}",
+            "compute it on the whole batch, outside of the transform",
+        )
     if "more than 1 value per channel" in str(error):
         return PaiBenchError(
             f"scoring batch {number} has {len(x)} image, and batch norm in train mode needs two values a channel",

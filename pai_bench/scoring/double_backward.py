@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from pai_bench.scoring.convolutions import along, convolve, convolve_backward
 from pai_bench.scoring.function_overrides import FunctionOverrides
+from pai_bench.scoring.transforms import is_transformed
 
 aten = torch.ops.aten
 
@@ -28,11 +29,21 @@ aten = torch.ops.aten
 class LeanDoubleBackward(FunctionOverrides):
     """Context in which convolutions, BatchNorm in train mode and ReLU have cheap second derivatives, and no third ones.
 
-    Hardsigmoid can be differentiated twice too, and `normalize` also at vectors of zeros.
+    Hardsigmoid can be differentiated twice too, and `normalize` also at vectors of zeros. Inside a transform of
+    torch.func (vmap, grad, …), which takes no such functions, PyTorch's own are computed.
     """
 
     def __init__(self) -> None:
-        super().__init__(_LEAN)
+        super().__init__({plain: _outside_transforms(plain, lean) for plain, lean in _LEAN.items()})
+
+
+def _outside_transforms(plain: Callable[..., Tensor], lean: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return `lean`, and inside a transform of torch.func `plain`."""
+
+    def function(*args: Any, **kwargs: Any) -> Tensor:
+        return (plain if is_transformed() else lean)(*args, **kwargs)
+
+    return function
 
 
 def _convolution(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import pai_bench
 from pai_bench.pruning.pruner import Pruner
 from pai_bench.results import ties
-from pai_bench.scoring import registry
+from pai_bench.scoring import Problem, registry
 
 from .nets import BRIEF, batches, flat, tiny
 
@@ -127,6 +127,23 @@ def test_rounding_errors_at_the_cut_are_ties_and_elsewhere_they_are_not() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ordinal", [True, False])
+def test_scores_that_are_ranks_have_no_rounding_errors(ordinal: bool) -> None:
+    """Ranks of random draws change with the last bit of a weight, and small scores (1 of 32 here) lead to a test."""
+
+    class Ranks:
+        def __call__(self, problem: Problem) -> dict[str, Tensor]:
+            parts = {name: (w.double() * 2**40) % 1 for name, w in problem.weights.items()}
+            return {name: (1 + part).where(part > 1 / 32, 1e-13 * part) for name, part in parts.items()}
+
+    if ordinal:
+        Ranks.ordinal = True  # type: ignore[attr-defined]
+    pruner = Pruner(flat(), batches(), Ranks(), name="ranks")
+    pruner.masks(0.5)
+    assert (pruner.noise == 0, pruner.tied_at_cut <= 1) == (ordinal, ordinal)
+    assert registry.get("phew").ordinal  # type: ignore[attr-defined]
+
+
 def test_ties_of_the_last_round_count(monkeypatch: pytest.MonkeyPatch) -> None:
     task = Pruner(zero_head(), DATA, registry.get("force", {"rounds": 3}), name="force")
     masks = task.masks(0.8)

@@ -234,6 +234,8 @@ def test_cells_are_unknown_when_the_controller_does_not_respond(home: Path) -> N
 def test_accounting_has_the_end_states_of_purged_jobs(home: Path) -> None:
     command(home, "sacct", "printf '5_0|NODE_FAIL\\n5_1|CANCELLED by 0\\n'")
     assert Controller().forgotten({"5_0", "5_1", "6"}) == {"5_0": "NODE_FAIL", "5_1": "CANCELLED"}
+    command(home, "sacct", "printf 'JobID|State\\n5_[0-1%%1]|CANCELLED by 0\\n5_1 | FAILED |\\n5_1.batch|COMPLETED\\n'")
+    assert Controller().forgotten({"5_0", "5_1", "6"}) == {"5_0": "CANCELLED", "5_1": "FAILED"}
     command(home, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     assert Controller().forgotten({"5_0"}) == {}
 

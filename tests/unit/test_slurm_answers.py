@@ -41,10 +41,20 @@ def answer_of(home: Path, text: str) -> str:
         "echo 42 of 100 GB used; echo 42; echo Submitted batch job 5",
         "echo 'sbatch: warning: something' >&2; echo Submitted batch job 5",
         "echo Submitted batch job 5; exit 3",
+        "echo Submitted batch job 5 >&2; exit 3",
+        "printf '\\033[1mSubmitted batch job 5\\033[0m'",
     ],
 )
 def test_output_with_a_job_id_means_accepted(home: Path, text: str) -> None:
     assert answer_of(home, text) == "5"
+
+
+@pytest.mark.parametrize("where", [">&2; exit 1", ">&2; exit 0", "; exit 1", "; exit 0"])
+def test_explicit_refusals_are_found_wherever_wrappers_print_them(home: Path, where: str) -> None:
+    with pytest.raises(answers.Refused, match=r"^Invalid account$"):
+        answer_of(home, f"echo Welcome; echo '{FAILED}Invalid account' {where}")
+    with pytest.raises(answers.Unanswered, match="Socket timed out"):
+        answer_of(home, f"echo Welcome; echo '{FAILED}Socket timed out' {where}")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +97,9 @@ def test_explicit_refusals_are_quoted_once_with_a_remedy(
     "text",
     [
         LOST,
+        f"echo '{FAILED}Unable to contact slurm controller (receive failure)' >&2; exit 1",
+        f"echo '{FAILED}Unable to contact slurm controller (send failure)' >&2; exit 1",
+        f"echo '{FAILED}Zeitüberschreitung' >&2; exit 1",
         f"echo '{FAILED}Zero Bytes were transmitted or received' >&2; exit 1",
         f"echo '{FAILED}Unspecified error' >&2; exit 1",
         f"echo '{FAILED}Protocol authentication error' >&2; exit 1",
@@ -123,10 +136,13 @@ def squeue(monkeypatch: pytest.MonkeyPatch, *lines: str) -> Controller:
 
 def test_an_array_in_one_row_stands_for_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """squeue prints such rows without -r, which wrappers of sites may leave out; rows of steps are left out."""
-    lines = ("7_[1-2,5%2]|PENDING", "7_0|RUNNING", "7_0.batch|RUNNING", "8+0|RUNNING", "9_[3]|PENDING")
+    lines = ("7_[1-2,5%2]|PENDING", " 7_0 | RUNNING ", "7_0.batch|RUNNING", "8+0|RUNNING", "9_[3,4-9:4]|PENDING")
     rows = squeue(monkeypatch, *lines).rows()
-    assert [row.job for row in rows] == ["7_1", "7_2", "7_5", "7_0", "8", "9_3"]
-    assert [row.index for row in rows] == [1, 2, 5, 0, 0, 3] and {row.state for row in rows} == {"PENDING", "RUNNING"}
+    assert [row.job for row in rows] == ["7_1", "7_2", "7_5", "7_0", "8", "9_3", "9_4", "9_8"]
+    assert [row.index for row in rows] == [1, 2, 5, 0, 0, 3, 4, 8] and {row.state for row in rows} == {
+        "PENDING",
+        "RUNNING",
+    }
 
 
 @pytest.mark.parametrize("job", ["", "7_[1-3,...%2]", "7_[1-", "7_x", "x7", "7 8", "7_[]"])
@@ -135,6 +151,31 @@ def test_a_row_with_an_unreadable_id_leaves_the_state_of_all_jobs_unknown(
 ) -> None:
     with pytest.raises(ControllerUnavailable, match="squeue returned"):
         squeue(monkeypatch, "7_0|RUNNING", f"{job}|RUNNING").rows()
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "echo '{row}'; printf '7_1|RUNN'",
+        "printf '7_1|RUNNING|None|n1|pai-bench:2026'",
+        "echo '   7_0  debug pai-benc  ann  R  0:01  1 n1'",
+        f'echo \'{{{{"name": "{tag(SWEEP, "c001")}"}}}}\'',
+        "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)'",
+        "echo '{row}'; echo 'squeue: error: cluster b: Connection refused' >&2",
+    ],
+)
+def test_a_partial_answer_with_exit_code_0_leaves_the_state_of_all_jobs_unknown(home: Path, output: str) -> None:
+    command(home, "squeue", output.format(row=f"7_0|RUNNING|None|n1|{tag(SWEEP, 'c001')}|"))
+    with pytest.raises(ControllerUnavailable):
+        Controller().rows()
+
+
+def test_rows_are_read_beside_warnings_and_other_jobs(home: Path) -> None:
+    """One of another job has a line break in its name, and the last row has no end, as in `printf %s "$(squeue)"`."""
+    row = f"7_0|RUNNING|None|n1|{tag(SWEEP, 'c001')}|"
+    text = f"CLUSTER: here\n1|RUNNING|None|n1|of\ntwo lines|\n   2  debug  bash  ann  R  0:01  1 n1\n{row}"
+    command(home, "squeue", f"echo 'error: slurm.conf line 12: CommunicationParameters' >&2; printf '{text}'")
+    assert [found.job for found in Controller().rows()] == ["7_0"]
 
 
 @pytest.mark.parametrize("size", ["", "n/a", "10", "1_0"])

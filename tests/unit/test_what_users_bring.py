@@ -476,9 +476,10 @@ def test_methods_with_inputs_of_their_own_require_real_numbers(method: str) -> N
 
 @pytest.mark.slow
 def test_scores_that_are_not_finite_are_refused_with_a_remedy() -> None:
-    with pytest.raises(PaiBenchError, match="not finite") as caught:
-        pai_bench.score(tiny(), batches(), "prospr", lr=float("nan"))
-    assert "float64" in caught.value.remedy and "lr" in caught.value.remedy
+    for dtype in ("float64", "float32"):
+        with pytest.raises(PaiBenchError, match="not finite") as caught:
+            pai_bench.score(tiny(), batches(), "prospr", lr=float("nan"), dtype=dtype)
+        assert ("score in float64" in caught.value.remedy) == (dtype == "float32") and "lower lr" in caught.value.remedy
 
 
 # Methods

@@ -40,7 +40,7 @@ class Walker:
         numbers = _numbers(graph, self._replay, values, weights)
         # NumPy indexes faster than torch.
         self._numbers = {slot: value.long().numpy() for slot, value in numbers.items()}
-        self._weights = {slot: value.numpy() for slot, value in self._replay.values.items()}
+        self._weights = {slot: value.numpy() for slot, value in self._replay.values.items() if not value.is_meta}
         self._numbered = {slot for slot, value in self._numbers.items() if value.any()}
         self._producers = {slot: node for node in graph.nodes for slot in node.outputs if slot is not None}
         self._consumers: dict[int, list[Node]] = {}

@@ -17,15 +17,17 @@ SBATCH_SECONDS = 300.0
 LONGEST = 500
 """Maximum number of characters quoted from sbatch's messages."""
 
-_TAKEN = re.compile(r"\bSubmitted batch job (\d+)\b")
+_TAKEN = re.compile(r"Submitted batch job (\d+)\b")
 _PARSABLE = re.compile(r"^(\d+)(?:;\S+)?\s*$", re.MULTILINE)
 _FAILED = "Batch job submission failed: "
 # Messages after which the job may be queued: the request or its reply was lost in transit.
 _LOST = re.compile(
     r"timed[ -]out|time-?out|zero bytes|send/recv|receiv|transmi|communicat|broken pipe|reset by peer|aborted"
-    r"|transport endpoint|unexpected message|protocol|authenticat|credential|munge|unspecified error",
+    r"|(?:send|shutdown) failure|transport endpoint|unexpected message|protocol|authenticat|credential|munge"
+    r"|unspecified error",
     re.IGNORECASE,
 )
+_SENT = re.compile(r"(?:send|receive|shutdown) failure", re.IGNORECASE)
 _TOO_LONG = ("Invalid job array specification",)
 _TOO_MANY = ("AssocMaxSubmitJobLimit", "QOSMaxSubmitJob", "MaxSubmitJobs", "Job violates accounting/QOS policy")
 _FULL = ("Resource temporarily unavailable", "temporarily unable to accept job")
@@ -78,19 +80,22 @@ def sbatch(
         cause = f"sbatch cannot be started: {error.strerror}"
         raise PaiBenchError(cause, "run the command where sbatch is installed, or use --where local") from None
     # A wrapper of sbatch may fail after the job was created: an id in the output counts more than the exit code.
-    if done.returncode and "Submitted batch job" not in done.stdout:
-        raise _failure(done.returncode, done.stderr)
+    if done.returncode and not _TAKEN.search(done.stdout + done.stderr):
+        raise _failure(done.returncode, done.stderr + _errors(done.stdout))
     return done.stdout, done.stderr
 
 
 def job_id(stdout: str, stderr: str) -> str:
     """Return the id of the submitted job from sbatch's output.
 
-    Raises: Unanswered when the output does not contain the id of one job.
+    Raises: Refused; Unanswered when the output does not contain the id of one job.
     """
     # Sites print other lines around the reply, so a bare number counts only if the usual sentence is missing.
-    found = set(_TAKEN.findall(stdout)) or set(_PARSABLE.findall(stdout))
+    found = set(_TAKEN.findall(f"{stdout}\n{stderr}")) or set(_PARSABLE.findall(stdout))
     if len(found) != 1:
+        errors = stderr + _errors(stdout)
+        if not found and _FAILED in errors:  # a wrapper that exits with 0 in any case
+            raise _failure(1, errors)
         how_many = "with several numbers" if found else "without the id of a job"
         raise Unanswered(_useful(stderr) or f"sbatch ended {how_many}")
     return str(found.pop())
@@ -108,9 +113,17 @@ def _failure(code: int, stderr: str) -> Refused | Unanswered:
     verdict = verdict.partition("\n")[0]
     if said and "Unspecified error" in verdict and words != verdict.strip():
         return Refused(words)  # a site's submit plug-in refused the job, and explained why in the lines before
-    if any(word in (verdict if said else words) for word in _ABSENT):
+    verdict = verdict if said else words
+    # Without a connection nothing was sent. After "Unable to contact slurm controller (receive failure)" it was.
+    if any(word in verdict for word in _ABSENT) and not _SENT.search(verdict):
         return Refused(words)
-    return Unanswered(words) if _LOST.search(verdict if said else words) else Refused(words)
+    # A message in another language cannot be classified.
+    return Unanswered(words) if _LOST.search(verdict) or (said and not verdict.isascii()) else Refused(words)
+
+
+def _errors(stdout: str) -> str:
+    """Return the error messages of sbatch that a wrapper has printed on stdout, each after a line break."""
+    return "".join(f"\n{line}" for line in stdout.splitlines() if line.lstrip().startswith("sbatch: "))
 
 
 def _useful(stderr: str) -> str:

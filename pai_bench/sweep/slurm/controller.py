@@ -8,17 +8,25 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pai_bench.sweep.execution.owner import ENDED
 
 _TAG = re.compile(r"pai-bench:([\w.-]+):([\w.-]+)")
-_JOB = re.compile(
-    r"(\d+)(?:\+\d+)?(?:_(?:(\d+)|\[(\d{1,7}(?:-\d{1,7})?(?:,\d{1,7}(?:-\d{1,7})?)*)(?:%\d+)?\]))?", re.ASCII
-)
+_RANGE = r"\d{1,7}(?:-\d{1,7}(?::\d{1,7})?)?"
+_JOB = re.compile(rf"(\d+)(?:\+\d+)?(?:_(?:(\d+)|\[({_RANGE}(?:,{_RANGE})*)(?:%\d+)?\]))?", re.ASCII)
 """An id in squeue's output: a job, a task of an array, or (from wrappers that ignore -r) all of its pending tasks."""
 _STEP = re.compile(r"[\d_+]+\.\w+")
 """An id of a step of a job."""
+_SEPARATORS = 5
+"""Number of separators in a row of squeue."""
+_LOST = re.compile(
+    r"slurm_load_\w+ error|unable to contact|communication \w+ (?:failure|error)|socket timed out|zero bytes"
+    r"|connection (?:refused|reset|timed out)|authentication (?:error|credential)|munge (?:encode|decode)|standby mode",
+    re.IGNORECASE,
+)
+"""Messages of commands that got no answer, or a part of it; some wrappers exit with 0 after them."""
 
 
 class ControllerUnavailable(Exception):
@@ -84,13 +92,14 @@ class Controller:
         who = [f"--user={','.join(names)}"] if names else ["--me"]
         # The comment is the last field because it may contain the separator.
         # -t all adds ended tasks, whose states decide which claims are dead; -r prints one row for each task.
-        lines = self.ask("squeue", *who, "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%k").splitlines()
+        output = self.ask("squeue", *who, "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%j|%k")
         found = []
-        for line in lines:
-            job, state, reason, node, words = (line.split("|", 4) + [""] * 4)[:5]
+        for line in output.splitlines():
+            _check_row(line, is_cut=output.endswith(line))
+            job, state, reason, node, words = (field.strip() for field in (line.split("|", 4) + [""] * 4)[:5])
             ours = _TAG.search(words)
             if ours and not _STEP.fullmatch(job):
-                found += [Row(task, state, reason, node, ours[1], ours[2]) for task in _tasks(job.strip())]
+                found += [Row(task, state, reason, node, ours[1], ours[2]) for task in _tasks(job)]
         return found
 
     def forgotten(self, jobs: Iterable[str]) -> dict[str, str]:
@@ -105,9 +114,13 @@ class Controller:
             return {}
         # A state may be "CANCELLED by 0". A job that is RUNNING in accounting but absent from squeue is lost, because
         # slurmdbd keeps the last state that it received.
-        words = dict(line.split("|", 1) for line in output.splitlines() if "|" in line)
-        states = {job: words[job].split()[0] for job in names if words.get(job, "").strip()}
-        return {job: state for job, state in states.items() if state in ENDED}
+        states = {}
+        for line in output.splitlines():
+            job, _, words = line.partition("|")
+            state = (words.strip("| ").split() or [""])[0]
+            with suppress(ControllerUnavailable):  # raised for other lines, and for steps
+                states |= dict.fromkeys(_tasks(job.strip()), state)
+        return {job: states[job] for job in names if states.get(job) in ENDED}
 
     def limits(self) -> Limits:
         """Return the cluster's limits, read once and then cached.
@@ -135,7 +148,9 @@ class Controller:
         try:
             done = subprocess.run(
                 command,
-                env=clean_environment(),
+                # SLURM shortens long lists of array tasks ("7_[1,3,…]") unless this is 0.
+                env={**clean_environment(), "SLURM_BITSTR_LEN": "0"},
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",  # job names are arbitrary bytes
@@ -146,14 +161,27 @@ class Controller:
             raise ControllerUnavailable(f"{command[0]} did not answer within {self.seconds:.0f} s") from None
         except OSError as error:
             raise ControllerUnavailable(f"{command[0]}: {error.strerror}") from None
+        words = done.stderr.strip().splitlines()
         if done.returncode:
-            words = done.stderr.strip().splitlines()
             raise ControllerUnavailable(words[-1] if words else f"{command[0]} ended with {done.returncode}")
+        words += [line for line in done.stdout.splitlines() if not {"|", "="} & set(line)]  # neither rows nor settings
+        for line in filter(_LOST.search, words):
+            raise ControllerUnavailable(line.strip())
         return done.stdout
 
 
+def _check_row(line: str, is_cut: bool) -> None:
+    """Check that a line of squeue is a whole row, or no row; `is_cut` is True for a last line without its end.
+
+    Raises: ControllerUnavailable, also for a job of pai-bench in another format.
+    """
+    is_row = re.match(r"\s*\d", line) and ("|" in line if is_cut else "pai-benc" in line)
+    if line.count("|") < _SEPARATORS and (is_row or _TAG.search(line)):
+        raise ControllerUnavailable(f"squeue returned {line.strip()!r}, which is not a whole row")
+
+
 def _tasks(job: str) -> list[str]:
-    """Return the ids of the tasks in an id of squeue: "12_[1-2,7%4]" is 12_1, 12_2 and 12_7.
+    """Return the ids of the tasks in an id of squeue: "12_[1-2,5-9:4%4]" is 12_1, 12_2, 12_5 and 12_9.
 
     Raises: ControllerUnavailable for another text: a task whose id is unknown may be running.
     """
@@ -163,8 +191,9 @@ def _tasks(job: str) -> list[str]:
     array, index, several = found.groups()
     if several is None:
         return [array if index is None else f"{array}_{index}"]
-    ends = [part.partition("-") for part in several.split(",")]
-    return [f"{array}_{number}" for first, _, last in ends for number in range(int(first), int(last or first) + 1)]
+    parts = [re.split("[-:]", part) for part in several.split(",")]
+    ranges = [range(int(first), int((*rest, first)[0]) + 1, int((*rest, 1, 1)[1])) for first, *rest in parts]
+    return [f"{array}_{number}" for numbers in ranges for number in numbers]
 
 
 def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
