@@ -114,7 +114,7 @@ class Controller:
             return {}
         # A state may be "CANCELLED by 0". A job that is RUNNING in accounting but absent from squeue is lost, because
         # slurmdbd keeps the last state that it received.
-        states = {}
+        states: dict[str, str] = {}
         for line in output.splitlines():
             job, _, words = line.partition("|")
             state = (words.strip("| ").split() or [""])[0]
