@@ -14,7 +14,7 @@ from pai_bench.pruning.effective import effective_masks
 from pai_bench.pruning.flops import flops
 from pai_bench.pruning.measures import CHANNELS, GRAPH, Measures, attempted, channel_measures, graph_measures
 from pai_bench.training.callbacks import Callback
-from pai_bench.training.loop import evaluate
+from pai_bench.training.evaluation import evaluate
 
 
 @dataclass(frozen=True)

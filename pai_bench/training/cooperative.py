@@ -6,13 +6,14 @@ import gc
 import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Generic, TypeVar
+from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pai_bench.core.randomness import own_randomness, random_state
 
+P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
@@ -33,6 +34,15 @@ def run_to_completion(work: Task[T], device: torch.device) -> T:
             except StopIteration as end:
                 result: T = end.value
                 return result
+
+
+def completed(task: Callable[Concatenate[nn.Module, P], Task[T]]) -> Callable[Concatenate[nn.Module, P], T]:
+    """Return a function that runs the task of a model to completion, with the same parameters."""
+
+    def run(model: nn.Module, /, *arguments: P.args, **options: P.kwargs) -> T:
+        return run_to_completion(task(model, *arguments, **options), next(model.parameters()).device)
+
+    return run
 
 
 POLL_SECONDS = 0.0003

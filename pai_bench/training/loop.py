@@ -1,25 +1,25 @@
-"""Train and evaluate a network under masks that are fixed, or that a method changes."""
+"""Train a network under masks that are fixed, or that a method changes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pai_bench.core.precision import float32_products, forward, in_channels_last, laid_out, products
-from pai_bench.core.randomness import derive_seed, seed_draws
+from pai_bench.core.precision import in_channels_last, laid_out
 from pai_bench.datasets import loading
 from pai_bench.datasets.loading import Augment, InMemoryDataset, StreamingDataset
 from pai_bench.recipes import Recipe
 from pai_bench.results import Epoch
-from pai_bench.scoring.losses import predictions
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.cooperative import Share, SharedClock, Task, read, run_to_completion
+from pai_bench.training.cooperative import Share, SharedClock, Task, completed, read
+from pai_bench.training.evaluation import Tested, evaluation
 from pai_bench.training.first_training import FirstTraining
 from pai_bench.training.last_batch import last_batch
 from pai_bench.training.launches import Schedule, make_launches
@@ -29,11 +29,6 @@ from pai_bench.training.step import Step, make_step
 
 VERSION = 2
 """Version of the trainer, increased whenever a run would produce different numbers; makes older results stale."""
-
-EVALUATION_BATCH = 1000
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,6 +109,125 @@ class _Progress:
             self._updates.resume(state["mask_updates"], state["rewound"])
 
 
+class _Training:
+    """A training with its step, its launches and its progress."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        masks: Mapping[str, Tensor],
+        dataset: InMemoryDataset | StreamingDataset,
+        recipe: Recipe,
+        seed: int,
+        callback: Callback,
+        checkpoints: Checkpoints | None,
+        record: Mapping[str, Any],
+        share: Share,
+        changing: Changing | None,
+        first: FirstTraining | None,
+    ) -> None:
+        self._model, self._dataset, self._recipe, self._seed = model, dataset, recipe, seed
+        self._callback, self._checkpoints, self._record, self._first = callback, checkpoints, record, first
+        settings = recipe.train
+        channels_last = in_channels_last(settings.precision, settings.channels_last, next(model.parameters()).device)
+        placed = laid_out(model, channels_last)
+        self._step = make_step(placed, masks, settings, lambda: share.alone, changing is not None)
+        short = last_batch(model, dataset, recipe)
+        batches = loading.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
+        self._steps = steps = len(batches)
+        of_recipe = epoch_steps(settings, steps)
+        epochs = recipe_epochs(len(of_recipe), None if changing is None else changing.rewinding(len(of_recipe)))
+        self._lengths = [of_recipe[epoch] for epoch in epochs]
+        plan = self._lengths, steps, seed, len(of_recipe)
+        self._updates = None if changing is None else MaskUpdates(changing, model, masks, self._step, *plan)
+        rate = lambda epoch, step: learning_rate(settings, epochs[epoch], step, steps)  # noqa: E731
+        schedule = Schedule(rate, self._lengths, seed, self._updates)
+        self._launches = make_launches(self._step, dataset, batches, schedule, channels_last)
+        self.at = _Progress(model, self._step, share, self._updates)
+
+    def to_the_end(self) -> Task[Trained]:
+        """Train the epochs that are left, and return the outcome."""
+        at, updates = self.at, self._updates
+        tested, finite = Tested(0.0, True), True
+        while finite and at.epoch < len(self._lengths):
+            self._model.train()
+            if updates is not None and at.step == 0:
+                updates.before(at.epoch)
+                if self._first is not None and updates.may_jump(at.epoch) and (yield from self._jump(self._first)):
+                    updates.after(at.epoch)
+                    at.next_epoch()
+                    continue
+            yield from self._launch_epoch()
+            mean_loss = (yield from read(self._step.total, self._pause)) / at.seen
+            finite = math.isfinite(mean_loss)
+            measured = None
+            last = at.epoch == len(self._lengths) - 1 or not finite
+            if last or (at.epoch + 1) % self._recipe.train.evaluate_every == 0:
+                where = self._dataset, self._recipe, self._seed, at.epoch
+                tested = yield from evaluation(self._model, *where, self._callback, self._pause)
+                # Weights may overflow in the last step of an epoch, which its losses do not show yet.
+                measured, finite = tested.accuracy, finite and tested.finite
+            at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
+            self._callback.epoch(at.curve[-1], len(self._lengths))
+            if updates is not None and finite:
+                if self._first is not None and updates.ends_first(at.epoch):
+                    self._first.store(at.capture())
+                updates.after(at.epoch)
+            at.next_epoch()
+        return self._outcome(tested, finite)
+
+    def _launch_epoch(self) -> Task[None]:
+        """Run the steps of this epoch that are left."""
+        at = self.at
+        for launch in self._launches.epoch(at.epoch, at.step):
+            yield from self._pause()
+            yield from self._launches.room(self._pause)
+            launch.run()
+            at.seen += launch.images
+            at.step += launch.steps
+            for _ in range(launch.steps):
+                self._callback.tick()
+        yield from self._pause()
+
+    def _jump(self, first: FirstTraining) -> Task[bool]:
+        """Take over the end of the first training if another cell has it; return True if it did."""
+        known = yield from first.awaited(self._ticking)
+        if known is not None:
+            self.at.jump(known)
+        return known is not None
+
+    def _pause(self) -> Task[None]:
+        """Let other tasks run, then save a checkpoint that is due, and stop if that was requested."""
+        yield
+        checkpoints = self._checkpoints
+        if checkpoints is not None and (checkpoints.stop_requested or checkpoints.due()):
+            checkpoints.save({**self._record, **self.at.capture()})
+            if checkpoints.stop_requested:
+                raise Interrupted(f"in epoch {self.at.epoch + 1}")
+
+    def _ticking(self) -> Task[None]:
+        """Pause, with a sign of life: a cell that waits for another one must not be taken for one that hangs."""
+        self._callback.tick()
+        yield from self._pause()
+
+    def _outcome(self, tested: Tested, finite: bool) -> Trained:
+        if finite and not self._step.masked.intact():
+            raise RuntimeError("a pruned weight is not zero after training")
+        if finite and self._updates is not None:
+            self._updates.finish()
+        return Trained(
+            tested.accuracy,
+            tuple(self.at.curve),
+            not finite,
+            self._step.mechanism,
+            self.at.seconds,
+            {} if self._updates is None else self._updates.record(),
+            self._steps,
+            sum(self._lengths),
+            tested.by_class,
+        )
+
+
 def training(
     model: nn.Module,
     masks: Mapping[str, Tensor],
@@ -146,153 +260,13 @@ def training(
         exactly zero at the end (a defect of the trainer); PaiBenchError when a method never changes its masks, or
         keeps another number of weights at the end.
     """
-    if share is None:
-        with SharedClock().share() as own:
-            more = callback, checkpoints, saved, record, own, changing, first
-            return (yield from training(model, masks, dataset, recipe, seed, *more))
-    settings = recipe.train
-    callback = callback or Callback()
-    device = next(model.parameters()).device
-    channels_last = in_channels_last(settings.precision, settings.channels_last, device)
-    one_step = make_step(laid_out(model, channels_last), masks, settings, lambda: share.alone, changing is not None)
-    short = last_batch(model, dataset, recipe)
-    batches = loading.training_batches(dataset, settings.batch_size, Augment.of(recipe.data), seed, short)
-    steps = len(batches)
-    of_recipe = epoch_steps(settings, steps)
-    rewinding = None if changing is None else changing.rewinding(len(of_recipe))
-    epochs = recipe_epochs(len(of_recipe), rewinding)
-    lengths = [of_recipe[epoch] for epoch in epochs]
-    plan = lengths, steps, seed, len(of_recipe)
-    updates = None if changing is None else MaskUpdates(changing, model, masks, one_step, *plan)
-    rate = lambda epoch, step: learning_rate(settings, epochs[epoch], step, steps)  # noqa: E731
-    schedule = Schedule(rate, lengths, seed, updates)
-    launches = make_launches(one_step, dataset, batches, schedule, channels_last)
-    at = _Progress(model, one_step, share, updates)
-    if saved is not None:
-        at.restore(saved)
-
-    def pause() -> Task[None]:
-        yield
-        if checkpoints is not None and (checkpoints.stop_requested or checkpoints.due()):
-            checkpoints.save({**(record or {}), **at.capture()})
-            if checkpoints.stop_requested:
-                raise Interrupted(f"in epoch {at.epoch + 1}")
-
-    def ticking() -> Task[None]:
-        callback.tick()  # a cell that waits for another one must not be taken for one that hangs
-        yield from pause()
-
-    tested = Tested(0.0, True)
-    finite = True
-    while finite and at.epoch < len(lengths):
-        model.train()
-        if updates is not None and at.step == 0:
-            updates.before(at.epoch)
-            if first is not None and updates.may_jump(at.epoch):
-                known = yield from first.awaited(ticking)
-                if known is not None:
-                    at.jump(known)
-                    updates.after(at.epoch)
-                    at.next_epoch()
-                    continue
-        for launch in launches.epoch(at.epoch, at.step):
-            yield from pause()
-            yield from launches.room(pause)
-            launch.run()
-            at.seen += launch.images
-            at.step += launch.steps
-            for _ in range(launch.steps):
-                callback.tick()
-        yield from pause()
-        mean_loss = (yield from read(one_step.total, pause)) / at.seen
-        finite = math.isfinite(mean_loss)
-        last = at.epoch == len(lengths) - 1 or not finite
-        measured = None
-        if last or (at.epoch + 1) % settings.evaluate_every == 0:
-            tested = yield from evaluation(model, dataset, recipe, seed, at.epoch, callback, pause)
-            # Weights may overflow in the last step of an epoch, which its losses do not show yet.
-            measured, finite = tested.accuracy, finite and tested.finite
-        at.curve.append(Epoch(at.epoch + 1, mean_loss if math.isfinite(mean_loss) else None, measured))
-        callback.epoch(at.curve[-1], len(lengths))
-        if updates is not None and finite:
-            if first is not None and updates.ends_first(at.epoch):
-                first.store(at.capture())
-            updates.after(at.epoch)
-        at.next_epoch()
-    if finite and not one_step.masked.intact():
-        raise RuntimeError("a pruned weight is not zero after training")
-    if finite and updates is not None:
-        updates.finish()
-    past = {} if updates is None else updates.record()
-    lasted = at.seconds, past, steps, sum(lengths)
-    return Trained(tested.accuracy, tuple(at.curve), not finite, one_step.mechanism, *lasted, tested.by_class)
+    with nullcontext(share) if share is not None else SharedClock().share() as own:
+        more = callback or Callback(), checkpoints, record or {}, own, changing, first
+        run = _Training(model, masks, dataset, recipe, seed, *more)
+        if saved is not None:
+            run.at.restore(saved)
+        return (yield from run.to_the_end())
 
 
-def _completed(task: Callable[Concatenate[nn.Module, P], Task[T]]) -> Callable[Concatenate[nn.Module, P], T]:
-    """Return a function that runs the task of a model to completion, with the same parameters."""
-
-    def run(model: nn.Module, /, *arguments: P.args, **options: P.kwargs) -> T:
-        return run_to_completion(task(model, *arguments, **options), next(model.parameters()).device)
-
-    return run
-
-
-train = _completed(training)
+train = completed(training)
 """Run `training` to completion."""
-
-
-def _no_pause() -> Task[None]:
-    yield
-
-
-@dataclass(frozen=True)
-class Tested:
-    """Outcome of an evaluation: accuracy (fraction), also by class, and False where an output was not finite."""
-
-    accuracy: float
-    finite: bool
-    by_class: tuple[float | None, ...] = ()
-    """None for a class without images."""
-
-
-def evaluation(
-    model: nn.Module,
-    dataset: InMemoryDataset | StreamingDataset,
-    recipe: Recipe,
-    seed: int = 0,
-    epoch: int = 0,
-    callback: Callback | None = None,
-    pause: Callable[[], Task[None]] = _no_pause,
-) -> Task[Tested]:
-    """Measure the test accuracy and check that all outputs are finite; one batch per `next()`.
-
-    The model is left in eval mode. Random draws of a network in eval mode are seeded by seed, epoch and batch.
-    `pause` runs between batches; it may save the model, which does not change here, and may raise Interrupted.
-    """
-    model.eval()
-    callback = callback or Callback()
-    device = next(model.parameters()).device
-    # On the device: reading a count after every batch would make the host wait for it.
-    correct, images = torch.zeros(2, dataset.classes, dtype=torch.long, device=device)  # by class
-    finite = torch.ones((), dtype=torch.bool, device=device)
-    data, settings, seen = recipe.data, recipe.train, 0
-    channels_last = in_channels_last(settings.precision, settings.channels_last, device)
-    for batch, (x, y) in enumerate(loading.test_batches(dataset, EVALUATION_BATCH, data.mean, data.std)):
-        yield from pause()
-        seed_draws(derive_seed(seed, "evaluation", epoch, batch), device)
-        with torch.no_grad(), float32_products(products(settings.precision)):
-            logits = forward(model, x, settings.precision == "bfloat16", channels_last)
-        correct.index_add_(0, y, (predictions(settings.loss, logits) == y).long())
-        images.index_add_(0, y, torch.ones_like(y))
-        seen += len(y)
-        # Accumulated on the device and read once, like the counts.
-        finite &= torch.isfinite(logits).all()
-        callback.tick()
-    right, sound = (yield from read(correct.sum(), pause)), (yield from read(finite, pause))
-    counts = zip(correct.tolist(), images.tolist(), strict=True)
-    by_class = tuple(hits / total if total else None for hits, total in counts)
-    return Tested(right / seen, bool(sound), by_class)
-
-
-evaluate = _completed(evaluation)
-"""Run `evaluation` to completion."""

@@ -15,7 +15,8 @@ from pai_bench.experiment.cost import measured
 from pai_bench.recipes import Recipe
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.cooperative import RoundRobin, release
-from pai_bench.training.loop import EVALUATION_BATCH, Trained, training
+from pai_bench.training.evaluation import EVALUATION_BATCH
+from pai_bench.training.loop import Trained, training
 from pai_bench.training.step import Step, make_step
 from tests.benchmarks import peak
 from tests.benchmarks.conftest import Compare, Fact

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pai_bench.pruning import granularity, pruner, selection
 from pai_bench.results import ties
-from pai_bench.training import loop
+from pai_bench.training import evaluation
 from pai_bench.training.graph_step import GraphStep
 from tests.cuda_stub import device  # noqa: F401 (takes the place of cuDNN's convolutions)
 
@@ -44,7 +44,7 @@ def _unchecked(method: str, scores: Mapping[str, Tensor], weights: Mapping[str, 
     return {name: scores[name].detach() for name in weights}
 
 
-def _tested(accuracy: float, finite: bool, by_class: tuple[float | None, ...] = ()) -> loop.Tested:
+def _tested(accuracy: float, finite: bool, by_class: tuple[float | None, ...] = ()) -> evaluation.Tested:
     del by_class  # counts that no kernel has made can be below zero
     return Tested(accuracy, finite)
 
@@ -57,12 +57,12 @@ def _sum(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
     return found.cuda() if found.dim() else found
 
 
-_plain_sum, Tested = Tensor.sum, loop.Tested
+_plain_sum, Tested = Tensor.sum, evaluation.Tested
 if not hasattr(ties.at_cut, "__wrapped__"):  # both imported and loaded as a plug-in
     ties.at_cut = _on_host(ties.at_cut)
     ties.at_cut.__wrapped__ = True  # type: ignore[attr-defined]
     granularity.to_masks = _on_host(_to_masks)
     pruner.checked_scores = _unchecked
-    loop.Tested = _tested  # type: ignore[assignment, misc]
+    evaluation.Tested = _tested  # type: ignore[assignment, misc]
     Tensor.sum = _sum  # type: ignore[assignment, method-assign]
     GraphStep._agrees = lambda *arguments: True  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pai_bench.datasets.loading import Augment, InMemoryDataset, training_batches
-from pai_bench.training.loop import evaluate
+from pai_bench.training.evaluation import evaluate
 from tests.gpu_steps.common import (
     DEVICE,
     PRECISIONS,

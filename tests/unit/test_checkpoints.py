@@ -19,7 +19,7 @@ from torch import nn
 from pai_bench.cells import Cell
 from pai_bench.experiment.runner import CellRunner, Run
 from pai_bench.models import registry as building
-from pai_bench.training import loop
+from pai_bench.training import evaluation
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import MAGIC, Checkpoints, Interrupted
 from tests.unit import killed_updates, killing
@@ -131,7 +131,7 @@ def test_a_training_stopped_at_any_step_gives_the_result_of_an_uninterrupted_one
 def test_a_stop_during_an_evaluation_repeats_only_the_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "EVALUATION_BATCH", 50)
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 50)
     data, settings = killing.small_data(200), killing.recipe()
     checkpoints = Checkpoints(tmp_path, "1")
     with pytest.raises(Interrupted):

@@ -25,7 +25,8 @@ from pai_bench.scoring.problem import prunable
 from pai_bench.sweep.planning import checks
 from pai_bench.training.callbacks import Callback
 from pai_bench.training.checkpoints import Checkpoints, Interrupted
-from pai_bench.training.loop import evaluate, train
+from pai_bench.training.evaluation import evaluate
+from pai_bench.training.loop import train
 from pai_bench.training.rates import epoch_steps, learning_rate
 from pai_bench.training.step import Step
 from tests.unit.nets import brief

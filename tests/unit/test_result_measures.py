@@ -18,7 +18,7 @@ from pai_bench.models import registry as building
 from pai_bench.pruning.masking import MaskedGradients
 from pai_bench.pruning.measures import CHANNELS, GRAPH
 from pai_bench.results.measures import MEASURES, SCORING, SHARE_OF
-from pai_bench.training.loop import evaluate
+from pai_bench.training.evaluation import evaluate
 
 from .test_experiment import recipe
 from .test_results import result
