@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, median
-from typing import Any
+from statistics import median
 
 from tests.gpu import STEPS, Records
+from tests.gpu_page_cells import (
+    CELLS,
+    Record,
+    cells_part,
+    latest,
+    masks_part,
+    of_kind,
+    parity_part,
+    reference_part,
+    table,
+)
 from tests.gpu_page_text import HEAD, NOTHING, OPEN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,40 +26,23 @@ PAGE = ROOT / "docs" / "gpu.md"
 RECORDS = ROOT / "results" / "reference" / "gpu.jsonl"
 """Released measurements; the file is absent as long as no GPU was measured."""
 
-Record = Mapping[str, Any]
-
-CELLS, EPOCHS, STEPS_PER_EPOCH, EVALUATIONS = 90, 160, 391, 16
-"""The sweep that is extrapolated: cells, epochs, training steps per epoch, evaluations per cell."""
+EPOCHS, STEPS_PER_EPOCH, EVALUATIONS = 160, 391, 16
+"""The sweep that is extrapolated, of `CELLS` cells: epochs, training steps per epoch, evaluations per cell."""
 
 
 def page(records: Sequence[Record]) -> str:
     """Return the Markdown text of the page."""
-    rehearsed = any(record.get("rehearsal") for record in _of(records, "run"))
-    if rehearsed or not any(record.get("gpu") for record in _of(records, "machine")):
+    rehearsed = any(record.get("rehearsal") for record in of_kind(records, "run"))
+    if rehearsed or not any(record.get("gpu") for record in of_kind(records, "machine")):
         steps = [(f"`{step.name}`", step.title, f"{step.expected:.0f}") for step in STEPS]
-        return "\n".join((HEAD + NOTHING, _table(("step", "content", "about s"), steps), _targets([]), OPEN))
-    parts = [_machine, _outcomes, _targets, _steps, _packs, _kernels, _scoring, _cells, _masks, _parity]
+        return "\n".join((HEAD + NOTHING, table(("step", "content", "about s"), steps), _targets([]), OPEN))
+    measured = [_steps, _packs, _kernels, _scoring, cells_part, masks_part, parity_part, reference_part]
+    parts = [_machine, _outcomes, _targets, *measured]
     return HEAD + "\n" + "\n".join(text for part in parts if (text := part(records)))
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _of(records: Sequence[Record], what: str, **values: object) -> list[Record]:
-    """Return the records of one kind with the given values; later records of equal kind come last."""
-    return [r for r in records if r["what"] == what and all(r.get(name) == value for name, value in values.items())]
-
-
-def _last(records: Sequence[Record], what: str, **values: object) -> Record | None:
-    found = _of(records, what, **values)
-    return found[-1] if found else None
-
-
 def _machine(records: Sequence[Record]) -> str:
-    m = _last(records, "machine") or {}
+    m = latest(records, "machine") or {}
     versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     dirty = " with uncommitted changes" if m.get("dirty_diff_hash") else ""
     return (
@@ -59,17 +52,17 @@ def _machine(records: Sequence[Record]) -> str:
 
 
 def _outcomes(records: Sequence[Record]) -> str:
-    last = {record["step"]: record for record in _of(records, "end")}
+    last = {record["step"]: record for record in of_kind(records, "end")}
     rows = [
         (f"`{s.name}`", s.title, last[s.name]["outcome"] if s.name in last else "not run",
          last[s.name]["seconds"] if s.name in last else "")
         for s in STEPS
     ]  # fmt: skip
-    return "## Steps\n\n" + _table(("step", "content", "outcome", "s"), rows)
+    return "## Steps\n\n" + table(("step", "content", "outcome", "s"), rows)
 
 
 def _step(records: Sequence[Record], precision: str, layout: str, mechanism: str) -> float | None:
-    found = _last(records, "step", precision=precision, layout=layout, mechanism=mechanism)
+    found = latest(records, "step", precision=precision, layout=layout, mechanism=mechanism)
     return found["seconds"] if found else None
 
 
@@ -84,7 +77,7 @@ LAYOUTS = {"ieee": "NCHW", "tf32": "NHWC", "bf16": "NHWC"}
 
 def _pack_gain(records: Sequence[Record], precision: str) -> tuple[float, int] | None:
     """Return the best ratio of a pack to one cell, and its size."""
-    times = {record["size"]: record["seconds"] for record in _of(records, "pack", precision=precision)}
+    times = {record["size"]: record["seconds"] for record in of_kind(records, "pack", precision=precision)}
     gains = {size: times[1] / seconds for size, seconds in times.items() if size > 1 and 1 in times}
     best = max(gains, key=lambda size: gains[size], default=None)
     return None if best is None else (gains[best], best)
@@ -92,8 +85,8 @@ def _pack_gain(records: Sequence[Record], precision: str) -> tuple[float, int] |
 
 def _hours(records: Sequence[Record], precision: str) -> float | None:
     """Extrapolate the GPU-hours of the sweep from the best measured pack and the measured evaluation."""
-    times = [record["seconds"] for record in _of(records, "pack", precision=precision)]
-    evaluation = _last(records, "evaluation")
+    times = [record["seconds"] for record in of_kind(records, "pack", precision=precision)]
+    evaluation = latest(records, "evaluation")
     if not times or evaluation is None:
         return None
     return CELLS * (EPOCHS * STEPS_PER_EPOCH * min(times) + EVALUATIONS * evaluation["seconds"]) / 3600
@@ -113,7 +106,7 @@ def _targets(records: Sequence[Record]) -> str:
         gain = _pack_gain(records, precision)
         text = f"{gain[0]:.2f} × at {gain[1]} cells" if gain else ""
         add(f"best pack, {precision}", "≥ 1.5 × one cell", gain and gain[0], text, bool(gain and gain[0] >= 1.5))
-    batch, step = _last(records, "batch"), _default(records, "tf32", "NHWC")
+    batch, step = latest(records, "batch", mechanism="graph"), _default(records, "tf32", "NHWC")
     share = batch["seconds"] / step if batch and step else None
     add("share of the loader, tf32", "≤ 3 %", share, f"{100 * (share or 0):.1f} %", (share or 1) <= 0.03)
     hours = _hours(records, "tf32")
@@ -121,21 +114,21 @@ def _targets(records: Sequence[Record]) -> str:
         f"{CELLS} cells × {EPOCHS} epochs of ResNet-20 on CIFAR-10, tf32 (extrapolated)",
         "≤ 1.6 GPU-hours, stretch 0.8", hours, f"{hours or 0:.2f} GPU-hours", (hours or 9) <= 1.6,
     )  # fmt: skip
-    masks = [record for record in _of(records, "mask") if "different" in record]
+    masks = [record for record in of_kind(records, "mask") if "different" in record]
     different = sum(record["different"] for record in masks)
     add(
         "masks in float64 on ResNet-20", "equal to the CPU's", len(masks) or None,
         f"{different} weights differ in {len(masks)} methods", different == 0,
     )  # fmt: skip
     for precision in ("tf32", "bf16"):
-        r = _last(records, "compilation", precision=precision)
+        r = latest(records, "compilation", precision=precision)
         ratio = median(r["ratios"]) if r else None
         met = bool(r) and (ratio or 0) >= 1.2 and r["compiled_mechanism"] == "cuda-graph"
         add(f"compiled captured step, {precision}", "≥ 1.2 × captured", ratio, f"{ratio or 0:.2f} ×", met)
-    prospr = _last(records, "prospr vgg19", dtype="float32")
+    prospr = latest(records, "prospr vgg19", dtype="float32")
     seconds = prospr["seconds"] if prospr else None
     add("ProsPr's meta-gradient, VGG-19, batch 512", "seconds", seconds, f"{seconds or 0:.1f} s", (seconds or 99) < 10)
-    return "## Targets\n\n" + _table(("quantity", "target", "measured", ""), rows)
+    return "## Targets\n\n" + table(("quantity", "target", "measured", ""), rows)
 
 
 def _verdict(met: bool) -> str:
@@ -143,7 +136,7 @@ def _verdict(met: bool) -> str:
 
 
 def _steps(records: Sequence[Record]) -> str:
-    last = {(r["precision"], r["layout"], r["mechanism"]): r for r in _of(records, "step")}
+    last = {(r["precision"], r["layout"], r["mechanism"]): r for r in of_kind(records, "step")}
     if not last:
         return ""
     rows = [
@@ -152,15 +145,17 @@ def _steps(records: Sequence[Record]) -> str:
     ]
     heads = ("precision", "layout", "mechanism", "ms", "spread", "host µs")
     text = "## Training step of ResNet-20 at batch 128\n\nBatches included; medians. Captured: one step per graph; "
-    text += "k steps: about 16 of them, as in a sweep.\n\n" + _table(heads, rows)
-    if r := _last(records, "evaluation"):
+    text += "k steps: about 16 of them, as in a sweep.\n\n" + table(heads, rows)
+    for r in (found for m in ("graph", "loader") if (found := latest(records, "batch", mechanism=m))):
+        text += f"\nBatch by the {r['mechanism']}, without training: {1e6 * r['seconds']:.0f} µs.\n"
+    if r := latest(records, "evaluation"):
         text += f"\nEvaluation of {r['images']:,} images: {r['seconds']:.3f} s, of which the host is busy for "
         text += f"{r['host_seconds']:.3f} s.\n"
     return text
 
 
 def _packs(records: Sequence[Record]) -> str:
-    last = {(r["precision"], r["size"]): r for r in _of(records, "pack")}
+    last = {(r["precision"], r["size"]): r for r in of_kind(records, "pack")}
     if not last:
         return ""
     rows = [
@@ -174,12 +169,12 @@ def _packs(records: Sequence[Record]) -> str:
         for (precision, size), r in last.items()
         if (precision, 1) in last
     ]
-    return "## Packs\n\n" + _table(("precision", "layout", "cells", "ms per step of a cell", "× one cell"), rows)
+    return "## Packs\n\n" + table(("precision", "layout", "cells", "ms per step of a cell", "× one cell"), rows)
 
 
 def _kernels(records: Sequence[Record]) -> str:
-    last = {r["precision"]: r for r in _of(records, "kernels")}
-    sizes = _last(records, "sizes")
+    last = {r["precision"]: r for r in of_kind(records, "kernels")}
+    sizes = latest(records, "sizes")
     if not last:
         return ""
     text = (
@@ -195,93 +190,46 @@ def _kernels(records: Sequence[Record]) -> str:
         share = f"{100 * kernel / (1e3 * step):.0f} %" if step else "–"
         rows.append((precision, whole, f"{kernel:.3f}", share, f"{r['per_step']:.0f}", f"{rate:.1f}"))
     heads = ("precision", "step ms", "kernels ms", "share", "kernels per step", "TFLOP/s in kernels")
-    text += _table(heads, rows)
+    text += table(heads, rows)
     for precision, r in last.items():
         top = [(f"`{k['name'][:70]}`", f"{k['microseconds']:.0f}", f"{k['calls']:.0f}") for k in r["top"][:8]]
-        text += f"\nLongest kernels, {precision}:\n\n" + _table(("kernel", "µs per step", "calls per step"), top)
+        text += f"\nLongest kernels, {precision}:\n\n" + table(("kernel", "µs per step", "calls per step"), top)
     return text
 
 
 def _scoring(records: Sequence[Record]) -> str:
     text = ""
-    if last := {r["name"]: r for r in _of(records, "scoring")}:
+    if last := {r["name"]: r for r in of_kind(records, "scoring")}:
         rows = [
             (n, f"{1e3 * r['seconds']:.1f}", f"{r['units']:.2f}", f"{100 * r['spread']:.0f} %") for n, r in last.items()
         ]
         text += "## Scoring\n\nResNet-20, in units of one float32 (IEEE) pass of 128 images.\n\n"
-        text += _table(("work", "ms", "passes", "spread"), rows)
-    if vgg := {r["dtype"]: r for r in _of(records, "prospr vgg19")}:
+        text += table(("work", "ms", "passes", "spread"), rows)
+    if vgg := {r["dtype"]: r for r in of_kind(records, "prospr vgg19")}:
         rows = [(d, f"{r['seconds']:.2f}", f"{(r['peak_bytes'] or 0) / 2**30:.1f}") for d, r in vgg.items()]
-        text += "\nProsPr's meta-gradient for VGG-19 at batch 512:\n\n" + _table(("type", "s", "GiB"), rows)
-    if t := _last(records, "threshold"):
+        text += "\nProsPr's meta-gradient for VGG-19 at batch 512:\n\n" + table(("type", "s", "GiB"), rows)
+    if t := latest(records, "threshold"):
         rows = [(name, f"{1e3 * t[name]:.1f}") for name in ("kthvalue", "sort", "topk")]
-        text += f"\nThreshold of {t['scores']:,} float64 scores:\n\n" + _table(("way", "ms"), rows)
-    if convolutions := {(r["channels"], r["side"]): r for r in _of(records, "float64 convolution")}:
+        text += f"\nThreshold of {t['scores']:,} float64 scores:\n\n" + table(("way", "ms"), rows)
+    if convolutions := {(r["channels"], r["side"]): r for r in of_kind(records, "float64 convolution")}:
         rows = [
             (c, s, f"{r['flops'] / r['cudnn'] / 1e12:.1f}", f"{r['flops'] / r['product'] / 1e12:.1f}")
             for (c, s), r in convolutions.items()
         ]  # fmt: skip
         text += "\nfloat64 convolutions, TFLOP/s of forward and backward pass:\n\n"
-        text += _table(("channels", "side", "cuDNN", "matrix product"), rows)
-    if choice := _last(records, "float64 choice"):
+        text += table(("channels", "side", "cuDNN", "matrix product"), rows)
+    if choice := latest(records, "float64 choice"):
         gains = ", ".join(f"{gain:.2f}" for gain in choice["gains"])
         text += f"\nThe measurement that chooses (products if ≥ {choice['threshold']} ×), repeated: {gains} ×; "
         text += f"chosen: {choice['mechanism']}.\n"
-    if r := _last(records, "snip resnet50"):
+    if r := latest(records, "snip resnet50"):
         text += f"\nSNIP of ResNet-50 at 224 × 224, batch {r['batch']}, float64: {r['seconds']:.1f} s, "
         text += f"{(r['peak_bytes'] or 0) / 2**30:.1f} GiB.\n"
-    for r in _of(records, "compilation"):
+    for r in of_kind(records, "compilation"):
         text += f"\nCompiled against plain captured step, {r['precision']}: {median(r['ratios']):.2f} × "
         text += f"({r['ratios'][0]:.2f} to {r['ratios'][-1]:.2f}; {r['compiled_mechanism']}; first steps "
         text += f"{r['compile_seconds']:.0f} s).\n"
     return text
-
-
-def _cells(records: Sequence[Record]) -> str:
-    cells = _of(records, "cell")
-    if not cells:
-        return ""
-    killed, continued = _last(records, "killed") or {}, _last(records, "continued") or {}
-    text = "## Cells of Fashion-MNIST\n\n"
-    text += (
-        f"`kill -9` hit {killed.get('workers', 0)} worker(s) with {killed.get('results', 0)} results on disk; the same "
-    )
-    text += f"command ended with exit code {continued.get('exit_code')} and {continued.get('results')} results.\n\n"
-    names = [name for name in cells[0] if name not in ("step", "what")]
-    return text + _table(names, [[_number(cell.get(name)) for name in names] for cell in cells])
-
-
-def _masks(records: Sequence[Record]) -> str:
-    last = {r["method"]: r for r in _of(records, "mask")}
-    rows = [
-        (method, r.get("kept", "–"), r.get("different", r.get("refused", "–")), _number(r.get("seconds")),
-         _number(r.get("cpu_seconds")))
-        for method, r in last.items()
-    ]  # fmt: skip
-    heads = ("method", "kept", "different", "GPU s", "CPU s")
-    return "## Masks on the GPU and on the CPU\n\nfloat64, ResNet-20, 90 %.\n\n" + _table(heads, rows) if rows else ""
-
-
-def _parity(records: Sequence[Record]) -> str:
-    """Return the differences of accuracy between TF32 and IEEE float32, paired by cell."""
-    found = {
-        (r["precision"], r["method"], r["sparsity"], r["seed"]): r["accuracy"]
-        for r in _of(records, "parity")
-        if r["accuracy"] is not None
-    }
-    pairs: dict[tuple[str, float], list[float]] = {}
-    for (precision, method, sparsity, seed), accuracy in found.items():
-        if precision == "tf32" and ("ieee", method, sparsity, seed) in found:
-            difference = 100 * (accuracy - found["ieee", method, sparsity, seed])
-            pairs.setdefault((method, sparsity), []).append(difference)
-    rows = [(*key, len(d), f"{mean(d):+.2f}", f"{min(d):+.2f} to {max(d):+.2f}") for key, d in sorted(pairs.items())]
-    heads = ("method", "sparsity", "seeds", "mean, points", "range")
-    text = "## Accuracy in TF32 minus accuracy in IEEE float32\n\nFashion-MNIST, paired by seed.\n\n"
-    return text + _table(heads, rows) if rows else ""
-
-
-def _number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "–")
 
 
 def main() -> None:

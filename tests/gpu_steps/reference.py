@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 
+from pai_bench import load_results
 from tests.gpu import end_with_parent
 from tests.gpu_steps.common import REAL, STUB, WORK, grid, missing, record
 
@@ -18,6 +19,7 @@ REHEARSED = STUB or not REAL
 GRID = ("--recipe", "frankle", "--sparsities", "0.9,0.95,0.98", "--seeds", "0-2")
 METHODS = ("--methods", "random,erk,magnitude,snip,grasp,synflow,prospr")
 REHEARSAL = ("--methods", "random", "--sparsities", "0.9", "--seeds", "0", "--set", "train.epochs=60")
+MEASURED = ("status", "accuracy", "train_seconds")
 MARGIN = 60.0 if REHEARSED else 20.0
 """Seconds before the limit at which the sweep is interrupted, so that its cells save checkpoints."""
 
@@ -37,6 +39,8 @@ def main() -> None:
         code = process.wait()
     finished = len(list((ROOT / "runs").rglob("*.json")))
     record("reference", exit_code=code, results=finished)
+    for row in load_results(ROOT).to_dict("records") if finished else ():
+        record("reference cell", **{name: row[name] for name in ("method", "sparsity", "seed", *MEASURED)})
     sys.exit(code)
 
 

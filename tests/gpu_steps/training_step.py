@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pai_bench.datasets.loading import Augment, InMemoryDataset, training_batches
+from pai_bench.datasets.epoch_tables import EpochTables
+from pai_bench.datasets.loading import Augment, InMemoryDataset, InMemoryLoader, training_batches
+from pai_bench.training import launches
 from pai_bench.training.evaluation import evaluate
 from tests.gpu_steps.common import (
     DEVICE,
@@ -89,12 +92,38 @@ def packs(data: InMemoryDataset) -> None:
             torch.cuda.empty_cache()
 
 
+def gathering(loader: InMemoryLoader, data: InMemoryDataset) -> Callable[[], None]:
+    """Return a function that makes `launches.STEPS` batches as a graph of so many training steps does."""
+    tables = EpochTables(loader, data.padded(loader.augment.padding), channels_last=True)
+    tables.fill(0, 0, [0.1] * len(loader))
+    rate = torch.zeros(1, device=DEVICE)
+
+    def work() -> None:
+        for offset in range(launches.STEPS):
+            tables.rate(offset, rate)
+            tables.batch(offset, loader.batch_size)
+
+    if not REAL:
+        return work
+    work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
 def data_path(data: InMemoryDataset) -> None:
     """Time the batches of an epoch without training, and an evaluation."""
     recipe = cifar_recipe()
     batches = training_batches(data, recipe.train.batch_size, Augment.of(recipe.data), 0)
     count = min(100, len(batches))
-    record("batch", seconds=seconds(lambda: list(itertools.islice(batches.epoch(0), count))) / count)
+    loading = seconds(lambda: list(itertools.islice(batches.epoch(0), count))) / count
+    record("batch", mechanism="loader", seconds=loading)
+    assert isinstance(batches, InMemoryLoader)
+    gather = gathering(batches, data)
+    gather()
+    record("batch", mechanism="graph", seconds=seconds(gather, 20 if REAL else 1) / launches.STEPS)
     model = network()
     evaluate(model, data, recipe)
     whole, host = seconds(lambda: evaluate(model, data, recipe)), time.thread_time()

@@ -79,12 +79,18 @@ def test_packed_cells_are_captured_and_record_it(runner: CellRunner) -> None:
 def test_an_error_that_the_device_repeats_ends_the_process_and_blames_no_cell(
     tmp_path: Path, runner: CellRunner
 ) -> None:
-    owner, settings = Owner.current(), RunSettings(tmp_path)
-    packed = PackedRunner(
-        runner, Sizes(runner, 2), lambda run, alone: executing(run, settings, runner, owner, alone=alone)
-    )
-    for seed in range(2):
-        packed.add(cell(seed))
+    """In another process, for which another pack stands here, all cells continue from their checkpoints."""
+
+    def pack(**options: float) -> PackedRunner:
+        settings = RunSettings(tmp_path, **options)  # type: ignore[arg-type]
+        made = PackedRunner(
+            runner, Sizes(runner, 2), lambda run, alone: executing(run, settings, runner, Owner.current(), alone=alone)
+        )
+        for seed in range(2):
+            made.add(cell(seed))
+        return made
+
+    packed = pack(checkpoint_every=0.0)
     for _ in range(6):
         packed.turn()
     ended: list[tuple[Run, AttemptOutcome]] = []
@@ -94,6 +100,13 @@ def test_an_error_that_the_device_repeats_ends_the_process_and_blames_no_cell(
     assert not ended and not list(tmp_path.rglob("failed/**/*.json"))
     logs = [path.read_text() for path in (tmp_path / "state" / "logs" / "cells").rglob("*.log")]
     assert sum("illegal memory access" in log for log in logs) == 1
+    packed._pack.close()  # a process that has ended holds no claim
+    again = pack()
+    while again.busy:
+        ended += again.turn()
+    assert [outcome.kind for _, outcome in ended] == ["done", "done"]
+    found = [json.loads(path.read_text())["provenance"] for path in tmp_path.glob("runs/**/*.json")]
+    assert [len(provenance["earlier_attempts"]) for provenance in found] == [1, 1]
 
 
 @pytest.mark.parametrize("moment", ["scoring", "measuring", "training", 1, 127, 129], ids=str)
