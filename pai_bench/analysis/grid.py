@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 NONE = "–"
 """Entry of a combination that was not run."""
@@ -12,8 +13,7 @@ NONE = "–"
 MARKS = ("†", "‡", "§", "¶")
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """An entry: a number and what qualifies it."""
 
     number: str

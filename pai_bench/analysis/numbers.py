@@ -57,9 +57,10 @@ def numbers_tex(points: Sequence[Any], compared: pd.DataFrame, pooled: pd.DataFr
         keys = [f"/{path}"] * (plain[path] == 1)
         keys += [f"{recipe}/{path}"] * (recipe != "" and by_recipe[path, recipe] == 1)
         keys += [f"{recipe}@{source}/{path}"] * (source != "" and plain[path] > 1)
+        lines = [f"{name}}}{{{value}}}" for name, value in values.items()]
         for key in keys:
             start = rf"\paibench@set{{{key}/"
-            texts.append("\n".join(f"{start}{name}}}{{{value}}}" for name, value in values.items()))
+            texts.append(start + f"\n{start}".join(lines))
     return _HEAD + "\n".join(dict.fromkeys(texts)) + "\n\\makeatother\n"
 
 

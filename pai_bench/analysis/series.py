@@ -55,7 +55,7 @@ def by_series(rows: pd.DataFrame) -> Runs:
     columns = ["source", "method", *PANEL]
     found: Runs = {}
     number = counted.groupby(columns, sort=False).ngroup()
-    names = [Series(*key) for key in counted[columns].drop_duplicates().itertuples(index=False, name=None)]
+    names = [Series(*key) for key in counted.loc[~number.duplicated(), columns].itertuples(index=False, name=None)]
     failed = (counted["status"] != "ok") | counted.get("at_chance", False)
     runs = zip(counted["counted"].tolist(), hashes.tolist(), failed.tolist(), strict=True)
     points = [found.setdefault(name, {}) for name in names]

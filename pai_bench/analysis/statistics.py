@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pai_bench.analysis import inference
@@ -54,10 +56,11 @@ def summarise(collection: Collection) -> pd.DataFrame:
     reported = rows["sparsity_reported"].groupby(number)
     table["sparsity_low"], table["sparsity_high"] = reported.min(), reported.max()
     for text in ("note", "suspect"):
-        said = rows.loc[rows[text] != "", text].groupby(number).agg(lambda texts: "; ".join(dict.fromkeys(texts)))
+        has_text = rows[text] != ""
+        said = rows.loc[has_text, text].groupby(number).agg(lambda texts: "; ".join(dict.fromkeys(texts)))
         table[text] = said.reindex(table.index, fill_value="")
         # A note about some of the dense runs, which tables list for each method, is not one about the dense network.
-        noted = (rows[text] != "").groupby(number).sum()
+        noted = has_text.groupby(number).sum()
         table.loc[(table["method"] == DENSE) & (noted < table["runs"]), text] = ""
     table["seeds"] = _seeds(rows, number, len(table))
     failed = table["collapsed"] + table["diverged"] > 0
@@ -73,11 +76,12 @@ def summarise(collection: Collection) -> pd.DataFrame:
 
 def _seeds(rows: pd.DataFrame, number: pd.Series, count: int) -> list[tuple[int, ...]]:
     """Return the seeds of the counted runs of each of `count` points, in order; `number` is the point of each row."""
-    found: list[list[int]] = [[] for _ in range(count)]
     counted = rows["counted"].notna()
-    for point, seed in zip(number[counted].tolist(), rows.loc[counted, "seed"].tolist(), strict=True):
-        found[point].append(seed)
-    return [tuple(sorted(seeds)) for seeds in found]
+    points, seeds = number[counted].to_numpy(), rows.loc[counted, "seed"].to_numpy()
+    order = np.lexsort((seeds, points))
+    ends = np.searchsorted(points[order], np.arange(count + 1)).tolist()
+    ordered = seeds[order].tolist()
+    return [tuple(ordered[start:end]) for start, end in pairwise(ends)]
 
 
 def _tied(rows: pd.DataFrame) -> pd.Series:
@@ -149,16 +153,19 @@ def compare_controls(collection: Collection, margin: float = MARGIN) -> pd.DataF
     also NaN when all differences are equal.
     """
     rows = collection.rows
-    spec = rows["method"].map(split_control)
-    rows = rows.assign(method=[name for name, _ in spec], control=[control for _, control in spec])
-    plain, controls = rows[rows["control"].isna()], rows[rows["control"].notna()]
+    spec = {name: split_control(name) for name in rows["method"].unique()}
+    controlled = rows["method"].isin([name for name, (_, control) in spec.items() if control])
+    found = [spec[name] for name in rows.loc[controlled, "method"]]
+    controls = rows[controlled].assign(control=[control for _, control in found])
+    controls["method"] = pd.Series([name for name, _ in found], index=controls.index, dtype=object)
+    plain = rows[~controlled & rows["method"].isin(controls["method"].unique())]
     other = plain[[*POINT, "seed", "counted", "status", "at_chance"]]
     pairs = controls.merge(other, on=[*POINT, "seed"], suffixes=("", "_of_method"))
     pairs["difference"] = pairs["counted"] - pairs["counted_of_method"]
     pairs = pairs.dropna(subset="difference")
     pairs["failed"] = (pairs["status"] != "ok") | pairs["at_chance"].astype(bool)
     pairs["failed_of_method"] = (pairs["status_of_method"] != "ok") | pairs["at_chance_of_method"].astype(bool)
-    found = [
+    lines = [
         {
             **dict(zip([*POINT, "control"], key, strict=True)),
             **_paired(group["difference"].to_list(), margin, not group[["failed", "failed_of_method"]].any(axis=None)),
@@ -169,7 +176,7 @@ def compare_controls(collection: Collection, margin: float = MARGIN) -> pd.DataF
     ]
     numbers = ["n", "difference", "low", "high", "low90", "high90", "p", "equivalent", "seeds_needed", "margin"]
     counts = ["collapsed", "diverged", "at_chance", "failed_of_method"]
-    table = pd.DataFrame(found, columns=[*POINT, "control", *numbers, *counts])
+    table = pd.DataFrame(lines, columns=[*POINT, "control", *numbers, *counts])
     table["order"] = table["control"].map(CONTROLS.index)
     table = table.astype({"seeds_needed": float})
     by = [*PANEL, "source", "method", "order", "sparsity"]

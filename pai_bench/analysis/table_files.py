@@ -201,6 +201,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     _check_repeated(path, [name for name in _header(path) if name])  # pandas renames the second of two equal columns
     for column in frame.columns:
         if str(column).strip() not in _WORDS:
+            with suppress(ValueError):
+                frame[column] = frame[column].astype(float)
+                continue
             text = frame[column].str.strip()
             frame[column] = text.mask(text.isin(_NO_NUMBER))
             with suppress(ValueError):

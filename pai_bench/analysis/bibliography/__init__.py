@@ -70,7 +70,7 @@ def references_bib(rows: pd.DataFrame, cited: Iterable[str] = ()) -> str:
     from pai_bench.analysis.statistics import split_control  # loads pandas
 
     keys, without = set(cited), []
-    names = [(kind, name) for kind, column in _COLUMNS.items() for name in sorted(set(rows[column]) - {""})]
+    names = [(kind, name) for kind, column in _COLUMNS.items() for name in sorted({*rows[column].unique()} - {""})]
     for kind, name in names:
         spec, control = split_control(name) if kind == "methods" else (name, None)
         found = keys_of(kind, spec.partition(":")[0] if kind == "methods" else spec.partition("+")[0])

@@ -80,10 +80,11 @@ def _all_flips(n: int) -> Array:
 def _random_flips(sample: Array, seed: int) -> Array:
     """Return DRAWS sums of the sample with random signs. A random byte selects the signs of eight differences."""
     signs = _all_flips(8)
-    sums = np.zeros(DRAWS)
+    sums, part_sums = np.zeros(DRAWS), np.empty(DRAWS)
     for start, selected in zip(range(0, len(sample), 8), _random_bytes(-(-len(sample) // 8), seed), strict=True):
         part = sample[start : start + 8]
-        sums += (signs[:, : len(part)] @ part)[selected]
+        # A byte is always a valid index of 256 sums; with mode="clip", `take` writes to `out` without a copy.
+        sums += np.take(signs[:, : len(part)] @ part, selected, out=part_sums, mode="clip")
     return sums
 
 
