@@ -64,17 +64,17 @@ KNOWN = {
     "dpai": Style("#AA4400", "*", (0, (1, 1))),
     "multiflow": Style("#2244CC", "v", "-."),
     "npb": Style("#EE7744", ">", "-"),
-    # Methods that see training are upper bounds, in shades of grey.
-    "rigl": Style("#B4B4A7", "^", "--"),
-    "set": Style("#C1DBCE", "D", (0, (7, 1.5))),
-    "gmp": Style("#252532", "X", "-."),
-    "after-training": Style("#CEB48D", "d", (0, (1, 1))),
-    "ltr": Style("#323F3F", "p", "-"),
-    "lr-rewinding": Style("#668D9A", "<", "-"),
-    "edge-popup": Style("#78784E", "o", "--"),
-    "gem-miner": Style("#A89C66", "^", "-"),
-    # A reference, near the black of dense networks.
-    "small-dense": Style("#181800", "<", "--"),
+    # Methods that see training are upper bounds, in shades of grey that are neither near black nor near white.
+    "rigl": Style("#8CAFB9", "^", "--"),
+    "set": Style("#D2C8C3", "D", (0, (7, 1.5))),
+    "gmp": Style("#465028", "X", "-."),
+    "after-training": Style("#BEB98C", "d", (0, (1, 1))),
+    "ltr": Style("#828296", "d", "-."),
+    "lr-rewinding": Style("#7D7850", "<", "-"),
+    "edge-popup": Style("#AAA591", "o", (0, (4, 1, 1, 1, 1, 1))),
+    "gem-miner": Style("#AF9B69", "v", "-"),
+    # A reference, between the black of ERK and the grey of dense networks.
+    "small-dense": Style("#373C41", "<", "--"),
 }
 _COLORS = ("#660055", "#FF1177", "#0000FF", "#886633", "#FF99CC", "#991122")
 _SHADES = (0.0, 0.4, -0.4)

@@ -415,6 +415,24 @@ def lab(color: str, sight: str) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
+BOUNDS = ("rigl", "set", "gmp", "after-training", "ltr", "lr-rewinding", "edge-popup", "gem-miner")
+
+
+def test_upper_bounds_are_grey_and_differ_from_references_and_from_each_other_in_print() -> None:
+    """Lightness in CIELAB, which is all that is left of a colour in grey print."""
+    looks = {name: style.KNOWN[name] for name in (*BOUNDS, "erk", "small-dense")} | {"dense": style.DENSE_LOOK}
+    light = {name: lab(look.color, "common")[0] for name, look in looks.items()}
+    for name in BOUNDS:
+        assert np.hypot(*lab(looks[name].color, "common")[1:]) < 30, f"{name} is not grey"
+        assert 30 < light[name] < 83, f"{name} is near black or near white"
+        assert min(abs(light[name] - light[other]) for other in ("erk", "small-dense")) > 5
+    for one, other in combinations(looks, 2):
+        shapes = looks[one].marker != looks[other].marker and looks[one].line != looks[other].line
+        assert shapes or abs(light[one] - light[other]) > 10, (one, other)
+    usual = sorted(light[name] for name in ("erk", "small-dense", "dense", "ltr", "rigl"))
+    assert np.diff(usual).min() > 10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sight", SIGHT)
 def test_colours_differ_for_colour_blind_eyes(sight: str) -> None:
