@@ -18,6 +18,7 @@ from pai_bench.analysis.bibliography import with_papers
 from pai_bench.analysis.collect import OURS, Collection, collect
 from pai_bench.analysis.columns import POINT
 from pai_bench.analysis.figures import Figures, Material, Options, pooling
+from pai_bench.analysis.figures.text import unshaped
 from pai_bench.analysis.inference import MARGIN
 from pai_bench.analysis.latex import Page
 from pai_bench.analysis.published.tables import read as read_published
@@ -60,8 +61,9 @@ def run(
     beside = published_table.compare(material)
     more = [*_aggregates(material), *published_table.described(beside)]
     texts = report_tables(collection, summary, _choices(options, margin), more)
-    absent = published_table.absence(material)
-    remarks = (*texts.remarks, *unified, *[absent] * bool(absent), *damaged)
+    names = {name for column in ("method", "dataset", "model", "recipe") for name in collection.rows[column].unique()}
+    said = [line for line in (published_table.absence(material), unshaped(names)) if line]
+    remarks = (*texts.remarks, *unified, *said, *damaged)
     texts = speed.with_table(replace(texts, remarks=remarks), measured, _page_of(options))
     files = write(collection, material, texts, beside, folder, resolved)
     for line in [*status_lines(collection), *(f"  {remark}" for remark in texts.remarks)]:

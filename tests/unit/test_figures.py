@@ -381,6 +381,16 @@ def test_variants_and_methods_can_be_told_apart_in_grey() -> None:
     assert not {look.marker for look in looks.values()} & {"8", "h", "H"}
 
 
+def test_names_from_right_to_left_are_remarked_where_matplotlib_cannot_set_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text, "SHAPES", False)
+    assert "reverse order" in text.unshaped(["snip", "רשת"]) and "3.11" in text.unshaped(["شبكة"])
+    assert text.unshaped(["snip", "β 日本"]) == ""
+    monkeypatch.setattr(text, "SHAPES", True)
+    assert text.unshaped(["רשת"]) == ""
+
+
 @pytest.mark.slow
 def test_variants_are_sorted_by_their_values() -> None:
     figure = page("accuracy", series(*sorted(VARIANTS), "snip", "prospr"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain
 
+import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
@@ -15,6 +16,8 @@ from pai_bench.analysis.figures.venues import FAMILIES, NORMAL
 
 LINE = 1.2
 """Distance of two lines of text, as a multiple of the font size."""
+SHAPES = matplotlib.__version_info__[:2] >= (3, 11)
+"""True if matplotlib joins letters and orders them from right to left where a script requires it."""
 
 
 @cache
@@ -35,6 +38,16 @@ def shown(text: str) -> str:
         if character.isprintable()
         else " "
         for character in composed
+    )
+
+
+def unshaped(names: Iterable[str]) -> str:
+    """Return a remark if names have letters written from right to left that this matplotlib draws in reverse order."""
+    if SHAPES or not any(unicodedata.bidirectional(letter) in ("R", "AL") for name in names for letter in name):
+        return ""
+    return (
+        "figures have names written from right to left with their letters in reverse order and not joined: matplotlib"
+        f" {matplotlib.__version__} cannot set them; 3.11 and later can"
     )
 
 
