@@ -359,6 +359,9 @@ def test_a_name_with_dollars_or_without_glyphs_is_drawn(recwarn: pytest.Warnings
 def test_long_words_are_broken_to_fit() -> None:
     assert all(text.width(line) <= 1 for line in text.wrapped("x" * 90, 1).split("\n"))
     assert text.wrapped("a b", 5) == "a b"
+    value = "(cycles = 3)"
+    assert text.wrapped(f"LTR {value}", text.width(value) + 0.01) == f"LTR\n{value}"
+    assert text.wrapped(value, text.width("(cycles =") + 0.01) == "(cycles =\n3)"
 
 
 @pytest.mark.slow

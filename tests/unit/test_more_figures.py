@@ -22,7 +22,7 @@ from pai_bench.analysis import figures, inference, published, published_table
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import run
 from pai_bench.analysis.figures import Drawing, Material, Options, curves, masks, overlay, pooling
-from pai_bench.analysis.figures.cost import Spot, cost_ticks, front, spots
+from pai_bench.analysis.figures.cost import Spot, _number, cost_ticks, front, spots
 from pai_bench.analysis.figures.failures import critical_compression, failed_runs
 from pai_bench.analysis.figures.layout import style as style_of_figures
 from pai_bench.analysis.figures.material import MUTED
@@ -145,6 +145,29 @@ def test_figures_on_request_are_drawn_from_the_results_folder(folder: Path) -> N
     made = from_folder(folder, "effective-sparsity")
     legible(made.pages[0])
     assert made.table.query("method == 'snip' and sparsity == 0.95")["mean"].iloc[0] == pytest.approx(0.04)
+
+
+@pytest.mark.slow
+def test_a_narrow_column_has_the_critical_compression_below_or_on_a_second_page() -> None:
+    made = drawn("failures", failing(), width="column")
+    made.pages[0].draw_without_rendering()
+    legible(made.pages[0])
+    assert [ax.get_xlabel() for ax in made.pages[0].axes] == ["Weights remaining (%)", "Critical compression"]
+    assert "Below: critical compression" in made.caption
+    many = drawn("failures", [*failing(), *series(*(f"m{i:02d}" for i in range(30)))], width="column")
+    assert len(many.pages) == 2 and "Second page: critical compression" in many.caption
+    assert all(page.get_figheight() < 9 for page in many.pages)
+
+
+def test_ticks_of_short_times_have_no_exponent() -> None:
+    assert [_number(value) for value in (1e-5, 0.002, 3, 20000)] == ["0.00001", "0.002", "3", "20k"]
+
+
+@pytest.mark.slow
+def test_counts_of_failed_runs_are_legible_on_the_line_at_zero() -> None:
+    rows = [*series("erk"), *runs_of("snip", 0.9, [0.1, 0.9, 0.9])]
+    notes = [t for ax in drawn("baseline", rows).pages[0].axes for t in ax.texts if "/" in t.get_text()]
+    assert notes and all(t.get_path_effects() and t.get_zorder() > 3 for t in notes)
 
 
 def failing() -> list[Any]:
@@ -280,7 +303,8 @@ def test_masks_of_smaller_dense_networks_are_not_compared(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_the_summary_is_legible_in_a_narrow_column() -> None:
-    legible(page("summary", settings(6, "iterative-snip", "snip", "synflow"), width="column", baseline="snip"))
+    for names in (("iterative-snip", "snip", "synflow"), ("grasp", "magnitude", "random", "snip", "synflow")):
+        legible(page("summary", settings(6, *names), width="column", baseline="snip"))
 
 
 @pytest.mark.slow
@@ -290,7 +314,7 @@ def test_trainings_of_different_length_have_their_own_axis(tmp_path: Path) -> No
         results.write(tmp_path, result(method="snip", model=model, curve=curve), {})
     figure = from_folder(tmp_path, "training").pages[0]
     short, long = figure.axes
-    assert short.get_xlim() == (0, 2) and long.get_xlim() == (0, 40)
+    assert short.get_xlim() == pytest.approx((0, 1.03 * 2)) and long.get_xlim() == pytest.approx((0, 1.03 * 40))
     assert all(ax.xaxis.get_tick_params()["labelbottom"] for ax in figure.axes)
 
 

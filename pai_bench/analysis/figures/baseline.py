@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from pai_bench.analysis import inference
 from pai_bench.analysis.display_names import is_spec_of
@@ -196,7 +197,8 @@ def _draw(ax: Axes, one: Comparison, methods: Sequence[str], material: Material,
             side = -1 if (place_ < 0 and place_ - low > room) or high - place_ < room else 1
             ax.annotate(
                 f"{difference.failed}/{difference.runs}", (place_, y), (side * 4, 0), textcoords="offset points",
-                size=SMALL, ha="left" if side > 0 else "right", va="center_baseline", annotation_clip=False,
+                size=SMALL, ha="left" if side > 0 else "right", va="center_baseline", annotation_clip=False, zorder=4,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],  # over the line at zero
             )  # fmt: skip
     ax.set_ylim(len(methods) - 0.4, -0.6)
     ax.spines["left"].set_visible(False)

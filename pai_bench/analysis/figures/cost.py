@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -219,4 +220,5 @@ def _number(value: float) -> str:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:g}{unit}"
-    return f"{value:g}"
+    # Without exponents, as the other labels of the axis.
+    return np.format_float_positional(float(f"{value:.6g}"), trim="-")

@@ -68,31 +68,35 @@ def failures(material: Material) -> Drawing | str:
         inches = material.options.inches
         names = [material.label(method, source) for source, method in material.series]
         labels = [wrapped(name, 0.3 * inches, SMALL) for name in names]
-        figure = new_figure(inches)
         high = sum(_CELL * (1 + 0.6 * text.count("\n")) for text in labels)
-        with_critical = inches > 5
-        left = new_axes(figure)
-        _map(left, material, table, labels)
-        axes = [left]
-        if with_critical:
-            right = new_axes(figure)
-            _critical(right, material, critical, labels)
-            axes.append(right)
-        left.set_title("Runs at chance (%)")
-        place(figure, [Row([*axes], high)], xlabel="")
-        if with_critical:
-            _widen(left, axes[1], 0.64)
+        beside = inches > 5
+        where = "Right" if beside else "Below" if 2 * high + 1 < material.options.page.height else "Second page"
+        first = new_figure(inches)
+        second = new_figure(inches) if where == "Second page" else first
+        shares, ratios = new_axes(first), new_axes(second)
+        _map(shares, material, table, labels)
+        _critical(ratios, material, critical, labels)
+        shares.set_title("Runs at chance (%)")
+        if beside:
+            place(first, [Row([shares, ratios], high)])
+            _widen(shares, ratios, 0.64)
+        elif first is second:
+            place(first, [Row([shares], high), Row([ratios], high)])
+        else:
+            place(first, [Row([shares], high)])
+            place(second, [Row([ratios], high)])
+        pages = tuple(dict.fromkeys((first, second)))
     settings = len(runs[PANEL].drop_duplicates())
     caption = captions.sentences(
         f"Share of runs that collapse, diverge or end at chance (at most 1.5 times the accuracy of guessing), over "
         f"{settings} setting{'s' * (settings > 1)} ({captions.count(table['n'])} runs a cell); a dot: none",
-        "Right: critical compression, the largest ratio up to which no run fails, one mark per setting; an arrow: no "
-        "run fails at any measured ratio" if with_critical else "",
+        f"{where}: critical compression, the largest ratio up to which no run fails, one mark per setting; an arrow: "
+        "no run fails at any measured ratio",
         *captions.notes_of(material, material.series),
         *same_networks(setting.model for setting in material.settings),
     )  # fmt: skip
     density = table["sparsity"].map(density_of)
-    return Drawing("failures", "Runs at chance", (figure,), caption, table.assign(density=density))
+    return Drawing("failures", "Runs at chance", pages, caption, table.assign(density=density))
 
 
 def _map(ax: Axes, material: Material, table: pd.DataFrame, labels: list[str]) -> None:
@@ -151,8 +155,9 @@ def _critical(ax: Axes, material: Material, critical: pd.DataFrame, labels: list
                     "arrowstyle": "-|>,head_width=0.12,head_length=0.2", "color": look.color, "lw": 0.8,
                     "shrinkA": 2, "shrinkB": 0})  # fmt: skip
         ax.plot([low, values.max()], [row, row], color=look.color, linewidth=0.6, zorder=2)
+    part = 0.25 if material.options.inches > 5 else 0.6
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if low <= t <= high]
-    while sum(width(f"{t:g}", SMALL) + 0.08 for t in ticks) > 0.25 * material.options.inches and len(ticks) > 2:
+    while sum(width(f"{t:g}", SMALL) + 0.08 for t in ticks) > part * material.options.inches and len(ticks) > 2:
         ticks = ticks[::2]
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_major_formatter(FixedFormatter([f"{t:g}" for t in ticks]))

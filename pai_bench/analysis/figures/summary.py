@@ -151,7 +151,10 @@ def _figure(material: Material, found: Pool, aggregates: _Aggregates) -> Figure:
     widths = [(inches - 0.08 - sum(panel[2] for panel in row) - gap * (len(row) - 1)) / len(row) for row in rows]
     # A text that is wider than its panel has several lines.
     titles = [[wrapped(panel[0], wide + gap, TITLE) for panel in row] for row, wide in zip(rows, widths, strict=True)]
-    xlabels = [[wrapped(panel[1], wide + gap, NORMAL) for panel in row] for row, wide in zip(rows, widths, strict=True)]
+    # Labels are centred below panels, the last of which ends 0.04 inches before the edge of the page.
+    xlabels = [
+        [wrapped(panel[1], wide + 0.06, NORMAL) for panel in row] for row, wide in zip(rows, widths, strict=True)
+    ]
     above = [_TITLE + max(height(text, TITLE) for text in texts) - height("one line", TITLE) for texts in titles]
     below = [_BELOW + max(0.0, max(height(t, NORMAL) for t in texts) - height("one line", NORMAL)) for texts in xlabels]
     total = sum(above) + sum(below) + len(rows) * high

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 
@@ -76,9 +76,18 @@ def wrapped(text: str, room: float, size: float = NORMAL) -> str:
     lines: list[str] = []
     for line in shown(text).split("\n"):
         lines.append("")
-        pieces = re.split(r"(?<=[ ,:])|(?=\+)", line)
-        for piece in chain.from_iterable(part if width(part.rstrip(), size) > room else [part] for part in pieces):
+        for piece in _pieces(line, room, size):
             if lines[-1] and width((lines[-1] + piece).rstrip(), size) > room:
                 lines.append("")
             lines[-1] += piece
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _pieces(line: str, room: float, size: float) -> Iterator[str]:
+    """Yield parts of a line between which it may be broken; "key = value" is broken only if it does not fit."""
+    for phrase in re.split(r"(?<=[,:])|(?<=(?<!=) )(?!= )|(?=\+)", line):
+        if width(phrase.rstrip(), size) <= room:
+            yield phrase
+            continue
+        for word in re.split(r"(?<= )", phrase):
+            yield from [word] if width(word.rstrip(), size) <= room else word

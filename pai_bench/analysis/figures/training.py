@@ -141,7 +141,7 @@ def _training_page(
                     line = {"color": MUTED, "linewidth": 0.7, "zorder": 1.2}
                 ax.plot(course.epochs, course.mean, **line)
             last = int(max(course.epochs.max() for course in courses))
-            ax.set_xlim(0, last)
+            ax.set_xlim(0, 1.03 * last)  # the last label and the 0 of the next panel stay apart
             step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if last / s * 0.3 < wide)
             ticks = list(range(0, last + 1, step))
             set_ticks(ax.xaxis, ticks, [str(tick) for tick in ticks])
