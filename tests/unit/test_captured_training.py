@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from pai_bench.datasets.loading import InMemoryDataset
 from pai_bench.experiment.runner import CellRunner, Outcome, Run
 from pai_bench.recipes import Recipe
 from pai_bench.training import launches, loop
+from pai_bench.training.checkpoints import Checkpoints, Interrupted
 from pai_bench.training.cooperative import RoundRobin
 from pai_bench.training.loop import Trained, train
 from pai_bench.training.step import GraphStep
@@ -53,10 +57,10 @@ def capturing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Device]:
     return start
 
 
-def trained(model: nn.Module, data: InMemoryDataset, settings: Recipe) -> tuple[Tensor, Trained]:
+def trained(model: nn.Module, data: InMemoryDataset, settings: Recipe, *more: Any) -> tuple[Tensor, Trained]:
     """Return all parameters and buffers of a network after its training under masks, and the outcome."""
     masks = {n: torch.arange(p.numel()).view(p.shape) % 3 > 0 for n, p in model.named_parameters() if p.dim() > 1}
-    found = train(model, masks, data, settings, 0)
+    found = train(model, masks, data, settings, 0, *more)
     return torch.cat([tensor.double().flatten() for tensor in model.state_dict().values()]), found
 
 
@@ -79,6 +83,25 @@ def test_epochs_of_an_odd_length_and_rates_that_change_inside_a_graph(
     device = capturing()
     assert same(trained(Tiny(), data, settings), eager)
     assert 4 * 16 in device.replays and 4 in device.replays
+
+
+@pytest.mark.slow
+def test_a_training_that_is_stopped_inside_graphs_ends_as_one_never_stopped(
+    capturing: Callable[[], Device], tmp_path: Path
+) -> None:
+    """It stops at the end of a graph; each attempt captures again, from steps that are no multiples of 16."""
+    data, settings = killing.small_data(4 * 35), recipe(epochs=3, evaluate_every=3)
+    eager = trained(Tiny(), data, settings)
+    capturing()
+    stops = []
+    for attempt in range(4):
+        checkpoints = Checkpoints(tmp_path, f"a{attempt}")
+        saved = checkpoints.load()
+        more = killing.StopAfter(checkpoints, 21), checkpoints, saved
+        stops += [(saved["epoch"], saved["step"])] if saved is not None else []
+        with contextlib.suppress(Interrupted):
+            ours = trained(Tiny(), data, settings, *more)
+    assert stops == [(0, 21), (1, 16), (2, 16)] and same(ours, eager)
 
 
 @pytest.mark.slow
