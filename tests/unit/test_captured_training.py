@@ -71,6 +71,11 @@ def same(ours: tuple[Tensor, Trained], theirs: tuple[Tensor, Trained]) -> bool:
     return plain and torch.equal(ours[0], theirs[0]) and ours[1].mechanism == "cuda-graph"
 
 
+@pytest.mark.parametrize(("steps", "count"), [(391, 17), (390, 15), (64, 16), (46, 23), (29, 16), (5, 5), (0, 0)])
+def test_a_graph_contains_a_divisor_of_the_steps_of_an_epoch_near_16(steps: int, count: int) -> None:
+    assert launches.in_a_graph(steps) == count
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_epochs_of_an_odd_length_and_rates_that_change_inside_a_graph(

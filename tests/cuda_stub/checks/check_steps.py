@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -256,19 +257,27 @@ def backward(loss: Tensor) -> Tensor:
     return loss
 
 
-def test_an_epoch_needs_no_launch_but_graphs() -> None:
-    """Batches and learning rates are inside the graphs, which contain several steps each."""
+def test_an_epoch_needs_no_launch_but_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches and learning rates are inside the graphs, which contain several steps each; nor is a precision set."""
     images, settings = 64 * BATCH, recipe(epochs=40, evaluate_every=40)
     counts: list[Counts] = []
+    switches, real = [0], graph_step.float32_products
+
+    def switching(products: str) -> AbstractContextManager[None]:
+        switches[-1] += 1
+        return real(products)
 
     class Noting(Callback):
         def epoch(self, epoch: Epoch, epochs: int) -> None:
             counts.append(Counts.now())
+            switches.append(0)
 
+    monkeypatch.setattr(graph_step, "float32_products", switching)
     train(network(), {}, data(images), settings, seed=0, callback=Noting())
     found = counts[5].since(counts[4])
     assert launches.in_a_graph(64) == 16 and found.graph_launches == 4
     assert found.launches + found.copies <= 30
+    assert switches[0] and not switches[5]
 
 
 def test_the_host_does_not_run_far_ahead_and_sleeps_while_it_waits() -> None:
