@@ -127,7 +127,12 @@ def _convert(path: Path, frame: pd.DataFrame) -> None:
     for column in CONTRACT:
         empty = frame[frame[column].isna() | (frame[column] == "")]
         if column != "accuracy" and len(empty):
-            raise PaiBenchError(f"{path}: row {empty.index[0] + 2} has no {column}", "fill it in, or leave the row out")
+            first = str(empty["method"].iloc[0])
+            mark = next((mark for mark in _SEPARATORS if first.count(mark) >= len(CONTRACT) - 1), None)
+            remedy = (
+                "fill it in, or leave the row out" if mark is None else f"separate its columns by commas, not {mark!r}"
+            )
+            raise PaiBenchError(f"{path}: row {empty.index[0] + 2} has no {column}", remedy)
 
 
 def _not_a_number(path: Path, column: str, values: pd.Series, reason: str) -> PaiBenchError:

@@ -82,10 +82,12 @@ def unify_names(rows: pd.DataFrame) -> list[str]:
                 near += [f"{column} {name!r} is not known: did you mean {folded[other]!r}?" for other in close]
         new = {name: unified for name, unified in new.items() if name != unified}
         if both := _with_equal_cells(rows, column, new):
-            apart.append(f"{_listed(map(repr, sorted(both)))} have the same cells as others of that name: kept apart")
+            same = "have the same cells as others" if len(both) > 1 else "has the same cells as another one"
+            apart.append(f"{_listed(map(repr, sorted(both)))} {same} of that name: kept apart")
             new = {name: unified for name, unified in new.items() if name not in both}
-        others = Counter(name.casefold() for name in rows.loc[~ours, column].unique() if name not in new)
-        if several := sorted({name for name in rows.loc[~ours, column].unique() if others[name.casefold()] > 1} - both):
+        left = set(rows.loc[~ours, column].unique()) - set(new) - both
+        others = Counter(name.casefold() for name in left)
+        if several := sorted(name for name in left if others[name.casefold()] > 1):
             apart.append(f"{_listed(map(repr, several))} differ in case only: kept apart")
         if new:
             rows[column] = rows[column].where(ours, rows[column].replace(new))

@@ -278,6 +278,15 @@ def test_names_that_differ_in_case_are_kept_apart_where_they_have_the_same_cells
     )
 
 
+@pytest.mark.slow
+def test_one_name_with_the_cells_of_another_is_named_once(tmp_path: Path) -> None:
+    rows = [f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in ("snip", "Snip")]
+    collection = collect(tmp_path, [lab(tmp_path, HEAD + "".join(rows))])
+    assert [line for line in collection.remarks if "apart" in line] == [
+        "'Snip' has the same cells as another one of that name: kept apart"
+    ]
+
+
 def test_commas_within_values_are_told_apart_from_other_separators(tmp_path: Path) -> None:
     head, row = "method;dataset;model;sparsity;seed;accuracy\n", "snip;mnist;conv8;0,9;0;0,5\n"
     with pytest.raises(PaiBenchError, match="separator seems to be ';'"):
@@ -499,6 +508,7 @@ def test_a_method_may_be_called_none(tmp_path: Path) -> None:
     [
         ("snip,mnist,conv8,0.9,,0.5,ok", "row 2 has no seed"),
         (",mnist,conv8,0.9,0,0.5,ok", "row 2 has no method"),
+        ("snip;mnist;conv8;0.9;0;0.5;ok", "row 2 has no dataset\n.*by commas, not ';'"),
         ("snip,mnist,conv8,0.9,0.5,0.5,ok", "seed 0.5 .row 2. is not a whole number"),
         ("snip,mnist,conv8,0.9,inf,0.5,ok", "seed inf"),
         ("snip,mnist,conv8,0.9,1e30,0.5,ok", "seed 1e.30"),
