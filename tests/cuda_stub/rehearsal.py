@@ -40,7 +40,10 @@ def _to_masks(
     return selection.to_masks(scores, masks, density, kept, **options)
 
 
-def _unchecked(method: str, scores: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _unchecked(
+    method: str, scores: Mapping[str, Tensor], weights: Mapping[str, Tensor], *more: Any
+) -> dict[str, Tensor]:
+    del more  # what a refusal would name
     return {name: scores[name].detach() for name in weights}
 
 

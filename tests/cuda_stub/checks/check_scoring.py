@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -85,3 +87,23 @@ def test_channels_of_a_network_on_a_gpu_are_found_and_removed() -> None:
     assert units is not None and units.channels is not None and set(units.channels.rows) == set(weights)
     smaller = pai_bench.shrink(model, {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}, x)
     assert {tensor.device.type for tensor in smaller.state_dict().values()} == {"cuda"}
+
+
+REHEARSAL = """
+import torch
+import pai_bench
+from tests.cuda_stub import rehearsal
+from pai_bench import models
+
+model = models.build("conv8", 3, 8, 10).to("cuda")
+data = [(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long))]
+for granularity in ("weight", "channel"):
+    masks = pai_bench.prune(model, data, "snip", sparsity=0.6, granularity=granularity)
+    assert all(mask.is_cuda for mask in masks.values())
+"""
+
+
+def test_scoring_can_be_rehearsed() -> None:
+    """In another process, because the rehearsal of tests/gpu.py replaces functions for good."""
+    done = subprocess.run([sys.executable, "-c", REHEARSAL], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
