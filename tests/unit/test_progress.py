@@ -135,3 +135,15 @@ def test_cells_of_another_kind_count_by_their_own_duration(clock: Clock) -> None
     progress.started(RUNS[1])
     progress.failed(RUNS[1], "boom")
     assert progress.eta() == "1m40s"
+
+
+def test_a_full_disk_is_printed_once_with_a_remedy_until_the_cell_continues(clock: Clock) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    progress = Progress(4, console, RUNS)
+    waiting = "waiting: the results folder cannot be written to: No space left on device"
+    with console.capture() as capture:
+        for phase in ("loading", waiting, waiting, "training", waiting):
+            progress.phase(RUNS[0], phase)
+    cell = str(RUNS[0].cell)
+    once = f"{waiting}\n  free disk space or correct the permissions; {cell} then continues\n"
+    assert capture.get() == once * 2

@@ -166,12 +166,12 @@ class Progress:
 
     def phase(self, run: Run, phase: str) -> None:
         cell = self._cell(run)
+        if phase.startswith("waiting") and phase != cell.what:  # once, and not at every attempt
+            remedy = f"free disk space or correct the permissions; {run.cell} then continues"
+            self.console.print(f"{phase}\n  {remedy}", highlight=False, markup=False, soft_wrap=True)
         cell.what = phase
         if phase == "training" and cell.training_since is None:
             cell.training_since = time.monotonic()
-        if phase.startswith("waiting"):
-            remedy = f"free disk space or correct the permissions; until then {run.cell} is kept in memory"
-            self.console.print(f"{phase}\n  {remedy}", highlight=False, markup=False, soft_wrap=True)
 
     def epoch(self, run: Run, epoch: int, epochs: int) -> None:
         cell, now = self._cell(run), time.monotonic()
