@@ -21,12 +21,17 @@ class PaiBenchError(Exception):
 def unknown(kind: str, name: str, known: Iterable[str]) -> PaiBenchError:
     """Return the error for an unknown name; its remedy suggests similar names (ignoring case) and lists all names."""
     names = sorted(known)
-    by_lower = {known_name.lower(): known_name for known_name in names}
-    matches = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)
-    likeness = {match: difflib.SequenceMatcher(None, match, name.lower()).ratio() for match in matches}
-    # A name that is much less similar than the best one would only distract.
-    near = [by_lower[match] for match in matches if likeness[match] > likeness[matches[0]] - 0.2]
-    if name.lower() in by_lower:
-        near = near[:1]
+    near = similar(name, names)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return PaiBenchError(f"unknown {kind} {name!r}", f"{hint}known: {', '.join(names)}")
+
+
+def similar(name: str, known: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """Return up to three known names that are similar to a name (ignoring case), the most similar one first."""
+    by_lower = {known_name.lower(): known_name for known_name in known}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)
+    if name.lower() in by_lower:
+        return [by_lower[name.lower()]]
+    likeness = {match: difflib.SequenceMatcher(None, match, name.lower()).ratio() for match in matches}
+    # A name that is much less similar than the best one would only distract.
+    return [by_lower[match] for match in matches if likeness[match] > likeness[matches[0]] - 0.2]

@@ -6,11 +6,10 @@ import operator
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from pai_bench.cells import Cell, MethodSpec, parse_items
 from pai_bench.core.method_index import builtin
-from pai_bench.errors import PaiBenchError, unknown
+from pai_bench.errors import PaiBenchError, similar, unknown
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -78,7 +77,7 @@ class Filter:
         for field, _, value in self.clauses:
             if field in ("method", "dataset", "model"):
                 names = {str(getattr(cell, field)).partition(":")[0] for cell in cells}
-                near = get_close_matches(value, names, n=3, cutoff=0.5)
+                near = similar(value, sorted(names))
                 if near and value not in names and ":" not in value:
                     found.append(f"{field} {value!r} is not in the plan, did you mean {' or '.join(near)}? ")
         return "".join(found)

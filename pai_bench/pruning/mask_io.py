@@ -19,10 +19,11 @@ from pai_bench.scoring.weights import prunable_weights
 def load_masks(path: str | os.PathLike[str], model: nn.Module | None = None) -> dict[str, Tensor]:
     """Return masks from a file, bool by parameter name (True = kept), for `apply_masks`.
 
-    Reads what `save_masks`, `pai-bench prune` and sweeps write, and what other codes save: .npz, .pt or .pth with 0/1
-    arrays by name or as a list in the model's order, nested under `mask`, `masks`, `state_dict` or `model`, under keys
-    such as `conv1.mask` and `conv1.weight_mask`, with the prefixes of wrappers, sparse. No pickled code is run. With
-    `model` the names and the order are those of its prunable weights, and shapes are checked; a list needs it.
+    Reads what `save_masks`, `pai-bench prune` and sweeps write, and what other codes save: .npz, .pt, .pth, .ckpt, .bin
+    or .tar with 0/1 arrays by name or as a list in the model's order, nested under `mask`, `masks`, `state_dict` or
+    `model`, under keys such as `conv1.mask` and `conv1.weight_mask`, with the prefixes of wrappers, sparse. No pickled
+    code is run. With `model` the names and the order are those of its prunable weights, where all may have a further
+    prefix (`net.`), and shapes are checked; a list needs it.
 
     Raises: PaiBenchError for a file that cannot be read or does not hold masks, of this model where it is given.
     """

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from pai_bench.cells import GIVEN, kept_count
 from pai_bench.core.atomic import replacing
 from pai_bench.errors import PaiBenchError
-from pai_bench.results.mask_forms import from_npz, from_torch, named, renamed
+from pai_bench.results.mask_forms import check_distinct, from_npz, from_torch, named, renamed
 
 Masks = dict[str, NDArray[np.bool_]]
 """Masks by parameter name; True means kept."""
 
 SUFFIXES = (".npz", ".pt", ".pth")
+"""Endings of files to write."""
+READABLE = (*SUFFIXES, ".ckpt", ".bin", ".tar")
+"""Endings of files to read: also checkpoints by torch.save of PyTorch Lightning, Hugging Face and others (.pth.tar)."""
 _SHAPES = "__shapes__"
 
 
@@ -95,6 +98,7 @@ class MaskFile:
         Raises: PaiBenchError for a missing mask (unless `partial`), a mask of another shape, or an extra mask.
         """
         names = renamed(list(self.masks), list(shapes))
+        check_distinct(names)
         masks = {names[name]: mask for name, mask in self.masks.items()}
         missing = [] if partial else [name for name in shapes if name not in masks]
         extra = [name for name in masks if name not in shapes]
@@ -133,8 +137,8 @@ def read(path: Path) -> MaskFile:
 
     Raises: PaiBenchError for a file that cannot be read or does not contain masks.
     """
-    if path.suffix not in SUFFIXES:
-        raise PaiBenchError(f"masks {path} have an unknown ending", f"known: {', '.join(SUFFIXES)}")
+    if path.suffix not in READABLE:
+        raise PaiBenchError(f"masks {path} have an unknown ending", f"known: {', '.join(READABLE)}")
     try:
         arrays = _read_npz(path) if path.suffix == ".npz" else from_torch(path)
     except PaiBenchError:

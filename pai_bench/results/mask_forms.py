@@ -103,8 +103,22 @@ def named(arrays: Arrays) -> Arrays:
     bases save, are dropped.
     """
     masks = {_weight(name): array for name, array in arrays.items() if re.search(r"(?:^|[._])mask$", name)}
-    found = masks or arrays
-    return {bare(name): array for name, array in found.items() if array.ndim > 1 or not array.all()}
+    found = {name: array for name, array in (masks or arrays).items() if array.ndim > 1 or not array.all()}
+    check_distinct({name: bare(name) for name in found})
+    return {bare(name): array for name, array in found.items()}
+
+
+def check_distinct(names: Mapping[str, str]) -> None:
+    """Check that no two masks are for the same weight; `names` has the weight of each.
+
+    Raises: PaiBenchError.
+    """
+    first: dict[str, str] = {}
+    for name, weight in names.items():
+        if first.setdefault(weight, name) != name:
+            raise PaiBenchError(
+                f"{first[weight]} and {name} are both masks of {weight}", "give one mask per prunable weight"
+            )
 
 
 def _weight(name: str) -> str:
@@ -119,8 +133,26 @@ def _weight(name: str) -> str:
 def renamed(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """Map each given name to the model's: equal up to wrappers, the name of a layer, or a position in the model.
 
-    Names without a match stay unchanged.
+    All may have further names in front, as where the model was an attribute ("net.") of the one that was saved. Names
+    without a match stay unchanged.
     """
+    found = _matches(given, known)
+    outer = list(given)
+    while not set(found.values()) & set(known) and len({name.partition(".")[0] for name in outer}) == 1:
+        outer = [name.partition(".")[2] for name in outer]
+        inner = _matches(outer, known)
+        if set(inner.values()) <= set(known):
+            return {name: inner[rest] for name, rest in zip(given, outer, strict=True)}
+    # The length comes first, so that "10" follows "9".
+    in_order = sorted(given, key=lambda name: (len(name), name))
+    places = [str(place) for place in range(len(given))]
+    if in_order == places and not set(found.values()) <= set(known) and len(given) == len(known):
+        return dict(zip(places, known, strict=True))
+    return found
+
+
+def _matches(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Map each given name to the model's where it is equal up to wrappers or the name of a layer, else to itself."""
     by_bare = {bare(name): name for name in known}
     layers: dict[str, list[str]] = {}
     for name in known:
@@ -129,9 +161,4 @@ def renamed(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     for name in given:
         layer = layers.get(name, [])
         found[name] = by_bare.get(name) or (layer[0] if len(layer) == 1 else name)
-    # The length comes first, so that "10" follows "9".
-    in_order = sorted(given, key=lambda name: (len(name), name))
-    places = [str(place) for place in range(len(given))]
-    if in_order == places and not set(found.values()) <= set(known) and len(given) == len(known):
-        return dict(zip(places, known, strict=True))
     return found

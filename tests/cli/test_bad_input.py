@@ -117,6 +117,7 @@ CASES = [
     ("sweep --filter metod=snip", "unknown field of --filter 'metod'", "did you mean method"),
     ("sweep --filter method=erkk", "leaves no cell", "--filter"),
     ("sweep --filter method=snp", "leaves no cell", "method 'snp' is not in the plan, did you mean snip"),
+    ("sweep --filter method=SNIP", "leaves no cell", "method 'SNIP' is not in the plan, did you mean snip?"),
     ("sweep --set train.epochs=1", "train.warmup_epochs = 1", "--set train.warmup_epochs=0"),
     ("data fetch imagenet --data-dir .", "imagenet", ""),
     ("sweep --retry all", "--retry 'all'", "failed"),

@@ -266,3 +266,22 @@ def test_invalid_masks_are_not_written(tmp_path: Path) -> None:
             pai_bench.save_masks(tmp_path / "x.npz", masks)
     with pytest.raises(PaiBenchError, match="unknown ending"):
         pai_bench.save_masks(tmp_path / "x.txt", {"a": torch.ones(2, dtype=torch.bool)})
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.module.", "backbone._orig_mod."])
+@pytest.mark.parametrize("ending", ["pth.tar", "ckpt", "bin"])
+def test_masks_of_a_model_inside_of_another_are_found_in_checkpoints(tmp_path: Path, prefix: str, ending: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+    masks = {"0.weight": torch.eye(2, 3).bool(), "2.weight": torch.eye(2).bool()}
+    for key in ("{}weight", "{}weight_mask", "{}mask"):
+        named = {prefix + key.format(name.removesuffix("weight")): mask.float() for name, mask in masks.items()}
+        torch.save({"epoch": 3, "state_dict": named}, tmp_path / f"x.{ending}")
+        found = pai_bench.load_masks(tmp_path / f"x.{ending}", model)
+        assert found.keys() == masks.keys() and all(torch.equal(found[name], masks[name]) for name in masks)
+
+
+def test_two_masks_of_one_weight_are_refused(tmp_path: Path) -> None:
+    for other in ("module.0.weight", "0"):
+        torch.save({"0.weight": torch.eye(2), other: torch.ones(2, 2)}, tmp_path / "x.pt")
+        with pytest.raises(PaiBenchError, match=r"are both masks of 0\.weight"):
+            pai_bench.load_masks(tmp_path / "x.pt", nn.Sequential(nn.Linear(2, 2)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pai_bench.errors import PaiBenchError
+from pai_bench.errors import PaiBenchError, similar
 from pai_bench.results import ResultKey
 from pai_bench.sweep.planning.expected_cells import slug
 
@@ -32,8 +31,8 @@ def find(text: str, cells: Sequence[ResultKey], root: Path) -> ResultKey:
         raise PaiBenchError(
             f"there is no cell in {root}", "run pai-bench sweep first, or name the folder with --results"
         )
-    near = difflib.get_close_matches(text, [slug(cell.cell) for cell in cells], n=3, cutoff=0.3)
-    hint = f"did you mean {' or '.join(dict.fromkeys(near))}? " if near else ""
+    near = similar(text, [slug(cell.cell) for cell in cells], cutoff=0.3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise PaiBenchError(
         f"no cell matches {text!r}", f"{hint}use method/dataset/model/sparsity/seed; pai-bench status --json lists all"
     )
