@@ -211,7 +211,7 @@ def _effective_page(
             densities = [density_of(s) for s in column["sparsity"].unique()]
             set_density_axis(ax, densities, material.options.x, wide)
             ax.set_yscale("log")
-            ax.set_ylim(low, 1.2)
+            ax.set_ylim(low / 1.2, 1.2)  # room for the markers at both ends
             ends = [max(densities), min(densities)]
             ax.plot(ends, ends, color="#222222", linewidth=0.8, zorder=1)
             for (source, method), points in own.groupby(["source", "method"], sort=False):
@@ -230,7 +230,7 @@ def _effective_page(
                 ticks = ticks[::2]
             set_ticks(ax.yaxis, ticks, [f"{100 * t:g}" for t in ticks])
             name = [material.label(*coloured)] if multiples else []
-            ax.set_title("\n".join([operating.title(material, setting).replace(" · ", "\n"), *name]))
+            ax.set_title("\n".join([operating.title(material, setting), *name]))
             row.axes.append(ax)
         row.axes += [None] * (columns - len(part))
         rows.append(row)
