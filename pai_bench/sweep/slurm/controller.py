@@ -17,6 +17,8 @@ _TAG = re.compile(r"pai-bench:([\w.-]+):([\w.-]+)")
 _RANGE = r"\d{1,7}(?:-\d{1,7}(?::\d{1,7})?)?"
 _JOB = re.compile(rf"(\d+)(?:\+\d+)?(?:_(?:(\d+)|\[({_RANGE}(?:,{_RANGE})*)(?:%\d+)?\]))?", re.ASCII)
 """An id in squeue's output: a job, a task of an array, or (from wrappers that ignore -r) all of its pending tasks."""
+_PART = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
+"""First and last task of a range of an array, and its step."""
 _STEP = re.compile(r"[\d_+]+\.\w+")
 """An id of a step of a job."""
 _SEPARATORS = 5
@@ -175,6 +177,7 @@ def _check_row(line: str, is_cut: bool) -> None:
 
     Raises: ControllerUnavailable, also for a job of pai-bench in another format.
     """
+    # squeue's default format shows the first eight characters of the name of a job.
     is_row = re.match(r"\s*\d", line) and ("|" in line if is_cut else "pai-benc" in line)
     if line.count("|") < _SEPARATORS and (is_row or _TAG.search(line)):
         raise ControllerUnavailable(f"squeue returned {line.strip()!r}, which is not a whole row")
@@ -191,8 +194,8 @@ def _tasks(job: str) -> list[str]:
     array, index, several = found.groups()
     if several is None:
         return [array if index is None else f"{array}_{index}"]
-    parts = [re.split("[-:]", part) for part in several.split(",")]
-    ranges = [range(int(first), int((*rest, first)[0]) + 1, int((*rest, 1, 1)[1])) for first, *rest in parts]
+    parts = _PART.findall(several)
+    ranges = [range(int(first), int(last or first) + 1, int(step or 1)) for first, last, step in parts]
     return [f"{array}_{number}" for numbers in ranges for number in numbers]
 
 
