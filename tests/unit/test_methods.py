@@ -203,7 +203,9 @@ def test_random_masks_follow_from_the_seed(method: str) -> None:
 @pytest.mark.parametrize("method", pai_bench.list_methods())
 def test_scores_are_on_the_device_of_the_network(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PyTorch's device without numbers, where a tensor of the CPU among the others is an error as on a GPU."""
-    monkeypatch.setattr(pruner, "checked_scores", lambda _, scores, weights: {name: scores[name] for name in weights})
+    monkeypatch.setattr(
+        pruner, "checked_scores", lambda _, scores, weights, __: {name: scores[name] for name in weights}
+    )
     rounds = {"rounds": 2} if hasattr(registry.get(method), "rounds") else BRIEF.get(method, {})
     data = [(x.to("meta"), y.to("meta")) for x, y in batches(8)]
     scores = Pruner(tiny().to("meta"), data, registry.get(method, rounds), name=method).score(0.9)

@@ -361,6 +361,8 @@ def test_a_killed_writer_leaves_no_partial_file(tmp_path: Path, redo: bool) -> N
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
+        if redo and not place.exists():
+            continue  # while a result is replaced, there is none, so that none has the masks of another run
         assert results.read(place) == result()
         assert len(results.read_masks(place)) == 2
         assert list(results.result_paths(tmp_path)) == [place]
