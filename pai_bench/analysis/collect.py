@@ -124,6 +124,7 @@ _EXTRA += [
     *_COSTS,
     "device",
     "scoring_dtype",
+    "effective",
     "float64_overlap",
     "n_kept",
     "n_prunable",

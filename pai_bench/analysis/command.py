@@ -26,7 +26,7 @@ from pai_bench.analysis.report_tables import OPTIONAL, Choices, ReportTables, re
 from pai_bench.analysis.selection import Selection, check_methods
 from pai_bench.analysis.statistics import summarise
 from pai_bench.core.atomic import check_writable
-from pai_bench.results import float64, ties
+from pai_bench.results import float64, surplus, ties
 
 
 def run(
@@ -134,8 +134,8 @@ def status_lines(collection: Collection) -> list[str]:
         lines.append(f"  {len(collection.stale)} stale: made with other settings or by another version; not counted")
     lines += [f"  {cause}; not counted" for cause in (*collection.damaged, *collection.unreadable)]
     ours = collection.rows[collection.rows["source"] == OURS]
-    if decided := ties.line(collection.rows.to_dict("records")):
-        lines.append(f"  {decided}")
+    records = collection.rows.to_dict("records")
+    lines += [f"  {line}" for line in (ties.line(records), surplus.line(records)) if line]
     if len(ours):
         said = (float64.overlap_line(ours["float64_overlap"].dropna()), float64.advice(ours.to_dict("records")))
         lines += [f"  {line}" for line in said if line]

@@ -28,7 +28,7 @@ COLUMNS = (
 )
 """Keys of a result that a row has; `costs` and `measures` are dicts.
 
-A row has `device`, `scoring_dtype` and `path` besides."""
+A row has `device`, `scoring_dtype`, `effective` and `path` besides."""
 
 WORTH_WRITING = 20
 """Minimal number of new files for which the cache is rewritten; for fewer, reading them again is cheaper."""
@@ -45,7 +45,7 @@ class Index:
     """Content of a results folder."""
 
     rows: tuple[dict[str, Any], ...]
-    """One row per readable result, ordered by path: COLUMNS, `device`, `scoring_dtype`, and `path` (a string)."""
+    """One row per readable result, ordered by path: COLUMNS, `device`, `scoring_dtype`, `effective`, `path` (str)."""
     damaged: tuple[str, ...]
     """Description of each damaged file."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -94,13 +94,14 @@ def finished(root: Path) -> set[ResultKey]:
     return {key for key, path in keyed if path == str(key.path(root))}
 
 
-_KEYS = (*COLUMNS, "device", "scoring_dtype")
+_KEYS = (*COLUMNS, "device", "scoring_dtype", "effective")
 
 
 def _values(plain: dict[str, Any]) -> list[Any]:
     scoring = plain["recipe_values"].get("scoring")
-    dtype = scoring.get("dtype") if isinstance(scoring, dict) else None
-    return [*(plain[key] for key in COLUMNS), plain["provenance"].get("device"), dtype]
+    scoring = scoring if isinstance(scoring, dict) else {}
+    derived = (plain["provenance"].get("device"), scoring.get("dtype"), scoring.get("effective") is True)
+    return [*(plain[key] for key in COLUMNS), *derived]
 
 
 def _files(top: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Stamp]]:

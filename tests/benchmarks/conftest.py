@@ -95,9 +95,11 @@ class Compare:
         least: float | None = None,
         most: float | None = None,
         wall: bool = False,
+        clock: Callable[[], float] | None = None,
         inverse: bool = False,
     ) -> Any:
-        clock = time.perf_counter if wall or self.device.type == "cuda" else time.process_time
+        if clock is None:
+            clock = time.perf_counter if wall or self.device.type == "cuda" else time.process_time
         before: list[tuple[float, float]] = []
         ours: list[float] = []
 

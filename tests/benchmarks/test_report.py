@@ -24,6 +24,7 @@ from pai_bench.analysis.figures import Material, Options
 from pai_bench.analysis.report_tables import ReportTables, report_tables
 from pai_bench.analysis.statistics import summarise
 from pai_bench.results import Epoch, Layer, index
+from pai_bench.sweep.monitoring.status import collect as collect_status
 from tests.benchmarks.conftest import Compare
 from tests.unit.test_results import result
 
@@ -78,6 +79,12 @@ def test_reading_ten_thousand_results_from_the_index(compare: Compare, folder: C
 
     rows = compare(lambda: index.read(root).rows, parse_all, "of parsing all", rounds=5, most=0.1)
     assert len(rows) == len(list(results.result_paths(root)))
+
+
+def test_status_of_ten_thousand_results(compare: Compare, folder: Callable[[int], Path]) -> None:
+    root = folder(10_000)
+    found = compare(lambda: collect_status(root), lambda: plain_reading(root), "of json_normalize", rounds=3, most=1)
+    assert sum(found.counts().values()) == len(plain_reading(root))
 
 
 def test_report_on_a_thousand_results(benchmark: BenchmarkFixture, folder: Callable[[int], Path]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from pai_bench.analysis import check
 from pai_bench.analysis.check.command import lines
+from pai_bench.analysis.check.objection import sweep
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import CELL
 from pai_bench.analysis.statistics import compare_controls, summarise
@@ -192,6 +193,39 @@ def test_remedies_name_the_sweep() -> None:
         "pai-bench sweep --methods erk,snip,snip:control=shuffle --datasets cifar10 --models resnet20"
         " --recipes frankle --set train.lr=0.2 --sparsities 0.5,0.8,0.9,0.95,0.98 --seeds 0-4"
     ) in found["few-seeds"].remedy
+
+
+def panels(*names: tuple[str, str, str]) -> pd.DataFrame:
+    columns = ["dataset", "model", "recipe"]
+    return pd.DataFrame(names, columns=columns).assign(source="", method="snip", sparsity=0.9, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "grids"),
+    [
+        (
+            panels(("a", "m", "r"), ("a", "n", "r"), ("b", "m", "r"), ("b", "n", "r")),
+            ["--datasets a,b --models m,n --recipes r"],
+        ),
+        (panels(("a", "m", "r"), ("b", "n", "r")), ["--datasets a --models m --recipes r", "--datasets b --models n"]),
+        (panels(("a", "m", "r"), ("a", "m", "s")), ["--datasets a --models m --recipes r,s"]),
+        (
+            panels(("a", "m", "r+x=1"), ("a", "m", "r+x=2"), ("a", "m", "r")),
+            ["--recipes r --set x=1 --sp", "--recipes r --set x=2 --sp", "--recipes r --sp"],
+        ),
+    ],
+    ids=["product", "two-pairs", "two-recipes", "settings"],
+)
+def test_remedies_compute_no_other_panels(rows: pd.DataFrame, grids: list[str]) -> None:
+    commands = sweep(rows).split(" && ")
+    assert len(commands) == len(grids)
+    assert all(grid in command for grid, command in zip(grids, commands, strict=True))
+
+
+def test_effective_sparsities_allow_other_numbers_of_kept_weights() -> None:
+    rows = changed("n_kept", 99, **POINT, seed=1)(sound())
+    assert "unequal-kept-counts" in objections(rows.assign(effective=False))
+    assert objections(rows.assign(effective=True)) == {}
 
 
 @pytest.mark.slow

@@ -48,9 +48,9 @@ def from_files(root: Path) -> list[dict[str, Any]]:
     for place in results.result_paths(root):
         plain = results.read_plain(place)
         row = {key: plain[key] for key in index.COLUMNS}
-        dtype = plain["recipe_values"].get("scoring", {}).get("dtype")
-        device = plain["provenance"].get("device")
-        rows.append({**row, "device": device, "scoring_dtype": dtype, "path": str(place)})
+        scoring = plain["recipe_values"].get("scoring", {})
+        derived = {"scoring_dtype": scoring.get("dtype"), "effective": scoring.get("effective") is True}
+        rows.append({**row, "device": plain["provenance"].get("device"), **derived, "path": str(place)})
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -63,26 +63,54 @@ def seed_list(seeds: Iterable[float]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
-def sweep(rows: pd.DataFrame, *, methods: Iterable[str] = (), seeds: str = "", sparsities: str = "") -> str:
-    """Return the command that computes the cells of `rows`, with other methods, seeds or sparsities where given.
+def sweep(
+    rows: pd.DataFrame, *, methods: Iterable[str] = (), seeds: str = "", sparsities: str = "", redo: bool = False
+) -> str:
+    """Return the commands that compute the cells of `rows`, with other methods, seeds or sparsities where given.
 
-    Rows of tables are left out; without any row of the results folder, the text tells the user to extend the table.
+    A sweep combines all of its data sets, models, recipes and settings, so that panels that are not such a product need
+    several commands, joined by "&&". Rows of tables are left out; without any row of the results folder, the text tells
+    the user to extend the table.
     """
     ours = rows[rows["source"] == OURS]
     if ours.empty:
         return "add the rows to the table"
     pruned = ours[ours["method"] != DENSE]
-    levels = sorted(pruned["sparsity"].unique())
+    names = ",".join(methods or sorted(pruned["method"].unique()) or [DENSE])
+    return " && ".join(
+        " ".join(["pai-bench sweep", *_options(part, names, seeds, sparsities), *["--redo"] * redo])
+        for part in _products(ours)
+    )
+
+
+def _options(rows: pd.DataFrame, methods: str, seeds: str, sparsities: str) -> Iterator[str]:
+    levels = sorted(rows.loc[rows["method"] != DENSE, "sparsity"].unique())
+    # Names of recipes contain the changed values, which the command takes as --set.
+    recipes = ",".join(sorted({base for base, *_ in rows["recipe"].str.split("+")}))
+    changes = rows["recipe"].iloc[0].split("+")[1:]
     options = {
-        "methods": ",".join(methods or sorted(pruned["method"].unique()) or [DENSE]),
-        "datasets": ",".join(sorted(ours["dataset"].unique())),
-        "models": ",".join(sorted(ours["model"].unique())),
-        # Names of recipes contain the changed values, which the command takes as --set.
-        "recipes": _recipes(ours["recipe"].unique()),
+        "methods": methods,
+        "datasets": ",".join(sorted(rows["dataset"].unique())),
+        "models": ",".join(sorted(rows["model"].unique())),
+        "recipes": " ".join([recipes, *(f"--set {change}" for change in changes)]),
         "sparsities": sparsities or ",".join(f"{level:.12g}" for level in levels),
-        "seeds": seeds or seed_list(_seeds(ours)),
+        "seeds": seeds or seed_list(_seeds(rows)),
     }
-    return " ".join(["pai-bench sweep", *(f"--{option} {text}" for option, text in options.items() if text)])
+    yield from (f"--{option} {text}" for option, text in options.items() if text)
+
+
+def _products(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Divide rows into parts with equal settings in which every data set has the same models with every recipe."""
+    datasets: dict[tuple[str, frozenset[str]], list[str]] = {}
+    for (dataset, recipe), models in rows.groupby(["dataset", "recipe"], sort=False)["model"].agg(frozenset).items():
+        datasets.setdefault((recipe, models), []).append(dataset)
+    recipes: dict[tuple[str, frozenset[str], tuple[str, ...]], list[str]] = {}
+    for (recipe, models), names in datasets.items():
+        recipes.setdefault((recipe.partition("+")[2], models, tuple(names)), []).append(recipe)
+    return [
+        rows[rows["recipe"].isin(found) & rows["dataset"].isin(names) & rows["model"].isin(models)]
+        for (_, models, names), found in recipes.items()
+    ]
 
 
 def _seeds(rows: pd.DataFrame) -> list[float]:
@@ -90,13 +118,3 @@ def _seeds(rows: pd.DataFrame) -> list[float]:
     if "seeds" in rows:
         return [seed for seeds in rows["seeds"] for seed in seeds]
     return list(rows["seed"])
-
-
-def _recipes(names: Iterable[str]) -> str:
-    """Return the value of --recipes, with the --set options of recipes whose name contains changed values."""
-    bases, settings = set(), set()
-    for name in names:
-        base, *changes = name.split("+")
-        bases.add(base)
-        settings |= {f"--set {change}" for change in changes}
-    return " ".join([",".join(sorted(bases)), *sorted(settings)])

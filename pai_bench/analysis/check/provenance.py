@@ -51,7 +51,7 @@ def uncommitted_code(rows: pd.DataFrame, dirty: Mapping[str, str]) -> Iterator[O
         yield Objection(
             "uncommitted-code",
             f"{counted(len(changed), 'result')} of code with uncommitted changes, which nobody can restore",
-            f"commit the changes and compute the results again: {sweep(changed)} --redo",
+            f"commit the changes and compute the results again: {sweep(changed, redo=True)}",
             tuple(where),
         )
 
@@ -89,11 +89,14 @@ def epochs(rows: pd.DataFrame) -> Iterator[Objection]:
 def unequal_masks(rows: pd.DataFrame) -> Iterator[Objection]:
     """Object to methods that keep different numbers of weights at one density and seed.
 
-    Narrower dense networks come as close as whole channels allow; `unequal_sizes` is about them.
+    Narrower dense networks come as close as whole channels allow; `unequal_sizes` is about them. Effective sparsities
+    count the weights on paths, to which any number of weights without a path may be added.
     """
     where = []
-    pruned = rows.loc[[not is_small_dense(method) for method in rows["method"]]]
-    for group in _unequal(pruned, [*PANEL, "sparsity", "seed"], "n_kept"):
+    exact = ~rows["method"].map(is_small_dense).astype(bool)
+    if "effective" in rows:
+        exact &= rows["effective"].ne(True)
+    for group in _unequal(rows[exact], [*PANEL, "sparsity", "seed"], "n_kept"):
         first = group.iloc[0]
         at = f"{panel_name(first)} at {per_cent(first['sparsity'])} %, seed {int(first['seed'])}"
         counts = group.groupby("n_kept")["method"].agg(_names)
@@ -102,7 +105,8 @@ def unequal_masks(rows: pd.DataFrame) -> Iterator[Objection]:
         yield Objection(
             "unequal-kept-counts",
             "methods keep different numbers of weights at the same density, so that the comparison is not fair",
-            "compute masks with exactly round(density x N) kept weights, or compare at equal counts",
+            "compute masks with exactly round(density x N) kept weights, or compare at equal counts; state the counts"
+            " where masks of whole units differ by less than one unit",
             tuple(where),
         )
 
@@ -147,7 +151,7 @@ def unequal_weights(rows: pd.DataFrame) -> Iterator[Objection]:
         yield Objection(
             "unequal-initial-weights",
             "methods start from different initial weights at the same seed, so that differences are not paired",
-            f"compute the results again with one version of the code: {sweep(paired)} --redo",
+            f"compute the results again with one version of the code: {sweep(paired, redo=True)}",
             tuple(where),
         )
 

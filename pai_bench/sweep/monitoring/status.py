@@ -14,7 +14,7 @@ from typing import Any
 from pai_bench import results
 from pai_bench.cells import Cell
 from pai_bench.core.filters import select
-from pai_bench.results import ResultKey, index, shapes, ties
+from pai_bench.results import ResultKey, index, shapes, surplus, ties
 from pai_bench.sweep.execution import claims, eta
 from pai_bench.sweep.planning.expected_cells import expected
 from pai_bench.sweep.slurm import stops
@@ -145,6 +145,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
         return "stale" if name[:-8] in other_settings else "missing"
 
     states = {cell.name: state(cell.name) for cell in keys}
+    shown = [present[cell.name] for cell in keys if cell.name in present]
     tasks = [task for task in flight.tasks if filter_text is None or not states.keys().isdisjoint(task.names)]
     cells = tuple(CellState(cell.cell, cell.recipe, states[cell.name], _flag(present.get(cell.name))) for cell in keys)
     running = tuple(_running(claim) for name, claim in held.items() if states.get(name) in ("running", "unknown"))
@@ -157,7 +158,7 @@ def collect(root: Path, flight: InFlight = NOTHING_SUBMITTED, filter_text: str |
         waiting=_waiting(tasks, states),
         notes=(
             *_notes(root, flight, gone, found),
-            *filter(None, [ties.line(present[cell.name] for cell in keys if cell.name in present)]),
+            *filter(None, (ties.line(shown), surplus.line(shown))),
             *plans.damaged,
             *damaged,
             *complaints(root),
