@@ -95,6 +95,24 @@ def model_name(model: str) -> str:
     return model
 
 
+def recipe_names(recipes: Iterable[str]) -> dict[str, str]:
+    """Return by recipe what distinguishes it from the others: its name, and the values that not all of them have.
+
+    "quick+scoring.granularity=channel+train.epochs=2" beside "quick+train.epochs=2" is "granularity=channel" beside
+    "quick". A single recipe has an empty name.
+    """
+    parts = {recipe: recipe.split("+") for recipe in dict.fromkeys(recipes)}
+    if len(parts) < 2:
+        return dict.fromkeys(parts, "")
+    shared = set.intersection(*(set(changes) for _, *changes in parts.values()))
+    bases = {base for base, *_ in parts.values()}
+    names = {}
+    for recipe, (base, *changes) in parts.items():
+        own = [change.partition(".")[2] or change for change in changes if change not in shared]
+        names[recipe] = ", ".join([base] * (len(bases) > 1 or not own) + own)
+    return distinct(parts, names.__getitem__)
+
+
 def distinct(names: Iterable[str], display: Callable[[str], str]) -> dict[str, str]:
     """Return the display name by name; names that would be displayed alike keep their own."""
     shown = {name: display(name) for name in dict.fromkeys(names)}

@@ -15,7 +15,7 @@ import pytest
 from pai_bench import results
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.masks.command import run
-from pai_bench.analysis.masks.overlap import Overlap, Packed, overlap
+from pai_bench.analysis.masks.overlap import RANDOM, Overlap, Packed, common_draws, overlap
 from pai_bench.analysis.masks.pairs import COLUMNS, compare, compare_files
 from pai_bench.analysis.selection import Selection
 from pai_bench.core.randomness import derive_seed
@@ -169,12 +169,30 @@ def drawn(method: str, seed: int, sparsity: float = 0.8) -> Packed:
 def test_random_methods_share_their_random_numbers_at_one_seed_and_are_independent_at_different_seeds() -> None:
     same = overlap(drawn("random", 0), drawn("uniform", 0))
     assert same.corrected > 0.8
-    assert overlap(drawn("erk", 0), drawn("uniform", 0)).corrected > 0.5
+    assert all(overlap(drawn(name, 0), drawn("uniform", 0)).corrected > 0.1 for name in RANDOM)
+    assert all(overlap(drawn(name, 0), drawn("uniform", 0)).corrected < 0.06 for name in ("phew", "npb", "magnitude"))
     others = [overlap(drawn("random", seed), drawn("uniform", seed + 10)).excess for seed in range(5)]
     assert abs(float(np.mean(others))) < 0.05
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("erk", "random", True),
+        ("smart-ratio", "igq", True),
+        ("erk", "snip", False),
+        ("erk", "erk:control=shuffle", False),
+        ("snip:control=shuffle", "grasp:control=shuffle", True),
+        ("snip:control=quota-of", "snip:control=shuffle", False),
+        ("snip:control=reinit", "grasp:control=reinit", False),
+        ("random", "not a method!", False),
+    ],
+)
+def test_the_caption_names_common_random_numbers(one: str, other: str, shared: bool) -> None:
+    assert ("share random numbers" in common_draws([("snip", "grasp"), (one, other)])) is shared
+
+
 def test_granularities_are_compared_at_equal_weights(tmp_path: Path) -> None:
     for granularity, kept in (("weight", (0, 1)), ("channel", (0, 3))):
         plain = granularity == "weight"

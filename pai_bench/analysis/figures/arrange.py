@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pai_bench.analysis.display_names import dataset_name, distinct, model_name
+from pai_bench.analysis.display_names import dataset_name, distinct, model_name, recipe_names
 from pai_bench.analysis.figures.material import Setting
 
 PANELS = 24
@@ -39,7 +39,7 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
     Otherwise panels follow each other, with the names of data set and model above each.
     """
     names = _model_names(settings)
-    recipes = len({setting.recipe for setting in settings}) > 1
+    recipes = recipe_names(setting.recipe for setting in settings)
     groups: dict[tuple[str, str], dict[str, Setting]] = {}
     for setting in settings:
         groups.setdefault((setting.dataset, setting.recipe), {})[names[setting]] = setting
@@ -62,13 +62,13 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
                 slots = tuple(members.get(name) for name in part)
                 if not any(slots):
                     continue
-                lines.append(Line(slots, _title(dataset, recipe if recipes else "", "\n")))
+                lines.append(Line(slots, _title(dataset, recipes[recipe], "\n")))
                 titles |= {slot: name for slot, name in zip(slots, part, strict=True) if slot and name not in seen}
                 seen |= {name for slot, name in zip(slots, part, strict=True) if slot}
         return Arrangement(tuple(lines), titles, aliases)
     titles = {
         setting: "\n".join(
-            part for part in (dataset_name(setting.dataset), names[setting], setting.recipe if recipes else "") if part
+            part for part in (dataset_name(setting.dataset), names[setting], recipes[setting.recipe]) if part
         )
         if len(settings) > 1
         else " · ".join((dataset_name(setting.dataset), names[setting]))
@@ -78,10 +78,13 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
 
 
 def flow(settings: Sequence[Setting], columns: int) -> tuple[Line, ...]:
-    """Return rows of panels in sequence, each with its own vertical range."""
+    """Return rows of panels in sequence; panels of several data sets have their own vertical ranges."""
     width = max(1, min(columns, len(settings)))
     parts = [list(settings[start : start + width]) for start in range(0, len(settings), width)]
-    return tuple(Line((*part, *[None] * (width - len(part))), "", own_range=True) for part in parts)
+    return tuple(
+        Line((*part, *[None] * (width - len(part))), "", own_range=len({setting.dataset for setting in part}) > 1)
+        for part in parts
+    )
 
 
 def pages(lines: Sequence[Line], heights: Sequence[float], room: float) -> list[list[int]]:

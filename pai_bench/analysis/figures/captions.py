@@ -126,9 +126,9 @@ def notes_of(material: Material, shown: Collection[tuple[str, str]]) -> list[str
 
 
 def recipes(material: Material) -> str:
-    """Return the recipe that all results share."""
+    """Return the full names of the recipes; titles contain only what distinguishes them."""
     found = [name for name in dict.fromkeys(material.summary["recipe"]) if name]
-    return f"Recipe: {found[0]}" if len(found) == 1 else ""
+    return f"Recipe{'s' * (len(found) > 1)}: {', '.join(found)}" if found else ""
 
 
 def models(arrangement: Arrangement) -> list[str]:

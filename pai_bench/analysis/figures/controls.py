@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pai_bench.analysis.display_names import dataset_name, method_name, model_name
+from pai_bench.analysis.display_names import dataset_name, method_name, model_name, recipe_names
 from pai_bench.analysis.figures import captions, curves, grid
 from pai_bench.analysis.figures.curves import Curve, Panel
 from pai_bench.analysis.figures.drawing import Drawing
@@ -75,7 +75,7 @@ def control_panels(material: Material, setting: Setting) -> list[Panel]:
         title = [method_name(method)]
         if several:
             title += [f"{dataset_name(setting.dataset)}, {model_name(setting.model)}"]
-            title += [setting.recipe] if len({other.recipe for other in material.settings}) > 1 else []
+            title += [name for name in [recipe_names(s.recipe for s in material.settings)[setting.recipe]] if name]
         panels.append(Panel(setting, tuple(shown), chance=100 * material.chance(setting), title="\n".join(title)))
     return panels
 

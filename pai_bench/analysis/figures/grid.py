@@ -89,14 +89,11 @@ def _small_multiples(material: Material, panels: dict[Setting, Panel], arrangeme
 
 
 def in_sequence(panels: Sequence[Panel], material: Material) -> Grid:
-    """Return panels in reading order; neighbours of one setting in a row share the vertical range."""
+    """Return panels in reading order; those of one data set in a row share the vertical range."""
     width = min(columns_of(material), len(panels))
     parts = [tuple(panels[start : start + width]) for start in range(0, len(panels), width)]
     rows = tuple((*part, *[None] * (width - len(part))) for part in parts)
-    lines = []
-    for part, line in zip(parts, flow([panel.setting for panel in panels], width), strict=True):
-        lines.append(replace(line, own_range=len({panel.setting for panel in part}) > 1))
-    return Grid(rows, tuple(lines), tuple(range(len(rows))))
+    return Grid(rows, flow([panel.setting for panel in panels], width), tuple(range(len(rows))))
 
 
 def draw(

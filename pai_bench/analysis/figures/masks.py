@@ -23,7 +23,7 @@ from pai_bench.analysis.figures.scale import set_ticks
 from pai_bench.analysis.figures.text import shown, widest, width, wrapped
 from pai_bench.analysis.figures.venues import SMALL
 from pai_bench.analysis.information import is_small_dense
-from pai_bench.analysis.masks.overlap import Packed, overlap
+from pai_bench.analysis.masks.overlap import Packed, common_draws, overlap
 from pai_bench.analysis.tables import per_cent
 from pai_bench.errors import PaiBenchError
 
@@ -55,6 +55,7 @@ def mask_overlap(material: Material) -> Drawing | str:
         "Above: the index minus its expectation for random masks with the same number of weights in each layer, in "
         "points",
         "Cells that are too narrow for a number have a shade only" if _is_narrow(material, found) else "",
+        common_draws(zip(points["method"], points["other"], strict=True)),
         captions.recipes(material),
     )
     return Drawing("mask-overlap", "Overlap of masks", figures, caption, points)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from pai_bench.analysis.columns import PANEL, POINT
-from pai_bench.analysis.display_names import dataset_name, is_spec_of, method_name
+from pai_bench.analysis.display_names import dataset_name, is_spec_of, method_name, recipe_names
 from pai_bench.analysis.figures.options import Options
 from pai_bench.analysis.statistics import split_control
 from pai_bench.analysis.style import DENSE_LOOK, Style, by_value, from_source, styles
@@ -202,12 +202,7 @@ class Material:
         return curves_of(self, setting)
 
 
-def several(values: Sequence[str]) -> bool:
-    """Return True if there is more than one distinct value."""
-    return len(set(values)) > 1
-
-
 def setting_names(settings: Sequence[Setting]) -> dict[Setting, tuple[str, str]]:
     """Return data set and recipe as row titles; the recipe is empty where all settings share it."""
-    recipes = several([setting.recipe for setting in settings])
-    return {setting: (dataset_name(setting.dataset), setting.recipe if recipes else "") for setting in settings}
+    recipes = recipe_names(setting.recipe for setting in settings)
+    return {setting: (dataset_name(setting.dataset), recipes[setting.recipe]) for setting in settings}

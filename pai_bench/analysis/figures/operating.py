@@ -34,8 +34,8 @@ def runs(material: Material, setting: Setting, ours: bool = True) -> tuple[float
 
 def title(material: Material, setting: Setting) -> str:
     """Return the names of a setting, with the recipe where there are several."""
-    from pai_bench.analysis.display_names import dataset_name, model_name
+    from pai_bench.analysis.display_names import dataset_name, model_name, recipe_names
 
-    recipes = len({other.recipe for other in material.settings}) > 1
-    parts = [dataset_name(setting.dataset), model_name(setting.model), setting.recipe if recipes else ""]
+    recipe = recipe_names(other.recipe for other in material.settings)[setting.recipe]
+    parts = [dataset_name(setting.dataset), model_name(setting.model), recipe]
     return " · ".join(part for part in parts if part)

@@ -72,7 +72,10 @@ def height(text: str, size: float = NORMAL) -> float:
 
 
 def wrapped(text: str, room: float, size: float = NORMAL) -> str:
-    """Break a text at spaces, +, commas and colons to fit `room` inches, and anywhere where no such place is left."""
+    """Break a text at spaces, +, commas and colons to fit `room` inches.
+
+    Where no such place is left, words are broken after =, - and other punctuation, and then anywhere.
+    """
     lines: list[str] = []
     for line in shown(text).split("\n"):
         lines.append("")
@@ -90,4 +93,8 @@ def _pieces(line: str, room: float, size: float) -> Iterator[str]:
             yield phrase
             continue
         for word in re.split(r"(?<= )", phrase):
-            yield from [word] if width(word.rstrip(), size) <= room else word
+            if width(word.rstrip(), size) <= room:
+                yield word
+                continue
+            for part in re.split(r"(?<=[=/_.-])", word):
+                yield from [part] if width(part.rstrip(), size) <= room else part

@@ -17,6 +17,7 @@ from pai_bench.analysis.grid import EMPTY, Cell, Column, Grid, Row
 from pai_bench.analysis.labels import panel_title, per_cent
 from pai_bench.analysis.latex import Page, to_latex
 from pai_bench.analysis.markdown import to_markdown
+from pai_bench.analysis.masks.overlap import common_draws
 from pai_bench.analysis.masks.pairs import KINDS, compare, compare_files
 from pai_bench.analysis.selection import Selection
 from pai_bench.analysis.statistics import summarise
@@ -88,7 +89,9 @@ def grids_of(table: pd.DataFrame) -> list[Grid]:
                 numbers = [_number(line[name]) for name in ("jaccard", "expected", "excess", "corrected")]
                 rows.append(Row(f"{line['one']} / {line['other']}", (Cell(str(line["n"])), *numbers)))
         columns = tuple(Column((), head) for head in _HEADS)
-        grids.append(Grid(f"Overlap of masks: {_TITLES[str(kind)]}", CAPTION, "", columns, tuple(rows)))
+        shared = common_draws(zip(lines["one"], lines["other"], strict=True)) if kind == "methods" else ""
+        caption = f"{CAPTION} {shared}." if shared else CAPTION
+        grids.append(Grid(f"Overlap of masks: {_TITLES[str(kind)]}", caption, "", columns, tuple(rows)))
     return grids
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pai_bench.analysis.style import parsed
+from pai_bench.cells import MethodSpec
 from pai_bench.errors import PaiBenchError
 
 Masks = Mapping[str, NDArray[np.bool_]]
+
+RANDOM = frozenset(("random", "uniform", "erk", "er", "balanced", "igq", "uniform-plus", "smart-ratio"))
+"""Methods that draw the same random number for the same weight at one seed, and differ in their layer counts."""
+ALIKE = frozenset(("shuffle", "quota-of"))
+"""Controls that permute the masks of all methods alike at one seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +55,20 @@ class Overlap:
     def corrected(self) -> float:
         """Excess as a fraction of the largest possible one: 0 for random masks, 1 for equal ones; NaN if both are 1."""
         return self.excess / (1 - self.expected) if self.expected < 1 else math.nan
+
+
+def common_draws(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return a sentence if methods of one of the pairs share their random numbers at one seed, else ""."""
+    specs = [[parsed(method) for method in pair] for pair in pairs]
+    if not any(one and other and _draw_alike(one, other) for one, other in specs):
+        return ""
+    return "Random methods, and shuffled masks, share random numbers at one seed and therefore overlap beyond chance"
+
+
+def _draw_alike(one: MethodSpec, other: MethodSpec) -> bool:
+    if one.control is not None:
+        return one.control == other.control and one.control in ALIKE
+    return other.control is None and {one.name, other.name} <= RANDOM
 
 
 def overlap(one: Packed | Masks, other: Packed | Masks) -> Overlap:
