@@ -99,7 +99,7 @@ def prune(
 
 def train(
     context: typer.Context,
-    masks: Annotated[Path, typer.Option(help="Masks by parameter name: .npz, or .pt of torch.")],
+    masks: Annotated[Path, typer.Option(help="File of masks by parameter name: .npz, or written by torch.save.")],
     dataset: Dataset = "digits",
     model: Model = None,
     recipe: Recipe = None,

@@ -21,7 +21,7 @@ def merge(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Merge results folders: equal results once, with masks and plans; exit with 1 if results contradict each other.
+    """Merge results folders with their masks and plans; exit with 1 if results contradict each other.
 
     Results of one cell with different numbers are named, and none of them is copied. After an interruption, run the
     same command again.

@@ -50,7 +50,7 @@ Effective = Annotated[
     typer.Option(
         "--effective",
         envvar="PAI_BENCH_EFFECTIVE",
-        help="Sparsities count the weights on a path from input to output; short for --set scoring.effective=true.",
+        help="Count only weights on a path from input to output; short for --set scoring.effective=true.",
     ),
 ]
 Granularity = Annotated[

@@ -35,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Pruning at initialisation, measured: run a sweep, then make its report.",
+    help="Benchmark suite for pruning at initialisation: run a sweep, then make its report.",
 )
 
 

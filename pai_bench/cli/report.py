@@ -26,7 +26,7 @@ def report(
     shown_datasets: ShownDatasets = None,
     shown_cells: ShownCells = None,
     figures: Annotated[
-        str | None, typer.Option(help="Figures to draw, by name, or 'all'.  [default: those that most papers show]")
+        str | None, typer.Option(help="Figures to draw, by name, or 'all'.  [default: the figures of most papers]")
     ] = None,
     highlight: Annotated[
         str | None, typer.Option(help="Methods in colour, for example prospr,my-method; all others are grey.")

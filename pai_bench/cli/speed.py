@@ -51,7 +51,7 @@ def speed(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure dense, masked, shrunk and 2:4 networks of finished results on this machine; report shows the records."""
+    """Measure dense, masked, shrunk and 2:4 networks of finished results on this machine, for the report."""
     del verbose
     of_results = {
         "--methods": shown_methods,

@@ -36,7 +36,7 @@ def sweep(
             "--methods",
             "--method",
             envvar="PAI_BENCH_METHODS",
-            help="For example snip,prospr:steps=10,lr=0.5.  [default: those of make demo; 'all': all but costly ones]",
+            help="For example snip,prospr:steps=10,lr=0.5.  [default: as in make demo; 'all': all except costly ones]",
         ),
     ] = None,
     controls: Annotated[
@@ -44,8 +44,8 @@ def sweep(
         typer.Option(
             "--controls",
             envvar="PAI_BENCH_CONTROLS",
-            help="Also each method with shuffled masks, re-initialised weights, inverted scores, masks sampled by"
-            " score, random masks or single weights of its layer counts:"
+            help="Also run each method with shuffled masks, re-initialised weights, inverted scores, masks sampled by"
+            " score, random masks or single weights with its layer counts:"
             " shuffle,reinit,invert,sample,quota-of,unstructured.",
         ),
     ] = None,
@@ -74,7 +74,7 @@ def sweep(
             "--sparsities",
             "--sparsity",
             envvar="PAI_BENCH_SPARSITIES",
-            help="Fractions removed, for example 0.9,0.98.",
+            help="Fractions of the weights removed, for example 0.9,0.98.",
         ),
     ] = None,
     densities: Annotated[
@@ -110,7 +110,7 @@ def sweep(
         str,
         typer.Option(
             envvar="PAI_BENCH_PACK",
-            help="Cells at a time in a worker; auto: the fastest number measured on a GPU, 1 on a CPU.",
+            help="Cells that a worker runs at a time; auto: the fastest number measured on a GPU, 1 on a CPU.",
         ),
     ] = "auto",
     checkpoint_every: Annotated[
@@ -162,7 +162,7 @@ def sweep(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run every cell of a grid without a result; run again, it continues with the missing cells."""
+    """Run all cells of a grid that have no result; after an interruption, run the same command again."""
     # A mistyped name is reported before the imports below, which load torch.
     hints.check_names(methods, datasets, plugin)
     from pai_bench.results import resolve_root

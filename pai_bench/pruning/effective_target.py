@@ -52,7 +52,7 @@ def meet(prune: Callable[[int], Pruned], paths: EffectivePaths, target: int, mos
             break
         if above is None and low[0] == most:
             raise PaiBenchError(
-                f"all {most} weights keep {low[3]} on a path from input to output, fewer than the {target} asked for",
+                f"only {low[3]} of all {most} weights are on a path from input to output, fewer than {target}",
                 "ask for a higher sparsity",
             )
         if low[3] and target - low[3] <= near * target and (found := _filled(*low[1:3], paths, target)) is not None:
@@ -92,8 +92,8 @@ def approach(prune: Callable[[int], Masks], paths: EffectivePaths, target: int, 
             break
     if (number := _count(paths.masks(best))) > target:
         raise PaiBenchError(
-            f"the least masks of this granularity keep {number} weights on a path from input to output, more than the"
-            f" {target} asked for",
+            f"the smallest masks of this granularity keep {number} weights on a path from input to output,"
+            f" more than {target}",
             "ask for a lower sparsity",
         )
     return best

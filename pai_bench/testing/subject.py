@@ -37,7 +37,7 @@ class Subject:
         """
         spec = MethodSpec.parse(method)
         if spec.control is not None:
-            raise PaiBenchError(f"{method}: controls change masks, and obey no laws", "check the method itself")
+            raise PaiBenchError(f"{method}: controls change masks, to which no law applies", "check the method itself")
         given = dict(spec.hyperparameters)
         cls = registry.method_class(spec.name)
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}

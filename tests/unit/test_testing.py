@@ -276,7 +276,7 @@ def test_unknown_names_are_refused() -> None:
     for arguments, words in (
         ({"method": "snipp"}, "unknown method 'snipp'"),
         ({"method": "snip:a=1"}, "unknown hyper-parameter of snip 'a'"),
-        ({"method": "quota-of:snip"}, "controls change masks, and obey no laws"),
+        ({"method": "quota-of:snip"}, "controls change masks, to which no law applies"),
         ({"method": "snip", "laws": ("score",)}, "unknown law 'score'"),
         ({"method": "snip", "networks": ("mpl",)}, "unknown network 'mpl'"),
         ({"method": "snip", "device": "meta"}, "laws cannot be checked on the device meta"),
