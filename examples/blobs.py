@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pai_bench.data_files import Info, register_dataset
+from pai_bench import Info, register_dataset
 
 TRAIN, TEST, SIZE = 800, 200, 8
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pai_bench.analysis.loading import load_results
     from pai_bench.core.facts import Facts
     from pai_bench.datasets.files.sources import register_dataset, register_source
+    from pai_bench.datasets.files.types import Info
     from pai_bench.models.registry import register_model
     from pai_bench.pruning.functions import prune, score
     from pai_bench.pruning.mask_io import load_masks, save_masks
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Facts",
+    "Info",
     "PaiBenchError",
     "Problem",
     "TiedScoresWarning",
@@ -54,6 +56,7 @@ __all__ = [
 
 _HOMES = {
     "Facts": "pai_bench.core.facts",
+    "Info": "pai_bench.datasets.files.types",
     "Problem": "pai_bench.scoring.problem",
     "TiedScoresWarning": "pai_bench.results.ties",
     "apply_masks": "pai_bench.pruning.masking",

@@ -42,8 +42,9 @@ def test_plug_ins_register_by_the_public_names_and_data_sets_do_so_without_torch
     assert pai_bench.register is scoring.register and pai_bench.Problem is scoring.Problem
     assert pai_bench.register is earlier_registry.register and pai_bench.register_model is models.register_model
     assert pai_bench.register_dataset is data_files.register_dataset
-    assert pai_bench.register_source is data_files.register_source
-    check = "from pai_bench import register_dataset, register_source; import sys; sys.exit('torch' in sys.modules)"
+    assert pai_bench.register_source is data_files.register_source and pai_bench.Info is data_files.Info
+    names = "Info, register_dataset, register_source"
+    check = f"from pai_bench import {names}; import sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
