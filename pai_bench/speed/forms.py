@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -45,6 +46,8 @@ def check_forms(forms: tuple[str, ...], device: torch.device, dtype: torch.dtype
     remedy = "measure on an NVIDIA GPU of compute capability 8.0 or later, or leave 2:4 out of --forms"
     if device.type != "cuda":
         raise PaiBenchError(f"there is no kernel for 2:4 on the device {device.type}", remedy)
+    if not torch.backends.cusparselt.is_available():
+        raise PaiBenchError("there is no kernel for 2:4 in this build of torch, which lacks cuSPARSELt", remedy)
     capability = torch.cuda.get_device_capability(device)
     if capability < TWO_OF_FOUR:
         found = ".".join(map(str, capability))
@@ -111,7 +114,10 @@ class _Converted(nn.Module):
             for name in self._layers:
                 layer = self.model.get_submodule(name)
                 weight = layer.get_parameter("weight").detach()
-                layer.weight = nn.Parameter(torch.sparse.to_sparse_semi_structured(weight), False)
+                with warnings.catch_warnings():
+                    # Users of `pai-bench speed` do not call the interface of torch that may change.
+                    warnings.filterwarnings("ignore", "The PyTorch API of SparseSemiStructuredTensor")
+                    layer.weight = nn.Parameter(torch.sparse.to_sparse_semi_structured(weight), False)
             self._layers = ()
         return self
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from pai_bench.core.dispatch import DispatchMode
@@ -114,12 +115,19 @@ def _plain(value: Any) -> bool:
     return type(value) in (Tensor, nn.Parameter)
 
 
+def _bytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor; of a compressed 2:4 weight, the bytes of its values and positions."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return tensor.nbytes
+    return sum(getattr(tensor, part).nbytes for part in tensor.__tensor_flatten__()[0])
+
+
 def peak_bytes(model: nn.Module, x: Tensor) -> int:
     """Return the bytes of parameters and buffers, and of the tensors that exist together in a forward pass at most.
 
     On a GPU as its allocator counts them, with the work spaces of kernels; on a CPU those of torch's operations.
     """
-    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    held = sum(_bytes(tensor) for tensor in (*model.parameters(), *model.buffers()))
     with torch.no_grad():
         if x.is_cuda:
             torch.cuda.synchronize(x.device)

@@ -528,6 +528,16 @@ def test_marks_of_missing_points_cover_no_other_mark() -> None:
 
 
 @pytest.mark.slow
+def test_marks_of_missing_runs_do_not_cover_titles() -> None:
+    rows = [*series("snip"), *runs_of("erk", 0.5, [0.949, 0.951]), *runs_of("erk", 0.98, [0.5, 0.51])]
+    figure = page("accuracy", [*rows, *dense()], [*absent("erk", 0.5, 1, first=2), *absent("erk", 0.98, 1, first=2)])
+    (ax,) = figure.axes
+    high, low = sorted((y for _, y in marks(ax, question())), reverse=True)
+    assert high < ax.transData.transform((0.5, 95))[1] and low > ax.transData.transform((0.02, 50.5))[1]
+    assert high + 2.2 * figure.dpi / 72 < ax.bbox.y1
+
+
+@pytest.mark.slow
 def test_an_unfinished_sweep_is_stated_in_the_caption_rather_than_marked_at_each_point() -> None:
     gaps = [row for s in SPARSITIES for row in absent("snip", s, 1, first=3)]
     made = drawn("accuracy", series("snip"), gaps)

@@ -231,8 +231,18 @@ def test_one_channel_of_every_layer_stays(name: str, method: str, sparsity: floa
     assert all(mask.any() for mask in masks.values())
     paths = effective_masks(model, masks, (3, 8, 8))
     assert 0 < int(flat(paths).sum()) <= kept_count(sparsity, flat(masks).numel())
-    with pytest.raises(PaiBenchError, match="one channel unit in each layer and all outputs"):
+    with pytest.raises(PaiBenchError, match="one channel unit in each layer and all outputs") as refused:
         pai_bench.prune(model, DATA, method, sparsity=0.99, granularity="channel")
+    possible = float(str(refused.value.remedy).split()[6].rstrip(","))
+    masks = pai_bench.prune(model, DATA, method, sparsity=possible, granularity="channel")
+    assert int(flat(masks).sum()) <= kept_count(possible, flat(masks).numel())
+
+
+def test_the_possible_sparsity_of_a_wide_network_is_not_rounded_to_one() -> None:
+    masks = {"w": torch.zeros(20_000, 1, dtype=torch.bool)}
+    masks["w"][:9] = True
+    with pytest.raises(PaiBenchError, match=r"up to 0\.99955,"):
+        units("kernel", masks).check(masks, 2)
 
 
 def test_the_floor_holds_where_scores_would_empty_a_layer() -> None:

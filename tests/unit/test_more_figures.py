@@ -110,6 +110,7 @@ def test_cost_shows_time_and_memory_with_the_front(folder: Path) -> None:
     (0.025, 3.5, 2.2, ["0.03", "0.1", "0.3", "1", "3"]),
     (0.025, 3.5, 1.6, ["0.1", "1"]),
     (1.1, 4.8, 2.2, ["2", "3", "4"]),
+    (4e-6, 6e1, 2.0, ["0.00001", "0.001", "0.1", "10"]),  # one label at each decade would touch the next one
 ])  # fmt: skip
 def test_ticks_of_costs_cover_their_range(left: float, right: float, inches: float, ticks: list[str]) -> None:
     ax = Figure().subplots()

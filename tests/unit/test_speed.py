@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.sparse import _semi_structured_conversions as conversions
 from typer.testing import CliRunner
 
 import pai_bench
@@ -101,9 +102,39 @@ def test_a_gpu_without_the_kernel_is_refused(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype, text: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.backends.cusparselt, "is_available", lambda: True)
     with pytest.raises(PaiBenchError, match=f"there is no kernel for 2:4 .*{text}"):
         forms.check_forms(("2:4",), torch.device("cuda"), dtype)
     forms.check_forms(("2:4",), torch.device("cuda"), torch.bfloat16) if capability > (8, 0) else None
+
+
+def test_a_build_of_torch_without_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cusparselt, "is_available", lambda: False)
+    with pytest.raises(PaiBenchError, match="lacks cuSPARSELt"):
+        forms.check_forms(("2:4",), torch.device("cuda"), torch.float16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_masks_of_two_of_four_lose_no_weight_in_the_compressed_format(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference of the format in PyTorch stores two of four inputs, and the place of each in two bits."""
+    compressed = torch.sparse.SparseSemiStructuredTensorCUTLASS
+    monkeypatch.setattr(compressed, "_PROTOTYPE_WARNING_SHOWN", True)  # the warning imports torch._dynamo
+    compressed._load_dispatch_table()
+    model = mlp()
+    masks = pai_bench.prune(model, [(torch.randn(8, 64), torch.arange(8))], "snip", 0.5, granularity="2:4")
+    converted = form("2:4", model, masks).model.to(dtype)
+    for name in ("0.weight", "2.weight"):
+        weight = converted.get_parameter(f"model.{name}").detach()
+        kept = torch.where(masks[name], model.get_parameter(name), 0).to(dtype)
+        values, places = conversions.sparse_semi_structured_from_dense_cutlass(weight)
+        assert values.numel() == weight.numel() // 2 and kept.any()
+        assert torch.equal(conversions.sparse_semi_structured_to_dense_cutlass(values, places), kept)
+        holder = nn.Flatten()
+        holder.weight = nn.Parameter(compressed(weight.shape, values, places, None, None, None), False)
+        # Bytes: two for each of the n / 2 values, and a quarter for the place of each.
+        assert timing.peak_bytes(holder, torch.zeros(1, 4)) == weight.numel() + weight.numel() // 8
 
 
 class Takes(nn.Module):

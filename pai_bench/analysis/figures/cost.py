@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.legend import Entry
 from pai_bench.analysis.figures.material import Material, Setting
-from pai_bench.analysis.figures.scale import set_ticks, set_value_axis
+from pai_bench.analysis.figures.scale import GAP, set_ticks, set_value_axis
+from pai_bench.analysis.figures.text import width
+from pai_bench.analysis.figures.venues import SMALL
 from pai_bench.analysis.tables import measure, per_cent
 
 COSTS = {"score_seconds": "Scoring time (s)", "score_peak_bytes": "Peak memory of scoring (MiB)"}
@@ -208,11 +211,22 @@ def cost_ticks(ax: Axes, left: float, right: float, inches: float) -> None:
     ticks: list[float] = []
     for step in ((1, 2, 5), (1, 3), (1,)):
         ticks = [value for d in decades for m in step if left <= (value := float(f"{m}e{d}")) <= right]
-        if len(ticks) <= inches / 0.4:
+        if len(ticks) <= inches / 0.4 and not _touch(ticks, left, right, inches):
             break
     if len(ticks) < 3 and right < 10 * left:  # less than a decade: round steps
         ticks = [float(t) for t in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(left, right) if left <= t <= right]
+    while _touch(ticks, left, right, inches):
+        ticks = ticks[::2]
     set_ticks(ax.xaxis, ticks, [_number(tick) for tick in ticks])
+
+
+def _touch(ticks: Sequence[float], left: float, right: float, inches: float) -> bool:
+    """Return True if labels of neighbouring ticks touch on a logarithmic axis of `inches` from `left` to `right`."""
+    scale = inches / math.log(right / left)
+    return any(
+        scale * math.log(b / a) < (width(_number(a), SMALL) + width(_number(b), SMALL)) / 2 + GAP
+        for a, b in pairwise(ticks)
+    )
 
 
 def _number(value: float) -> str:

@@ -27,6 +27,8 @@ from pai_bench.analysis.style import DENSE_LOOK, Style
 ALL_FAILED = "All runs at chance"
 SOME_FAILED = "Some runs at chance"
 MISSING = "Results missing"
+_UPPER_EDGE = 0.12
+"""Part of the height of the lowest panels that the mark of missing results takes above its point."""
 OTHERS = "Other methods"
 _AT_EDGE = "at-edge"
 _SIZES = {"*": 1.45, "p": 1.2, "P": 1.15, "X": 1.1, "D": 0.9, "d": 1.15}
@@ -225,8 +227,11 @@ def _mark(ax: Axes, x: float, point: Point, color: str, legend: Legend) -> None:
         dot = Line2D([], [], marker="o", color="#AAAAAA", linestyle="", markersize=4.2, markeredgewidth=0)
         legend.marks.setdefault(SOME_FAILED, (dot, Line2D([], [], **_cross(INK, 3.2) | {"markeredgewidth": 0.7})))
     if point.n < point.planned and legend.mark_partial:
+        low, high = ax.get_ylim()
+        # Below a point at the upper edge, because above it is the title.
+        side = -1 if point.mean > high - _UPPER_EDGE * (high - low) else 1
         # An offset in points, so that it is the same on every axis and at every size.
-        up = ScaledTranslation(0, 4.8 / 72, ax.figure.dpi_scale_trans)
+        up = ScaledTranslation(0, side * 4.8 / 72, ax.figure.dpi_scale_trans)
         ax.plot([x], [point.mean], transform=ax.transData + up, zorder=5, clip_on=False, **_question(color))
         legend.marks.setdefault(MISSING, Line2D([], [], **_question(INK)))
 

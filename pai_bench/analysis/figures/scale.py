@@ -19,7 +19,7 @@ AXIS_LABELS = {
     "sparsity": "Weights removed (%), log density",
     "compression": "Compression ratio",
 }
-_GAP = 0.05
+GAP = 0.05
 """Smallest distance of two tick labels in inches."""
 _REGULAR = 3
 """Smallest number of ticks at equal steps; fewer are completed by other round values."""
@@ -46,7 +46,7 @@ def _fits(ticks: Sequence[tuple[float, str]], span: float, inches: float) -> boo
     """Return True if neighbouring labels do not touch on an axis of `inches` for `span` (in log density)."""
     places = [(math.log(density) / span * inches * (1 - 2 * _MARGIN), width(text, SMALL)) for density, text in ticks]
     places.sort()
-    return all(b - a > (one + two) / 2 + _GAP for (a, one), (b, two) in pairwise(places))
+    return all(b - a > (one + two) / 2 + GAP for (a, one), (b, two) in pairwise(places))
 
 
 def density_ticks(densities: Sequence[float], x: str, inches: float) -> list[tuple[float, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,7 @@ class Units:
         raise PaiBenchError(
             f"one {self.granularity} unit in each layer and all outputs of the network have {kept} of the {size}"
             f" prunable weights, more than {wanted}",
-            f"ask for a sparsity up to {1 - kept / size:.3g}, or another granularity"
+            f"ask for a sparsity up to {_below(kept / size)}, or another granularity"
             + (", or count only weights on paths (effective)" if self.granularity == "channel" else ""),
         )
 
@@ -174,6 +175,12 @@ class Units:
             if len(units) and not chosen[units].any():
                 chosen[units[np.argmax(order[units])]] = True
         return chosen
+
+
+def _below(density: float) -> str:
+    """Return the sparsity of a density with two digits of the density, rounded down so that it is possible."""
+    places = 1 - math.floor(math.log10(density))
+    return f"{math.floor((1 - density) * 10**places) / 10**places:.{places}f}"
 
 
 def _counts(mask: Tensor) -> tuple[int, int]:
