@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from pai_bench.analysis import speed as table
 from pai_bench.analysis.collect import collect
 from pai_bench.analysis.command import run as report
 from pai_bench.analysis.figures import Options as FigureOptions
+from pai_bench.analysis.figures.cost import Spot
+from pai_bench.analysis.figures.speed import Measured, below
 from pai_bench.analysis.selection import Selection
 from pai_bench.cells import Cell
 from pai_bench.cli.program import app
@@ -135,6 +138,13 @@ def test_masks_of_two_of_four_lose_no_weight_in_the_compressed_format(
         holder.weight = nn.Parameter(compressed(weight.shape, values, places, None, None, None), False)
         # Bytes: two for each of the n / 2 values, and a quarter for the place of each.
         assert timing.peak_bytes(holder, torch.zeros(1, 4)) == weight.numel() + weight.numel() // 8
+
+
+def test_the_caption_names_points_below_the_axis() -> None:
+    points = [(98.0, 1.0, 0.0), (97.0, 1.5, 0.5), (96.0, 2.0, 0.9), (44.0, 7.73, 0.98)]
+    measured = [Measured(Spot("snip", cost, mean, math.nan, 1), s, "shrunk", cost, cost) for mean, cost, s in points]
+    assert below([measured], str.upper) == "Below the axis: SNIP at 98 % sparsity (accuracy 44 %, 7.73x)"
+    assert not below([measured[:3]], str.upper)
 
 
 class Takes(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,7 +20,7 @@ from pai_bench.analysis.figures.legend import Entry
 from pai_bench.analysis.figures.material import Material, Setting
 from pai_bench.analysis.figures.scale import set_value_axis
 from pai_bench.analysis.speed import settings
-from pai_bench.analysis.tables import measure
+from pai_bench.analysis.tables import measure, per_cent
 from pai_bench.cells import DENSE
 from pai_bench.results import speeds
 
@@ -69,10 +69,23 @@ def speed(material: Material) -> Drawing | str:
         f" speed-up of the {forms} network: dense time / own time in the same round, median with the quantiles 0.1 and"
         " 0.9",
         "Lines connect the sparsities of a method; cross: the dense network",
+        below(list(panels.values()), material.label),
         f"Measured on: {devices}",
         captions.recipes(material),
     )
     return Drawing("speed", "Accuracy against measured speed-up", pages, caption, table)
+
+
+def below(panels: Sequence[Sequence[Measured]], label: Callable[[str], str]) -> str:
+    """Return the sentence of the caption on points below an axis, or an empty text."""
+    names = [
+        f"{label(m.spot.method)} at {per_cent(m.sparsity)} % sparsity"
+        f" (accuracy {m.spot.mean:.0f} %, {m.spot.cost:.3g}x)"
+        for measured in panels
+        for m in measured
+        if m.spot.mean < limits([other.spot for other in measured])[0]
+    ]
+    return f"Below the axis: {', '.join(names)}" if names else ""
 
 
 def _panels(material: Material) -> Panels:
