@@ -238,6 +238,16 @@ def test_one_channel_of_every_layer_stays(name: str, method: str, sparsity: floa
     assert int(flat(masks).sum()) <= kept_count(possible, flat(masks).numel())
 
 
+def test_masks_never_keep_more_than_twice_the_requested_number() -> None:
+    """One unit of a narrow network may have many times the weights that a high sparsity leaves."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.ReLU(), nn.Linear(3, 10))
+    masks = pai_bench.prune(model, DATA, "magnitude", sparsity=0.8, granularity="channel")
+    kept, size = int(flat(masks).sum()), flat(masks).numel()
+    assert kept == 192 + 30 > kept_count(0.8, size)
+    with pytest.raises(PaiBenchError, match="channel unit in each layer"):
+        pai_bench.prune(model, DATA, "magnitude", sparsity=0.82, granularity="channel")
+
+
 def test_the_possible_sparsity_of_a_wide_network_is_not_rounded_to_one() -> None:
     masks = {"w": torch.zeros(20_000, 1, dtype=torch.bool)}
     masks["w"][:9] = True
