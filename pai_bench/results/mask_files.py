@@ -138,7 +138,11 @@ def read(path: Path) -> MaskFile:
     Raises: PaiBenchError for a file that cannot be read or does not contain masks.
     """
     if path.suffix not in READABLE:
-        raise PaiBenchError(f"masks {path} have an unknown ending", f"known: {', '.join(READABLE)}")
+        remedy = f"known: {', '.join(READABLE)}"
+        if path.suffix == ".safetensors":
+            other = path.with_suffix(".pt").name
+            remedy = f"convert it: torch.save(safetensors.torch.load_file('{path.name}'), '{other}'); {remedy}"
+        raise PaiBenchError(f"masks {path} have an unknown ending", remedy)
     try:
         arrays = _read_npz(path) if path.suffix == ".npz" else from_torch(path)
     except PaiBenchError:

@@ -46,10 +46,19 @@ def from_torch(path: Path) -> Arrays:
         )
     arrays = {}
     for name, tensor in tensors.items():
-        tensor = tensor.detach()
-        dense = tensor if tensor.layout == torch.strided else tensor.to_dense()
-        # NumPy has no bfloat16; the conversion to float32 is exact.
-        arrays[name] = (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
+        dense = tensor.detach()
+        try:
+            dense = dense.dequantize() if dense.is_quantized else dense
+            dense = dense if dense.layout == torch.strided else dense.to_dense()
+            # NumPy has neither bfloat16 nor types of eight bits; the conversion to float32 is exact.
+            plain = dense.dtype in (torch.float16, torch.float32, torch.float64) or not dense.is_floating_point()
+            arrays[name] = (dense if plain else dense.float()).numpy()
+        except (RuntimeError, TypeError):  # packed types of four bits, and tensors without values
+            kind = f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
+            raise PaiBenchError(
+                f"{path}: {name} is a tensor of {kind}, which cannot be read as an array",
+                "save {name: mask.bool().cpu() for name, mask in masks.items()}",
+            ) from None
     return arrays
 
 

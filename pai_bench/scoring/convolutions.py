@@ -25,7 +25,7 @@ class ChunkedConvolutions(FunctionOverrides):
     """Context in which torch.nn.functional convolves a few images at a time; derivatives of any order are the same."""
 
     def __init__(self) -> None:
-        super().__init__(_IN_PARTS)
+        super().__init__(IN_PARTS)
 
 
 def _in_parts(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -45,7 +45,8 @@ def _in_parts(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return convolution
 
 
-_IN_PARTS = {plain: _in_parts(plain) for plain in (F.conv1d, F.conv2d, F.conv3d)}
+IN_PARTS = {plain: _in_parts(plain) for plain in (F.conv1d, F.conv2d, F.conv3d)}
+"""Functions of torch.nn.functional, and those that convolve a few images at a time."""
 
 convolve = _in_parts(torch.convolution)
 """torch.convolution, which takes padding, dilation, transposed, output padding and groups after the stride."""

@@ -14,8 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from pai_bench.core.randomness import random_state
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring.convolutions import ChunkedConvolutions
-from pai_bench.scoring.double_backward import LeanDoubleBackward
+from pai_bench.scoring.double_backward import FirstDerivatives, LeanDoubleBackward
 
 
 def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: bool = False) -> list[Tensor]:
@@ -26,7 +25,7 @@ def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: boo
             value = loss()
     else:
         # The cheap second derivatives are of no use here; chunks save time and memory of the first ones.
-        with ChunkedConvolutions():
+        with FirstDerivatives():
             value = loss()
     found = list(torch.autograd.grad(value, leaves, create_graph=graph, materialize_grads=True))
     # Torch would not raise: such a node leads to no leaf, and torch treats a missing gradient as zero.

@@ -5,7 +5,8 @@ a convolution's weight gradient by convolving with kernels of the size of the im
 ReLU. Here BatchNorm's are two linear combinations of what is there anyway, with coefficients by channel, a
 convolution's are four calls of the kernels that training uses, and a ReLU's is its mask. PyTorch has no second
 derivative of hardsigmoid at all (MobileNetV3): it is zero on both sides of the kinks; and that of `normalize` is NaN at
-vectors of zeros, where the function is linear (padded tokens of Swin v2).
+vectors of zeros, where the function is linear (padded tokens of Swin v2). First derivatives in float64 are exact too:
+PyTorch rounds the factor 1/6 of hardsigmoid, and those of CELU unless its alpha is 1, to float32 (errors of 1e-8).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pai_bench.scoring.convolutions import along, convolve, convolve_backward
+from pai_bench.scoring.convolutions import IN_PARTS, along, convolve, convolve_backward
 from pai_bench.scoring.function_overrides import FunctionOverrides
 from pai_bench.scoring.transforms import is_transformed
 
@@ -35,6 +36,13 @@ class LeanDoubleBackward(FunctionOverrides):
 
     def __init__(self) -> None:
         super().__init__({plain: _outside_transforms(plain, lean) for plain, lean in _LEAN.items()})
+
+
+class FirstDerivatives(FunctionOverrides):
+    """Context for first derivatives: convolutions a few images at a time, hardsigmoid and CELU to the last bit."""
+
+    def __init__(self) -> None:
+        super().__init__({**IN_PARTS, **{plain: _outside_transforms(plain, exact) for plain, exact in _EXACT.items()}})
 
 
 def _outside_transforms(plain: Callable[..., Tensor], lean: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -95,6 +103,11 @@ def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     return x.copy_(result) if inplace else result
 
 
+def _celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    result = F.elu(x / alpha) * alpha
+    return x.copy_(result) if inplace else result
+
+
 def _normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     if out is not None or not input.is_floating_point():
         return F.normalize(input, p, dim, eps, out)
@@ -104,12 +117,14 @@ def _normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, 
     return torch.where(zeros, input / eps, F.normalize(torch.where(zeros, 1, input), p, dim, eps))
 
 
+_EXACT: dict[Callable[..., Any], Callable[..., Any]] = {F.celu: _celu, F.hardsigmoid: _hardsigmoid}
+
 _LEAN: dict[Callable[..., Any], Callable[..., Any]] = {
+    **_EXACT,
     F.batch_norm: _batch_norm,
     F.conv1d: _convolution(F.conv1d),
     F.conv2d: _convolution(F.conv2d),
     F.conv3d: _convolution(F.conv3d),
-    F.hardsigmoid: _hardsigmoid,
     F.normalize: _normalize,
     F.relu: _relu,
     torch.relu: _relu,

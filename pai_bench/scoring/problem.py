@@ -18,7 +18,7 @@ from pai_bench.core.outputs import logits
 from pai_bench.errors import PaiBenchError
 from pai_bench.scoring import weights
 from pai_bench.scoring.batch_checks import checked
-from pai_bench.scoring.convolutions import ChunkedConvolutions
+from pai_bench.scoring.double_backward import FirstDerivatives
 from pai_bench.scoring.losses import Loss, cross_entropy
 from pai_bench.scoring.paths.tracing import Graph
 from pai_bench.scoring.substitution import call_with
@@ -267,7 +267,7 @@ class Problem:
         total: list[Tensor] = []
         samples = 0
         for x, y in self.batches():
-            with ChunkedConvolutions():
+            with FirstDerivatives():
                 # Weighted by the batch size: a shorter last batch must not count as much as a complete one.
                 loss = self.loss(self.forward(x, weights), y) * len(x)
             parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)

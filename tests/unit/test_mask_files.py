@@ -68,9 +68,23 @@ def test_masks_of_torch_prune_are_read(tmp_path: Path) -> None:
 def test_masks_of_any_type_of_torch_are_read(tmp_path: Path) -> None:
     mask = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     forms = {"weight": mask.bfloat16(), "other": nn.Parameter(mask), "half": mask.half(), "bool": mask.bool()}
+    forms |= {str(kind): mask.to(kind) for kind in (torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16)}
     torch.save(forms, tmp_path / "masks.pt")
     found = mask_files.read(tmp_path / "masks.pt").masks
     assert found.keys() == forms.keys() and all(kept.tolist() == mask.bool().tolist() for kept in found.values())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.ones(2, 2, device="meta"), "float32 on meta"),
+        (torch.zeros(2, 2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2), "float4_e2m1fn_x2 on cpu"),
+    ],
+)
+def test_a_tensor_without_an_array_is_refused_by_name(tmp_path: Path, tensor: torch.Tensor, kind: str) -> None:
+    torch.save({"a.weight": tensor}, tmp_path / "x.pt")
+    with pytest.raises(PaiBenchError, match=f"a.weight is a tensor of {kind}"):
+        mask_files.read(tmp_path / "x.pt")
 
 
 class Evil:
@@ -103,6 +117,12 @@ def test_invalid_masks_are_refused(
     with pytest.raises(PaiBenchError, match=words):
         mask_files.read(tmp_path / name)
     assert "pickled code ran" not in capsys.readouterr().out
+
+
+def test_the_remedy_for_safetensors_converts_them(tmp_path: Path) -> None:
+    with pytest.raises(PaiBenchError, match="unknown ending") as caught:
+        mask_files.read(tmp_path / "m.safetensors")
+    assert "torch.save(safetensors.torch.load_file('m.safetensors'), 'm.pt')" in caught.value.remedy
 
 
 def test_the_sparsity_is_the_exact_fraction_of_removed_weights() -> None:
