@@ -88,7 +88,7 @@ class Units:
         """Check that the number of kept weights is the wanted one to within one unit.
 
         Raises: PaiBenchError if they differ by the size of the largest unit or more, or if the masks keep more than
-        twice the wanted number, which one unit of a small network can be.
+        twice the wanted number, as a single unit of a narrow network may do.
         """
         kept, size = (sum(int(count) for count in counts) for counts in zip(*map(_counts, masks.values()), strict=True))
         full = {name: torch.ones_like(mask) for name, mask in masks.items()}
