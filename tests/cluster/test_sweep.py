@@ -41,7 +41,9 @@ def test_a_sweep_submits_canary_and_chunks_once_and_completes(cluster: Cluster, 
     expected = undisturbed(folder / "..", *arguments)
     sweep.complete(expected)
     assert not sweep.duplicates() and len(list(ledgers)) == 1
-    # All jobs have ended, so the sweep is closed and not queried again.
+    # Once all jobs have left the queue (late on a busy machine), the sweep is closed and not queried again.
+    cluster.idle()
+    sweep.type()
     assert '"closed"' in ledgers[0].read_text()
 
 
