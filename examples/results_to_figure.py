@@ -1,4 +1,4 @@
-"""A figure from results; the `# %%` marks are cells in VS Code, PyCharm and Jupytext.
+"""A figure from results; the `# %%` lines separate cells in VS Code, PyCharm and Jupytext.
 
 python examples/results_to_figure.py RESULTS FIGURE     # a results folder, and the file to write (.png, .pdf, .svg)
 """
@@ -25,7 +25,7 @@ pruned["lost"] = 100 * (pruned["dense"] - pruned["accuracy"])
 table = pruned.groupby(["method", "sparsity"])["lost"].agg(["mean", "std", "count"])
 print(table.round(2))
 
-# %% Effective sparsity at the highest sparsity; it also counts kept weights that are on no path.
+# %% Effective sparsity at the highest sparsity: kept weights that are on no path count as pruned, too.
 highest = pruned[pruned["sparsity"] == pruned["sparsity"].max()]
 print(highest[["method", "seed", "actual_sparsity", "effective_sparsity"]].to_string(index=False))
 

@@ -58,7 +58,7 @@ def in_turns(seeds: range) -> list[float | None]:
     return [outcome.result.accuracy for _, outcome in sorted(ended.items()) if isinstance(outcome, Outcome)]
 
 
-def test_cells_in_turns(compare: Compare, measuring: bool) -> None:
+def test_cells_in_turns_against_cells_one_after_the_other(compare: Compare, measuring: bool) -> None:
     seeds = range(2 if measuring else 1)
 
     def alone() -> list[float | None]:

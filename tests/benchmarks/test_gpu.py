@@ -132,7 +132,9 @@ class Pack(Callback):
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
-def test_cells_at_a_time(compare: Compare, measuring: bool, device: torch.device, size: int) -> None:
+def test_steps_of_packed_cells_against_steps_of_one(
+    compare: Compare, measuring: bool, device: torch.device, size: int
+) -> None:
     """Captured steps of ResNet-20 in TF32, batches included: of cells that take turns, against as many of one alone."""
     # A multiple of the steps in a graph (17 of 391), so that both run as many.
     number, settling = (17 * 40, 60) if measuring else (1, 1)

@@ -65,7 +65,7 @@ def test_training_under_applied_masks(compare: Compare, device: torch.device, me
     )
 
 
-def test_hooks_of_masks_alone(compare: Compare, device: torch.device, measuring: bool) -> None:
+def test_hooks_of_masks_without_masked_gradients(compare: Compare, device: torch.device, measuring: bool) -> None:
     """All that masks add to a step but the mask of the gradients: before the forward pass and after the update."""
     model, _ = masked(device)
     step, optimiser = stepping(model, device, 32 if measuring else 2)

@@ -1,4 +1,4 @@
-"""Packs that are one network, against cells that take turns: what they cost, and that they are the same training."""
+"""Packs that are one network, against cells that take turns: their cost, and the equality of their training."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_rows_without_a_number_come_last_in_both_directions(opened: Chromium) ->
         assert kept[-3:] == ["–"] * 3 and "–" not in kept[:-3]
 
 
-def test_words_and_conditions_filter(opened: Chromium) -> None:
+def test_rows_are_filtered_by_words_and_conditions(opened: Chromium) -> None:
     total = len(column(opened, "points", "Method"))
     stated = filter_by(opened, "points", "SNIP sparsity>=95 dataset=cifar10")
     methods, sparsities = column(opened, "points", "Method"), column(opened, "points", "Sparsity (%)")
@@ -113,7 +113,7 @@ def test_long_tables_show_all_rows_on_request(opened: Chromium) -> None:
     assert opened.evaluate("document.querySelector('#runs .all').hidden")
 
 
-def test_links_open_what_they_lead_to(opened: Chromium) -> None:
+def test_links_and_printing_open_folded_parts(opened: Chromium) -> None:
     opened.evaluate("new Promise((done) => { addEventListener('hashchange', done); location.hash = '#recipe-1'; })")
     assert opened.evaluate("document.querySelector('#recipe-1').open")
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")

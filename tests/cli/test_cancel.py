@@ -1,4 +1,4 @@
-"""Cancelling on this host: who is in charge of a claimed cell is asked to stop, and nobody else."""
+"""Cancellation on this host: only the processes that run or schedule claimed cells are asked to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pai-bench data`, and a stranger's data set from its file to its results."""
+"""`pai-bench data`, and a user's data set from its file to its results."""
 
 from __future__ import annotations
 

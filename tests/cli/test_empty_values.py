@@ -1,4 +1,4 @@
-"""Empty values: a path would become the working folder and a list its default, so all are refused or mean nothing."""
+"""Empty values of options are refused or ignored: a path would become the working folder, and a list its default."""
 
 from __future__ import annotations
 

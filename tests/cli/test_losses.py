@@ -101,7 +101,7 @@ def test_a_binary_loss_is_refused_for_more_than_two_classes(folder: Path) -> Non
     assert unknown.returncode == 2 and "cross-entropy or binary-cross-entropy" in unknown.stderr
 
 
-def test_results_from_before_have_no_number_of_ties(folder: Path, tmp_path: Path) -> None:
+def test_results_of_earlier_versions_have_no_number_of_ties(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "results", tmp_path / "results")
     for path in (tmp_path / "results/runs").rglob("*.json"):
         plain = json.loads(path.read_text())

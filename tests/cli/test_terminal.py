@@ -1,4 +1,4 @@
-"""Terminals without Unicode, interrupts, and which of several ways to say one thing counts."""
+"""Terminals without Unicode, interrupts, and the precedence of options that are given in several ways."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_interrupt_during_an_import_ends_the_command_in_one_line(
         *((name, "interrupted") for name in ("prune --out a.npz", "data add cifar10", "data check", "config show", "")),
     ],
 )
-def test_the_message_of_an_interrupt_says_what_is_kept(
+def test_the_message_of_an_interrupt_names_the_files_that_are_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: type[BaseException],

@@ -82,7 +82,7 @@ def moved(model: nn.Module, data: Batches) -> tuple[nn.Module, Batches]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_stays_is_what_stays_on_the_cpu(dtype: torch.dtype) -> None:
+def test_kept_weights_are_those_kept_on_the_cpu(dtype: torch.dtype) -> None:
     """Include scores with many ties, which are kept in the order of their position."""
     generator = torch.Generator().manual_seed(0)
     plain = torch.rand(100_000, dtype=dtype, generator=generator)

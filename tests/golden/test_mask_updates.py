@@ -175,7 +175,7 @@ def test_rigl_of_itop_after_the_update_of_the_weights() -> None:
     case.compare_weights("final_param64/", 1e-9)
 
 
-def test_set_of_itop_drops_the_same_weights_and_loses_some_that_ours_does_not() -> None:
+def test_set_of_itop_drops_the_same_weights_and_loses_some_that_pai_bench_keeps() -> None:
     case = Case("itop_tinyres_set_d0.2_r0.5", "tinyres")
     numbers: list[int] = []
 

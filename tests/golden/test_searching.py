@@ -71,7 +71,7 @@ class Search(Case):
 
 
 @pytest.mark.parametrize("sparsity", [0.5, 0.9])
-def test_edge_popup(sparsity: float) -> None:
+def test_edge_popup_equals_the_release(sparsity: float) -> None:
     case = Search(f"edgepopup_tinyres_S{sparsity}_20steps", sparsity)
     density = case.meta["hyper"]["kept_fraction_k_per_layer"]
 
@@ -100,7 +100,7 @@ def test_edge_popup(sparsity: float) -> None:
 @pytest.mark.parametrize(
     ("name", "sparsity"), [("gemminer_tinyres_S0.9_E13_T3", 0.9), ("gemminer_tinyres_S0.98_E9_T2_lam1e-2", 0.98)]
 )
-def test_gem_miner(name: str, sparsity: float) -> None:
+def test_gem_miner_equals_the_release(name: str, sparsity: float) -> None:
     case = Search(name, sparsity)
     hyper = case.meta["hyper"]
     left = {4 * (update["epoch"] + 1): update["active_after"] for update in case.meta["updates"]}

@@ -1,4 +1,4 @@
-"""No number moves without a new version: results under the old version would be taken for the new method's."""
+"""Numbers change only with a new version, because results of the old one would be taken for those of the new method."""
 
 from __future__ import annotations
 

@@ -298,7 +298,7 @@ def test_commas_within_values_are_told_apart_from_other_separators(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_report_reads_what_it_wrote(root: Path) -> None:
+def test_a_report_reads_its_own_csv(root: Path) -> None:
     run(root, root / "out", [], False, QUIET)
     again = read_table(root / "out" / "results.csv")
     ours = collect(root).rows
@@ -594,7 +594,7 @@ def test_whitespace_around_names_headers_and_numbers_is_ignored(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_remedies_of_a_table_name_what_is_wrong(tmp_path: Path) -> None:
+def test_remedies_for_a_table_name_the_faulty_value(tmp_path: Path) -> None:
     for row, words in (("90,0,0.5", "per cent"), ("0.9,0,93.1", "per cent"), ("-0.1,0,0.5", "correct the sparsity")):
         with pytest.raises(PaiBenchError) as caught:
             read_table(lab(tmp_path, f"{HEAD}snip,mnist,conv8,{row},ok\n"))
@@ -643,7 +643,7 @@ def test_every_character_becomes_ascii_latex() -> None:
 
 
 @pytest.mark.slow
-def test_a_latex_table_says_once_that_letters_are_transliterated(tmp_path: Path) -> None:
+def test_a_latex_table_states_once_that_letters_are_transliterated(tmp_path: Path) -> None:
     table = lab(tmp_path, HEAD + "".join(f"{name},mnist,conv8,0.9,0,0.5,ok\n" for name in ("Щука", "ёж", "β")))
     text = tables.latex(summarise(collect(tmp_path, [table])))
     assert text.count("transliterated") == 1 and r"$\beta$ &" in text and "Shchuka &" in text

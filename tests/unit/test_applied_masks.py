@@ -1,4 +1,4 @@
-"""Masks on a model: zeros at every forward pass whatever has written the weights, and their way off the model."""
+"""Masks on a model: zeros at every forward pass after any write to the weights, and the removal of the masks."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_uncommitted_code_is_an_objection() -> None:
 
 
 @pytest.mark.slow
-def test_equal_float64_masks_and_other_weights_of_reinit_are_none() -> None:
+def test_equal_float64_masks_and_other_weights_of_reinit_are_no_objections() -> None:
     rows = sound().assign(scoring_dtype="float32", float64_overlap=1.0)
     rows["method"] = rows["method"].str.replace("shuffle", "reinit")
     rows["init_hash"] += (rows["method"].str.contains("reinit")).map({True: " again", False: ""})
@@ -166,7 +166,7 @@ def test_equal_float64_masks_and_other_weights_of_reinit_are_none() -> None:
 
 
 @pytest.mark.slow
-def test_any_part_of_a_report_may_be_alone() -> None:
+def test_results_without_pruned_runs_without_dense_runs_or_of_one_seed_can_be_checked() -> None:
     rows = sound()
     assert "no-erk" in objections(rows[rows["method"] == "dense"])
     assert "no-dense" in objections(rows[rows["method"] == "snip:control=shuffle"])

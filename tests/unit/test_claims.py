@@ -1,4 +1,4 @@
-"""A cell has one owner at a time: of many one wins, the dead lose it, the living keep it, whatever their clocks say."""
+"""Claims: one of many processes wins a cell, dead owners lose it, and live ones keep it, also if clocks differ."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_tables_and_the_figure_are_written_to_a_folder(tmp_path: Path, capsys: p
 
 
 @pytest.mark.slow
-def test_what_cannot_be_compared_is_refused_with_a_remedy(tmp_path: Path) -> None:
+def test_masks_that_cannot_be_compared_are_refused_with_a_remedy(tmp_path: Path) -> None:
     one, other = tmp_path / "a.npz", tmp_path / "b.npz"
     mask_files.save(one, masks(0))
     mask_files.save(other, masks(0, size=9))

@@ -115,7 +115,7 @@ def test_reinitialised_weights_train_under_the_same_masks() -> None:
 
 
 @pytest.mark.slow
-def test_one_score_serves_a_method_at_every_sparsity_and_all_its_controls() -> None:
+def test_a_method_is_scored_once_for_all_sparsities_and_controls() -> None:
     runner, callback = CellRunner(device="cpu"), Counting()
     masks_of(runner, "snip", callback=callback)
     once = callback.ticks

@@ -469,7 +469,7 @@ def test_sources_can_be_told_apart() -> None:
 
 
 @pytest.mark.slow
-def test_a_panel_of_a_table_alone_says_so() -> None:
+def test_a_series_of_a_table_alone_names_the_table() -> None:
     figure = page("accuracy", [*series("snip"), *series("snip", source="lab", model="theirs")])
     assert labels(figure) == ["SNIP", "SNIP [lab]"]
     ours, theirs = (lines(ax, "snip")[0] for ax in figure.axes)
@@ -490,7 +490,7 @@ def test_the_caption_states_the_epoch(epoch: str, words: str) -> None:
 
 
 @pytest.mark.slow
-def test_one_seed_has_neither_band_nor_bar_nor_words_about_them() -> None:
+def test_one_seed_has_neither_a_band_nor_a_bar_nor_a_caption_about_them() -> None:
     made = drawn("accuracy", [*dense(seeds=1), *series("snip", seeds=1), *runs_of("erk", 0.9, [0.9])])
     (ax,) = made.pages[0].axes
     assert not ax.patches and not ax.collections
@@ -591,7 +591,7 @@ def test_methods_are_drawn_beside_their_controls() -> None:
 
 
 @pytest.mark.slow
-def test_a_broken_control_leaves_the_axis_to_the_others() -> None:
+def test_the_axis_ignores_a_control_at_chance() -> None:
     made = drawn("controls", with_controls())
     (ax,) = made.pages[0].axes
     low, high = ax.get_ylim()

@@ -324,7 +324,7 @@ def test_quotas_of_layers_are_met_to_within_a_unit(granularity: str) -> None:
     assert abs(int(masks["0.weight"].sum()) - 4) <= (2 if granularity == "2:4" else 3)
 
 
-def test_earlier_masks_stay() -> None:
+def test_weights_pruned_earlier_stay_pruned() -> None:
     alive = {name: mask.clone() for name, mask in ALIVE.items()}
     alive["0.weight"][1] = False
     for granularity in UNITS:
@@ -413,12 +413,12 @@ def test_a_result_records_its_granularity() -> None:
         ("snip:control=unstructured", "weight", "keep single weights already"),
     ],
 )
-def test_refusals_before_a_sweep(method: str, granularity: str, text: str) -> None:
+def test_a_granularity_without_effect_is_refused_before_a_sweep(method: str, granularity: str, text: str) -> None:
     with pytest.raises(PaiBenchError, match=text):
         check([a_run(method, granularity)], None)
 
 
-def test_refusals_of_the_function() -> None:
+def test_prune_refuses_unusable_granularities() -> None:
     with pytest.raises(PaiBenchError, match="unknown granularity"):
         pruned("mlp", "row")
     with pytest.raises(PaiBenchError, match="keep single weights already"):

@@ -86,7 +86,7 @@ def test_units_and_nodes_of_a_perceptron_by_hand() -> None:
 
 
 @pytest.mark.slow
-def test_an_edge_on_a_cycle_is_no_cut_edge() -> None:
+def test_an_edge_on_a_cycle_is_not_a_cut_edge() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     masks = masks_of_ones(model)
     assert values(model, masks, (2,))["cut_edges"] == 0
@@ -272,7 +272,7 @@ class Untraceable(nn.Module):
         return self.layer(x) if x.sum() > 0 else self.layer(-x)
 
 
-def test_what_cannot_be_measured_is_absent_with_a_reason() -> None:
+def test_measures_that_cannot_be_computed_are_absent_with_a_reason() -> None:
     attention, untraceable = Attention(), Untraceable()
     found = attempted(graph_measures, GRAPH, attention, masks_of_ones(attention), (3, 4))
     assert not found.values

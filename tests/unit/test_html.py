@@ -138,7 +138,7 @@ def page(text: str) -> Page:
 
 
 @pytest.mark.slow
-def test_nothing_is_external(text: str, page: Page) -> None:
+def test_the_page_loads_nothing_from_elsewhere(text: str, page: Page) -> None:
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", text.replace("// ", ""))
     assert all(link.startswith("#") for link in page.links)
     assert not {"link", "img", "iframe", "object", "embed", "base", "source"} & set(page.tags)

@@ -84,7 +84,7 @@ def test_smallest_reachable_p_and_the_seeds_needed() -> None:
 
 
 @pytest.mark.parametrize("case", read("holm")["cases"])
-def test_holm(case: dict[str, Any]) -> None:
+def test_holm_equals_the_fixed_cases(case: dict[str, Any]) -> None:
     adjusted = inference.holm(case["p"])
     assert adjusted == pytest.approx(case["expect"]["adjusted"])
     assert list(adjusted < inference.LEVEL) == case["expect"]["reject"]
@@ -154,7 +154,7 @@ def test_friedman_and_nemenyi_on_demsar_s_table() -> None:
 
 
 @pytest.mark.parametrize("case", read("tost")["cases"])
-def test_equivalence(case: dict[str, Any]) -> None:
+def test_equivalence_tests_equal_the_fixed_cases(case: dict[str, Any]) -> None:
     right, found = case["expect"], inference.equivalence(case["difference"])
     assert [found.n, found.mean, found.p, found.low90, found.high90] == pytest.approx(
         [right[key] for key in ("n", "mean", "p", "low90", "high90")], rel=1e-8

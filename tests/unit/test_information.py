@@ -1,4 +1,4 @@
-"""Scores that say nothing are counted, and losses that cannot say anything are refused."""
+"""Scores without information (ties at the cut) are counted, and losses without information are refused."""
 
 from __future__ import annotations
 

@@ -115,18 +115,18 @@ def test_the_cached_masks_stay_those_of_the_start(runner: CellRunner) -> None:
 
 
 @pytest.mark.slow
-def test_fixed_masks_have_no_updates_and_say_what_they_saw(runner: CellRunner) -> None:
+def test_fixed_masks_have_no_updates_and_results_record_the_data_that_methods_saw(runner: CellRunner) -> None:
     assert [runner.run(run(name, epochs=1)).result.saw for name in ("random", "snip")] == ["nothing", "labels"]
     assert runner.run(run("snip", epochs=1)).result.mask_updates == {}
 
 
 @pytest.mark.parametrize("function", [pai_bench.prune, pai_bench.score])
-def test_prune_and_score_refuse_them(function: Any) -> None:
+def test_prune_and_score_refuse_methods_that_change_masks(function: Any) -> None:
     with pytest.raises(PaiBenchError, match="rigl changes its masks during training"):
         function(torch.nn.Linear(3, 2), [(torch.ones(2, 3), torch.tensor([0, 1]))], "rigl", sparsity=0.5)
 
 
-def test_the_command_prune_refuses_them(tmp_path: Path) -> None:
+def test_the_command_prune_refuses_methods_that_change_masks(tmp_path: Path) -> None:
     options = single_cell.Options("digits", "conv8", None, (), 0, None, (), as_json=False)
     with pytest.raises(PaiBenchError, match="gmp:every=5 changes its masks during training"):
         single_cell.prune(options, "gmp:every=5", "0.9", tmp_path / "masks.npz")
@@ -193,7 +193,7 @@ def test_set_draws_the_same_weights_at_the_same_step_only() -> None:
 
 
 @pytest.mark.slow
-def test_a_method_that_misses_the_sparsity_or_the_training_is_told_so(
+def test_masks_that_miss_the_sparsity_and_schedules_outside_the_training_are_refused(
     monkeypatch: pytest.MonkeyPatch, runner: CellRunner
 ) -> None:
     @dataclasses.dataclass(frozen=True)

@@ -128,7 +128,7 @@ def test_the_table_of_the_readme_has_the_same_facts() -> None:
     assert shown == {name: (one.paper, one.sees, one.verified) for name, one in facts.items()}
 
 
-def test_what_is_verified_by_the_release_has_a_golden_test() -> None:
+def test_every_method_verified_by_released_code_has_a_golden_test() -> None:
     golden = "".join(path.read_text(encoding="utf-8") for path in (TOP / "tests" / "golden").glob("test_*.py"))
     for name, entry in method_index.builtin().items():
         has_case = f'"{name}"' in golden
@@ -206,7 +206,7 @@ def test_wrong_facts_are_refused(wrong: dict[str, str], words: str) -> None:
         Facts(**wrong)
 
 
-def test_the_formula_of_the_cost_knows_the_hyper_parameters_of_its_method() -> None:
+def test_the_formula_of_the_cost_may_use_hyper_parameters_of_its_method() -> None:
     @dataclasses.dataclass(frozen=True)
     class Own:
         steps: int = 3

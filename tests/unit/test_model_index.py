@@ -41,7 +41,7 @@ def written() -> str:
 
 
 @pytest.mark.slow
-def test_the_index_is_what_the_networks_are() -> None:
+def test_the_index_equals_the_networks() -> None:
     remedy = "models have changed: run `python -m tests.unit.test_model_index` and commit what it writes"
     assert model_index.FILE.read_text(encoding="utf-8") == written(), remedy
 

@@ -1,4 +1,4 @@
-"""The networks have the parameters that the papers' have, and their weights are a function of the seed alone."""
+"""The networks have the numbers of parameters of the papers, and their weights are a function of the seed alone."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_layers_are_those_of_the_authors_in_their_order(file: str, name: str) ->
 
 
 @pytest.mark.slow
-def test_wiring_gives_the_authors_scores() -> None:
+def test_scores_of_resnet20_conv_equal_the_authors_scores() -> None:
     with np.load(GOLDEN / "snip_milad_resnet20.npz", allow_pickle=False) as arrays:
         data = {key: torch.from_numpy(arrays[key]) for key in arrays.files if key != "meta"}
     model = network("resnet20-conv")

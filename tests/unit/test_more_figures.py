@@ -227,7 +227,7 @@ def settings(count: int, *methods: str, step: float = 0.01) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_the_summary_draws_what_the_number_of_settings_allows() -> None:
+def test_the_summary_depends_on_the_number_of_settings() -> None:
     made = drawn("summary", settings(6, "synflow", "snip", "random"))
     made.pages[0].draw_without_rendering()
     legible(made.pages[0])
@@ -372,7 +372,7 @@ def test_costs_of_runs_at_chance_have_no_deviation() -> None:
 
 
 @pytest.mark.slow
-def test_a_report_says_that_no_published_number_matches() -> None:
+def test_a_report_states_that_no_published_number_matches() -> None:
     other = material(series("snip", model="vgg16-bn", dataset="cifar100", recipe="quick"))
     other = Material(other.runs, other.summary, other.options, published.load())
     assert published_table.absence(other).startswith("no published number matches these results (near:")
@@ -479,7 +479,7 @@ def test_suspect_published_numbers_are_filled_with_grey_and_explained() -> None:
 
 
 @pytest.mark.slow
-def test_published_rows_of_one_network_of_ours_say_which_they_are() -> None:
+def test_published_rows_of_one_own_network_are_told_apart() -> None:
     rows = [
         *runs_of("dense", 0.0, [0.94, 0.95], dataset="cifar10", model="resnet18", recipe="synflow"),
         *runs_of("synflow", 0.9, [0.93, 0.94], dataset="cifar10", model="resnet18", recipe="synflow"),

@@ -104,7 +104,7 @@ def test_dpai_refuses_networks_with_too_many_paths_to_count() -> None:
         pai_bench.score(Recurrent(), data(), "dpai", steps=1, sparsity=0.2)
 
 
-def test_a_method_under_development_is_told_to_return_finite_scores() -> None:
+def test_the_remedy_for_a_method_of_a_plug_in_asks_for_finite_scores() -> None:
     """Without a guess at the cause, which may lie in the method itself."""
     from pai_bench.pruning.score_checks import checked_scores
 

@@ -64,7 +64,7 @@ def test_a_list_for_one_value_is_a_grid() -> None:
         (["scoring.dtype=float16"], ["scoring.dtype = 'float16' is not allowed", "float64 or float32"]),
     ],
 )
-def test_mistakes_are_named(settings: list[str], words: list[str]) -> None:
+def test_mistakes_in_overrides_are_named(settings: list[str], words: list[str]) -> None:
     with pytest.raises(PaiBenchError) as caught:
         frankle(*settings)
     assert all(word in str(caught.value) for word in words), str(caught.value)

@@ -1,4 +1,4 @@
-"""SynFlow, effective sparsity, FLOPs and PX on networks that are not ReLU and BatchNorm alone."""
+"""SynFlow, effective sparsity, FLOPs and PX on networks with layers other than ReLU and BatchNorm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the table of what predicts the accuracy lost by pruning."""
+"""Tests of the table of predictors of the accuracy lost by pruning."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_counts_of_prunable_weights_are_those_of_the_networks(dataset: str, mode
     assert sum(layer.weight.numel() for layer in layers) == prunable_weights()[dataset, model]
 
 
-def test_the_default_is_what_may_be_compared_with_a_recipe() -> None:
+def test_the_default_level_keeps_rows_that_may_be_compared_with_a_recipe() -> None:
     counts = published.load().groupby(["recipe", "match", "epoch"]).size().to_dict()
     assert counts == {
         ("synflow", "exact", "last"): 100,

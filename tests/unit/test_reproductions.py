@@ -219,7 +219,7 @@ def test_the_page_lists_all_verdicts_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_lists_judges_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reproduce_lists_judges_and_refuses_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app(["reproduce", "list"], standalone_mode=False)
     listed = capsys.readouterr().out
     assert all(name in listed for name in schema.names())

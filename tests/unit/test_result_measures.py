@@ -1,4 +1,4 @@
-"""Measures in results, in the table of runs, and in results made before there were any."""
+"""Measures in results, in the table of runs, and in earlier results, which have none."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Gated(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_network_without_a_graph_is_trained_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_whose_graph_cannot_be_measured_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(building._builders._things, "gated", lambda *_: Gated())
     assert isinstance(models.build("gated", 1, 8, 10), Gated)
     found = CellRunner(device="cpu").run(Run(Cell("magnitude", "digits", "gated", 0.5, 0), recipe())).result

@@ -318,7 +318,7 @@ def test_no_file_name_of_a_cell_exceeds_the_computed_length(tmp_path: Path, reci
     assert results.set_aside(place) is not None
 
 
-def test_states_follow_what_is_on_disk(tmp_path: Path) -> None:
+def test_states_follow_from_the_files_on_disk(tmp_path: Path) -> None:
     key = result().key
     assert results.state(tmp_path, key) == "missing"
     results.write(tmp_path, result(fingerprint="f" * 16), MASKS)

@@ -1,4 +1,4 @@
-"""Scoring data are what their kind says, warm-up settles BatchNorm, and both are in the fingerprint."""
+"""Scoring data have the content that their kind states, warm-up settles BatchNorm, and both are in the fingerprint."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_a_search_changes_scores_alone() -> None:
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
-def test_what_cannot_be_searched_is_refused(tmp_path: Path, runner: CellRunner) -> None:
+def test_unsupported_uses_of_searches_are_refused(tmp_path: Path, runner: CellRunner) -> None:
     for function in (pai_bench.prune, pai_bench.score):
         with pytest.raises(PaiBenchError, match="edge-popup searches its masks in a training"):
             function(nn.Linear(3, 2), [(torch.ones(2, 3), torch.tensor([0, 1]))], "edge-popup", sparsity=0.5)

@@ -261,7 +261,9 @@ class Branching(nn.Module):
         (Chain(), {"nope": torch.ones(1, dtype=torch.bool)}, "no parameter is called 'nope'"),
     ],
 )
-def test_refusals(model: nn.Module, masks: dict[str, Tensor] | None, text: str) -> None:
+def test_networks_that_cannot_be_shrunk_are_refused(
+    model: nn.Module, masks: dict[str, Tensor] | None, text: str
+) -> None:
     example = torch.randn(2, 3) if isinstance(model, Branching) else torch.randn(2, 3, 8, 8)
     with pytest.raises(PaiBenchError, match=text):
         pai_bench.shrink(model, masks, example)

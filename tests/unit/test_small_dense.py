@@ -136,7 +136,7 @@ def test_models_without_width_are_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert "small-dense" not in {run.cell.method for run in everything}
 
 
-def test_it_prunes_nothing(tmp_path: Path) -> None:
+def test_prune_refuses_small_dense(tmp_path: Path) -> None:
     assert "small-dense" not in pai_bench.list_methods()
     with pytest.raises(PaiBenchError, match="small-dense trains a narrower network and prunes nothing"):
         pai_bench.prune(nn.Linear(3, 2), [(torch.ones(2, 3), torch.tensor([0, 1]))], "small-dense", sparsity=0.5)

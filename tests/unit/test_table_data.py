@@ -145,7 +145,7 @@ def test_epochs_are_never_averaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_notes_reach_the_points(tmp_path: Path) -> None:
+def test_points_have_the_notes_of_their_rows(tmp_path: Path) -> None:
     lines = ["snip,mnist,conv8,0.9,0,0.9,sign inverted,", "snip,mnist,conv8,0.9,1,0.9,sign inverted,odd"]
     (point,) = points(read(tmp_path, lines, ",note,suspect")).itertuples()
     assert (point.note, point.suspect) == ("sign inverted", "odd")

@@ -80,7 +80,7 @@ def test_p_values_are_printed_only_where_they_can_be_small(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_exact_ties_and_different_numbers_of_seeds_are_said_once(tmp_path: Path) -> None:
+def test_exact_ties_and_different_numbers_of_seeds_are_stated_once(tmp_path: Path) -> None:
     rows = [*lines("erk", BASE * 2), *lines("snip", [*(BASE * 2)[:8], 0.95, 0.96])]
     text = written(gathered(tmp_path, rows)).files["comparison.md"]
     assert "–: 1 of 1 comparison cannot be tested, because too many differences are exactly 0." in text
@@ -180,7 +180,7 @@ def test_a_network_with_two_names_is_one_setting(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pooling_speaks_of_new_settings_from_six_on(tmp_path: Path) -> None:
+def test_pooling_has_a_p_value_over_settings_from_six_on(tmp_path: Path) -> None:
     rows = []
     for place in range(6):
         rows += [*lines("erk", [0.8], model=f"n{place}"), *lines("snip", [0.81 + place / 1000], model=f"n{place}")]
@@ -203,7 +203,7 @@ def emphasised(collection: Collection) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.slow
-def test_bold_are_the_best_and_all_that_cannot_be_told_from_it(tmp_path: Path) -> None:
+def test_the_best_and_all_that_are_not_distinguished_from_it_are_bold(tmp_path: Path) -> None:
     rows = [*lines("best", [0.92, 0.93, 0.94, 0.95]), *lines("like", [0.93, 0.92, 0.95, 0.935])]
     rows += [*lines("worse", [0.82, 0.831, 0.839, 0.85]), *lines("dense", [0.99] * 4, 0.0)]
     assert emphasised(gathered(tmp_path, rows)) == ({"best", "like"}, {"like"})
@@ -242,7 +242,7 @@ def test_entries_show_the_digits_of_their_deviation(std: float, digits: int) -> 
 
 
 @pytest.mark.slow
-def test_an_entry_says_what_is_not_whole(tmp_path: Path) -> None:
+def test_an_entry_states_its_failed_and_missing_runs(tmp_path: Path) -> None:
     rows = [*lines("a", [0.90, 0.91, 0.92]), *lines("b", [0.5, 0.6, 0.7]), *lines("dense", [0.95, 0.96, 0.97], 0.0)]
     same = written(gathered(tmp_path, rows)).files["table.md"]
     assert "**91.0** ± 1.0 " in same and "60 ± 10 " in same and "over n = 3 seeds" in same
@@ -255,7 +255,7 @@ def test_an_entry_says_what_is_not_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_unequal_numbers_of_seeds_are_said_and_stand_at_each_entry(tmp_path: Path) -> None:
+def test_unequal_numbers_of_seeds_are_stated_and_printed_at_each_entry(tmp_path: Path) -> None:
     rows = [*lines("a", [0.90, 0.91, 0.93]), *lines("b", [0.8]), *lines("dense", [0.95, 0.96], 0.0)]
     made = written(gathered(tmp_path, rows))
     assert "numbers of seeds differ between points: 1 to 3" in made.remarks
@@ -324,7 +324,7 @@ def test_no_deviation_and_no_interval_stand_where_runs_are_at_chance(tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_note_about_some_dense_runs_is_not_one_about_the_dense_network(tmp_path: Path) -> None:
+def test_a_note_about_some_dense_runs_is_not_a_note_about_the_dense_network(tmp_path: Path) -> None:
     rows = [f"{line},odd" for line in (*lines("grasp", [0.9, 0.8]), *lines("grasp", [0.95, 0.96], 0.0))]
     rows += [f"{line}," for line in (*lines("snip", [0.9, 0.8]), *lines("snip", [0.94, 0.97], 0.0))]
     text = written(gathered(tmp_path, rows, head=f"{HEAD},note")).files["table.md"]
@@ -332,7 +332,7 @@ def test_a_note_about_some_dense_runs_is_not_one_about_the_dense_network(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_network_with_two_names_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_note_states_that_two_names_are_one_network(tmp_path: Path) -> None:
     rows = [
         line
         for model in ("resnet18", "wide_resnet18")
@@ -376,7 +376,7 @@ def test_a_number_in_two_recipes_needs_the_recipe(tmp_path: Path) -> None:
     assert key_part(r"a_b%c#d\e{f}☃ é") == "a_b-c-d-e-f-- e"
 
 
-def test_every_name_of_ours_has_its_references() -> None:
+def test_every_built_in_name_has_its_references() -> None:
     keys, entries = bibliography.keys(), bibliography.entries()
     for kind, names in (
         ("methods", [*method_index.builtin(), "dense"]),
@@ -405,7 +405,7 @@ def test_every_name_of_ours_has_its_references() -> None:
 
 
 @pytest.mark.slow
-def test_references_name_what_the_report_uses(tmp_path: Path) -> None:
+def test_references_are_those_of_the_names_in_the_report(tmp_path: Path) -> None:
     rows = [*lines("erk", BASE * 2, dataset="cifar10"), *lines("mine", [b + 0.01 for b in BASE * 2], dataset="cifar10")]
     text = written(gathered(tmp_path, rows)).files["references.bib"]
     assert set(re.findall(r"@\w+\{(\w+)", text)) == {"evci2020", "mocanu2018", "krizhevsky2009", "holm1979"}

@@ -139,7 +139,7 @@ class Mixed(nn.Module):
         return self.head(self.table(x).mean(1) @ self.mix)
 
 
-def test_what_is_not_prunable_is_listed_and_warned_of() -> None:
+def test_weights_that_are_not_prunable_are_listed_with_a_warning() -> None:
     found = pai_bench.prunable(Mixed())
     assert found.weights == {"head.weight": 32} and found.left_out == {"mix": 64} and found.share == 1 / 3
     assert found.embeddings == {"table.weight": 32} and not found.frozen
@@ -245,7 +245,7 @@ def test_zeros_of_an_initialisation_may_be_kept() -> None:
     assert bool(pai_bench.prune(model, batches(), "random", sparsity=0.5)["fc.weight"].any())
 
 
-def test_densities_that_masks_rule_out_are_refused() -> None:
+def test_densities_above_the_one_of_earlier_masks_are_refused() -> None:
     model = tiny()
     pai_bench.apply_masks(model, pai_bench.prune(model, batches(), "random", sparsity=0.5))
     with pytest.raises(PaiBenchError, match="keep 241 of 482 prunable weights, fewer than the 386") as caught:

@@ -1,4 +1,4 @@
-"""Small networks of torchvision and timm: every method prunes them or refuses them in words; tests/zoo.py has more."""
+"""Small networks of torchvision and timm: every method prunes them, or states why not; tests/zoo.py has more."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_an_error_that_the_device_repeats_ends_the_process_and_blames_no_cell(
 
 
 @pytest.mark.parametrize("moment", ["scoring", "measuring", "training", 1, 127, 129], ids=str)
-def test_such_an_error_is_recognised_at_any_moment(moment: str | int, tmp_path: Path, runner: CellRunner) -> None:
+def test_a_device_error_is_recognised_in_any_phase(moment: str | int, tmp_path: Path, runner: CellRunner) -> None:
     """In any phase, in the last epoch, and after the batch of its evaluation, which follows 128 steps."""
 
     class Failing(Callback):
@@ -133,7 +133,7 @@ def test_such_an_error_is_recognised_at_any_moment(moment: str | int, tmp_path: 
     assert not list(tmp_path.rglob("failed/**/*.json"))
 
 
-def test_such_an_error_is_recognised_in_the_words_of_a_library(tmp_path: Path, runner: CellRunner) -> None:
+def test_a_device_error_is_recognised_in_an_error_of_a_library(tmp_path: Path, runner: CellRunner) -> None:
     """An illegal access of an earlier kernel makes cuBLAS, cuDNN or Triton raise errors of other types."""
 
     def running(*arguments: object) -> Task[Outcome]:
@@ -176,7 +176,7 @@ def test_out_of_memory_in_a_capture_makes_the_pack_smaller(
     assert steps == ["cuda-graph"] * 2
 
 
-def test_such_an_error_while_the_kernels_of_a_finished_cell_are_awaited_ends_the_process_too(
+def test_a_device_error_in_the_last_kernels_of_a_cell_ends_the_process(
     runner: CellRunner,
 ) -> None:
     def start(run: Run, alone: Callable[[], bool]) -> Task[AttemptOutcome]:

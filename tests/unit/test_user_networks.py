@@ -1,4 +1,4 @@
-"""Scoring, masks and measures on networks, data and settings that are not ours."""
+"""Scoring, masks and measures on networks, data and settings of users."""
 
 from __future__ import annotations
 
@@ -537,7 +537,7 @@ def test_a_method_may_not_replace_parameters_of_its_model() -> None:
         Pruner(tiny(), batches(), Mine(), name="mine").masks(0.5)
 
 
-def test_an_option_without_a_default_takes_what_its_method_takes() -> None:
+def test_hyper_parameters_with_the_default_none_accept_the_values_of_their_class() -> None:
     @dataclass(frozen=True)
     class Optional:
         opt: float | None = None

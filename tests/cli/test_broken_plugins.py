@@ -1,4 +1,4 @@
-"""Models, methods and data sets of plug-ins that are broken: one line tells why, and the others run."""
+"""Broken models, methods and data sets of plug-ins: one line states the cause, and the other cells run."""
 
 from __future__ import annotations
 

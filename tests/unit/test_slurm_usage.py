@@ -1,5 +1,5 @@
-"""Etiquette on SLURM: held jobs end a wait, queries are rare, files of dead workers are removed, and values that sbatch
-would misread are refused."""
+"""Considerate use of SLURM: held jobs end a wait, queries are rare, files of dead workers are removed, and values
+that sbatch would misread are refused."""
 
 from __future__ import annotations
 
