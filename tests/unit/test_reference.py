@@ -11,6 +11,7 @@ import pytest
 from pai_bench import results
 from pai_bench.analysis import reference
 from pai_bench.analysis.collect import Collection, collect, read_table
+from pai_bench.errors import PaiBenchError
 from pai_bench.reproductions.export import COLUMNS, export
 from tests.unit.test_results import result
 
@@ -43,6 +44,36 @@ def test_an_export_has_the_cells_and_their_provenance(tmp_path: Path) -> None:
     assert content["commands"] == ["pai-bench sweep"] and content["cells"] == 1
     assert content["recipes"] == {row["recipe"]: json.loads(json.dumps(result().recipe_values))}
     assert [code["cells"] for code in content["code"]] == [1]
+
+
+@pytest.mark.slow
+def test_an_export_extends_an_existing_table_and_keeps_its_rows(tmp_path: Path) -> None:
+    first, second, stem = tmp_path / "first", tmp_path / "second", tmp_path / "out" / "mine"
+    results.write(first, result(seed=0, accuracy=0.5), {})
+    results.write(second, result(seed=0, accuracy=0.75), {})  # the same cell, computed on another machine
+    results.write(second, result(seed=1, accuracy=0.25), {})
+    export(first, stem, ["pai-bench sweep"])
+    table, facts = export(second, stem, ["pai-bench sweep", "pai-bench sweep --seeds 1"])
+    rows = pd.read_csv(table)
+    assert rows[["seed", "accuracy"]].to_dict("list") == {"seed": [0, 1], "accuracy": [0.5, 0.25]}
+    content = json.loads(facts.read_text(encoding="utf-8"))
+    assert content["cells"] == 2 and content["commands"] == ["pai-bench sweep", "pai-bench sweep --seeds 1"]
+    for part in ("code", "environment", "data"):
+        assert sum(one["cells"] for one in content[part]) == 2
+    before = table.read_bytes(), facts.read_bytes()
+    export(second, stem, [])
+    assert (table.read_bytes(), facts.read_bytes()) == before
+
+
+@pytest.mark.slow
+def test_an_export_does_not_mix_fingerprints(tmp_path: Path) -> None:
+    stem = tmp_path / "out" / "mine"
+    results.write(tmp_path / "first", result(), {})
+    table, _ = export(tmp_path / "first", stem, ["pai-bench sweep"])
+    rows = pd.read_csv(table)
+    rows.assign(fingerprint="1234567890123456").to_csv(table, index=False)
+    with pytest.raises(PaiBenchError, match="1 of these cells with another fingerprint, for instance digits"):
+        export(tmp_path / "first", stem, ["pai-bench sweep"])
 
 
 def rows(source: str, dataset: str) -> pd.DataFrame:
