@@ -63,7 +63,7 @@ class DPaI:
             total = replay(graph, PathCount(), {**plain, **masks}, ones.double()).sum()
             if not total.is_meta and not bool(total.isfinite()):
                 raise PaiBenchError(
-                    "dpai: this network has more than 1.8e308 paths (gates of recurrent layers multiply them)",
+                    "dpai: this network has more than 1.8e308 paths (products of signals multiply them)",
                     "score with another method without data (synflow, phew, erk)",
                 )
             # Without a path the number itself still shows which weights would make one.

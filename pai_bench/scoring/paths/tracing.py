@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from pai_bench.core.dispatch import DispatchMode
 from pai_bench.core.outputs import logits
+from pai_bench.scoring.paths.layouts import Layout, layout_of, overlap, overlay, storage_of
 
 
 class Kind(Enum):
@@ -71,6 +72,7 @@ class Graph:
 
 GATES = {"sigmoid", "hardsigmoid", "_softmax", "_safe_softmax", "softmax"}
 NORMALISERS = {"rsqrt", "reciprocal"}
+STEPS = {"heaviside"}
 STATISTICS = {"mean", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm"}
 _SPREADING = {"add", "sub", "rsub", "mul", "div"}
 """A gate stays one under these with a constant; under all others with a weight it becomes an ordinary signal."""
@@ -105,21 +107,11 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
     return recorder.graph(output)
 
 
-_Key = tuple[Any, ...]
-
-
-def _layout(tensor: Tensor) -> _Key:
-    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
 @dataclass
 class _Write:
     slot: int
-    layout: _Key
+    layout: Layout
+    itemsize: int
 
 
 @dataclass
@@ -137,18 +129,18 @@ class _Recorder(DispatchMode):  # type: ignore[no-untyped-call]
         self._nodes: list[Node] = []
         self._kinds: list[Kind] = []
         self._shapes: list[tuple[int, ...]] = []
-        self._known: dict[tuple[int, _Key], _Known] = {}
+        self._known: dict[tuple[int, Layout], _Known] = {}
         self._writes: dict[int, list[_Write]] = {}
         self._tokens: set[int] = set()
         self._alive: list[Any] = [x]  # a storage that is freed could be taken for another one
-        self._owners = {_storage(p): (name, p) for name, p in model.named_parameters() if p.is_floating_point()}
+        self._owners = {storage_of(p): (name, p) for name, p in model.named_parameters() if p.is_floating_point()}
         self._parameters: dict[str, int] = {}
         self._layer: list[str] = [""]
         self._input: int | None = None
         if x.is_floating_point():
             self._input = self._new(x, Kind.SIGNAL)
         else:
-            self._tokens.add(_storage(x))
+            self._tokens.add(storage_of(x))
 
     @contextmanager
     def layers(self, model: nn.Module) -> Iterator[None]:
@@ -184,7 +176,7 @@ class _Recorder(DispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         self._alive.append((args, kwargs, result))
         slots = [part for part in tree_flatten(recorded)[0] if isinstance(part, Slot)]
-        tokens = any(_storage(t) in self._tokens for t in tree_flatten(named)[0] if isinstance(t, Tensor))
+        tokens = any(storage_of(t) in self._tokens for t in tree_flatten(named)[0] if isinstance(t, Tensor))
         if (slots or tokens) and func.overloadpacket.__name__ not in CONSTRUCTORS:
             first = args[0] if in_place else written
             self._record(func, in_place, recorded, slots, tokens, result, first)
@@ -206,7 +198,7 @@ class _Recorder(DispatchMode):  # type: ignore[no-untyped-call]
             elif tensor.dtype == torch.bool and slots:
                 outputs.append(self._new(tensor, Kind.NEUTRAL, written))
             else:
-                self._tokens.add(_storage(tensor))
+                self._tokens.add(storage_of(tensor))
                 outputs.append(None)
         if any(slot is not None for slot in outputs):
             shapes = tuple(tuple(t.shape) if t is not None else () for t in tensors)
@@ -231,18 +223,18 @@ class _Recorder(DispatchMode):  # type: ignore[no-untyped-call]
         return Kind.SIGNAL if gates > 1 and name not in _SPREADING and name not in ("cat", "stack") else Kind.GATE
 
     def _normalises(self, name: str, recorded: Mapping[str, Any], kinds: set[Kind]) -> bool:
-        if name in NORMALISERS or (name == "pow" and _negative(recorded.get("exponent"))):
+        if name in NORMALISERS | STEPS or (name == "pow" and _negative(recorded.get("exponent"))):
             return True
         if name == "div" and not isinstance(recorded["self"], Slot):  # one over it
             return True
         return name in STATISTICS and not kinds & {Kind.SIGNAL, Kind.GATE}
 
     def _new(self, tensor: Tensor, kind: Kind, written: Any = None) -> int:
-        slot, storage = self._add(kind, tensor), _storage(tensor)
+        slot, storage = self._add(kind, tensor), storage_of(tensor)
         writes = self._writes.setdefault(storage, [])
         if isinstance(written, Tensor):
-            writes.append(_Write(slot, _layout(tensor)))
-        self._known[storage, _layout(tensor)] = _Known(slot, len(writes))
+            writes.append(_Write(slot, layout_of(tensor), tensor.element_size()))
+        self._known[storage, layout_of(tensor)] = _Known(slot, len(writes))
         return slot
 
     def _add(self, kind: Kind, tensor: Tensor) -> int:
@@ -256,9 +248,9 @@ class _Recorder(DispatchMode):  # type: ignore[no-untyped-call]
 
     def _slot(self, tensor: Tensor) -> int | None:
         """Return the slot of a tensor, updated by all writes to its storage; None for a constant."""
-        storage, layout = _storage(tensor), _layout(tensor)
+        storage, layout = storage_of(tensor), layout_of(tensor)
         known = self._known.get((storage, layout))
-        if known is None and storage in self._owners and _layout(self._owners[storage][1]) == layout:
+        if known is None and storage in self._owners and layout_of(self._owners[storage][1]) == layout:
             name = self._owners[storage][0]
             self._parameters[name] = self._new(tensor, Kind.WEIGHT)
             return self._parameters[name]
@@ -267,27 +259,22 @@ class _Recorder(DispatchMode):  # type: ignore[no-untyped-call]
             return None
         if known is not None and known.writes == len(writes):
             return known.slot
-        value: Any = Slot(known.slot) if known is not None else tensor.clone()  # which may be overwritten later
+        value: Any = Slot(known.slot) if known is not None else None
         for write in writes[known.writes if known is not None else 0 :]:
+            # A write beside the tensor, as to another gate of a recurrent cell, leaves its value and its kind.
+            if write.itemsize == tensor.element_size() and not overlap(write.layout, layout):
+                continue
+            value = tensor.clone() if value is None else value  # which may be overwritten later
             kinds = {self._kinds[part.index] for part in (value, Slot(write.slot)) if isinstance(part, Slot)}
             slot = self._add(Kind.SIGNAL if kinds & {Kind.SIGNAL, Kind.GATE} else Kind.WEIGHT, tensor)
             size = tensor.untyped_storage().nbytes() // tensor.element_size()
             arguments = {"base": value, "src": Slot(write.slot), "layouts": (layout, write.layout, size)}
             self._nodes.append(Node("overlay", overlay, arguments, (slot,), (tuple(tensor.shape),), self._layer[-1]))
             value = Slot(slot)
+        if not isinstance(value, Slot):
+            return None
         self._known[storage, layout] = _Known(value.index, len(writes))
-        return int(value.index)
-
-
-def overlay(base: Tensor, src: Tensor, layouts: tuple[_Key, _Key, int]) -> Tensor:
-    """Return the tensor `base` after `src` was written to a view of the same storage; both with their layouts."""
-    own, others, size = layouts
-    places = torch.arange(size, device=src.device)
-    mine, theirs = (places.as_strided(*layout).reshape(-1) for layout in (own, others))
-    flat = torch.zeros(size, dtype=src.dtype, device=src.device)
-    flat = flat.scatter(0, mine, base.to(src.dtype).expand(own[0]).reshape(-1))
-    flat = flat.scatter(0, theirs, src.expand(others[0]).reshape(-1))
-    return flat[mine].reshape(own[0])
+        return value.index
 
 
 def _negative(value: Any) -> bool:
