@@ -6,6 +6,7 @@ operation: as a module, a function, a method, in place, or inside of torch's own
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,9 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
         enabled, *_ = torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
         stack.callback(torch.backends.mkldnn.set_flags, enabled)
         stack.enter_context(recorder.layers(model))
+        # For a layer that is compiled by itself: its hooks run twice, which does not change the name that is noted.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", r"Using `torch\.compile\(module\)` when there are global hooks", UserWarning)
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder)
         output = logits(model(x))
