@@ -23,6 +23,7 @@ from pai_bench.analysis import figures, style
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import CELL
 from pai_bench.analysis.figures import Drawing, Material, Options, drawing, scale, text, venues
+from pai_bench.analysis.figures.arrange import even_width
 from pai_bench.analysis.figures.draw import ALL_FAILED, MISSING, OTHERS, SOME_FAILED, question
 from pai_bench.analysis.figures.layout import style as style_of_figures
 from pai_bench.analysis.statistics import summarise
@@ -254,6 +255,13 @@ def test_data_sets_are_rows_and_models_are_columns() -> None:
     assert {"CIFAR-10", "Tiny-ImageNet"} <= {t.get_text() for t in texts(figure)}
     assert all(len({ax.get_ylim() for ax in figure.axes[i : i + 2]}) == 1 for i in (0, 2))
     assert "VGG-11-BN is lottery_vgg11_bn and vgg11_bn in the data." in made.caption
+
+
+@pytest.mark.parametrize(("panels", "columns", "width"), [
+    (0, 4, 1), (1, 4, 1), (4, 4, 4), (5, 4, 3), (6, 4, 3), (7, 4, 4), (9, 4, 3), (24, 4, 4), (3, 2, 2), (5, 1, 1),
+])  # fmt: skip
+def test_rows_of_panels_have_few_empty_places(panels: int, columns: int, width: int) -> None:
+    assert even_width(panels, columns) == width
 
 
 @pytest.mark.parametrize("x", ["density", "sparsity", "compression"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -53,6 +54,8 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
     if len(models) > 1 and len(settings) >= 0.6 * len(models) * len(groups):
         lines: list[Line] = []
         titles: dict[Setting, str] = {}
+        if len(groups) == 1:
+            columns = even_width(len(models), columns)
         for start in range(0, len(models), columns):
             part = models[start : start + columns]
             if len(groups) == 1 and start:
@@ -77,9 +80,18 @@ def arrange(settings: Sequence[Setting], columns: int) -> Arrangement:
     return Arrangement(flow(settings, columns), titles, aliases)
 
 
+def even_width(panels: int, columns: int) -> int:
+    """Return the number of panels in a row for as few rows as possible with as few empty places as possible.
+
+    Five panels in rows of at most four are three and two, not four and one.
+    """
+    rows = max(1, math.ceil(panels / columns))
+    return max(1, math.ceil(panels / rows))
+
+
 def flow(settings: Sequence[Setting], columns: int) -> tuple[Line, ...]:
     """Return rows of panels in sequence; panels of several data sets have their own vertical ranges."""
-    width = max(1, min(columns, len(settings)))
+    width = even_width(len(settings), columns)
     parts = [list(settings[start : start + width]) for start in range(0, len(settings), width)]
     return tuple(
         Line((*part, *[None] * (width - len(part))), "", own_range=len({setting.dataset for setting in part}) > 1)

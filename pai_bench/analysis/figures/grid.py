@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from matplotlib.figure import Figure
 
 from pai_bench.analysis.figures import overlay
-from pai_bench.analysis.figures.arrange import Arrangement, Line, arrange, flow, pages
+from pai_bench.analysis.figures.arrange import Arrangement, Line, arrange, even_width, flow, pages
 from pai_bench.analysis.figures.curves import Panel, mostly_partial
 from pai_bench.analysis.figures.draw import Legend, draw_panel
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
@@ -90,7 +90,7 @@ def _small_multiples(material: Material, panels: dict[Setting, Panel], arrangeme
 
 def in_sequence(panels: Sequence[Panel], material: Material) -> Grid:
     """Return panels in reading order; those of one data set in a row share the vertical range."""
-    width = min(columns_of(material), len(panels))
+    width = even_width(len(panels), columns_of(material))
     parts = [tuple(panels[start : start + width]) for start in range(0, len(panels), width)]
     rows = tuple((*part, *[None] * (width - len(part))) for part in parts)
     return Grid(rows, flow([panel.setting for panel in panels], width), tuple(range(len(rows))))
