@@ -56,9 +56,10 @@ def panel_grids(
             (_block(address[1], series), _row(labels[address], series, columns, n, notes, emphasis))
             for address, series in _grouped(shown, "source", "method").items()
         ]
-        parts = [_measured(panel, n, with_std=any(point.std == point.std for point in shown))]
+        with_std = any(point.std == point.std for point in shown)
+        parts = [_measured(panel, n, with_std)]
         parts += [_dense(dense, labels, n, notes)] if methods and dense else []
-        parts += [*_explained(panel, emphasis), *names.aliases([key[1]])]
+        parts += [*_explained(panel, emphasis, with_std), *names.aliases([key[1]])]
         heads = tuple(Column((), per_cent(sparsity)) for sparsity in columns)
         yield Grid(
             panel_title(*names.panel(*key)), " ".join(parts), "Sparsity (%)", heads, _blocks(rows), notes.lines()
@@ -112,7 +113,7 @@ def across_grid(summary: pd.DataFrame, emphasis: Emphasis = _NO_EMPHASIS, points
     # The sort is stable: dense networks come first, and the other rows keep their order.
     rows.sort(key=lambda entry: not entry[1].by_group)
     models = dict.fromkeys(point.model for point in points)
-    said = [*_explained(points, emphasis), *names.aliases(models), *same_networks(models)]
+    said = [*_explained(points, emphasis, with_std=False), *names.aliases(models), *same_networks(models)]
     caption = " ".join([_measured(points, n, with_std=False), *said])
     return Grid("All data sets and networks", caption, "Sparsity (%)", tuple(columns), _blocks(rows), notes.lines())
 
@@ -225,7 +226,7 @@ def _dense(dense: Points, labels: dict[tuple[str, ...], str], n: int | None, not
     return f"Dense network: {', '.join(texts)}."
 
 
-def _explained(points: Points, emphasis: Emphasis) -> list[str]:
+def _explained(points: Points, emphasis: Emphasis, with_std: bool) -> list[str]:
     """Return sentences that explain what occurs in the table: emphasis, letters, missing runs, merged sparsities."""
     parts = [RULE] if any(point.Index in emphasis.bold for point in points) else []
     marked = [point for point in points if point.collapsed or point.diverged or point.at_chance or point.tied]
@@ -244,8 +245,8 @@ def _explained(points: Points, emphasis: Emphasis) -> list[str]:
         parts.append(f"Superscript a: all runs {'at chance' if described else _LETTERS['at_chance'][1]}.")
     if any(point.collapsed or point.diverged or point.at_chance for point in marked):
         parts.append(
-            "Runs that collapsed, diverged or are at chance count at their accuracy, or at chance without one;"
-            " then no ± is given."
+            "Runs that collapsed, diverged or are at chance count at their accuracy, or at chance without one"
+            f"{'; then no ± is given' if with_std else ''}."
         )
     width = max((point.sparsity_high - point.sparsity_low) / (1 - point.sparsity) for point in points)
     if width > 1e-9:

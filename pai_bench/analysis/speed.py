@@ -25,7 +25,8 @@ HEADS = ("Speed-up", "Time (ms)", "Parameters (%)", "FLOPs (%)", "Memory (%)")
 CAPTION = (
     "Measured forward passes: speed-up, dense time / own time in the same round, median over the rounds with the"
     " quantiles 0.1 and 0.9; median time; and parameters, operations and peak memory (parameters and activations)"
-    " relative to the dense network. Dense: two timings of the same network, which show the noise of the machine."
+    " relative to the dense network. Dense: two timings of the same network, which show the noise of the machine, from"
+    " the measurement with the median time of the panel."
     " Masked: zeros in dense tensors."
 )
 

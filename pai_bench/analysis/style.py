@@ -82,13 +82,13 @@ _SHADES = (0.0, 0.4, -0.4)
 
 _FILLS = ("full", "left", "bottom", "right", "top")
 CONTROL_LABELS = {
-    None: "unmodified",
-    "shuffle": "masks shuffled",
-    "reinit": "weights reinitialised",
-    "invert": "scores inverted",
-    "sample": "masks sampled by score",
-    "quota-of": "random, same layer counts",
-    "unstructured": "single weights, same layer counts",
+    None: "Unmodified",
+    "shuffle": "Masks shuffled",
+    "reinit": "Weights reinitialised",
+    "invert": "Scores inverted",
+    "sample": "Masks sampled by score",
+    "quota-of": "Random, same layer counts",
+    "unstructured": "Single weights, same layer counts",
 }
 """Labels of a method (None) and its controls in one panel, in this order."""
 

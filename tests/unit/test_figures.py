@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -566,6 +566,22 @@ def test_points_at_chance_are_crosses_without_a_line_and_without_a_deviation() -
     assert table["failed"].to_dict() == {0.1: 0, 0.05: 1, 0.02: 3}
     assert table["std"].notna().to_dict() == {0.1: True, 0.05: False, 0.02: False}
     assert "accuracy of guessing" in made.caption
+
+
+@pytest.mark.slow
+def test_crosses_of_methods_that_fail_at_one_density_lie_side_by_side() -> None:
+    rows = [run for s in SPARSITIES for m in ("erk", "snip", "grasp") for run in runs_of(m, s, [0.1] * 3)]
+    figure = page("accuracy", [*dense(), *rows, *runs_of("synflow", 0.9)])
+    (ax,) = figure.axes
+    point = figure.dpi / 72
+    crosses = sorted(marks(ax, "x"))
+    sizes = [line.get_markersize() for line in ax.get_lines() if line.get_marker() == "x"]
+    assert len(crosses) == 9 and len(set(sizes)) == 1
+    gaps = [(b[0] - a[0]) / point for a, b in pairwise(crosses)]
+    assert min(gaps) >= 0.99 * sizes[0]
+    for s, group in zip(SPARSITIES, (crosses[:3], crosses[3:6], crosses[6:]), strict=True):
+        middle = ax.transData.transform((1 - s, 10))[0]
+        assert np.mean([x for x, _ in group]) == pytest.approx(middle, abs=0.1)
 
 
 @pytest.mark.slow

@@ -295,6 +295,60 @@ def test_an_overlap_of_many_methods_is_legible(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_points_below_the_axis_of_costs_lie_in_a_band_below_all_bars(tmp_path: Path) -> None:
+    accuracies = {"snip": 0.92, "erk": 0.9, "grasp": 0.91, "random": 0.3, "uniform": 0.2}
+    for place, (method, accuracy) in enumerate(accuracies.items()):
+        for seed in range(2):
+            costs = {**result().costs, "score_seconds": 0.1 * 1.5**place, "score_peak_bytes": 2.0 ** (20 + 2 * place)}
+            one = result(method=method, seed=seed, accuracy=accuracy + 0.02 * seed, costs=costs)
+            results.write(tmp_path, one, {"a.weight": np.ones((16, 4), bool)})
+    made = from_folder(tmp_path, "cost")
+    legible(made.pages[0])
+    axes = made.pages[0].axes
+    (same,) = {ax.get_ylim() for ax in axes}
+    for ax in axes:
+        (low,) = (patch.get_extents().transformed(ax.transData.inverted()).y1 for patch in ax.patches)
+        shown = [line.get_ydata()[0] for line in ax.get_lines() if line.get_marker() != "None"]
+        bars = [y for container in ax.containers for part in container[2] for y in part.get_segments()[0][:, 1]]
+        assert same[0] < low < min(bars) and sum(y < low for y in shown) == 2
+        assert all(tick >= low for tick in ax.get_yticks())
+    assert "Points in the grey band are below the axis" in made.caption
+
+
+@pytest.mark.slow
+def test_methods_that_score_no_weight_have_no_cost_of_scoring(tmp_path: Path) -> None:
+    for method, seconds in (("snip", 0.5), ("erk", 0.003), ("small-dense:equal=flops", 1e-5)):
+        costs = {**result().costs, "score_seconds": seconds, "flops_sparse": 1e6 * seconds}
+        results.write(tmp_path, result(method=method, costs=costs), {"a.weight": np.ones((16, 4), bool)})
+    made = from_folder(tmp_path, "cost")
+    assert made.pages[0].axes[0].get_xlim()[0] > 1e-3 and set(made.table["method"]) == {"snip", "erk"}
+    assert "Not drawn, because no weight is scored: Smaller dense (equal = flops)." in made.caption
+    assert len(labels(made.pages[0])) == 2
+    operations = from_folder(tmp_path, "flops")
+    assert len(set(operations.table["method"])) == 3 and "Not drawn" not in operations.caption
+
+
+@pytest.mark.slow
+def test_lines_of_training_and_profiles_have_the_markers_of_their_methods(tmp_path: Path) -> None:
+    for method in ("dense", "erk", "snip"):
+        for seed in range(2):
+            curve = tuple(Epoch(e, 1.0, 0.9 - 0.5 / e) for e in range(1, 31))
+            one = result(method=method, sparsity=0.0 if method == "dense" else 0.9, seed=seed, curve=curve)
+            results.write(tmp_path, one, {"a.weight": np.ones((16, 4), bool)})
+    panel = from_folder(tmp_path, "training").pages[0].axes[0]
+    found = {line.get_marker(): line.get_markevery() for line in panel.get_lines()}
+    assert found == {"None": None, "D": (2, 6), "o": (4, 6)}
+    rows = [run for d in range(4) for run in [*dense(dataset=f"d{d}"), *series("snip", "erk", dataset=f"d{d}")]]
+    profile = next(ax for ax in page("summary", rows).axes if ax.get_title() == "Performance profile")
+    assert {line.get_marker() for line in profile.get_lines()} == {"o", "D"}
+
+
+@pytest.mark.slow
+def test_effective_densities_have_an_axis_to_the_highest_of_them(folder: Path) -> None:
+    for ax in from_folder(folder, "effective-sparsity").pages[0].axes:
+        assert 0.5 < ax.get_ylim()[1] < 0.7
+
+
 def test_masks_of_smaller_dense_networks_are_not_compared(tmp_path: Path) -> None:
     for method, channels in (("snip", 16), ("erk", 16), ("small-dense", 3)):
         results.write(tmp_path, result(method=method), {"a.weight": np.ones((channels, 4), bool)})

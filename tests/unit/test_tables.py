@@ -324,6 +324,14 @@ def test_no_deviation_and_no_interval_stand_where_runs_are_at_chance(tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_table_without_deviations_does_not_speak_of_them(tmp_path: Path) -> None:
+    rows = [row for model in ("conv8", "vgg16-bn") for row in lines("erk", [0.1, 0.3, 0.31], 0.98, model)]
+    files_ = written(gathered(tmp_path, rows)).files
+    across = files_["table_across.md"]
+    assert "count at their accuracy, or at chance without one." in across and "±" not in across
+
+
+@pytest.mark.slow
 def test_a_note_about_some_dense_runs_is_not_a_note_about_the_dense_network(tmp_path: Path) -> None:
     rows = [f"{line},odd" for line in (*lines("grasp", [0.9, 0.8]), *lines("grasp", [0.95, 0.96], 0.0))]
     rows += [f"{line}," for line in (*lines("snip", [0.9, 0.8]), *lines("snip", [0.94, 0.97], 0.0))]

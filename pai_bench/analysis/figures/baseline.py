@@ -21,7 +21,8 @@ from pai_bench.analysis.figures.draw import marker_of
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import Material, Setting
-from pai_bench.analysis.figures.scale import numbers, set_ticks, value_ticks
+from pai_bench.analysis.figures.scale import GAP, numbers, set_ticks, value_ticks
+from pai_bench.analysis.figures.text import width
 from pai_bench.analysis.figures.venues import INK, SMALL
 from pai_bench.analysis.series import Runs, Series, by_series, paired_runs
 from pai_bench.analysis.tables import measure, per_cent
@@ -204,7 +205,9 @@ def _draw(ax: Axes, one: Comparison, methods: Sequence[str], material: Material,
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0, pad=5)  # beside arrows at the edge
     set_ticks(ax.yaxis, list(range(len(methods))), [material.label(method, one.source) for method in methods])
-    ticks = value_ticks(low, high, 0.55 * inches)
+    # As many ticks as have room for their labels.
+    fine, coarse = (value_ticks(low, high, share * inches) for share in (0.8, 0.55))
+    ticks = fine if sum(width(text, SMALL) + GAP for text in numbers(fine)) < 0.8 * inches else coarse
     set_ticks(ax.xaxis, ticks, numbers(ticks))
     ax.set_gid(OWN_AXIS)
 

@@ -24,6 +24,7 @@ from pai_bench.analysis.figures.scale import GAP, set_ticks, set_value_axis
 from pai_bench.analysis.figures.text import width
 from pai_bench.analysis.figures.venues import SMALL
 from pai_bench.analysis.tables import measure, per_cent
+from pai_bench.cells import SMALL_DENSE
 
 COSTS = {"score_seconds": "Scoring time (s)", "score_peak_bytes": "Peak memory of scoring (MiB)"}
 _UNIT = {"score_seconds": 1.0, "score_peak_bytes": 2.0**20, "flops_sparse": 1.0}
@@ -52,9 +53,14 @@ def flops(material: Material) -> Drawing | str:
 
 
 def spots(runs: pd.DataFrame, column: str, methods: Sequence[str]) -> list[Spot]:
-    """Return the methods with a known positive cost, the median over their runs."""
+    """Return the methods with a known positive cost, the median over their runs.
+
+    A smaller dense network has no cost of scoring, because nothing is scored.
+    """
     found = []
     for method in methods:
+        if column in COSTS and _is_small_dense(method):
+            continue
         own = runs[runs["method"] == method]
         known = pd.to_numeric(own[column], errors="coerce").dropna() if column in own else pd.Series(dtype=float)
         accuracy = own["counted"].dropna()
@@ -108,13 +114,25 @@ def _drawing(material: Material, name: str, title: str, columns: dict[str, str])
         f"{title} at {sparsities} % sparsity: mean accuracy ± 1 sample standard deviation over seeds "
         f"({captions.count(table['n'])}) against the median cost",
         "Grey line: Pareto front, the best accuracy at each cost",
-        "Points at the lower edge are below the axis, at the accuracy beside them" if any(
+        "Points in the grey band are below the axis, at the accuracy beside them" if any(
             spot.mean < limits(by_cost[c])[0] for _, by_cost in found.values() for c in shown for spot in by_cost[c]
         ) else "",
+        _unscored(material, settings) if name == "cost" else "",
         _devices(material) if name == "cost" else "",
         captions.recipes(material),
     )  # fmt: skip
     return Drawing(name, title, pages, caption, table)
+
+
+def _is_small_dense(method: str) -> bool:
+    return method.partition(":")[0] == SMALL_DENSE
+
+
+def _unscored(material: Material, settings: Sequence[Setting]) -> str:
+    """Return the sentence on methods that are left out, because they score no weights."""
+    shown = {method for setting in settings for method in material.of(setting)["method"]}
+    names = [material.label(method) for method in material.methods if method in shown and _is_small_dense(method)]
+    return f"Not drawn, because no weight is scored: {', '.join(names)}" if names else ""
 
 
 def _devices(material: Material) -> str:
@@ -137,6 +155,20 @@ def limits(found: Sequence[Spot]) -> tuple[float, float]:
     return bottom - margin, min(max(spot.mean + s for spot, s in zip(within, spread, strict=True)) + margin, 101.0)
 
 
+def band(found: Sequence[Spot], low: float) -> float:
+    """Return the height of the band for methods below the axis, relative to its range; 0 without any."""
+    places = _places(found, low)
+    return 0.12 + 0.09 * max(places.values()) if places else 0.0
+
+
+def _places(found: Sequence[Spot], low: float) -> dict[Spot, int]:
+    """Return the line in the band of each method below the axis; texts of similar costs are stacked."""
+    places: dict[Spot, int] = {}
+    for spot in sorted((spot for spot in found if spot.mean < low), key=lambda spot: spot.cost):
+        places[spot] = sum(spot.cost < 3 * other.cost for other in places)
+    return places
+
+
 def _page(
     material: Material,
     found: dict[Setting, tuple[float, dict[str, list[Spot]]]],
@@ -155,9 +187,11 @@ def _page(
         row = Row([], min(0.7 * wide, 1.7), own_ticks=alone or per_row == 1)
         for setting, column in part:
             spots_ = found[setting][1][column]
-            low, high = limits([spot for c in shown for spot in found[setting][1][c]] if not alone else spots_)
+            group = [found[setting][1][c] for c in shown]
+            low, high = limits([spot for one in group for spot in one])
+            floor = low - max(band(one, low) for one in group) * (high - low)
             ax = new_axes(figure)
-            _draw(ax, spots_, material, (low, high), (wide, row.height))
+            _draw(ax, spots_, material, (floor, low, high), (wide, row.height))
             title = f"{operating.title(material, setting)}, {per_cent(found[setting][0])} % sparsity"
             ax.set_title(title if alone or column == shown[0] else "")
             ax.set_xlabel(columns[column])
@@ -173,28 +207,29 @@ def _page(
 
 
 def _draw(
-    ax: Axes, found: Sequence[Spot], material: Material, limits: tuple[float, float], sizes: tuple[float, float]
+    ax: Axes, found: Sequence[Spot], material: Material, limits: tuple[float, float, float], sizes: tuple[float, float]
 ) -> None:
-    low, high = limits
+    """Draw a panel; limits: lower end of the band for methods below the axis, lower and upper end of the axis."""
+    floor, low, high = limits
     ax.set_xscale("log")
     costs = [spot.cost for spot in found] or [1.0]
     margin = max(1.05, (max(costs) / min(costs)) ** 0.1)
     left, right = min(costs) / margin, max(costs) * margin
-    under: list[float] = []
+    places = _places(found, low)
     ax.set_xlim(left, right)
-    set_value_axis(ax, low, high, sizes[1])
+    set_value_axis(ax, floor, high, sizes[1], lambda tick: tick >= low)
+    if floor < low:
+        ax.axhspan(floor, low, color="#EBEBEB", linewidth=0, zorder=0.5)
     best = front(found)
     if best:
         x = [value for spot in best for value in (spot.cost, spot.cost)] + [right]
-        y = [low, *[value for spot in best for value in (spot.mean, spot.mean)]]
+        y = [floor, *[value for spot in best for value in (spot.mean, spot.mean)]]
         ax.plot(x, y, color="#CFCFCF", linewidth=2.6, zorder=1, solid_joinstyle="miter")
     for spot in sorted(found, key=lambda spot: spot.cost):
         look = material.look(spot.method)
         marker: dict[str, Any] = marker_of(look, 5.0)
         if spot.mean < low:
-            place_ = low + (0.06 + 0.09 * sum(spot.cost < 3 * other for other in under)) * (high - low)
-            # Labels of points below the axis are stacked where they would overlap.
-            under.append(spot.cost)
+            place_ = floor + (0.06 + 0.09 * places[spot]) * (high - low)
             ax.plot(spot.cost, place_, color=look.color, linestyle="", zorder=4, **marker)
             ax.annotate(f"{spot.mean:.0f}", (spot.cost, place_), (4, 0), textcoords="offset points", size=7,
                         color="#555555", va="center")  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -99,20 +99,29 @@ def marker_of(look: Style, size: float) -> dict[str, Any]:
     }
 
 
+def spaced(points: int, place: int, series: int) -> tuple[int, int]:
+    """Return first index and step of about five markers on a line of many points, apart from those of other series."""
+    step = max(1, points // 5)
+    return step * place // max(1, series), step
+
+
 def draw_panel(
     ax: Axes,
     panel: Panel,
     legend: Legend,
     order: Sequence[tuple[str, str]],
     low: float,
-    size: float = 3.4,
+    inches: float,
     edges: bool = False,
 ) -> None:
     """Draw all curves of a panel.
 
     order: (source, method) of all series of the figure, for the order of the legend.
     low: lower end of the vertical axis; points below it leave the panel, with a marker on its lower edge if `edges`.
+    inches: width of the panel.
     """
+    size = 3.4 if inches < 2 else 4.2
+    crosses = _side_by_side(ax, panel, low, size, inches)
     if math.isfinite(panel.chance) and panel.chance >= low:
         ax.axhline(panel.chance, color="#999999", linewidth=0.6, linestyle=(0, (1, 1.6)), zorder=0.8)
     for curve in panel.curves:
@@ -123,7 +132,7 @@ def draw_panel(
                 legend.add((-1, sources.index(curve.source)), curve)
             continue
         muted = (curve.source, curve.method) in panel.muted
-        _draw_curve(ax, curve, legend, (low, size), muted, edges)
+        _draw_curve(ax, curve, legend, (low, size), muted, edges, crosses)
         if muted:
             legend.marks.setdefault(OTHERS, Line2D([], [], color=MUTED, linewidth=0.8))
         else:
@@ -153,7 +162,42 @@ def _mark_dense(ax: Axes, curve: Curve, legend: Legend) -> None:
     _mark(ax, right, point, DENSE_LOOK.color, legend)
 
 
-def _draw_curve(ax: Axes, curve: Curve, legend: Legend, sizes: tuple[float, float], muted: bool, edges: bool) -> None:
+def _side_by_side(
+    ax: Axes, panel: Panel, low: float, size: float, inches: float
+) -> dict[tuple[str, str, float], tuple[float, float]]:
+    """Return horizontal shift and size of the crosses, in points, so that none covers that of another method.
+
+    The keys are (source, method, density). Methods that fail at one density are all near chance there.
+    """
+    crosses = {
+        (curve.source, curve.method, point.density): point.mean
+        for curve in panel.curves
+        if not curve.is_dense and (curve.source, curve.method) not in panel.muted
+        for point in curve.points
+        if _all_failed(point) and point.mean >= low
+    }
+    scale = 72 * inches / abs(math.log(ax.get_xlim()[1] / ax.get_xlim()[0]))
+    steps = [scale * math.log(other / one) for one, other in pairwise(panel.densities)]
+    spacing = min(steps, default=math.inf)
+    crosses_at: dict[tuple[str, str, float], tuple[float, float]] = {}
+    for density in {key[2] for key in crosses}:
+        here = [key for key in crosses if key[2] == density]
+        small = size if len(here) == 1 else 0.75 * size
+        # Space between the crosses of neighbouring densities, so that those of one density are seen as a group.
+        step = max(0.0, min(small, (spacing - small - 1) / max(1, len(here) - 1)))
+        crosses_at |= {key: (step * (index - (len(here) - 1) / 2), small) for index, key in enumerate(here)}
+    return crosses_at
+
+
+def _draw_curve(
+    ax: Axes,
+    curve: Curve,
+    legend: Legend,
+    sizes: tuple[float, float],
+    muted: bool,
+    edges: bool,
+    crosses: Mapping[tuple[str, str, float], tuple[float, float]],
+) -> None:
     """Draw line, band and marks of a method; the line omits points whose runs all failed."""
     low, size = sizes
     known = [point for point in curve.points if math.isfinite(point.mean)]
@@ -175,7 +219,9 @@ def _draw_curve(ax: Axes, curve: Curve, legend: Legend, sizes: tuple[float, floa
     for point in known:
         if _all_failed(point):
             if point.mean >= low:
-                ax.plot(point.density, point.mean, **_cross(color, size), zorder=4)
+                shift, small = crosses[curve.source, curve.method, point.density]
+                beside = ax.transData + ScaledTranslation(shift / 72, 0, ax.figure.dpi_scale_trans)
+                ax.plot(point.density, point.mean, **_cross(color, small), transform=beside, clip_on=False, zorder=4)
                 legend.marks.setdefault(ALL_FAILED, Line2D([], [], **_cross(INK, 3.8)))
         elif point.mean >= low:
             _mark(ax, point.density, point, color, legend)

@@ -153,7 +153,7 @@ def _page(
             set_density_axis(ax, grid.densities(column), material.options.x, wide, margin)
             set_value_axis(ax, low, top, high)
             ax.set_title(panel.title)
-            draw_panel(ax, panel, legend, order, low, 3.4 if wide < 2 else 4.2, edges)
+            draw_panel(ax, panel, legend, order, low, wide, edges)
             overlay.draw(ax, panel, wide, papers)
             row.axes.append(ax)
             strip = new_axes(figure) if strips[index] and panel.published else None

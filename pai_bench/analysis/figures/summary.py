@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from pai_bench.analysis import inference
 from pai_bench.analysis.display_names import is_spec_of
 from pai_bench.analysis.figures import captions, pooling
-from pai_bench.analysis.figures.draw import marker_of
+from pai_bench.analysis.figures.draw import marker_of, spaced
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import new_axes, new_figure, style
 from pai_bench.analysis.figures.material import Material
@@ -219,10 +219,11 @@ def _draw_better(ax: Axes, order: Sequence[str], better: Mapping[str, float], lo
 
 def _draw_profile(ax: Axes, order: Sequence[str], found: Pool, looks: Mapping[str, Any]) -> None:
     thresholds = np.linspace(0, 1.05, 106)
-    for method in order:
+    for place_, method in enumerate(order):
         values = np.concatenate([stratum.normalised[method] for stratum in found.normalised])
         shares = inference.performance_profile(values, thresholds)
-        ax.plot(thresholds, shares, color=looks[method].color, linestyle=looks[method].line, linewidth=1.0)
+        markers = {**marker_of(looks[method], 3.0), "markevery": spaced(len(thresholds), place_, len(order))}
+        ax.plot(thresholds, shares, color=looks[method].color, linestyle=looks[method].line, linewidth=1.0, **markers)
     ax.set_xlim(0, 1.05)
     ax.set_ylim(0, 1.03)
     set_ticks(ax.xaxis, [0, 0.5, 1], ["0", "0.5", "1"])

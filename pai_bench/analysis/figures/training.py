@@ -17,7 +17,7 @@ from pai_bench import results
 from pai_bench.analysis.columns import OURS
 from pai_bench.analysis.figures import captions, operating
 from pai_bench.analysis.figures.curves import density_of
-from pai_bench.analysis.figures.draw import OTHERS, handle, marker_of, series_entries
+from pai_bench.analysis.figures.draw import OTHERS, handle, marker_of, series_entries, spaced
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.legend import Entry
@@ -134,9 +134,11 @@ def _training_page(
         margin = 0.05 * (high - low) or 1.0
         for sparsity, courses in shown:
             ax = new_axes(figure)
-            for course in courses:
+            for place_, course in enumerate(courses):
                 look = material.look(course.method)
                 line: dict[str, Any] = {"color": look.color, "linestyle": look.line, "linewidth": 0.9}
+                if course.method != DENSE:
+                    line |= {**marker_of(look, 3.0), "markevery": spaced(len(course.epochs), place_, len(courses))}
                 if course.method not in coloured and course.method != DENSE:
                     line = {"color": MUTED, "linewidth": 0.7, "zorder": 1.2}
                 ax.plot(course.epochs, course.mean, **line)
@@ -200,6 +202,7 @@ def _effective_page(
     columns = min(4 if inches > 5 else 2, len(panels))
     wide = panel_inches(inches, columns)
     low = float(table.loc[table["mean"] > 0, "mean"].min()) / 2
+    top = max(float(table["max"].max()), *(density_of(s) for s in table["sparsity"]))
     rows = []
     for start in range(0, len(panels), columns):
         row = Row([], min(wide, 2.2))
@@ -211,7 +214,7 @@ def _effective_page(
             densities = [density_of(s) for s in column["sparsity"].unique()]
             set_density_axis(ax, densities, material.options.x, wide)
             ax.set_yscale("log")
-            ax.set_ylim(low / 1.2, 1.2)  # room for the markers at both ends
+            ax.set_ylim(low / 1.2, 1.2 * top)  # room for the markers at both ends
             ends = [max(densities), min(densities)]
             ax.plot(ends, ends, color="#222222", linewidth=0.8, zorder=1)
             for (source, method), points in own.groupby(["source", "method"], sort=False):
@@ -225,7 +228,7 @@ def _effective_page(
                 ends_ = np.array([mean - np.maximum(points["min"], low), points["max"] - mean]).clip(0)
                 ax.errorbar(x, mean, ends_, color=look.color, linestyle="", linewidth=0.6, zorder=2)
                 ax.plot(x, mean, color=look.color, linestyle=look.line, zorder=3, **marker_of(look, 3.2))
-            ticks = [t for t in (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001) if t >= low]
+            ticks = [t for t in (1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001) if low <= t <= 1.2 * top]
             while len(ticks) * 0.16 > row.height:
                 ticks = ticks[::2]
             set_ticks(ax.yaxis, ticks, [f"{100 * t:g}" for t in ticks])
