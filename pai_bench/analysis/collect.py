@@ -73,10 +73,11 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
     if rows.empty and unreadable:
         raise PaiBenchError(f"no result can be read: {unreadable[0]}", "correct its permissions or repair the disk")
     if rows.empty:
-        planned_note = f" yet ({len(missing)} cells are planned)" if missing else ""
+        planned_note = f" yet ({len(missing)} cell{'s' * (len(missing) != 1)} planned)" if missing else ""
+        damaged_note = f"; {len(held.damaged)} damaged: {held.damaged[0]}" if held.damaged else ""
         tables_note = f", and no row with a result in {', '.join(map(str, tables))}" if tables else ""
         raise PaiBenchError(
-            f"there is no finished result in {root}{planned_note}{tables_note}",
+            f"there is no finished result in {root}{planned_note}{damaged_note}{tables_note}",
             "run pai-bench sweep first, or name the folder with --results, or a table with --from",
         )
     lacking = pd.DataFrame(missing, columns=[*CELL, "state"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +118,19 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _KINDS = {each.name: _TYPES[str(each.type).partition("[")[0]] for each in fields(Result)}
 """Python types of each field after JSON decoding."""
-_ADDED: dict[str, Any] = {
-    **dict.fromkeys(("float64_overlap", "tied_at_cut", "saw")),
-    **{"mask_updates": {}, "measures": {}, "unmeasured": {}, "class_accuracy": []},
-}
-"""Fields that older results lack, with their default values."""
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the fields that older results may lack, which are all with a default but the schema, as plain data."""
+    found: dict[str, Any] = {}
+    for each in fields(Result):
+        made = each.default if each.default_factory is MISSING else each.default_factory()
+        if made is not MISSING and each.name != "schema":
+            found[each.name] = list(made) if isinstance(made, tuple) else made
+    return found
+
+
+_ADDED = _defaults()
 
 
 def read(place: Path) -> Result:

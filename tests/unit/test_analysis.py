@@ -196,7 +196,10 @@ def test_a_report_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PaiBenchError, match="no finished result"):
         collect(tmp_path)
     plan(tmp_path, "1", [cell()])
-    with pytest.raises(PaiBenchError, match="1 cells are planned"):
+    with pytest.raises(PaiBenchError, match=r"yet \(1 cell planned\)\n"):
+        collect(tmp_path)
+    put(tmp_path).write_text("{}")
+    with pytest.raises(PaiBenchError, match=r"no finished result in .*; 1 damaged: result \S+ is damaged: KeyError"):
         collect(tmp_path)
 
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -69,6 +69,21 @@ def test_a_written_result_is_read_back(tmp_path: Path) -> None:
     masks = results.read_masks(place)
     assert list(masks) == list(MASKS)
     assert all(mask.dtype == bool and np.array_equal(mask, MASKS[name]) for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("left_out", [each.name for each in fields(Result)])
+def test_a_field_with_a_default_may_be_missing_in_older_results(tmp_path: Path, left_out: str) -> None:
+    (each,) = (each for each in fields(Result) if each.name == left_out)
+    place = results.write(tmp_path, result(), MASKS)
+    plain = json.loads(place.read_text())
+    del plain[left_out]
+    place.write_text(json.dumps(plain))
+    if left_out != "schema" and (each.default, each.default_factory) != (MISSING, MISSING):
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        assert results.read(place) == replace(result(), **{left_out: default})
+    else:
+        with pytest.raises(DamagedResult, match=f"KeyError: '{left_out}'"):
+            results.read(place)
 
 
 def test_a_result_has_the_documented_path(tmp_path: Path) -> None:
