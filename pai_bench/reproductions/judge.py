@@ -83,6 +83,7 @@ class Beside:
 
     model: str
     sparsity: float
+    recipe: str
     method: str
     n: int
     mean: float
@@ -92,19 +93,20 @@ class Beside:
 
 
 def beside(reproduction: Reproduction, rows: pd.DataFrame) -> list[Beside]:
-    """Return the results of methods that no entry names, at the same model, recipe and sparsity as an entry."""
-    found = []
+    """Return the results that no entry names, at the model and sparsity of an entry, in a recipe of the sweeps."""
+    found: dict[tuple[str, float, str, str], Beside] = {}
     judged = {(entry.model, entry.recipe, entry.sparsity, entry.method) for entry in reproduction.entries}
     for entry in {(e.model, e.recipe, e.sparsity): e for e in reproduction.entries}.values():
         here = rows[(rows["dataset"] == entry.dataset) & (rows["model"] == entry.model)]
-        for method in sorted(set(here["method"])):
-            values = _values(replace(entry, method=method), rows)
-            if values and (entry.model, entry.recipe, entry.sparsity, method) not in judged:
-                series = pd.Series(values)
-                found.append(
-                    Beside(entry.model, entry.sparsity, method, len(values), float(series.mean()), float(series.std()))
-                )
-    return found
+        own = {e.recipe for e in reproduction.entries if e.model == entry.model}
+        others = [name for name in reproduction.recipes.get((entry.dataset, entry.model), ()) if name not in own]
+        for recipe in (entry.recipe, *others):
+            for method in sorted(set(here["method"])):
+                place = (entry.model, entry.sparsity, recipe, method)
+                values = pd.Series(_values(replace(entry, recipe=recipe, method=method), rows), dtype=float)
+                if len(values) and (entry.model, recipe, entry.sparsity, method) not in judged:
+                    found[place] = Beside(*place, len(values), float(values.mean()), float(values.std()))
+    return list(found.values())
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pai_bench.analysis.display_names import recipe_names
 from pai_bench.analysis.latex_text import escape, row_start
 from pai_bench.reproductions import figure
 from pai_bench.reproductions.judge import RULE, Beside, Judged, Reached, beside, budgets, judge
@@ -47,7 +48,9 @@ def markdown(reproduction: Reproduction, rows: pd.DataFrame, rule: str = RULE) -
         parts.append(table(*_verdict_cells(judged)))
         parts.append(f"Per cent; mean and 95 % interval over n runs. {rule}".rstrip())
     if others := beside(reproduction, rows):
-        parts.append(f"Other methods and controls at the same points, not published there:\n\n{_beside(others)}")
+        parts.append(
+            f"Other methods and controls at the same points, not published there:\n\n{_beside(reproduction, others)}"
+        )
     if reproduction.targets:
         parts.append(_budget_text(budgets(reproduction, rows)))
     if reproduction.differs:
@@ -111,18 +114,21 @@ def ours(item: Judged) -> str:
     return f"{item.mean:.2f}{interval}"
 
 
-def _beside(others: Sequence[Beside]) -> str:
+def _beside(reproduction: Reproduction, others: Sequence[Beside]) -> str:
+    names = recipe_names([*(entry.recipe for entry in reproduction.entries), *(item.recipe for item in others)])
+    several = len(names) > 1
     body = [
         [
             item.model,
             f"{100 * item.sparsity:g}",
+            *([names[item.recipe]] * several),
             item.method,
             f"{item.mean:.2f}" + ("" if math.isnan(item.std) else f" ± {item.std:.2f}"),
             str(item.n),
         ]
         for item in others
     ]
-    return table(["model", "sparsity (%)", "method", "ours (%)", "n"], body)
+    return table(["model", "sparsity (%)", *(["recipe"] * several), "method", "ours (%)", "n"], body)
 
 
 def budget_rows(reached: Sequence[Reached]) -> pd.DataFrame:

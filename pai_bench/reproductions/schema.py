@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
+from itertools import product
 from typing import Any
 
 from pai_bench import cells, recipes
@@ -82,6 +83,8 @@ class Reproduction:
     """Options that replace those of every sweep in the smoke test."""
     entries: tuple[Entry, ...]
     targets: tuple[Target, ...] = ()
+    recipes: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Names of the recipes of the sweeps, by data set and model."""
 
 
 def half_unit(text: str) -> float:
@@ -132,7 +135,7 @@ def parse(name: str, text: str, quick: bool = False) -> Reproduction:
         raise PaiBenchError(f"{where}: there is no published value", "add [[entry]], [[published]] or [budgets]")
     return Reproduction(
         name, content["summary"], content["paper"], tuple(content.get("differs", ())), sweeps, smoke, tuple(entries),
-        targets,
+        targets, _recipes(sweeps),
     )  # fmt: skip
 
 
@@ -182,13 +185,26 @@ def _recipe(
         datasets, models = (str(sweep[key]).split(",") for key in ("datasets", "models"))
         methods = [*cells.split_specs(str(sweep["methods"])), cells.DENSE]
         if place["dataset"] in datasets and place["model"] in models and place["method"] in methods:
-            settings = recipes.parse_settings(_settings({**sweep.get("set", {}), **values}))
-            loaded = recipes.load(str(sweep["recipes"]), place["dataset"], place["model"])
-            found = recipes.variants(loaded, settings)
+            found = _variants(sweep, place["dataset"], place["model"], values)
             if len(found) == 1:
-                return found[0].name, len(cells.parse_seeds(str(sweep["seeds"])))
+                return found[0], len(cells.parse_seeds(str(sweep["seeds"])))
             raise PaiBenchError(f"{where}: entry {label!r} fits {len(found)} recipes", "add a table set to the entry")
     raise PaiBenchError(f"{where}: no sweep covers entry {label!r}", "correct the entry or the sweep")
+
+
+def _variants(sweep: Mapping[str, Any], dataset: str, model: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the names of a sweep's recipes with further values."""
+    settings = recipes.parse_settings(_settings({**sweep.get("set", {}), **values}))
+    loaded = recipes.load(str(sweep["recipes"]), dataset, model)
+    return [recipe.name for recipe in recipes.variants(loaded, settings)]
+
+
+def _recipes(sweeps: tuple[Mapping[str, Any], ...]) -> dict[tuple[str, str], tuple[str, ...]]:
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for sweep in sweeps:
+        for place in product(str(sweep["datasets"]).split(","), str(sweep["models"]).split(",")):
+            found[place] = tuple(dict.fromkeys((*found.get(place, ()), *_variants(sweep, *place, {}))))
+    return found
 
 
 def _selected(where: str, table: Mapping[str, Any], sweeps: tuple[Mapping[str, Any], ...]) -> Iterator[Entry]:
