@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pai_bench import results
-from pai_bench.analysis.columns import CELL, OURS
+from pai_bench.analysis.columns import CELL, OURS, RELEASED
 from pai_bench.analysis.table_files import LEFT_OUT, canonical, read_table
 from pai_bench.analysis.unify import dense_names, unify
 from pai_bench.core.garbage import uncollected
@@ -43,8 +43,8 @@ class Collection:
 
 
 @uncollected()
-def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
-    """Collect all results below the results root and in tidy tables.
+def collect(root: Path, tables: Sequence[Path] = (), released: Sequence[Path] = ()) -> Collection:
+    """Collect all results below the results root, in tidy tables, and in `released` tables (source RELEASED).
 
     Raises: PaiBenchError when there are no results at all, or a table is invalid.
     """
@@ -67,6 +67,7 @@ def collect(root: Path, tables: Sequence[Path] = ()) -> Collection:
             failed = results.has_failed(root, key)
             row["state"] = "failed" if failed else "missing"
     frames = [rows, *(read_table(table, source) for table, source in _sources(tables).items())]
+    frames += [read_table(table, RELEASED) for table in released]
     left_out = sum(frame.attrs.get(LEFT_OUT, 0) for frame in frames)
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     unreadable = tuple(f"{place} cannot be read: {why}" for place, why in held.unreadable.items())
@@ -95,13 +96,13 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sources(tables: Sequence[Path]) -> dict[Path, str]:
-    """Return the source name of each table: its stem, preceded by its folder's name where stems are equal.
+    """Return the source name of each table: its stem, preceded by its folder's name where that is not unique.
 
     Raises: PaiBenchError for a repeated table, and for equal folder names of tables with equal stems.
     """
     if len({table.resolve() for table in tables}) < len(tables):
         raise PaiBenchError("a table is given twice to --from", "give it once")
-    stems = Counter(table.stem for table in tables)
+    stems = Counter([RELEASED, *(table.stem for table in tables)])
     names = {
         table: table.stem if stems[table.stem] == 1 else f"{table.resolve().parent.name}/{table.stem}"
         for table in tables

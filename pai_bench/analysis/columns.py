@@ -33,6 +33,9 @@ from __future__ import annotations
 OURS = ""
 """Source of results below the results root; the source of a table is the stem of its file name."""
 
+RELEASED = "released"
+"""Source of the results that pai-bench ships."""
+
 CELL = ["source", "method", "dataset", "model", "recipe", "sparsity", "seed"]
 """Columns that identify a run."""
 

@@ -47,7 +47,7 @@ def run(
     Raises: PaiBenchError when there are no results, or the report cannot be written.
     """
     resolved = results.resolve_root(root)
-    collected = collect(resolved, [*extra, *(reference.tables() if with_reference else ())])
+    collected = collect(resolved, extra, reference.tables() if with_reference else ())
     collection = (selection or Selection()).apply(reference.beside(collected) if with_reference else collected)
     options = options or Options()
     check_methods(options.highlight, collection.rows["method"])

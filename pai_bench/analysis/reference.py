@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from pai_bench.analysis.collect import Collection
+from pai_bench.analysis.columns import PANEL, RELEASED
+from pai_bench.analysis.style import parsed
 from pai_bench.analysis.table_files import CONTRACT
 from pai_bench.errors import PaiBenchError
 
@@ -29,16 +31,16 @@ def tables() -> list[Path]:
 
 
 def beside(collection: Collection) -> Collection:
-    """Leave out the released rows of data sets, models and recipes without a row of the user's own.
+    """Leave out released rows of data sets, models, recipes and controls without a row of the user's own.
 
     Without any row of the user's own, all released rows stay.
     """
     rows = collection.rows
-    released = {path.stem for path in tables()}
-    is_released = rows["source"].isin(released)
+    is_released = rows["source"] == RELEASED
     if is_released.all():
         return collection
-    panel = list(zip(rows["dataset"], rows["model"], rows["recipe"], strict=True))
-    own = {key for key, theirs in zip(panel, is_released, strict=True) if not theirs}
-    kept = [not theirs or key in own for key, theirs in zip(panel, is_released, strict=True)]
-    return replace(collection, rows=rows[kept].reset_index(drop=True))
+    specs = {method: parsed(method) for method in rows["method"].unique()}
+    controls = rows["method"].map({method: spec and spec.control for method, spec in specs.items()})
+    panels = pd.MultiIndex.from_frame(rows[PANEL])
+    same = panels.isin(panels[~is_released]) & (controls.isna() | controls.isin(controls[~is_released].dropna()))
+    return replace(collection, rows=rows[~is_released | same].reset_index(drop=True))

@@ -11,6 +11,7 @@ import pytest
 from pai_bench import results
 from pai_bench.analysis import reference
 from pai_bench.analysis.collect import Collection, collect, read_table
+from pai_bench.analysis.columns import RELEASED
 from pai_bench.errors import PaiBenchError
 from pai_bench.reproductions.export import COLUMNS, export
 from tests.unit.test_results import result
@@ -76,19 +77,45 @@ def test_an_export_does_not_mix_fingerprints(tmp_path: Path) -> None:
         export(tmp_path / "first", stem, ["pai-bench sweep"])
 
 
-def rows(source: str, dataset: str) -> pd.DataFrame:
-    return pd.DataFrame([{"source": source, "dataset": dataset, "model": "conv28", "recipe": "quick", "accuracy": 0.5}])
+def rows(source: str, dataset: str, method: str = "snip") -> pd.DataFrame:
+    panel = {"dataset": dataset, "model": "conv28", "recipe": "quick"}
+    return pd.DataFrame([{"source": source, "method": method, **panel, "accuracy": 0.5}])
 
 
 @pytest.mark.slow
 def test_released_rows_are_shown_where_the_user_has_results_of_the_same_settings() -> None:
-    released = [rows("fashion-mnist-quick", name) for name in ("fashionmnist", "mnist")]
+    released = [rows(RELEASED, name) for name in ("fashionmnist", "mnist")]
 
     def shown(*frames: pd.DataFrame) -> list[tuple[str, str]]:
         found = reference.beside(Collection(pd.concat(frames, ignore_index=True), pd.DataFrame(), (), ())).rows
         return list(zip(found["source"], found["dataset"], strict=True))
 
     own = rows("", "fashionmnist")
-    assert shown(own, *released) == [("", "fashionmnist"), ("fashion-mnist-quick", "fashionmnist")]
+    assert shown(own, *released) == [("", "fashionmnist"), (RELEASED, "fashionmnist")]
     assert shown(rows("", "digits"), *released) == [("", "digits")]
     assert len(shown(*released)) == 2
+
+
+@pytest.mark.slow
+def test_released_controls_are_shown_beside_own_ones_of_their_kind() -> None:
+    released = [rows(RELEASED, "digits", f"grasp:control={kind}") for kind in ("shuffle", "reinit")]
+
+    def shown(*frames: pd.DataFrame) -> list[str]:
+        collection = Collection(pd.concat([*frames, *released]), pd.DataFrame(), (), ())
+        found = reference.beside(collection).rows
+        return [*found.loc[found["source"] == RELEASED, "method"]]
+
+    assert shown(rows("", "digits")) == []
+    assert shown(rows("", "digits", "snip:control=shuffle")) == ["grasp:control=shuffle"]
+    assert shown(rows("", "digits", "my method")) == []
+
+
+@pytest.mark.slow
+def test_a_table_with_the_name_of_a_released_one_is_the_users(tmp_path: Path) -> None:
+    own = pd.read_csv(reference.tables()[0]).head(1)
+    for name in ("digits", RELEASED):
+        own.to_csv(tmp_path / f"{name}.csv", index=False)
+    found = collect(tmp_path / "none", [tmp_path / "digits.csv", tmp_path / f"{RELEASED}.csv"], reference.tables())
+    counts = found.rows["source"].value_counts()
+    assert counts["digits"] == counts[f"{tmp_path.name}/{RELEASED}"] == 1
+    assert counts[RELEASED] == sum(len(read_table(table)) for table in reference.tables())
