@@ -324,6 +324,8 @@ def test_thirteen_series_become_small_multiples() -> None:
     gaps = [row for name in names for s in SPARSITIES for row in absent(name, s, 1, first=1)]
     made = drawn("accuracy", [*dense(), *series(*names, seeds=1)], gaps)
     assert "Runs are missing at 39 of 40 points." in made.caption
+    legend = [text for text in texts(made.pages[0]) if text not in [ax.title for ax in made.pages[0].axes]]
+    assert {text.get_text() for text in legend} & {*names, "Dense", "Other methods"} == {"Dense", "Other methods"}
     assert len(made.pages) == 1 and [ax.get_title() for ax in made.pages[0].axes] == sorted(names)
     assert all(sum(len(line.get_xdata()) == 3 and line.get_marker() != "None" for line in ax.get_lines()) == 1
                for ax in made.pages[0].axes)  # fmt: skip
