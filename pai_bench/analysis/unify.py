@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,8 +78,8 @@ def unify_names(rows: pd.DataFrame) -> list[str]:
             elif colon and column == "method" and base.casefold() in folded:
                 new[name] = folded[base.casefold()] + colon + rest
             elif not colon and column in ("method", "dataset"):
-                close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.8)
-                near += [f"{column} {name!r} is not known: did you mean {folded[other]!r}?" for other in close]
+                close = _close(name.casefold(), folded)
+                near += [f"{column} {name!r} is not known: did you mean {folded[close]!r}?"] if close else []
         new = {name: unified for name, unified in new.items() if name != unified}
         if both := _with_equal_cells(rows, column, new):
             same = "have the same cells as others" if len(both) > 1 else "has the same cells as another one"
@@ -94,6 +94,14 @@ def unify_names(rows: pd.DataFrame) -> list[str]:
             found += [f"{name!r} as {unified!r}" for name, unified in new.items()]
     counted = [f"names that differ in case only are unified: {_listed(found)}"] if found else []
     return [*counted, *apart, *near]
+
+
+def _close(name: str, known: Collection[str]) -> str:
+    """Return the known name that is most similar to a name, or an empty text if none is a likely typing error of it."""
+    # In short names such as snip, two exchanged letters are a large difference to difflib.
+    exchanged = (name[:i] + name[i + 1] + name[i] + name[i + 2 :] for i in range(len(name) - 1))
+    close = [*filter(known.__contains__, exchanged), *difflib.get_close_matches(name, known, n=1, cutoff=0.8)]
+    return close[0] if close else ""
 
 
 def _with_equal_cells(rows: pd.DataFrame, column: str, new: dict[str, str]) -> set[str]:

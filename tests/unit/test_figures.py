@@ -327,6 +327,7 @@ def test_thirteen_series_become_small_multiples() -> None:
     legend = [text for text in texts(made.pages[0]) if text not in [ax.title for ax in made.pages[0].axes]]
     assert {text.get_text() for text in legend} & {*names, "Dense", "Other methods"} == {"Dense", "Other methods"}
     assert len(made.pages) == 1 and [ax.get_title() for ax in made.pages[0].axes] == sorted(names)
+    assert labels(made.pages[0]) == ["Dense", OTHERS]
     assert all(sum(len(line.get_xdata()) == 3 and line.get_marker() != "None" for line in ax.get_lines()) == 1
                for ax in made.pages[0].axes)  # fmt: skip
     assert len(drawn("accuracy", [*dense(), *series(*names[:12])]).pages[0].axes) == 1

@@ -75,6 +75,17 @@ def test_names_are_stripped_and_found_whatever_their_case(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_short_name_with_two_exchanged_letters_is_a_near_miss(tmp_path: Path) -> None:
+    collection = read(
+        tmp_path, ["snpi,mnist,conv8,0.9,0,0.9", "ekr,mnits,conv8,0.9,0,0.9", "soap,mnist,conv8,0.9,0,0.9"]
+    )
+    said = " ".join(collection.remarks)
+    for wrong, right in (("snpi", "snip"), ("ekr", "erk"), ("mnits", "mnist")):
+        assert f"{wrong!r} is not known: did you mean {right!r}?" in said
+    assert "soap" not in said
+
+
+@pytest.mark.slow
 def test_a_failed_run_without_an_accuracy_counts_at_chance(tmp_path: Path) -> None:
     lines = ["snip,mnist,conv8,0.9,0,0.9,ok", "snip,mnist,conv8,0.9,1,,diverged", "snip,mnist,conv8,0.9,2,0.8,ok"]
     (point,) = points(read(tmp_path, lines, ",status")).itertuples()

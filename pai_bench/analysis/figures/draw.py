@@ -139,7 +139,7 @@ def draw_panel(
         _draw_curve(ax, curve, legend, (low, size), muted, edges, crosses)
         if muted:
             legend.marks.setdefault(OTHERS, Line2D([], [], color=MUTED, linewidth=0.8))
-        else:
+        elif panel.title != curve.label:  # a panel of its own names the series
             legend.add((0, order.index((curve.source, curve.method))), curve)
     for curve in panel.curves:
         if curve.is_dense:
