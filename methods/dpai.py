@@ -13,6 +13,7 @@ from pai_bench.scoring import (
     Facts,
     PathCount,
     Problem,
+    check_routes,
     erk_quotas,
     gaussian,
     more_than,
@@ -53,6 +54,7 @@ class DPaI:
         x, _ = next(problem.batches())
         ones = torch.ones_like(x[:1])
         graph = problem.trace(ones)
+        check_routes("dpai", graph, problem.weights, lambda: problem.trace(x[:16]))
         plain = {name: torch.ones_like(p, dtype=torch.float64) for name, p in problem.model.named_parameters()}
         scores = {name: gaussian(plain[name], problem.generator) for name in problem.weights}
         adam = torch.optim.Adam(list(scores.values()), self.lr)

@@ -13,6 +13,7 @@ from pai_bench.scoring import (
     Facts,
     Inputs,
     Problem,
+    check_routes,
     choose_in_order,
     erk_quotas,
     kernel_counts,
@@ -77,7 +78,9 @@ class NPB:
             places = torch.rand(*shape[:2], size, generator=problem.generator, device="cpu").argsort(2)
             return (places < kernels).view(shape).to(plain[name])
 
-        masks = choose_in_order(problem.trace(x[:1]), plain, list(problem.weights), ones, choose)
+        graph = problem.trace(x[:1])
+        check_routes("npb", graph, problem.weights, lambda: problem.trace(x[:16]))
+        masks = choose_in_order(graph, plain, list(problem.weights), ones, choose)
         draws = random_scores(problem)
         # Draws are below 1, so that the chosen weights, at 1 and above, always rank first.
         return {name: draw + masks.get(name, torch.zeros_like(draw)).to(draw) for name, draw in draws.items()}

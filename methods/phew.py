@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pai_bench.scoring import Facts, Problem, Walker, register
+from pai_bench.scoring import Facts, Problem, Walker, check_routes, register
 
 
 @register("phew", Facts("Patil and Dovrolis 2021", "paths", "shape", "1 / batch_size", "release"))
@@ -37,7 +37,9 @@ class PHEW:
         if x.is_meta:  # no values to walk along
             return dict(problem.weights)
         parameters = {name: p.detach().cpu() for name, p in problem.model.named_parameters()}
-        walker = Walker(problem.trace(x[:1]), parameters, list(problem.weights), problem.generator)
+        graph = problem.trace(x[:1])
+        check_routes("phew", graph, problem.weights, lambda: problem.trace(x[:16]))
+        walker = Walker(graph, parameters, list(problem.weights), problem.generator)
         sizes = [w.numel() for w in problem.weights.values()]
         absolute = torch.cat([w.detach().abs().flatten().double().cpu() for w in problem.weights.values()])
         living = torch.cat([mask.flatten().cpu() for mask in problem.masks.values()]).numpy()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import Facts, Flow, Problem, check_factors, check_law, one_of, register, replay
+from pai_bench.scoring import Facts, Flow, Problem, check_factors, check_law, check_routes, one_of, register, replay
 
 
 @register("synflow", Facts("Tanaka et al. 2020", "paths", "shape", "(3 * rounds + 2) / batch_size", "release"))
@@ -70,7 +70,9 @@ class SynFlow:
             for name, w, g in zip(problem.weights, weights, gradients, strict=True)
         }
         if first:
-            check_factors(graph, [name for name, g in zip(problem.weights, gradients, strict=True) if g is None])
+            pathless = [name for name, g in zip(problem.weights, gradients, strict=True) if g is None]
+            check_factors(graph, pathless)
+            check_routes("SynFlow", graph, problem.weights, lambda: problem.trace(x[:16]))
             on_paths = [name for name, g in zip(problem.weights, gradients, strict=True) if g is not None]
             check_law(graph, {name: scores[name] for name in on_paths}, total, [ones, *flow.added], parameters)
         return scores

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pai_bench.errors import PaiBenchError
-from pai_bench.scoring import Facts, Flow, Problem, check_factors, register, replay
+from pai_bench.scoring import Facts, Flow, Problem, check_factors, check_routes, register, replay
 
 
 @register("synflow-l2", Facts("Patil and Dovrolis 2021", "paths", "shape", "(3 * rounds + 1) / batch_size", "release"))
@@ -33,6 +33,7 @@ class SynFlowL2:
         x, _ = next(problem.batches())
         ones = torch.ones_like(x[:1])
         graph = problem.trace(ones)
+        check_routes("synflow-l2", graph, problem.weights, lambda: problem.trace(x[:16]))
         parameters = {name: p.detach().square() for name, p in problem.model.named_parameters()}
         squares = [parameters[name].requires_grad_() for name in problem.weights]
         total = replay(graph, Flow(absolute_means=False), parameters, ones).sum()

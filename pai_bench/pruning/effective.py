@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pai_bench.core.randomness import own_randomness
-from pai_bench.pruning.masking import remove_masks
-from pai_bench.scoring.diagnosis import check_values
+from pai_bench.pruning.model_copies import copy_to_score
+from pai_bench.scoring import diagnosis
 from pai_bench.scoring.paths.functions import Reach
 from pai_bench.scoring.paths.network import replay
 from pai_bench.scoring.paths.tracing import Graph, trace
@@ -32,8 +31,12 @@ class EffectivePaths:
 
     def __init__(self, model: nn.Module, names: Sequence[str], shape: tuple[int, ...]) -> None:
         """Take the model, the names of its masked parameters, and the shape of an input without batch dimension."""
-        # In float64 on the CPU zeros stay exact; some kernels of GPUs turn exact zeros into rounding errors.
-        self._graph, network = record_forward(model, shape, torch.float64)
+        # On the CPU zeros stay exact; some kernels of GPUs turn exact zeros into rounding errors.
+        try:
+            self._graph, network = record_forward(model, shape, torch.float64)
+        except diagnosis.RAISED:
+            # A model that converts its signals to float32 cannot be called in float64.
+            self._graph, network = record_forward(model, shape, torch.float32)
         self._ones = {name: torch.ones_like(p) for name, p in network.named_parameters()}
         self._names = list(names)
         self._shape = shape
@@ -51,7 +54,9 @@ class EffectivePaths:
 
     def reached(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights that a path of kept weights uses, or would if they were kept; bool by name, on the CPU."""
-        return self._reached({**self._ones, **{name: mask.detach().cpu().double() for name, mask in masks.items()}})
+        return self._reached(
+            {**self._ones, **{name: mask.detach().cpu().to(self._ones[name]) for name, mask in masks.items()}}
+        )
 
     def _reached(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return _reached(self._graph, parameters, self._names, self._shape)
@@ -59,10 +64,9 @@ class EffectivePaths:
 
 def record_forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Graph, nn.Module]:
     """Return the operations of a forward pass of one sample in eval mode, and the copy of the model on the CPU."""
-    check_values(model)
-    network = copy.deepcopy(model)
-    remove_masks(network)  # their hooks write to weights, which the trace must not record
-    network = network.cpu().to(dtype).eval()
+    diagnosis.check_values(model)
+    # Without masks, whose hooks write to weights: the trace must not record that.
+    network = copy_to_score(model).cpu().to(dtype).eval()
     with own_randomness():
         return trace(network, torch.ones(1, *shape, dtype=dtype)), network
 
@@ -73,7 +77,8 @@ def _reached(
     """Return the weights that are on a path through the network of these parameters (zeros and ones), or would be."""
     leaves = {name: value.clone().requires_grad_(name in names) for name, value in parameters.items()}
     with torch.enable_grad():
-        total = replay(graph, Reach(), leaves, torch.ones(1, *shape, dtype=torch.float64)).sum()
+        kind = next(iter(leaves.values())).dtype
+        total = replay(graph, Reach(), leaves, torch.ones(1, *shape, dtype=kind)).sum()
         if not total.requires_grad:
             return {name: torch.zeros_like(leaves[name], dtype=torch.bool) for name in names}
         weights = [leaves[name] for name in names]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pai_bench.errors import PaiBenchError
 from pai_bench.pruning.mask_hooks import LayerMask, ModelMasks, Pass, layer_masks, zero
 from pai_bench.results.mask_forms import bare
+from pai_bench.scoring.diagnosis import check_memory
 from pai_bench.scoring.weights import prunable_weights
 
 _REMOVED = "_pai_bench_removed"
@@ -67,6 +68,11 @@ def _located(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]
                 f"{name} is on the meta device and has no values",
                 "call model.to_empty(device=…) and load the weights, then apply the masks",
             )
+        if parameters[name].is_inference() and not torch.is_inference_mode_enabled():
+            raise PaiBenchError(
+                f"{name} was made in torch.inference_mode and cannot be changed",
+                "copy the model outside of it: model = copy.deepcopy(model)",
+            )
         shape = parameters[name].shape
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
             what = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
@@ -94,7 +100,9 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """
     model = unwrapped(model)
     shared = Pass()
-    for name, mask in _located(model, masks).items():
+    located = _located(model, masks)
+    check_memory(dict(model.named_parameters()))
+    for name, mask in located.items():
         owner, _, attribute = name.rpartition(".")
         module = model.get_submodule(owner)
         parameter = module._parameters[attribute]

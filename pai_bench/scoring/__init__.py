@@ -20,7 +20,7 @@ from pai_bench.scoring.mask_updates import (
 )
 from pai_bench.scoring.paths.functions import Flow, PathCount
 from pai_bench.scoring.paths.in_order import Inputs, choose_in_order
-from pai_bench.scoring.paths.law import check_factors, check_law
+from pai_bench.scoring.paths.law import check_factors, check_law, check_routes
 from pai_bench.scoring.paths.network import replay
 from pai_bench.scoring.paths.walks import Walker
 from pai_bench.scoring.problem import Batch, Batches, Problem, Scorer, more_than, one_of, prunable, ranked, real_inputs
@@ -54,6 +54,7 @@ __all__ = [
     "check_law",
     "check_outside_vmap",
     "check_relu_network",
+    "check_routes",
     "choose_in_order",
     "cosine",
     "cubic",

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from pai_bench.errors import PaiBenchError
+
 _STANDARD = frozenset(vars(nn.Module()))
 
 
@@ -13,15 +15,28 @@ def reset_after_passes(model: nn.Module) -> None:
     """Restore the attributes of all modules after each forward pass of `model`, by a hook.
 
     A module may keep a tensor that it computes from its parameters (LeViT does in eval mode). The next pass would use
-    it with other parameters, or after its graph has been freed. Parameters, buffers, and what lies deeper than the
-    items of a dict, list or set are not restored.
+    it with other parameters, or after its graph has been freed. Buffers that the pass registers are removed.
+    Parameters, other buffers, and what lies deeper than the items of a dict, list or set are not restored. The hook
+    raises a PaiBenchError where the pass makes parameters or layers, which the masks would lack.
     """
     before = [
         (module, {name: (value, _items(value)) for name, value in vars(module).items() if name not in _STANDARD})
         for module in model.modules()
     ]
 
+    registered = [(module, set(module._buffers), set(module._parameters), set(module._modules)) for module, _ in before]
+
     def restore(*_: Any) -> None:
+        for module, buffers, parameters, layers in registered:
+            for name in module._buffers.keys() - buffers:
+                del module._buffers[name]
+                module._non_persistent_buffers_set.discard(name)
+            made = sorted(module._parameters.keys() - parameters | module._modules.keys() - layers)
+            if made:
+                raise PaiBenchError(
+                    f"the forward pass of {type(module).__name__} makes {', '.join(made)}",
+                    "make parameters and layers in __init__, or call the model once on a batch before it is scored",
+                )
         for module, attributes in before:
             now = vars(module)
             if len(now) != len(_STANDARD) + len(attributes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -13,9 +13,15 @@ from torch import Tensor, nn
 from pai_bench.core.outputs import logits
 from pai_bench.errors import PaiBenchError
 from pai_bench.scoring.losses import IGNORED
+from pai_bench.scoring.paths.layouts import layout_of, overlap, storage_of
+from pai_bench.scoring.weights import check_initialised
 
 RAISED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError)
 """Exceptions of models and of torch that the caller's arguments can cause."""
+
+
+_OTHER_TYPE = ("expected scalar type", "should be the same", "same dtype", "same data type")
+"""Words of torch's errors for tensors of different types."""
 
 
 def check_arguments(model: Any, batches: Any, method: Any, seed: Any) -> None:
@@ -50,10 +56,12 @@ def check_arguments(model: Any, batches: Any, method: Any, seed: Any) -> None:
 
 
 def check_values(model: nn.Module) -> None:
-    """Check that the parameters and buffers of a model have values.
+    """Check that the parameters and buffers of a model have values, and parameters memory of their own.
 
-    Raises: PaiBenchError for tensors on the meta device, and for sparse parameters.
+    Raises: PaiBenchError for lazy tensors, tensors on the meta device, and sparse or overlapping parameters.
     """
+    check_initialised(model)
+    check_memory(dict(model.named_parameters()))
     for name, parameter in model.named_parameters():
         if parameter.layout is not torch.strided:
             raise PaiBenchError(
@@ -66,6 +74,29 @@ def check_values(model: nn.Module) -> None:
                 f"{name} is on the meta device and has no values",
                 "build the model on a real device, or call model.to_empty(device=…) and draw or load its weights",
             )
+
+
+def check_memory(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Check that no two elements of the parameters share memory, so that a mask changes pruned weights alone.
+
+    Raises: PaiBenchError for an expanded parameter, and for two parameters of which one is a view of the other.
+    """
+    owners: dict[int, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in parameters.items():
+        if parameter.is_meta or parameter.layout is not torch.strided:
+            continue
+        if any(step == 0 and side > 1 for side, step in zip(parameter.shape, parameter.stride(), strict=True)):
+            raise PaiBenchError(
+                f"{name} is an expanded tensor, whose elements share memory", f"make it a copy: {name}.clone()"
+            )
+        others = owners.setdefault(storage_of(parameter), [])
+        for other, theirs in others:
+            if overlap(layout_of(parameter), layout_of(theirs)):
+                raise PaiBenchError(
+                    f"{name} and {other} are two parameters in the same memory",
+                    "tie them by assigning the parameter itself (a.weight = b.weight), or give each its own values",
+                )
+        others.append((name, parameter))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -91,7 +122,7 @@ def cause(
     for number, (x, y) in enumerate(batches, start=1):
         try:
             with torch.no_grad():
-                outputs = logits(model(x))
+                outputs = logits(model(x.clone()))
         except PaiBenchError as error:
             return error
         except RAISED as error:
@@ -146,6 +177,11 @@ def _of_inputs(error: Exception, number: int, x: Tensor, model: nn.Module) -> Pa
             "use batches of two or more images: DataLoader(…, drop_last=True), or scoring.batch_size in a recipe",
         )
     kind = str(x.dtype).removeprefix("torch.")
+    if x.dtype == torch.float64 and any(words in str(error) for words in _OTHER_TYPE):
+        return PaiBenchError(
+            f"{layer_of(error, model) or 'the model'} computes in a type of its own, not in {kind}: {line(error)}",
+            'score in the type of the model: dtype="float32", or scoring.dtype in a recipe',
+        )
     remedy = "pass inputs of the shape that the model is built for: images [B, channels, height, width]"
     if not x.is_floating_point():
         remedy = "convert images to floats: x.float() (integers are for models of tokens)"
@@ -191,6 +227,8 @@ def _of_targets(outputs: Tensor, y: Tensor) -> PaiBenchError | None:
         )
     counted = y[y != IGNORED]
     classes = outputs.shape[1]
+    if not classes:
+        return PaiBenchError(shapes, "build the model with at least one output for each class")
     if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < classes:
         return labels_error(int(counted.min()), int(counted.max()), classes)
     return None

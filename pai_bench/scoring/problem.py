@@ -242,6 +242,7 @@ class Problem:
         Raises: PaiBenchError for outputs without logits.
         """
         self.stream.tick()
+        inputs = inputs.clone()  # a network may change its input in place, and this one is the caller's
         return logits(self.model(inputs) if params is None else call_with(self.model, params, inputs))
 
     def train_mode(self, bn: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
 from pai_bench.errors import PaiBenchError
 
@@ -139,8 +139,15 @@ def prunable_weights(model: nn.Module, *, only: Patterns = (), exclude: Patterns
     Raises: PaiBenchError when the model has none, one that is complex, computed from other parameters or not drawn
     yet, or a pattern that matches none.
     """
+    check_initialised(model)
     found = {id(weight) for _, weight in _weights(model)}
     every = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in found}
+    if every and not any(parameter.numel() for parameter in every.values()):
+        raise PaiBenchError(
+            f"{type(model).__name__} has nothing to prune: its weights have no elements",
+            "build its layers with at least one input and one output",
+        )
+    every = {name: parameter for name, parameter in every.items() if parameter.numel()}
     if not every:
         raise PaiBenchError(
             f"{type(model).__name__} has nothing to prune: it has no conv, linear, attention or recurrent layer",
@@ -185,16 +192,36 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         for attribute in _attributes(module):
             # A score of the computed weight could not be turned into a mask: the layer computes it again in each pass.
             if attribute not in module._parameters:
-                raise PaiBenchError(
-                    f"the {attribute} of layer {name} is computed from other parameters (weight_norm, torch's own"
-                    " pruning)",
-                    "make it a parameter: torch.nn.utils.parametrize.remove_parametrizations or prune.remove",
-                )
+                raise _not_a_parameter(name, module, attribute)
             weight = module._parameters[attribute]
-            if isinstance(weight, nn.parameter.UninitializedParameter):
-                raise PaiBenchError(f"layer {name} has no weight yet", "call the model once on a batch")
             if weight is not None:
                 yield f"{name}.{attribute}", weight
+
+
+def _not_a_parameter(name: str, module: nn.Module, attribute: str) -> PaiBenchError:
+    where = f"layer {name}" if name else f"the {type(module).__name__}"
+    computed = hasattr(module, "parametrizations") or any(key.startswith(f"{attribute}_") for key in module._parameters)
+    if not computed and isinstance(getattr(module, attribute, None), Tensor):
+        kind = "buffer" if attribute in module._buffers else "tensor that is not registered"
+        return PaiBenchError(
+            f"the {attribute} of {where} is a {kind}, and only parameters are pruned",
+            "make it a parameter: torch.nn.Parameter(tensor, requires_grad=False) for one that is not trained",
+        )
+    return PaiBenchError(
+        f"the {attribute} of {where} is computed from other parameters (weight_norm, torch's own pruning)",
+        "make it a parameter: torch.nn.utils.parametrize.remove_parametrizations or prune.remove",
+    )
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Check that no lazy module waits for its first batch.
+
+    Raises: PaiBenchError with the name of a parameter or buffer without a shape.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)):
+            owner = name.rpartition(".")[0]
+            raise PaiBenchError(f"layer {owner} has no {name.rpartition('.')[2]} yet", "call the model once on a batch")
 
 
 def _texts(patterns: Patterns) -> tuple[str, ...]:

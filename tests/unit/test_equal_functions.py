@@ -15,6 +15,8 @@ from pai_bench.scoring.problem import prunable
 
 from .nets import BRIEF
 
+pytestmark = pytest.mark.slow
+
 DATA = [
     (torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(i)), (torch.arange(4) + i) % 10) for i in range(4)
 ]
@@ -134,7 +136,6 @@ def check(method: str, one: nn.Module, other: nn.Module, may_refuse: bool = Fals
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 @pytest.mark.parametrize("method", ["magnitude", "snip", "grasp", "synflow", "prospr"])
 def test_a_recurrent_layer_that_is_written_out_has_the_same_masks(method: str, kind: str) -> None:
@@ -146,7 +147,6 @@ def test_gates_in_place_are_gates(method: str) -> None:
     check(method, Gates(False), Gates(True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_effective_weights_do_not_depend_on_how_a_recurrent_layer_is_written(kind: str) -> None:
     plain, written_out = Cells(kind, False), Cells(kind, True)
@@ -157,7 +157,6 @@ def test_effective_weights_do_not_depend_on_how_a_recurrent_layer_is_written(kin
     assert 0 < sum(int(mask.sum()) for mask in found[0].values()) < sum(int(mask.sum()) for mask in kept.values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("method", METHODS)
 def test_an_operation_in_another_form_gives_the_same_masks(method: str, form: str) -> None:
@@ -170,7 +169,6 @@ def layers() -> nn.Sequential:
     return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_that_is_traced_reordered_in_memory_or_compiled_in_part_has_the_same_masks(method: str) -> None:
     check(method, layers(), fx.symbolic_trace(layers()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -70,6 +70,25 @@ def check_factors(graph: Graph, pathless: Sequence[str]) -> None:
             f"SynFlow cannot score {hidden[0]}: the logits depend on it only through a divisor, a condition or a"
             f" centring ({len(hidden)} layer{'s' * (len(hidden) > 1)})",
             REMEDY,
+        )
+
+
+def check_routes(method: str, graph: Graph, weights: Iterable[str], on_data: Callable[[], Graph]) -> None:
+    """Check that the network uses for its data no layer that it does not use in the recorded pass of one input.
+
+    The path network has the branch that this input takes. Experts that other inputs are routed to would be emptied.
+    `on_data` records a pass of scoring data; it is called only if the recorded pass does not use all layers.
+
+    Raises: PaiBenchError that names a layer.
+    """
+    unused = [name for name in weights if name not in graph.parameters]
+    routed = set(on_data().parameters).intersection(unused) if unused else set()
+    if routed:
+        name = next(name for name in unused if name in routed)
+        raise PaiBenchError(
+            f"{method} cannot score {name}: it depends on the input whether the network uses it"
+            f" ({len(routed)} layer{'s' * (len(routed) > 1)})",
+            "score with a method that uses data (snip, prospr)",
         )
 
 

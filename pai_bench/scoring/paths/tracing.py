@@ -91,6 +91,7 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
 
     The values of the pass are not kept, except those that depend neither on x nor on a parameter.
     """
+    x = x.clone()  # the model may change it in place
     recorder = _Recorder(model, x)
     with ExitStack() as stack:
         fast = torch.backends.mha.get_fastpath_enabled()

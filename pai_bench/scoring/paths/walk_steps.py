@@ -93,10 +93,12 @@ class Multiply:
     def __init__(self, ends: tuple[int, int], weight: int, values: Floats, numbers: Integers, draws: Draws) -> None:
         self._ends, self._weight, self._values, self._numbers, self._draws = ends, weight, values, numbers, draws
 
-    def __call__(self, place: Place, forward: bool, edges: list[int]) -> Place:
+    def __call__(self, place: Place, forward: bool, edges: list[int]) -> Place | None:
         rows, columns = self._values.shape
         row, here = divmod(place[1], rows if forward else columns)
         own = self._values[here] if forward else self._values[:, here]
+        if not own.size:  # a layer of width zero
+            return None
         there = self._draws.choose_row((self._weight, forward, here), own)
         number = int(self._numbers[(here, there) if forward else (there, here)])
         if number:
@@ -125,13 +127,15 @@ class Convolve:
         self._options = list(zip(*options, strict=True))
         self._outputs = values.shape[0] // int(arguments["groups"])
 
-    def __call__(self, place: Place, forward: bool, edges: list[int]) -> Place:
+    def __call__(self, place: Place, forward: bool, edges: list[int]) -> Place | None:
         inputs = self._values.shape[1]
         here, there = self._sides[place[0]], self._sides[self._ends[forward]]
         channel, position = divmod(place[1], math.prod(here))
         group, inner = divmod(channel, inputs if forward else self._outputs)
         first = group * self._outputs
         own = self._values[first : first + self._outputs, inner] if forward else self._values[channel]
+        if not own.size:
+            return None
         chosen = self._draws.choose_row((self._weight, forward, channel), own)
         other, *offset = _unravel(chosen, own.shape)
         number = int(self._numbers[(first + other, inner, *offset) if forward else (channel, other, *offset)])
