@@ -184,7 +184,7 @@ def _cell(point: Any, n: int | None, notes: Notes | None, emphasis: Emphasis, wi
 
 
 def _is_at_chance(point: Any) -> bool:
-    """Return True if all runs are at chance without a recorded failure; then a superscript says so."""
+    """Return True if all runs are at chance without a recorded failure; a superscript marks such a point."""
     return bool(point.at_chance and point.at_chance == point.runs == point.planned)
 
 

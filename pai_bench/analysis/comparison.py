@@ -158,9 +158,9 @@ def testable(table: pd.DataFrame) -> pd.Series:
 def pool(found: Iterable[Paired]) -> pd.DataFrame:
     """Pool the comparisons of a recipe over settings: one row per method with two settings or more (POOLED).
 
-    A setting is a data set and a network; a network that has two names counts once, under the first. p speaks of these
+    A setting is a data set and a network; a network that has two names counts once, under the first. p refers to these
     settings (sign flips of every setting and seed). From six settings on, low and high (95 % t interval) and
-    p_settings (sign flips of the settings' means) speak of new data sets and networks; with fewer they are NaN. Failed
+    p_settings (sign flips of the settings' means) refer to new data sets and networks; with fewer they are NaN. Failed
     runs (`failed` of `runs`) count in the means of their settings, which are the units of the interval.
     """
     groups: dict[tuple[str, str, str, str, str], dict[tuple[str, str], Paired]] = {}

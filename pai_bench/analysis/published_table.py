@@ -61,7 +61,7 @@ def absence(material: Material) -> str:
     known = "; --published context shows those of other training protocols" if _matches(every) else ""
     return (
         f"no published number matches these results ({level}: same data set, model, recipe and method){known};"
-        " pai-bench list published shows what there is"
+        " pai-bench list published lists the published numbers"
     )
 
 

@@ -156,7 +156,7 @@ def _copied_series(dense: pd.DataFrame) -> list[int]:
 
 
 def _known_chance(names: Iterable[str]) -> dict[str, float]:
-    """Return the chance accuracy of the data sets that pai-bench knows; hyphens, blanks and case are ignored."""
+    """Return the chance accuracy of the data sets of pai-bench; hyphens, blanks and case are ignored."""
 
     def folded(name: str) -> str:
         return "".join(character for character in name.casefold() if character not in "-_ ")

@@ -20,7 +20,7 @@ def keep_exactly(scores: Tensor, candidates: Tensor, density: float, count: int)
     released rules derive their own count from it (the golden tests do).
     """
     del density
-    # In a type that NumPy knows; no float is rounded.
+    # In a type that NumPy supports; no float is rounded.
     scores = scores.detach() if scores.dtype == torch.float32 else scores.detach().double()
     if scores.is_cpu:
         pool = torch.from_numpy(np.compress(candidates.numpy(), scores.numpy()))

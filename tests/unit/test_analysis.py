@@ -24,7 +24,7 @@ from pai_bench.analysis import figures, latex_text, tables
 from pai_bench.analysis.collect import collect, read_table
 from pai_bench.analysis.command import run, status_lines
 from pai_bench.analysis.figures import Drawing, Material
-from pai_bench.analysis.figures.draw import ALL_FAILED, MISSING
+from pai_bench.analysis.figures.panel import ALL_FAILED, MISSING
 from pai_bench.analysis.statistics import MARGIN, compare_controls, summarise
 from pai_bench.analysis.style import CONTROL_LABELS, KNOWN, styles
 from pai_bench.cells import Cell, parse_compressions

@@ -24,8 +24,8 @@ from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import CELL
 from pai_bench.analysis.figures import Drawing, Material, Options, drawing, scale, text, venues
 from pai_bench.analysis.figures.arrange import even_width
-from pai_bench.analysis.figures.draw import ALL_FAILED, MISSING, OTHERS, SOME_FAILED, question
 from pai_bench.analysis.figures.layout import style as style_of_figures
+from pai_bench.analysis.figures.panel import ALL_FAILED, MISSING, OTHERS, SOME_FAILED, question
 from pai_bench.analysis.statistics import summarise
 from pai_bench.analysis.style import KNOWN
 from pai_bench.errors import PaiBenchError

@@ -17,10 +17,10 @@ from pai_bench.analysis import inference
 from pai_bench.analysis.display_names import is_spec_of
 from pai_bench.analysis.figures import captions, operating
 from pai_bench.analysis.figures.arrange import PANELS
-from pai_bench.analysis.figures.draw import marker_of
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.panel import marker_of
 from pai_bench.analysis.figures.scale import GAP, numbers, set_ticks, value_ticks
 from pai_bench.analysis.figures.text import width
 from pai_bench.analysis.figures.venues import INK, SMALL

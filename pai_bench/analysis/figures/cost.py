@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pai_bench.analysis.figures import captions, operating
-from pai_bench.analysis.figures.draw import handle, marker_of
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.legend import Entry
 from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.panel import handle, marker_of
 from pai_bench.analysis.figures.scale import GAP, set_ticks, set_value_axis
 from pai_bench.analysis.figures.text import width
 from pai_bench.analysis.figures.venues import SMALL

@@ -12,10 +12,10 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from pai_bench.analysis.columns import PANEL
 from pai_bench.analysis.figures import captions
 from pai_bench.analysis.figures.curves import density_of
-from pai_bench.analysis.figures.draw import marker_of
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, place, style
 from pai_bench.analysis.figures.material import Material
+from pai_bench.analysis.figures.panel import marker_of
 from pai_bench.analysis.figures.scale import label
 from pai_bench.analysis.figures.text import shown, widest, width, wrapped
 from pai_bench.analysis.figures.venues import SMALL

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from pai_bench.analysis.figures import overlay
 from pai_bench.analysis.figures.arrange import Arrangement, Line, arrange, even_width, flow, pages
 from pai_bench.analysis.figures.curves import Panel, mostly_partial
-from pai_bench.analysis.figures.draw import Legend, draw_panel
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.material import SERIES, Material, Setting
+from pai_bench.analysis.figures.panel import Legend, draw_panel
 from pai_bench.analysis.figures.published_curves import chosen
 from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_value_axis
 

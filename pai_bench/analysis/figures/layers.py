@@ -17,11 +17,11 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from pai_bench import results
 from pai_bench.analysis.figures import captions, operating
-from pai_bench.analysis.figures.draw import marker_of, series_entries
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.legend import Entry
 from pai_bench.analysis.figures.material import MUTED, Material, Setting
+from pai_bench.analysis.figures.panel import marker_of, series_entries
 from pai_bench.analysis.figures.scale import set_ticks
 from pai_bench.analysis.figures.text import widest
 from pai_bench.analysis.figures.venues import INK, SMALL

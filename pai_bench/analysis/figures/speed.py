@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from pai_bench.analysis.columns import OURS
 from pai_bench.analysis.figures import captions, operating
 from pai_bench.analysis.figures.cost import Spot, cost_ticks, limits
-from pai_bench.analysis.figures.draw import handle, marker_of
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.legend import Entry
 from pai_bench.analysis.figures.material import Material, Setting
+from pai_bench.analysis.figures.panel import handle, marker_of
 from pai_bench.analysis.figures.scale import set_value_axis
 from pai_bench.analysis.speed import settings
 from pai_bench.analysis.tables import measure, per_cent

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from pai_bench.analysis import inference
 from pai_bench.analysis.display_names import is_spec_of
 from pai_bench.analysis.figures import captions, pooling
-from pai_bench.analysis.figures.draw import marker_of, spaced
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import new_axes, new_figure, style
 from pai_bench.analysis.figures.material import Material
+from pai_bench.analysis.figures.panel import marker_of, spaced
 from pai_bench.analysis.figures.pooling import Pool
 from pai_bench.analysis.figures.scale import numbers, set_ticks, value_ticks
 from pai_bench.analysis.figures.text import height, shown, widest, wrapped

@@ -17,11 +17,11 @@ from pai_bench import results
 from pai_bench.analysis.columns import OURS
 from pai_bench.analysis.figures import captions, operating
 from pai_bench.analysis.figures.curves import density_of
-from pai_bench.analysis.figures.draw import OTHERS, handle, marker_of, series_entries, spaced
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, panel_inches, place, style
 from pai_bench.analysis.figures.legend import Entry
 from pai_bench.analysis.figures.material import MUTED, Material, Setting
+from pai_bench.analysis.figures.panel import OTHERS, handle, marker_of, series_entries, spaced
 from pai_bench.analysis.figures.scale import AXIS_LABELS, set_density_axis, set_ticks, set_value_axis
 from pai_bench.analysis.tables import measure, per_cent
 from pai_bench.cells import DENSE
@@ -220,7 +220,7 @@ def _effective_page(
             for (source, method), points in own.groupby(["source", "method"], sort=False):
                 look = material.look(method, source)
                 x = np.array([density_of(s) for s in points["sparsity"]])
-                # Zero has no place on a logarithmic axis; the caption says where it is drawn.
+                # Zero has no place on a logarithmic axis; the caption states where it is drawn.
                 mean = np.maximum(points["mean"].to_numpy(), low)
                 if method not in coloured:
                     ax.plot(x, mean, color=MUTED, linewidth=0.7, zorder=1.2)

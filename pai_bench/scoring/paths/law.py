@@ -110,7 +110,7 @@ def _broken(name: str, what: str, graph: Graph) -> PaiBenchError:
 
 
 def _unknown_operations(graph: Graph) -> list[str]:
-    """Return the operations that the path network takes as they are although no rule says that they are linear."""
+    """Return the operations that the path network takes as they are although no rule states that they are linear."""
     known = UNARY | SHAPES | LINEAR | PRODUCTS | MAXIMA | MEANS | set(NORMS)
     return [
         f"{node.name} in {node.layer or 'the model'}"
