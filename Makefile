@@ -81,7 +81,7 @@ chaos: $(VENV)/.installed
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --wheel
 
-# That the wheel works without this checkout.
+# Test of the wheel without this checkout.
 wheel-check:
 	rm -rf build/lib build/bdist.* dist
 	$(MAKE) wheel
@@ -93,7 +93,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
-# Apart, so that tests do not wait for what only the site needs.
+# A separate stamp, so that tests do not wait for packages that only the site needs.
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@

@@ -22,7 +22,7 @@ VERIFICATIONS = {
     "transcribed": "scores equal those of the release's functions, transcribed by hand",
     "formula": "scores or layer counts equal the formula of the paper",
 }
-"""How the implementation of a method was verified."""
+"""Kinds of verification of a method's implementation, with their descriptions."""
 
 UNITS = ("batches", "batch_size")
 """Names in formulas of `Facts.passes` besides the hyper-parameters: the number of scoring batches, and their size."""
@@ -71,7 +71,7 @@ class Facts:
     two passes of a single input.
     """
     verified: str = ""
-    """How the implementation was verified: one of VERIFICATIONS."""
+    """Kind of verification of the implementation, one of VERIFICATIONS."""
 
     def __post_init__(self) -> None:
         if self.paper and not _PAPER.fullmatch(self.paper):

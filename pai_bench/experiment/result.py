@@ -32,7 +32,7 @@ class RunMeasurements:
     masks: Mapping[str, Tensor]
     structure: Structure
     measures: Measures
-    """Of the masked network, before and after its training."""
+    """Measures of the masked network, before and after its training."""
     init_hash: str
     dataset: loading.InMemoryDataset | loading.StreamingDataset
     scoring: Cost

@@ -20,7 +20,7 @@ from pai_bench.scoring.double_backward import FirstDerivatives, LeanDoubleBackwa
 def gradient(loss: Callable[[], Tensor], leaves: Sequence[Tensor], *, graph: bool = False) -> list[Tensor]:
     """Return the gradient of `loss` by leaf; with `graph` it can be differentiated again, with little memory."""
     if graph:
-        # Of the kernels of attention the plain one alone can be differentiated twice.
+        # The plain kernel of attention is the only one that can be differentiated twice.
         with LeanDoubleBackward(), sdpa_kernel(SDPBackend.MATH):
             value = loss()
     else:

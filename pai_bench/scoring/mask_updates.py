@@ -34,7 +34,7 @@ class Rewinding:
     epoch: int
     """Epoch of the recipe (from 0) with which each repetition begins; the learning rate is the one of that epoch."""
     weights: bool
-    """Whether weights and running statistics, too, return to their values at the beginning of that epoch."""
+    """True if weights and running statistics, too, return to their values at the beginning of that epoch."""
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def recipe(folder: Path, epochs: int = 1) -> str:
 
 
 _processes = multiprocessing.get_context("forkserver")
-# What every command loads: once here, so that a test pays for a fork and not for torch.
+# Modules of every command, which are loaded once here, so that a test costs a fork and no import of torch.
 _processes.set_forkserver_preload(
     ["pai_bench.cli.program", "pai_bench.analysis.command", "pai_bench.sweep.command", "rich.live", "pydantic"]
 )

@@ -92,7 +92,7 @@ def test_controls_are_trained_by_all_workers_and_reported(tmp_path: Path) -> Non
     run = pai_bench(tmp_path, *grid)
     assert run.returncode == 0, run.stderr
     assert "dense,snip; controls shuffle,reinit,invert; sparsities 0.5,0.9; seeds 0" in run.stderr
-    # What shares a score vector is one job; a worker that has nothing to do takes its last cells.
+    # Cells that share a score vector are one job; an idle worker takes the last of them.
     assert "9 to run in 2 jobs by 2 workers" in run.stderr
     found = {(r["method"], r["sparsity"]): r for r in results(tmp_path / "results").values()}
     assert len(found) == 9

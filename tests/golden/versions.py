@@ -45,7 +45,7 @@ SHORT = {"dpai": {"steps": 20}}
 """Hyper-parameters of methods whose defaults take long."""
 SCORE_TOLERANCE = 1e-6
 TRAINER_TOLERANCE = 1e-3
-"""Of float32 arithmetic in nine steps: about ten times what other kernels of one CPU differ by."""
+"""Tolerance of float32 arithmetic in nine steps: about ten times the differences between kernels of one CPU."""
 
 
 def pattern(shape: torch.Size | tuple[int, ...], key: int, modulus: int = 1009) -> Tensor:

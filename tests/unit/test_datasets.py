@@ -163,7 +163,7 @@ def test_the_distribution_of_random_resized_crops() -> None:
     area, ratio = height * width / 64**2, width / height
     assert 0.18 < area.min() < 0.25 and area.max() > 0.9 and abs(area.mean() - 0.57) < 0.04
     assert ratio.min() > 0.7 and ratio.max() < 1.43 and abs(ratio.log().mean()) < 0.02
-    # What never fits, in an image three times as wide as high, is the largest allowed crop in the middle.
+    # If no crop fits, the crop of an image three times as wide as high is the largest allowed one in the middle.
     ones = torch.full((1, 10, 4), 1 - 1e-9, dtype=torch.float64)
     assert loading.resized_boxes(ones, (20, 60), RESIZED).tolist() == [[0, 16, 20, 27]]
 

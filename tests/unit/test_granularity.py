@@ -160,7 +160,7 @@ def test_one_more_unit_in_the_order_of_the_scores_would_be_too_many(name: str, g
         missing = wanted - int(flat(masks).sum())
         assert all(mask.any() for mask in masks.values()) or granularity == "2:4"
         if granularity == "2:4":
-            # Of layers with an odd number of groups fewer than half of the weights can be kept.
+            # Layers with an odd number of groups cannot keep half of their weights.
             assert missing == 0 or sparsity == 0.5
         elif granularity == "constant-fan-in":
             single = to_masks(scores, alive, 1 - sparsity, wanted)

@@ -301,7 +301,7 @@ def test_the_plan_written_last_is_the_newest_for_any_clock(tmp_path: Path, monke
     def cells(seed: int) -> list[dict[str, object]]:
         return [{**asdict(replace_seed(result().cell, seed)), "recipe": "quick", "fingerprint": "0123456789"}]
 
-    # Of a version before, and of a host whose clock is ahead.
+    # Plans of an earlier version and of a host whose clock is ahead.
     results.write_plan(tmp_path, "20250101T000000-ffffff.json", {"cells": cells(101)})
     results.write_plan(tmp_path, "20990101T000000-ffffff.json", {"cells": cells(102)})
     for number, clock in enumerate((time.time(), 0.0, 0.0)):

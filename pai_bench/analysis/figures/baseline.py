@@ -80,7 +80,7 @@ def baseline(material: Material) -> Drawing | str:
         pages = tuple(_page(material, part, most) for part in _parts(material, rows, most))
     every = [one for row in rows for one in row]
     n = captions.count(len(d.values) for one in every for d in one.differences)
-    # Of the 2^n sign flips at least two, all signs and none, are as extreme as the observed one.
+    # At least two of the 2^n sign flips, all signs and none, are as extreme as the observed signs.
     smallest = sorted({min(1.0, 2.0 ** (1 - len(d.values))) for one in every for d in one.differences})
     label = measure(material.summary["recipe"]).removesuffix(" (%)")
     caption = captions.sentences(

@@ -100,7 +100,7 @@ class Spec:
             user or is writable by others, or when the content belongs to another chunk.
         """
         try:
-            # Whoever can write to the folder can replace the file, whatever the file's own mode.
+            # A user who can write to the folder can replace the file, whatever the file's own mode.
             for path in (place.parent, place.with_name(LEDGER)):
                 with suppress(FileNotFoundError):
                     trust.check(path)
