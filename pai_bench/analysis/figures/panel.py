@@ -54,9 +54,8 @@ class Legend:
 
     def add(self, key: tuple[int, int], curve: Curve) -> None:
         """Add a series once; `key` is its place in the legend."""
-        if self.titled and not curve.is_dense:
-            return
-        self.series.setdefault(key, Entry(curve.label, handle(curve.look, curve.is_dense)))
+        if curve.is_dense or not self.titled:
+            self.series.setdefault(key, Entry(curve.label, handle(curve.look, curve.is_dense)))
 
 
 @cache
