@@ -10,7 +10,7 @@ import pandas as pd
 from pai_bench.analysis import inference
 from pai_bench.analysis.columns import AT_CHANCE, PANEL
 from pai_bench.analysis.comparison import is_testable, testable
-from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Row
+from pai_bench.analysis.grid import EMPTY, NONE, Cell, Column, Grid, Notes, Row, joined
 from pai_bench.analysis.labels import Names, measure, measured_at, panel_title, per_cent, same_networks, series_label
 
 _COMPARED = tuple(Column((), head) for head in ("Difference", "95 % interval", "n", "p", "smallest p", "Holm p"))
@@ -31,9 +31,33 @@ def _failed(line: dict[str, Any]) -> str:
     return f"{line['failed']}f of {line['runs']}" if line["failed"] else ""
 
 
+def noted(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of differences with the column `note`: the notes about the runs of both sides of each row.
+
+    table: of `compare`, `pool` or `compare_controls`. summary: of all points, with their notes.
+    """
+    keys = ["source", "method", *(PANEL if set(PANEL) <= set(table) else ["recipe"])]
+    texts: dict[tuple[str, ...], list[str]] = {}
+    for key, note, suspect in zip(
+        summary[keys].itertuples(index=False, name=None), summary["note"], summary["suspect"], strict=True
+    ):
+        texts.setdefault(key, []).extend((note, suspect))
+    of_control = "control" in table
+    mine = table.assign(method=_specs(table)) if of_control else table
+    other = table if of_control else table.assign(method=table["baseline"])
+    if "baseline_source" in table:
+        other = other.assign(source=table["baseline_source"])
+    rows = []
+    for own, reference in zip(*(part[keys].itertuples(index=False, name=None) for part in (mine, other)), strict=True):
+        one, of_other = joined(texts.get(own, ())), joined(texts.get(reference, ()))
+        side = "method" if of_control else "baseline"
+        rows.append(joined((one, f"{side}: {of_other}" if of_other and of_other != one else "")))
+    return table.assign(note=pd.Series(rows, index=table.index, dtype=object))
+
+
 def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
     """Return the table of `comparison.compare`: one row per method, under a heading per panel."""
-    several = table["source"].nunique() > 1
+    several, notes = table["source"].nunique() > 1, Notes()
     rows = []
     panels: dict[str, list[dict[str, Any]]] = {}
     for line in table.to_dict("records"):
@@ -41,7 +65,7 @@ def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
     for title, lines in panels.items():
         rows.append(Row(title, ()))
         for line in lines:
-            label = series_label(names.methods[line["method"]], line["source"], several)
+            label = series_label(names.methods[line["method"]], line["source"], several) + notes.mark(line["note"])
             n = Cell(str(line["n"]), extra=_failed(line))
             rows.append(Row(label, (Cell(_signed(line["difference"])), _interval(line), n, *_p_values(line))))
     baseline = names.methods[table["baseline"].iloc[0]]
@@ -57,17 +81,17 @@ def comparison_grid(table: pd.DataFrame, names: Names) -> Grid:
     if (table["dropped"] != "").any():
         parts.append("Seeds without a complete pair are left out (comparison.csv names them).")
     parts += [*names.aliases(table["model"].unique()), *same_networks(names.models)]
-    return Grid(f"Difference to {baseline}", " ".join(parts), "", _COMPARED, tuple(rows))
+    return Grid(f"Difference to {baseline}", " ".join(parts), "", _COMPARED, tuple(rows), notes.lines())
 
 
 def pooled_grid(table: pd.DataFrame, names: Names) -> Grid:
     """Return the table of `comparison.pool`: one row per method, under a heading per recipe."""
-    several = table["source"].nunique() > 1
+    several, notes = table["source"].nunique() > 1, Notes()
     rows = []
     for recipe, members in table.groupby("recipe", sort=False):
         rows += [Row(recipe, ())] if recipe else []
         for line in members.to_dict("records"):
-            label = series_label(names.methods[line["method"]], line["source"], several)
+            label = series_label(names.methods[line["method"]], line["source"], several) + notes.mark(line["note"])
             count = Cell(str(line["settings"]), extra=_failed(line))
             numbers = (Cell(_signed(line["difference"])), _interval(line), count)
             p, _, adjusted = _p_values(line)
@@ -85,7 +109,7 @@ def pooled_grid(table: pd.DataFrame, names: Names) -> Grid:
     if table["failed"].any():
         parts.append(f"{_FAILED}, in the means of their settings.")
     parts += same_networks(names.models)
-    return Grid(f"Difference to {baseline}, pooled", " ".join(parts), "", _POOLED, tuple(rows))
+    return Grid(f"Difference to {baseline}, pooled", " ".join(parts), "", _POOLED, tuple(rows), notes.lines())
 
 
 def limits(table: pd.DataFrame) -> list[str]:
@@ -139,23 +163,29 @@ def p_text(p: float) -> str:
 def controls_grids(comparison: pd.DataFrame, margin: float) -> Iterator[Grid]:
     """Yield the differences between controls and methods, one table per panel with one row per control."""
     # Controls have the names that they have in tables of accuracies: SNIP (invert).
-    specs = [
-        f"{method}{',' if ':' in method else ':'}control={control}"
-        for method, control in zip(comparison["method"], comparison["control"], strict=True)
-    ]
-    comparison = comparison.assign(method=specs)
+    comparison = comparison.assign(method=_specs(comparison))
     names = Names.of(comparison)
     for key, panel in comparison.groupby(PANEL, sort=False):
-        several = panel["source"].nunique() > 1
+        several, notes = panel["source"].nunique() > 1, Notes()
         columns = {sparsity: place for place, sparsity in enumerate(sorted(panel["sparsity"].unique()))}
         rows = []
         for (source, method), points in panel.groupby(["source", "method"], sort=False):
             cells = [EMPTY] * len(columns)
             for point in points.itertuples():
                 cells[columns[point.sparsity]] = _control_cell(point)
-            rows.append(Row(series_label(names.methods[method], source, several), tuple(cells)))
+            mark = notes.mark(joined(points["note"])) if "note" in points else ""
+            rows.append(Row(series_label(names.methods[method], source, several) + mark, tuple(cells)))
         heads = tuple(Column((), per_cent(sparsity)) for sparsity in columns)
-        yield Grid(panel_title(*names.panel(*key)), _controls_note(panel, margin), "Sparsity (%)", heads, tuple(rows))
+        caption = _controls_note(panel, margin)
+        yield Grid(panel_title(*names.panel(*key)), caption, "Sparsity (%)", heads, tuple(rows), notes.lines())
+
+
+def _specs(comparison: pd.DataFrame) -> list[str]:
+    """Return the full name of the control of each row: snip:control=invert."""
+    return [
+        f"{method}{',' if ':' in method else ':'}control={control}"
+        for method, control in zip(comparison["method"], comparison["control"], strict=True)
+    ]
 
 
 def _control_cell(point: Any) -> Cell:

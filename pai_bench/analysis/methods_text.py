@@ -62,10 +62,14 @@ def methods_markdown(text: str) -> str:
 
 
 def methods_latex(text: str) -> str:
-    r"""Return the paragraph as LaTeX, with \cite for the entries of references.bib."""
+    r"""Return the paragraph as LaTeX, with \citep for the entries of references.bib.
+
+    With natbib, as in the classes of NeurIPS, ICLR and ICML, \cite would set the authors as a part of the sentence.
+    """
     parts = re.split(r"\[\[(\w+)\]\]", text)
-    written = [rf"\cite{{{part}}}" if place % 2 else escape(part) for place, part in enumerate(parts)]
-    return "% cites references.bib\n" + "".join(written).replace(r" \cite", r"~\cite") + "\n"
+    written = [rf"\citep{{{part}}}" if place % 2 else escape(part) for place, part in enumerate(parts)]
+    head = "% cites references.bib\n\\providecommand{\\citep}{\\cite}\n"
+    return head + "".join(written).replace(r" \citep", r"~\citep") + "\n"
 
 
 def _means(numbers: Numbers) -> list[str]:

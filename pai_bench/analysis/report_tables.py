@@ -13,6 +13,7 @@ from pai_bench.analysis.bibliography import references_bib
 from pai_bench.analysis.collect import Collection
 from pai_bench.analysis.columns import PANEL
 from pai_bench.analysis.comparison import BASELINE, compare, pairs, pool
+from pai_bench.analysis.difference_tables import noted
 from pai_bench.analysis.emphasis import emphasise
 from pai_bench.analysis.grid import Grid
 from pai_bench.analysis.inference import MARGIN
@@ -69,7 +70,8 @@ def report_tables(
     choices = choices or Choices()
     runs = by_series(collection.rows)
     found = pairs(runs, sources_with_epoch(collection.rows), choices.baseline)
-    compared, pooled, controls = compare(found), pool(found), compare_controls(collection, choices.margin)
+    differences = compare(found), pool(found), compare_controls(collection, choices.margin)
+    compared, pooled, controls = (noted(table, summary) for table in differences)
     points = list(summary.itertuples())
     emphasis = emphasise(summary, runs, points)
     grids = tuple(panel_grids(summary, emphasis, points))

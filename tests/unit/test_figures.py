@@ -312,6 +312,13 @@ def test_differences_to_dense_are_paired_by_seed_on_one_axis() -> None:
 
 
 @pytest.mark.slow
+def test_the_zoom_is_not_drawn_without_a_point_in_it() -> None:
+    far = [run for s in SPARSITIES for run in runs_of("snip", s, [0.5, 0.6, 0.7])]
+    made = figures.chosen(["difference-to-dense"])["difference-to-dense"](material([*dense(), *far]))
+    assert made == "no point lies within 10 points of the dense network"
+
+
+@pytest.mark.slow
 def test_only_the_ten_highest_densities_are_in_the_zoom() -> None:
     sparsities = [0.5 + 0.04 * i for i in range(12)]
     made = drawn("difference-to-dense", [*dense(), *(r for s in sparsities for r in runs_of("snip", s))])

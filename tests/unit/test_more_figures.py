@@ -672,7 +672,7 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
     beside = pd.read_csv(tmp_path / "out" / "published.csv")
     assert beside["difference"].tolist() == pytest.approx([100 * (0.9 - 0.095 + 0.02) - 51])
     paragraph = (tmp_path / "out" / "methods.tex").read_text(encoding="utf-8")
-    assert r"given at 1 point, with a 95 \% Welch t interval for independent samples~\cite{welch1947}" in paragraph
+    assert r"given at 1 point, with a 95 \% Welch t interval for independent samples~\citep{welch1947}" in paragraph
     assert "@article{welch1947," in (tmp_path / "out" / "references.bib").read_text(encoding="utf-8")
     assert "(paper: epoch not stated, n = 3)" in (tmp_path / "out" / "captions.md").read_text()
     head = "method,dataset,model,sparsity,seed,accuracy,suspect"

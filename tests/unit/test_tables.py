@@ -279,6 +279,20 @@ def test_notes_are_marked_and_written_below(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_notes_about_either_side_of_a_difference_are_marked_and_written_below(tmp_path: Path) -> None:
+    rows = [f"{row},odd" for row in (*lines("grasp", BASE), *lines("snip:control=shuffle", ABOVE))]
+    rows += [f"{row}," for row in (*lines("erk", ABOVE), *lines("snip", BASE), *lines("dense", ABOVE, 0.0))]
+    found = written(gathered(tmp_path, rows, head=f"{HEAD},note"))
+    comparison, controls = found.files["comparison.md"], found.files["controls.md"]
+    assert re.search(r"\| GraSP† ", comparison) and re.search(r"\| SNIP +\|", comparison) and "† odd" in comparison
+    assert r"GraSP\dag{}" in found.files["comparison.tex"] and r"\dag{} odd" in found.files["comparison.tex"]
+    assert "| SNIP (shuffle)† |" in controls and "† odd" in controls
+    assert dict(zip(found.compared["method"], found.compared["note"], strict=True)) == {"grasp": "odd", "snip": ""}
+    suspect = written(gathered(tmp_path, rows, head=f"{HEAD},note"), "grasp").files["comparison.md"]
+    assert "SNIP†" in suspect and "† baseline: odd" in suspect
+
+
+@pytest.mark.slow
 def test_several_panels_have_a_table_of_all(tmp_path: Path) -> None:
     rows = []
     for model in ("resnet20", "vgg16-bn"):
@@ -464,7 +478,8 @@ def test_the_methods_paragraph_states_what_was_done(tmp_path: Path) -> None:
         "within ±0.5 points (two one-sided tests (Schuirmann 1987), p < 0.05",
     ):
         assert words in text
-    assert r"~\cite{holm1979}" in files_["methods.tex"] and r"$\pm$0.5" in files_["methods.tex"]
+    assert "\n\\providecommand{\\citep}{\\cite}\n" in files_["methods.tex"]
+    assert r"~\citep{holm1979}" in files_["methods.tex"] and r"$\pm$0.5" in files_["methods.tex"]
     assert limits(compared(gathered(tmp_path, rows))) == []
 
 

@@ -42,6 +42,9 @@ def difference_to_dense(material: Material) -> Drawing | str:
     if not found.panels:
         return "there is no dense result"
     values = [p.mean for panel in found.panels for curve in panel.curves for p in curve.points if p.mean == p.mean]
+    if all(p.mean != p.mean or p.mean < LOWEST for panel in found.panels for c in panel.curves if not c.is_dense
+           for p in c.points):  # fmt: skip
+        return f"no point lies within {-LOWEST:g} points of the dense network"
     low, high = max(min(values), LOWEST), max(*values, 0.0)
     limits = grid.padded(low, high)
     label = measure(material.summary["recipe"]).removesuffix(" (%)")

@@ -11,6 +11,7 @@ from pai_bench.analysis.html.tables import SETTING, Column, Row, Table, decimal,
 from pai_bench.analysis.inference import MIN_BLOCKS
 
 _METHOD = word("method", "Method")
+_NOTE = word("note", "Note", varies=True)
 
 
 def comparison(compared: pd.DataFrame) -> Table:
@@ -28,6 +29,7 @@ def comparison(compared: pd.DataFrame) -> Table:
         Column("p_smallest", "Smallest p", lambda row: _p_value(row, "p_smallest"), True),
         _p("p_holm", "p (Holm)"),
         whole("seeds_needed", "Seeds needed"),
+        _NOTE,
     )
     intro = (
         "Accuracy of the method minus accuracy of the baseline, paired by seed, mean over the sparsities that both"
@@ -56,6 +58,7 @@ def pooled(found: pd.DataFrame) -> Table:
         _p("p_settings", "p, new", "p_settings_smallest"),
         Column("p_settings_smallest", "Smallest p, new", lambda row: _p_value(row, "p_settings_smallest"), True),
         _p("p_settings_holm", "p, new (Holm)", "p_settings_smallest"),
+        _NOTE,
     )
     intro = (
         "Mean difference to the baseline over settings (data set and network), in points; p for these settings. The"
@@ -78,6 +81,7 @@ def controls(compared: pd.DataFrame) -> Table:
         decimal("high90", "High, 90 %", 2, 100.0, "+"),
         decimal("p", "p (TOST)", 4),
         Column("equivalent", "Equal", lambda row: "yes" if row["equivalent"] else "not shown"),
+        _NOTE,
     )
     margin = f"{100 * compared['margin'].iloc[0]:g}" if len(compared) else "the margin"
     intro = (
