@@ -34,7 +34,9 @@ def from_torch(path: Path) -> Arrays:
     # The import is slow, and results are otherwise read without torch.
     import torch
 
-    with warnings.catch_warnings():
+    # Older versions of torch check the indices of sparse tensors only on request; wrong ones would damage the memory.
+    checked = torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings(), checked:
         warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # the validation is intended
         warnings.filterwarnings("ignore", "Detected pickle protocol")  # of a file that is refused
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -221,6 +221,13 @@ FORMS = [
 ]
 
 
+def test_a_sparse_mask_with_an_index_outside_of_its_shape_is_refused(tmp_path: Path) -> None:
+    wrong = torch.sparse_coo_tensor(torch.tensor([[0], [9]]), torch.ones(1), (2, 3), check_invariants=False)
+    torch.save({"0.weight": wrong}, tmp_path / "wrong.pt")
+    with pytest.raises(PaiBenchError, match=r"wrong\.pt cannot be read"):
+        pai_bench.load_masks(tmp_path / "wrong.pt", nn.Sequential(nn.Linear(3, 2)))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_masks_of_other_codes_are_read(tmp_path: Path, form: str) -> None:
     network = models.build("conv8", 1, 8, 10)
