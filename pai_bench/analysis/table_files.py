@@ -52,7 +52,7 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
     _convert(path, frame)
     _check_numbers(path, frame)
     frame["seed"] = frame["seed"].astype(int)
-    frame["sparsity"] = canonical(frame["sparsity"])
+    frame["sparsity"] = canonical(frame["sparsity"]) + 0.0  # without the sign of -0
     label = path.stem if source is None else source
     inner = frame["source"] if "source" in frame else pd.Series("", index=frame.index)
     frame["source"] = (label + "/" + inner).where(inner != "", label)
@@ -115,6 +115,8 @@ def _convert(path: Path, frame: pd.DataFrame) -> None:
         if column not in frame:
             continue
         try:
+            if frame[column].dtype.kind in "mM":
+                raise ValueError(str(frame[column].dtype))
             unclear = frame[column].dtype == bool or not is_numeric_dtype(frame[column])
             if unclear and frame[column].astype(str).str.lower().isin(["true", "false"]).any():
                 raise ValueError(_BOOLEAN)
@@ -142,6 +144,7 @@ def _not_a_number(path: Path, column: str, values: pd.Series, reason: str) -> Pa
     remedy = "write numbers"
     if len(wrong) and reason != _BOOLEAN:
         reason = f"{wrong.iloc[0]!r} (row {wrong.index[0] + 2})"
+        remedy = "write decimals with a point, and no separator of thousands" if "," in wrong.iloc[0] else remedy
         remedy = "write fractions, not per cent" if wrong.iloc[0].rstrip().endswith("%") else remedy
     return PaiBenchError(f"{path}: column {column} has a value that is not a number: {reason}", remedy)
 
@@ -216,8 +219,14 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet file; an index with names, as pandas saves it, is columns of the table."""
+    frame: pd.DataFrame = pd.read_parquet(path)
+    return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
+
+
 def _header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
         return [name.strip() for name in next(csv.reader(file))]
 
 
@@ -227,6 +236,8 @@ def _without_blanks(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     _check_repeated(path, list(frame.columns))
     for column in frame.columns:
         if column in _WORDS:
+            if not all(map(pd.api.types.is_hashable, frame[column])):
+                raise PaiBenchError(f"{path}: column {column} has values of several parts", "write one name a row")
             texts = {value: _visible(value) for value in frame[column].unique() if isinstance(value, str)}
             if any(text != value for value, text in texts.items()):
                 frame[column] = frame[column].replace(texts)
@@ -248,7 +259,7 @@ def _check_repeated(path: Path, columns: Sequence[str]) -> None:
 
 
 def _open_table(path: Path) -> pd.DataFrame:
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": _read_parquet}
     suffix = path.suffix.lower()
     if suffix not in readers:
         raise PaiBenchError(f"table {path} is neither .csv nor .parquet", "give one of these to --from")

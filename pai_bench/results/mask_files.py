@@ -7,7 +7,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -57,6 +57,8 @@ class MaskFile:
 
     path: Path
     masks: Masks = field(repr=False)
+    ones: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    """Shapes of all-ones vectors, which count as masks of biases."""
 
     @property
     def digest(self) -> str:
@@ -97,6 +99,10 @@ class MaskFile:
 
         Raises: PaiBenchError for a missing mask (unless `partial`), a mask of another shape, or an extra mask.
         """
+        vectors = {name: shape for name, shape in self.ones.items() if not name.isdecimal()}
+        for name, weight in renamed(list(vectors), list(shapes)).items():
+            if weight in shapes and weight not in self.masks:
+                raise self._shape_error(weight, vectors[name], shapes[weight], model)
         names = renamed(list(self.masks), list(shapes))
         check_distinct(names)
         masks = {names[name]: mask for name, mask in self.masks.items()}
@@ -116,17 +122,20 @@ class MaskFile:
             )
         for name, shape in shapes.items():
             if name in masks and masks[name].shape != tuple(shape):
-                raise PaiBenchError(
-                    f"{self.path}: the mask of {name} has shape {list(masks[name].shape)},"
-                    f" but the weight of model {model} has {list(shape)}",
-                    "were the masks made for another model?",
-                )
+                raise self._shape_error(name, masks[name].shape, shape, model)
         if extra:
             raise PaiBenchError(
                 f"{self.path} has masks for {', '.join(extra)}, which model {model} does not count as prunable",
                 f"leave them out; prunable are {', '.join(shapes)}",
             )
         return {name: masks[name] for name in shapes if name in masks}
+
+    def _shape_error(self, name: str, found: Sequence[int], shape: Sequence[int], model: str) -> PaiBenchError:
+        return PaiBenchError(
+            f"{self.path}: the mask of {name} has shape {list(found)},"
+            f" but the weight of model {model} has {list(shape)}",
+            "were the masks made for another model?",
+        )
 
 
 def read(path: Path) -> MaskFile:
@@ -137,28 +146,29 @@ def read(path: Path) -> MaskFile:
 
     Raises: PaiBenchError for a file that cannot be read or does not contain masks.
     """
-    if path.suffix not in READABLE:
+    suffix = path.suffix.lower()
+    if suffix not in READABLE:
         remedy = f"known: {', '.join(READABLE)}"
-        if path.suffix == ".safetensors":
+        if suffix == ".safetensors":
             other = path.with_suffix(".pt").name
             remedy = f"convert it: torch.save(safetensors.torch.load_file('{path.name}'), '{other}'); {remedy}"
         raise PaiBenchError(f"masks {path} have an unknown ending", remedy)
     try:
-        arrays = _read_npz(path) if path.suffix == ".npz" else from_torch(path)
+        arrays = _read_npz(path) if suffix == ".npz" else from_torch(path)
     except PaiBenchError:
         raise
     except FileNotFoundError:
         raise PaiBenchError(f"masks {path} do not exist", "give the path of an .npz or .pt file") from None
     except Exception as error:  # a damaged archive raises nearly anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if path.suffix != ".npz" and not isinstance(error, OSError):  # of torch.load, whose words advise trusting it
+        if suffix != ".npz" and not isinstance(error, OSError):  # of torch.load, whose words advise trusting it
             whole = zipfile.is_zipfile(path)
             reason = "it contains objects other than tensors (for example NumPy arrays or a whole model)"
             reason = reason if whole else "torch.save has not written it, or it contains objects other than tensors"
         raise PaiBenchError(
             f"masks {path} cannot be read: {reason}", "give bool or 0/1 arrays by parameter name, as .npz or .pt"
         ) from None
-    found = named(arrays)
+    found, ones = named(arrays)
     if arrays and not found:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
         raise PaiBenchError(
@@ -166,7 +176,8 @@ def read(path: Path) -> MaskFile:
         )
     if not arrays:
         raise PaiBenchError(f"masks {path} are empty", "give one array per prunable weight, by parameter name")
-    return MaskFile(path, {name: _as_bool(path, name, array) for name, array in found.items()})
+    masks = {name: _as_bool(path, name, array) for name, array in found.items()}
+    return MaskFile(path, masks, {name: array.shape for name, array in ones.items()})
 
 
 def holds(path: Path, digest: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,14 @@ _ALL_IN_ONE = re.compile(r"arr_(\d+)")
 def from_npz(path: Path) -> Arrays:
     """Read the arrays of an .npz file by name; unnamed ones are named by their position."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-        return {_ALL_IN_ONE.sub(r"\1", name): content[name] for name in content.files}
+        arrays = {_ALL_IN_ONE.sub(r"\1", name): content[name] for name in content.files}
+    other = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+    if other is not None:
+        raise PaiBenchError(
+            f"masks {path} contain {other}, which is no array",
+            "numpy.savez writes .npz files, and torch.save .pt files",
+        )
+    return arrays
 
 
 def from_torch(path: Path) -> Arrays:
@@ -34,6 +42,13 @@ def from_torch(path: Path) -> Arrays:
     # The import is slow, and results are otherwise read without torch.
     import torch
 
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load does not compare the sums of the bytes
+        if damaged is not None:
+            raise PaiBenchError(
+                f"masks {path} are damaged: the checksum of {damaged} differs", "copy or save them again"
+            )
     # Older versions of torch check the indices of sparse tensors only on request; wrong ones would damage the memory.
     checked = torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings(), checked:
@@ -79,6 +94,7 @@ def _flat(content: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     if isinstance(content, Mapping):
         items = [(str(key), value) for key, value in content.items()]
     elif isinstance(content, (list, tuple)):
+        content = [item for item in content if item is not None]  # layers without a mask
         pairs = all(isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[0], str) for item in content)
         items = [(item[0], item[1]) if pairs else (str(place), item) for place, item in enumerate(content)]
     else:
@@ -107,16 +123,18 @@ def bare(name: str) -> str:
     return ".".join(parts)
 
 
-def named(arrays: Arrays) -> Arrays:
+def named(arrays: Arrays) -> tuple[Arrays, Arrays]:
     """Name arrays by parameter, as far as possible without the model; only the masks of a state dict are kept.
 
-    "conv1.weight_mask" and "conv1.mask" both name the mask of conv1.weight. All-ones masks of biases, which some code
-    bases save, are dropped.
+    "conv1.weight_mask" and "conv1.mask" both name the mask of conv1.weight. All-ones vectors, which some code bases
+    save as masks of biases, are the second dict.
     """
     masks = {_weight(name): array for name, array in arrays.items() if re.search(r"(?:^|[._])mask$", name)}
-    found = {name: array for name, array in (masks or arrays).items() if array.ndim > 1 or not array.all()}
+    masks = masks or arrays
+    found = {name: array for name, array in masks.items() if array.ndim > 1 or not array.all()}
     check_distinct({name: bare(name) for name in found})
-    return {bare(name): array for name, array in found.items()}
+    ones = {bare(name): array for name, array in masks.items() if name not in found}
+    return {bare(name): array for name, array in found.items()}, ones
 
 
 def check_distinct(names: Mapping[str, str]) -> None:
@@ -149,7 +167,11 @@ def renamed(given: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """
     found = _matches(given, known)
     outer = list(given)
-    while not set(found.values()) & set(known) and len({name.partition(".")[0] for name in outer}) == 1:
+    while (
+        not set(found.values()) & set(known)
+        and all("." in name for name in outer)
+        and len({name.partition(".")[0] for name in outer}) == 1
+    ):
         outer = [name.partition(".")[2] for name in outer]
         inner = _matches(outer, known)
         if set(inner.values()) <= set(known):

@@ -313,3 +313,38 @@ def test_two_masks_of_one_weight_are_refused(tmp_path: Path) -> None:
         torch.save({"0.weight": torch.eye(2), other: torch.ones(2, 2)}, tmp_path / "x.pt")
         with pytest.raises(PaiBenchError, match=r"are both masks of 0\.weight"):
             pai_bench.load_masks(tmp_path / "x.pt", nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("name", ["foo", "('a', 'weight')", "other.weight", "other"])
+def test_masks_of_one_foreign_name_are_refused(tmp_path: Path, name: str) -> None:
+    torch.save({name: torch.ones(2, 3)}, tmp_path / "x.pt")
+    with pytest.raises(PaiBenchError, match="does not count as prunable"):
+        pai_bench.load_masks(tmp_path / "x.pt", nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
+
+
+def test_a_mask_of_channels_is_refused_and_not_taken_for_one_of_biases(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    for vector in (torch.ones(2), torch.tensor([1.0, 0.0])):
+        torch.save({"0.weight": vector, "1.weight": torch.ones(2, 2)}, tmp_path / "x.pt")
+        with pytest.raises(PaiBenchError, match=r"the mask of 0\.weight has shape \[2\]"):
+            pai_bench.load_masks(tmp_path / "x.pt", model)
+    torch.save({"0.bias": torch.ones(2), "1.weight": torch.ones(2, 2)}, tmp_path / "x.pt")
+    assert list(pai_bench.load_masks(tmp_path / "x.pt", model)) == ["1.weight"]
+
+
+def test_layers_without_a_mask_in_a_list_are_left_out(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    torch.save([torch.ones(2, 3), None, torch.ones(2, 2)], tmp_path / "x.PT")
+    assert list(pai_bench.load_masks(tmp_path / "x.PT", model)) == ["0.weight", "2.weight"]
+
+
+def test_damaged_files_and_other_archives_are_refused(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.rand(64, 64) > 0.5}, tmp_path / "x.pt")
+    content = bytearray((tmp_path / "x.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "y.pt").write_bytes(content)
+    with pytest.raises(PaiBenchError, match=r"y\.pt are damaged: the checksum of"):
+        pai_bench.load_masks(tmp_path / "y.pt")
+    (tmp_path / "x.npz").write_bytes((tmp_path / "x.pt").read_bytes())
+    with pytest.raises(PaiBenchError, match=r"contain .*, which is no array"):
+        pai_bench.load_masks(tmp_path / "x.npz")

@@ -210,3 +210,52 @@ def test_decimal_commas_are_refused_with_a_remedy(tmp_path: Path) -> None:
         collect(tmp_path, [tmp_path / "lab.csv"])
     assert "found: method;dataset;model;sparsity;seed;accuracy (separator: comma)" in error.value.cause
     assert "seems to be ';' (semicolon): separate columns by commas, and write decimals with a" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ('"0,8"', "write decimals with a point, and no separator of thousands"),
+        ('"1,000"', "write decimals with a point, and no separator of thousands"),
+        ("80 %", "write fractions, not per cent"),
+    ],
+)
+def test_the_remedy_for_a_value_names_its_notation(tmp_path: Path, value: str, remedy: str) -> None:
+    with pytest.raises(PaiBenchError, match=r"column accuracy has a value that is not a number: .* \(row 2\)") as error:
+        read(tmp_path, [f"snip,mnist,conv8,0.9,0,{value}"])
+    assert error.value.remedy == remedy
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lab.csv").write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(PaiBenchError, match=r"lab\.csv"):
+        collect(tmp_path, [tmp_path / "lab.csv"])
+
+
+def test_a_negative_zero_is_zero(tmp_path: Path) -> None:
+    (point,) = points(read(tmp_path, ["snip,mnist,conv8,-0.0,0,0.9"])).itertuples()
+    assert str(point.sparsity) == "0.0"
+
+
+def test_a_named_index_of_a_parquet_file_is_read(tmp_path: Path) -> None:
+    row = {"method": "snip", "dataset": "mnist", "model": "conv8", "sparsity": 0.9, "seed": 0, "accuracy": 0.8}
+    pd.DataFrame([row]).set_index(["method", "seed"]).to_parquet(tmp_path / "lab.parquet")
+    (point,) = points(collect(tmp_path, [tmp_path / "lab.parquet"])).itertuples()
+    assert (point.method, point.seeds) == ("snip", (0,))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "cause"),
+    [
+        ("seed", pd.Timestamp("2026-01-01"), "column seed has a value that is not a number: '2026-01-01' \\(row 2\\)"),
+        ("method", {"name": "snip"}, "column method has values of several parts"),
+        ("method", ["snip", "grasp"], "column method has values of several parts"),
+    ],
+)
+def test_values_of_a_parquet_file_that_are_no_numbers_or_names_are_refused(
+    tmp_path: Path, column: str, value: object, cause: str
+) -> None:
+    row = {"method": "snip", "dataset": "mnist", "model": "conv8", "sparsity": 0.9, "seed": 0, "accuracy": 0.8}
+    pd.DataFrame([{**row, column: value}]).to_parquet(tmp_path / "lab.parquet")
+    with pytest.raises(PaiBenchError, match=cause):
+        collect(tmp_path, [tmp_path / "lab.parquet"])
