@@ -85,7 +85,7 @@ class LayerMask:
             self.dtype = weight.dtype
             self.factor = _factor(self.removed, weight)
         if weight.requires_grad and self.mask_gradient not in (weight._backward_hooks or {}).values():
-            weight.register_hook(self.mask_gradient)  # type: ignore[no-untyped-call]
+            weight.register_hook(self.mask_gradient)
         return weight
 
     def mask_gradient(self, gradient: Tensor) -> Tensor:

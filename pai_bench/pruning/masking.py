@@ -117,8 +117,8 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         hook = LayerMask(name, attribute, mask, parameter, shared)
         hook.weight(module)  # registers the gradient hook
         module.register_forward_pre_hook(hook)
-        module.register_state_dict_pre_hook(hook.before_state_dict)  # type: ignore[no-untyped-call]
-        module.register_load_state_dict_post_hook(hook.after_load)  # type: ignore[no-untyped-call]
+        module.register_state_dict_pre_hook(hook.before_state_dict)
+        module.register_load_state_dict_post_hook(hook.after_load)
     _drop_model_hooks(model)
     for _, hook in layer_masks(model):
         hook.shared = shared

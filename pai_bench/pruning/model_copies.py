@@ -45,7 +45,7 @@ def cast_to_score(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             return tensor.to(dtype.to_complex())
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    model._apply(converted)  # type: ignore[no-untyped-call]
+    model._apply(converted)
     return model
 
 

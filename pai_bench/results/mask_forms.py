@@ -50,7 +50,7 @@ def from_torch(path: Path) -> Arrays:
                 f"masks {path} are damaged: the checksum of {damaged} differs", "copy or save them again"
             )
     # Older versions of torch check the indices of sparse tensors only on request; wrong ones would damage the memory.
-    checked = torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
+    checked = torch.sparse.check_sparse_tensor_invariants()
     with warnings.catch_warnings(), checked:
         warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # the validation is intended
         warnings.filterwarnings("ignore", "Detected pickle protocol")  # of a file that is refused

@@ -24,7 +24,7 @@ def undisturbed(seed: int, device: torch.device, dtype: torch.dtype) -> Iterator
     checkpointing. Gradients are enabled. `device` and `dtype` of the model choose the mechanism of its convolutions.
     """
     # Without an initialised CUDA there is no state to restore, and reading it would initialise CUDA.
-    count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
+    count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
     devices = [torch.device("cuda", index) for index in range(count)]
     with ExitStack() as stack:
         stack.enter_context(own_randomness(*devices))

@@ -36,7 +36,7 @@ class Meter:
         with suppress(RuntimeError):  # tensors inside a transform of torch.func take no hooks
             # One output alone, because a backward pass through several would be counted several times.
             for tensor in tensors[:1]:
-                tensor.register_hook(self._returned)  # type: ignore[no-untyped-call]
+                tensor.register_hook(self._returned)
 
     def _returned(self, _: Tensor) -> None:
         self.backward += not self._paused

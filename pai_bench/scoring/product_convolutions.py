@@ -36,7 +36,7 @@ SHAPES = ((64, 32), (256, 8), (512, 4))
 """Channels and image sizes that are measured: layers of VGG-16 and ResNet-18 with equal numbers of operations."""
 
 
-class ProductConvolutions(DispatchMode):  # type: ignore[no-untyped-call]
+class ProductConvolutions(DispatchMode):
     """Context in which wide float64 convolutions are matrix products, on devices where that is faster.
 
     The results are equal up to rounding, and so are derivatives of any order, because PyTorch composes them of the two

@@ -80,7 +80,7 @@ def _wait(x: Tensor) -> None:
         torch.cuda.synchronize(x.device)
 
 
-class _Live(DispatchMode):  # type: ignore[no-untyped-call]
+class _Live(DispatchMode):
     """Bytes of the tensors that operations have made and that still exist, and their maximum."""
 
     def __init__(self) -> None:

@@ -54,7 +54,7 @@ def read(value: Tensor, pause: Callable[[], Task[None]]) -> Task[float]:
     if value.is_cuda:
         # Only a copy to pinned memory is asynchronous; `item()` would block the host, and with it all other tasks.
         host = torch.empty((), dtype=value.dtype, pin_memory=True).copy_(value.detach(), non_blocking=True)
-        there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        there = torch.cuda.Event()
         there.record()
         yield from wait(there, pause)
         return float(host)
@@ -63,7 +63,7 @@ def read(value: Tensor, pause: Callable[[], Task[None]]) -> Task[float]:
 
 def wait(event: torch.cuda.Event, pause: Callable[[], Task[None]]) -> Task[None]:
     """Wait until the device has reached an event; meanwhile `pause` lets other tasks run."""
-    while not event.query():  # type: ignore[no-untyped-call]
+    while not event.query():
         looked = time.perf_counter()
         yield from pause()
         if (passed := time.perf_counter() - looked) < POLL_SECONDS:
@@ -185,7 +185,7 @@ class RoundRobin(Generic[K, T]):
             self._restore = random_state(self._device)
         stream = None
         if self._device.type == "cuda":
-            stream = self._streams.pop() if self._streams else torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            stream = self._streams.pop() if self._streams else torch.cuda.Stream(self._device)
             # The copies of the data that the task will read may still be pending in the current stream.
             stream.wait_stream(torch.cuda.current_stream(self._device))
         self._members[key] = work, stream

@@ -100,7 +100,7 @@ class Step:
     def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the gradients of all parameters; return the loss."""
         loss = self._forward(x, y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     def _forward(self, x: Tensor, y: Tensor) -> Tensor:

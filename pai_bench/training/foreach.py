@@ -47,14 +47,14 @@ class FewerKernels:
         """Compute the loss with `forward`, and its gradients; parameters must have no gradients before."""
         if not self._ready:
             loss = self._counted(forward)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
         with self._in_place():
             loss = forward()
         if self._counters:
             # BatchNorm itself would launch one kernel per layer for this integer.
             torch._foreach_add_(self._counters, 1)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self._casts:
             used = [(w, c.grad) for w, c in zip(self._weights, self._casts, strict=True) if c.grad is not None]
             for weight, _ in used:

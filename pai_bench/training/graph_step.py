@@ -28,7 +28,7 @@ TOLERANCE = 0.01
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     """Return the stream for captures, one per process: PyTorch may keep 35 MB of workspace for each stream."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)
 
 
 @dataclass

@@ -86,7 +86,7 @@ class Queue:
     def add(self, seconds: float | None) -> None:
         """Note that a launch is enqueued; `seconds` is its duration if it is known."""
         if self._cuda:
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event()
             event.record()
             self._running.append(event)
             self._ahead = max(1, min(AHEAD, int(LAUNCH_SECONDS / seconds))) if seconds else AHEAD

@@ -100,7 +100,7 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         # oneDNN computes an LSTM in float32 by one operation whose products could not be followed or counted.
         # (The context manager of torch.backends.mkldnn also sets TF32, and warns of it.)
-        enabled, *_ = torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
+        enabled, *_ = torch.backends.mkldnn.set_flags(False)
         stack.callback(torch.backends.mkldnn.set_flags, enabled)
         stack.enter_context(recorder.layers(model))
         # For a layer that is compiled by itself: its hooks run twice, which does not change the name that is noted.
@@ -126,7 +126,7 @@ class _Known:
     """The number of writes to the storage that the slot includes."""
 
 
-class _Recorder(DispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(DispatchMode):
     """Tensors are recognised by their storage and layout: views of one layout are one tensor."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:

@@ -29,7 +29,7 @@ def ends_process(error: Exception) -> bool:
     The error itself does not show it: libraries (cuBLAS, cuDNN, Triton) report an illegal access of an earlier kernel
     by errors of their own, and a failed capture leaves the GPU usable.
     """
-    if isinstance(error, torch.AcceleratorError) or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if isinstance(error, torch.AcceleratorError) or torch.cuda.is_initialized():
         try:
             # An error that has destroyed the CUDA context is reported again by any later call, also by this one.
             torch.cuda.synchronize()
