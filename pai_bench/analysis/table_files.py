@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
@@ -23,6 +24,9 @@ CONTRACT = ["method", "dataset", "model", "sparsity", "seed", "accuracy"]
 LEFT_OUT = "left out"
 """Attribute of a table: its number of rows without an accuracy and without a status that explains it."""
 
+BY_POINT = -(2**52)
+"""Seed of the first row of a table of points, which have no seeds."""
+
 _WORDS = (
     *("method", "dataset", "model", "recipe", "status", "source", "epoch", "note", "suspect", "saw"),
     "method_reported",
@@ -34,12 +38,13 @@ _DERIVED = {"density": "1 - density", "compression": "1 - 1 / compression"}
 _SEPARATORS = {";": "semicolon", "\t": "tab", "|": "vertical bar"}
 
 
-def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
+def read_table(path: Path, source: str | None = None, points: bool = False) -> pd.DataFrame:
     """Read a tidy table (.csv or .parquet) with at least the columns of CONTRACT.
 
     The source of the rows is `source`, by default the file's stem. If the table has a column `source` (such as a
     report's results.csv), its values are appended. Optional columns: recipe, status, epoch, chance or classes, note,
-    suspect, saw (see `columns`).
+    suspect, saw (see `columns`). With `points`, a table may lack the column seed: it has one row per point, and the
+    seeds are BY_POINT and the numbers below it.
 
     Rows without an accuracy are dropped and counted in the attribute LEFT_OUT, unless their status is collapsed or
     diverged: a run that failed to learn is never dropped.
@@ -48,6 +53,8 @@ def read_table(path: Path, source: str | None = None) -> pd.DataFrame:
         invalid, or two rows describe the same cell.
     """
     frame = _without_blanks(path, _open_table(path))
+    if points and "seed" not in frame:
+        frame["seed"] = BY_POINT - np.arange(len(frame))
     _check_columns(path, [str(column) for column in frame.columns])
     _convert(path, frame)
     _check_numbers(path, frame)

@@ -215,6 +215,24 @@ def test_the_difference_to_the_baseline_is_paired_with_a_t_interval_and_ticks() 
     assert set(made.table["method"]) == {"erk", "grasp"}
 
 
+@pytest.mark.slow
+def test_methods_of_other_tables_are_compared_with_the_baseline_as_in_the_table() -> None:
+    ours = [*runs_of("erk", 0.9, [0.90, 0.91, 0.92]), *runs_of("snip", 0.9, [0.93, 0.92, 0.95])]
+    lab = [*runs_of("mine", 0.9, [0.95, 0.96, 0.96], source="lab"), *runs_of("snip", 0.9, source="lab")]
+    best = runs_of("other", 0.9, source="web", epoch="best-test")
+    both = [
+        *runs_of("erk", 0.9, [0.5, 0.51, 0.52], source="own"),
+        *runs_of("grasp", 0.9, [0.6, 0.62, 0.61], source="own"),
+    ]
+    made = drawn("baseline", [*ours, *lab, *best, *both])
+    figure = page("baseline", [*ours, *lab, *best, *both])
+    legible(figure)
+    rows = made.table.set_index(["source", "method"])["difference"]
+    assert set(rows.index) == {("", "snip"), ("lab", "mine"), ("lab", "snip"), ("own", "grasp")}
+    assert rows["lab", "mine"] == pytest.approx(14 / 3) and rows["own", "grasp"] == pytest.approx(10)
+    assert {"SNIP", "mine [lab]", "SNIP [lab]", "GraSP [own]"} <= {text.get_text() for text in figure.findobj(Text)}
+
+
 def settings(count: int, *methods: str, step: float = 0.01) -> list[Any]:
     return [
         run
@@ -685,6 +703,25 @@ def test_published_numbers_can_come_from_a_table(tmp_path: Path, folder: Path) -
     assert published_table.compare(subject)["differs"].tolist() == ["suspect: sign inverted"]
     with pytest.raises(PaiBenchError, match="does not exist"):
         run(folder, tmp_path / "out", [], False, QUIET, Options(published="none.csv"))
+
+
+@pytest.mark.slow
+def test_a_table_of_published_points_needs_no_seed(tmp_path: Path, folder: Path) -> None:
+    table = tmp_path / "paper.csv"
+    head = "method,dataset,model,sparsity,accuracy"
+    table.write_text(f"{head},std,n\nsnip,digits,conv8,0.95,0.5,0.01,5\nerk,digits,conv8,0.95,0.6,,\n")
+    run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",)))
+    beside = pd.read_csv(tmp_path / "out" / "published.csv").set_index("method")
+    assert beside["n_published"].to_dict() == {"snip": 5, "erk": pytest.approx(math.nan, nan_ok=True)}
+    captions = (tmp_path / "out" / "captions.md").read_text(encoding="utf-8")
+    assert "ours minus published with 95 % Welch intervals" in captions
+    table.write_text(f"{head}\nsnip,digits,conv8,0.95,0.5\n")
+    run(folder, tmp_path / "out", [], False, QUIET, Options(published=str(table), figures=("accuracy",)))
+    captions = (tmp_path / "out" / "captions.md").read_text(encoding="utf-8")
+    assert "n not stated" in captions and "ours minus published; grey" in captions
+    table.write_text(f"{head}\nsnip,digits,conv8,0.95,0.5\nsnip,digits,conv8,0.95,0.6\n")
+    with pytest.raises(PaiBenchError, match="row 3 repeats snip, digits, conv8, sparsity"):
+        published_tables.read(table)
 
 
 @pytest.mark.slow

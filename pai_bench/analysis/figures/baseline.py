@@ -24,7 +24,7 @@ from pai_bench.analysis.figures.panel import marker_of
 from pai_bench.analysis.figures.scale import GAP, numbers, set_ticks, value_ticks
 from pai_bench.analysis.figures.text import width
 from pai_bench.analysis.figures.venues import INK, SMALL
-from pai_bench.analysis.series import Runs, Series, by_series, paired_runs
+from pai_bench.analysis.series import Runs, Series, by_series, paired_runs, sources_with_epoch
 from pai_bench.analysis.tables import measure, per_cent
 
 _ROW = 0.16
@@ -39,6 +39,7 @@ _REACH = 1.0
 class Difference:
     """Differences of a method to the baseline in percentage points, at one sparsity."""
 
+    source: str
     method: str
     values: np.ndarray
     """One per seed."""
@@ -94,7 +95,7 @@ def baseline(material: Material) -> Drawing | str:
         if any(d.failed for one in every for d in one.differences)
         else "",
         f"Sparsities: at most {most}, up to the highest at which the baseline does not fail",
-        *captions.notes_of(material, {(one.source, d.method) for one in every for d in one.differences}),
+        *captions.notes_of(material, {(d.source, d.method) for one in every for d in one.differences}),
         captions.recipes(material),
     )  # fmt: skip
     return Drawing("baseline", f"Difference to {material.label(name)}", pages, caption, _table(every, name))
@@ -108,17 +109,23 @@ def comparisons(material: Material, setting: Setting, name: str, most: int) -> l
     if not bases:
         return []
     base = min(bases, key=lambda series: series.source)
-    others = [s for s in runs if s.source == base.source and s.method in material.methods and s.method != name]
+    # As in the table: with the baseline of the same source, else with the first one, at the same epoch.
+    epochs = sources_with_epoch(material.runs_of(setting))
+    others = [
+        Series(source, method, *setting)
+        for source, method in material.series
+        if method != name and Series(source, method, *setting) in runs and epochs[source] == epochs[base.source]
+    ]
     found = []
     for sparsity in _chosen(runs[base], others, runs, failed.get((base.source, name), set()), most):
         differences = []
-        for method in material.methods:
-            series = Series(base.source, method, *setting)
-            paired = paired_runs(runs.get(series, {}).get(sparsity, {}), runs[base][sparsity])
-            if series in others and paired:
+        for series in others:
+            own = Series(series.source, name, *setting)
+            paired = paired_runs(runs[series].get(sparsity, {}), runs[own if own in runs else base].get(sparsity, {}))
+            if paired:
                 values = 100 * np.array([ours.counted - theirs.counted for ours, theirs in paired.values()])
                 bad = sum(ours.failed + theirs.failed for ours, theirs in paired.values())
-                differences.append(Difference(method, values, bad))
+                differences.append(Difference(series.source, series.method, values, bad))
         if differences:
             found.append(Comparison(setting, base.source, sparsity, tuple(differences)))
     return found
@@ -157,12 +164,13 @@ def _page(material: Material, rows: Sequence[Sequence[Comparison]], most: int) -
     placed = []
     same = len({tuple(one.sparsity for one in row) for row in rows}) == 1
     for comparisons_ in rows:
-        methods = [m for m in material.methods if any(d.method == m for one in comparisons_ for d in one.differences)]
+        compared = {(d.source, d.method) for one in comparisons_ for d in one.differences}
+        series = [key for key in material.series if key in compared]
         title = operating.title(material, comparisons_[0].setting).replace(" · ", "\n") if len(rows) > 1 else ""
-        row = Row([], _row_height(len(methods), len(rows) > 1), title)
+        row = Row([], _row_height(len(series), len(rows) > 1), title)
         for one in comparisons_:
             ax = new_axes(figure)
-            _draw(ax, one, methods, material, wide)
+            _draw(ax, one, series, material, wide)
             if not same or comparisons_ is rows[0]:
                 ax.set_title(f"{per_cent(one.sparsity)} % sparsity")
             row.axes.append(ax)
@@ -173,14 +181,15 @@ def _page(material: Material, rows: Sequence[Sequence[Comparison]], most: int) -
     return figure
 
 
-def _draw(ax: Axes, one: Comparison, methods: Sequence[str], material: Material, inches: float) -> None:
+def _draw(ax: Axes, one: Comparison, series: Sequence[tuple[str, str]], material: Material, inches: float) -> None:
     low, high = _limits(one)
     ax.set_xlim(low, high)
     ax.grid(visible=False)
     ax.grid(visible=True, axis="x")
     ax.axvline(0, color=INK, linewidth=0.9, zorder=1.5)
     for difference in one.differences:
-        y, look = methods.index(difference.method), material.look(difference.method)
+        key = difference.source, difference.method
+        y, look = series.index(key), material.look(difference.method, difference.source)
         interval = difference.interval
         if math.isfinite(interval.low):
             left, right = max(interval.low, low), min(interval.high, high)
@@ -201,10 +210,10 @@ def _draw(ax: Axes, one: Comparison, methods: Sequence[str], material: Material,
                 size=SMALL, ha="left" if side > 0 else "right", va="center_baseline", annotation_clip=False, zorder=4,
                 path_effects=[withStroke(linewidth=2.5, foreground="white")],  # over the line at zero
             )  # fmt: skip
-    ax.set_ylim(len(methods) - 0.4, -0.6)
+    ax.set_ylim(len(series) - 0.4, -0.6)
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0, pad=5)  # beside arrows at the edge
-    set_ticks(ax.yaxis, list(range(len(methods))), [material.label(method, one.source) for method in methods])
+    set_ticks(ax.yaxis, list(range(len(series))), [material.label(method, source) for source, method in series])
     # As many ticks as have room for their labels.
     fine, coarse = (value_ticks(low, high, share * inches) for share in (0.8, 0.55))
     ticks = fine if sum(width(text, SMALL) + GAP for text in numbers(fine)) < 0.8 * inches else coarse
@@ -237,7 +246,8 @@ def _table(found: Sequence[Comparison], name: str) -> pd.DataFrame:
         for difference in one.differences:
             interval = difference.interval
             rows.append(
-                {**one.setting.columns, "sparsity": one.sparsity, "method": difference.method, "baseline": name,
+                {**one.setting.columns, "sparsity": one.sparsity, "source": difference.source,
+                 "method": difference.method, "baseline": name,
                  "difference": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n,
                  "failed": difference.failed, "runs": difference.runs,
                  "seeds": " ".join(f"{value:.6g}" for value in difference.values)}

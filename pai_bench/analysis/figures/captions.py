@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 
 from pai_bench.analysis.display_names import dataset_name, method_name, model_name
+from pai_bench.analysis.figures import overlay
 from pai_bench.analysis.figures.arrange import Arrangement
 from pai_bench.analysis.figures.curves import Panel, Point, mostly_partial
 from pai_bench.analysis.figures.drawing import Drawing
@@ -158,13 +159,15 @@ def _published(material: Material, panels: Sequence[Panel]) -> list[str]:
         for point in curve.points
         if point.suspect
     }
+    halves = [value for panel in panels for value in overlay.differences(panel)["half"]]
+    interval = " with 95 % Welch intervals, cut at the ends of the axis" if any(map(math.isfinite, halves)) else ""
     return [
         f"{hollow}: published numbers ({papers}) for {', '.join(where)}",
         f"Not drawn, because the panels would have too many series: the published numbers of {left_out}"
         if left_out
         else "",
         f"Grey-filled points: published numbers that are suspect ({'; '.join(suspect)})" if suspect else "",
-        "Lower panels: ours minus published with 95 % Welch intervals, cut at the ends of the axis; grey: ± 0.5 points",
+        f"Lower panels: ours minus published{interval}; grey: ± 0.5 points",
     ]
 
 
