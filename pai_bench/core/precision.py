@@ -63,7 +63,9 @@ def _set(old: Sequence[Any], switches: Sequence[bool | None], new: Sequence[Any]
 
 def laid_out(model: nn.Module, channels_last: bool) -> nn.Module:
     """Convert the weights of convolutions to the memory format that `forward` uses, and return the model."""
-    return model.to(memory_format=torch.channels_last) if channels_last else model
+    # As a dict, because the types of torch 2.11 lack this argument.
+    layout: dict[str, Any] = {"memory_format": torch.channels_last}
+    return model.to(**layout) if channels_last else model
 
 
 def forward(model: Callable[[Tensor], Any], x: Tensor, bfloat16: bool = False, channels_last: bool = False) -> Tensor:
