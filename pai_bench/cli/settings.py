@@ -124,7 +124,7 @@ def _read_settings(path: Path, keys: dict[str, Any], sweep: typer.Context | None
     import tomllib
 
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise PaiBenchError(f"config file {path} does not exist", "give the path of a TOML file to --config") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -62,7 +62,7 @@ def load(name: str, dataset: str, model: str) -> Recipe:
     if name.endswith(".toml"):
         where, label = Path(name), Path(name).stem
         try:
-            text = where.read_text(encoding="utf-8")
+            text = where.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise PaiBenchError(f"recipe file {name} cannot be read: {error}", "give the path of a TOML file") from None
     else:

@@ -221,7 +221,7 @@ def test_options_override_environment_config_file_and_profile(tmp_path: Path) ->
     (tmp_path / "config" / "pai-bench").mkdir(parents=True)
     profile = tmp_path / "config" / "pai-bench" / "config.toml"
     profile.write_text('seeds = "5"\nmethods = "erk"\nsparsities = [0.1]\nresults = "from-profile"\n')
-    (tmp_path / "mine.toml").write_text('methods = ["snip", "random"]\nsparsities = 0.2\n')
+    (tmp_path / "mine.toml").write_text('methods = ["snip", "random"]\nsparsities = 0.2\n', encoding="utf-8-sig")
 
     def plan(*arguments: str, **env: str) -> list[str]:
         run = pai_bench(tmp_path, "sweep", "--dry-run", "-v", *arguments, env=env)

@@ -8,6 +8,7 @@ import os
 import pwd
 from collections import Counter
 from dataclasses import asdict, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,16 @@ def test_profile_errors_name_the_file_and_the_key(tmp_path: Path, line: str, wor
         profiles.load("genric")
     with pytest.raises(PaiBenchError, match="key=value"):
         profiles.load("cpu", ("partition",))
+
+
+def test_toml_files_of_windows_editors_are_read(tmp_path: Path) -> None:
+    """Their first character may be a byte order mark, which TOML does not allow."""
+    (tmp_path / "p.toml").write_text('partition = "short"\n', encoding="utf-8-sig")
+    assert profiles.load(str(tmp_path / "p.toml")).partition == "short"
+    packaged = resources.files("pai_bench.recipes").joinpath("quick.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(packaged, encoding="utf-8-sig")
+    mine = recipes.load(str(tmp_path / "mine.toml"), "digits", "conv8")
+    assert mine.train == recipes.load("quick", "digits", "conv8").train
 
 
 @pytest.mark.parametrize(

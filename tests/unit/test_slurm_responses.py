@@ -107,6 +107,7 @@ def test_explicit_refusals_are_quoted_once_with_a_remedy(
         "exit 1",
         "echo 'Welcome to job 7'",
         "echo 42; echo 5",
+        "echo Submitted batch job 0",
         "kill -9 $$",
         "echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2; kill -9 $$",
         "exit 137",
@@ -158,6 +159,9 @@ def test_a_row_with_an_unreadable_id_leaves_the_state_of_all_jobs_unknown(
     [
         "echo '{row}'; printf '7_1|RUNN'",
         "printf '7_1|RUNNING|None|n1|pai-bench:2026'",
+        "echo '{row}'; printf 7",
+        "echo '{row}'; printf 7_",
+        f"echo '7_[3-1]|PENDING|None|n1|{tag(SWEEP, 'c001')}|'",
         "echo '   7_0  debug pai-benc  ann  R  0:01  1 n1'",
         f'echo \'{{{{"name": "{tag(SWEEP, "c001")}"}}}}\'',
         "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)'",

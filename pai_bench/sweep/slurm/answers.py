@@ -17,8 +17,8 @@ SBATCH_SECONDS = 300.0
 LONGEST = 500
 """Maximum number of characters quoted from sbatch's messages."""
 
-_TAKEN = re.compile(r"Submitted batch job (\d+)\b")
-_PARSABLE = re.compile(r"^(\d+)(?:;\S+)?\s*$", re.MULTILINE)
+_TAKEN = re.compile(r"Submitted batch job ([1-9]\d*)\b")
+_PARSABLE = re.compile(r"^([1-9]\d*)(?:;\S+)?\s*$", re.MULTILINE)
 _FAILED = "Batch job submission failed: "
 # Messages after which the job may be queued: the request or its reply was lost in transit.
 _LOST = re.compile(

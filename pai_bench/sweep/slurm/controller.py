@@ -178,7 +178,8 @@ def _check_row(line: str, is_cut: bool) -> None:
     Raises: ControllerUnavailable, also for a job of pai-bench in another format.
     """
     # squeue's default format shows the first eight characters of the name of a job.
-    is_row = re.match(r"\s*\d", line) and ("|" in line if is_cut else "pai-benc" in line)
+    # A cut row may end within the id of its job.
+    is_row = re.match(r"\s*\d", line) and (re.search(r"\||^[\s\d_]+$", line) if is_cut else "pai-benc" in line)
     if line.count("|") < _SEPARATORS and (is_row or _TAG.search(line)):
         raise ControllerUnavailable(f"squeue returned {line.strip()!r}, which is not a whole row")
 
@@ -196,6 +197,8 @@ def _tasks(job: str) -> list[str]:
         return [array if index is None else f"{array}_{index}"]
     parts = _PART.findall(several)
     ranges = [range(int(first), int(last or first) + 1, int(step or 1)) for first, last, step in parts]
+    if not all(ranges):
+        raise ControllerUnavailable(f"squeue returned {job!r} as the id of a job, with a range without tasks")
     return [f"{array}_{number}" for numbers in ranges for number in numbers]
 
 

@@ -62,7 +62,7 @@ def load(name: str, settings: Sequence[str] = ()) -> Profile:
     """
     place = _find(name)
     try:
-        content = tomllib.loads(place.read_text(encoding="utf-8"))
+        content = tomllib.loads(place.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise PaiBenchError(f"profile {place} cannot be read: {error}", "give the path of a TOML file") from None
     except tomllib.TOMLDecodeError as error:
