@@ -24,7 +24,7 @@ from pai_bench.scoring import (
 )
 
 
-@register("edge-popup", Facts("Ramanujan et al. 2020", "search", "training", "0", "release"))
+@register("edge-popup", Facts("Ramanujan et al. 2020", "search", "training", "", "release"))
 @dataclass(frozen=True)
 class EdgePopup:
     """Scores are trained while the weights stay; each layer computes with its weights of the highest |score|.

@@ -23,7 +23,7 @@ from pai_bench.scoring import (
 )
 
 
-@register("gem-miner", Facts("Sreenivasan et al. 2022", "search", "training", "0", "release"))
+@register("gem-miner", Facts("Sreenivasan et al. 2022", "search", "training", "", "release"))
 @dataclass(frozen=True)
 class GemMiner:
     """Scores between 0 and 1 are trained while the weights stay; weights with scores above 1/2 compute, in rounds.

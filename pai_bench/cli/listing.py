@@ -22,6 +22,7 @@ _NOTES = {
     "methods": """
 sees: the scoring data that a method may use: nothing, shape (of one input), inputs, labels (and inputs), or training.
 passes: cost of scoring with the defaults, in forward passes over one scoring batch of 100; a backward pass counts as 2.
+  Searches (edge-popup, gem-miner) have no number, because they take the passes of a training.
 verified: equal to the authors' code (release), to its functions copied by hand (transcribed), or to the formula.
 --long adds descriptions, hyper-parameters and the formulas of the cost; --json has all columns.
 """,

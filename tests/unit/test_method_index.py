@@ -104,7 +104,9 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_every_built_in_method_states_all_facts() -> None:
     for name, entry in method_index.builtin().items():
         facts = entry.facts
-        assert facts.kind and facts.sees in SEES and facts.passes, name
+        assert facts.kind and facts.sees in SEES, name
+        # A search takes as many passes as the training of the recipe, which is recorded with each result.
+        assert (facts.passes == "") == (facts.kind == "search"), name
         assert (facts.verified in VERIFICATIONS and facts.paper) or name in (DENSE, SMALL_DENSE), name
 
 
