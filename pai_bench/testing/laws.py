@@ -215,12 +215,12 @@ LAWS = {
             "the masks on a GPU are those on the CPU; without a GPU, all tensors are on the device of the network",
             device,
         ),
-        Law("sees", "the masks do not depend on data that the facts say the method does not see", sees),
+        Law("sees", "the masks do not depend on data that, according to its facts, the method does not see", sees),
         *(
             Law(f"invariant-to-{name}", f"the masks do not depend on this change: {what}", invariance(name))
             for name, what in INVARIANCES.items()
         ),
-        Law("cost", "scoring takes as many passes as the facts say", cost, once=True),
+        Law("cost", "scoring takes the number of passes that its facts state", cost, once=True),
         Law("refusal", "a network that the method cannot score is refused with PaiBenchError", refusal, once=True),
     )
 }
