@@ -13,7 +13,7 @@ ALONE ?= tests/cluster tests/benchmarks tests/browser
 # Bytecode is kept even where the environment forbids it: the tests start hundreds of processes from these sources.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-training gallery reproduction quick quick-a-m quick-n-z test test-cores test-alone test-cluster lint docs bench gpu chaos wheel wheel-check clean
+.PHONY: demo demo-training gallery reproduction reference quick quick-a-m quick-n-z test test-cores test-alone test-cluster lint docs bench gpu chaos wheel wheel-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pai-bench sweep
@@ -29,6 +29,10 @@ demo-training: $(VENV)/.installed
 # docs/reproduction.md and its figures, from results/reference.
 reproduction: $(VENV)/.installed
 	$(BIN)/pai-bench reproduce page --out docs --results build/none
+
+# docs/reference-*.md and their figures: the reports on the tables of results/reference.
+reference: $(VENV)/.installed
+	$(BIN)/python docs/draw_reference.py
 
 # The figures of docs/gallery.md, by the commands that it lists.
 gallery: $(VENV)/.installed

@@ -33,6 +33,16 @@ def pai_bench(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pai_bench", *arguments], check=True)
 
 
+def copy_figure(source: Path, target: Path) -> None:
+    """Copy a figure as a small PNG file."""
+    with Image.open(source) as image:
+        height = round(image.height * WIDTH / image.width)
+        small = image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
+        # The default method merges rare colours, so that a method would have different ones in two figures.
+        method = Image.Quantize.MAXCOVERAGE
+        small.quantize(256, method, kmeans=3, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
 def main() -> None:
     """Run the sweep and the reports, and copy the figures as small PNG files."""
     digits = str(BUILD / "digits-results")
@@ -42,10 +52,7 @@ def main() -> None:
     pai_bench("report", "--results", digits, "--out", str(BUILD / "digits"))
     for name, figures in SHOWN.items():
         for figure in figures:
-            with Image.open(BUILD / name / f"{figure}.png") as image:
-                height = round(image.height * WIDTH / image.width)
-                small = image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
-                small.quantize(128).save(DOCS / "gallery" / f"{name}-{figure}.png", optimize=True)
+            copy_figure(BUILD / name / f"{figure}.png", DOCS / "gallery" / f"{name}-{figure}.png")
 
 
 if __name__ == "__main__":
