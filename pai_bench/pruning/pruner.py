@@ -114,8 +114,8 @@ class Pruner:
         with torch.no_grad():
             # load_state_dict would take longer than a round of SynFlow on a small network.
             for key, value in tensors.items():
-                # Observers of quantisation resize their buffers in a forward pass.
-                value.resize_(self._state[key].shape) if value.shape != self._state[key].shape else value
+                if value.shape != self._state[key].shape:  # observers of quantisation resize buffers in a pass
+                    value.resize_(self._state[key].shape)
                 value.copy_(self._state[key])
             for key, weight in self._weights.items():
                 weight.mul_(masks[key])
