@@ -443,7 +443,7 @@ def test_effective_masks_of_a_model_that_carries_masks() -> None:
     assert all(torch.equal(mask, masks[name]) for name, mask in pai_bench.masks_of(model).items())
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is (deprecated|not supported)")
 @pytest.mark.parametrize(
     "call, cause",
     [

@@ -112,7 +112,7 @@ def test_only_requested_gradients_are_computed(wanted: list[bool]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own, in forward mode
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is (deprecated|not supported)")  # PyTorch's own, in forward mode
 @pytest.mark.usefixtures("one_at_a_time")
 def test_function_transforms_work_inside() -> None:
     x, weight = torch.randn(3, 2, 5, 5, dtype=torch.float64), torch.randn(4, 2, 3, 3, dtype=torch.float64)

@@ -137,7 +137,7 @@ def test_exact_zeros_stay_zeros() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own, in forward mode
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is (deprecated|not supported)")  # PyTorch's own, in forward mode
 @pytest.mark.usefixtures("everywhere")
 def test_transforms_of_functions_work_inside() -> None:
     x, weight = torch.randn(3, 2, 5, 5, dtype=torch.float64), torch.randn(4, 2, 3, 3, dtype=torch.float64)

@@ -77,7 +77,7 @@ def test_a_layer_that_a_transform_refuses_is_named_and_the_remedy_works(layer: n
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # by torch itself
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is (deprecated|not supported):FutureWarning")  # by torch itself
 def test_phew_walks_through_forward_derivatives() -> None:
     model = Network(lambda features: lambda x: jvp(features, (x,), (torch.zeros_like(x),))[0])
     assert pai_bench.prune(model, DATA, "phew", sparsity=0.5)
