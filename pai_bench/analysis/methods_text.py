@@ -69,7 +69,9 @@ def methods_latex(text: str) -> str:
     parts = re.split(r"\[\[(\w+)\]\]", text)
     written = [rf"\citep{{{part}}}" if place % 2 else escape(part) for place, part in enumerate(parts)]
     head = "% cites references.bib\n\\providecommand{\\citep}{\\cite}\n"
-    return head + "".join(written).replace(r" \citep", r"~\citep") + "\n"
+    # Citations by author and year are too long for some lines of a narrow column.
+    body = "".join(written).replace(r" \citep", r"~\citep")
+    return head + "{\\emergencystretch=2em\n" + body + "\\par}\n"
 
 
 def _means(numbers: Numbers) -> list[str]:

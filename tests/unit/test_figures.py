@@ -352,6 +352,20 @@ def test_highlighted_methods_keep_their_colour_and_all_others_are_grey() -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["accuracy", "baseline"])
+def test_pages_of_a_narrow_column_leave_room_for_a_long_caption(name: str) -> None:
+    rows = [run for d in ("a", "b", "c") for m in ("x", "y", "z", "w") for run in [
+        *dense(dataset=d, model=m), *series("erk", "snip", "grasp", dataset=d, model=m, note="a long note " * 20),
+        *runs_of("synflow", 0.99, [0.1, 0.1, 0.5], dataset=d, model=m)]]  # fmt: skip
+    made = drawn(name, rows, venue="icml", width="column")
+    lines_ = len(made.caption) / (16 * 3.25)
+    assert len(made.pages) > 1
+    for figure in made.pages:
+        figure.draw_without_rendering()
+        assert figure.get_figheight() + 12 / 72 * lines_ < venues.VENUES["icml"].height
+
+
+@pytest.mark.slow
 def test_more_than_twenty_four_panels_are_on_several_pages() -> None:
     made = drawn("accuracy", [r for i in range(26) for r in runs_of("snip", 0.9, [0.5], model=f"net{i:02}")])
     assert [len(figure.axes) for figure in made.pages] == [24, 2]

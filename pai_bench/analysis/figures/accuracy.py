@@ -23,12 +23,12 @@ def accuracy(material: Material) -> Drawing | str:
     """Draw accuracy against density, one panel per data set, model and recipe."""
     found, arrangement = grid.by_setting(material, lambda setting: curves.accuracy_panel(material, setting))
     label = measure(material.summary["recipe"])
-    figures = grid.draw(material, found, label, _accuracy_range)
     text = captions.sentences(
         f"{label.removesuffix(' (%)')} against the fraction of weights that remain",
         *captions.curves(material, found.panels),
         *captions.models(arrangement),
     )
+    figures = grid.draw(material, found, label, _accuracy_range, text)
     return Drawing("accuracy", "Accuracy against density", tuple(figures), text, curves.table(found.panels))
 
 
@@ -48,7 +48,6 @@ def difference_to_dense(material: Material) -> Drawing | str:
     low, high = max(min(values), LOWEST), max(*values, 0.0)
     limits = grid.padded(low, high)
     label = measure(material.summary["recipe"]).removesuffix(" (%)")
-    figures = grid.draw(material, found, f"{label} \N{MINUS SIGN} dense (points)", lambda _: limits)
     text = captions.sentences(
         f"{label} minus the accuracy of the dense network, paired by seed, at up to the {LAST} highest densities of "
         "each panel; all panels have the same axis",
@@ -56,6 +55,7 @@ def difference_to_dense(material: Material) -> Drawing | str:
         "Lines that leave the axis lead to points in the figure of accuracy" if min(values) < LOWEST else "",
         *captions.models(arrangement),
     )
+    figures = grid.draw(material, found, f"{label} \N{MINUS SIGN} dense (points)", lambda _: limits, text)
     return Drawing("difference-to-dense", "Difference to dense", tuple(figures), text, _finite(found.panels))
 
 

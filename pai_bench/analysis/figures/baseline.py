@@ -77,8 +77,6 @@ def baseline(material: Material) -> Drawing | str:
     rows = [found for setting in material.settings if (found := comparisons(material, setting, name, most))]
     if not rows:
         return f"no method has a seed in common with the baseline {name}"
-    with style():
-        pages = tuple(_page(material, part, most) for part in _parts(material, rows, most))
     every = [one for row in rows for one in row]
     n = captions.count(len(d.values) for one in every for d in one.differences)
     # At least two of the 2^n sign flips, all signs and none, are as extreme as the observed signs.
@@ -98,6 +96,8 @@ def baseline(material: Material) -> Drawing | str:
         *captions.notes_of(material, {(d.source, d.method) for one in every for d in one.differences}),
         captions.recipes(material),
     )  # fmt: skip
+    with style():
+        pages = tuple(_page(material, part, most) for part in _parts(material, rows, most, caption))
     return Drawing("baseline", f"Difference to {material.label(name)}", pages, caption, _table(every, name))
 
 
@@ -144,9 +144,9 @@ def _chosen(
     return [held[i] for i in places][-most:]
 
 
-def _parts(material: Material, rows: list[list[Comparison]], most: int) -> list[list[list[Comparison]]]:
+def _parts(material: Material, rows: list[list[Comparison]], most: int, caption: str) -> list[list[list[Comparison]]]:
     """Split the rows into pages."""
-    room = material.options.page.height - 1.2
+    room = material.options.page.height - captions.room(caption, material.options.inches, 0.9) - 0.3
     high = _row_height(max(len(one.differences) for row in rows for one in row), len(rows) > 1) + 0.45
     per_page = max(1, min(PANELS // most, int(room / high)))
     return [rows[start : start + per_page] for start in range(0, len(rows), per_page)]

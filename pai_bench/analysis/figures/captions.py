@@ -27,6 +27,17 @@ def sentences(*parts: str) -> str:
     return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
 
 
+def room(text: str, inches: float, least: float) -> float:
+    """Return the height in inches that pages leave for a caption: `least`, or more in a narrow column.
+
+    In the width of the text, 24 panels always share a page.
+    """
+    if inches > 4:
+        return least
+    # 10-point Times sets about 16 characters an inch, in lines of 12 points; the caption has a distance to the figure.
+    return max(least, 12 / 72 * math.ceil(len(text) / (16 * inches)) + 0.25)
+
+
 def count(numbers: Iterable[float]) -> str:
     """Return "n = 3" or "n = 2 to 3"."""
     values = sorted({int(n) for n in numbers if n > 0})

@@ -34,13 +34,13 @@ def controls(material: Material) -> Drawing | str:
         return "there are no results of controls"
     label = measure(material.summary["recipe"])
     found = grid.in_sequence(panels, material)
-    figures = grid.draw(material, found, label, _range, edges=True)
     below = any(_range([panel])[0] > p.mean for panel in panels for curve in panel.curves for p in curve.points)
     text = captions.sentences(
         f"Methods beside their controls: {', '.join(_described(panels))}",
         *captions.curves(material, panels),
         "Markers on the lower edge: points below the axis" if below else "",
     )
+    figures = grid.draw(material, found, label, _range, text, edges=True)
     return Drawing("controls", "Methods beside their controls", tuple(figures), text, curves.table(panels))
 
 

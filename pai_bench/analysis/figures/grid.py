@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
-from pai_bench.analysis.figures import overlay
+from pai_bench.analysis.figures import captions, overlay
 from pai_bench.analysis.figures.arrange import Arrangement, Line, arrange, even_width, flow, pages
 from pai_bench.analysis.figures.curves import Panel, mostly_partial
 from pai_bench.analysis.figures.layout import Row, new_axes, new_figure, panel_inches, place, style
@@ -103,9 +103,13 @@ def draw(
     grid: Grid,
     ylabel: str,
     value_range: Callable[[Sequence[Panel]], tuple[float, float]],
+    caption: str,
     edges: bool = False,
 ) -> list[Figure]:
-    """Draw a grid, one figure a page; with `edges`, points below an axis have a marker on its lower edge."""
+    """Draw a grid, one figure a page, with room for the caption.
+
+    With `edges`, points below an axis have a marker on its lower edge.
+    """
     with style():
         inches, columns = material.options.inches, max(len(row) for row in grid.rows)
         own = any(line.own_range for line in grid.lines)
@@ -113,7 +117,7 @@ def draw(
         high = min(max(0.62 * wide, 0.86), 2.3) if columns > 1 else min(0.62 * wide, 2.4)
         strip = [(0.6 if columns > 2 else 0.45) * high if _published(row) else 0.0 for row in grid.rows]
         heights = [high + below + 0.35 for below in strip]
-        room = material.options.page.height - _CAPTION_ROOM - _LEGEND_ROOM
+        room = material.options.page.height - captions.room(caption, inches, _CAPTION_ROOM) - _LEGEND_ROOM
         return [
             _page(material, grid, indices, (wide, high, strip), ylabel, value_range, edges)
             for indices in pages(grid.lines, heights, room)
