@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -125,6 +126,9 @@ def _files(top: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
             try:
                 if entry.name.endswith(".json"):
                     about = entry.stat()
+                    if stat.S_ISFIFO(about.st_mode):  # to open it would wait for a writer
+                        unreadable[entry.path] = "is a named pipe"
+                        continue
                     yield f"{inside}{entry.name}", [about.st_ino, about.st_mtime_ns, about.st_size]
                 elif entry.is_dir(follow_symlinks=False):
                     # Links are not followed, because a link to a parent folder would repeat the whole scan.

@@ -10,7 +10,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,15 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> Masks:
 def save(place: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
     """Write masks to an .npz file: one bool array per weight tensor, by parameter name."""
     with replacing(place) as file:
-        np.savez_compressed(file, **masks)  # type: ignore[arg-type]
+        write_arrays(file, masks)
+
+
+def write_arrays(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as numpy.savez_compressed does, which cannot write one called "file" or "allow_pickle"."""
+    with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 @dataclass(frozen=True)

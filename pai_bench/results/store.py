@@ -19,7 +19,7 @@ from pai_bench.core.atomic import as_json, draft, move_away, write_json
 from pai_bench.results import paths
 from pai_bench.results.failures import has_failed
 from pai_bench.results.key import ResultKey, name_prefix
-from pai_bench.results.mask_files import pack
+from pai_bench.results.mask_files import pack, write_arrays
 from pai_bench.results.record import DamagedResult, Result, read_plain
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -60,7 +60,7 @@ def deliver(root: Path, result: Result, masks: Masks, *, owner: str = "unnamed",
             return _note_duplicate(root, result, json.loads(content), earlier, place, owner)
     with draft(place) as new, draft(paths.masks_path(place)) as new_masks:
         with new_masks.writing() as file:
-            np.savez_compressed(file, **pack(masks))  # type: ignore[arg-type]
+            write_arrays(file, pack(masks))
         with new.writing() as file:
             file.write(content)
         if redo:

@@ -166,3 +166,12 @@ def test_a_cell_is_finished_only_with_a_result_at_its_own_path(root: Path) -> No
     other = result(seed=999, fingerprint=whole.fingerprint, recipe=whole.recipe).key.path(root)
     place.rename(other)
     assert len(index.finished(root)) == COUNT - 1
+
+
+def test_a_named_pipe_in_place_of_a_result_is_listed_and_does_not_block(tmp_path: Path) -> None:
+    results.write(tmp_path, result(), {})
+    place = result().key.path(tmp_path)
+    place.unlink()
+    os.mkfifo(place)
+    held = index.read(tmp_path)
+    assert not held.rows and held.unreadable == {str(place): "is a named pipe"}

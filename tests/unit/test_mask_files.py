@@ -56,6 +56,14 @@ def test_every_form_gives_the_same_masks_and_hash(tmp_path: Path, form: str) -> 
     assert found.digest != MaskFile(Path("x.npz"), {**MASKS, "a.weight": ~MASKS["a.weight"]}).digest
 
 
+def test_a_parameter_may_have_the_name_of_an_argument_of_numpy(tmp_path: Path) -> None:
+    masks = {name: np.arange(6).reshape(2, 3) % 2 == 0 for name in ("file", "allow_pickle", "conv.weight")}
+    mask_files.save(tmp_path / "mine.npz", masks)
+    with np.load(tmp_path / "mine.npz") as content:
+        assert sorted(content.files) == sorted(masks)
+        assert all((content[name] == mask).all() for name, mask in masks.items())
+
+
 def test_masks_of_torch_prune_are_read(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     torch_prune.random_unstructured(model[0], "weight", amount=0.5)
