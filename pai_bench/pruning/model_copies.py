@@ -63,10 +63,10 @@ def reinitialiser(seed: int) -> Callable[[nn.Module], None]:
         # Tensors on the meta device have no values to copy.
         on_meta = any(parameter.is_meta for parameter in twin.parameters())
         twin = (twin.to_empty(device="cpu") if on_meta else twin.cpu()).double()
-        # A separate seed: the method's own draws must not use the same random numbers.
         for parameter in twin.parameters():
             # Initialisers draw in the order of the memory, which may be another one (channels last).
             parameter.data = parameter.data.contiguous()
+        # A separate seed: the method's own draws must not use the same random numbers.
         with torch_seeded(derive_seed(seed, "redraw", next(draws))):
             reset_parameters(twin)
         with torch.no_grad():
