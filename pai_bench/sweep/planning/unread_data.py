@@ -20,8 +20,8 @@ REASONS = {
 def notes(runs: Iterable[Run]) -> list[str]:
     """Return a line for each group of methods whose masks are the same with other scoring data as with training images.
 
-    It is about what the facts of the methods state, which `check_method` verifies. Warm-up passes read inputs for every
-    method.
+    The facts of a method, which `check_method` verifies, state the data that it sees. Warm-up passes read inputs for
+    every method.
     """
     kinds: dict[tuple[str, str], dict[str, None]] = {}
     for run in runs:
