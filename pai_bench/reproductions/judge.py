@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from scipy.special import stdtrit
 
+from pai_bench.cells import DENSE
 from pai_bench.reproductions.schema import Entry, Reproduction, Target
 
 REPRODUCED, NOT_REPRODUCED, NOT_FINISHED, NOT_RUN = VERDICTS = (
@@ -93,7 +94,7 @@ class Beside:
 
 
 def beside(reproduction: Reproduction, rows: pd.DataFrame) -> list[Beside]:
-    """Return the results that no entry names, at the model and sparsity of an entry, in a recipe of the sweeps."""
+    """Return the results of masks that no entry names, at its model and sparsity, in the recipes of the sweeps."""
     found: dict[tuple[str, float, str, str], Beside] = {}
     judged = {(entry.model, entry.recipe, entry.sparsity, entry.method) for entry in reproduction.entries}
     for entry in {(e.model, e.recipe, e.sparsity): e for e in reproduction.entries}.values():
@@ -101,7 +102,7 @@ def beside(reproduction: Reproduction, rows: pd.DataFrame) -> list[Beside]:
         own = {e.recipe for e in reproduction.entries if e.model == entry.model}
         others = [name for name in reproduction.recipes.get((entry.dataset, entry.model), ()) if name not in own]
         for recipe in (entry.recipe, *others):
-            for method in sorted(set(here["method"])):
+            for method in sorted(set(here["method"]) - {DENSE}):
                 place = (entry.model, entry.sparsity, recipe, method)
                 values = pd.Series(_values(replace(entry, recipe=recipe, method=method), rows), dtype=float)
                 if len(values) and (entry.model, recipe, entry.sparsity, method) not in judged:

@@ -89,12 +89,12 @@ def test_other_methods_at_the_points_of_an_entry_are_shown_beside_it() -> None:
 
 def test_results_of_the_other_recipes_of_the_sweeps_are_shown_with_their_recipe() -> None:
     recipes = {("mnist", "lenet-300-100"): ("snip", "snip+scoring.data=noise")}
-    table = schema.Reproduction(
-        "x", "", "", (), (), {}, (entry(), entry(recipe="snip+init.scheme=normal")), (), recipes
-    )
+    entries = (entry(), entry(recipe="snip+init.scheme=normal"), entry(method="dense", sparsity=0.0))
+    table = schema.Reproduction("x", "", "", (), (), {}, entries, (), recipes)
     point = {"dataset": "mnist", "model": "lenet-300-100", "sparsity": 0.95, "method": "snip", "accuracy": 0.97}
     names = ["snip", "snip+scoring.data=noise", "snip+train.epochs=2"]
-    text = output.markdown(table, pd.DataFrame([{**point, "recipe": name} for name in names]))
+    dense = {**point, "method": "dense", "sparsity": 0.0, "recipe": names[1]}  # the same in every kind of scoring data
+    text = output.markdown(table, pd.DataFrame([*({**point, "recipe": name} for name in names), dense]))
     lines = [line for line in text.splitlines() if line.startswith("| lenet-300-100")]
     assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
         ["lenet-300-100", "95", "data=noise", "snip", "3.00", "1"]
