@@ -49,7 +49,8 @@ def markdown(reproduction: Reproduction, rows: pd.DataFrame, rule: str = RULE) -
         parts.append(f"Per cent; mean and 95 % interval over n runs. {rule}".rstrip())
     if others := beside(reproduction, rows):
         parts.append(
-            f"Other methods and controls at the same points, not published there:\n\n{_beside(reproduction, others)}"
+            "Other methods, controls and kinds of scoring data at the same points, not published there:\n\n"
+            f"{_beside(reproduction, others)}"
         )
     if reproduction.targets:
         parts.append(_budget_text(budgets(reproduction, rows)))
