@@ -29,8 +29,6 @@ class Grid:
     lines: tuple[Line, ...]
     groups: tuple[object, ...]
     """Rows with the same group share the vertical range."""
-    titled: bool = False
-    """The title of each panel names its only series in colour."""
 
     @property
     def panels(self) -> list[Panel]:
@@ -87,7 +85,7 @@ def _small_multiples(material: Material, panels: dict[Setting, Panel], arrangeme
             rows.append((*part, *[None] * (width - len(part))))
             lines.append(Line((*[setting] * len(part), *[None] * (width - len(part))), title))
             groups.append(setting)
-    return Grid(tuple(rows), tuple(lines), tuple(groups), titled=True)
+    return Grid(tuple(rows), tuple(lines), tuple(groups))
 
 
 def in_sequence(panels: Sequence[Panel], material: Material) -> Grid:
@@ -139,7 +137,7 @@ def _page(
 ) -> Figure:
     wide, high, strips = sizes
     figure = new_figure(material.options.inches)
-    legend = Legend(mark_partial=not mostly_partial(grid.panels), titled=grid.titled)
+    legend = Legend(mark_partial=not mostly_partial(grid.panels))
     rows = []
     order, papers = _order(material, grid.panels), overlay.papers_of(grid.panels)
     margin = max(overlay.margin(panel, wide) for panel in grid.panels)

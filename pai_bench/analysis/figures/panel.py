@@ -43,8 +43,6 @@ class Legend:
     marks: dict[str, Handle] = field(default_factory=dict)
     mark_partial: bool = True
     """Mark points with some missing runs; False where most points of the figure have some."""
-    titled: bool = False
-    """Leave out methods, because the titles of the panels name them."""
 
     def entries(self) -> list[Entry]:
         """All entries in order: dense references, methods, marks."""
@@ -54,8 +52,7 @@ class Legend:
 
     def add(self, key: tuple[int, int], curve: Curve) -> None:
         """Add a series once; `key` is its place in the legend."""
-        if curve.is_dense or not self.titled:
-            self.series.setdefault(key, Entry(curve.label, handle(curve.look, curve.is_dense)))
+        self.series.setdefault(key, Entry(curve.label, handle(curve.look, curve.is_dense)))
 
 
 @cache
