@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from pai_bench import results
 from pai_bench.analysis.columns import OURS
 from pai_bench.analysis.figures import captions, operating
+from pai_bench.analysis.figures.arrange import even_width
 from pai_bench.analysis.figures.curves import density_of
 from pai_bench.analysis.figures.drawing import Drawing
 from pai_bench.analysis.figures.layout import OWN_AXIS, Row, new_axes, new_figure, panel_inches, place, style
@@ -170,7 +171,7 @@ def effective(material: Material) -> Drawing | str:
     methods = [method for method in material.methods if method in set(table["method"])]
     coloured = material.coloured(methods)
     panels = [(s, group) for s in material.settings if len(_of(table, s)) for group in coloured]
-    columns = min(4 if material.options.inches > 5 else 2, len(panels))
+    columns = even_width(len(panels), 4 if material.options.inches > 5 else 2)
     # Legend and caption need 1.5 inches, titles of three lines 0.5.
     height = min(panel_inches(material.options.inches, columns), 2.2) + 0.5
     most = min(24, columns * max(1, int((material.options.page.height - 1.5) / height)))
@@ -199,7 +200,7 @@ def _effective_page(
 ) -> Figure:
     inches = material.options.inches
     figure = new_figure(inches)
-    columns = min(4 if inches > 5 else 2, len(panels))
+    columns = even_width(len(panels), 4 if inches > 5 else 2)
     wide = panel_inches(inches, columns)
     low = float(table.loc[table["mean"] > 0, "mean"].min()) / 2
     top = max(float(table["max"].max()), *(density_of(s) for s in table["sparsity"]))
