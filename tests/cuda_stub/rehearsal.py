@@ -32,12 +32,11 @@ def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
     return computed
 
 
-def _to_masks(
-    scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], density: float, kept: int, **options: Any
-) -> dict[str, Tensor]:
-    if sum(int(mask.sum()) for mask in masks.values()) < kept:  # masks that a kernel should have filled with ones
-        masks = {name: torch.ones_like(mask) for name, mask in masks.items()}
-    return selection.to_masks(scores, masks, density, kept, **options)
+def _ones_like(tensor: Tensor, **options: Any) -> Tensor:
+    """Return masks of ones by a copy from the host, because no kernel fills the memory, which may contain anything."""
+    if tensor.is_cuda and options.get("dtype", tensor.dtype) == torch.bool:
+        return torch.ones(tensor.shape, dtype=torch.bool).to(tensor.device)
+    return _plain_ones_like(tensor, **options)
 
 
 def _unchecked(
@@ -60,11 +59,12 @@ def _sum(tensor: Tensor, *arguments: Any, **options: Any) -> Tensor:
     return found.cuda() if found.dim() else found
 
 
-_plain_sum, Tested = Tensor.sum, evaluation.Tested
+_plain_sum, _plain_ones_like, Tested = Tensor.sum, torch.ones_like, evaluation.Tested
 if not hasattr(ties.at_cut, "__wrapped__"):  # both imported and loaded as a plug-in
     ties.at_cut = _on_host(ties.at_cut)
     ties.at_cut.__wrapped__ = True  # type: ignore[attr-defined]
-    granularity.to_masks = _on_host(_to_masks)
+    granularity.to_masks = _on_host(selection.to_masks)
+    torch.ones_like = _ones_like
     pruner.checked_scores = _unchecked
     evaluation.Tested = _tested  # type: ignore[assignment, misc]
     Tensor.sum = _sum  # type: ignore[assignment, method-assign]

@@ -95,6 +95,12 @@ import pai_bench
 from tests.cuda_stub import rehearsal
 from pai_bench import models
 
+# Masks of ones must not depend on what the memory contained before, because no kernel fills it.
+used = (torch.arange(1 << 14) % 3 > 0).to("cuda")
+like = torch.empty_like(used)
+del used
+assert torch.ones_like(like).cpu().all()
+
 model = models.build("conv8", 3, 8, 10).to("cuda")
 data = [(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long))]
 for granularity in ("weight", "channel"):
