@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from scipy.special import stdtrit
 
-from pai_bench.cells import DENSE
+from pai_bench.cells import DENSE, parse_seeds
 from pai_bench.reproductions.schema import Entry, Reproduction, Target
 
 REPRODUCED, NOT_REPRODUCED, NOT_FINISHED, NOT_RUN = VERDICTS = (
@@ -119,6 +119,8 @@ class Reached:
     target: Target
     n: int
     """Smallest number of runs over the budgets."""
+    planned: int
+    """Number of seeds in the sweep."""
     tried: tuple[int, ...]
     by_mean: int | None
     """Smallest budget whose mean over seeds reaches the target; None if none does."""
@@ -137,11 +139,17 @@ def budgets(reproduction: Reproduction, rows: pd.DataFrame) -> list[Reached]:
     for dataset, recipe, models in sorted(names):
         stem = rows["recipe"].map(lambda name: name.partition("+")[0]) == recipe
         selected |= (rows["dataset"] == dataset) & stem & rows["model"].isin(models.split(","))
+    seeds = {
+        model: len(parse_seeds(str(sweep["seeds"])))
+        for sweep in reproduction.sweeps
+        for model in str(sweep["models"]).split(",")
+    }
     for (model, method), group in rows[selected].groupby(["model", "method"], sort=False):
         accuracy = group.groupby(group["n_kept"].astype(int))["accuracy"]
         mean, best, count = accuracy.mean(), accuracy.max(), accuracy.count()
         for target in reproduction.targets:
             reached = [series.index[series >= target.accuracy] for series in (mean, best)]
             first = [int(index.min()) if len(index) else None for index in reached]
-            found.append(Reached(str(model), str(method), target, int(count.min()), tuple(sorted(mean.index)), *first))
+            number = int(count.min()), seeds[model]
+            found.append(Reached(str(model), str(method), target, *number, tuple(sorted(mean.index)), *first))
     return found

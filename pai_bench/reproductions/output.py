@@ -97,7 +97,7 @@ def _verdict_cells(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]]
             entry.label,
             entry.measure,
             ours(item),
-            str(item.n) if item.n == entry.planned else f"{item.n} of {entry.planned}",
+            _runs(item.n, entry.planned),
             f"{entry.value}{spread}{runs}",
             DASH if not item.n else f"{item.difference:+.2f}",
             item.verdict,
@@ -105,6 +105,10 @@ def _verdict_cells(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]]
         line += ["; ".join(f"{other.value} ({other.source})" for other in entry.others)] if others else []
         body.append(line)
     return head, body
+
+
+def _runs(n: int, planned: int) -> str:
+    return str(n) if n == planned else f"{n} of {planned}"
 
 
 def ours(item: Judged) -> str:
@@ -161,7 +165,8 @@ def _budget_cells(reached: Sequence[Reached]) -> tuple[list[str], list[list[str]
     lines: dict[tuple[str, str], list[str]] = {}
     for item in reached:
         tried = f"{item.tried[0]} to {item.tried[-1]}" if len(item.tried) > 1 else str(item.tried[0])
-        line = lines.setdefault((item.model, item.method), [item.model, item.method, str(item.n), tried])
+        own = [item.model, item.method, _runs(item.n, item.planned), tried]
+        line = lines.setdefault((item.model, item.method), own)
         line += [DASH if first is None else str(first) for first in (item.by_mean, item.by_best)]
     known = ["optimum, at most", "", "", ""]
     for target in targets:

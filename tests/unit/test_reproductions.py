@@ -161,6 +161,7 @@ def test_the_smallest_budgets_are_by_the_mean_and_by_the_best_run() -> None:
     assert (snip.method, snip.n, snip.tried, snip.by_mean, snip.by_best) == ("snip", 2, (15, 30), 30, 15)
     assert (dense.by_mean, dense.by_best) == (None, None)
     assert "| mlp-8x3          | snip   | 2 | 15 to 30    | 30         | 15   |" in output.markdown(reproduction, rows)
+    assert "| snip   | 1 of 2 |" in output.markdown(reproduction, rows[rows["seed"] == 0])
 
 
 @pytest.mark.parametrize(
