@@ -77,8 +77,8 @@ def _reached(
     """Return the weights that are on a path through the network of these parameters (zeros and ones), or would be."""
     leaves = {name: value.clone().requires_grad_(name in names) for name, value in parameters.items()}
     with torch.enable_grad():
-        kind = next(iter(leaves.values())).dtype
-        total = replay(graph, Reach(), leaves, torch.ones(1, *shape, dtype=kind)).sum()
+        dtype = next(iter(leaves.values())).dtype
+        total = replay(graph, Reach(), leaves, torch.ones(1, *shape, dtype=dtype)).sum()
         if not total.requires_grad:
             return {name: torch.zeros_like(leaves[name], dtype=torch.bool) for name in names}
         weights = [leaves[name] for name in names]

@@ -38,7 +38,7 @@ def register_masks(file: MaskFile) -> None:
 
         masks: str = file.digest
 
-        # Scores are 0 and 1, so that ties are no sign of an arbitrary mask.
+        # Scores are 0 and 1, so that ties do not mean that the mask is arbitrary.
         may_tie: ClassVar[bool] = True
 
         def __call__(self, problem: Problem) -> dict[str, Tensor]:

@@ -150,6 +150,6 @@ def budgets(reproduction: Reproduction, rows: pd.DataFrame) -> list[Reached]:
         for target in reproduction.targets:
             reached = [series.index[series >= target.accuracy] for series in (mean, best)]
             first = [int(index.min()) if len(index) else None for index in reached]
-            number = int(count.min()), seeds[model]
-            found.append(Reached(str(model), str(method), target, *number, tuple(sorted(mean.index)), *first))
+            tried = tuple(sorted(mean.index))
+            found.append(Reached(str(model), str(method), target, int(count.min()), seeds[model], tried, *first))
     return found

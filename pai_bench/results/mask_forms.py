@@ -28,7 +28,7 @@ def from_npz(path: Path) -> Arrays:
     other = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
     if other is not None:
         raise PaiBenchError(
-            f"masks {path} contain {other}, which is no array",
+            f"masks {path} contain {other}, which is not an array",
             "numpy.savez writes .npz files, and torch.save .pt files",
         )
     return arrays

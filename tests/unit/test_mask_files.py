@@ -354,5 +354,5 @@ def test_damaged_files_and_other_archives_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PaiBenchError, match=r"y\.pt are damaged: the checksum of"):
         pai_bench.load_masks(tmp_path / "y.pt")
     (tmp_path / "x.npz").write_bytes((tmp_path / "x.pt").read_bytes())
-    with pytest.raises(PaiBenchError, match=r"contain .*, which is no array"):
+    with pytest.raises(PaiBenchError, match=r"contain .*, which is not an array"):
         pai_bench.load_masks(tmp_path / "x.npz")
